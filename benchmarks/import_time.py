@@ -1,0 +1,51 @@
+"""What `import edgegap_async` costs, against `import aiohttp`, in CPU time over bare Python.
+
+Each import runs in a fresh interpreter, in turns. Prints JSON: medians over the rounds.
+
+    python benchmarks/import_time.py [--rounds 21]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+
+STATEMENTS = {"python": "", "aiohttp": "import aiohttp", "edgegap_async": "import edgegap_async"}
+
+
+def cpu_of(statement: str) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", statement], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=21)
+    rounds = parser.parse_args().rounds
+    for statement in STATEMENTS.values():
+        cpu_of(statement)  # writes the .pyc files
+    runs = [
+        {name: cpu_of(statement) for name, statement in STATEMENTS.items()} for _ in range(rounds)
+    ]
+    median = {name: statistics.median(run[name] for run in runs) for name in STATEMENTS}
+    ours, theirs = (median[name] - median["python"] for name in ("edgegap_async", "aiohttp"))
+    result = {
+        "benchmark": "import_time",
+        "rounds": rounds,
+        "python_ms": round(median["python"], 1),
+        "aiohttp_over_python_ms": round(theirs, 1),
+        "edgegap_async_over_python_ms": round(ours, 1),
+        "ratio": round(ours / theirs, 3),
+        "goal": "ratio at most 1.25",
+    }
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()

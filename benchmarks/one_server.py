@@ -1,0 +1,140 @@
+"""Servers made for one wish when answers are lost and callers are cancelled.
+
+Ours against a plain aiohttp client with a retry decorator (backoff's), on the same emulator, one
+after the other. What was made and what nobody knows of is read from the emulator's own record.
+Prints JSON.
+
+    python benchmarks/one_server.py [--wishes 20]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import warnings
+from collections.abc import Awaitable, Callable
+
+import aiohttp
+
+from edgegap_async import EdgegapClient, Status
+from edgegap_async.emulator import Answer, Drop, Emulator, Fault, Timings, sample_application
+
+with warnings.catch_warnings():  # backoff's decorators use what asyncio deprecates
+    warnings.simplefilter("ignore")
+    import backoff
+
+Deploy = Callable[[], Awaitable[str]]
+BODY = {
+    "application": "arena",
+    "version": "v1",
+    "users": [{"user_type": "ip_address", "user_data": {"ip_address": "8.8.8.8"}}],
+}
+LOST = {
+    "the answer is lost once": [Fault("deploy", Drop())],
+    "it is lost three times": [Fault("deploy", Drop(), times=3)],
+    "a proxy answers 502 for it": [Fault("deploy", Answer.html(502))],
+    "it never arrives": [Fault("deploy", Drop(), when="read")],
+}
+
+
+def plain(session: aiohttp.ClientSession) -> Deploy:
+    """What is usually written: send it, and again if that fails."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+
+        @backoff.on_exception(backoff.expo, aiohttp.ClientError, max_tries=4, factor=0.01)
+        async def deploy() -> str:
+            async with session.post("/v2/deployments", json=BODY) as answer:
+                answer.raise_for_status()
+                return str((await answer.json())["request_id"])
+
+    return deploy
+
+
+def ours(client: EdgegapClient) -> Deploy:
+    """The same with this package."""
+
+    async def deploy() -> str:
+        return (await client.deploy("arena", "v1", users=["8.8.8.8"])).request_id
+
+    return deploy
+
+
+def live(emulator: Emulator) -> set[str]:
+    over = {Status.TERMINATING, Status.TERMINATED}
+    return {one.request_id for one in emulator.world.deployments.values() if one.status not in over}
+
+
+async def settled(emulator: Emulator) -> set[str]:
+    """The servers that live, once the client has had the time to clean up."""
+    before, same = live(emulator), 0
+    while same < 10:
+        await asyncio.sleep(0.1)
+        now = live(emulator)
+        same = same + 1 if now == before and not emulator.under_way else 0
+        before = now
+    return before
+
+
+async def lost_answers(emulator: Emulator, deploy: Deploy, wishes: int) -> dict[str, object]:
+    rows: dict[str, object] = {}
+    for name, faults in LOST.items():
+        made, known = len(emulator.world.deployments), set[str]()
+        errors, before = 0, await settled(emulator)
+        for _ in range(wishes):
+            emulator.faults.clear()
+            emulator.faults.add(*faults)
+            try:
+                known.add(await deploy())
+            except Exception:  # noqa: BLE001 - whatever either client raises
+                errors += 1
+        emulator.faults.clear()
+        rows[name] = {
+            "servers_made_per_wish": (len(emulator.world.deployments) - made) / wishes,
+            "errors": errors,
+            "left_running_and_unknown": len(await settled(emulator) - before - known),
+        }
+    return rows
+
+
+async def cancelled(emulator: Emulator, deploy: Deploy, wishes: int) -> dict[str, object]:
+    """Each wish is cancelled a little later than the one before."""
+    known, before = set[str](), await settled(emulator)
+    for number in range(wishes):
+        deploying = asyncio.ensure_future(deploy())
+        await asyncio.wait([deploying], timeout=0.0003 * number)
+        deploying.cancel()
+        outcome = (await asyncio.gather(deploying, return_exceptions=True))[0]
+        if isinstance(outcome, str):
+            known.add(outcome)
+    left = await settled(emulator) - before - known
+    return {"cancelled": wishes - len(known), "left_running_and_unknown": len(left)}
+
+
+async def measure(wishes: int) -> dict[str, object]:
+    results: dict[str, object] = {"benchmark": "one_server", "wishes": wishes}
+    async with Emulator(
+        [sample_application()], timings=Timings.fast(), limits=False, remember=1e6
+    ) as emulator:
+        headers = {"Authorization": f"token {emulator.token}"}
+        async with (
+            aiohttp.ClientSession(emulator.url, headers=headers) as session,
+            EdgegapClient(emulator.token, base_url=emulator.url, visibility=0.3) as client,
+        ):
+            for name, deploy in (("plain", plain(session)), ("edgegap_async", ours(client))):
+                results[name] = {
+                    "lost answers": await lost_answers(emulator, deploy, wishes),
+                    "cancelled callers": await cancelled(emulator, deploy, wishes),
+                }
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--wishes", type=int, default=20)
+    print(json.dumps(asyncio.run(measure(parser.parse_args().wishes)), indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,467 @@
+"""The life of one deployment: a coroutine, read from top to bottom.
+
+It walks through the statuses in the times that `Timings` gives, starts the process in DEPLOYING,
+is READY once the process really has its ports bound, and then waits for what ends it: a stop, the
+maximal duration, or the process itself. A status changes in one place, `_become`, and only along
+`models.TRANSITIONS`. A stop that comes before READY waits until READY or ERROR, as in the cloud.
+
+A process that exits by itself is ERROR, or is started again if the restart policy says so. Once a
+stop was asked for, any exit is an orderly end: some servers exit 1 on SIGTERM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import signal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, NoReturn, Protocol, TypeVar
+
+import attrs
+
+from edgegap_async.models import (
+    TRANSITIONS,
+    CrashData,
+    Deployment,
+    DeploymentRow,
+    Location,
+    Logs,
+    Port,
+    Status,
+    Tag,
+)
+from edgegap_async.requests import DeployRequest, Webhook
+
+from .apps import Application, PrivateHost
+from .environment import PUBLIC_IP, Secrets, environment
+from .metrics import Samples
+from .processes import Limits, Output, Usage
+from .procfs import Binding
+
+__all__ = ["LocalDeployment", "Machine", "Process", "Timings"]
+
+_log: Final = logging.getLogger("edgegap_async.emulator")
+
+_CLOSING_GRACE: Final = 0.5
+"""Seconds from SIGTERM to SIGKILL where the emulator itself ends."""
+
+Announce = Callable[[Webhook, Deployment], None]
+
+
+class Process(Protocol):
+    """A program that runs, or seems to: see `processes` and `simulation`."""
+
+    pid: int
+    exited: asyncio.Future[int]
+    """Resolves to its exit code, minus the signal's number if one ended it."""
+
+    async def stop(self, grace: float) -> None:
+        """End it: asked first, made to after `grace` seconds."""
+        ...
+
+
+AProcess = TypeVar("AProcess", bound=Process)
+
+
+class Machine(Protocol[AProcess]):
+    """What runs programs. It is asked about its own only."""
+
+    look_every: float
+
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        name: str,
+        environment: Mapping[str, str],
+        output: Output,
+        directory: str | None = None,
+        limits: Limits | None = None,
+    ) -> AProcess:
+        """Start a program. It may raise an `OSError`."""
+        ...
+
+    async def has_bound(self, process: AProcess, wanted: Iterable[Binding]) -> bool:
+        """Whether it has bound each of the wanted ports."""
+        ...
+
+    async def usage(self, processes: Sequence[AProcess]) -> list[Usage]:
+        """What each has used so far."""
+        ...
+
+    def forget(self, name: str) -> None:
+        """Let go of what a program that is over has left."""
+        ...
+
+    def end_now(self) -> None:
+        """End all that were not stopped; nothing is awaited."""
+        ...
+
+    async def close(self) -> None:
+        """End what runs."""
+        ...
+
+
+@attrs.frozen(kw_only=True)
+class Timings:
+    """Seconds that a deployment spends in each status, at least.
+
+    With these READY comes about a second after the deploy.
+    """
+
+    initializing: float = 0.1
+    seeking: float = 0.25
+    seeked: float = 0.1
+    scanning: float = 0.1
+    deploying: float = 0.4
+    terminating: float = 0.1
+    restart: float = 0.5
+    """Before a process that exited is started again; doubled each time, up to a minute."""
+
+    @classmethod
+    def fast(cls) -> Timings:
+        """No waiting that is not for something: for tests."""
+        return cls(
+            initializing=0,
+            seeking=0,
+            seeked=0,
+            scanning=0,
+            deploying=0,
+            terminating=0,
+            restart=0.01,
+        )
+
+
+class _Failed(Exception):
+    """It can't go on; the message is the deployment's `error_detail`."""
+
+
+@attrs.define(kw_only=True, eq=False)
+class LocalDeployment:
+    """A deployment on this machine, from the deploy until it is forgotten."""
+
+    request_id: str
+    application: Application
+    request: DeployRequest = attrs.field(repr=False)
+    location: Location
+    fleet_name: str | None
+    host: PrivateHost | None
+    """The private host it runs on; None in the public cloud."""
+    numbers: Mapping[str, int]
+    """The port numbers, by the port's name; empty where there was no room."""
+    fqdn: str
+    base_url: str
+    secrets: Secrets
+    machine: Machine[Any] = attrs.field(repr=False)
+    timings: Timings = attrs.field(repr=False)
+    announce: Announce = attrs.field(repr=False)
+
+    tags: dict[str, Tag] = attrs.field(factory=dict)
+    status: Status = Status.INITIALIZING
+    last_status: Status | None = None
+    error_detail: str | None = None
+    created_at: datetime = attrs.field(factory=lambda: datetime.now(UTC))
+    _deployed_time: float = attrs.field(factory=lambda: asyncio.get_running_loop().time())
+    ready_at: datetime | None = None
+    removed_at: datetime | None = None
+    output: Output = attrs.field(factory=Output, repr=False)
+    samples: Samples = attrs.field(factory=Samples, repr=False)
+    process: Process | None = None
+    crash: CrashData | None = None
+    crash_output: str | None = None
+    _ready_time: float = 0.0
+    _restarts: int = 0
+    _stop: asyncio.Future[None] = attrs.field(
+        factory=lambda: asyncio.get_running_loop().create_future(), repr=False
+    )
+
+    # ── what others see ──────────────────────────────────────────────────────────────────────────
+
+    @property
+    def host_id(self) -> str:
+        """The name of the machine that it runs on."""
+        city = (self.location.city or "").lower().replace(" ", "-")
+        return self.host.host_id if self.host else f"{city}-emulated-1"
+
+    @property
+    def cpu_units(self) -> int:
+        """What it takes of its host."""
+        resources = self.request.resources
+        return resources.cpu_units if resources else self.application.cpu_units
+
+    @property
+    def memory_mb(self) -> int:
+        """What it takes of its host."""
+        resources = self.request.resources
+        return resources.memory_mib if resources else self.application.memory_mb
+
+    @property
+    def ports(self) -> dict[str, Port]:
+        """How players reach it."""
+        return {
+            port.name: Port(
+                external=self.numbers[port.name],
+                internal=self.numbers[port.name],
+                protocol="Websocket" if port.protocol == "WS" else port.protocol,  # as the cloud
+                name=port.name,
+                tls_upgrade=port.tls_upgrade,
+                link=("http://" if port.protocol == "HTTP" else "")
+                + f"{self.fqdn}:{self.numbers[port.name]}",
+            )
+            for port in self.application.ports
+            if port.name in self.numbers
+        }
+
+    @property
+    def age(self) -> float:
+        """Seconds since the deploy."""
+        return self._now() - self._deployed_time
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether it is known yet where it runs."""
+        return self.status not in {Status.INITIALIZING, Status.SEEKING}
+
+    def deployment(self) -> Deployment:
+        """What the API says of it at this moment."""
+        is_ready = self.status is Status.READY
+        elapsed = asyncio.get_running_loop().time() - self._ready_time
+        return Deployment(
+            request_id=self.request_id,
+            fqdn=self.fqdn,
+            app_name=self.application.name,
+            app_version=self.application.version,
+            current_status=self.status,
+            running=is_ready,
+            start_time=self.ready_at,
+            removal_time=self.removed_at,
+            elapsed_time=int(elapsed) if self.ready_at else None,
+            last_status=self.last_status,
+            error=self.status is Status.ERROR,
+            error_detail=self.error_detail,
+            ports=self.ports if self.is_placed else {},
+            public_ip=PUBLIC_IP if self.is_placed else None,
+            location=self.location if self.is_placed else None,
+            tags=tuple(self.tags),
+            sockets=0,
+            sockets_usage=0,
+            max_duration=math.ceil(self.application.max_duration),
+        )
+
+    def row(self) -> DeploymentRow:
+        """It as lists hold it."""
+        return DeploymentRow(
+            request_id=self.request_id,
+            fqdn=self.fqdn,
+            start_time=self.ready_at,
+            ready=self.status is Status.READY,
+            public_ip=PUBLIC_IP if self.is_placed else None,
+            ports=self.ports if self.is_placed else {},
+            tags=tuple(self.tags),
+            sockets=0,
+            sockets_usage=0,
+            status=self.status,
+        )
+
+    def logs(self) -> Logs:
+        """What its process has written, and how it crashed if it did."""
+        return Logs(
+            logs=self.output.text(),
+            encoding="utf-8",
+            crash_logs=self.crash_output,
+            crash_data=self.crash,
+        )
+
+    # ── its life ─────────────────────────────────────────────────────────────────────────────────
+
+    def stop(self) -> None:
+        """End it: now if it is READY or in ERROR, else as soon as it is. Twice is fine."""
+        if not self._stop.done():
+            self._stop.set_result(None)
+
+    def refuse(self, why: str) -> None:
+        """There is no room for it: it is in ERROR from the start, and its life does not begin."""
+        self.error_detail = why
+        self._become(Status.ERROR)
+
+    async def live(self) -> None:
+        """Its life, until it is TERMINATED. Cancelled, it takes its processes with it."""
+        try:
+            if self.status is Status.INITIALIZING:
+                await self._run()
+            await self._stop
+            self._become(Status.TERMINATING)
+            await asyncio.gather(
+                self._end_process(self.application.termination_grace_period_seconds),
+                asyncio.sleep(self.timings.terminating),
+            )
+            self.removed_at = datetime.now(UTC)
+            self.output = Output()  # gone once it is stopped, as in the cloud
+            self._become(Status.TERMINATED)
+        finally:
+            await self._end_process(_CLOSING_GRACE)
+            self.machine.forget(self.request_id)
+
+    async def _run(self) -> None:
+        """From INITIALIZING until a stop is due, or until it has failed."""
+        try:
+            await self._seek()
+            give_up = self._now() + self.application.time_to_deploy
+            earliest = self._now() + self.timings.deploying
+            while (code := await self._run_once(give_up, earliest)) is not None:
+                await self._crashed(code)
+                if self._stop.done() and self.status is Status.READY:
+                    return
+                if self.status is Status.DEPLOYING and self._now() >= give_up:
+                    raise self._never_opened()
+        except _Failed as failure:
+            await self._end_process(0)
+            self.error_detail = str(failure)
+            self._become(Status.ERROR)
+
+    async def _seek(self) -> None:
+        timings = self.timings
+        await asyncio.sleep(timings.initializing)
+        for status, seconds in (
+            (Status.SEEKING, timings.seeking),
+            (Status.SEEKED, timings.seeked),
+            (Status.SCANNING, timings.scanning),
+        ):
+            self._become(status)
+            await asyncio.sleep(seconds)
+        self._become(Status.DEPLOYING)
+
+    async def _run_once(self, give_up: float, earliest: float) -> int | None:
+        """Run the process once: its exit code, or None once a stop is due."""
+        process = self._start()
+        if self.status is Status.DEPLOYING:
+            await self._until_bound(process, give_up)
+            await asyncio.wait({process.exited}, timeout=max(0.0, earliest - self._now()))
+            if process.exited.done():
+                return process.exited.result()
+            self.ready_at, self._ready_time = datetime.now(UTC), self._now()
+            self._become(Status.READY)
+        minutes = self.application.max_duration
+        ends: set[asyncio.Future[Any]] = {process.exited, self._stop}
+        await asyncio.wait(
+            ends,
+            timeout=None if minutes < 0 else self._ready_time + minutes * 60 - self._now(),
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if not process.exited.done():
+            self.stop()  # it was asked for, or the maximal duration is over
+        return None if self._stop.done() else process.exited.result()
+
+    def _start(self) -> Process:
+        application = self.application
+        variables = environment(
+            application,
+            self.request,
+            request_id=self.request_id,
+            base_url=self.base_url,
+            secrets=self.secrets,
+            location=self.location,
+            ports=self.ports,
+            host_id=self.host_id,
+            fleet_name=self.fleet_name,
+        )
+        megabytes = application.memory_limit_mb
+        try:
+            process: Process = self.machine.start(
+                application.command(self.numbers),
+                name=self.request_id,
+                environment=variables,
+                output=self.output,
+                directory=application.directory,
+                limits=Limits(
+                    memory_bytes=None if megabytes is None else megabytes * 2**20,
+                    cpu_seconds=application.cpu_limit_seconds,
+                ),
+            )
+        except OSError as problem:
+            raise _Failed(f"cannot start the application: {problem}") from problem
+        self.process = process
+        self.samples.begin(self._now())
+        return process
+
+    def _wanted(self) -> list[Binding]:
+        return [
+            (kind, self.numbers[port.name])
+            for port in self.application.ports
+            if port.to_check
+            for kind in sorted(port.kinds)
+        ]
+
+    async def _until_bound(self, process: Process, give_up: float) -> None:
+        """Wait until its ports are bound, or it has exited."""
+        while not await self.machine.has_bound(process, self._wanted()):
+            if process.exited.done():
+                return
+            if self._now() >= give_up:
+                raise self._never_opened()
+            await asyncio.wait({process.exited}, timeout=self.machine.look_every)
+
+    def _never_opened(self) -> _Failed:
+        ports = ", ".join(f"{number}/{kind}" for kind, number in self._wanted()) or "none"
+        return _Failed(
+            f"port {ports} not opened by the app in {self.application.time_to_deploy:g} s"
+        )
+
+    async def _crashed(self, code: int) -> None:
+        """Note how the process ended by itself, and wait until it may be started again.
+
+        Raises:
+            _Failed: it may not.
+        """
+        happened = f"exited with code {code}" if code >= 0 else f"was killed by {_name(-code)}"
+        self.crash = CrashData(
+            exit_code=code if code >= 0 else 128 - code,  # as a container tells it
+            message=f"The application {happened}",
+            restart_count=self._restarts,
+        )
+        self.crash_output = self.output.text()
+        policy = self.application.restart_policy
+        if policy == "never" or (policy == "on_failure" and code == 0):
+            raise _Failed(self.crash.message)
+        await self._end_process(0)
+        pause = min(60.0, self.timings.restart * 2.0**self._restarts)
+        self._restarts += 1
+        self.crash = attrs.evolve(self.crash, restart_count=self._restarts)
+        if self.status is Status.READY:
+            await asyncio.wait({self._stop}, timeout=pause)
+        else:
+            await asyncio.sleep(pause)
+
+    async def _end_process(self, grace: float) -> None:
+        if self.process is not None:
+            await self.process.stop(grace)  # cancelled in here, it is still ours to stop
+            self.process = None
+
+    def _become(self, status: Status) -> None:
+        if status not in TRANSITIONS[self.status]:
+            _impossible(self.status, status)
+        _log.debug("%s: %s → %s", self.request_id, self.status.short, status.short)
+        self.last_status, self.status = self.status, status
+        webhook = {
+            Status.READY: self.request.webhook_on_ready,
+            Status.ERROR: self.request.webhook_on_error,
+            Status.TERMINATED: self.request.webhook_on_terminated,
+        }.get(status)
+        if webhook is not None:
+            self.announce(webhook, self.deployment())
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+
+def _impossible(earlier: Status, later: Status) -> NoReturn:
+    raise AssertionError(f"a deployment cannot go from {earlier.short} to {later.short}")
+
+
+def _name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"

@@ -1,0 +1,109 @@
+"""What a game server finds in its environment: the ARBITRIUM_* variables, as in the cloud.
+
+The platform's own win over those of the deploy, and these over those of the version. The context
+URL is there, for servers refuse to start without it; this emulator does not serve it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import attrs
+
+from edgegap_async.codec import dumps
+from edgegap_async.models import Location, Port
+from edgegap_async.requests import DeployRequest
+
+from .apps import Application
+
+__all__ = ["MARK", "PUBLIC_IP", "Secrets", "environment"]
+
+MARK: Final = "ARBITRIUM_DELETE_TOKEN"
+"""The variable whose value no other deployment has, and no one can guess."""
+PUBLIC_IP: Final = "127.0.0.1"
+
+
+@attrs.frozen(kw_only=True)
+class Secrets:
+    """What only this deployment is told."""
+
+    access_point_id: int
+    delete_token: str = attrs.field(repr=False)
+    context_token: str = attrs.field(repr=False)
+
+
+def environment(  # noqa: D417 - the others are what they are called
+    application: Application,
+    request: DeployRequest,
+    *,
+    request_id: str,
+    base_url: str,
+    secrets: Secrets,
+    location: Location,
+    ports: Mapping[str, Port],
+    host_id: str,
+    fleet_name: str | None,
+) -> dict[str, str]:
+    """All variables of one deployment.
+
+    Args:
+        fleet_name: of the private fleet it runs in, or None in the public cloud.
+    """
+    own = secrets.access_point_id
+    resources = request.resources
+    declared = {
+        **application.environment,
+        **application.hidden_environment,
+        **{variable.key: variable.value for variable in request.environment_variables},
+    }
+    place = ("city", "country", "continent", "administrative_division", "timezone")
+    variables = {
+        "REQUEST_ID": request_id,
+        "PUBLIC_IP": PUBLIC_IP,
+        "DELETE_URL": f"{base_url}/v1/self/stop/{request_id}/{own}",
+        "DELETE_TOKEN": secrets.delete_token,
+        "CONTEXT_URL": f"{base_url}/v1/context/{request_id}/{own}",
+        "CONTEXT_TOKEN": secrets.context_token,
+        "DEPLOYMENT_TAGS": ",".join(request.tags),
+        "DEPLOYMENT_LOCATION": _json(
+            {name: getattr(location, name) for name in (*place, "latitude", "longitude")}
+        ),
+        "PORTS_MAPPING": _json(
+            {
+                "ports": {
+                    name: {
+                        "name": name,
+                        "internal": port.internal,
+                        "external": port.external,
+                        "protocol": port.protocol,
+                    }
+                    for name, port in ports.items()
+                }
+            }
+        ),
+        "HOST_ID": host_id,
+        "HOST_BASE_CLOCK_FREQUENCY": "2000",
+        "DEPLOYMENT_VCPU_UNITS": str(resources.cpu_units if resources else application.cpu_units),
+        "DEPLOYMENT_MEMORY_MB": str(resources.memory_mib if resources else application.memory_mb),
+        "HOST_IN_PRIVATE_FLEET": "true" if fleet_name else "false",
+        "PRIVATE_FLEET_ID": fleet_name or "PUBLIC_CLOUD",
+        "HOST_BEACON_ENABLED": "false",
+        "HOST_BEACON_PUBLIC_IP": "",
+        "HOST_BEACON_PORT_UDP_EXTERNAL": "0",
+        "HOST_BEACON_PORT_TCP_EXTERNAL": "0",
+    }
+    for name, port in ports.items():
+        prefix = f"PORT_{re.sub('[^A-Z0-9]', '_', name.upper())}"
+        variables[f"{prefix}_INTERNAL"] = str(port.internal)
+        variables[f"{prefix}_EXTERNAL"] = str(port.external)
+        variables[f"{prefix}_PROTOCOL"] = str(port.protocol)
+    return {
+        **{re.sub("[^A-Za-z0-9_]", "_", key): value for key, value in declared.items()},
+        **{f"ARBITRIUM_{name}": value for name, value in variables.items()},
+    }
+
+
+def _json(value: object) -> str:
+    return dumps(value).decode()

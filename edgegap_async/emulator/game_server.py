@@ -1,0 +1,170 @@
+"""A small real game server: players join over UDP, move, and see each other.
+
+It stands alone, with the standard library only, and takes its port from the first argument or from
+ARBITRIUM_PORTS_MAPPING, as a game server in the cloud does. A datagram is a line, and so is the
+answer::
+
+    ping                  → pong
+    join ANNA             → welcome ANNA to arena in Montreal, Canada
+    move 3 4              → ANNA 3 4; BOB 1 2
+    info                  → {"request_id": …, "tags": […], "location": {…}, "players": […]}
+    leave                 → bye ANNA
+
+The options make it misbehave on purpose, for those who test what happens then.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from typing import NoReturn
+
+Address = tuple[str, int]
+
+
+def options() -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("port", type=int, nargs="?", help="default: ARBITRIUM_PORTS_MAPPING")
+    parser.add_argument("--crash-after", type=float, metavar="S")
+    parser.add_argument("--exit-code", type=int, default=1, metavar="N", help="of that crash")
+    parser.add_argument("--bind-after", type=float, default=0.0, metavar="S")
+    parser.add_argument("--never-bind", action="store_true")
+    parser.add_argument("--ignore-sigterm", action="store_true")
+    parser.add_argument("--fork-setsid", action="store_true", help="leave a child behind")
+    parser.add_argument("--stop-self-after", type=float, metavar="S")
+    return parser.parse_args()
+
+
+def log(text: str) -> None:
+    """Write a line that shows up in the container's logs."""
+    print(text, flush=True)  # noqa: T201 - what a server prints is its log
+
+
+def mapped_port() -> int:
+    """The first port that the cloud has given this server."""
+    ports = json.loads(os.environ["ARBITRIUM_PORTS_MAPPING"])["ports"]
+    return int(next(iter(ports.values()))["internal"])
+
+
+class Game:
+    """Who plays, and where they stand."""
+
+    def __init__(self) -> None:
+        self.players: dict[Address, str] = {}
+        self.places: dict[str, str] = {}
+        self.location = json.loads(os.environ.get("ARBITRIUM_DEPLOYMENT_LOCATION", "{}"))
+
+    def answer(self, text: str, sender: Address) -> str:
+        """What a player is told."""
+        command, _, rest = text.strip().partition(" ")
+        player = self.players.get(sender)
+        match command:
+            case "ping":
+                said = "pong"
+            case "info":
+                said = json.dumps(self.info())
+            case "join" if rest:
+                self.players[sender] = rest
+                log(f"{rest} joined")
+                where = f"{self.location.get('city')}, {self.location.get('country')}"
+                said = f"welcome {rest} to arena in {where}"
+            case "move" if player and rest:
+                self.places[player] = rest
+                said = "; ".join(f"{name} {place}" for name, place in self.places.items())
+            case "leave" if player:
+                log(f"{player} left")
+                del self.players[sender]
+                self.places.pop(player, None)
+                said = f"bye {player}"
+            case _:
+                said = "what?" if player else "join first"
+        return said
+
+    def info(self) -> dict[str, object]:
+        """What this server knows of itself."""
+        return {
+            "request_id": os.environ.get("ARBITRIUM_REQUEST_ID"),
+            "tags": [
+                tag for tag in os.environ.get("ARBITRIUM_DEPLOYMENT_TAGS", "").split(",") if tag
+            ],
+            "location": self.location,
+            "players": sorted(self.players.values()),
+        }
+
+
+def stop_self() -> None:
+    """Ask the cloud to end this deployment; SIGTERM comes next."""
+    from urllib.request import Request, urlopen  # noqa: PLC0415 - half of the time to start
+
+    log("asking to be stopped")
+    request = Request(  # noqa: S310 - the URL is the platform's own
+        os.environ["ARBITRIUM_DELETE_URL"],
+        method="DELETE",
+        headers={"Authorization": os.environ["ARBITRIUM_DELETE_TOKEN"]},
+    )
+    with urlopen(request, timeout=10) as answer:  # noqa: S310 - so
+        log(f"answered {answer.status}")
+
+
+def leave_a_child() -> None:
+    """Start a child in a session of its own, which outlives this process."""
+    if os.fork() == 0:
+        os.setsid()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        time.sleep(3600)
+        os._exit(0)
+
+
+def terminated(*_: object) -> NoReturn:
+    """End cleanly."""
+    log("terminated")
+    sys.exit(0)
+
+
+def main() -> None:
+    """Serve until SIGTERM, or until an option says otherwise."""
+    asked = options()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN if asked.ignore_sigterm else terminated)
+    started = time.monotonic()
+    if asked.fork_setsid:
+        leave_a_child()
+    duties = sorted(
+        (started + after, what)
+        for after, what in ((asked.crash_after, "crash"), (asked.stop_self_after, "stop self"))
+        if after is not None
+    )
+    port = mapped_port() if asked.port is None else asked.port
+    log(f"starting on port {port}")
+    time.sleep(asked.bind_after)
+    game = Game()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        if not asked.never_bind:
+            server.bind(("", port))
+            log("ready")
+        while True:
+            due, duty = duties[0] if duties else (None, "")
+            server.settimeout(None if due is None else max(0.001, due - time.monotonic()))
+            try:
+                if asked.never_bind:
+                    time.sleep(3600 if due is None else max(0.0, due - time.monotonic()))
+                    raise TimeoutError  # noqa: TRY301 - as if nobody had sent anything
+                data, sender = server.recvfrom(2048)
+            except TimeoutError:
+                del duties[:1]
+                if duty == "crash":
+                    log("crashing")
+                    sys.exit(asked.exit_code)
+                if duty:
+                    stop_self()
+                continue
+            server.sendto(game.answer(data.decode("utf-8", "replace"), sender).encode(), sender)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""How a deployment used this machine, as the API's series.
+
+Measured each second from the tree of processes: `cpu` is percent of one CPU, `mem` bytes of
+resident memory, the totals are bytes read and written on disk since the start. Nothing counts
+the network of one process, so those series are zeros. The cloud's units are not documented.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import attrs
+
+from edgegap_async.models import Metrics, MetricSeries, MetricTotals, NetworkMetrics
+
+from .processes import Usage
+
+__all__ = ["STEPS", "Sample", "Samples"]
+
+STEPS: Final = {"30s": 30, "1m": 60, "5m": 300, "10m": 600, "1h": 3600}
+"""Seconds over which values are averaged, by the API's name."""
+
+
+@attrs.frozen
+class Sample:
+    """One measurement."""
+
+    at: datetime
+    cpu_percent: float
+    memory_bytes: float
+    read_bytes: float
+    written_bytes: float
+
+
+class Samples:
+    """The measurements of one deployment: the last `size` of them."""
+
+    def __init__(self, size: int = 900) -> None:
+        self._samples: deque[Sample] = deque(maxlen=size)
+        self._last: Usage | None = None
+
+    def begin(self, now: float) -> None:
+        """A process starts: it counts from zero."""
+        self._last = Usage(at=now)
+
+    def add(self, usage: Usage, at: datetime) -> None:
+        """Take what has been used until now."""
+        last, self._last = self._last, usage
+        if last is None or usage.at <= last.at:
+            return
+        computed = max(0.0, usage.cpu_seconds - last.cpu_seconds)  # less, once a child has ended
+        percent = 100 * computed / (usage.at - last.at)
+        self._samples.append(
+            Sample(at, percent, usage.memory_bytes, usage.read_bytes, usage.written_bytes)
+        )
+
+    def series(self, *, start: datetime | None, end: datetime | None, step: int | None) -> Metrics:
+        """The measurements from `start` to `end`, averaged over `step` seconds, or as they are."""
+        chosen = [
+            sample
+            for sample in self._samples
+            if (start is None or sample.at >= start) and (end is None or sample.at <= end)
+        ]
+        groups = [[sample] for sample in chosen] if step is None else _grouped(chosen, step)
+        times = [group[0].at if step is None else _floor(group[0].at, step) for group in groups]
+
+        def series(value: Callable[[Sample], float]) -> MetricSeries:
+            return MetricSeries(
+                labels=tuple(time.strftime("%H:%M:%S") for time in times),
+                datasets=tuple(round(_mean(map(value, group)), 3) for group in groups),
+                timestamps=tuple(times),
+            )
+
+        nothing = series(lambda _: 0.0)
+        return Metrics(
+            total=MetricTotals(
+                receive_total=nothing,
+                transmit_total=nothing,
+                disk_read_total=series(lambda sample: sample.read_bytes),
+                disk_write_total=series(lambda sample: sample.written_bytes),
+            ),
+            cpu=series(lambda sample: sample.cpu_percent),
+            mem=series(lambda sample: sample.memory_bytes),
+            network=NetworkMetrics(receive=nothing, transmit=nothing),
+            cpu_throttle_rate=nothing,
+            cpu_throttle_total=nothing,
+        )
+
+
+def _mean(values: Iterable[float]) -> float:
+    numbers = list(values)
+    return math.fsum(numbers) / len(numbers)
+
+
+def _floor(time: datetime, step: int) -> datetime:
+    epoch = datetime(1970, 1, 1, tzinfo=UTC)
+    return epoch + timedelta(seconds=(time - epoch).total_seconds() // step * step)
+
+
+def _grouped(samples: Iterable[Sample], step: int) -> list[list[Sample]]:
+    groups: dict[datetime, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(_floor(sample.at, step), []).append(sample)
+    return list(groups.values())

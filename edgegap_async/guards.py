@@ -1,0 +1,77 @@
+"""What a program may not do, however it asks: rails for programs that run unattended.
+
+All are off by default. They hold for every call of a client, and nothing is sent that they refuse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
+
+import attrs
+
+from .endpoints import Operation
+from .errors import InvalidRequest, NotAllowed
+
+__all__ = ["Guard"]
+
+_YES = frozenset({"1", "true", "yes", "on"})
+_NO = frozenset({"", "0", "false", "no", "off"})
+
+
+def _names(values: Iterable[str] | None) -> frozenset[str] | None:
+    if isinstance(values, str):
+        raise InvalidRequest("Guard.applications is a list of names, not one text")
+    return None if values is None else frozenset(values)
+
+
+def _count(_self: object, _: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None and (type(value) is not int or value < 0):
+        raise InvalidRequest(f"Guard.max_live is a number from 0 on, not {value!r}")
+
+
+@attrs.frozen(kw_only=True)
+class Guard:
+    """The rails of one client."""
+
+    read_only: bool = False
+    """Nothing is deployed, stopped or tagged."""
+    applications: frozenset[str] | None = attrs.field(default=None, converter=_names)
+    """The only applications that may be deployed; None for all."""
+    max_live: int | None = attrs.field(default=None, validator=_count)
+    """How many deployments of this client may live at once; None for any number."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self:
+        """The rails that EDGEGAP_READ_ONLY and EDGEGAP_APP_ALLOWLIST (names, by comma) set up.
+
+        Raises:
+            InvalidRequest: EDGEGAP_READ_ONLY is neither a yes nor a no.
+        """
+        read_only = environment.get("EDGEGAP_READ_ONLY", "").strip().lower()
+        if read_only not in _YES | _NO:
+            raise InvalidRequest(f"EDGEGAP_READ_ONLY is 1 or 0, not {read_only!r}")
+        names = [name.strip() for name in environment.get("EDGEGAP_APP_ALLOWLIST", "").split(",")]
+        return cls(read_only=read_only in _YES, applications=list(filter(None, names)) or None)
+
+    def check(self, operation: Operation[object], body: object) -> None:
+        """Returns if the call may be made.
+
+        Raises:
+            NotAllowed: it may not.
+        """
+        if self.read_only and operation.method != "GET":
+            raise NotAllowed(f"{operation.name}: this client is read-only")
+        application = getattr(body, "application", None)
+        if self.applications is not None and application not in {None, *self.applications}:
+            allowed = ", ".join(sorted(self.applications))
+            raise NotAllowed(f"{application} may not be deployed; only {allowed} may")
+
+    def check_live(self, live: int) -> None:
+        """Returns if one more may be deployed beside so many.
+
+        Raises:
+            NotAllowed: it may not.
+        """
+        if self.max_live is not None and live >= self.max_live:
+            raise NotAllowed(f"{live} deployments live, and {self.max_live} are the most")

@@ -1,0 +1,470 @@
+"""Deploy, wait, use, stop: several calls that make one intention.
+
+Ownership. From the moment the API accepts a deploy until somebody else answers for it, the client
+does. `deploy` hands the deployment over when it returns; `run` never does. A caller who is
+cancelled before that leaves it with the client, which stops it in the background; `close` waits
+for that, and names in the log what could not be stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import math
+import re
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from typing import Any, Final, TypedDict, TypeVar, Unpack
+
+import aiohttp
+
+from .client import ApiClient, api_token
+from .endpoints import DEPLOY, DEPLOY_TO_FLEET, STOP_DEPLOYMENT
+from .errors import (
+    CallError,
+    ClientClosed,
+    DeploymentFailed,
+    EdgegapError,
+    Gone,
+    InvalidRequest,
+    NotFound,
+    Unprocessable,
+    WaitTimedOut,
+)
+from .guards import Guard
+from .handles import DeploymentHandle, Found
+from .limits import Limits
+from .models import DeployAccepted, Deployment, Status
+from .requests import (
+    AnyUser,
+    AnyVariables,
+    DeployRequest,
+    Filter,
+    FleetDeployRequest,
+    Resources,
+    Token,
+    Webhook,
+    check_kind,
+)
+from .retries import RetryPolicy
+from .transport import Sending, Timeouts
+from .watch import Pace, Signal, Signals, Watched, stop_surely
+from .wire import HttpRequest, encode
+from .wishes import Wish, made_at, new_tag
+
+__all__ = ["DeployOptions", "EdgegapClient"]
+
+logger = logging.getLogger("edgegap_async.lifecycle")
+
+Result = TypeVar("Result")
+
+_OVER: Final = Status.TERMINATED
+_DRAIN: Final = 10.0  # seconds that close() gives to stops under way
+
+
+class DeployOptions(TypedDict, total=False):
+    """What a deploy may say beyond application, version and users; see `deployments.deploy`."""
+
+    environment_variables: AnyVariables
+    tags: Iterable[str]
+    require_cached_locations: bool | None
+    webhook_on_ready: Webhook | str | None
+    webhook_on_error: Webhook | str | None
+    webhook_on_terminated: Webhook | str | None
+    resources: Resources | None
+    private_host_ids: Iterable[str]
+    """Hosts of a private fleet to try, in this order, before the public cloud."""
+    operation_tag: bool
+    """False for a deployment without the tag that names the wish. Then an answer that is lost is
+    `NoAnswer`, and what it made runs until its `max_duration`, known to nobody."""
+
+
+class EdgegapClient(ApiClient):
+    """Runs game servers on Edgegap: deploys them, waits until they are READY, stops them.
+
+    Use it as `async with EdgegapClient() as client`. One client serves a whole program: it holds
+    the limits, which are the organization's.
+
+    Args:
+        token: the API token, with or without its leading word; EDGEGAP_API_TOKEN if left out.
+            None is enough for `deployments.stop_self`.
+        base_url: where the API is; EDGEGAP_BASE_URL or EDGEGAP_API_URL if left out, then
+            https://api.edgegap.com.
+        session: an aiohttp session to use. It is never closed here.
+        timeouts: seconds for one attempt of a call; EDGEGAP_TIMEOUT_MS, then 30 s.
+        limits: calls a second by operation name, where yours differ from the documented ones.
+        retries: how often and how long a call is tried.
+        webhooks: a `WebhookReceiver`. Then `deploy` and `run` hand its URLs to the API, and waits
+            end as soon as it is told.
+        pace: how often a deployment is looked at while somebody waits for it.
+        guard: what this program may not do; EDGEGAP_READ_ONLY and EDGEGAP_APP_ALLOWLIST if left
+            out, then nothing is forbidden.
+        owner: name of this program, 1 to 16 characters, the same after a restart, such as
+            `matchmaker-1`. Every deployment then carries it in a tag, by which `recover` and
+            `reap` find what an earlier run left behind.
+        visibility: seconds that a deployment may take to show up in lists; after a lost answer
+            it is looked for that long before the deploy is sent once more.
+        allow_insecure: True to send the token over http to a host that is not this one.
+
+    Raises:
+        InvalidRequest: an argument, or a variable of the environment, cannot be used.
+    """
+
+    def __init__(
+        self,
+        token: str | None = None,
+        *,
+        base_url: str | None = None,
+        session: aiohttp.ClientSession | None = None,
+        timeouts: Timeouts | None = None,
+        limits: Limits | Mapping[str, float | None] | None = None,
+        retries: RetryPolicy | None = None,
+        webhooks: Signals | None = None,
+        pace: Pace | None = None,
+        guard: Guard | None = None,
+        owner: str | None = None,
+        visibility: float = 10.0,
+        allow_insecure: bool = False,
+    ) -> None:
+        secret = api_token(token)
+        del token  # a traceback that shows local variables must not show it
+        super().__init__(
+            secret,
+            base_url=base_url,
+            session=session,
+            timeouts=timeouts,
+            limits=limits,
+            retries=retries,
+            guard=guard,
+            allow_insecure=allow_insecure,
+        )
+        check_kind("pace", pace, Pace)
+        if webhooks is not None and not callable(getattr(webhooks, "open", None)):
+            raise InvalidRequest(f"webhooks is a WebhookReceiver, not {webhooks!r}")
+        check_kind("visibility", visibility, int, float)
+        self._signals = webhooks
+        self._pace = pace or Pace()
+        self._owner_tag = _owner_tag(owner) if owner is not None else None
+        self._visibility = visibility
+        self._deployed = dict[str, float]()  # by this client, and until when each is young
+        self._live = set[str]()  # and not known to have ended
+        self._deploying = 0
+        self._running = set[str]()  # what `run` has under its care
+        self._cleaning: dict[asyncio.Task[None], str] = {}
+
+    async def deploy(
+        self,
+        application: str,
+        version: str,
+        *,
+        users: Iterable[AnyUser],
+        **options: Unpack[DeployOptions],
+    ) -> DeploymentHandle:
+        """A handle of a new deployment, accepted and not READY yet. It is yours to stop.
+
+        Cancelled while the API may have accepted it, the client stops it in the background.
+
+        Args:
+            application: name of the application.
+            version: name of its version.
+            users: the players, by IP address or by (latitude, longitude); at least one.
+            options: as for `deployments.deploy`, and `private_host_ids` for a private fleet.
+
+        Raises:
+            BadRequest, Unprocessable, NoAnswer: as for `deployments.deploy`.
+            MaybeCreated: an answer was lost, and it could not be found out what it said.
+            NotAllowed: the client's guard refuses it.
+        """
+        unknown = options.keys() - DeployOptions.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"a deploy has no option {', '.join(sorted(unknown))}")
+        wake, signal, expects_webhook = None, None, False
+        if self._signals is not None:
+            wake = asyncio.Event()
+            signal = self._signals.open(wake.set)
+            # With a webhook of the caller's own in its place, READY is not told to us.
+            expects_webhook = not options.get("webhook_on_ready")
+            options = _with_webhooks(options, signal)
+        tag = new_tag() if options.get("operation_tag", True) else None
+        tags = (*options.get("tags", ()), *filter(None, (self._owner_tag, tag)))
+        request = self._deploy_request(application, version, users, {**options, "tags": tags})
+        self._guard.check_live(len(self._live) + self._deploying)
+        self._deploying += 1
+        try:
+            accepted = await self._accept(request, tag)
+        finally:
+            self._deploying -= 1
+        self._live.add(accepted.request_id)
+        watched = Watched(
+            self,
+            accepted.request_id,
+            pace=self._pace,
+            wake=wake,
+            expects_webhook=expects_webhook,
+            young_until=self._young_until(accepted.request_id),
+        )
+        return DeploymentHandle(self, watched, signal)
+
+    def _young_until(self, request_id: str) -> float:
+        """Until when "no such deployment" is not believed of one that this client deployed."""
+        until = asyncio.get_running_loop().time() + self._pace.unknown
+        return self._deployed.setdefault(request_id, until)
+
+    def handle(self, request_id: str) -> DeploymentHandle:
+        """A handle of a deployment that exists already. Makes no call."""
+        young_until = self._deployed.get(request_id, -math.inf)
+        watched = Watched(self, request_id, pace=self._pace, young_until=young_until)
+        return DeploymentHandle(self, watched, None)
+
+    async def recover(self, tag: str | None = None) -> AsyncIterator[Found]:
+        """Each deployment that an earlier run of this program left behind, to adopt or to stop.
+
+        Those that this client deployed itself are not among them, nor any of another owner.
+
+        Args:
+            tag: in place of the owner's: the `operation_tag` of a `MaybeCreated`.
+
+        Raises:
+            InvalidRequest: the client has no `owner`, and no tag is given.
+        """
+        wanted = tag or self._owner_tag
+        if wanted is None:
+            raise InvalidRequest("recover() needs EdgegapClient(owner=…), or a tag")
+        async for row in self.deployments.list(filters=[Filter("tags", "in", [wanted])]):
+            # Whatever the API makes of the filter, what is not ours is not touched.
+            if wanted in row.tags and row.request_id not in self._deployed:
+                made = next(filter(None, map(made_at, row.tags)), row.start_time)
+                yield Found(handle=self.handle(row.request_id), row=row, made_at=made)
+
+    async def reap(self, *, older_than: float = 0.0, dry_run: bool = False) -> tuple[str, ...]:
+        """The ids of what an earlier run left behind, stopped.
+
+        Args:
+            older_than: seconds; younger ones are left alone, and those whose age is not known
+                too, unless it is 0.
+            dry_run: True to stop nothing, only to tell.
+
+        Raises:
+            InvalidRequest: the client has no `owner`.
+            ExceptionGroup: some could not be stopped; all were tried.
+        """
+        old = [found async for found in self.recover() if (found.age or 0.0) >= older_than]
+        if not dry_run:
+            stops = (found.handle.stop() for found in old)
+            outcomes = await asyncio.gather(*stops, return_exceptions=True)
+            failures = [one for one in outcomes if isinstance(one, Exception)]
+            if failures:
+                raise ExceptionGroup("what an earlier run left could not all be stopped", failures)
+        return tuple(found.handle.request_id for found in old)
+
+    @contextlib.asynccontextmanager
+    async def run(
+        self,
+        application: str,
+        version: str,
+        *,
+        users: Iterable[AnyUser],
+        timeout: float | None = 300.0,  # noqa: ASYNC109 - as in wait_ready
+        **options: Unpack[DeployOptions],
+    ) -> AsyncIterator[DeploymentHandle]:
+        """A deployment that is READY inside the block, and stopped on the way out.
+
+        Whatever ends the block ends the deployment: its end, an error, a cancellation, a
+        deployment that is never READY, `client.close()`.
+
+        Args:
+            application: name of the application.
+            version: name of its version.
+            users: the players, by IP address or by (latitude, longitude); at least one.
+            timeout: seconds until it must be READY, counted from the call, None for no limit.
+            options: as for `deploy`.
+
+        Raises:
+            WaitTimedOut, DeploymentFailed, DeploymentTerminated: as for `wait_ready`.
+            BadRequest, Unprocessable, NoAnswer: as for `deploy`.
+            CallError: the block ended well, and the deployment could not be stopped.
+        """
+        began = asyncio.get_running_loop().time()
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit:
+                server = await self.deploy(application, version, users=users, **options)
+        except Unprocessable as problem:
+            if problem.request_id:
+                await self._release_after(problem, problem.request_id)
+            raise
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            # Cancelled, the deploy is undone in the background, as for any caller who goes away.
+            raise WaitTimedOut(f"no answer to the deploy in {timeout:g} s; it is undone") from None
+        self._running.add(server.request_id)
+        try:
+            spent = asyncio.get_running_loop().time() - began
+            await server.wait_ready(None if timeout is None else timeout - spent)
+            yield server
+        except BaseException as problem:
+            try:
+                if isinstance(problem, DeploymentFailed):
+                    await self._ask_why(problem)
+            finally:
+                await self._release_after(problem, server.request_id)
+            raise
+        await self._release(server.request_id)
+
+    async def close(self) -> None:
+        """Stops what `run` holds, ends every wait with `ClientClosed`, closes what is our own.
+
+        Takes 10 seconds at most for stops that get no answer; what may go on running is named in
+        the log. Twice is fine.
+        """
+        self._under_way.stay_in(asyncio.get_running_loop())
+        for request_id in sorted(self._running):
+            self._stop_in_background(request_id)
+        try:
+            await self._under_way.end()
+            if self._cleaning:
+                await asyncio.wait(self._cleaning, timeout=_DRAIN)
+        finally:
+            await self._under_way.end()  # again: the first may have been cancelled
+            left = tuple(self._cleaning)
+            if left:
+                await asyncio.sleep(0)  # what has not begun yet could not take its own with it
+            for task in left:
+                task.cancel()
+            if left:
+                await asyncio.wait(left)
+            await super().close()
+
+    def _deploy_request(
+        self, application: str, version: str, users: Iterable[AnyUser], options: DeployOptions
+    ) -> HttpRequest[DeployAccepted]:
+        said: dict[str, Any] = {
+            "application": application,
+            "version": version,
+            "users": users,
+            **options,
+        }
+        said.pop("operation_tag", None)
+        if not said.get("private_host_ids"):
+            said.pop("private_host_ids", None)
+        in_fleet = "private_host_ids" in said
+        operation = DEPLOY_TO_FLEET if in_fleet else DEPLOY
+        body = FleetDeployRequest(**said) if in_fleet else DeployRequest(**said)
+        self._guard.check(operation, body)
+        return encode(operation, body=body)
+
+    async def exchange(
+        self, request: HttpRequest[Result], sending: Sending, *, token: Token | None = None
+    ) -> Result:
+        """As for `ApiClient`; and takes note of what has ended."""
+        is_stop = request.operation is STOP_DEPLOYMENT
+        try:
+            result = await super().exchange(request, sending, token=token)
+        except (Gone, NotFound):
+            if is_stop:
+                self._live.discard(request.request_id or "")
+            raise
+        if is_stop or (isinstance(result, Deployment) and result.current_status is _OVER):
+            self._live.discard(request.request_id or "")
+        return result
+
+    async def _accept(
+        self, request: HttpRequest[DeployAccepted], tag: str | None
+    ) -> DeployAccepted:
+        """Deploys; a caller who goes away meanwhile leaves nothing behind."""
+        self._under_way.stay_in(asyncio.get_running_loop())
+        wish = Wish(
+            client=self,
+            request=request,
+            tag=tag,
+            visibility=self._visibility,
+            stop=self._stop,
+            in_background=self._in_background,
+        )
+        accepting = asyncio.create_task(wish.grant())
+        try:
+            with self.until_closed():
+                return await asyncio.shield(accepting)
+        except (asyncio.CancelledError, ClientClosed):
+            if wish.sending.sent:
+                wish.sending.unwanted = True
+                what = f"what a cancelled deploy made (tag {tag})"
+                self._in_background(self._undo(accepting), what)
+            else:
+                accepting.cancel()
+            raise
+
+    async def _undo(self, accepting: asyncio.Task[DeployAccepted]) -> None:
+        try:
+            request_id: str | None = (await accepting).request_id
+        except CallError as error:
+            if error.maybe_created:
+                raise
+            request_id = error.request_id  # of a 422: it was made, and is in error
+        if request_id:
+            await self._stop(request_id)
+
+    async def _ask_why(self, problem: DeploymentFailed) -> None:
+        """Puts the logs on the error, as long as they are there."""
+        try:
+            problem.logs = await self.deployments.logs(problem.request_id)
+        except EdgegapError as error:
+            logger.info("%s: no logs: %s", problem.request_id, error)
+
+    async def _release(self, request_id: str) -> None:
+        """Stops what `run` holds; goes on in the background if the caller is cancelled."""
+        if request_id in self._running or not self._under_way.closing:
+            stopping = self._stop_in_background(request_id)
+            await asyncio.wait([stopping])
+            if stopping.cancelled():  # by `close`; the caller is not
+                raise ClientClosed(f"closed before {request_id} was stopped")
+            await stopping
+
+    async def _release_after(self, problem: BaseException, request_id: str) -> None:
+        """Likewise, for what already failed; a stop that fails too is noted on it."""
+        try:
+            await self._release(request_id)
+        except EdgegapError as error:
+            problem.add_note(f"and {request_id} could not be stopped: {error}")
+
+    def _stop_in_background(self, request_id: str) -> asyncio.Task[None]:
+        self._running.discard(request_id)
+        return self._in_background(self._stop(request_id), request_id)
+
+    async def _stop(self, request_id: str) -> None:
+        stop = functools.partial(self.cleaning.stop, request_id)
+        await stop_surely(stop, young_until=self._young_until(request_id))
+
+    def _in_background(
+        self, work: Coroutine[object, object, None], what: str
+    ) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._cleaning[task] = what
+        task.add_done_callback(self._cleaned)
+        return task
+
+    def _cleaned(self, task: asyncio.Task[None]) -> None:
+        what = self._cleaning.pop(task)
+        if task.cancelled():
+            logger.error("%s may go on running: closed before an answer", what)
+        elif (error := task.exception()) is not None:
+            logger.error("%s may go on running: it could not be stopped: %s", what, error)
+
+
+def _with_webhooks(options: DeployOptions, signal: Signal) -> DeployOptions:
+    """The options with the signal's URLs wherever the caller has none of their own."""
+    return {
+        **options,
+        "webhook_on_ready": options.get("webhook_on_ready") or signal.on_ready,
+        "webhook_on_error": options.get("webhook_on_error") or signal.on_error,
+        "webhook_on_terminated": options.get("webhook_on_terminated") or signal.on_terminated,
+    }
+
+
+def _owner_tag(owner: str) -> str:
+    # With its prefix it is as long as older descriptions allow a tag to be.
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,16}", owner):
+        raise InvalidRequest(f"owner is 1 to 16 of A-Z a-z 0-9 . _ -, not {owner!r}")
+    return f"own-{owner}"

@@ -1,0 +1,485 @@
+"""What is said to the API, as values that check themselves.
+
+Making one of these with something that cannot be sent raises `InvalidRequest`, so nothing wrong
+reaches the wire, and an error comes from the line that has it wrong. No message repeats the value
+of an environment variable or the path of a webhook: they may be secrets.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Final, Literal, NoReturn, TypeAlias, TypeVar
+from urllib.parse import urlsplit
+
+import attrs
+
+from .errors import InvalidRequest
+
+__all__ = [
+    "AnyUser",
+    "AnyVariables",
+    "DeployRequest",
+    "EnvironmentVariable",
+    "Filter",
+    "FilterField",
+    "FilterOperator",
+    "FleetDeployRequest",
+    "GeoCoordinates",
+    "IpAddress",
+    "OrderBy",
+    "Resources",
+    "StopFilter",
+    "StopFilters",
+    "TagName",
+    "Token",
+    "User",
+    "Webhook",
+    "check_kind",
+    "check_segment",
+]
+
+
+def _hidden(value: object, scheme: str) -> Callable[[], str]:
+    if not isinstance(value, str):
+        return str
+    word, _, rest = value.strip().partition(" ")
+    secret = rest.strip() if rest and word.lower() == scheme else value.strip()
+    fits = secret.isascii() and secret.isprintable() and " " not in secret
+    header = f"{scheme} {secret}".strip() if secret and fits else ""
+    return lambda: header
+
+
+class Token:
+    """A secret that prints as `***` wherever it turns up.
+
+    It lives in a closure: not in an attribute that a dump of objects would show.
+
+    Args:
+        value: the secret, with or without the scheme's word before it.
+        scheme: the word that the Authorization header begins with, lower case; none if empty.
+
+    Raises:
+        InvalidRequest: it is empty, or holds what an HTTP header cannot (spaces, line breaks,
+            letters beyond ASCII).
+    """
+
+    __slots__ = ("_reveal",)
+
+    def __init__(self, value: str, *, scheme: str = "") -> None:
+        self._reveal = _hidden(value, scheme)
+        del value  # a traceback that shows local variables must not show it
+        if not self._reveal():
+            raise InvalidRequest("a token is a text of printable ASCII without spaces")
+
+    @property
+    def header(self) -> dict[str, str]:
+        """The Authorization header; not to be kept in a variable, which a traceback might show."""
+        return {"Authorization": self._reveal()}
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a token is not to be stored or sent: make a client where you need one")
+
+
+_MAX_TAG: Final = 40  # characters: the official description of 2026-04 (in 2024 it was 20)
+_MAX_VALUE: Final = 4096  # bytes: "up to 4 KB", the same
+_NO_VALUE: Final = re.compile("[\0\ud800-\udfff]")  # NUL, and what UTF-8 cannot say
+
+
+def _check_text(what: str, value: object, longest: int = 128) -> None:
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidRequest(f"{what} must be a text that is not empty, not {value!r}")
+    if len(value) > longest:
+        raise InvalidRequest(f"{what} has {len(value)} characters; {longest} is the most")
+    if not value.isprintable():
+        raise InvalidRequest(f"{what} must not hold control characters: {value!r}")
+
+
+def _text(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    _check_text(f"{type(self).__name__}.{attribute.name}", value)
+
+
+def _tag(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    _check_text(f"{type(self).__name__}.{attribute.name}", value, _MAX_TAG)
+
+
+_LEAVES_ITS_PLACE: Final = re.compile(r"[\x00-\x1f\x7f/\\%?#\ud800-\udfff]")
+
+
+def check_segment(what: str, value: object) -> str:
+    """The value, if it can stand in a path and lead nowhere else.
+
+    Quoting alone is not enough: `..` survives it, and `stop("../app/arena")` would be
+    `DELETE /v1/app/arena`.
+
+    Raises:
+        InvalidRequest: it cannot.
+    """
+    if not isinstance(value, str) or not value.strip(". ") or len(value) > 128:  # noqa: PLR2004 - no name is longer
+        raise InvalidRequest(f"{what} must be a text of 1 to 128 characters, not {value!r}")
+    if _LEAVES_ITS_PLACE.search(value):
+        raise InvalidRequest(
+            f"{what} must not hold / \\ % ? #, control characters or half surrogates: {value!r}"
+        )
+    return value
+
+
+def check_kind(what: str, value: object, *kinds: type) -> None:
+    """Returns if the value is None or one of these.
+
+    Raises:
+        InvalidRequest: it is something else.
+    """
+    if value is not None and (
+        not isinstance(value, kinds) or (type(value) is bool and bool not in kinds)
+    ):
+        names = " or ".join(kind.__name__ for kind in kinds)
+        raise InvalidRequest(f"{what} is a {names}, not {value!r}")
+
+
+def _strings(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    what = f"{type(self).__name__}.{attribute.name}"
+    for item in _as_tuple(value):
+        if attribute.name == "tags":
+            _tag(self, attribute, item)
+        else:
+            _check_text(f"each of {what}", item)
+    if len(set(_as_tuple(value))) < len(_as_tuple(value)):
+        raise InvalidRequest(f"{what} names something twice: {value!r}")
+
+
+Item = TypeVar("Item")
+
+
+def _as_tuple(values: Iterable[Item]) -> tuple[Item, ...]:
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise InvalidRequest(f"a list is needed here, not {values!r}")
+    return tuple(values)
+
+
+def _as_strings(values: Iterable[str]) -> tuple[str, ...]:
+    return _as_tuple(values)
+
+
+_Check: TypeAlias = Callable[[Any, "attrs.Attribute[Any]", Any], None]
+
+
+def _within(lowest: float, highest: float, kind: type = float) -> _Check:
+    def check(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        number = isinstance(value, (int, kind)) and not isinstance(value, bool)
+        if not number or not lowest <= value <= highest:
+            what = f"{type(self).__name__}.{attribute.name} ({kind.__name__})"
+            raise InvalidRequest(f"{what} must be from {lowest:g} to {highest:g}, not {value!r}")
+
+    return check
+
+
+def _one_of(*allowed: str) -> _Check:
+    def check(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if value not in allowed:
+            what = f"{type(self).__name__}.{attribute.name}"
+            raise InvalidRequest(f"{what} is one of {', '.join(allowed)}, not {value!r}")
+
+    return check
+
+
+def _is_a(*kinds: type) -> _Check:
+    def check(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if not isinstance(value, kinds):
+            what = f"{type(self).__name__}.{attribute.name}"
+            raise InvalidRequest(f"{what} is of type {kinds[0].__name__}, not {value!r}")
+
+    return check
+
+
+class _Said:
+    """How all that is said compares and prints.
+
+    attrs would write both out for each class, at a cost to every import.
+    """
+
+    __slots__ = ()
+
+    def _fields(self) -> tuple[attrs.Attribute[Any], ...]:
+        kind: Any = type(self)
+        return tuple(attrs.fields(kind))
+
+    def _values(self) -> tuple[object, ...]:
+        return tuple(getattr(self, field.name) for field in self._fields())
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Said) or type(other) is not type(self):
+            return NotImplemented
+        return self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def __repr__(self) -> str:
+        shown = (field.name for field in self._fields() if field.repr)
+        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
+        return f"{type(self).__name__}({values})"
+
+
+def _address(_self: object, _: attrs.Attribute[Any], value: Any) -> None:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        raise InvalidRequest(f"not an IPv4 or IPv6 address: {value!r}") from None
+    if "%" in value:
+        raise InvalidRequest(f"an address with a zone is known on its own machine only: {value!r}")
+
+
+@attrs.frozen(eq=False, repr=False)
+class IpAddress(_Said):
+    """A player, by IPv4 or IPv6 address: a server is chosen near it."""
+
+    ip_address: str = attrs.field(converter=str, validator=_address)
+
+
+@attrs.frozen(eq=False, repr=False)
+class GeoCoordinates(_Said):
+    """A player, by place: degrees north (-90 to 90) and degrees east (-180 to 180)."""
+
+    latitude: float = attrs.field(validator=_within(-90, 90))
+    longitude: float = attrs.field(validator=_within(-180, 180))
+
+
+User: TypeAlias = IpAddress | GeoCoordinates
+
+AnyUser: TypeAlias = (
+    User | str | ipaddress.IPv4Address | ipaddress.IPv6Address | tuple[float, float]
+)
+"""A player as you may write one: `"75.28.35.192"`, `(45.5, -73.6)`, or one of the classes."""
+
+
+def _as_user(value: object) -> User:
+    if isinstance(value, IpAddress | GeoCoordinates):
+        return value
+    if isinstance(value, str | ipaddress.IPv4Address | ipaddress.IPv6Address):
+        return IpAddress(str(value))
+    if isinstance(value, tuple | list) and len(value) == 2:  # noqa: PLR2004 - latitude, longitude
+        return GeoCoordinates(*value)
+    raise InvalidRequest(f"a user is an IP address or a pair (latitude, longitude), not {value!r}")
+
+
+def _as_users(values: Iterable[AnyUser]) -> tuple[User, ...]:
+    return tuple(map(_as_user, _as_tuple(values)))
+
+
+def _some(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not value:
+        raise InvalidRequest(f"{type(self).__name__}.{attribute.name} must name at least one")
+
+
+@attrs.frozen(eq=False, repr=False)
+class EnvironmentVariable(_Said):
+    """A variable in the environment of the game server. Its value appears in no repr."""
+
+    key: str = attrs.field(validator=_text)
+    value: str = attrs.field(repr=False)
+    is_hidden: bool = attrs.field(default=False, validator=_is_a(bool))
+    """Encrypted at rest, so that it cannot be read back through the API."""
+
+    def __attrs_post_init__(self) -> None:
+        if "=" in self.key:
+            raise InvalidRequest(f"EnvironmentVariable.key must not hold '=': {self.key!r}")
+        # The value itself is in no message: it may be a secret.
+        if not isinstance(self.value, str) or _NO_VALUE.search(self.value):
+            raise InvalidRequest(f"the value of {self.key} must be a Unicode text without NUL")
+        if len(self.value.encode()) > _MAX_VALUE:
+            raise InvalidRequest(f"the value of {self.key} has more than {_MAX_VALUE} bytes")
+
+
+AnyVariables: TypeAlias = Mapping[str, str] | Iterable[EnvironmentVariable]
+"""Environment variables as you may write them: a mapping, or a list where some are hidden."""
+
+
+def _as_variables(values: AnyVariables) -> tuple[EnvironmentVariable, ...]:
+    if isinstance(values, Mapping):
+        return tuple(itertools.starmap(EnvironmentVariable, values.items()))
+    variables: list[EnvironmentVariable] = []
+    for variable in _as_tuple(values):
+        if not isinstance(variable, EnvironmentVariable):
+            raise InvalidRequest(
+                "environment_variables is a mapping or a list of EnvironmentVariable"
+            )
+        variables.append(variable)
+    return tuple(variables)
+
+
+def _url(_self: object, _: attrs.Attribute[Any], value: Any) -> None:
+    try:
+        # A line break or half a surrogate would be dropped here, and sent nonetheless; asking for
+        # a `port` that is none raises.
+        parts = urlsplit(value if isinstance(value, str) and value.isprintable() else "")
+        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:  # the URL is not in the message: the path of a webhook is a secret
+        raise InvalidRequest("a webhook needs an http:// or https:// URL with a host")
+
+
+@attrs.frozen(eq=False, repr=False)
+class Webhook(_Said):
+    """Where the API posts the deployment's status: an http or https URL."""
+
+    url: str = attrs.field(validator=_url, repr=False)
+
+
+def _as_webhook(value: Webhook | str | None) -> Webhook | None:
+    return value if value is None or isinstance(value, Webhook) else Webhook(value)
+
+
+@attrs.frozen(eq=False, repr=False)
+class Resources(_Said):
+    """CPU and memory for one deployment, in place of the version's own (since 2026-06)."""
+
+    cpu_units: int = attrs.field(validator=_within(100, math.inf, int))
+    """1024 is one virtual CPU."""
+    memory_mib: int = attrs.field(validator=_within(100, math.inf, int))
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class DeployRequest(_Said):
+    """The body of a deploy: which version of which application, for whom."""
+
+    application: str = attrs.field(validator=_text)
+    version: str = attrs.field(validator=_text)
+    users: tuple[User, ...] = attrs.field(converter=_as_users, validator=_some)
+    require_cached_locations: bool | None = attrs.field(
+        default=None, validator=_is_a(bool, type(None))
+    )
+    """Only where the image is cached already: faster, with fewer places to choose from."""
+    environment_variables: tuple[EnvironmentVariable, ...] = attrs.field(
+        default=(), converter=_as_variables
+    )
+    tags: tuple[str, ...] = attrs.field(default=(), converter=_as_strings, validator=_strings)
+    webhook_on_ready: Webhook | None = attrs.field(default=None, converter=_as_webhook)
+    webhook_on_error: Webhook | None = attrs.field(default=None, converter=_as_webhook)
+    webhook_on_terminated: Webhook | None = attrs.field(default=None, converter=_as_webhook)
+    resources: Resources | None = attrs.field(default=None, validator=_is_a(Resources, type(None)))
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class FleetDeployRequest(DeployRequest):
+    """The body of a deploy to private hosts, tried in this order before the public cloud."""
+
+    private_host_ids: tuple[str, ...] = attrs.field(
+        converter=_as_strings, validator=[_some, _strings]
+    )
+
+
+FilterField: TypeAlias = Literal[
+    "status",
+    "request_id",
+    "tags",
+    "created_at",
+    "application",
+    "version",
+    "fleet_name",
+    "host_name",
+]
+FilterOperator: TypeAlias = Literal["eq", "neq", "gte", "lte", "in", "nin", "ilike"]
+
+_OPERATORS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
+    {
+        "status": frozenset({"eq", "neq"}),
+        "request_id": frozenset({"eq", "neq", "in", "nin"}),
+        "tags": frozenset({"eq", "neq", "in", "nin"}),
+        "created_at": frozenset({"eq", "gte", "lte"}),
+        "application": frozenset({"eq", "neq", "in", "nin"}),
+        "version": frozenset({"eq", "neq", "in", "nin"}),
+        "fleet_name": frozenset({"eq", "neq", "in", "nin", "ilike"}),
+        "host_name": frozenset({"eq", "neq", "in", "nin", "ilike"}),
+    }
+)
+
+
+def _as_value(value: str | Iterable[str] | datetime) -> str | tuple[str, ...] | datetime:
+    return value if isinstance(value, str | datetime) else _as_strings(value)
+
+
+@attrs.frozen(eq=False, repr=False)
+class Filter(_Said):
+    """A condition on the deployments that a list holds: `Filter("tags", "in", ["eu", "ranked"])`.
+
+    `in` and `nin` take a list, `ilike` a text with `%` for anything, `created_at` a datetime, and
+    `status` a word such as `ready` (or `Status.READY`). A list takes at most one filter a field.
+    """
+
+    field: FilterField
+    operator: FilterOperator
+    value: str | tuple[str, ...] | datetime = attrs.field(converter=_as_value)
+
+    def __attrs_post_init__(self) -> None:
+        operators = _OPERATORS.get(str(self.field))
+        if operators is None:
+            raise InvalidRequest(f"no filter on {self.field!r}; there is {', '.join(_OPERATORS)}")
+        if str(self.operator) not in operators:
+            allowed = ", ".join(sorted(operators))
+            raise InvalidRequest(f"{self.field} is filtered by {allowed}, not by {self.operator!r}")
+        if isinstance(self.value, tuple) is not (self.operator in {"in", "nin"}):
+            raise InvalidRequest(f"{self.operator!r} takes a list for in and nin, else one value")
+        if isinstance(self.value, datetime) is not (self.field == "created_at"):
+            raise InvalidRequest("created_at is compared with a datetime, and nothing else is")
+        if not self.value:
+            raise InvalidRequest(f"the filter on {self.field} has no value")
+        for value in self.value if isinstance(self.value, tuple) else (self.value,):
+            if not isinstance(value, datetime):
+                _check_text(f"what {self.field} is compared with", value)
+
+
+@attrs.frozen(eq=False, repr=False)
+class OrderBy(_Said):
+    """The order of a list of deployments."""
+
+    field: Literal["created_at", "available_session_sockets"] = attrs.field(
+        default="created_at", validator=_one_of("created_at", "available_session_sockets")
+    )
+    order: Literal["asc", "desc"] = attrs.field(default="asc", validator=_one_of("asc", "desc"))
+
+
+@attrs.frozen(eq=False, repr=False)
+class StopFilter(_Said):
+    """Which deployments a bulk stop ends.
+
+    `any`: those with one of the values; `all`: with every one of them; `not`: with none.
+    """
+
+    field: Literal["request_id", "deployment_tags"] = attrs.field(
+        validator=_one_of("request_id", "deployment_tags")
+    )
+    values: tuple[str, ...] = attrs.field(converter=_as_strings, validator=[_some, _strings])
+    filter_type: Literal["any", "all", "not"] = attrs.field(
+        default="any", validator=_one_of("any", "all", "not")
+    )
+
+
+def _as_stop_filters(values: Iterable[StopFilter]) -> tuple[StopFilter, ...]:
+    filters = _as_tuple(values)
+    if not all(isinstance(item, StopFilter) for item in filters):
+        raise InvalidRequest("filters is a list of StopFilter")
+    return filters
+
+
+@attrs.frozen(eq=False, repr=False)
+class StopFilters(_Said):
+    """The body of a bulk stop. Several filters hold together."""
+
+    filters: tuple[StopFilter, ...] = attrs.field(converter=_as_stop_filters)
+
+
+@attrs.frozen(eq=False, repr=False)
+class TagName(_Said):
+    """The body that makes or renames a tag: 1 to 40 characters."""
+
+    name: str = attrs.field(validator=_tag)

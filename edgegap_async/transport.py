@@ -1,0 +1,256 @@
+"""Sends one request over the network, once, and says what became of it.
+
+Whether a request reached the API is a fact here and no guess: aiohttp tells, by its trace signal
+`on_request_headers_sent`, when the head of a request goes out. What failed before is `NotSent`;
+what failed after is `NoAnswer`. Exception types would lie: `ServerDisconnectedError` also comes
+when the server has read all of it.
+
+Reads are sent without the trace, which would make each a tenth dearer: whether a read arrived is of
+no consequence, so what aiohttp says of a connection that was never made is good enough for them.
+
+No aiohttp exception leaves this module, not even as a cause: theirs hold the request's headers,
+and with them the token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from contextvars import ContextVar
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+import attrs
+from yarl import URL
+
+from .endpoints import Operation
+from .errors import CallError, ClientClosed, InvalidRequest, NoAnswer, NotSent, UnreadableAnswer
+from .requests import Token
+from .wire import HttpRequest, HttpResponse
+
+__all__ = ["VERSION", "Sending", "Timeouts", "Transport"]
+
+VERSION: Final = "0.1.0"
+
+_USER_AGENT: Final = (
+    f"edgegap-async/{VERSION}"
+    f" Python/{sys.version_info.major}.{sys.version_info.minor}"
+    f" aiohttp/{aiohttp.__version__}"
+)
+_NO_BASE_URL: Final = "base_url must look like https://api.edgegap.com"
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@attrs.frozen(kw_only=True)
+class Timeouts:
+    """Seconds that one attempt of a call may take. Waiting for the limits is not counted."""
+
+    total: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
+    """From the connection to the answer's last byte."""
+    connect: float = attrs.field(default=10.0, validator=attrs.validators.gt(0))
+    """To open a connection."""
+
+
+@attrs.define
+class Sending:
+    """What is known of a request under way."""
+
+    sent: int = 0
+    """How often its head went out; aiohttp repeats GET and DELETE once on a stale connection."""
+    unwanted: bool = False
+    """Whether nobody waits for it any more, so that it is not to be sent again."""
+
+
+_sending: ContextVar[tuple[Transport, Sending] | None] = ContextVar("_sending", default=None)
+
+
+class Transport:
+    """A way to the API: a base URL and an aiohttp session.
+
+    A session that was passed in is used as it is, and never closed.
+    """
+
+    _base_url = ""  # of one that could not be made, and is shown in that error's traceback
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        session: aiohttp.ClientSession | None,
+        timeouts: Timeouts,
+        allow_insecure: bool,
+    ) -> None:
+        self._base_url = _checked(base_url, allow_insecure=allow_insecure)
+        self._timeout = aiohttp.ClientTimeout(
+            total=timeouts.total,
+            sock_connect=timeouts.connect,
+            ceil_threshold=float("inf"),  # else it rounds longer ones up to whole seconds
+        )
+        self._trace = aiohttp.TraceConfig()
+        self._trace.on_request_headers_sent.append(self._note_sent)
+        self._trace.freeze()
+        self._given = session
+        self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"Transport({self._base_url!r})"
+
+    def _open(self, operation: Operation[Any]) -> aiohttp.ClientSession:
+        """A session for one operation, with connections of its own.
+
+        A hundred calls that get no answer take all connections of a session: of one that all
+        share they would keep even a stop from going out.
+        """
+        if self._given is not None:
+            if not self._sessions:
+                self._given.trace_configs.append(self._trace)
+            return self._given
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                # A POST on a connection that the server just dropped is lost without a trace of
+                # whether it arrived: let none get stale.
+                keepalive_timeout=4.0,
+                ttl_dns_cache=60,
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trace_configs=[] if operation.method == "GET" else [self._trace],
+        )
+
+    async def _note_sent(self, *_: object) -> None:
+        under_way = _sending.get()
+        # In a session that several clients share, the traces of all of them see each request.
+        if under_way is not None and under_way[0] is self:
+            under_way[1].sent += 1
+
+    async def send(self, request: HttpRequest[Any], token: Token, sending: Sending) -> HttpResponse:
+        """The answer to a request, whatever its status.
+
+        Raises:
+            NotSent: it did not go out.
+            NoAnswer: it went out, and no whole answer came.
+            UnreadableAnswer: the answer is larger than `request.largest`, or a redirect.
+            ClientClosed: the session is closed.
+        """
+        if self._closed or (self._given is not None and self._given.closed):
+            raise ClientClosed("the session is closed")
+        operation = request.operation
+        session = self._sessions.get(operation.name)
+        if session is None:
+            session = self._sessions[operation.name] = self._open(operation)
+        is_read = operation.method == "GET"
+        body_header = {"Content-Type": "application/json"} if request.body is not None else {}
+        before = sending.sent
+        reset = _sending.set((self, sending))
+        try:
+            async with session.request(
+                operation.method,
+                URL(self._base_url + request.target, encoded=True),
+                data=request.body,
+                headers={"User-Agent": _USER_AGENT, **body_header, **token.header},
+                allow_redirects=False,
+                timeout=self._timeout,
+            ) as response:
+                body = await _read(response, request.largest)
+                if body is not None and not 300 <= response.status < 400:  # noqa: PLR2004 - redirects
+                    return HttpResponse(status=response.status, headers=response.headers, body=body)
+                failure = _unusable(request, response, body)
+        except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
+            never = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
+            was_sent = not never if is_read else sending.sent > before
+            failure = _failure(request, error, was_sent=was_sent)
+        except asyncio.CancelledError as cancelled:
+            # A traceback through aiohttp's frames might show their local variables: the headers.
+            cancelled.__traceback__ = None
+            raise
+        finally:
+            _sending.reset(reset)
+        # Raised here, outside of the `except`, it has no context to leak a header from.
+        raise failure
+
+    async def close(self) -> None:
+        """Closes the session if it is our own. Twice is fine."""
+        self._closed = True
+        sessions, self._sessions = self._sessions, {}
+        if self._given is None:
+            # Each is closed, even if the wait for another is cancelled.
+            async with contextlib.AsyncExitStack() as closing:
+                for session in sessions.values():
+                    closing.push_async_callback(session.close)
+        elif sessions:
+            self._given.trace_configs.remove(self._trace)
+
+
+def _checked(base_url: str, *, allow_insecure: bool) -> str:
+    try:
+        parts = urlsplit(base_url)
+        port = URL(base_url).port
+        (parts.hostname or "").encode("idna")
+    except ValueError:  # half an IPv6 address, or a port or a name that can be none
+        raise InvalidRequest(_NO_BASE_URL) from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
+        raise InvalidRequest(_NO_BASE_URL)
+    if parts.query or parts.fragment or " " in base_url or not base_url.isprintable():
+        raise InvalidRequest(_NO_BASE_URL)
+    if parts.username or parts.password:
+        raise InvalidRequest("base_url must not hold a user or password")
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK and not allow_insecure:
+        raise InvalidRequest(
+            f"http://{parts.hostname} would show the token to the network: use https,"
+            " or allow_insecure=True if that network is yours"
+        )
+    return base_url.rstrip("/")
+
+
+async def _read(response: aiohttp.ClientResponse, largest: int) -> bytes | None:
+    """The whole body, decompressed; None as soon as it is larger than allowed."""
+    length = response.content_length
+    if length is not None and length <= largest and "Content-Encoding" not in response.headers:
+        return await response.read()
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > largest:
+            response.close()
+            return None
+    return bytes(body)
+
+
+def _facts(request: HttpRequest[Any], status: int | None = None) -> dict[str, Any]:
+    return {
+        "operation": request.operation.name,
+        "method": request.operation.method,
+        "path": request.path,
+        "status": status,
+        "request_id": request.request_id,
+    }
+
+
+def _unusable(
+    request: HttpRequest[Any], response: aiohttp.ClientResponse, body: bytes | None
+) -> CallError:
+    facts = _facts(request, response.status)
+    if body is None:
+        return UnreadableAnswer(f"the answer is larger than {request.largest} bytes", **facts)
+    to = urlsplit(response.headers.get("Location", "")).hostname or "the same host"
+    return UnreadableAnswer(f"a redirect to {to}, which is not followed", **facts)
+
+
+def _failure(request: HttpRequest[Any], error: BaseException, *, was_sent: bool) -> CallError:
+    if isinstance(error, TimeoutError):
+        text = "no answer in time"
+    elif isinstance(error, aiohttp.ClientConnectorCertificateError):
+        text = f"{error}; if it is of a CA of your own, name that CA's file in SSL_CERT_FILE"
+    elif isinstance(error, aiohttp.ClientResponseError):
+        text = error.message  # its str() has the query in it
+    else:
+        text = str(error)
+    why = f"{text or 'the connection failed'} ({type(error).__name__})"
+    if was_sent:
+        return NoAnswer(why, **_facts(request))
+    failure = NotSent(why, **_facts(request))
+    # A certificate does not get better by trying again.
+    failure.worth_repeating = not isinstance(error, aiohttp.ClientSSLError | aiohttp.InvalidURL)
+    return failure

@@ -1,0 +1,77 @@
+"""Webhooks in an aiohttp application of one's own: waits end as soon as Edgegap tells.
+
+PUBLIC_URL is how Edgegap reaches this program; the emulator reaches it on this machine.
+
+    PUBLIC_URL=http://127.0.0.1:8080 python examples/own_application.py
+
+    POST /servers        deploys a server, answers when it is READY, and who told: webhook or look
+    DELETE /servers/ID   stops it
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from edgegap_async import EdgegapClient, WebhookReceiver
+
+CLIENT = web.AppKey("client", EdgegapClient)
+
+
+async def deploy(request: web.Request) -> web.Response:
+    """A server for whoever asks."""
+    server = await request.app[CLIENT].deploy("arena", "v1", users=[request.remote or "127.0.0.1"])
+    try:
+        await server.wait_ready()
+    except BaseException:  # failed, timed out, or this program is ending
+        await server.stop()
+        raise
+    return web.json_response(
+        {
+            "request_id": server.request_id,
+            "link": server.endpoint("game").link,
+            "told_by": server.history[-1].told_by,
+        }
+    )
+
+
+async def stop(request: web.Request) -> web.Response:
+    """Its end."""
+    await request.app[CLIENT].handle(request.match_info["request_id"]).stop(wait=True)
+    return web.Response(status=204)
+
+
+def application(public_url: str) -> web.Application:
+    """The application, with the receiver mounted in it."""
+    receiver = WebhookReceiver(public_url)
+
+    async def with_client(app: web.Application) -> AsyncIterator[None]:
+        async with EdgegapClient(webhooks=receiver) as client:
+            app[CLIENT] = client
+            yield
+
+    app = web.Application()
+    app.cleanup_ctx.append(with_client)
+    app.router.add_post("/servers", deploy)
+    app.router.add_delete("/servers/{request_id}", stop)
+    receiver.attach(app)
+    return app
+
+
+async def main() -> None:
+    """Serve until interrupted."""
+    public_url = os.environ["PUBLIC_URL"]
+    runner = web.AppRunner(application(public_url))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", urlsplit(public_url).port or 8080).start()
+    print(f"listening on {public_url}", flush=True)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await runner.cleanup()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

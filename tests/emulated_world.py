@@ -1,0 +1,91 @@
+"""A world without HTTP, and waiting for what happens in it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
+
+from edgegap_async import DeployAccepted, Deployment, DeployRequest, GeoCoordinates, Status
+from edgegap_async.emulator import Application, Fleet, LocalDeployment, Timings
+from edgegap_async.emulator.apps import Catalogue
+from edgegap_async.emulator.world import Settings, World
+from edgegap_async.requests import Webhook
+
+IN_PARIS = GeoCoordinates(48.9, 2.4)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait until something holds that no event tells."""
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def a_request(application: Application, **more: Any) -> DeployRequest:
+    """A deploy of that application, for a player in Paris."""
+    values: dict[str, Any] = {
+        "application": application.name,
+        "version": application.version,
+        "users": [IN_PARIS],
+    }
+    return DeployRequest(**values | more)
+
+
+class Announced:
+    """The webhooks that a world would have sent, in order."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[str, Deployment]] = []
+
+    def __call__(self, webhook: Webhook, deployment: Deployment) -> None:
+        self.events.append((webhook.url, deployment))
+
+
+@contextlib.asynccontextmanager
+async def a_world(
+    *applications: Application,
+    fleets: Iterable[Fleet] = (),
+    announced: Announced | None = None,
+    **settings: Any,
+) -> AsyncIterator[World]:
+    """A world in a hurry; what fails in it fails the test."""
+    chosen: dict[str, Any] = {"timings": Timings.fast(), **settings}
+    world = World(
+        Catalogue(applications=applications, fleets=tuple(fleets)),
+        Settings(**chosen),
+        announce=announced or Announced(),
+        base_url="http://127.0.0.1:9",
+    )
+    try:
+        yield world
+    finally:
+        await world.close()
+    assert world.failures == []
+
+
+async def deployed(world: World, application: Application, **more: Any) -> LocalDeployment:
+    """A deployment that was just accepted."""
+    status, accepted = await world.deploy(body=a_request(application, **more))
+    assert status == 202
+    assert isinstance(accepted, DeployAccepted)
+    return world.deployments[accepted.request_id]
+
+
+async def reached(deployment: LocalDeployment, status: Status) -> LocalDeployment:
+    """Wait until a deployment has a status; fails at once if it never will."""
+
+    def is_there() -> bool:
+        assert status in _still_to_come(deployment.status), deployment
+        return deployment.status is status
+
+    await until(is_there)
+    return deployment
+
+
+def _still_to_come(status: Status) -> set[Status]:
+    over = {Status.TERMINATING, Status.TERMINATED}
+    if status in over:
+        return over
+    return over | {Status.ERROR} if status is Status.ERROR else set(Status)

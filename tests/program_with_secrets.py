@@ -1,0 +1,138 @@
+"""Fails in every way there is, and writes down all that anybody could see of it.
+
+Its secrets come in the environment: EDGEGAP_API_TOKEN, and HIDDEN, a variable for game servers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import pickle
+import sys
+import traceback
+from collections.abc import Awaitable, Callable
+
+from edgegap_async import (
+    EdgegapClient,
+    EdgegapError,
+    EnvironmentVariable,
+    Pace,
+    RetryPolicy,
+    Timeouts,
+)
+from edgegap_async.emulator import (
+    Answer,
+    Delay,
+    Dribble,
+    Drop,
+    Emulator,
+    Fault,
+    Timings,
+    Truncate,
+    sample_application,
+)
+from edgegap_async.emulator.faults import What
+
+USERS = ["8.8.8.8"]
+PAGE = "<html>" + "sorry " * 100
+FAULTS: tuple[What, ...] = (
+    *(Drop(), Truncate(), Dribble(0.05), Delay(0.15)),
+    *(Answer(status) for status in (401, 404, 422, 500)),
+    Answer(429, headers={"Retry-After": "0"}),
+    *(Answer(202, "{"), Answer.html(), Answer(200, PAGE), Answer(200, b" " * 9_000_000)),
+    *(Answer(307, headers={"Location": "http://127.0.0.1:9/?x"}), Answer.gzip_bomb(2**24)),
+)
+
+
+def write(*parts: object) -> None:
+    sys.stdout.write(" ".join(map(str, parts)) + "\n")
+
+
+def write_down(error: BaseException) -> None:
+    """What a log, a debugger or a crash report could show of an error."""
+    write(type(error).__name__, repr(error), error, vars(error))
+    shown = traceback.TracebackException.from_exception(error, capture_locals=True)
+    write("".join(shown.format()))
+    with contextlib.suppress(TypeError):  # frames of a few errors of Python's own
+        write(pickle.dumps(error))
+
+
+async def attempt(work: Callable[[], Awaitable[object]]) -> None:
+    try:
+        result = await asyncio.wait_for(work(), 0.2)
+    except (EdgegapError, TimeoutError, ExceptionGroup) as error:
+        write_down(error)
+    else:
+        write(repr(result), pickle.dumps(result))
+
+
+def a_client(url: str) -> EdgegapClient:
+    return EdgegapClient(
+        base_url=url,
+        owner="mm-1",
+        visibility=0,
+        pace=Pace(first=0.01, gap=0.02),
+        retries=RetryPolicy(attempts=2, first_wait=0.01),
+        timeouts=Timeouts(total=0.1),
+    )
+
+
+async def deploy(client: EdgegapClient) -> str:
+    hidden = EnvironmentVariable("HIDDEN", os.environ["HIDDEN"], is_hidden=True)
+    server = await client.deploy("arena", "v1", users=USERS, environment_variables=[hidden])
+    return server.request_id
+
+
+async def run(client: EdgegapClient) -> None:
+    hidden = EnvironmentVariable("HIDDEN", os.environ["HIDDEN"], is_hidden=True)
+    async with client.run("arena", "v1", users=USERS, environment_variables=[hidden]):
+        pass
+
+
+async def fail_in_every_way(emulator: Emulator) -> None:
+    async with a_client(emulator.url) as client:
+        request_id = await deploy(client)
+        await client.handle(request_id).wait_ready(10)
+        works: tuple[Callable[[], Awaitable[object]], ...] = (
+            lambda: deploy(client),
+            lambda: run(client),
+            lambda: client.deployments.get(request_id),
+            lambda: client.deployments.logs(request_id),
+            client.reap,
+        )
+        others = ("deploy", "get_deployment", "get_container_logs", "stop_deployment")
+        for what in FAULTS:
+            for operations in (others, ("deploy", "list_deployments")):
+                emulator.faults.clear()
+                emulator.faults.add(*(Fault(name, what, times=2) for name in operations))
+                await asyncio.gather(*map(attempt, works))
+        emulator.faults.clear()
+    for url in ("http://127.0.0.1:9", emulator.url.replace("http", "https")):
+        async with a_client(url) as client:
+            await attempt(lambda: deploy(client))
+    await attempt(lambda: deploy(client))  # it is closed
+
+
+def write_down_objects() -> None:
+    variables = 0
+    for one in gc.get_objects():
+        if str(type(one).__module__).startswith("edgegap_async"):
+            write(repr(one))
+            variables += isinstance(one, EnvironmentVariable) and one.value == os.environ["HIDDEN"]
+    write("variables that hold the secret:", variables)
+
+
+async def main() -> None:
+    apps, timings = [sample_application()], Timings.fast()
+    token = os.environ["EDGEGAP_API_TOKEN"]
+    async with Emulator(apps, timings=timings, limits=False, token=token) as emulator:
+        await fail_in_every_way(emulator)
+        write_down_objects()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.DEBUG)
+    asyncio.run(main())

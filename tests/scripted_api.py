@@ -1,0 +1,139 @@
+"""A real HTTP server on loopback that answers from a script, and records what it was asked.
+
+For each (method, path) the replies go out in their order; the last one repeats. A request that is
+not in the script is answered 599, and fails the test when the server is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Self
+
+import attrs
+from aiohttp import web
+
+__all__ = ["Received", "Reply", "ScriptedApi", "deployment"]
+
+
+@attrs.frozen
+class Reply:
+    """One answer."""
+
+    status: int = 200
+    body: object = attrs.field(factory=dict)
+    """Sent as JSON, bytes as they are."""
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+    delay: float = 0.0
+    """Seconds from the request to the answer."""
+    after: asyncio.Event | None = None
+    """What the answer waits for."""
+    lost: bool = False
+    """Whether the connection is closed in place of an answer."""
+
+
+@attrs.frozen
+class Received:
+    """One request as it came."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+    at: float
+    """The loop's time."""
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+class ScriptedApi:
+    """The server; `async with` starts it.
+
+    Attributes:
+        requests: what it was asked, oldest first.
+        unexpected: what was not in the script.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[Received] = []
+        self.unexpected: list[str] = []
+        self._replies: dict[tuple[str, str], deque[Reply]] = {}
+        self._came = asyncio.Event()
+        application = web.Application()
+        application.router.add_route("*", "/{rest:.*}", self._answer)
+        self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0)
+
+    @property
+    def url(self) -> str:
+        host, port = self._runner.addresses[0][:2]
+        return f"http://{host}:{port}"
+
+    async def __aenter__(self) -> Self:
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        return self
+
+    async def __aexit__(self, kind: object, *_: object) -> None:
+        await self._runner.cleanup()
+        if kind is None:
+            assert not self.unexpected, f"not in the script: {self.unexpected}"
+
+    def on(self, method: str, path: str, *replies: Reply) -> None:
+        """Answers these, in place of what was scripted before for the same."""
+        self._replies[method, path] = deque(replies)
+
+    def asked(self, method: str, path: str) -> list[Received]:
+        """The requests of one kind."""
+        return [got for got in self.requests if (got.method, got.path) == (method, path)]
+
+    async def until_asked(self, method: str, path: str, times: int = 1) -> None:
+        """Returns when that many such requests have come."""
+        while len(self.asked(method, path)) < times:
+            self._came.clear()
+            await self._came.wait()
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(
+            Received(
+                request.method,
+                request.path,
+                dict(request.query),
+                dict(request.headers),
+                await request.read(),
+                asyncio.get_running_loop().time(),
+            )
+        )
+        self._came.set()
+        replies = self._replies.get((request.method, request.path))
+        if not replies:
+            self.unexpected.append(f"{request.method} {request.path}")
+            return web.Response(status=599)
+        reply = replies.popleft() if len(replies) > 1 else replies[0]
+        await asyncio.sleep(reply.delay)
+        if reply.after is not None:
+            await reply.after.wait()
+        if reply.lost:
+            assert request.transport is not None
+            request.transport.close()
+        if isinstance(reply.body, bytes):
+            return web.Response(status=reply.status, body=reply.body, headers=reply.headers)
+        return web.json_response(reply.body, status=reply.status, headers=reply.headers)
+
+
+def deployment(status: str, request_id: str = "abc123", **more: object) -> Reply:
+    """The answer of a look: a deployment in this status, with one port called game."""
+    port = {"external": 31504, "internal": 7777, "protocol": "UDP", "name": "game"}
+    body = {
+        "request_id": request_id,
+        "fqdn": f"{request_id}.pr.edgegap.net",
+        "public_ip": "192.0.2.7",
+        "current_status": f"Status.{status}",
+        "running": status == "READY",
+        "ports": {"game": port},
+    }
+    return Reply(body=body | more)

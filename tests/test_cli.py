@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import edgegap_async
+from edgegap_async import cli
+from edgegap_async.emulator import Emulator
+
+
+def test_the_demo_does_the_whole_job_three_times(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["demo"]) == 0
+
+    printed = capsys.readouterr().out
+    assert printed.count("'ping' → 'pong'") == 2
+    assert len(re.findall(r"READY +\((?:look|webhook)\)", printed)) == 2
+    assert printed.count("TERMINATED") == 2
+    assert len(re.findall(r"^  at once ", printed, re.MULTILINE)) == 10
+    assert re.search(r"^  webhook .* s  webhook ", printed, re.MULTILINE)
+    assert re.search(r"tags: demo, polling, op-\w{17}, played", printed)
+    assert "log: Ada joined" in printed
+    assert re.search(r"metrics: \d+ samples, memory", printed)
+    assert "12 deployments" in printed
+
+
+async def demo(emulator: Emulator, *arguments: str) -> asyncio.subprocess.Process:
+    """The demo against a cloud that is somewhere else."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-um",
+        "edgegap_async",
+        "demo",
+        *arguments,
+        env={
+            **os.environ,
+            "EDGEGAP_API_TOKEN": emulator.token,
+            "EDGEGAP_BASE_URL": emulator.url,
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+async def live(emulator: Emulator, *arguments: str) -> tuple[int | None, str]:
+    """Its exit status and output."""
+    process = await demo(emulator, "--live", *arguments)
+    printed, _ = await process.communicate()
+    return process.returncode, printed.decode()
+
+
+async def test_live_does_the_same_job_where_the_environment_says(emulator: Emulator) -> None:
+    status, printed = await live(emulator, "arena", "v1")
+
+    assert status == 0
+    assert "left out, it needs --public-url" in printed
+    assert "11 deployments" in printed
+    assert sum(request.operation == "deploy" for request in emulator.requests) == 11
+
+
+async def test_an_error_is_one_line_and_exit_status_1(emulator: Emulator) -> None:
+    status, printed = await live(emulator, "arena", "v404")
+
+    assert status == 1
+    assert "BadRequest: POST /v2/deployments answered 400" in printed
+    assert "Traceback" not in printed
+    assert emulator.token not in printed
+
+
+def test_no_token_is_said_before_anything_is_sent(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["demo", "--live", "arena", "v1"]) == 1
+    assert "EDGEGAP_API_TOKEN" in capsys.readouterr().err
+
+
+def test_the_emulator_without_its_extra_says_what_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "edgegap_async.emulator", None)
+
+    assert cli.main(["demo"]) == 1
+    assert "pip install 'edgegap-async[emulator]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+async def test_a_signal_ends_it_and_stops_what_runs(
+    emulator: Emulator, number: int, status: int
+) -> None:
+    process = await demo(emulator, "--live", "arena", "v1")
+    assert process.stdout is not None
+    while "READY" not in (line := (await process.stdout.readline()).decode()):
+        assert line
+    process.send_signal(number)
+    printed, _ = await process.communicate()
+
+    assert process.returncode == status
+    assert "what was deployed has been asked to stop" in printed.decode()
+    assert {one.status.short for one in emulator.world.deployments.values()} <= {
+        "TERMINATING",
+        "TERMINATED",
+    }
+
+
+@pytest.mark.parametrize("arguments", [[], ["dance"], ["demo", "--live", "arena"]])
+def test_a_wrong_command_line_is_exit_status_2(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(arguments)
+    assert "usage: edgegap-async" in capsys.readouterr().err
+
+
+def test_the_module_runs_and_tells_its_version() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "edgegap_async", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert ran.stdout == f"edgegap-async {edgegap_async.__version__}\n"

@@ -1,0 +1,292 @@
+"""Properties of `codec` that hold for whatever JSON comes and whatever request can be made."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference_examples import SHOWN_ANSWERS, SHOWN_REQUESTS
+
+from edgegap_async.codec import (
+    ListQuery,
+    dumps,
+    format_time,
+    list_query,
+    read_answer,
+    read_list_query,
+    read_request,
+    read_time,
+    to_json,
+)
+from edgegap_async.errors import InvalidRequest
+from edgegap_async.models import Tag, TagPage
+from edgegap_async.requests import (
+    DeployRequest,
+    EnvironmentVariable,
+    Filter,
+    FleetDeployRequest,
+    GeoCoordinates,
+    IpAddress,
+    OrderBy,
+    Resources,
+    StopFilter,
+    StopFilters,
+    TagName,
+    Webhook,
+)
+
+
+def body(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+FUZZ = settings(max_examples=200, deadline=None)
+
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.text(),
+    st.sampled_from(["", "nan", "-inf", "1e999", "9" * 400, "true", "2025-13-45 00:00:00", "12.5"]),
+)
+
+
+JSON = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=5) | st.sampled_from(["request_id", "raw"]), inner)
+    ),
+    max_leaves=8,
+)
+
+
+def places(value: Any, at: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Where something is inside a JSON value, the whole of it first."""
+    yield at
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from places(item, (*at, key))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from places(item, (*at, index))
+
+
+def with_instead(value: Any, at: tuple[str | int, ...], other: object) -> Any:
+    """A copy of a JSON value that has `other` at one place."""
+    if not at:
+        return other
+    copied = json.loads(json.dumps(value))
+    inside = copied
+    for step in at[:-1]:
+        inside = inside[step]
+    inside[at[-1]] = other
+    return copied
+
+
+@FUZZ
+@given(kind=st.sampled_from(list(SHOWN_ANSWERS)), data=st.data())
+def test_any_json_at_any_place_is_read_or_is_a_value_error(
+    kind: type[Any], data: st.DataObject
+) -> None:
+    shown = SHOWN_ANSWERS[kind]
+    odd = with_instead(shown, data.draw(st.sampled_from(list(places(shown)))), data.draw(JSON))
+
+    try:
+        model = read_answer(kind, json.dumps(odd).encode())
+    except ValueError:
+        return
+    assert isinstance(model, kind)
+    json.dumps(to_json(model), allow_nan=False)
+
+
+@FUZZ
+@given(kind=st.sampled_from(list(SHOWN_ANSWERS)), data=st.data())
+def test_row_24_nothing_odd_but_an_id_makes_an_answer_unreadable(
+    kind: type[Any], data: st.DataObject
+) -> None:
+    shown = SHOWN_ANSWERS[kind]
+    ids = {"request_id", "host_id"} | ({"name"} if kind in {Tag, TagPage} else set())
+    at = data.draw(
+        st.sampled_from([at for at in places(shown) if at and at[-1] not in ids] or [()])
+    )
+    odd = with_instead(shown, at, data.draw(SCALARS)) if at else shown
+
+    assert isinstance(read_answer(kind, body(odd)), kind)
+
+
+@FUZZ
+@given(kind=st.sampled_from(list(SHOWN_ANSWERS)), raw=st.binary())
+def test_any_bytes_are_read_or_are_a_value_error(kind: type[Any], raw: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        assert isinstance(read_answer(kind, raw), kind)
+
+
+MODERN = datetime(1900, 1, 1)  # noqa: DTZ001 - hypothesis wants it naive
+
+
+OFFSETS = st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minutes=minutes)))
+
+
+@FUZZ
+@given(st.datetimes(MODERN) | st.datetimes(MODERN, timezones=OFFSETS))
+def test_a_time_that_is_written_reads_the_same(moment: datetime) -> None:
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+    assert read_time(format_time(moment)) == aware
+
+
+NAMES = st.text(
+    st.characters(codec="utf-8", exclude_categories=["C", "Z"]) | st.just(" "),
+    min_size=1,
+    max_size=40,
+).filter(str.strip)
+
+
+USERS = st.builds(IpAddress, st.ip_addresses().map(str)) | st.builds(
+    GeoCoordinates, st.floats(-90, 90), st.floats(-180, 180)
+)
+
+
+VARIABLES = st.builds(
+    EnvironmentVariable,
+    NAMES.filter(lambda name: "=" not in name),
+    st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=100),
+    st.booleans(),
+)
+
+
+WEBHOOKS = st.none() | st.builds(
+    Webhook, st.sampled_from(["http://127.0.0.1:80/", "https://a.example/x?y=ü"])
+)
+
+
+DEPLOY: dict[str, Any] = {
+    "application": NAMES,
+    "version": NAMES,
+    "users": st.lists(USERS, min_size=1, max_size=3),
+    "require_cached_locations": st.none() | st.booleans(),
+    "environment_variables": st.lists(VARIABLES, max_size=3),
+    "tags": st.lists(NAMES, unique=True, max_size=3),
+    "webhook_on_ready": WEBHOOKS,
+    "webhook_on_error": WEBHOOKS,
+    "webhook_on_terminated": WEBHOOKS,
+    "resources": st.none() | st.builds(Resources, st.integers(100, 10**9), st.integers(100, 10**9)),
+}
+
+
+STOP_FILTERS = st.builds(
+    StopFilter,
+    st.sampled_from(["request_id", "deployment_tags"]),
+    st.lists(NAMES, min_size=1, unique=True, max_size=3),
+    st.sampled_from(["any", "all", "not"]),
+)
+
+
+REQUESTS = st.one_of(
+    st.builds(DeployRequest, **DEPLOY),
+    st.builds(
+        FleetDeployRequest,
+        **DEPLOY,
+        private_host_ids=st.lists(NAMES, min_size=1, unique=True, max_size=3),
+    ),
+    st.builds(StopFilters, st.lists(STOP_FILTERS, max_size=2)),
+    st.builds(TagName, NAMES),
+)
+
+
+@FUZZ
+@given(REQUESTS)
+def test_every_request_that_can_be_made_is_read_back_the_same(request: Any) -> None:
+    assert read_request(type(request), dumps(to_json(request))) == request
+
+
+@FUZZ
+@given(REQUESTS)
+def test_what_nobody_set_is_not_sent(request: Any) -> None:
+    sent = to_json(request)
+
+    assert None not in sent.values()
+    assert {
+        field.name for field in attrs.fields(type(request)) if field.default is attrs.NOTHING
+    } <= set(sent)
+
+
+@FUZZ
+@given(kind=st.sampled_from(list(SHOWN_REQUESTS)), data=st.data())
+def test_any_json_at_any_place_of_a_request_is_taken_whole_or_refused(
+    kind: type[Any], data: st.DataObject
+) -> None:
+    shown = SHOWN_REQUESTS[kind]
+    odd = with_instead(shown, data.draw(st.sampled_from(list(places(shown)))), data.draw(JSON))
+
+    try:
+        request = read_request(kind, json.dumps(odd).encode())
+    except InvalidRequest:
+        return
+    sent = to_json(request)
+    assert {key for key in sent if sent[key] != odd[key]} == set()
+    assert {key for key in odd if key not in sent and odd[key] not in ([], None)} == set()
+
+
+@FUZZ
+@given(kind=st.sampled_from(list(SHOWN_REQUESTS)), raw=st.binary())
+def test_a_request_that_is_not_json_is_refused(kind: type[Any], raw: bytes) -> None:
+    with pytest.raises(InvalidRequest):
+        read_request(kind, raw)
+
+
+def filters_on(field: str) -> st.SearchStrategy[Filter]:
+    words = st.sampled_from(["ready", "error"]) if field == "status" else NAMES
+    many = st.builds(
+        Filter,
+        st.just(field),
+        st.sampled_from(["in", "nin"]),
+        st.lists(NAMES, min_size=1, max_size=3),
+    )
+    if field == "created_at":
+        moments = st.datetimes(MODERN, timezones=st.just(UTC))
+        return st.builds(Filter, st.just(field), st.sampled_from(["eq", "gte", "lte"]), moments)
+    one = st.builds(Filter, st.just(field), st.sampled_from(["eq", "neq"]), words)
+    return one if field == "status" else one | many
+
+
+FIELDS = ["status", "request_id", "tags", "created_at", "application", "version", "fleet_name"]
+
+
+QUERIES = st.builds(
+    ListQuery,
+    st.lists(st.sampled_from(FIELDS), unique=True, max_size=3)
+    .flatmap(lambda fields: st.tuples(*map(filters_on, fields)))
+    .map(tuple),
+    st.lists(
+        st.builds(
+            OrderBy,
+            st.sampled_from(["created_at", "available_session_sockets"]),
+            st.sampled_from(["asc", "desc"]),
+        ),
+        max_size=2,
+    ).map(tuple),
+)
+
+
+@FUZZ
+@given(QUERIES)
+def test_every_query_that_can_be_made_is_read_back_the_same(query: ListQuery) -> None:
+    assert read_list_query(list_query(query.filters, query.order_by)) == query
+
+
+@FUZZ
+@given(st.text(st.characters()) | JSON.map(json.dumps))
+def test_any_text_is_a_query_or_is_refused(text: str) -> None:
+    with contextlib.suppress(InvalidRequest):
+        assert read_list_query(text) == ListQuery()

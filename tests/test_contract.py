@@ -1,0 +1,180 @@
+"""Each call of the table: well formed, as the reference has it, and served by the emulator.
+
+The rule for repeating is written out here once more, for a wrong one makes a second server.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import attrs
+import pytest
+from aiohttp import web
+
+from edgegap_async import endpoints
+from edgegap_async.emulator import Emulator, Timings, sample_application
+from edgegap_async.endpoints import OPERATIONS, Auth, Operation, Repeat
+
+REFERENCE = json.loads((Path(__file__).parent / "reference/operations.json").read_text("utf-8"))
+SHOWN: dict[tuple[str, str], Any] = {
+    (shown["method"], shown["path"].replace("{fleet-name}", "{fleet_name}")): shown
+    for shown in REFERENCE["operations"]
+}
+
+HARMLESS = {
+    "get_deployment",
+    "stop_deployment",
+    "stop_self",
+    "list_deployments",
+    "get_container_logs",
+    "get_metrics",
+    "list_locations",
+    "list_fleet_hosts",
+    "list_tags",
+    "get_tag",
+    "delete_tag",
+}
+ONLY_IF_UNSENT = {"deploy", "deploy_to_fleet", "stop_matching", "create_tag", "rename_tag"}
+
+each_operation = pytest.mark.parametrize(
+    "operation", OPERATIONS, ids=lambda operation: operation.name
+)
+
+
+def test_the_table_and_the_reference_hold_the_same_sixteen_calls() -> None:
+    assert {(operation.method, operation.path) for operation in OPERATIONS} == set(SHOWN)
+    assert len(OPERATIONS) == len(SHOWN) == 16
+
+
+@each_operation
+def test_a_call_is_named_as_its_constant(operation: Operation[object]) -> None:
+    assert getattr(endpoints, operation.name.upper()) is operation
+    assert operation.name.upper() in endpoints.__all__
+
+
+@each_operation
+def test_a_path_is_a_route_that_takes_its_own_urls(operation: Operation[object]) -> None:
+    for path in filter(None, [operation.path, operation.newer_path]):
+        resource = web.UrlDispatcher().add_resource(path)
+        names = {part.strip("{}"): "x" for part in path.split("/") if part.startswith("{")}
+
+        assert resource.canonical == path
+        assert str(resource.url_for(**names)) == path.format_map(names)
+
+
+@each_operation
+def test_a_call_is_as_the_reference_has_it(operation: Operation[object]) -> None:
+    shown = SHOWN[operation.method, operation.path]
+    lenient = {200} if operation is endpoints.STOP_MATCHING else set()  # what it was until 2024
+
+    assert operation.limit == shown["limit_per_second"]
+    assert operation.ok | operation.may_fail == set(shown["outcomes"]) | lenient
+    assert (operation.body is None) is (shown["request"] is None)
+    assert (operation.returns is type(None)) is (shown["answer"] is None)
+
+
+@each_operation
+def test_no_status_is_success_and_failure(operation: Operation[object]) -> None:
+    assert operation.ok
+    assert all(200 <= status < 300 for status in operation.ok)
+    assert all(400 <= status < 600 for status in operation.may_fail)
+    assert 429 not in operation.may_fail
+
+
+@each_operation
+def test_a_body_and_an_answer_have_the_fields_that_the_reference_shows(
+    operation: Operation[Any],
+) -> None:
+    shown = SHOWN[operation.method, operation.path]
+    for kind, example in ((operation.body, shown["request"]), (operation.returns, shown["answer"])):
+        if example is not None:
+            assert kind is not None
+            assert set(example) <= {field.name for field in attrs.fields(kind)}
+
+
+@each_operation
+def test_a_call_that_may_make_a_second_thing_is_repeated_only_if_unsent(
+    operation: Operation[object],
+) -> None:
+    assert HARMLESS.isdisjoint(ONLY_IF_UNSENT)
+    expected = HARMLESS if operation.repeat is Repeat.HARMLESS else ONLY_IF_UNSENT
+    assert operation.name in expected
+
+
+@each_operation
+def test_only_writing_calls_have_a_body_and_no_harmless_call_has(
+    operation: Operation[object],
+) -> None:
+    assert (operation.body is not None) is (operation.method in {"POST", "PATCH"})
+    assert (operation.body is not None) is (operation.repeat is Repeat.ONLY_IF_UNSENT)
+
+
+@each_operation
+def test_only_calls_that_read_or_stop_have_a_query(operation: Operation[object]) -> None:
+    documented = {
+        "stop_deployment": {"container_log_storage"},
+        "stop_self": {"container_log_storage"},
+        "list_deployments": {"query", "page", "limit"},
+        "list_locations": {"app", "version", "type", "tags"},
+        "get_metrics": {"start_time", "end_time", "steps", "raw"},
+    }
+
+    assert operation.query == documented.get(operation.name, set())
+
+
+@each_operation
+def test_a_newer_name_of_a_path_belongs_to_the_fleet_deploy_alone(
+    operation: Operation[object],
+) -> None:
+    newer = {"deploy_to_fleet": "/v2/private-fleets/deployments"}
+
+    assert operation.newer_path == newer.get(operation.name)
+
+
+@pytest.fixture
+async def emulator() -> AsyncIterator[Emulator]:
+    async with Emulator(
+        apps=[sample_application()], timings=Timings.fast(), limits=False
+    ) as emulator:
+        yield emulator
+
+
+def url_of(path: str, emulator: Emulator) -> str:
+    return f"{emulator.url}{path.replace('{', '').replace('}', '')}"
+
+
+@each_operation
+async def test_the_emulator_asks_for_a_token(
+    operation: Operation[object], emulator: Emulator
+) -> None:
+    async with aiohttp.ClientSession() as session:
+        for path in filter(None, [operation.path, operation.newer_path]):
+            url = url_of(path, emulator)
+            async with session.request(operation.method, url) as answer:
+                assert answer.status == 401
+                assert (await answer.json())["message"]
+
+
+@each_operation
+async def test_the_emulator_serves_the_call(
+    operation: Operation[object], emulator: Emulator
+) -> None:
+    async with aiohttp.ClientSession(
+        headers={"Authorization": f"token {emulator.token}"}
+    ) as session:
+        for path in filter(None, [operation.path, operation.newer_path]):
+            # No call is a PUT: a path that is served says which methods are, another is a 404.
+            async with session.put(url_of(path, emulator)) as answer:
+                assert answer.status == 405
+                assert operation.method in re.split(r",\s*", answer.headers["Allow"])
+
+
+def test_only_self_stop_takes_the_deployments_own_token() -> None:
+    assert [operation.name for operation in OPERATIONS if operation.auth is not Auth.API_TOKEN] == [
+        "stop_self"
+    ]

@@ -1,0 +1,195 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgegap_async import InvalidRequest
+from edgegap_async.emulator import (
+    Application,
+    AppPort,
+    Fleet,
+    PrivateHost,
+    load_apps,
+    sample_application,
+)
+from edgegap_async.emulator.apps import Catalogue
+
+
+def _written(folder: Path, text: str) -> Path:
+    path = folder / "apps.toml"
+    path.write_text(text, "utf-8")
+    return path
+
+
+def test_a_file_says_what_code_can_say(tmp_path: Path) -> None:
+    path = _written(
+        tmp_path,
+        """
+        [[applications]]
+        name = "arena"
+        version = "v1"
+        argv = ["{python}", "server.py", "--port={port:game}"]
+        ports = [{ name = "game", protocol = "UDP" }, { name = "web", protocol = "WS" }]
+        environment = { MODE = "ranked" }
+        hidden_environment = { PASSWORD = "s3cret" }
+        directory = "build"
+        max_duration = 0.5
+        memory_limit_mb = 512
+
+        [[fleets]]
+        name = "alpha"
+        [[fleets.hosts]]
+        host_id = "alpha-1"
+        city = "Paris"
+        """,
+    )
+
+    catalogue = load_apps(path)
+
+    assert catalogue == Catalogue(
+        applications=(
+            Application(
+                name="arena",
+                version="v1",
+                argv=("{python}", "server.py", "--port={port:game}"),
+                ports=(AppPort("game"), AppPort("web", "WS")),
+                environment={"MODE": "ranked"},
+                hidden_environment={"PASSWORD": "s3cret"},
+                directory=str(tmp_path / "build"),
+                max_duration=0.5,
+                memory_limit_mb=512,
+            ),
+        ),
+        fleets=(Fleet(name="alpha", hosts=(PrivateHost(host_id="alpha-1", city="Paris"),)),),
+    )
+
+
+def test_an_application_of_a_file_starts_beside_the_file(tmp_path: Path) -> None:
+    path = _written(tmp_path, '[[applications]]\nname = "a"\nversion = "1"\nargv = ["./server"]\n')
+
+    (application,) = load_apps(str(path)).applications
+
+    assert application.directory == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("x = ", "Invalid value"),
+        ("apps = []", "apps: there is only applications and fleets"),
+        ("applications = 5", r"applications is written \[\[applications\]\]"),
+        ('[[applications]]\nversion = "1"\nargv = ["x"]', r"applications\[0\].*missing @ name"),
+        (
+            '[[applications]]\nname = "a"\nversion = "1"\nargv = ["x"]\nportz = 5',
+            r"applications\[0\]: extra fields found \(portz\)",
+        ),
+        (
+            '[[applications]]\nname = "a"\nversion = 1\nargv = ["x"]',
+            r"applications\[0\]: a str is needed, not 1 @ version",
+        ),
+        (
+            '[[applications]]\nname = "a"\nversion = "1"\nargv = "x"',
+            r"a list is needed, not 'x' @ argv",
+        ),
+        (
+            '[[applications]]\nname = "a"\nversion = 2025-01-01\nargv = ["x"]',
+            r"applications\[0\]: .*JSON",
+        ),
+        (
+            '[[applications]]\nname = "a"\nversion = "1"\nargv = ["{port:gaem}"]',
+            r"'a' version '1': argv has \{port:gaem\}",
+        ),
+        (
+            '[[applications]]\nargv = ["x"]\nports = [{ name = "game", protocol = "UPD" }]',
+            "AppPort.protocol is one of UDP, TCP, .* not 'UPD'",
+        ),
+        ('[[fleets]]\nname = "f"\n[[fleets.hosts]]\nhost = 1', r"fleets\[0\]: .*host_id"),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_named_with_its_place(
+    tmp_path: Path, text: str, complaint: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=rf"apps\.toml: .*{complaint}"):
+        load_apps(_written(tmp_path, text))
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRequest, match=r"none\.toml.*No such file"):
+        load_apps(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("changed", "complaint"),
+    [
+        ({"name": "a/b"}, "Application.name is a text of 1 to 64 characters"),
+        ({"version": ""}, "Application.version is a text"),
+        ({"argv": ()}, "argv is a list of texts"),
+        ({"argv": "x y"}, "argv is a list of texts"),
+        ({"argv": ("x", 1)}, "argv is a list of texts"),
+        ({"argv": ("",)}, "argv is a list of texts"),
+        ({"ports": (AppPort("a"), AppPort("a"))}, "two ports are named 'a'"),
+        ({"environment": {"A": "\0"}}, "the value of A must be"),
+        ({"max_duration": -2}, "Application.max_duration is a number from -1 on"),
+        ({"time_to_deploy": float("inf")}, "time_to_deploy is a number"),
+        ({"cpu_units": True}, "cpu_units is a number"),
+        ({"restart_policy": "sometimes"}, "restart_policy is one of always, never, on_failure"),
+    ],
+)
+def test_an_application_that_cannot_be_is_refused(changed: dict[str, Any], complaint: str) -> None:
+    possible: dict[str, Any] = {"name": "a", "version": "1", "argv": ("x",)}
+
+    with pytest.raises(InvalidRequest, match=complaint):
+        Application(**possible | changed)
+
+
+def test_no_two_things_have_one_name() -> None:
+    one = Application(name="a", version="1", argv=("x",))
+    host = PrivateHost(host_id="h")
+
+    with pytest.raises(InvalidRequest, match="two applications have the name and version"):
+        Catalogue(applications=(one, one))
+    with pytest.raises(InvalidRequest, match="two fleets have the name 'f'"):
+        Catalogue(fleets=(Fleet(name="f"), Fleet(name="f")))
+    with pytest.raises(InvalidRequest, match="two hosts have the id 'h'"):
+        Catalogue(fleets=(Fleet(name="f", hosts=(host,)), Fleet(name="g", hosts=(host,))))
+
+
+def test_ports_and_this_python_take_their_places_in_the_command() -> None:
+    application = Application(
+        name="a",
+        version="1",
+        argv=("{python}", "-x", "{port:game}:{port:web}", '{"json": {}}'),
+        ports=(AppPort("game"), AppPort("web", "TCP")),
+    )
+
+    command = application.command({"game": 30001, "web": 30002})
+
+    assert command == [sys.executable, "-x", "30001:30002", '{"json": {}}']
+
+
+@pytest.mark.parametrize(
+    ("protocol", "kinds"),
+    [("UDP", {"udp"}), ("TCP", {"tcp"}), ("TCP/UDP", {"udp", "tcp"}), ("WSS", {"tcp"})],
+)
+def test_a_protocol_says_which_sockets_a_port_takes(protocol: str, kinds: set[str]) -> None:
+    assert AppPort("game", protocol).kinds == kinds
+
+
+def test_hidden_values_are_in_no_repr() -> None:
+    application = Application(
+        name="a", version="1", argv=("x",), hidden_environment={"PASSWORD": "s3cret"}
+    )
+
+    assert "s3cret" not in repr(application)
+
+
+def test_the_sample_application_is_the_game_server_of_this_package() -> None:
+    application = sample_application("--never-bind", version="v2")
+
+    assert (application.name, application.version) == ("arena", "v2")
+    assert application.ports == (AppPort("game", "UDP"),)
+    assert Path(application.argv[2]).is_file()
+    assert application.argv[-1] == "--never-bind"

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from aiohttp import web
+
+from edgegap_async import Deployment, InvalidRequest, Status
+from edgegap_async.emulator.deliveries import Deliveries
+from edgegap_async.requests import Webhook
+
+READY = Deployment(request_id="aaaaaaaaaaaa", current_status=Status.READY, running=True)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Target:
+    """A server that webhooks go to."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+        self.kinds: list[str] = []
+        self.came = asyncio.Event()
+        self.port = 0
+        self.answer: Handler = self._fine
+
+    async def _fine(self, _: web.Request) -> web.Response:
+        return web.Response(text="fine")
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        self.bodies.append(await request.read())
+        self.kinds.append(f"{request.method} {request.path} {request.content_type}")
+        self.came.set()
+        return await self.answer(request)
+
+
+@pytest.fixture
+async def target() -> AsyncIterator[Target]:
+    target = Target()
+    app = web.Application()
+    app.router.add_route("*", "/{anything:.*}", target.handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    target.port = runner.addresses[0][1]
+    yield target
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def deliveries() -> AsyncIterator[Deliveries]:
+    deliveries = Deliveries(timeout=0.5)
+    yield deliveries
+    await deliveries.close()
+
+
+async def _sent(deliveries: Deliveries, url: str) -> None:
+    deliveries.send(Webhook(url), READY)
+    await asyncio.gather(*deliveries._under_way)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_webhook_is_a_post_of_the_status(
+    deliveries: Deliveries, target: Target, host: str
+) -> None:
+    await _sent(deliveries, f"http://{host}:{target.port}/secret")
+
+    assert target.kinds == ["POST /secret application/json"]
+    body = json.loads(target.bodies[0])
+    assert (body["request_id"], body["current_status"]) == ("aaaaaaaaaaaa", "Status.READY")
+    assert set(body) >= {"fqdn", "public_ip", "running", "error", "error_detail", "ports"}
+
+
+async def test_nothing_waits_for_a_webhook(deliveries: Deliveries, target: Target) -> None:
+    never = asyncio.Event()
+
+    async def hang(_: web.Request) -> web.Response:
+        await never.wait()
+        return web.Response()
+
+    target.answer = hang
+    deliveries.send(Webhook(f"http://127.0.0.1:{target.port}/"), READY)
+    await target.came.wait()
+    await deliveries.close()
+    never.set()
+
+    assert deliveries._under_way == set()
+
+
+async def test_a_webhook_that_is_slow_is_given_up(
+    deliveries: Deliveries, target: Target, caplog: pytest.LogCaptureFixture
+) -> None:
+    never = asyncio.Event()
+
+    async def hang(_: web.Request) -> web.Response:
+        await never.wait()
+        return web.Response()
+
+    target.answer = hang
+    await _sent(deliveries, f"http://127.0.0.1:{target.port}/secret")
+    never.set()
+
+    assert "webhook to http://127.0.0.1 failed: TimeoutError" in caplog.text
+    assert "secret" not in caplog.text
+
+
+async def test_a_redirect_is_not_followed(deliveries: Deliveries, target: Target) -> None:
+    async def redirect(_: web.Request) -> web.Response:
+        return web.Response(status=307, headers={"Location": "/other"})
+
+    target.answer = redirect
+    await _sent(deliveries, f"http://127.0.0.1:{target.port}/secret")
+
+    assert target.kinds == ["POST /secret application/json"]
+
+
+async def test_a_failure_is_tried_once(
+    deliveries: Deliveries, target: Target, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="edgegap_async.emulator")
+
+    async def fail(_: web.Request) -> web.Response:
+        return web.Response(status=500, body=b"x" * 1_000_000)
+
+    target.answer = fail
+    await _sent(deliveries, f"http://127.0.0.1:{target.port}/")
+
+    assert len(target.bodies) == 1
+    assert "answered 500" in caplog.text
+
+
+async def test_a_port_where_no_one_listens_is_logged(
+    deliveries: Deliveries, caplog: pytest.LogCaptureFixture
+) -> None:
+    await _sent(deliveries, "http://127.0.0.1:1/secret")
+
+    assert "webhook to http://127.0.0.1 failed: ClientConnectorError" in caplog.text
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "169.254.169.254", "[fd00::1]", "0.0.0.0"])
+async def test_an_address_beyond_loopback_is_not_asked(
+    deliveries: Deliveries, caplog: pytest.LogCaptureFixture, host: str
+) -> None:
+    await _sent(deliveries, f"http://{host}:9/secret")
+
+    assert "webhook_allow" in caplog.text
+    assert "secret" not in caplog.text
+
+
+async def test_a_name_with_no_allowed_address_is_not_asked(target: Target) -> None:
+    deliveries = Deliveries(timeout=0.5)
+    deliveries._allowed._networks.clear()  # as if localhost were elsewhere
+
+    await _sent(deliveries, f"http://localhost:{target.port}/")
+    await deliveries.close()
+
+    assert target.bodies == []
+
+
+async def test_a_network_of_the_settings_is_asked(caplog: pytest.LogCaptureFixture) -> None:
+    deliveries = Deliveries(["0.0.0.0/32"], timeout=0.5)
+
+    await _sent(deliveries, "http://0.0.0.0:1/")
+    await deliveries.close()
+
+    assert "failed: ClientConnectorError" in caplog.text
+
+
+def test_a_network_that_is_none_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="webhook_allow"):
+        Deliveries(["everywhere"])

@@ -1,0 +1,230 @@
+"""Each fault, as a bare aiohttp client meets it, and what the world has done by then."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from emulated_world import until
+
+from edgegap_async.emulator import (
+    Answer,
+    Delay,
+    Dribble,
+    Drop,
+    Emulator,
+    Fault,
+    HangUp,
+    Hide,
+    Timings,
+    Truncate,
+    sample_application,
+)
+from edgegap_async.emulator.faults import What, When
+from edgegap_async.errors import InvalidRequest
+
+BODY = {
+    "application": "arena",
+    "version": "v1",
+    "users": [{"user_type": "ip_address", "user_data": {"ip_address": "8.8.8.8"}}],
+}
+
+
+@pytest.fixture
+async def emulator() -> AsyncIterator[Emulator]:
+    async with Emulator([sample_application()], timings=Timings.fast(), limits=False) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+async def session(emulator: Emulator) -> AsyncIterator[aiohttp.ClientSession]:
+    headers = {"Authorization": f"token {emulator.token}"}
+    async with aiohttp.ClientSession(emulator.url, headers=headers) as session:
+        yield session
+
+
+async def deploy(session: aiohttp.ClientSession) -> tuple[int, Any]:
+    async with session.post("/v2/deployments", json=BODY) as answer:
+        return answer.status, await answer.json()
+
+
+async def deployed(session: aiohttp.ClientSession) -> str:
+    status, body = await deploy(session)
+    assert status == 202
+    return str(body["request_id"])
+
+
+async def rows(session: aiohttp.ClientSession) -> list[str]:
+    async with session.get("/v1/deployments") as answer:
+        return [row["request_id"] for row in (await answer.json())["data"]]
+
+
+@pytest.mark.parametrize("reset", [True, False])
+@pytest.mark.parametrize(("when", "made"), [("unread", 0), ("read", 0), ("acted", 1)])
+async def test_a_dropped_answer_leaves_what_was_done_by_then(
+    emulator: Emulator, session: aiohttp.ClientSession, when: When, made: int, *, reset: bool
+) -> None:
+    emulator.faults.add(Fault("deploy", Drop(reset=reset), when=when))
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await deploy(session)
+
+    assert len(emulator.world.deployments) == made
+    assert [request.operation for request in emulator.requests] == ["deploy"]
+    assert emulator.faults.left == ()
+
+
+@pytest.mark.parametrize(("when", "made"), [("unread", 0), ("acted", 1)])
+async def test_another_answer_takes_the_place_of_the_apis(
+    emulator: Emulator, session: aiohttp.ClientSession, when: When, made: int
+) -> None:
+    emulator.faults.add(Fault("deploy", Answer(503, headers={"Retry-After": "2"}), when=when))
+    async with session.post("/v2/deployments", json=BODY) as answer:
+        assert answer.status == 503
+        assert answer.headers["Retry-After"] == "2"
+        assert await answer.json() == {"message": "scripted fault"}
+
+    assert len(emulator.world.deployments) == made
+
+
+async def test_bodies_are_sent_as_they_are(
+    emulator: Emulator, session: aiohttp.ClientSession
+) -> None:
+    bodies = [Answer.html(), Answer(200, b"\xff\x00"), Answer(200, "{"), Answer(200, [1])]
+    emulator.faults.add(*(Fault("list_locations", body) for body in bodies))
+    came = []
+    for _ in bodies:
+        async with session.get("/v1/locations") as answer:
+            came.append((answer.status, answer.content_type, await answer.read()))
+
+    assert came[0][:2] == (502, "text/html")
+    assert [body for _, _, body in came[1:]] == [b"\xff\x00", b"{", b"[1]"]
+
+
+async def test_a_gzip_bomb_is_small_on_the_wire(
+    emulator: Emulator, session: aiohttp.ClientSession
+) -> None:
+    emulator.faults.add(Fault("list_locations", Answer.gzip_bomb(10_000_000)))
+    async with session.get("/v1/locations") as answer:
+        assert len(await answer.read()) == 10_000_000
+        assert int(answer.headers["Content-Length"]) < 20_000
+
+
+async def test_a_truncated_answer_breaks_off(
+    emulator: Emulator, session: aiohttp.ClientSession
+) -> None:
+    emulator.faults.add(Fault("deploy", Truncate(after=3)))
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await deploy(session)
+
+    assert len(emulator.world.deployments) == 1
+
+
+async def test_an_answer_dribbles(emulator: Emulator, session: aiohttp.ClientSession) -> None:
+    emulator.faults.add(Fault("deploy", Dribble(every=0.002)))
+    began = asyncio.get_running_loop().time()
+    await deployed(session)
+
+    assert asyncio.get_running_loop().time() - began > 20 * 0.002
+
+
+@pytest.mark.parametrize("when", ["unread", "read", "acted"])
+async def test_a_late_answer_is_the_apis_own(
+    emulator: Emulator, session: aiohttp.ClientSession, when: When
+) -> None:
+    emulator.faults.add(Fault("deploy", Delay(0.05), when=when))
+    deploying = asyncio.create_task(deploy(session))
+    async with asyncio.timeout(5):
+        while emulator.faults.left:
+            await asyncio.sleep(0.001)
+
+    assert len(emulator.world.deployments) == (when == "acted")
+    assert (await deploying)[0] == 202
+
+
+async def test_a_connection_that_is_hung_up_is_stale_for_the_next_call(
+    emulator: Emulator, session: aiohttp.ClientSession
+) -> None:
+    emulator.faults.add(Fault("deploy", HangUp()))
+    async with session.post("/v2/deployments", json=BODY) as answer:
+        assert answer.status == 202
+        assert "Connection" not in answer.headers
+        assert (await answer.json())["request_id"]
+
+
+async def test_a_deployment_shows_up_late_in_lists_and_looks(
+    emulator: Emulator, session: aiohttp.ClientSession
+) -> None:
+    emulator.faults.add(
+        Fault("list_deployments", Hide(0.3), times=None),
+        Fault("get_deployment", Hide(0.3), times=None),
+    )
+    request_id = await deployed(session)
+    async with session.get(f"/v1/status/{request_id}") as answer:
+        assert answer.status == 400
+    assert await rows(session) == []
+    async with asyncio.timeout(5):
+        while await rows(session) != [request_id]:
+            await asyncio.sleep(0.01)
+    async with session.get(f"/v1/status/{request_id}") as answer:
+        assert answer.status == 200
+
+
+async def test_a_fault_comes_as_often_as_it_is_told_and_after_as_many_calls(
+    emulator: Emulator, session: aiohttp.ClientSession
+) -> None:
+    emulator.faults.add(Fault("deploy", Answer(500), skip=1, times=2), Fault(None, Answer(418)))
+    statuses = [(await deploy(session))[0] for _ in range(5)]
+
+    assert statuses == [202, 500, 500, 418, 202]
+
+
+async def test_an_answer_is_spoilt_also_where_it_is_a_refusal(
+    emulator: Emulator, session: aiohttp.ClientSession
+) -> None:
+    emulator.faults.add(Fault("get_deployment", Truncate(after=1)))
+    async with session.get("/v1/status/000000000000") as answer:
+        assert answer.status == 400
+        with pytest.raises(aiohttp.ClientPayloadError):
+            await answer.read()
+
+
+async def test_the_script_can_be_given_at_the_start_and_cleared() -> None:
+    async with Emulator(faults=[Fault("deploy", Drop())]) as emulator:
+        assert len(emulator.faults.left) == 1
+        emulator.faults.clear()
+        assert len(emulator.faults.left) == 0
+
+
+@pytest.mark.parametrize(
+    ("operation", "what", "settings", "message"),
+    [
+        ("redeploy", Drop(), {}, "no call 'redeploy'"),
+        ("deploy", Drop(), {"when": "later"}, "not 'later'"),
+        ("deploy", Drop(), {"times": 0}, "times is counted from 1"),
+        ("deploy", Drop(), {"skip": -1}, "skip from 0"),
+        ("deploy", Truncate(), {"when": "read"}, "Truncate needs an answer"),
+        ("deploy", Hide(1), {}, "Hide is for get_deployment and list_deployments"),
+    ],
+)
+def test_a_fault_that_cannot_be_is_refused(
+    operation: str, what: What, settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        Fault(operation, what, **settings)
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault("deploy", Delay(0.2), when="unread"), Fault("deploy", Dribble(0.02))]
+)
+async def test_a_client_that_goes_away_meanwhile_is_no_failure_of_the_emulator(
+    emulator: Emulator, session: aiohttp.ClientSession, fault: Fault
+) -> None:
+    emulator.faults.add(fault)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(deploy(session), 0.1)
+    await until(lambda: not emulator.under_way)
+
+    assert [request.status for request in emulator.requests] in ([499], [202])

@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import psutil
+import pytest
+
+from edgegap_async.emulator import game_server
+
+LOCATION = json.dumps({"city": "Paris", "country": "France"})
+
+
+def _free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("", 0))
+        return int(free.getsockname()[1])
+
+
+@contextmanager
+def running(*arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """The program by itself, without this package."""
+    process = subprocess.Popen(
+        [sys.executable, "-I", game_server.__file__, *arguments],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={"ARBITRIUM_DEPLOYMENT_LOCATION": LOCATION, **environment},
+    )
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+class Player:
+    def __init__(self, port: int) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.settimeout(10)
+        self._socket.connect(("127.0.0.1", port))
+
+    def __call__(self, text: str) -> str:
+        self._socket.send(text.encode())
+        return self._socket.recv(4096).decode()
+
+    def leave(self) -> None:
+        self._socket.close()
+
+
+def test_what_players_say_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ARBITRIUM_DEPLOYMENT_LOCATION", LOCATION)
+    game, anna, bob = game_server.Game(), ("127.0.0.1", 1), ("127.0.0.1", 2)
+
+    said = [
+        (text, game.answer(text, player))
+        for player, text in (
+            (anna, "ping"),
+            (anna, "move 1"),
+            (anna, "join"),
+            (anna, "join ANNA\n"),
+            (bob, "join BOB"),
+            (anna, "move 1"),
+            (bob, "move 2"),
+            (bob, "move"),
+            (anna, "leave"),
+            (anna, "leave"),
+        )
+    ]
+
+    assert said == [
+        ("ping", "pong"),
+        ("move 1", "join first"),
+        ("join", "join first"),
+        ("join ANNA\n", "welcome ANNA to arena in Paris, France"),
+        ("join BOB", "welcome BOB to arena in Paris, France"),
+        ("move 1", "ANNA 1"),
+        ("move 2", "ANNA 1; BOB 2"),
+        ("move", "what?"),
+        ("leave", "bye ANNA"),
+        ("leave", "join first"),
+    ]
+    assert game.info()["players"] == ["BOB"]
+
+
+def test_players_join_move_see_each_other_and_leave() -> None:
+    port = _free_port()
+    with running(str(port), ARBITRIUM_REQUEST_ID="a1", ARBITRIUM_DEPLOYMENT_TAGS="eu,us") as server:
+        assert [said(server), said(server)] == [f"starting on port {port}", "ready"]
+        anna, bob = Player(port), Player(port)
+
+        assert anna("ping") == "pong"
+        assert anna("move 1") == "join first"
+        assert anna("join ANNA") == "welcome ANNA to arena in Paris, France"
+        assert bob("join BOB") == "welcome BOB to arena in Paris, France"
+        assert anna("move 1 2") == "ANNA 1 2"
+        assert bob("move 3 4") == "ANNA 1 2; BOB 3 4"
+        assert json.loads(bob("info")) == {
+            "request_id": "a1",
+            "tags": ["eu", "us"],
+            "location": json.loads(LOCATION),
+            "players": ["ANNA", "BOB"],
+        }
+        assert anna("leave") == "bye ANNA"
+        assert bob("move 5") == "BOB 5"
+        assert bob("dance") == "what?"
+        server.terminate()
+
+        assert server.wait(10) == 0
+        assert server.stdout is not None
+        assert server.stdout.read().split("\n")[:-1] == [
+            "ANNA joined",
+            "BOB joined",
+            "ANNA left",
+            "terminated",
+        ]
+        anna.leave()
+        bob.leave()
+
+
+def test_without_an_argument_the_port_is_the_one_that_the_cloud_maps() -> None:
+    port = _free_port()
+    mapping = json.dumps({"ports": {"game": {"internal": port}}})
+    with running(ARBITRIUM_PORTS_MAPPING=mapping) as server:
+        assert said(server) == f"starting on port {port}"
+
+
+def test_it_crashes_when_told_to() -> None:
+    with running(str(_free_port()), "--crash-after", "0.05", "--exit-code", "9") as server:
+        assert server.wait(10) == 9
+
+
+def test_it_never_binds_when_told_to() -> None:
+    port = _free_port()
+    with running(str(port), "--never-bind", "--crash-after", "0.05") as server:
+        assert server.wait(10) == 1
+        assert server.stdout is not None
+        assert "ready" not in server.stdout.read()
+
+
+def test_it_binds_late_when_told_to() -> None:
+    port = _free_port()
+    with running(str(port), "--bind-after", "0.1") as server:
+        said(server)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as still_free:
+            still_free.bind(("", port))
+        assert said(server) == "ready"
+
+
+def test_it_ignores_sigterm_when_told_to() -> None:
+    port = _free_port()
+    with running(str(port), "--ignore-sigterm") as server:
+        said(server)
+        said(server)
+        server.terminate()
+        player = Player(port)
+
+        assert player("ping") == "pong"
+        player.leave()
+
+
+def test_it_leaves_a_child_in_another_session_when_told_to() -> None:
+    with running(str(_free_port()), "--fork-setsid") as server:
+        said(server)
+        said(server)
+        (child,) = psutil.Process(server.pid).children()
+        while os.getsid(child.pid) != child.pid:
+            assert child.is_running()
+        child.kill()
+
+
+def test_it_asks_to_be_stopped_when_told_to() -> None:
+    calls: list[tuple[str, str, str | None]] = []
+
+    class Cloud(BaseHTTPRequestHandler):
+        def do_DELETE(self) -> None:
+            calls.append((self.command, self.path, self.headers["Authorization"]))
+            self.send_response(202)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Cloud) as cloud:
+        thread = Thread(target=cloud.handle_request)
+        thread.start()
+        url = f"http://127.0.0.1:{cloud.server_port}/v1/self/stop/a1/7"
+        with running(
+            str(_free_port()),
+            "--stop-self-after",
+            "0.05",
+            ARBITRIUM_DELETE_URL=url,
+            ARBITRIUM_DELETE_TOKEN="raw",
+        ) as server:
+            lines = [said(server) for _ in range(4)]
+        thread.join()
+
+    assert lines[2:] == ["asking to be stopped", "answered 202"]
+    assert calls == [("DELETE", "/v1/self/stop/a1/7", "raw")]
+
+
+@pytest.mark.parametrize("wrong", [["--what"], ["no number"]])
+def test_a_wrong_argument_ends_it(wrong: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", game_server.__file__, *wrong], capture_output=True, check=False
+    )
+
+    assert done.returncode == 2

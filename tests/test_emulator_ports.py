@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from edgegap_async.emulator.ports import NoPortLeft, Ports
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def _free(count: int) -> range:
+    """A range of ports, none of which any program has."""
+    for first in range(21000, 29000, count):
+        probe = Ports(range(first, first + count), Clock())
+        try:
+            probe.take(count)
+        except NoPortLeft:
+            continue
+        finally:
+            probe.close()
+        return range(first, first + count)
+    raise AssertionError("no free ports")
+
+
+def test_no_port_is_given_out_twice() -> None:
+    numbers = _free(6)
+    ports = Ports(numbers, Clock())
+
+    taken = [*ports.take(2), *ports.take(4)]
+
+    assert sorted(taken) == list(numbers)
+    ports.close()
+
+
+def test_a_port_rests_before_it_is_used_again() -> None:
+    clock = Clock()
+    ports = Ports(_free(1), clock, rest=60)
+    taken = ports.take(1)
+    ports.give_back(taken)
+    ports.give_back(taken)
+
+    clock.now += 59
+    with pytest.raises(NoPortLeft):
+        ports.take(1)
+    clock.now += 1
+    assert ports.take(1) == taken
+    ports.close()
+
+
+def test_if_there_are_too_few_none_is_kept() -> None:
+    numbers = _free(3)
+    ports = Ports(numbers, Clock())
+
+    with pytest.raises(NoPortLeft):
+        ports.take(4)
+
+    assert len(ports.take(3)) == 3
+    ports.close()
+
+
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
+def test_a_port_of_another_program_is_left_alone(kind: socket.SocketKind) -> None:
+    (number,) = numbers = _free(1)
+    with socket.socket(socket.AF_INET, kind) as squatter:
+        squatter.bind(("127.0.0.1", number))
+
+        with pytest.raises(NoPortLeft):
+            Ports(numbers, Clock()).take(1)
+
+
+def test_two_emulators_never_get_the_same_port() -> None:
+    numbers = _free(2)
+    one, other = Ports(numbers, Clock()), Ports(numbers, Clock())
+
+    taken = {*one.take(1), *other.take(1)}
+
+    assert taken == set(numbers)
+    with pytest.raises(NoPortLeft):
+        other.take(1)
+    one.close()
+    other.close()
+
+
+def test_no_ports_at_all_are_enough_for_a_game_without_any() -> None:
+    assert Ports(range(0), Clock()).take(0) == ()

@@ -1,0 +1,420 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from emulated_world import until
+
+from edgegap_async.emulator.processes import Limits, Machine, Output, ServerProcess
+
+MARK = "MARK_OF_THE_TREE"
+
+
+class Starter:
+    """Starts Python programs on a machine, and ends them all."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.output = Output()
+        self._processes: list[ServerProcess] = []
+
+    def __call__(
+        self, program: str, *, limits: Limits | None = None, directory: str | None = None
+    ) -> ServerProcess:
+        process = self.machine.start(
+            [sys.executable, "-I", "-c", program],
+            name=f"p{len(self._processes)}",
+            environment={MARK: secrets.token_hex(16)},
+            output=self.output,
+            limits=limits,
+            directory=directory,
+        )
+        self._processes.append(process)
+        return process
+
+    async def until_said(self, text: str) -> None:
+        await until(lambda: text in self.output.text())
+
+    async def close(self) -> None:
+        for process in self._processes:
+            await process.stop(0)
+
+
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def _tell_to_go(process: ServerProcess) -> None:
+    Path(f"/proc/{process.pid}/cwd/go").touch()
+
+
+def _exists(path: Path) -> bool:
+    return path.exists()
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+async def start() -> AsyncIterator[Starter]:
+    machine = Machine(mark=MARK)
+    starter = Starter(machine)
+    yield starter
+    await starter.close()
+    await machine.close()
+
+
+@pytest.fixture
+def udp_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("", 0))
+        return int(free.getsockname()[1])
+
+
+# ── start ────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_program_gets_a_clean_environment_and_an_empty_home(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
+
+    process = start(
+        "import os; print(sorted(os.environ)); print(os.getcwd() == os.environ['HOME']);"
+        "print(os.listdir()); print(os.getsid(0) == os.getpid())"
+    )
+
+    assert await process.exited == 0
+    names, *facts = start.output.text().splitlines()
+    assert set(eval(names)) - {"LC_CTYPE"} == {"HOME", "LANG", "PATH", MARK}
+    assert facts == ["True", "[]", "True"]
+
+
+async def test_a_program_starts_where_it_is_told(start: Starter, tmp_path: Path) -> None:
+    await start("import os; print(os.getcwd())", directory=str(tmp_path)).exited
+
+    assert start.output.text() == f"{tmp_path}\n"
+
+
+@pytest.mark.parametrize("argv", [["/does/not/exist"], ["/etc/passwd"], ["nul\0"]])
+async def test_a_program_that_cannot_be_started_says_why(start: Starter, argv: list[str]) -> None:
+    open_before = _open_files()
+
+    with pytest.raises(OSError, match=r"No such file|Permission denied|null byte"):
+        start.machine.start(argv, name="x", environment={MARK: "x"}, output=start.output)
+
+    assert _open_files() == open_before
+
+
+@contextlib.contextmanager
+def _files_left(count: int) -> Iterator[None]:
+    """This process can open so many files more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(file.name) for file in Path("/proc/self/fd").iterdir())
+    with contextlib.ExitStack() as filled:  # numbers are given out from the lowest
+        while (file := filled.enter_context(Path(os.devnull).open("rb"))).fileno() <= highest:
+            pass
+        resource.setrlimit(resource.RLIMIT_NOFILE, (file.fileno() + 1 + count, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("left", range(4))
+async def test_without_files_to_open_nothing_starts_or_leaks(start: Starter, left: int) -> None:
+    children = psutil.Process().children()
+    open_before = _open_files()
+
+    with _files_left(left), pytest.raises(OSError, match="Too many open files"):
+        start("import time; time.sleep(60)")
+
+    assert _open_files() == open_before
+    assert psutil.Process().children() == children
+
+
+async def test_limits_hold(start: Starter) -> None:
+    process = start(
+        "import resource\n"
+        "while resource.getrlimit(resource.RLIMIT_CPU)[0] != 7: pass\n"
+        "print(resource.getrlimit(resource.RLIMIT_CORE)[0])\n"
+        "bytearray(2 * 2**30)",
+        limits=Limits(memory_bytes=2**30, cpu_seconds=7),
+    )
+
+    assert await process.exited == 1
+    assert "0\n" in start.output.text()
+    assert "MemoryError" in start.output.text()
+
+
+# ── output ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_only_the_last_output_is_kept() -> None:
+    output = Output(size=10)
+
+    for piece in (b"aaaa", b"bbbbbb", b"cccc", b"d"):
+        output.write(piece)
+
+    assert output.text() == "bbbbbccccd"
+    output.write(b"e" * 50)
+    assert output.text() == "e" * 10
+
+
+def test_output_that_is_no_text_is_shown_as_far_as_it_goes() -> None:
+    output = Output()
+    output.write(b"ok \xff\xfe")
+
+    assert output.text() == "ok \N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}"
+
+
+async def test_a_flood_of_output_without_a_line_break_is_bounded(start: Starter) -> None:
+    process = start("import os\nfor _ in range(500): os.write(1, b'x' * 100_000)\nprint('end')")
+
+    assert await process.exited == 0
+    assert len(start.output.text()) == 2**20
+    assert start.output.text().endswith("xend\n")
+
+
+async def test_the_last_words_of_a_program_are_there_when_its_exit_is(start: Starter) -> None:
+    process = start("import sys; sys.stderr.write('last words'); sys.exit(3)")
+
+    assert await process.exited == 3
+    assert start.output.text() == "last words"
+
+
+# ── stop ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_stop_is_sigterm_first(start: Starter) -> None:
+    process = start(
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"
+        "print('up', flush=True)\n"
+        "time.sleep(60)"
+    )
+    await start.until_said("up")
+
+    await process.stop(20)
+
+    assert process.exited.result() == 7
+
+
+async def test_who_ignores_sigterm_is_killed_after_the_grace(start: Starter) -> None:
+    process = start(
+        "import signal, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print('up', flush=True)\n"
+        "time.sleep(60)"
+    )
+    await start.until_said("up")
+    loop = asyncio.get_running_loop()
+    before = loop.time()
+
+    await process.stop(0.2)
+
+    assert process.exited.result() == -signal.SIGKILL
+    assert loop.time() - before >= 0.2
+
+
+@pytest.mark.parametrize(
+    "escape",
+    ["pass", "os.setsid()", "os.setsid()\n  if os.fork(): os._exit(0)"],
+    ids=["child", "setsid", "daemon"],
+)
+async def test_a_stop_leaves_no_descendant(start: Starter, escape: str) -> None:
+    process = start(
+        "import os, signal, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_DFL)\n"
+        "if os.fork() == 0:\n"
+        f"  {escape}\n"
+        "  signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "  print('child', os.getpid(), flush=True)\n"
+        "time.sleep(60)"
+    )
+    await start.until_said("child")
+    child = int(start.output.text().split()[-1])
+
+    await process.stop(5)
+
+    assert not _is_alive(child)
+    assert await process.members() == []
+
+
+async def test_a_child_without_the_mark_is_found_through_its_parent(start: Starter) -> None:
+    process = start(
+        "import subprocess, sys\n"
+        "child = subprocess.Popen([sys.executable, '-I', '-c', 'import time; time.sleep(60)'],"
+        " env={}, start_new_session=True)\n"
+        "print('child', child.pid, flush=True)\n"
+        "child.wait()"
+    )
+    await start.until_said("child")
+    child = int(start.output.text().split()[-1])
+
+    assert {member.pid for member in await process.members()} == {process.pid, child}
+    await process.stop(5)
+    await until(lambda: not _is_alive(child))
+
+
+async def test_many_stops_at_once_share_their_looks_and_all_succeed(start: Starter) -> None:
+    processes = [start("import time; time.sleep(60)") for _ in range(10)]
+
+    await asyncio.gather(*(process.stop(5) for process in processes))
+    await processes[0].stop(5)
+
+    assert {process.exited.result() for process in processes} == {-signal.SIGTERM}
+
+
+async def test_a_stop_that_is_cancelled_can_be_made_again(start: Starter) -> None:
+    process = start(
+        "import signal, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print('up', flush=True)\n"
+        "time.sleep(60)"
+    )
+    await start.until_said("up")
+
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await process.stop(60)
+    await process.stop(0)
+
+    assert process.exited.result() == -signal.SIGKILL
+
+
+async def test_nothing_stays_open_after_a_stop(start: Starter) -> None:
+    await start("pass").stop(5)
+    open_before = _open_files()
+
+    for _ in range(5):
+        await start("print('x')").stop(5)
+
+    assert _open_files() == open_before
+
+
+# ── bound ports ──────────────────────────────────────────────────────────────────────────────────
+
+
+async def _has_bound(machine: Machine, process: ServerProcess, port: int) -> bool:
+    return await machine.has_bound(process, [("udp", port)])
+
+
+async def test_a_port_counts_once_the_tree_has_bound_it(start: Starter, udp_port: int) -> None:
+    process = start(
+        "import os, socket, time\n"
+        "print('not yet', flush=True)\n"
+        "while not os.path.exists('go'): time.sleep(0.01)\n"
+        "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        f"s.bind(('', {udp_port}))\n"
+        "print('bound', flush=True)\n"
+        "os.path.exists('x')\n"
+        "time.sleep(60)"
+    )
+    await start.until_said("not yet")
+    before = await _has_bound(start.machine, process, udp_port)
+    _tell_to_go(process)
+    await start.until_said("bound")
+
+    assert (before, await _has_bound(start.machine, process, udp_port)) == (False, True)
+
+
+async def test_a_port_that_a_child_has_bound_counts(start: Starter, udp_port: int) -> None:
+    process = start(
+        "import os, socket, time\n"
+        "if os.fork() == 0:\n"
+        "  os.setsid()\n"
+        "  s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)\n"
+        f"  s.bind(('::', {udp_port}))\n"
+        "  print('bound', flush=True)\n"
+        "time.sleep(60)"
+    )
+    await start.until_said("bound")
+
+    assert await _has_bound(start.machine, process, udp_port)
+
+
+async def test_a_port_that_someone_else_has_bound_does_not_count(start: Starter) -> None:
+    process = start("import time; time.sleep(60)")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as squatter:
+        squatter.bind(("127.0.0.1", 0))
+
+        assert not await _has_bound(start.machine, process, squatter.getsockname()[1])
+
+
+async def test_a_tcp_port_counts_when_it_listens(start: Starter) -> None:
+    process = start(
+        "import socket, time\n"
+        "s = socket.create_server(('127.0.0.1', 0))\n"
+        "print('bound', s.getsockname()[1], flush=True)\n"
+        "time.sleep(60)"
+    )
+    await start.until_said("\n")
+    port = int(start.output.text().split()[-1])
+
+    assert await start.machine.has_bound(process, [("tcp", port)])
+    assert not await start.machine.has_bound(process, [("tcp", port), ("udp", port)])
+
+
+async def test_without_ports_to_check_nothing_is_waited_for(start: Starter) -> None:
+    assert await start.machine.has_bound(start("import time; time.sleep(60)"), [])
+
+
+# ── usage ────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_usage_is_that_of_the_whole_tree(start: Starter) -> None:
+    idle = start("import time; print('up', flush=True); time.sleep(60)")
+    busy = start(
+        "import os, time\n"
+        "os.fork()\n"
+        "held = b'x' * 50_000_000\n"
+        "while time.process_time() < 0.25: pass\n"
+        "print('done', flush=True)\n"
+        "time.sleep(60)"
+    )
+    await until(lambda: start.output.text().count("done") == 2 and "up" in start.output.text())
+
+    idle_usage, busy_usage = await start.machine.usage([idle, busy])
+
+    assert busy_usage.cpu_seconds >= 0.4 > idle_usage.cpu_seconds
+    assert busy_usage.memory_bytes > 100_000_000 > idle_usage.memory_bytes > 0
+
+
+async def test_what_is_over_uses_nothing(start: Starter) -> None:
+    process = start("pass")
+    await process.exited
+
+    (usage,) = await start.machine.usage([process])
+
+    assert (usage.cpu_seconds, usage.memory_bytes) == (0, 0)
+
+
+async def test_a_machine_that_closes_leaves_no_home_behind() -> None:
+    machine = Machine(mark=MARK)
+    starter = Starter(machine)
+    await starter("import os; print(os.environ['HOME']); open('file', 'w')").exited
+    home = Path(starter.output.text().strip())
+    assert _exists(home)
+
+    machine.forget(home.name)
+    forgotten = not _exists(home)
+    await starter.close()
+    await machine.close()
+
+    assert forgotten
+    assert not _exists(home.parent)

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import attrs
+import pytest
+from emulated_world import a_world, deployed
+from virtual_clock import run_virtually
+
+from edgegap_async import EdgegapClient, InvalidRequest, Pace, Status
+from edgegap_async.emulator import Application, AppPort, Emulator, Simulation, Timings
+from edgegap_async.emulator.simulation import SimulatedMachine, SimulatedProcess
+
+ARENA = Application(
+    name="arena", version="v1", argv=["no-such-program"], ports=[AppPort("game"), AppPort("chat")]
+)
+HASTY = attrs.evolve(ARENA, time_to_deploy=3)
+
+pytestmark = pytest.mark.virtual
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def machine(**settings: Any) -> SimulatedMachine:
+    return SimulatedMachine(Simulation(**settings))
+
+
+def start(machine: SimulatedMachine, count: int = 1) -> list[SimulatedProcess]:
+    return [machine.start(ARENA.argv, name=f"server-{number}") for number in range(count)]
+
+
+async def test_a_server_that_is_not_there_is_deployed_and_stopped_like_any_other() -> None:
+    async with (
+        Emulator([ARENA], timings=Timings.fast(), simulate=Simulation(ready_after=(2, 2))) as cloud,
+        EdgegapClient(cloud.token, base_url=cloud.url, pace=Pace(first=0.1, gap=0.1)) as client,
+    ):
+        began = now()
+        async with client.run("arena", "v1", users=["8.8.8.8"]) as server:
+            assert 2 <= now() - began < 2.5
+            assert server.endpoint("game").port != server.endpoint("chat").port
+            logs = await client.deployments.logs(server.request_id)
+            assert logs.logs == ""
+        await server.wait_terminated()
+
+
+def test_a_thousand_servers_are_ready_and_no_port_runs_out() -> None:
+    numbers = range(30000, 30010)
+
+    async def main() -> None:
+        simulation = Simulation(ready_after=(1, 5))
+        async with a_world(ARENA, simulation=simulation, ports=numbers) as world:
+            servers = [await deployed(world, ARENA) for _ in range(1000)]
+            await asyncio.sleep(6)
+
+            assert {server.status for server in servers} == {Status.READY}
+            assert all(len(server.ports) == 2 for server in servers)
+            ports = {port.external for one in servers for port in one.ports.values()}
+            assert ports == set(numbers)
+            usage = servers[0].samples.series(start=None, end=None, step=None)
+            assert set(usage.mem.datasets) == {0.0}
+
+    run_virtually(main(), grace=0)
+
+
+async def test_the_same_seed_has_the_same_fates() -> None:
+    settings = {"failing": 0.3, "silent": 0.3, "fails_after": (0.0, 4.0), "ready_after": (0.0, 4.0)}
+
+    async def fates(seed: int) -> list[tuple[bool, int | None]]:
+        processes = start(machine(seed=seed, **settings), 50)
+        await asyncio.sleep(2)
+        return [
+            (one.has_bound, one.exited.result() if one.exited.done() else None) for one in processes
+        ]
+
+    assert await fates(1) == await fates(1)
+    assert await fates(1) != await fates(2)
+
+
+async def test_a_share_fails_at_its_time_and_is_an_error() -> None:
+    simulation = Simulation(failing=1, fails_after=(7, 7), ready_after=(1, 1))
+    async with a_world(ARENA, simulation=simulation) as world:
+        server = await deployed(world, ARENA)
+        seen = []
+        for seconds in (6.9, 0.2):
+            await asyncio.sleep(seconds)
+            seen.append(server.status)
+
+        assert seen == [Status.READY, Status.ERROR]
+        assert server.error_detail == "The application exited with code 1"
+
+
+async def test_one_that_fails_first_never_binds_its_ports() -> None:
+    [process] = start(machine(failing=1, fails_after=(0, 0), ready_after=(1, 1)))
+
+    assert await process.exited == 1
+    await asyncio.sleep(2)
+    assert not process.has_bound
+
+
+async def test_a_silent_one_is_an_error_once_the_time_to_deploy_is_over() -> None:
+    async with a_world(HASTY, simulation=Simulation(silent=1)) as world:
+        server = await deployed(world, HASTY)
+        await asyncio.sleep(3.2)
+
+        assert server.status is Status.ERROR
+
+        assert "not opened by the app" in (server.error_detail or "")
+
+
+async def test_a_port_that_is_not_checked_is_not_waited_for() -> None:
+    cloud = machine(silent=1)
+    [process] = start(cloud)
+
+    assert await cloud.has_bound(process, [])
+    assert not await cloud.has_bound(process, [("udp", 30000)])
+
+
+async def test_a_stopped_one_ends_by_sigterm_and_a_second_stop_changes_nothing() -> None:
+    [process] = start(machine(failing=1))
+
+    await process.stop(10)
+    await process.stop(10)
+
+    assert process.exited.result() == -15
+
+
+async def test_what_was_not_stopped_is_killed_when_the_machine_closes() -> None:
+    cloud = machine()
+    stopped, forgotten, left = start(cloud, 3)
+    await stopped.stop(0)
+    cloud.forget("server-1")
+    cloud.forget("server-1")
+
+    await cloud.close()
+
+    assert (stopped.exited.result(), left.exited.result()) == (-15, -9)
+    assert not forgotten.exited.done()
+    assert len({stopped.pid, forgotten.pid, left.pid}) == 3
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"failing": 1.1},
+        {"silent": -0.1},
+        {"ready_after": (2, 1)},
+        {"ready_after": (-1, 1)},
+        {"fails_after": (0, float("inf"))},
+    ],
+)
+def test_a_simulation_that_cannot_be_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match=next(iter(settings))):
+        Simulation(**settings)

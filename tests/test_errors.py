@@ -1,0 +1,230 @@
+"""Errors: which class for what, and what their messages say."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from datetime import UTC, datetime
+
+import pytest
+
+from edgegap_async import errors
+from edgegap_async.errors import (
+    BadRequest,
+    CallError,
+    ClientClosed,
+    Conflict,
+    DeploymentError,
+    DeploymentFailed,
+    DeploymentTerminated,
+    EdgegapError,
+    Forbidden,
+    Gone,
+    InvalidRequest,
+    NoAnswer,
+    NotFound,
+    NotSent,
+    RateLimited,
+    Refused,
+    ServerError,
+    Unauthorized,
+    Unprocessable,
+    UnreadableAnswer,
+    WaitTimedOut,
+    refusal,
+)
+from edgegap_async.models import CrashData, Deployment, Logs, Status, StatusChange
+
+
+def test_the_tree_in_the_docstring_is_the_tree_of_classes() -> None:
+    parents: list[str] = []
+    drawn: dict[str, str] = {}
+    for line in (errors.__doc__ or "").splitlines():
+        match = re.match(r"    ([│├└─ ]*)([A-Z]\w+)", line)
+        if match:
+            depth = len(match[1]) // 4
+            parents[depth:] = [match[2]]
+            drawn[match[2]] = parents[depth - 1] if depth else "Exception"
+
+    classes = {name for name in errors.__all__ if name[0].isupper()}
+    real = {name: getattr(errors, name).__bases__[0].__name__ for name in classes}
+
+    assert drawn == real
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, BadRequest),
+        (401, Unauthorized),
+        (403, Forbidden),
+        (404, NotFound),
+        (409, Conflict),
+        (410, Gone),
+        (422, Unprocessable),
+        (429, RateLimited),
+        (418, Refused),
+        (424, Refused),
+        (499, Refused),
+        (500, ServerError),
+        (503, ServerError),
+        (599, ServerError),
+    ],
+)
+def test_each_error_status_has_its_class(status: int, kind: type[Refused]) -> None:
+    assert refusal(status) is kind
+
+
+def test_what_cannot_be_sent_is_a_value_error_too() -> None:
+    assert issubclass(InvalidRequest, ValueError)
+
+
+def test_a_wait_that_timed_out_is_a_timeout_error_too() -> None:
+    assert issubclass(WaitTimedOut, TimeoutError)
+
+
+def test_a_message_says_method_path_status_attempts_reason_and_what_to_do() -> None:
+    error = Unauthorized(
+        "bad token.",
+        operation="get_deployment",
+        method="GET",
+        path="/v1/status/abc",
+        status=401,
+        request_id="abc",
+        attempts=3,
+    )
+
+    assert error.operation == "get_deployment"
+    assert str(error) == (
+        "GET /v1/status/abc answered 401 after 3 attempts. bad token. "
+        "Check EDGEGAP_API_TOKEN: it is sent as `token …`, with or without that word in it"
+    )
+
+
+def test_a_message_names_a_request_id_that_is_not_in_the_path() -> None:
+    error = Unprocessable(
+        "no room", method="POST", path="/v2/deployments", status=422, request_id="abc"
+    )
+
+    assert str(error).startswith("POST /v2/deployments answered 422 (request_id abc). no room. ")
+    assert error.request_id == "abc"
+
+
+def test_a_call_error_without_facts_still_has_a_message() -> None:
+    assert str(CallError("lost")) == "lost"
+    assert str(NoAnswer()) == "The API may have acted on it: look before you repeat"
+
+
+def test_an_error_without_anything_is_an_empty_text() -> None:
+    error = EdgegapError()
+    error.args = ()
+
+    assert (str(error), error.message) == ("", "")
+
+
+def test_the_message_is_what_was_said_and_no_more() -> None:
+    error = NotSent("no such host", method="GET", path="/v1/locations")
+
+    assert error.message == "no such host"
+    assert error.worth_repeating
+    assert (error.status, error.request_id, error.attempts) == (None, None, 1)
+
+
+def test_a_rate_limit_that_names_no_time_has_none() -> None:
+    assert RateLimited("slow down").retry_after is None
+
+
+def test_a_closed_client_says_when_to_make_calls() -> None:
+    assert "before `close()`" in str(ClientClosed("closed"))
+
+
+def test_a_deployment_error_shows_which_and_what_was_seen() -> None:
+    now = datetime.now(UTC)
+    history = (
+        StatusChange(Status.SEEKING, now),
+        StatusChange(Status("Status.PONDERING"), now),
+        StatusChange(Status.ERROR, now),
+    )
+    error = DeploymentFailed(
+        "no image",
+        request_id="abc",
+        last_status=Status.ERROR,
+        history=history,
+        deployment=Deployment(request_id="abc", error_detail="Pull image timeout exceeded"),
+    )
+
+    assert str(error) == (
+        "deployment abc (SEEKING → Status.PONDERING → ERROR). no image. Read its logs, then stop it"
+    )
+    assert error.error_detail == "Pull image timeout exceeded"
+    assert (error.request_id, error.last_status, error.history) == ("abc", Status.ERROR, history)
+
+
+@pytest.mark.parametrize("deployment", [None, Deployment(request_id="abc")])
+def test_a_failure_that_is_not_explained_has_an_empty_detail(
+    deployment: Deployment | None,
+) -> None:
+    assert DeploymentFailed(request_id="abc", deployment=deployment).error_detail == ""
+
+
+def test_a_deployment_error_that_saw_nothing_names_the_deployment_alone() -> None:
+    assert str(DeploymentTerminated(request_id="abc")).startswith("deployment abc. It is over")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RateLimited("slow", operation="deploy", method="POST", path="/v2/deployments", status=429),
+        UnreadableAnswer("what", status=200, attempts=2),
+        WaitTimedOut("too long", request_id="abc", last_status=Status.SEEKING),
+        DeploymentError("odd", request_id="abc"),
+    ],
+)
+def test_an_error_survives_the_way_to_another_process(error: EdgegapError) -> None:
+    copy = pickle.loads(pickle.dumps(error))
+
+    assert type(copy) is type(error)
+    assert (str(copy), vars(copy)) == (str(error), vars(error))
+
+
+@pytest.mark.parametrize(
+    ("logs", "text"),
+    [
+        (Logs(), "deployment abc failed: pulled the plug"),
+        (
+            Logs(crash_data=CrashData(exit_code=3)),
+            "deployment abc failed: pulled the plug; exit code 3",
+        ),
+        (
+            Logs(logs="one\ntwo", crash_data=CrashData(exit_code=3)),
+            "deployment abc failed: pulled the plug; exit code 3; its last lines:\none\ntwo",
+        ),
+    ],
+)
+def test_a_failed_deployment_shows_what_its_server_said_last(logs: Logs, text: str) -> None:
+    error = DeploymentFailed("pulled the plug", request_id="abc")
+    assert error.last_lines == ""
+    error.logs = logs
+
+    assert str(error) == text
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (BadRequest("no", operation="deploy"), "Check that the application and version exist"),
+        (BadRequest("no", operation="create_tag"), "Check the arguments"),
+        (Unauthorized("no", operation="stop_self"), "ARBITRIUM_DELETE_TOKEN"),
+        (Unauthorized("no", operation="deploy"), "EDGEGAP_API_TOKEN"),
+        (NotFound("no", operation="deploy"), "Check base_url"),
+        (NotFound("no", operation="get_deployment", request_id="abc"), "It never existed"),
+        (Unprocessable("no", operation="deploy", request_id="abc"), "Stop abc: it was created"),
+        (Unprocessable("no", operation="get_metrics", request_id="abc"), "Check the arguments"),
+    ],
+)
+def test_the_advice_fits_what_was_asked(error: CallError, advice: str) -> None:
+    assert advice in str(error)
+
+
+def test_a_deployment_nobody_has_an_id_of_is_not_named() -> None:
+    assert str(WaitTimedOut("no answer to the deploy")).startswith("no answer to the deploy")

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from edgegap_async import EdgegapClient, Guard, InvalidRequest, NotAllowed
+from edgegap_async.emulator import Emulator
+from edgegap_async.endpoints import DEPLOY, OPERATIONS, STOP_DEPLOYMENT
+from edgegap_async.requests import DeployRequest
+
+BODY = DeployRequest(application="arena", version="v1", users=["8.8.8.8"])
+
+
+def test_without_a_guard_everything_is_allowed() -> None:
+    for operation in OPERATIONS:
+        Guard().check(operation, BODY)
+    Guard().check_live(10_000)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+def test_read_only_allows_reads_and_nothing_else(operation: Any) -> None:
+    guard = Guard(read_only=True)
+    if operation.method == "GET":
+        guard.check(operation, None)
+        return
+    with pytest.raises(NotAllowed, match="read-only"):
+        guard.check(operation, BODY)
+
+
+def test_only_the_named_applications_may_be_deployed_and_what_runs_may_be_stopped() -> None:
+    Guard(applications=["arena"]).check(DEPLOY, BODY)
+    Guard(applications=["lobby"]).check(STOP_DEPLOYMENT, None)
+    with pytest.raises(NotAllowed, match="arena may not be deployed; only lobby may"):
+        Guard(applications=["lobby"]).check(DEPLOY, BODY)
+
+
+def test_only_so_many_may_live() -> None:
+    Guard(max_live=2).check_live(1)
+    with pytest.raises(NotAllowed, match="2 deployments live, and 2 are the most"):
+        Guard(max_live=2).check_live(2)
+
+
+@pytest.mark.parametrize(
+    ("environment", "guard"),
+    [
+        ({}, Guard()),
+        ({"EDGEGAP_READ_ONLY": "0"}, Guard()),
+        ({"EDGEGAP_READ_ONLY": "1"}, Guard(read_only=True)),
+        ({"EDGEGAP_READ_ONLY": "True"}, Guard(read_only=True)),
+        ({"EDGEGAP_APP_ALLOWLIST": ""}, Guard()),
+        ({"EDGEGAP_APP_ALLOWLIST": "arena, lobby,"}, Guard(applications=["arena", "lobby"])),
+    ],
+)
+def test_the_environment_sets_up_rails(environment: dict[str, str], guard: Guard) -> None:
+    assert Guard.from_environment(environment) == guard
+
+
+def test_a_setting_that_cannot_be_read_is_an_error_and_not_a_no() -> None:
+    with pytest.raises(InvalidRequest, match="EDGEGAP_READ_ONLY is 1 or 0, not 'maybe'"):
+        Guard.from_environment({"EDGEGAP_READ_ONLY": "maybe"})
+
+
+@pytest.mark.parametrize(
+    "settings", [{"applications": "arena"}, {"max_live": -1}, {"max_live": 1.5}]
+)
+def test_a_guard_that_cannot_be_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest):
+        Guard(**settings)
+
+
+async def test_nothing_is_sent_that_the_guard_refuses(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EDGEGAP_READ_ONLY", "1")
+    async with EdgegapClient(emulator.token, base_url=emulator.url) as client:
+        await client.locations.list()
+        for refused in (
+            client.deploy("arena", "v1", users=["8.8.8.8"]),
+            client.deployments.deploy("arena", "v1", users=["8.8.8.8"]),
+            client.deployments.stop("abc"),
+            client.tags.create("abc", "eu"),
+        ):
+            with pytest.raises(NotAllowed):
+                await refused
+
+    assert [request.operation for request in emulator.requests] == ["list_locations"]
+
+
+async def test_so_many_live_at_once_however_many_ask_at_the_same_time(emulator: Emulator) -> None:
+    guard = Guard(max_live=2)
+    async with EdgegapClient(emulator.token, base_url=emulator.url, guard=guard) as client:
+        deploys = (client.deploy("arena", "v1", users=["8.8.8.8"]) for _ in range(5))
+        outcomes = await asyncio.gather(*deploys, return_exceptions=True)
+        assert sum(isinstance(outcome, NotAllowed) for outcome in outcomes) == 3
+        [first, second] = [one for one in outcomes if not isinstance(one, BaseException)]
+        await first.stop()
+        async with client.run("arena", "v1", users=["8.8.8.8"], timeout=20):
+            with pytest.raises(NotAllowed):
+                await client.deploy("arena", "v1", users=["8.8.8.8"])
+        await client.deployments.stop(second.request_id)
+        await second.wait_terminated(timeout=20)
+        await second.stop()  # gone before: that is an end too
+        await client.deploy("arena", "v1", users=["8.8.8.8"])
+
+
+async def test_one_that_ended_by_itself_does_not_count(emulator: Emulator) -> None:
+    guard = Guard(max_live=1)
+    async with (
+        EdgegapClient(emulator.token, base_url=emulator.url) as other,
+        EdgegapClient(emulator.token, base_url=emulator.url, guard=guard) as client,
+    ):
+        server = await client.deploy("arena", "v1", users=["8.8.8.8"])
+        await other.handle(server.request_id).stop(wait=True, timeout=20)
+        with pytest.raises(NotAllowed):
+            await client.deploy("arena", "v1", users=["8.8.8.8"])
+        await server.refresh()
+        await client.deploy("arena", "v1", users=["8.8.8.8"])

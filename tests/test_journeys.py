@@ -1,0 +1,418 @@
+"""Deploy to stopped, against the emulator, with real processes and real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import attrs
+import psutil
+import pytest
+from aiohttp import web
+
+from edgegap_async import (
+    Conflict,
+    DeploymentFailed,
+    DeploymentHandle,
+    DeploymentTerminated,
+    EdgegapClient,
+    Endpoint,
+    EnvironmentVariable,
+    Filter,
+    Gone,
+    NotFound,
+    OrderBy,
+    Pace,
+    Status,
+    StopFilter,
+    Unauthorized,
+    Unprocessable,
+    WaitTimedOut,
+    WebhookReceiver,
+)
+from edgegap_async.emulator import (
+    Application,
+    Emulator,
+    Fleet,
+    PrivateHost,
+    Timings,
+    sample_application,
+)
+
+USERS = ("75.28.35.192", (45.508888, -73.561668))
+QUICK = Pace(first=0.02, gap=0.05, with_webhook=30.0)
+
+Cloud = Callable[..., AbstractAsyncContextManager[tuple[Emulator, EdgegapClient]]]
+
+
+@pytest.fixture
+def cloud() -> Cloud:
+    """A cloud with one application of its own, and a client of it."""
+
+    @asynccontextmanager
+    async def start(
+        *applications: Application,
+        webhooks: WebhookReceiver | None = None,
+        fleets: tuple[Fleet, ...] = (),
+        max_deployments: int | None = None,
+        timings: Timings | None = None,
+    ) -> AsyncIterator[tuple[Emulator, EdgegapClient]]:
+        async with (
+            Emulator(
+                applications or (sample_application(),),
+                timings=timings or Timings.fast(),
+                fleets=fleets,
+                max_deployments=max_deployments,
+                sample_every=0.05,
+            ) as emulator,
+            EdgegapClient(
+                emulator.token, base_url=emulator.url, webhooks=webhooks, pace=QUICK
+            ) as client,
+        ):
+            yield emulator, client
+
+    return start
+
+
+async def play(game: Endpoint, *lines: str) -> list[str]:
+    """The game server's answers to some datagrams."""
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as player:
+        player.setblocking(False)
+        await loop.sock_connect(player, (game.host, game.port))
+        answers = []
+        for line in lines:
+            await loop.sock_sendall(player, line.encode())
+            answers.append((await loop.sock_recv(player, 2048)).decode())
+        return answers
+
+
+def statuses(server: DeploymentHandle) -> list[str]:
+    return [change.status.short for change in server.history]
+
+
+def requests(emulator: Emulator, operation: str) -> int:
+    return sum(request.operation == operation for request in emulator.requests)
+
+
+def own(tags: Iterable[str]) -> list[str]:
+    """The tags that were asked for; the client adds one that names the wish."""
+    return [tag for tag in tags if not tag.startswith("op-")]
+
+
+async def the_whole_job(client: EdgegapClient) -> DeploymentHandle:
+    server = await client.deploy(
+        "arena",
+        "v1",
+        users=USERS,
+        tags=["ranked"],
+        environment_variables=[EnvironmentVariable("MODE", "duel", is_hidden=True)],
+    )
+    deployment = await server.wait_ready(timeout=20)
+    game = server.endpoint("game")
+
+    assert deployment.running
+    assert deployment.start_time is not None
+    assert deployment.location is not None
+    assert deployment.location.city == "Montreal"
+    assert (await play(game, "ping", "join Ada", "move 3 4"))[::2] == ["pong", "Ada 3 4"]
+
+    assert "Ada joined" in ((await client.deployments.logs(server.request_id)).logs or "")
+    async with asyncio.timeout(10):
+        while not (await client.deployments.metrics(server.request_id)).mem.datasets:
+            await asyncio.sleep(0.05)
+
+    await client.tags.create(server.request_id, "finals")
+    with pytest.raises(Conflict):
+        await client.tags.create(server.request_id, "finals")
+    renamed = await client.tags.rename(server.request_id, "finals", "grand-finals")
+    assert renamed == await client.tags.get(server.request_id, "grand-finals")
+    listed = await client.tags.list(server.request_id)
+    assert own(tag.name for tag in listed.tags) == ["ranked", "grand-finals"]
+    await client.tags.delete(server.request_id, "grand-finals")
+    assert own((await server.refresh()).tags) == ["ranked"]
+
+    rows = [
+        row
+        async for row in client.deployments.list(
+            filters=[Filter("tags", "in", ["ranked"]), Filter("status", "eq", Status.READY)],
+            order_by=[OrderBy("created_at", "desc")],
+        )
+    ]
+    assert [row.request_id for row in rows] == [server.request_id]
+
+    await server.stop(wait=True, timeout=20)
+    assert server.status is Status.TERMINATED
+    return server
+
+
+async def test_the_whole_job_by_polling(cloud: Cloud) -> None:
+    async with cloud() as (emulator, client):
+        server = await the_whole_job(client)
+
+        assert statuses(server)[-2:] in (["READY", "TERMINATED"], ["TERMINATING", "TERMINATED"])
+        assert {change.told_by for change in server.history} == {"look"}
+        assert requests(emulator, "deploy") == 1
+        assert requests(emulator, "stop_deployment") == 1
+        with pytest.raises(Gone):
+            await client.deployments.stop(server.request_id)
+
+
+async def test_the_whole_job_by_webhook(cloud: Cloud) -> None:
+    async with WebhookReceiver().serve() as receiver, cloud(webhooks=receiver) as (_, client):
+        server = await the_whole_job(client)
+
+        told_by = {change.status.short: change.told_by for change in server.history}
+        assert told_by["READY"] == "webhook"
+        assert told_by["TERMINATED"] == "webhook"
+        assert receiver.received == 2
+
+
+async def test_a_receiver_mounted_in_an_application_of_ones_own(cloud: Cloud) -> None:
+    runner = web.AppRunner(web.Application())
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        receiver = WebhookReceiver(f"http://127.0.0.1:{listening.getsockname()[1]}")
+        receiver.attach(runner.app)
+        await runner.setup()
+        await web.SockSite(runner, listening).start()
+        try:
+            async with (
+                cloud(webhooks=receiver) as (_, client),
+                client.run("arena", "v1", users=USERS) as server,
+            ):
+                assert server.history[-1].told_by == "webhook"
+        finally:
+            await runner.cleanup()
+
+
+async def test_run_gives_a_server_that_players_can_reach_and_stops_it(cloud: Cloud) -> None:
+    async with cloud() as (_, client):
+        async with client.run("arena", "v1", users=USERS, timeout=20) as server:
+            assert await play(server.endpoint(), "ping") == ["pong"]
+
+        await server.wait_terminated(timeout=20)
+
+
+async def test_a_crash_is_an_error_with_its_exit_code_and_last_words(cloud: Cloud) -> None:
+    program = Application(
+        name="broken",
+        version="v1",
+        argv=("{python}", "-c", "import sys; print('out of ammunition'); sys.exit(3)"),
+        ports=sample_application().ports,
+    )
+    async with cloud(program) as (_, client):
+        server = await client.deploy("broken", "v1", users=USERS)
+        with pytest.raises(DeploymentFailed, match=server.request_id) as failure:
+            await server.wait_ready(timeout=20)
+        logs = await client.deployments.logs(server.request_id)
+        await server.stop(wait=True, timeout=20)
+
+    assert failure.value.error_detail
+    assert failure.value.last_status is Status.ERROR
+    assert failure.value.history == server.history[: len(failure.value.history)]
+    assert logs.crash_data is not None
+    assert logs.crash_data.exit_code == 3
+    assert "out of ammunition" in (logs.crash_logs or "")
+
+
+async def test_a_crash_while_players_are_in_is_seen(cloud: Cloud) -> None:
+    async with cloud(sample_application("--crash-after", "1.5")) as (_, client):
+        server = await client.deploy("arena", "v1", users=USERS)
+        await server.wait_ready(timeout=20)
+        seen = [change.status async for change in server.changes()]
+
+    assert seen[-2:] == [Status.READY, Status.ERROR]
+
+
+async def test_a_server_that_never_opens_its_port_is_an_error_that_says_which(
+    cloud: Cloud,
+) -> None:
+    silent = attrs.evolve(sample_application("--never-bind"), time_to_deploy=0.3)
+    async with cloud(silent) as (_, client):
+        server = await client.deploy("arena", "v1", users=USERS)
+        with pytest.raises(DeploymentFailed, match="not opened") as failure:
+            await server.wait_ready(timeout=20)
+
+    assert "/udp" in failure.value.error_detail
+
+
+async def test_a_wait_that_times_out_leaves_the_deployment_to_the_caller(cloud: Cloud) -> None:
+    async with cloud(sample_application("--bind-after", "30")) as (_, client):
+        server = await client.deploy("arena", "v1", users=USERS)
+        with pytest.raises(WaitTimedOut, match="still exists"):
+            await server.wait_ready(timeout=0.5)
+
+        assert (await server.refresh()).current_status is Status.DEPLOYING
+
+
+async def test_a_stop_before_ready_takes_effect_once_it_is_ready(cloud: Cloud) -> None:
+    timings = Timings.fast()
+    async with cloud(sample_application("--bind-after", "0.5"), timings=timings) as (_, client):
+        server = await client.deploy("arena", "v1", users=USERS)
+        answer = await client.deployments.stop(server.request_id)
+        await server.wait_terminated(timeout=20)
+
+    assert answer.deployment_summary is None
+    assert "processed soon" in (answer.message or "")
+
+
+async def test_waiting_for_ready_of_one_that_was_stopped_says_so(cloud: Cloud) -> None:
+    async with cloud() as (_, client):
+        server = await client.deploy("arena", "v1", users=USERS)
+        await server.wait_ready(timeout=20)
+        await server.stop(wait=True, timeout=20)
+        with pytest.raises(DeploymentTerminated):
+            await client.handle(server.request_id).wait_ready(timeout=20)
+
+
+async def test_a_game_server_stops_itself(cloud: Cloud) -> None:
+    async with cloud(sample_application("--stop-self-after", "1")) as (emulator, client):
+        server = await client.deploy("arena", "v1", users=USERS)
+        await server.wait_ready(timeout=20)
+        await server.wait_terminated(timeout=20)
+
+        assert requests(emulator, "stop_self") == 1
+        assert requests(emulator, "stop_deployment") == 0
+
+
+async def test_private_hosts_are_tried_in_order_before_the_public_cloud(cloud: Cloud) -> None:
+    small = attrs.evolve(sample_application(), cpu_units=1024, memory_mb=512)
+    fleet = Fleet(
+        name="alpha",
+        hosts=(
+            PrivateHost(host_id="alpha-1", cpu_units=1024),
+            PrivateHost(host_id="alpha-2", cpu_units=1024, city="Paris"),
+            PrivateHost(host_id="alpha-3", status="PENDING"),
+        ),
+    )
+    async with cloud(small, fleets=(fleet,)) as (_, client):
+        wanted = ["alpha-3", "alpha-2", "alpha-1"]
+        cities = []
+        for _ in range(3):
+            server = await client.deploy("arena", "v1", users=USERS, private_host_ids=wanted)
+            deployment = await server.wait_ready(timeout=20)
+            cities.append(deployment.location.city if deployment.location else None)
+        hosts = {host.host_id: host for host in (await client.private_fleets.hosts("alpha")).data}
+
+    assert cities == ["Paris", "Montreal", "Montreal"]
+    assert hosts["alpha-1"].allocated_cpu_units == 1024
+    assert hosts["alpha-3"].status == "PENDING"
+
+
+async def test_a_bulk_stop_ends_what_matches_and_nothing_else(cloud: Cloud) -> None:
+    async with cloud() as (_, client):
+        servers = [
+            await client.deploy("arena", "v1", users=USERS, tags=[tag])
+            for tag in ("casual", "casual", "ranked")
+        ]
+        await asyncio.gather(*(server.wait_ready(timeout=20) for server in servers))
+        stopped = await client.deployments.stop_matching(
+            [StopFilter("deployment_tags", ["casual"])]
+        )
+        await asyncio.gather(*(server.wait_terminated(timeout=20) for server in servers[:2]))
+        left = [row.request_id async for row in client.deployments.list()]
+
+    assert set(stopped.request_ids) == {server.request_id for server in servers[:2]}
+    assert left == [servers[2].request_id]
+
+
+async def test_ten_at_once(cloud: Cloud) -> None:
+    async with cloud() as (emulator, client):
+
+        async def one() -> tuple[str, int]:
+            async with client.run("arena", "v1", users=USERS, timeout=30) as server:
+                game = server.endpoint("game")
+                assert await play(game, "ping") == ["pong"]
+                return server.request_id, game.port
+
+        ran = await asyncio.gather(*(one() for _ in range(10)))
+
+        assert len(set(ran)) == 10
+        assert requests(emulator, "deploy") == 10
+        assert requests(emulator, "stop_deployment") == 10
+        assert all(request.status != 429 for request in emulator.requests)
+
+
+async def test_no_process_is_left_when_the_emulator_is_closed(cloud: Cloud) -> None:
+    stubborn = sample_application("--ignore-sigterm", "--fork-setsid")
+    async with cloud(stubborn) as (_, client):
+        server = await client.deploy("arena", "v1", users=USERS)
+        await server.wait_ready(timeout=20)
+        program = str(Path(stubborn.argv[2]).name)
+        own = psutil.Process().children(recursive=True)
+        assert any(program in " ".join(process.cmdline()) for process in own)
+
+    port = str(server.endpoint("game").port)
+    for process in psutil.process_iter(["cmdline"]):
+        assert not {program, port} <= {Path(part).name for part in process.info["cmdline"] or ()}
+
+
+async def test_a_deploy_without_room_names_what_it_made_and_run_stops_that(cloud: Cloud) -> None:
+    async with cloud(max_deployments=1) as (emulator, client):
+        await client.deploy("arena", "v1", users=USERS)
+        with pytest.raises(Unprocessable) as refusal:
+            async with client.run("arena", "v1", users=USERS):
+                pytest.fail("there was no room for it")
+
+        assert refusal.value.request_id
+        assert requests(emulator, "stop_deployment") == 1
+
+
+async def test_a_wrong_token_says_what_to_check(cloud: Cloud) -> None:
+    async with (
+        cloud() as (emulator, _),
+        EdgegapClient("not-the-token", base_url=emulator.url) as stranger,
+    ):
+        with pytest.raises(Unauthorized, match="EDGEGAP_API_TOKEN"):
+            await stranger.locations.list()
+
+
+async def test_an_unknown_deployment_is_not_found_although_the_api_says_400(cloud: Cloud) -> None:
+    async with cloud() as (_, client):
+        with pytest.raises(NotFound) as refusal:
+            await client.deployments.get("000000000000")
+
+    assert refusal.value.status == 400
+
+
+async def test_a_cancelled_run_leaves_no_server(cloud: Cloud) -> None:
+    async with cloud(sample_application("--bind-after", "1")) as (emulator, client):
+
+        async def match() -> None:
+            async with client.run("arena", "v1", users=USERS):
+                pytest.fail("it was cancelled before")
+
+        running = asyncio.create_task(match())
+        async with asyncio.timeout(10):
+            while not requests(emulator, "get_deployment"):
+                await asyncio.sleep(0.01)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+        assert requests(emulator, "stop_deployment") == 1
+
+
+async def test_a_port_is_used_again_when_its_server_has_ended() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        number = free.getsockname()[1]
+    async with (
+        Emulator(
+            [sample_application()],
+            timings=Timings.fast(),
+            port_range=range(number, number + 1),
+            port_rest=0,
+        ) as emulator,
+        EdgegapClient(emulator.token, base_url=emulator.url, pace=QUICK) as client,
+    ):
+        for _ in range(2):
+            server = await client.deploy("arena", "v1", users=USERS)
+            await server.wait_ready(timeout=20)
+            assert server.endpoint().port == number
+            with pytest.raises(Unprocessable):
+                await client.deploy("arena", "v1", users=USERS)
+            await server.stop(wait=True, timeout=20)

@@ -1,0 +1,136 @@
+"""Models: statuses are open, transitions are one table, values are frozen."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import pickle
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgegap_async import models
+from edgegap_async.models import (
+    TRANSITIONS,
+    BulkStop,
+    DeployAccepted,
+    Deployment,
+    Endpoint,
+    Status,
+    may_become,
+)
+
+KNOWN = list(Status)
+
+
+@pytest.mark.parametrize("status", KNOWN)
+@pytest.mark.parametrize("prefix", ["Status.", "STATUS_", "status.", ""])
+def test_a_known_status_is_read_in_every_spelling(status: Status, prefix: str) -> None:
+    assert Status(prefix + status.short) is status
+    assert Status((prefix + status.short).lower()) is status
+    assert status.is_known
+
+
+@pytest.mark.parametrize("text", ["Status.PONDERING", "READY!", "", "UNKNOWN", "short", "STATUS."])
+def test_row_23_a_status_nobody_knows_keeps_its_text_and_ends_no_wait(text: str) -> None:
+    status = Status(text)
+
+    assert (status, status.value, status.short, str(status)) == (text, text, text, text)
+    assert status.name == "UNKNOWN"
+    assert [status.is_known, status.is_ready, status.is_terminal] == [False, False, False]
+    assert status not in KNOWN
+
+
+@given(st.one_of(st.text(), st.none(), st.integers(), st.lists(st.text())))
+def test_anything_makes_a_status(value: Any) -> None:
+    assert isinstance(Status(value), Status)
+
+
+@pytest.mark.parametrize("status", [Status.READY, Status("Status.PONDERING")])
+def test_a_status_survives_copying_and_pickling(status: Status) -> None:
+    assert copy.deepcopy(status) == status
+    assert pickle.loads(pickle.dumps(status)) == status
+    assert len({status, pickle.loads(pickle.dumps(status))}) == 1
+
+
+def test_only_ready_is_ready_and_three_statuses_are_final() -> None:
+    assert [status for status in KNOWN if status.is_ready] == [Status.READY]
+    assert {status for status in KNOWN if status.is_terminal} == {
+        Status.ERROR,
+        Status.TERMINATING,
+        Status.TERMINATED,
+    }
+
+
+def test_the_table_of_transitions_names_every_status_and_only_the_last_leads_nowhere() -> None:
+    assert set(TRANSITIONS) == set(KNOWN)
+    assert [status for status, steps in TRANSITIONS.items() if not steps] == [Status.TERMINATED]
+
+
+def test_every_status_comes_from_initializing_and_ends_terminated() -> None:
+    for status in KNOWN:
+        assert status is Status.INITIALIZING or may_become(Status.INITIALIZING, status)
+        assert status is Status.TERMINATED or may_become(status, Status.TERMINATED)
+
+
+def test_no_status_ever_comes_back() -> None:
+    for earlier, later in itertools.product(KNOWN, KNOWN):
+        assert not (may_become(earlier, later) and may_become(later, earlier))
+
+
+@pytest.mark.parametrize(
+    ("earlier", "later", "possible"),
+    [
+        (Status.INITIALIZING, Status.READY, True),
+        (Status.SEEKED, Status.DEPLOYING, True),
+        (Status.READY, Status.ERROR, True),
+        (Status.READY, Status.READY, False),
+        (Status.READY, Status.DEPLOYING, False),
+        (Status.ERROR, Status.READY, False),
+        (Status.TERMINATED, Status.TERMINATING, False),
+        (Status("x"), Status.SEEKING, True),
+        (Status.TERMINATED, Status("x"), True),
+    ],
+)
+def test_between_two_looks_steps_may_be_missed_but_none_taken_back(
+    earlier: Status, later: Status, *, possible: bool
+) -> None:
+    assert may_become(earlier, later) is possible
+
+
+def test_an_endpoint_prints_as_the_link_players_use() -> None:
+    endpoint = Endpoint("abc.pr.edgegap.net", 31669, "UDP", "abc.pr.edgegap.net:31669")
+
+    assert str(endpoint) == "abc.pr.edgegap.net:31669"
+
+
+def test_a_bulk_stop_names_what_it_ends() -> None:
+    stop = BulkStop(processable=(DeployAccepted(request_id="a"), DeployAccepted(request_id="b")))
+
+    assert stop.request_ids == ("a", "b")
+
+
+def test_two_looks_with_the_same_fields_are_equal_whatever_came_beside() -> None:
+    assert Deployment(request_id="a", raw={"new": 1}) == Deployment(request_id="a")
+    assert "new" not in repr(Deployment(request_id="a", raw={"new": 1}))
+
+
+def test_a_deployment_of_which_nothing_is_known_has_an_unknown_status() -> None:
+    assert not Deployment(request_id="a").current_status.is_known
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [kind for name in models.__all__ if attrs.has(kind := getattr(models, name))],
+    ids=lambda kind: kind.__name__,
+)
+def test_every_model_is_frozen_and_slotted(kind: type[attrs.AttrsInstance]) -> None:
+    needed = {field.name: "x" for field in attrs.fields(kind) if field.default is attrs.NOTHING}
+    model = kind(**needed)
+
+    assert not hasattr(model, "__dict__")
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        setattr(model, attrs.fields(kind)[0].name, "y")

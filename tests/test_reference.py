@@ -1,0 +1,423 @@
+"""What we send and read is what the published reference shows.
+
+The oracle is `reference/operations.json`: the documented path, body, answer and statuses of each
+call. Nothing here imports a table, template or converter of ours. Public methods are called
+against a plain server that knows only the reference, and attributes are compared with it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import yaml
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from edgegap_async import EdgegapClient, EdgegapError, RetryPolicy, models, requests
+from edgegap_async.requests import EnvironmentVariable, StopFilter
+
+HERE = Path(__file__).parent
+SHOWN: dict[str, Any] = {
+    f"{shown['method']} {shown['path']}": shown
+    for shown in json.loads((HERE / "reference/operations.json").read_text("utf-8"))["operations"]
+}
+IDS = {
+    "request_id": "c0653765de3b",
+    "access_point_id": "463660",
+    "fleet-name": "alpha",
+    "tag_name": "v0.9.0",
+}
+TOKEN = "f3a1c7e9-0000-4000-8000-00000000abcd"
+DELETE_TOKEN = "0123456789abcdef0123456789abcdef"
+
+Call = Callable[[EdgegapClient, Any], Awaitable[Any]]
+
+
+def deploy_arguments(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The body of a deploy, as somebody would write it in Python."""
+    written = dict(body)
+    written["users"] = [
+        tuple(user["user_data"].values())
+        if len(user["user_data"]) == 2
+        else user["user_data"]["ip_address"]
+        for user in body["users"]
+    ]
+    written["environment_variables"] = [
+        EnvironmentVariable(one["key"], one["value"], is_hidden=one["is_hidden"])
+        for one in body["environment_variables"]
+    ]
+    for event in ("ready", "error", "terminated"):
+        written[f"webhook_on_{event}"] = body[f"webhook_on_{event}"]["url"]
+    return written
+
+
+CALLS: dict[str, Call] = {
+    "POST /v2/deployments": lambda client, body: client.deployments.deploy(
+        **deploy_arguments(body)
+    ),
+    "GET /v1/status/{request_id}": lambda client, _: client.deployments.get(IDS["request_id"]),
+    "DELETE /v1/stop/{request_id}": lambda client, _: client.deployments.stop(IDS["request_id"]),
+    "DELETE /v1/self/stop/{request_id}/{access_point_id}": lambda client, _: (
+        client.deployments.stop_self(IDS["request_id"], IDS["access_point_id"], token=DELETE_TOKEN)
+    ),
+    "POST /v1/deployments/bulk-stop": lambda client, body: client.deployments.stop_matching(
+        [StopFilter(**condition) for condition in body["filters"]]
+    ),
+    "GET /v1/deployments": lambda client, _: client.deployments.list_page(),
+    "GET /v1/locations": lambda client, _: client.locations.list(),
+    "GET /v1/deployment/{request_id}/container-logs": lambda client, _: client.deployments.logs(
+        IDS["request_id"]
+    ),
+    "GET /v1/metrics/deployment/{request_id}": lambda client, _: client.deployments.metrics(
+        IDS["request_id"]
+    ),
+    "POST /v2/private-fleets:deploy": lambda client, body: client.private_fleets.deploy(
+        **deploy_arguments(body)
+    ),
+    "GET /v2/private-fleets/{fleet-name}/hosts": lambda client, _: client.private_fleets.hosts(
+        IDS["fleet-name"]
+    ),
+    "GET /v1/deployments/{request_id}/tags": lambda client, _: client.tags.list(IDS["request_id"]),
+    "GET /v1/deployments/{request_id}/tags/{tag_name}": lambda client, _: client.tags.get(
+        IDS["request_id"], IDS["tag_name"]
+    ),
+    "POST /v1/deployments/{request_id}/tags": lambda client, body: client.tags.create(
+        IDS["request_id"], body["name"]
+    ),
+    "DELETE /v1/deployments/{request_id}/tags/{tag_name}": lambda client, _: client.tags.delete(
+        IDS["request_id"], IDS["tag_name"]
+    ),
+    "PATCH /v1/deployments/{request_id}/tags/{tag_name}": lambda client, body: client.tags.rename(
+        IDS["request_id"], IDS["tag_name"], body["name"]
+    ),
+}
+OUTCOMES = [(name, status) for name, shown in SHOWN.items() for status in shown["outcomes"]]
+
+
+@attrs.define
+class Seen:
+    """A request as it came over the wire."""
+
+    method: str
+    path: str
+    query: dict[str, str]
+    authorization: list[str]
+    body: Any
+
+
+@attrs.define
+class Cloud:
+    """A server that writes down what comes and gives one answer to everything."""
+
+    url: str = ""
+    status: int = 200
+    answer: Any = None
+    seen: list[Seen] = attrs.field(factory=list)
+
+    async def handle(self, request: web.Request) -> web.Response:
+        body = await request.read()
+        self.seen.append(
+            Seen(
+                method=request.method,
+                path=request.raw_path.partition("?")[0],
+                query=dict(request.query),
+                authorization=request.headers.getall("Authorization", []),
+                body=json.loads(body) if body else None,
+            )
+        )
+        if self.answer is None:
+            return web.Response(status=self.status)
+        return web.json_response(self.answer, status=self.status)
+
+
+@pytest.fixture
+async def cloud() -> AsyncIterator[Cloud]:
+    cloud = Cloud()
+    app = web.Application()
+    app.router.add_route("*", "/{anything:.*}", cloud.handle)
+    async with TestServer(app) as server:
+        cloud.url = str(server.make_url("")).rstrip("/")
+        yield cloud
+
+
+@pytest.fixture
+async def client(cloud: Cloud) -> AsyncIterator[EdgegapClient]:
+    at_once = RetryPolicy(first_wait=0.001, longest_wait=0.001)
+    async with EdgegapClient(TOKEN, base_url=cloud.url, retries=at_once) as client:
+        yield client
+
+
+def path_of(name: str) -> str:
+    path = name.partition(" ")[2]
+    return re.sub(r"{(.*?)}", lambda match: IDS[match[1]], path)
+
+
+# ── each answer is read, field by field ──────────────────────────────────────────────────────────
+
+# Texts in the reference that stand for numbers. Others, such as a port named "7777", are texts.
+NUMBERS = {"sockets", "sockets_usage", "user_count", "latitude", "longitude", "datasets"}
+A_TIME = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d")
+
+
+def differences(shown: object, read: object, at: str = "") -> list[str]:
+    """Where what was read is not what was shown."""
+    name = at.rpartition(".")[2].partition("[")[0]
+    if isinstance(shown, dict):
+        found = []
+        for key, value in shown.items():
+            missing = key not in read if isinstance(read, Mapping) else not hasattr(read, key)
+            if missing:
+                found.append(f"{at}.{key} is missing")
+            else:
+                inner = read[key] if isinstance(read, Mapping) else getattr(read, key)
+                found += differences(value, inner, f"{at}.{key}")
+        if read is None or (isinstance(read, Mapping) and set(read) != set(shown)):
+            found.append(f"{at} is {read!r}")
+        return found
+    if isinstance(shown, list):
+        if not isinstance(read, tuple) or len(read) != len(shown):
+            return [f"{at} is {read!r}"]
+        pairs = enumerate(zip(shown, read, strict=True))
+        return [
+            found
+            for index, (item, inner) in pairs
+            for found in differences(item, inner, f"{at}[{index}]")
+        ]
+    if isinstance(shown, str) and A_TIME.match(shown):
+        moment = datetime.fromisoformat(shown)
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        same = isinstance(read, datetime) and read.tzinfo is UTC and read == moment
+        return [] if same else [f"{at} is {read!r}, not {shown}"]
+    if isinstance(shown, str) and name in NUMBERS:
+        same = type(read) in {int, float} and read == float(shown)
+        return [] if same else [f"{at} is {read!r}, not the number {shown}"]
+    kinds = (int, float) if type(shown) in {int, float} else (type(shown),)
+    same = isinstance(read, kinds) and isinstance(read, bool) is isinstance(shown, bool)
+    return [] if same and read == shown else [f"{at} is {read!r}, not {shown!r}"]
+
+
+def test_the_reference_and_the_calls_here_are_the_same_sixteen() -> None:
+    assert set(CALLS) == set(SHOWN)
+    assert len(SHOWN) == 16
+
+
+@pytest.mark.parametrize(
+    ("name", "status"), [(name, status) for name, status in OUTCOMES if status < 400]
+)
+async def test_what_is_sent_and_what_is_read_are_what_the_reference_shows(
+    name: str, status: int, cloud: Cloud, client: EdgegapClient
+) -> None:
+    shown = SHOWN[name]
+    cloud.status, cloud.answer = status, shown["answer"]
+
+    result = await CALLS[name](client, shown["request"])
+
+    method = shown["method"]
+    assert [(seen.method, seen.path) for seen in cloud.seen] == [(method, path_of(name))]
+    assert cloud.seen[0].body == shown["request"]
+    if shown["answer"] is None:
+        assert result is None
+    else:
+        assert differences(shown["answer"], result) == []
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_a_call_asks_for_nothing_that_nobody_asked_for(
+    name: str, cloud: Cloud, client: EdgegapClient
+) -> None:
+    shown = SHOWN[name]
+    cloud.status, cloud.answer = shown["outcomes"][0], shown["answer"]
+
+    await CALLS[name](client, shown["request"])
+
+    assert cloud.seen[0].query == ({"page": "1"} if name == "GET /v1/deployments" else {})
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_each_call_carries_the_one_token_that_it_needs(
+    name: str, cloud: Cloud, client: EdgegapClient
+) -> None:
+    shown = SHOWN[name]
+    cloud.status, cloud.answer = shown["outcomes"][0], shown["answer"]
+
+    await CALLS[name](client, shown["request"])
+
+    token = DELETE_TOKEN if "/self/" in name else f"token {TOKEN}"
+    assert cloud.seen[0].authorization == [token]
+
+
+@pytest.mark.parametrize(
+    ("name", "status"), [(name, status) for name, status in OUTCOMES if status >= 400]
+)
+async def test_each_documented_failure_is_an_error_that_names_it(
+    name: str, status: int, cloud: Cloud, client: EdgegapClient
+) -> None:
+    shown = SHOWN[name]
+    cloud.status, cloud.answer = status, {"message": "because of reasons", "request_id": "abc"}
+
+    with pytest.raises(EdgegapError, match="because of reasons") as caught:
+        await CALLS[name](client, shown["request"])
+
+    error: Any = caught.value
+    assert (error.status, error.method, error.path) == (status, shown["method"], path_of(name))
+    assert TOKEN not in str(error) + repr(error)
+    if shown["method"] in {"POST", "PATCH"}:
+        assert len(cloud.seen) == 1
+
+
+async def test_a_list_gives_the_rows_of_its_pages(cloud: Cloud, client: EdgegapClient) -> None:
+    shown = SHOWN["GET /v1/deployments"]
+    cloud.answer = shown["answer"]  # whose pagination says that more pages follow
+
+    rows = [row async for row in client.deployments.list()]
+
+    assert differences(shown["answer"]["data"], tuple(rows)) == []
+
+
+async def test_documented_query_parameters_have_their_documented_names(
+    cloud: Cloud, client: EdgegapClient
+) -> None:
+    cloud.answer = {"request_id": "abc"}
+    noon = datetime(2025, 11, 29, 12, tzinfo=UTC)
+
+    await client.deployments.stop("abc", container_log_storage="my-storage")
+    await client.deployments.stop("abc", container_log_storage="true")
+    await client.locations.list(application="arena", version="v1", type="standard", tags=True)
+    await client.deployments.metrics("abc", start=noon, end=noon, steps="1m", raw=True)
+    await client.deployments.list_page(2, limit=50)
+
+    assert [seen.query for seen in cloud.seen] == [
+        {"container_log_storage": "my-storage"},
+        {"container_log_storage": "true"},
+        {"app": "arena", "version": "v1", "type": "standard", "tags": "true"},
+        {
+            "start_time": "2025-11-29 12:00:00.000000",
+            "end_time": "2025-11-29 12:00:00.000000",
+            "steps": "1m",
+            "raw": "true",
+        },
+        {"page": "2", "limit": "50"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("shown", "read"),
+    [
+        ({"a": 1}, None),
+        ({"a": 1}, {}),
+        ({"a": 1}, {"a": 1, "b": 2}),
+        ({"a": 1}, {"a": True}),
+        ({"a": True}, {"a": 1}),
+        ({"a": "5"}, {"a": 5}),
+        ({"sockets": "5"}, {"sockets": "5"}),
+        ({"a": ["x"]}, {"a": ()}),
+        ({"a": ["x"]}, {"a": ("y",)}),
+        ({"start_time": "2025-11-29 22:35:31"}, {"start_time": "2025-11-29 22:35:31"}),
+        ({"start_time": "2025-11-29 22:35:31"}, {"start_time": datetime(2025, 11, 29, 22, 35, 31)}),  # noqa: DTZ001 - a naive time is what must be noticed
+    ],
+)
+def test_the_comparison_itself_notices_what_is_different(shown: object, read: object) -> None:
+    assert differences(shown, read) != []
+
+
+# ── the newer official description ───────────────────────────────────────────────────────────────
+
+DESCRIPTION = HERE.parent.parent / "shared" / "reference" / "openapi.yaml"
+
+
+@pytest.fixture(scope="module")
+def description() -> Any:
+    if not DESCRIPTION.exists():
+        pytest.skip("the official description is not beside this project")
+    return yaml.load(DESCRIPTION.read_text("utf-8"), yaml.CSafeLoader)
+
+
+def missing(schema: Any, kind: type[Any], description: Any) -> list[str]:
+    """Properties of a schema that a model has no field for, at any depth."""
+    attrs.resolve_types(kind)
+    fields = {field.name: field.type for field in attrs.fields(kind)}
+    found = []
+    for name, part in properties(schema, description).items():
+        if name not in fields:
+            found.append(f"{kind.__name__}.{name}")
+            continue
+        for inner in models_in(fields[name]):
+            # `ports` has one property for each port; `users` one shape for each kind of user.
+            parts = properties(part, description)
+            if name == "ports":
+                parts = properties(next(iter(parts.values())), description)
+            if name != "users":
+                found += missing({"properties": parts}, inner, description)
+    return found
+
+
+def properties(schema: Any, description: Any) -> dict[str, Any]:
+    if "$ref" in schema:
+        schema = description["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
+    if "allOf" in schema:
+        return properties(schema["allOf"][0], description)
+    if "items" in schema:
+        return properties(schema["items"], description)
+    found: dict[str, Any] = schema.get("properties", {})
+    return found
+
+
+def models_in(kind: Any) -> list[type[Any]]:
+    """The models that a field can hold, inside whatever list or mapping."""
+    if attrs.has(kind):
+        return [kind]
+    return [found for part in getattr(kind, "__args__", ()) for found in models_in(part)]
+
+
+@pytest.mark.parametrize(
+    ("schema", "kind"),
+    [
+        ("V1DeploymentStatus", models.Deployment),
+        ("DeploymentPort", models.Port),
+        ("LocationData", models.Location),
+        ("MetricsModel", models.MetricSeries),
+        ("DeploymentTagResponse", models.Tag),
+        ("V2_DeploymentV2", requests.DeployRequest),
+        ("PageV2_DeploymentCreate", requests.DeployRequest),
+        ("PageV2_PrivateFleetDeploymentCreate", requests.FleetDeployRequest),
+        ("PageV2_PrivateFleetHostsResponse", models.HostPage),
+        ("V2_PaginatedResponse", models.HostPage),
+        ("V2_PaginatedResponse", models.DeploymentPage),
+        ("V2_DeploymentResponse", models.DeployAccepted),
+    ],
+)
+def test_every_property_of_the_official_description_is_a_field(
+    schema: str, kind: type[Any], description: Any
+) -> None:
+    assert missing(description["components"]["schemas"][schema], kind, description) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "kind"),
+    [
+        ("get", "/v1/status/{deployment_id}", "200", models.Deployment),
+        ("get", "/v1/deployments", "200", models.DeploymentPage),
+        ("get", "/v1/locations", "200", models.LocationPage),
+        ("get", "/v1/metrics/deployment/{deployment_id}", "200", models.Metrics),
+        ("get", "/v1/deployment/{deployment_id}/container-logs", "200", models.Logs),
+        ("get", "/v1/deployments/{deployment_id}/tags", "200", models.TagPage),
+        ("delete", "/v1/stop/{deployment_id}", "200", models.Stopped),
+        ("post", "/v1/deployments/bulk-stop", "202", models.BulkStop),
+        ("get", "/v2/private-fleets/{fleet-name}/hosts", "200", models.HostPage),
+    ],
+)
+def test_every_property_of_an_answer_of_the_official_description_is_a_field(
+    method: str, path: str, status: str, kind: type[Any], description: Any
+) -> None:
+    answer = description["paths"][path][method]["responses"][status]
+    schema = answer["content"]["application/json"]["schema"]
+
+    assert properties(schema, description)
+    assert missing(schema, kind, description) == []

@@ -1,0 +1,311 @@
+"""Each method says its arguments to `call` as the operation wants them."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any, TypeVar, cast
+
+import attrs
+import pytest
+
+from edgegap_async import endpoints
+from edgegap_async.endpoints import LIST_DEPLOYMENTS, OPERATIONS, Operation
+from edgegap_async.errors import InvalidRequest
+from edgegap_async.models import DeploymentPage, DeploymentRow, Pagination
+from edgegap_async.requests import (
+    DeployRequest,
+    Filter,
+    FleetDeployRequest,
+    OrderBy,
+    Resources,
+    StopFilter,
+    StopFilters,
+    TagName,
+    Token,
+)
+from edgegap_async.resources import Deployments, Locations, PrivateFleets, Tags
+
+Result = TypeVar("Result")
+
+CANARY = "canary-91b2"
+WHEN = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+@attrs.define
+class Recorder:
+    """A `Call` that remembers what it was asked, and answers from a list."""
+
+    answers: list[Any] = attrs.field(factory=list)
+    calls: list[dict[str, Any]] = attrs.field(factory=list)
+
+    async def __call__(
+        self,
+        operation: Operation[Result],
+        *,
+        path: Mapping[str, str] | None = None,
+        query: Mapping[str, object] | None = None,
+        body: object = None,
+        token: Token | None = None,
+        largest: int = 0,
+    ) -> Result:
+        said = {"path": path, "query": query, "body": body, "token": token, "largest": largest}
+        self.calls.append({"operation": operation} | {k: v for k, v in said.items() if v})
+        answer: Any = self.answers.pop(0) if self.answers else None
+        return cast("Result", answer)
+
+
+ID = {"request_id": "r1"}
+TAG = {"request_id": "r1", "tag_name": "eu"}
+
+CASES: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], dict[str, Any]]] = {
+    "get_deployment": ("deployments.get", ("r1",), {}, {"path": ID}),
+    "stop_deployment": (
+        "deployments.stop",
+        ("r1",),
+        {"container_log_storage": False},
+        {"path": ID, "query": {"container_log_storage": False}},
+    ),
+    "stop_matching": (
+        "deployments.stop_matching",
+        ([StopFilter("request_id", ["r1"])],),
+        {},
+        {"body": StopFilters((StopFilter("request_id", ["r1"]),))},
+    ),
+    "list_deployments": (
+        "deployments.list_page",
+        (2,),
+        {"limit": 5},
+        {"query": {"query": None, "page": 2, "limit": 5}},
+    ),
+    "get_container_logs": ("deployments.logs", ("r1",), {}, {"path": ID, "largest": 64 * 2**20}),
+    "get_metrics": (
+        "deployments.metrics",
+        ("r1",),
+        {"start": WHEN, "end": WHEN, "steps": "1m", "raw": True},
+        {
+            "path": ID,
+            "query": {"start_time": WHEN, "end_time": WHEN, "steps": "1m", "raw": True},
+        },
+    ),
+    "list_locations": (
+        "locations.list",
+        (),
+        {"application": "arena", "version": "v1", "type": "standard", "tags": True},
+        {"query": {"app": "arena", "version": "v1", "type": "standard", "tags": True}},
+    ),
+    "list_fleet_hosts": ("private_fleets.hosts", ("f",), {}, {"path": {"fleet_name": "f"}}),
+    "list_tags": ("tags.list", ("r1",), {}, {"path": ID}),
+    "get_tag": ("tags.get", ("r1", "eu"), {}, {"path": TAG}),
+    "create_tag": ("tags.create", ("r1", "eu"), {}, {"path": ID, "body": TagName("eu")}),
+    "rename_tag": ("tags.rename", ("r1", "eu", "us"), {}, {"path": TAG, "body": TagName("us")}),
+    "delete_tag": ("tags.delete", ("r1", "eu"), {}, {"path": TAG}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_a_method_says_its_arguments_as_the_operation_wants_them(name: str) -> None:
+    method, arguments, options, said = CASES[name]
+    call = Recorder()
+    groups = {
+        "deployments": Deployments(call),
+        "locations": Locations(call),
+        "private_fleets": PrivateFleets(call),
+        "tags": Tags(call),
+    }
+    group, _, verb = method.partition(".")
+    await getattr(groups[group], verb)(*arguments, **options)
+
+    assert call.calls == [{"operation": getattr(endpoints, name.upper())} | said]
+
+
+def test_every_operation_has_a_method() -> None:
+    tested_below = {"deploy", "deploy_to_fleet", "stop_self"}
+
+    assert {operation.name for operation in OPERATIONS} == CASES.keys() | tested_below
+
+
+WISH: dict[str, Any] = {
+    "users": ["192.0.2.1", (45.5, -73.6)],
+    "environment_variables": {"MODE": "duel"},
+    "tags": ["eu"],
+    "require_cached_locations": True,
+    "webhook_on_ready": "https://mm.example/ready",
+    "webhook_on_error": "https://mm.example/error",
+    "webhook_on_terminated": "https://mm.example/terminated",
+    "resources": Resources(cpu_units=512, memory_mib=512),
+}
+
+
+async def test_a_deploy_says_all_of_its_arguments() -> None:
+    call = Recorder(["accepted"])
+    accepted: object = await Deployments(call).deploy("arena", "v1", **WISH)
+    body = DeployRequest(application="arena", version="v1", **WISH)
+
+    assert accepted == "accepted"
+    assert call.calls == [{"operation": endpoints.DEPLOY, "body": body}]
+
+
+async def test_a_deploy_to_a_fleet_says_all_of_its_arguments() -> None:
+    call = Recorder()
+    await PrivateFleets(call).deploy("arena", "v1", private_host_ids=["h1", "h2"], **WISH)
+    body = FleetDeployRequest(
+        application="arena", version="v1", private_host_ids=["h1", "h2"], **WISH
+    )
+
+    assert call.calls == [{"operation": endpoints.DEPLOY_TO_FLEET, "body": body}]
+
+
+async def test_a_server_stops_itself_with_its_own_token_sent_raw() -> None:
+    call = Recorder()
+    await Deployments(call).stop_self("r1", 42, token="secret", container_log_storage="logs")
+    [said] = call.calls
+
+    assert said["operation"] is endpoints.STOP_SELF
+    assert said["path"] == {"request_id": "r1", "access_point_id": "42"}
+    assert said["query"] == {"container_log_storage": "logs"}
+    assert said["token"].header == {"Authorization": "secret"}
+
+
+async def test_what_fails_in_a_self_stop_shows_no_token() -> None:
+    class Failing(Recorder):
+        async def __call__(self, *_: Any, **__: Any) -> Any:
+            raise LookupError
+
+    with pytest.raises(LookupError) as caught:
+        await Deployments(Failing()).stop_self("r1", 42, token=CANARY)
+
+    shown = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert CANARY not in "".join(shown.format())
+
+
+# ── bulk stop ────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_no_filter_stops_everything_only_if_that_is_said_too() -> None:
+    call = Recorder()
+    filters = [StopFilter("request_id", ["r1"])]
+    with pytest.raises(InvalidRequest, match="say everything=True too"):
+        await Deployments(call).stop_matching([])
+    with pytest.raises(InvalidRequest, match="goes with no filters"):
+        await Deployments(call).stop_matching(filters, everything=True)
+    assert not call.calls
+
+    await Deployments(call).stop_matching([], everything=True)
+    assert call.calls == [{"operation": endpoints.STOP_MATCHING, "body": StopFilters(())}]
+
+
+# ── lists ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def page(*ids: str, more: bool | None = True) -> DeploymentPage:
+    return DeploymentPage(
+        data=tuple(DeploymentRow(request_id=request_id) for request_id in ids),
+        pagination=None if more is None else Pagination(has_next=more),
+    )
+
+
+async def listed(call: Recorder, **options: Any) -> list[str]:
+    return [row.request_id async for row in Deployments(call).list(**options)]
+
+
+async def test_a_list_reads_page_after_page() -> None:
+    call = Recorder([page("a", "b"), page("c", more=False)])
+
+    assert await listed(call, limit=2) == ["a", "b", "c"]
+    assert [said["query"]["page"] for said in call.calls] == [1, 2]
+    assert {said["query"]["limit"] for said in call.calls} == {2}
+
+
+async def test_a_list_says_its_filters_and_order_on_every_page() -> None:
+    call = Recorder([page("a"), page("b", more=None)])
+    filters = iter([Filter("tags", "in", ["eu"])])
+    order = iter([OrderBy("created_at", "desc")])
+    await listed(call, filters=filters, order_by=order)
+    queries = {said["query"]["query"] for said in call.calls}
+
+    assert len(call.calls) == 2
+    assert len(queries) == 1
+    assert '"tags"' in queries.pop()
+
+
+async def test_row_26_a_deployment_comes_once_when_rows_move_to_the_next_page() -> None:
+    call = Recorder([page("a", "b"), page("b", "c", more=False)])
+
+    assert await listed(call) == ["a", "b", "c"]
+
+
+async def test_a_list_without_pagination_is_one_page() -> None:
+    assert await listed(Recorder([page("a", more=None)])) == ["a"]
+
+
+@pytest.mark.parametrize("again", [page("a"), page()], ids=["the same page", "an empty page"])
+async def test_row_26_a_list_that_goes_on_with_nothing_new_ends(again: DeploymentPage) -> None:
+    call = Recorder([page("a"), again, again])
+
+    assert await listed(call) == ["a"]
+    assert len(call.calls) == 2
+
+
+async def test_row_26_a_list_that_never_ends_is_ended() -> None:
+    call = Recorder([page(f"r{number}") for number in range(10_001)])
+
+    assert len(await listed(call)) == 10_000
+
+
+@pytest.mark.parametrize("wrong", [{"page": 0}, {"limit": 0}, {"page": -1}])
+async def test_pages_and_limits_are_counted_from_one(wrong: dict[str, Any]) -> None:
+    call = Recorder()
+    with pytest.raises(InvalidRequest, match="is counted from 1"):
+        await Deployments(call).list_page(**wrong)
+
+    assert not call.calls
+
+
+async def test_a_page_is_the_first_one_if_none_is_named() -> None:
+    call = Recorder([page("a")])
+    await Deployments(call).list_page()
+
+    assert call.calls[0]["operation"] is LIST_DEPLOYMENTS
+    assert call.calls[0]["query"]["page"] == 1
+
+
+@pytest.mark.parametrize("half", [{"application": "arena"}, {"version": "v1"}])
+async def test_locations_are_asked_for_by_application_and_version_together(
+    half: dict[str, str],
+) -> None:
+    call = Recorder()
+    with pytest.raises(InvalidRequest, match="go together"):
+        await Locations(call).list(**half)  # type: ignore[arg-type] # strings only
+
+    assert not call.calls
+
+
+async def test_locations_need_no_arguments() -> None:
+    call = Recorder()
+    await Locations(call).list()
+
+    assert len(call.calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda api: api.metrics("a", steps="2s"), "steps is one of 30s"),
+        (lambda api: api.metrics("a", start="yesterday"), "start is a datetime"),
+        (lambda api: api.metrics("a", raw="maybe"), "raw is a bool"),
+        (lambda api: api.stop("a", container_log_storage=5), "container_log_storage is a str"),
+        (lambda api: api.stop("a", container_log_storage=""), "storage's name"),
+        (lambda api: api.list_page("1"), "page is a int"),
+        (lambda api: api.list_page(limit=True), "limit is a int"),
+    ],
+)
+async def test_what_the_api_would_not_understand_is_not_sent(
+    call: Callable[[Any], Awaitable[object]], message: str
+) -> None:
+    recorder = Recorder()
+    with pytest.raises(InvalidRequest, match=message):
+        await call(Deployments(recorder))
+
+    assert recorder.calls == []

@@ -1,0 +1,359 @@
+"""What clocks, loops, threads and the end of a program can do to a client.
+
+The numbers in names are the rows of faults that this package promises to survive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import multiprocessing
+import random
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import pytest
+from scripted_api import Reply, ScriptedApi, deployment
+
+from edgegap_async import EdgegapClient, NotSent, RetryPolicy, Status, WrongLoop
+from edgegap_async.emulator import Emulator, Fault, Timings, sample_application
+from edgegap_async.emulator.faults import Delay
+from edgegap_async.wishes import new_tag
+
+USERS = ["192.0.2.1"]
+DEPLOY = ("POST", "/v2/deployments")
+STATUS = ("GET", "/v1/status/abc123")
+STOP = ("DELETE", "/v1/stop/abc123")
+HOUR = 3600.0
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[ScriptedApi]:
+    async with ScriptedApi() as api:
+        api.on(*DEPLOY, Reply(202, {"request_id": "abc123"}))
+        api.on(*STATUS, deployment("READY"))
+        api.on(*STOP, Reply())
+        yield api
+
+
+# ── clocks ───────────────────────────────────────────────────────────────────────────────────────
+
+
+async def times_of_a_journey(api: ScriptedApi) -> list[float]:
+    """When the API was asked, from the first time on: limits, repeats, waits."""
+    api.requests.clear()
+    api.on(*DEPLOY, Reply(429, headers={"Retry-After": "5"}), Reply(202, {"request_id": "abc123"}))
+    api.on(*STATUS, Reply(500), deployment("DEPLOYING"), Reply(404), deployment("READY"))
+    chance = random.getstate()
+    random.seed(27)
+    try:
+        async with EdgegapClient("t", base_url=api.url, limits={"deploy": 0.1}) as client:
+            for _ in range(2):
+                async with client.run("arena", "v1", users=USERS):
+                    pass
+    finally:
+        random.setstate(chance)
+    return [request.at - api.requests[0].at for request in api.requests]
+
+
+@pytest.mark.virtual
+async def test_row_27_a_wall_clock_that_jumps_by_hours_moves_no_wait(
+    api: ScriptedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = await times_of_a_journey(api)
+    jumps, now = itertools.cycle((-HOUR, HOUR, 20 * HOUR, 0.0)), time.time
+    monkeypatch.setattr(time, "time", lambda: now() + next(jumps))
+
+    assert await times_of_a_journey(api) == pytest.approx(expected, abs=0.01)
+    assert expected[-1] > 20  # limits, Retry-After and looks took their time
+
+
+def test_row_27_tags_made_while_the_clock_goes_back_are_different(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_750_000_000.0)
+
+    assert len({new_tag() for _ in range(1000)}) == 1000
+
+
+# ── the end of a program ─────────────────────────────────────────────────────────────────────────
+
+BEGIN = """
+import asyncio, gc, logging, os, sys
+from edgegap_async import EdgegapClient, Pace
+
+logging.basicConfig(stream=sys.stdout, level=logging.WARNING, format="%(message)s")
+
+def a_client():
+    return EdgegapClient("t", base_url=sys.argv[1], owner="mm-1", pace=Pace(first=0.01, gap=0.02))
+
+async def use(client):
+    async with client.run("arena", "v1", users=["8.8.8.8"]):
+        print("in use", flush=True)
+        await asyncio.sleep(60)
+
+async def use_one_of_its_own():
+    async with a_client() as client:
+        await use(client)
+"""
+
+INTERRUPTED = """
+try:
+    asyncio.run(use_one_of_its_own())
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+LEFT_RUNNING = """
+async def main():
+    uses = [asyncio.create_task(use_one_of_its_own()) for _ in range(3)]
+    await asyncio.wait(uses, timeout=float(sys.argv[2]))  # and asyncio.run cancels them
+
+asyncio.run(main())
+"""
+
+FAILING = """
+async def main():
+    async with a_client() as client:
+        async with client.run("arena", "v1", users=["8.8.8.8"]):
+            print("in use", flush=True)
+            sys.exit(3)
+
+asyncio.run(main())
+"""
+
+CLOSED_IN_USE = """
+async def main():
+    async with a_client() as client:
+        uses = [asyncio.create_task(use(client)) for _ in range(3)]
+        server = await client.deploy("arena", "v1", users=["8.8.8.8"])
+        await server.wait_ready()
+        await server.stop()
+        waiting = asyncio.create_task(server.wait_terminated(None))
+        await asyncio.sleep(0.05)
+        for one in uses:
+            one.cancel()
+        await client.close()
+    outcomes = await asyncio.gather(*uses, waiting, return_exceptions=True)
+    print(len(outcomes), "ended")
+
+asyncio.run(main())
+"""
+
+DROPPED = """
+async def main():
+    client = a_client()
+    use_of_it = asyncio.create_task(use(client))
+    await asyncio.sleep(0.3)
+    use_of_it.cancel()
+    await asyncio.wait([use_of_it])
+    await client.close()
+    del client, use_of_it
+    gc.collect()
+    print("dropped")
+
+asyncio.run(main())
+gc.collect()
+"""
+
+
+class Program:
+    """A program of its own, in which every warning is an error."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+
+    @classmethod
+    async def start(cls, emulator: Emulator, text: str, *arguments: object) -> Program:
+        return cls(
+            await asyncio.create_subprocess_exec(
+                *(sys.executable, "-X", "dev", "-W", "error", "-c", BEGIN + text, emulator.url),
+                *map(str, arguments),
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+            )
+        )
+
+    async def line(self) -> str:
+        assert self.process.stdout is not None
+        return (await self.process.stdout.readline()).decode().strip()
+
+    async def end(self) -> tuple[int | None, str, str]:
+        """Its exit status, and what it wrote to stdout and stderr."""
+        output, errors = await self.process.communicate()
+        return self.process.returncode, output.decode(), errors.decode()
+
+
+@pytest.fixture
+async def emulator() -> AsyncIterator[Emulator]:
+    apps, timings = [sample_application()], Timings.fast()
+    async with Emulator(apps, timings=timings, limits=False, token="t") as emulator:
+        yield emulator
+
+
+async def nothing_lives(emulator: Emulator) -> bool:
+    """One that is not READY yet is stopped once it is."""
+    over = {Status.TERMINATING, Status.TERMINATED}
+    async with asyncio.timeout(10):
+        while any(one.status not in over for one in emulator.world.deployments.values()):
+            await asyncio.sleep(0.01)
+    return True
+
+
+async def test_row_30_ctrl_c_stops_the_server_and_says_no_more(emulator: Emulator) -> None:
+    program = await Program.start(emulator, INTERRUPTED)
+    assert await program.line() == "in use"
+    program.process.send_signal(signal.SIGINT)
+
+    assert await program.end() == (0, "interrupted\n", "")
+    assert await nothing_lives(emulator)
+
+
+async def test_row_30_what_asyncio_run_cancels_at_its_end_is_stopped(emulator: Emulator) -> None:
+    program = await Program.start(emulator, LEFT_RUNNING, 1.0)
+
+    assert await program.end() == (0, "in use\n" * 3, "")
+    assert len(emulator.world.deployments) == 3
+    assert await nothing_lives(emulator)
+
+
+async def test_row_30_a_deploy_that_the_end_of_the_program_cuts_off_is_named_and_found(
+    emulator: Emulator,
+) -> None:
+    emulator.faults.add(Fault("deploy", Delay(30), times=3))
+    program = await Program.start(emulator, LEFT_RUNNING, 0.3)
+    status, output, errors = await program.end()
+
+    assert (status, errors) == (0, "")
+    assert output.count("may go on running") == len(emulator.world.deployments) == 3
+    async with EdgegapClient("t", base_url=emulator.url, owner="mm-1") as client:
+        assert len(await client.reap()) == 3
+    assert await nothing_lives(emulator)
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "last"),
+    [(FAILING, 3, "in use"), (CLOSED_IN_USE, 0, "4 ended"), (DROPPED, 0, "dropped")],
+    ids=["exits", "closes in use", "drops its client"],
+)
+async def test_row_30_however_a_program_ends_nothing_is_left_and_no_warning_is_shown(
+    emulator: Emulator, text: str, status: int, last: str
+) -> None:
+    ended, output, errors = await (await Program.start(emulator, text)).end()
+
+    assert (ended, errors) == (status, "")
+    assert output.splitlines()[-1] == last
+    assert await nothing_lives(emulator)
+
+
+# ── other loops ──────────────────────────────────────────────────────────────────────────────────
+
+
+async def look(client: EdgegapClient) -> None:
+    await client.deployments.get("abc123")
+
+
+async def deploy(client: EdgegapClient) -> None:
+    await client.deploy("arena", "v1", users=USERS)
+
+
+async def run(client: EdgegapClient) -> None:
+    async with client.run("arena", "v1", users=USERS):
+        pytest.fail("it has a server")
+
+
+async def wait(client: EdgegapClient) -> None:
+    await client.handle("abc123").wait_ready(5)
+
+
+async def close(client: EdgegapClient) -> None:
+    await client.close()
+
+
+Use = Callable[[EdgegapClient], Coroutine[Any, Any, None]]
+USES = pytest.mark.parametrize("use", [look, deploy, run, wait, close])
+
+
+def outcome_of(use: Use, client: EdgegapClient) -> BaseException | None:
+    """What comes of using a client in a new loop."""
+    try:
+        asyncio.run(use(client))
+    except WrongLoop as error:
+        return error
+    return None
+
+
+@USES
+async def test_row_35_another_thread_is_told_at_once_that_it_is_another_loop(
+    api: ScriptedApi, use: Use
+) -> None:
+    async with EdgegapClient("t", base_url=api.url) as client:
+        await look(client)
+        error = await asyncio.to_thread(outcome_of, use, client)
+        await look(client)  # it goes on where it belongs
+
+    assert isinstance(error, WrongLoop)
+    assert "Make one client for each event loop" in str(error)
+    assert {request.path for request in api.requests} == {STATUS[1]}
+    assert len(api.requests) == 2
+
+
+@USES
+def test_row_35_a_second_loop_is_told_so_even_if_the_first_is_over(use: Use) -> None:
+    async def first_use() -> EdgegapClient:
+        async with ScriptedApi() as api:
+            api.on(*STATUS, deployment("READY"))
+            client = EdgegapClient("t", base_url=api.url)
+            await look(client)
+            await client._transport.close()  # the client itself is left as it is
+            return client
+
+    client = asyncio.run(first_use())
+
+    assert isinstance(outcome_of(use, client), WrongLoop)
+
+
+def _in_a_fork(client: EdgegapClient, told: Any) -> None:
+    told.send(repr(outcome_of(look, client)))
+
+
+def test_row_35_a_fork_is_told_that_it_is_another_loop() -> None:
+    told: list[str] = []
+
+    async def main() -> None:
+        async with ScriptedApi() as api, EdgegapClient("t", base_url=api.url) as client:
+            api.on(*STATUS, deployment("READY"))
+            await look(client)
+            told.append(await asyncio.to_thread(fork, client))
+            await look(client)
+
+    def fork(client: EdgegapClient) -> str:
+        forks = multiprocessing.get_context("fork")
+        ours, theirs = forks.Pipe()
+        process = forks.Process(target=_in_a_fork, args=(client, theirs))
+        process.start()
+        process.join(10)
+        assert ours.poll()
+        return str(ours.recv())
+
+    asyncio.run(main())
+
+    assert "WrongLoop" in told[0]
+
+
+def test_row_35_a_client_may_be_made_where_no_loop_runs_and_used_in_one() -> None:
+    with socket.socket() as bound:  # bound and not listening: refused
+        bound.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+        client = EdgegapClient("t", base_url=url, retries=RetryPolicy(attempts=1))
+
+        async def main() -> None:
+            async with client:
+                with pytest.raises(NotSent):
+                    await look(client)
+
+        asyncio.run(main())

@@ -1,0 +1,475 @@
+"""A server tells statuses, on a clock that jumps: when it is asked, and what is made of it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import AsyncIterator
+
+import pytest
+from scripted_api import Reply, ScriptedApi, deployment
+
+from edgegap_async.client import ApiClient
+from edgegap_async.errors import (
+    ClientClosed,
+    DeploymentFailed,
+    DeploymentTerminated,
+    Forbidden,
+    Gone,
+    NotFound,
+    NotSent,
+    Unauthorized,
+    WaitTimedOut,
+)
+from edgegap_async.models import Deployment, Status
+from edgegap_async.retries import RetryPolicy
+from edgegap_async.watch import Pace, Watched
+
+pytestmark = pytest.mark.virtual
+
+STATUS = ("GET", "/v1/status/abc123")
+ONCE = RetryPolicy(attempts=1)
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[ScriptedApi]:
+    async with ScriptedApi() as api:
+        yield api
+
+
+@pytest.fixture
+async def client(api: ScriptedApi) -> AsyncIterator[ApiClient]:
+    async with ApiClient("t", base_url=api.url, retries=ONCE) as client:
+        yield client
+
+
+@pytest.fixture
+async def watched(client: ApiClient) -> Watched:
+    """One that was deployed just now."""
+    until = asyncio.get_running_loop().time() + 10
+    return Watched(client, "abc123", pace=Pace(), young_until=until)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def at(status: Status) -> Deployment:
+    return Deployment(request_id="abc123", current_status=status)
+
+
+def statuses(watched: Watched) -> list[str]:
+    return [change.status.short for change in watched.history]
+
+
+# ── pace ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_looks_come_soon_then_often_then_ever_more_rarely() -> None:
+    pace = Pace(first=0.4, gap=0.5, soon=2.0, longest_gap=3.0)
+    gaps = list(itertools.islice(pace.gaps(with_webhook=False), 10))
+    means = [0.4, 0.5, 0.5, 0.5, 0.5, 0.75, 1.125, 1.6875, 2.53125, 3.0]
+
+    assert gaps == [pytest.approx(mean, rel=0.1001) for mean in means]
+
+
+def test_looks_are_slow_where_a_webhook_is_expected() -> None:
+    gaps = list(itertools.islice(Pace().gaps(with_webhook=True), 20))
+
+    assert gaps == [pytest.approx(3.0, rel=0.1001)] * 20
+
+
+def test_gaps_are_spread_so_that_many_do_not_look_at_once() -> None:
+    firsts = {next(Pace().gaps(with_webhook=False)) for _ in range(50)}
+
+    assert len(firsts) == 50
+
+
+async def test_the_server_is_asked_at_that_pace(api: ScriptedApi, watched: Watched) -> None:
+    api.on(*STATUS, *[deployment("DEPLOYING")] * 5, deployment("READY"))
+    began = now()
+    await watched.until(Status.READY, 300)
+    times = [got.at - began for got in api.requests]
+
+    assert times[0] == pytest.approx(0.4, rel=0.15)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert gaps == [pytest.approx(0.5, rel=0.15)] * 5
+    assert watched.looks == 6
+
+
+async def test_a_wake_makes_the_next_look_come_at_once(api: ScriptedApi, client: ApiClient) -> None:
+    api.on(*STATUS, deployment("DEPLOYING"), deployment("READY"))
+    wake = asyncio.Event()
+    watched = Watched(client, "abc123", pace=Pace(), wake=wake, expects_webhook=True)
+    waiting = asyncio.create_task(watched.until(Status.READY, 300))
+    began = now()
+    await asyncio.sleep(1)
+    watched.look_now()
+    await asyncio.sleep(1)
+    wake.set()
+    await waiting
+    times = [got.at - began for got in api.requests]
+
+    assert times == [pytest.approx(1, abs=0.1), pytest.approx(2, abs=0.1)]
+    assert [change.told_by for change in watched.history] == ["look", "webhook"]
+
+
+# ── what a wait ends with ────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_wait_ends_when_the_status_has_come(api: ScriptedApi, watched: Watched) -> None:
+    api.on(*STATUS, *map(deployment, ["SEEKING", "SEEKING", "DEPLOYING", "READY"]))
+    ready = await watched.until(Status.READY, 300)
+
+    assert ready.public_ip == "192.0.2.7"
+    assert statuses(watched) == ["SEEKING", "DEPLOYING", "READY"]
+    assert watched.deployment == ready
+    assert all(change.told_by == "look" for change in watched.history)
+
+
+async def test_what_is_known_already_needs_no_look(api: ScriptedApi, watched: Watched) -> None:
+    watched.take(at(Status.READY))
+    await watched.until(Status.READY, 0)
+
+    assert not api.requests
+
+
+async def test_row_23_an_unknown_status_is_waited_through(
+    api: ScriptedApi, watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    api.on(*STATUS, *map(deployment, ["BAKING", "BAKING", "READY"]))
+    await watched.until(Status.READY, 300)
+
+    assert [change.status.value for change in watched.history] == ["Status.BAKING", "Status.READY"]
+    assert caplog.text.count("unknown status 'Status.BAKING'") == 1
+
+
+async def test_a_failed_deployment_ends_the_wait_with_its_reason(
+    api: ScriptedApi, watched: Watched
+) -> None:
+    why = "image not found"
+    api.on(*STATUS, deployment("DEPLOYING"), deployment("ERROR", error=True, error_detail=why))
+    with pytest.raises(DeploymentFailed, match=why) as caught:
+        await watched.until(Status.READY, 300)
+
+    assert caught.value.error_detail == why
+    assert caught.value.request_id == "abc123"
+    assert caught.value.last_status == Status.ERROR
+    assert caught.value.history == watched.history
+    assert "DEPLOYING → ERROR" in str(caught.value)
+
+
+async def test_a_deployment_may_fail_without_a_reason(api: ScriptedApi, watched: Watched) -> None:
+    api.on(*STATUS, deployment("ERROR"))
+    with pytest.raises(DeploymentFailed, match="does not say why") as caught:
+        await watched.until(Status.READY, 300)
+
+    assert caught.value.error_detail == ""
+
+
+@pytest.mark.parametrize("status", ["TERMINATING", "TERMINATED"])
+async def test_a_deployment_that_ends_before_it_is_ready_ends_the_wait(
+    api: ScriptedApi, watched: Watched, status: str
+) -> None:
+    api.on(*STATUS, deployment("DEPLOYING"), deployment(status))
+    with pytest.raises(DeploymentTerminated, match=status):
+        await watched.until(Status.READY, 300)
+
+
+async def test_a_wait_for_the_end_goes_through_error(api: ScriptedApi, watched: Watched) -> None:
+    api.on(*STATUS, *map(deployment, ["ERROR", "TERMINATING", "TERMINATED"]))
+    await watched.until(Status.TERMINATED, 300)
+
+    assert statuses(watched) == ["ERROR", "TERMINATING", "TERMINATED"]
+
+
+async def test_a_wait_that_takes_too_long_says_what_was_seen(
+    api: ScriptedApi, watched: Watched
+) -> None:
+    api.on(*STATUS, deployment("DEPLOYING"))
+    began = now()
+    with pytest.raises(WaitTimedOut, match="not READY in 30 s; seen: DEPLOYING") as caught:
+        await watched.until(Status.READY, 30)
+
+    assert now() - began == pytest.approx(30, abs=0.1)
+    assert isinstance(caught.value, TimeoutError)
+    assert caught.value.last_status == Status.DEPLOYING
+    assert caught.value.history == watched.history
+    assert "look failed" not in str(caught.value)
+
+
+async def test_one_who_waits_again_after_a_timeout_is_told(
+    api: ScriptedApi, watched: Watched
+) -> None:
+    api.on(*STATUS, deployment("DEPLOYING"), deployment("DEPLOYING"), deployment("READY"))
+    with pytest.raises(WaitTimedOut):
+        await watched.until(Status.READY, 0.6)
+
+    assert (await watched.until(Status.READY, 30)).current_status.is_ready
+
+
+async def test_a_wait_without_a_limit_goes_on(api: ScriptedApi, watched: Watched) -> None:
+    api.on(*STATUS, *[deployment("DEPLOYING")] * 200, deployment("READY"))
+    began = now()
+    await watched.until(Status.READY, None)
+
+    assert now() - began > 1000
+
+
+async def test_the_callers_own_timeout_is_not_ours(api: ScriptedApi, watched: Watched) -> None:
+    api.on(*STATUS, deployment("DEPLOYING"))
+    with pytest.raises(TimeoutError) as caught:
+        async with asyncio.timeout(5):
+            await watched.until(Status.READY, 300)
+
+    assert not isinstance(caught.value, WaitTimedOut)
+
+
+async def test_a_timeout_that_is_raised_inside_is_not_ours(
+    client: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Impatient(Pace):
+        def gaps(self, *, with_webhook: bool) -> itertools.repeat[float]:
+            raise TimeoutError("of another kind")
+
+    watched = Watched(client, "abc123", pace=Impatient())
+    with pytest.raises(TimeoutError, match="of another kind") as caught:
+        await watched.until(Status.READY, 300)
+
+    assert not isinstance(caught.value, WaitTimedOut)
+
+
+# ── looks that fail ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(500),
+        Reply(429),
+        Reply(429, headers={"Retry-After": "2"}),
+        Reply(lost=True),
+        Reply(200, b"<html>"),
+        Reply(200, b"{}"),
+        Reply(302, headers={"Location": "/"}),
+        Reply(delay=40),
+    ],
+)
+async def test_looks_that_fail_for_a_while_do_not_end_a_wait(
+    api: ScriptedApi, watched: Watched, reply: Reply
+) -> None:
+    api.on(*STATUS, *[reply] * 5, deployment("READY"))
+    await watched.until(Status.READY, 300)
+
+    assert statuses(watched) == ["READY"]
+
+
+async def test_a_server_that_cannot_be_reached_for_a_while_does_not_end_a_wait(
+    client: ApiClient,
+) -> None:
+    async with ScriptedApi() as gone:
+        unreachable = ApiClient("t", base_url=gone.url, retries=ONCE)
+    watched = Watched(unreachable, "abc123", pace=Pace())
+    with pytest.raises(WaitTimedOut, match="nothing of it; the last look failed: GET /v1/status"):
+        await watched.until(Status.READY, 60)
+    await unreachable.close()
+
+    assert watched.looks > 40
+
+
+async def test_a_server_that_does_not_speak_tls_ends_the_wait_at_once(api: ScriptedApi) -> None:
+    async with ApiClient("t", base_url=api.url.replace("http:", "https:")) as client:
+        began = now()
+        with pytest.raises(NotSent):
+            await Watched(client, "abc123", pace=Pace()).until(Status.READY, 300)
+
+        assert now() - began < 1
+
+
+async def test_a_look_that_fails_for_ever_is_named_when_the_time_is_up(
+    api: ScriptedApi, watched: Watched
+) -> None:
+    api.on(*STATUS, deployment("DEPLOYING"), Reply(503))
+    with pytest.raises(WaitTimedOut, match=r"the last look failed: GET .* answered 503"):
+        await watched.until(Status.READY, 60)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(401, Unauthorized), (403, Forbidden)], ids=["401", "403"]
+)
+async def test_a_look_that_may_not_be_ends_every_wait(
+    api: ScriptedApi, watched: Watched, status: int, error: type[Exception]
+) -> None:
+    api.on(*STATUS, deployment("DEPLOYING"), Reply(status))
+    waits = (watched.until(wanted, 300) for wanted in (Status.READY, Status.TERMINATED))
+    results = await asyncio.gather(*waits, return_exceptions=True)
+
+    assert [type(result) for result in results] == [error, error]
+    assert len(api.requests) == 2
+
+
+async def test_after_such_a_failure_a_new_wait_looks_again(
+    api: ScriptedApi, watched: Watched
+) -> None:
+    api.on(*STATUS, Reply(401), deployment("READY"))
+    with pytest.raises(Unauthorized):
+        await watched.until(Status.READY, 300)
+    await watched.until(Status.READY, 300)
+
+    assert statuses(watched) == ["READY"]
+
+
+@pytest.mark.parametrize("reply", [Reply(404), Reply(400)])
+async def test_row_18_a_deployment_that_is_not_known_yet_is_waited_for(
+    api: ScriptedApi, watched: Watched, reply: Reply
+) -> None:
+    api.on(*STATUS, *[reply] * 5, deployment("READY"))
+    await watched.until(Status.READY, 300)
+
+    assert statuses(watched) == ["READY"]
+
+
+@pytest.mark.parametrize(("status", "error"), [(404, NotFound), (400, NotFound)])
+async def test_a_deployment_that_stays_unknown_ends_the_wait(
+    api: ScriptedApi, watched: Watched, status: int, error: type[Exception]
+) -> None:
+    api.on(*STATUS, Reply(status))
+    began = now()
+    with pytest.raises(error):
+        await watched.until(Status.READY, 300)
+
+    assert now() - began == pytest.approx(10.3, abs=0.4)
+
+
+async def test_what_is_said_to_be_over_is_over_at_once(api: ScriptedApi, watched: Watched) -> None:
+    api.on(*STATUS, Reply(410))
+    began = now()
+    with pytest.raises(Gone):
+        await watched.until(Status.READY, 300)
+
+    assert now() - began < 1
+
+
+async def test_of_one_that_is_not_young_it_is_believed_at_once(
+    api: ScriptedApi, client: ApiClient
+) -> None:
+    api.on(*STATUS, Reply(400))
+    began = now()
+    with pytest.raises(NotFound):
+        await Watched(client, "abc123", pace=Pace()).until(Status.READY, 300)
+
+    assert now() - began < 1
+
+
+@pytest.mark.parametrize("status", [404, 400])
+async def test_one_stray_answer_does_not_end_a_young_deployment(
+    api: ScriptedApi, watched: Watched, status: int
+) -> None:
+    api.on(*STATUS, deployment("DEPLOYING"), Reply(status), deployment("READY"))
+    await watched.until(Status.READY, 300)
+
+    assert statuses(watched) == ["DEPLOYING", "READY"]
+
+
+@pytest.mark.parametrize("status", [404, 400, 410])
+async def test_a_deployment_that_was_seen_and_is_gone_is_terminated(
+    api: ScriptedApi, watched: Watched, status: int
+) -> None:
+    api.on(*STATUS, deployment("READY"), Reply(status))
+    last = await watched.until(Status.TERMINATED, 300)
+
+    assert statuses(watched) == ["READY", "TERMINATED"]
+    assert (last.current_status, last.running) == (Status.TERMINATED, False)
+    assert last.public_ip == "192.0.2.7"
+
+
+async def test_an_id_that_cannot_be_one_ends_the_wait(client: ApiClient) -> None:
+    with pytest.raises(ValueError, match="request_id"):
+        await Watched(client, "../app", pace=Pace()).until(Status.READY, 300)
+
+
+# ── news ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_old_news_is_not_taken(watched: Watched) -> None:
+    for status in (Status.READY, Status.DEPLOYING, Status.READY):
+        watched.take(at(status))
+
+    assert statuses(watched) == ["READY"]
+    assert watched.status == Status.READY
+
+
+async def test_a_look_with_the_same_status_is_newer_all_the_same(watched: Watched) -> None:
+    watched.take(at(Status.READY))
+    newer = Deployment(request_id="abc123", current_status=Status.READY, elapsed_time=5)
+    watched.take(newer)
+
+    assert len(watched.history) == 1
+    assert watched.deployment is newer
+
+
+async def test_several_who_wait_share_the_looks(api: ScriptedApi, watched: Watched) -> None:
+    api.on(*STATUS, *map(deployment, ["SEEKING", "DEPLOYING", "READY"]))
+    await asyncio.gather(*(watched.until(Status.READY, 300) for _ in range(20)))
+
+    assert len(api.requests) == 3
+
+
+async def test_nobody_waits_and_nobody_looks(api: ScriptedApi, watched: Watched) -> None:
+    api.on(*STATUS, deployment("DEPLOYING"))
+    with pytest.raises(WaitTimedOut):
+        await watched.until(Status.READY, 5)
+    asked = len(api.requests)
+    await asyncio.sleep(60)
+
+    assert len(api.requests) == asked
+    assert len(asyncio.all_tasks()) < 6  # of the test and the server; none looks
+
+
+async def test_one_who_goes_away_does_not_disturb_the_others(
+    api: ScriptedApi, watched: Watched
+) -> None:
+    api.on(*STATUS, *[deployment("DEPLOYING")] * 10, deployment("READY"))
+    one, other = (asyncio.create_task(watched.until(Status.READY, 300)) for _ in range(2))
+    await asyncio.sleep(1)
+    one.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await one
+
+    assert (await other).current_status.is_ready
+    assert len(api.requests) == 11
+
+
+async def test_row_31_closing_the_client_ends_every_wait_at_once(
+    api: ScriptedApi, client: ApiClient, watched: Watched
+) -> None:
+    api.on(*STATUS, deployment("DEPLOYING"), Reply(delay=25))
+    waits = [asyncio.create_task(watched.until(Status.READY, 300)) for _ in range(2)]
+    await api.until_asked(*STATUS, times=2)
+    began = now()
+    await client.close()
+    results = await asyncio.gather(*waits, return_exceptions=True)
+
+    assert [type(result) for result in results] == [ClientClosed, ClientClosed]
+    assert now() - began < 0.1
+
+
+async def test_news_are_told_once_for_each_change(api: ScriptedApi, watched: Watched) -> None:
+    api.on(*STATUS, *map(deployment, ["SEEKING", "SEEKING", "READY"]))
+    await watched.until_news(0)
+    assert statuses(watched) == ["SEEKING"]
+    await watched.until_news(1)
+    assert statuses(watched) == ["SEEKING", "READY"]
+
+
+async def test_a_failure_comes_while_the_one_who_waits_is_busy_and_is_told_later(
+    api: ScriptedApi, watched: Watched
+) -> None:
+    api.on(*STATUS, Reply(401))
+    with watched.being_looked_at():
+        await asyncio.sleep(5)
+        assert len(api.requests) == 1
+        with pytest.raises(Unauthorized):
+            await watched.until_news(0)

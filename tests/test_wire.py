@@ -1,0 +1,429 @@
+"""Requests and answers as plain values: no network, every answer an API or a proxy could give."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urljoin
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edgegap_async.endpoints import (
+    CREATE_TAG,
+    DELETE_TAG,
+    DEPLOY,
+    GET_DEPLOYMENT,
+    GET_METRICS,
+    GET_TAG,
+    LIST_DEPLOYMENTS,
+    LIST_LOCATIONS,
+    OPERATIONS,
+    STOP_DEPLOYMENT,
+    Operation,
+)
+from edgegap_async.errors import (
+    BadRequest,
+    CallError,
+    InvalidRequest,
+    NotFound,
+    RateLimited,
+    Refused,
+    ServerError,
+    Unprocessable,
+    UnreadableAnswer,
+    refusal,
+)
+from edgegap_async.models import DeployAccepted, Status
+from edgegap_async.requests import DeployRequest, TagName
+from edgegap_async.wire import HttpRequest, HttpResponse, decode, encode
+
+FUZZ = settings(max_examples=300, deadline=None)
+
+
+def answer(status: int, body: object = b"", **headers: str) -> HttpResponse:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return HttpResponse(
+        status=status,
+        headers={name.replace("_", "-"): value for name, value in headers.items()},
+        body=raw,
+    )
+
+
+def refused(
+    request: HttpRequest[Any], status: int, body: object = b"", **headers: str
+) -> CallError:
+    with pytest.raises(CallError) as caught:
+        decode(request, answer(status, body, **headers))
+    return caught.value
+
+
+GET = encode(GET_DEPLOYMENT, path={"request_id": "abc"})
+
+
+# ── what is sent ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_request_is_path_query_and_body() -> None:
+    request = encode(
+        CREATE_TAG, path={"request_id": "abc"}, query={"page": 1}, body=TagName("v 1/ü"), largest=5
+    )
+
+    assert request.path == "/v1/deployments/abc/tags"
+    assert request.target == "/v1/deployments/abc/tags?page=1"
+    assert request.body == '{"name":"v 1/ü"}'.encode()
+    assert (request.request_id, request.largest) == ("abc", 5)
+
+
+def test_a_request_without_a_body_has_none() -> None:
+    assert (GET.body, GET.query, GET.target) == (None, "", "/v1/status/abc")
+    assert encode(LIST_DEPLOYMENTS).request_id is None
+
+
+def test_a_body_is_not_in_a_repr_for_it_may_hold_secrets() -> None:
+    body = DeployRequest(
+        application="a",
+        version="v",
+        users=["10.0.0.1"],
+        environment_variables={"KEY": "s3cret"},
+    )
+    request = encode(DEPLOY, body=body)
+
+    assert b"s3cret" in (request.body or b"")
+    assert "s3cret" not in repr(request)
+    assert "s3cret" not in repr(HttpResponse(status=200, headers={}, body=b"s3cret"))
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (True, "true"),
+        (False, "false"),
+        (7, "7"),
+        ("a b&c=ü", "a b&c=ü"),
+        (Status.READY, "Status.READY"),
+        (datetime(2026, 9, 30, 12, tzinfo=UTC), "2026-09-30 12:00:00.000000"),
+    ],
+)
+def test_a_query_value_arrives_as_it_was_meant(value: object, text: str) -> None:
+    request = encode(GET_METRICS, path={"request_id": "abc"}, query={"x": value, "none": None})
+
+    assert parse_qsl(request.query) == [("x", text)]
+    assert " " not in request.target
+
+
+@given(st.text(min_size=1))
+@FUZZ
+def test_any_text_in_a_query_arrives_or_is_refused(text: str) -> None:
+    try:
+        request = encode(LIST_LOCATIONS, query={"app": text})
+    except InvalidRequest:
+        assert not text.isprintable()
+    else:
+        assert parse_qsl(request.query) == [("app", text)]
+
+
+@pytest.mark.parametrize("text", ["a\r\nb", "\0", "\ud800"])
+def test_a_query_holds_no_control_characters(text: str) -> None:
+    with pytest.raises(InvalidRequest, match="app"):
+        encode(LIST_LOCATIONS, query={"app": text})
+
+
+PLACED = [operation for operation in OPERATIONS if "{" in operation.path]
+
+
+@given(
+    operation=st.sampled_from(PLACED),
+    text=st.text(st.characters())
+    | st.text(st.sampled_from("./\\%2e?#:;@ \t\n"), max_size=6)
+    | st.text("x", min_size=126, max_size=130),
+)
+@FUZZ
+def test_no_text_leads_a_call_out_of_its_route(operation: Operation[object], text: str) -> None:
+    names = [part.strip("{}") for part in operation.path.split("/") if part.startswith("{")]
+    try:
+        path = encode(operation, path=dict.fromkeys(names, text)).path
+    except InvalidRequest:
+        return
+
+    assert path.isascii()
+    assert urljoin("http://localhost/", path) == "http://localhost" + path
+    shown, sent = operation.path.split("/"), path.split("/")
+    assert [text if "{" in part else part for part in shown] == [unquote(part) for part in sent]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        ".",
+        "..",
+        " .. ",
+        "../app/arena",
+        "..\\app",
+        "%2e%2e",
+        "a/b",
+        "a?b",
+        "a#b",
+        "a\nb",
+        "a\0",
+        "a\x7f",
+        "\ud800",
+        "x" * 129,
+        None,
+        5,
+    ],
+)
+def test_an_id_that_could_leave_its_place_is_refused(text: Any) -> None:
+    with pytest.raises(InvalidRequest, match="request_id must"):
+        encode(STOP_DEPLOYMENT, path={"request_id": text})
+
+
+@pytest.mark.parametrize("text", ["v1.0.0", "a b", "ü", "a..b", "...a", "a:b@c;d", "x" * 128])
+def test_names_with_spaces_dots_and_letters_of_any_language_arrive(text: str) -> None:
+    request = encode(GET_TAG, path={"request_id": "abc", "tag_name": text})
+
+    assert unquote(request.path.removeprefix("/v1/deployments/abc/tags/")) == text
+
+
+# ── what an answer means ─────────────────────────────────────────────────────────────────────────
+
+
+def test_a_success_is_a_model() -> None:
+    request = encode(DEPLOY)
+
+    assert decode(request, answer(202, {"request_id": "abc"})) == DeployAccepted(request_id="abc")
+
+
+def test_a_success_without_content_is_none() -> None:
+    request = encode(DELETE_TAG, path={"request_id": "abc", "tag_name": "x"})
+
+    decode(request, answer(204))  # raises nothing
+
+
+@pytest.mark.parametrize("status", range(200, 600))
+def test_every_status_that_is_no_success_is_an_error_with_its_facts(status: int) -> None:
+    request = encode(LIST_LOCATIONS, query={"type": "standard"})
+    if status in LIST_LOCATIONS.ok:
+        decode(request, answer(status, {}))
+        return
+
+    error = refused(request, status, {"message": "because"})
+
+    assert type(error) is (refusal(status) if status >= 400 else UnreadableAnswer)
+    assert (error.operation, error.method) == ("list_locations", "GET")
+    assert (error.path, error.status) == ("/v1/locations", status)
+    assert (error.request_id, error.attempts) == (None, 1)
+
+
+def test_a_redirect_is_not_usable_and_its_target_is_not_shown() -> None:
+    error = refused(encode(DEPLOY), 307, b"", Location="https://evil.example/?token=s3cret")
+
+    assert isinstance(error, UnreadableAnswer)
+    assert "evil" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"<html>502</html>", b'{"request_id":', b"[]", b"{}", b'{"request_id":null}', b"\xff"],
+)
+def test_a_success_that_lacks_what_it_must_hold_is_unreadable(body: bytes) -> None:
+    error = refused(encode(DEPLOY), 202, body, Content_Type="text/html")
+
+    assert isinstance(error, UnreadableAnswer)
+    assert error.status == 202
+    assert "text/html" in str(error)
+
+
+def test_row_11_an_unreadable_answer_shows_how_it_began_and_no_more() -> None:
+    error = refused(encode(DEPLOY), 202, b"<html>\n  <b>" + b"x" * 1000)
+
+    assert "(no content type: '<html> <b>xxx" in str(error)
+    assert len(str(error)) < 500
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"message": "Bad token"}, "Bad token"),
+        ({"message": "Bad", "errors": {"users": "too few"}}, 'Bad {"users": "too few"}'),
+        ({"message": "Bad", "details": {"users": [1]}}, 'Bad {"users": [1]}'),
+        ({"message": "Bad", "errors": "x"}, "Bad"),
+        ({"message": ["Bad"]}, '{"message": ["Bad"]}'),
+        (["Bad"], '["Bad"]'),
+        (b"<h1>\n Bad\tGateway</h1>", "<h1> Bad Gateway</h1>"),
+        (b"", "no explanation"),
+        (b"\xff\xfe", "��"),
+    ],
+)
+def test_an_error_says_what_the_api_said(body: object, message: str) -> None:
+    assert refused(encode(DEPLOY), 500, body).message == message
+
+
+def test_row_12_an_error_does_not_repeat_a_long_page() -> None:
+    assert len(refused(encode(DEPLOY), 502, b"x" * 10**6).message) == 200
+    wordy = {"message": "Bad", "details": {"x": "y" * 10**6}}
+    assert len(refused(encode(DEPLOY), 400, wordy).message) < 600
+
+
+@given(status=st.integers(200, 599), body=st.binary(max_size=30))
+@FUZZ
+def test_any_bytes_with_any_status_are_a_model_or_an_error_of_ours(
+    status: int, body: bytes
+) -> None:
+    try:
+        decode(GET, HttpResponse(status=status, headers={}, body=body))
+    except CallError as error:
+        assert error.status == status  # noqa: PT017 - either outcome is right
+
+
+@given(
+    status=st.integers(400, 599),
+    body=st.dictionaries(
+        st.sampled_from(["message", "errors", "details", "request_id"]),
+        st.recursive(
+            st.none() | st.text() | st.integers(),
+            lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+            max_leaves=4,
+        ),
+    ),
+)
+@FUZZ
+def test_any_json_with_an_error_status_is_a_refusal(status: int, body: object) -> None:
+    error = refused(GET, status, body)
+
+    assert isinstance(error, Refused)
+    assert str(error)
+
+
+def test_an_error_body_nested_too_deep_is_an_error_like_any_other() -> None:
+    assert isinstance(refused(encode(DEPLOY), 500, b"[" * 100_000), ServerError)
+
+
+def test_row_21_a_422_names_the_deployment_that_was_created() -> None:
+    error = refused(encode(DEPLOY), 422, {"request_id": "new", "message": "no room"})
+
+    assert isinstance(error, Unprocessable)
+    assert error.request_id == "new"
+
+
+@pytest.mark.parametrize("odd", [None, 5, ["new"]])
+def test_an_id_that_is_no_text_does_not_replace_the_one_that_was_asked_for(odd: object) -> None:
+    assert refused(GET, 500, {"request_id": odd}).request_id == "abc"
+
+
+UNKNOWN = {"message": "Bad Request ID provided"}
+INVALID = {"message": "container_log_storage is not a storage"}
+
+
+@pytest.mark.parametrize(
+    ("request_", "said", "kind"),
+    [
+        (GET, UNKNOWN, NotFound),
+        (GET, {}, NotFound),
+        (encode(STOP_DEPLOYMENT, path={"request_id": "abc"}), INVALID, NotFound),
+        (encode(STOP_DEPLOYMENT, path={"request_id": "a"}, query={"x": "y"}), UNKNOWN, NotFound),
+        (encode(STOP_DEPLOYMENT, path={"request_id": "a"}, query={"x": "y"}), INVALID, BadRequest),
+        (encode(CREATE_TAG, path={"request_id": "abc"}, body=TagName("x")), UNKNOWN, NotFound),
+        (encode(CREATE_TAG, path={"request_id": "abc"}, body=TagName("x")), {}, BadRequest),
+        (encode(DEPLOY), UNKNOWN, BadRequest),
+    ],
+)
+def test_a_400_is_not_found_where_it_can_only_mean_that_or_says_so(
+    request_: HttpRequest[Any], said: dict[str, str], kind: type[Refused]
+) -> None:
+    error = refused(request_, 400, said)
+
+    assert type(error) is kind
+    assert error.status == 400
+
+
+# ── Retry-After ──────────────────────────────────────────────────────────────────────────────────
+
+
+def retry_after(**headers: str) -> float | None:
+    error = refused(GET, 429, {"message": "slow down"}, **headers)
+    assert isinstance(error, RateLimited)
+    return error.retry_after
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2", 2),
+        (" 2 ", 2),
+        ("0", 0),
+        ("-5", 0),
+        ("1.5", 1.5),
+        ("60", 60),
+        ("99999999", 60),
+        ("9" * 400, 60),
+        ("²", None),
+        ("٣", None),
+        ("1e3", None),
+        ("0x10", None),
+        ("nan", None),
+        ("inf", None),
+        ("soon", None),
+        ("", None),
+        ("Wed, 21 Oct 2015", None),
+        ("Wed, 21 Oct 2015 07:28:00 -0000", 0),
+        ("Wed, 99 Oct 2015 07:28:00 GMT", None),
+        ("Wed, 21 Oct 2015 07:28:00 +99999999999", None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        ("Wed, 21 Oct 9999 07:28:00 GMT", 60),
+    ],
+)
+def test_row_14_retry_after_is_0_to_60_seconds_or_unknown(text: str, seconds: float | None) -> None:
+    assert retry_after(Retry_After=text) == seconds
+
+
+def test_row_14_a_429_that_does_not_say_is_unknown() -> None:
+    assert retry_after() is None
+
+
+def test_row_14_a_date_is_measured_by_our_clock_where_the_server_has_none() -> None:
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=20), usegmt=True)
+
+    assert 10 < (retry_after(Retry_After=soon) or 0) <= 20
+
+
+@pytest.mark.parametrize(
+    ("date", "seconds"),
+    [
+        ("Wed, 21 Oct 2015 07:27:53 GMT", 7),
+        ("Wed, 21 Oct 2015 07:28:53 GMT", 0),
+        ("Wed, 21 Oct 2015 06:00:00 GMT", 60),
+        ("Wed, 21 Oct 2015 09:27:53 +0200", 7),
+    ],
+)
+def test_row_14_a_date_is_measured_by_the_servers_clock(date: str, seconds: float) -> None:
+    assert retry_after(Retry_After="Wed, 21 Oct 2015 07:28:00 GMT", Date=date) == seconds
+
+
+@given(
+    text=st.text() | st.dates().map(str) | st.from_regex(r"[A-Z][a-z]{2}, \d+ \w+ \d+ [\d:]+ .*"),
+    date=st.text(max_size=20),
+)
+@FUZZ
+def test_row_14_any_text_is_0_to_60_seconds_or_unknown(text: str, date: str) -> None:
+    for headers in ({"Retry_After": text}, {"Retry_After": text, "Date": date}):
+        seconds = retry_after(**headers)
+
+        assert seconds is None or 0 <= seconds <= 60
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_retry_after_belongs_to_429_alone(status: int) -> None:
+    assert not hasattr(refused(GET, status, Retry_After="2"), "retry_after")
+
+
+@pytest.mark.parametrize("unreadable", ["", "yesterday", "Wed, 99 Oct 2015 07:28:00 GMT"])
+def test_row_14_an_unreadable_date_of_the_server_is_replaced_by_our_clock(unreadable: str) -> None:
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=30))
+
+    assert retry_after(Retry_After=soon, Date=unreadable) == pytest.approx(29, abs=2)

@@ -1,0 +1,308 @@
+"""However answers are lost, the emulator's own record shows one server for one wish.
+
+The numbers in names are the rows of faults that this package promises to survive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from edgegap_async import (
+    BadRequest,
+    EdgegapClient,
+    MaybeCreated,
+    NoAnswer,
+    Pace,
+    RetryPolicy,
+    ServerError,
+    Status,
+    Timeouts,
+)
+from edgegap_async.emulator import (
+    Answer,
+    Delay,
+    Drop,
+    Emulator,
+    Fault,
+    Hide,
+    Timings,
+    Truncate,
+    sample_application,
+)
+from edgegap_async.emulator.faults import What
+from edgegap_async.wishes import made_at, new_tag
+
+USERS = ["8.8.8.8"]
+QUICK = RetryPolicy(attempts=2, first_wait=0.01)
+
+
+@pytest.fixture
+async def emulator() -> AsyncIterator[Emulator]:
+    async with Emulator([sample_application()], timings=Timings.fast(), limits=False) as emulator:
+        yield emulator
+
+
+Connect = Callable[..., AbstractAsyncContextManager[EdgegapClient]]
+
+
+@pytest.fixture
+def connect(emulator: Emulator) -> Connect:
+    @contextlib.asynccontextmanager
+    async def connect(visibility: float = 0.3) -> AsyncIterator[EdgegapClient]:
+        async with EdgegapClient(
+            emulator.token,
+            base_url=emulator.url,
+            visibility=visibility,
+            retries=QUICK,
+            pace=Pace(first=0.01, gap=0.02),
+        ) as client:
+            yield client
+
+    return connect
+
+
+def posts(emulator: Emulator) -> int:
+    return sum(request.operation == "deploy" for request in emulator.requests)
+
+
+def live(emulator: Emulator) -> list[str]:
+    over = {Status.TERMINATING, Status.TERMINATED}
+    return [one.request_id for one in emulator.world.deployments.values() if one.status not in over]
+
+
+LOST: list[What] = [
+    Drop(),
+    Drop(reset=False),
+    Truncate(after=0),
+    Truncate(after=9),
+    *(Answer(status) for status in (500, 502, 503, 504)),
+    Answer.html(),
+    Answer(202, "{"),
+    Answer(202, {"message": "accepted"}),
+    Answer(202, "<html>", {"Content-Type": "text/html"}),
+    Answer(202, b" " * 9_000_000),
+]
+
+
+@pytest.mark.parametrize("what", LOST, ids=str)
+async def test_row_06_10_11_15_a_lost_answer_is_found_by_its_tag_and_nobody_notices(
+    emulator: Emulator, connect: Connect, what: What
+) -> None:
+    emulator.faults.add(Fault("deploy", what))
+    async with connect() as client:
+        async with client.run("arena", "v1", users=USERS, tags=["eu"]) as server:
+            assert live(emulator) == [server.request_id]
+
+        assert live(emulator) == []
+    assert posts(emulator) == 1
+
+
+@pytest.mark.parametrize("what", [Drop(), Drop(reset=False), Answer(503), Answer.html()], ids=str)
+@pytest.mark.parametrize("when", ["unread", "read"])
+async def test_row_06_a_deploy_that_made_nothing_is_sent_once_more(
+    emulator: Emulator, connect: Connect, what: What, when: str
+) -> None:
+    emulator.faults.add(Fault("deploy", what, when=when))  # type: ignore[arg-type]
+    async with connect() as client:
+        server = await client.deploy("arena", "v1", users=USERS)
+
+        assert live(emulator) == [server.request_id]
+    assert posts(emulator) == 2
+
+
+async def test_row_09_an_answer_that_takes_too_long_is_found(emulator: Emulator) -> None:
+    emulator.faults.add(Fault("deploy", Delay(30)))
+    async with EdgegapClient(
+        emulator.token, base_url=emulator.url, timeouts=Timeouts(total=0.2)
+    ) as client:
+        server = await client.deploy("arena", "v1", users=USERS)
+
+        assert live(emulator) == [server.request_id]
+    assert posts(emulator) <= 1  # it is recorded when it is answered
+
+
+async def test_row_18_what_shows_up_late_is_waited_for(
+    emulator: Emulator, connect: Connect
+) -> None:
+    emulator.faults.add(Fault("deploy", Drop()), Fault("list_deployments", Hide(0.5), times=None))
+    async with connect(visibility=5) as client:
+        server = await client.deploy("arena", "v1", users=USERS)
+
+        assert live(emulator) == [server.request_id]
+    assert posts(emulator) == 1
+
+
+async def test_what_shows_up_later_than_that_is_stopped(
+    emulator: Emulator, connect: Connect
+) -> None:
+    emulator.faults.add(Fault("deploy", Drop()), Fault("list_deployments", Hide(0.8), times=None))
+    async with connect(visibility=0.5) as client:
+        server = await client.deploy("arena", "v1", users=USERS)
+        assert len(live(emulator)) == 2
+        async with asyncio.timeout(10):
+            while len(live(emulator)) > 1:
+                await asyncio.sleep(0.02)
+
+        assert live(emulator) == [server.request_id]
+
+
+async def test_two_that_show_up_leave_one(emulator: Emulator, connect: Connect) -> None:
+    emulator.faults.add(
+        Fault("deploy", Drop(), times=2), Fault("list_deployments", Hide(0.6), times=None)
+    )
+    async with connect(visibility=0.5) as client:
+        server = await client.deploy("arena", "v1", users=USERS)
+        async with asyncio.timeout(10):
+            while len(live(emulator)) > 1:
+                await asyncio.sleep(0.02)
+
+        assert live(emulator) == [server.request_id]
+    assert posts(emulator) == 2
+
+
+async def test_where_the_list_cannot_be_asked_the_error_names_the_tag(
+    emulator: Emulator, connect: Connect
+) -> None:
+    emulator.faults.add(Fault("deploy", Drop()), Fault("list_deployments", Answer(500), times=None))
+    async with connect() as client:
+        with pytest.raises(MaybeCreated, match="may exist") as doubt:
+            await client.deploy("arena", "v1", users=USERS)
+
+    [made] = emulator.world.deployments.values()
+    assert doubt.value.operation_tag in made.tags
+    assert str(doubt.value.operation_tag) in str(doubt.value)
+    assert doubt.value.maybe_created
+    assert posts(emulator) == 1
+
+
+async def test_where_nothing_shows_up_twice_the_error_names_the_tag(
+    emulator: Emulator, connect: Connect
+) -> None:
+    emulator.faults.add(Fault("deploy", Drop(), when="read", times=None))
+    async with connect() as client:
+        with pytest.raises(MaybeCreated, match="does not show up"):
+            await client.deploy("arena", "v1", users=USERS)
+
+    assert posts(emulator) == 2
+
+
+async def test_a_second_attempt_that_is_refused_is_that_refusal(
+    emulator: Emulator, connect: Connect
+) -> None:
+    emulator.faults.add(
+        Fault("deploy", Drop(), when="read"), Fault("deploy", Answer(400), when="read")
+    )
+    async with connect() as client:
+        with pytest.raises(BadRequest) as refusal:
+            await client.deploy("arena", "v1", users=USERS)
+
+    assert not refusal.value.maybe_created
+    assert refusal.value.operation_tag is not None
+
+
+async def test_a_deploy_that_nobody_waits_for_any_more_is_not_sent_once_more(
+    emulator: Emulator, connect: Connect
+) -> None:
+    emulator.faults.add(Fault("deploy", Drop(), when="read"))
+    async with connect() as client:
+        deploying = asyncio.create_task(client.deploy("arena", "v1", users=USERS))
+        async with asyncio.timeout(10):
+            while not any(one.operation == "list_deployments" for one in emulator.requests):
+                await asyncio.sleep(0.005)
+        deploying.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await deploying
+
+    assert posts(emulator) == 1
+    assert live(emulator) == []
+
+
+async def test_a_filter_that_is_ignored_adopts_nobody_elses(
+    emulator: Emulator, connect: Connect
+) -> None:
+    foreign = {"data": [{"request_id": "0123456789ab", "tags": ["op-another"]}]}
+    emulator.faults.add(
+        Fault("deploy", Drop(), when="read"),
+        Fault("list_deployments", Answer(200, foreign), times=None),
+    )
+    async with connect() as client:
+        server = await client.deploy("arena", "v1", users=USERS)
+
+    assert server.request_id != "0123456789ab"
+    assert posts(emulator) == 2
+
+
+async def test_without_the_tag_a_lost_answer_is_said_and_nothing_is_looked_for(
+    emulator: Emulator, connect: Connect
+) -> None:
+    emulator.faults.add(Fault("deploy", Drop(), times=2))
+    async with connect() as client:
+        for deploy in (
+            client.deploy("arena", "v1", users=USERS, operation_tag=False),
+            client.deployments.deploy("arena", "v1", users=USERS),
+        ):
+            with pytest.raises(NoAnswer) as lost:
+                await deploy
+            assert lost.value.maybe_created
+            assert lost.value.operation_tag is None
+
+    assert {request.operation for request in emulator.requests} == {"deploy"}
+    assert [tuple(one.tags) for one in emulator.world.deployments.values()] == [(), ()]
+
+
+async def test_a_refusal_is_not_in_doubt(emulator: Emulator, connect: Connect) -> None:
+    async with connect() as client:
+        with pytest.raises(BadRequest) as refusal:
+            await client.deploy("arena", "v404", users=USERS)
+
+    assert not refusal.value.maybe_created
+    assert posts(emulator) == 1
+
+
+async def test_a_redirect_made_nothing_and_is_not_in_doubt(
+    emulator: Emulator, connect: Connect
+) -> None:
+    emulator.faults.add(
+        Fault("deploy", Answer(307, headers={"Location": "http://192.0.2.1/"}), when="read")
+    )
+    async with connect() as client:
+        with pytest.raises(Exception, match="not followed") as refusal:
+            await client.deploy("arena", "v1", users=USERS)
+
+    assert not getattr(refusal.value, "maybe_created", True)
+
+
+async def test_a_read_is_never_said_to_have_made_something(
+    emulator: Emulator, connect: Connect
+) -> None:
+    emulator.faults.add(Fault("list_locations", Answer(500), times=None))
+    async with connect() as client:
+        with pytest.raises(ServerError) as failure:
+            await client.locations.list()
+
+    assert not failure.value.maybe_created
+
+
+def test_no_two_wishes_have_the_same_tag_and_each_tells_its_time() -> None:
+    before = datetime.now(UTC).replace(microsecond=0)
+    tags = {new_tag() for _ in range(1000)}
+
+    assert len(tags) == 1000
+    for tag in tags:
+        assert len(tag) == 20
+        made = made_at(tag)
+        assert made is not None
+        assert before <= made <= before + timedelta(seconds=5)
+
+
+@pytest.mark.parametrize(
+    "tag", ["", "ranked", "op-", "op-toz", "xx-tozbod0wkwdqv58cv", "op-TOZBOD0WKWDQV58CV"]
+)
+def test_another_tag_tells_no_time(tag: str) -> None:
+    assert made_at(tag) is None

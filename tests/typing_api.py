@@ -1,0 +1,83 @@
+"""The types that users see. Never run: the type checkers read it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import assert_type
+
+from edgegap_async import (
+    DeployAccepted,
+    Deployment,
+    DeploymentHandle,
+    DeploymentRow,
+    EdgegapClient,
+    Endpoint,
+    EnvironmentVariable,
+    Filter,
+    HostPage,
+    Location,
+    LocationPage,
+    Logs,
+    Metrics,
+    Port,
+    Status,
+    StatusChange,
+    StopFilter,
+    Stopped,
+    Tag,
+    TagPage,
+)
+from edgegap_async.endpoints import GET_DEPLOYMENT
+
+
+async def calls(client: EdgegapClient) -> None:
+    assert_type(
+        await client.deployments.deploy("arena", "v1", users=["1.2.3.4", (45.5, -73.6)]),
+        DeployAccepted,
+    )
+    deployment = await client.deployments.get("c0653765de3b")
+    assert_type(deployment, Deployment)
+    assert_type(deployment.current_status, Status)
+    assert_type(deployment.start_time, dt.datetime | None)
+    assert_type(deployment.elapsed_time, int | None)
+    assert_type(deployment.ports, Mapping[str, Port])
+    assert_type(deployment.location, Location | None)
+    assert_type(deployment.raw, Mapping[str, object])
+    assert_type(await client.deployments.stop("c0653765de3b"), Stopped)
+    await client.deployments.stop_matching([StopFilter("request_id", ["c0653765de3b"])])
+    async for row in client.deployments.list(filters=[Filter("tags", "in", ["eu"])]):
+        assert_type(row, DeploymentRow)
+    assert_type(await client.deployments.logs("c0653765de3b"), Logs)
+    metrics = await client.deployments.metrics("c0653765de3b", steps="30s")
+    assert_type(metrics, Metrics)
+    assert_type(metrics.cpu.datasets, tuple[float | None, ...])
+    assert_type(await client.locations.list(tags=True), LocationPage)
+    assert_type(await client.private_fleets.hosts("alpha"), HostPage)
+    assert_type(await client.tags.list("c0653765de3b"), TagPage)
+    assert_type(await client.tags.create("c0653765de3b", "eu"), Tag)
+    assert_type(await client.call(GET_DEPLOYMENT, path={"request_id": "c0653765de3b"}), Deployment)
+
+
+async def lifecycle(client: EdgegapClient) -> None:
+    hidden = EnvironmentVariable("KEY", "value", is_hidden=True)
+    handle = await client.deploy(
+        "arena", "v1", users=[(45.5, -73.6)], environment_variables=[hidden], tags=["eu"]
+    )
+    assert_type(handle, DeploymentHandle)
+    assert_type(await handle.wait_ready(), Deployment)
+    assert_type(handle.history, tuple[StatusChange, ...])
+    async for change in handle.changes():
+        assert_type(change.at, dt.datetime)
+    async with client.run("arena", "v1", users=["1.2.3.4"], timeout=None) as server:
+        assert_type(server, DeploymentHandle)
+        assert_type(server.endpoint("game"), Endpoint)
+        assert_type(server.endpoint().port, int)
+
+
+async def mistakes(client: EdgegapClient) -> None:
+    await client.deploy("arena", "v1")  # type: ignore[call-arg]
+    await client.deploy("arena", "v1", users=["1.2.3.4"], tag="eu")  # type: ignore[call-arg]
+    await client.deploy("arena", "v1", users=[1])  # type: ignore[list-item]
+    Filter("colour", "eq", "red")  # type: ignore[arg-type]
+    await client.deployments.metrics("c0653765de3b", steps="2m")  # type: ignore[arg-type]
