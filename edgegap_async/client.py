@@ -28,7 +28,7 @@ from .errors import (
     WrongLoop,
 )
 from .guards import Guard
-from .limits import Limits
+from .limits import Limits, Priority
 from .requests import Token, check_kind
 from .resources import Deployments, Locations, PrivateFleets, Tags
 from .retries import RetryBudget, RetryPolicy, asked_wait
@@ -130,6 +130,8 @@ class ApiClient:
         body: object = None,
         token: Token | None = None,
         largest: int = 8 * 2**20,
+        priority: Priority | None = None,
+        once: bool = False,
     ) -> Result:
         """What the API answers to an operation, for calls that have no method of their own.
 
@@ -140,6 +142,9 @@ class ApiClient:
             body: a model of `requests`, sent as JSON.
             token: in place of the API token, where the operation takes the deployment's own.
             largest: bytes that the answer may have.
+            priority: before whom it goes where others wait for the same limit; by the operation
+                if left out.
+            once: True to send it once only, whatever comes of it.
 
         Raises:
             InvalidRequest: it cannot be sent.
@@ -150,7 +155,14 @@ class ApiClient:
         """
         with self.until_closed():
             return await self._call(
-                operation, path=path, query=query, body=body, token=token, largest=largest
+                operation,
+                path=path,
+                query=query,
+                body=body,
+                token=token,
+                largest=largest,
+                priority=priority,
+                once=once,
             )
 
     async def _call(
@@ -162,13 +174,21 @@ class ApiClient:
         body: object = None,
         token: Token | None = None,
         largest: int = 8 * 2**20,
+        priority: Priority | None = None,
+        once: bool = False,
     ) -> Result:
         self._guard.check(operation, body)
         request = encode(operation, path=path, query=query, body=body, largest=largest)
-        return await self.exchange(request, Sending(), token=token)
+        return await self.exchange(request, Sending(), token=token, priority=priority, once=once)
 
     async def exchange(
-        self, request: HttpRequest[Result], sending: Sending, *, token: Token | None = None
+        self,
+        request: HttpRequest[Result],
+        sending: Sending,
+        *,
+        token: Token | None = None,
+        priority: Priority | None = None,
+        once: bool = False,
     ) -> Result:
         """The answer to a request, after as many attempts as it takes and may have.
 
@@ -179,11 +199,12 @@ class ApiClient:
             raise InvalidRequest("no API token: set EDGEGAP_API_TOKEN, or pass token")
         operation = request.operation
         loop = asyncio.get_running_loop()
+        priority = Priority.of(operation) if priority is None else priority
         began, waits = loop.time(), None
         attempts, waited = 0, 0.0
         while True:
             attempts += 1
-            await self._limits.acquire(operation)
+            await self._limits.acquire(operation, priority)
             self.requests_sent += 1
             try:
                 result = decode(request, await self._transport.send(request, token, sending))
@@ -202,7 +223,12 @@ class ApiClient:
                     elapsed=loop.time() - began,
                     wait=next(waits),
                 )
-                if wait is None or sending.unwanted or not self._budget.take(error, operation):
+                if (
+                    once
+                    or wait is None
+                    or sending.unwanted
+                    or not self._budget.take(error, operation)
+                ):
                     raise
                 if isinstance(error, RateLimited) and sending.sent:
                     sending.sent -= 1  # it was refused: as if it had not been sent

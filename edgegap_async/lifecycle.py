@@ -34,7 +34,7 @@ from .errors import (
 )
 from .guards import Guard
 from .handles import DeploymentHandle, Found
-from .limits import Limits
+from .limits import Limits, Priority
 from .models import DeployAccepted, Deployment, Status
 from .requests import (
     AnyUser,
@@ -356,12 +356,20 @@ class EdgegapClient(ApiClient):
         return encode(operation, body=body)
 
     async def exchange(
-        self, request: HttpRequest[Result], sending: Sending, *, token: Token | None = None
+        self,
+        request: HttpRequest[Result],
+        sending: Sending,
+        *,
+        token: Token | None = None,
+        priority: Priority | None = None,
+        once: bool = False,
     ) -> Result:
         """As for `ApiClient`; and takes note of what has ended."""
         is_stop = request.operation is STOP_DEPLOYMENT
         try:
-            result = await super().exchange(request, sending, token=token)
+            result = await super().exchange(
+                request, sending, token=token, priority=priority, once=once
+            )
         except (Gone, NotFound):
             if is_stop:
                 self._live.discard(request.request_id or "")

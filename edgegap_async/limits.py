@@ -17,20 +17,39 @@ out, and each repeat takes one too. A 429 closes the bucket for as long as the A
 from __future__ import annotations
 
 import asyncio
+import enum
 import math
 from collections import deque
 from collections.abc import Mapping
 from typing import Final
 
-from .endpoints import OPERATIONS, Operation
+from .endpoints import DEPLOY, DEPLOY_TO_FLEET, OPERATIONS, Operation
 from .errors import InvalidRequest
 from .requests import check_kind
 
-__all__ = ["Limits"]
+__all__ = ["Limits", "Priority"]
 
 _PACE: Final = 0.975
 _WINDOW: Final = 1.025  # seconds
 _BURST: Final = 10
+
+
+class Priority(enum.IntEnum):
+    """Who goes first where several wait for the same limit; the lowest number does."""
+
+    STOP = 0
+    DEPLOY = 1
+    """A deploy, and looking for what one has made whose answer was lost."""
+    LOOK = 2
+    """The look-out, for those who wait for a status."""
+    REST = 3
+
+    @classmethod
+    def of(cls, operation: Operation[object]) -> Priority:
+        """What an operation has, unless its caller says otherwise."""
+        if operation.method == "DELETE":
+            return cls.STOP
+        return cls.DEPLOY if operation in {DEPLOY, DEPLOY_TO_FLEET} else cls.REST
 
 
 class _Bucket:
@@ -86,7 +105,11 @@ class Limits:
             limits[name] = limit
         self._buckets = {name: _Bucket(limit) for name, limit in limits.items() if limit}
 
-    async def acquire(self, operation: Operation[object]) -> None:
+    async def acquire(
+        self,
+        operation: Operation[object],
+        priority: Priority = Priority.REST,  # noqa: ARG002 - all wait in one queue so far
+    ) -> None:
         """Returns when the operation may be sent. Cancelling costs no permit."""
         bucket = self._buckets.get(operation.name)
         if bucket is not None:

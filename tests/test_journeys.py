@@ -41,6 +41,7 @@ from edgegap_async.emulator import (
     Timings,
     sample_application,
 )
+from edgegap_async.emulator.ports import Ports
 
 USERS = ("75.28.35.192", (45.508888, -73.561668))
 QUICK = Pace(first=0.02, gap=0.05, with_webhook=30.0)
@@ -397,9 +398,10 @@ async def test_a_cancelled_run_leaves_no_server(cloud: Cloud) -> None:
 
 
 async def test_a_port_is_used_again_when_its_server_has_ended() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        number = free.getsockname()[1]
+    # From outside the range that the kernel gives to sockets which do not care.
+    ports = Ports(range(20000, 30000), asyncio.get_running_loop().time)
+    [number] = ports.take(1)
+    ports.close()
     async with (
         Emulator(
             [sample_application()],
