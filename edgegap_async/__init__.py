@@ -37,7 +37,7 @@ from .errors import (
 from .guards import Guard
 from .handles import DeploymentHandle, Found
 from .lifecycle import DeployOptions, EdgegapClient
-from .limits import Limits
+from .limits import Limits, Priority
 from .models import (
     TRANSITIONS,
     Beacon,
@@ -176,6 +176,7 @@ __all__ = [
     "Pagination",
     "Paginator",
     "Port",
+    "Priority",
     "PrivateFleets",
     "RateLimited",
     "Refused",
