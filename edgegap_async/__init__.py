@@ -38,6 +38,7 @@ from .guards import Guard
 from .handles import DeploymentHandle, Found
 from .lifecycle import DeployOptions, EdgegapClient
 from .limits import Limits, Priority
+from .lookout import LookOut, Pace, WatchStats
 from .models import (
     TRANSITIONS,
     Beacon,
@@ -104,7 +105,6 @@ from .transport import (
 )
 from .transport import Timeouts
 from .watch import (
-    Pace,
     Signal,
     Signals,
 )
@@ -161,6 +161,7 @@ __all__ = [
     "LocationTag",
     "Locations",
     "Logs",
+    "LookOut",
     "MaybeCreated",
     "MetricSeries",
     "MetricTotals",
@@ -202,6 +203,7 @@ __all__ = [
     "UnreadableAnswer",
     "User",
     "WaitTimedOut",
+    "WatchStats",
     "Webhook",
     "WebhookReceiver",
     "WrongLoop",

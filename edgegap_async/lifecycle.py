@@ -35,6 +35,7 @@ from .errors import (
 from .guards import Guard
 from .handles import DeploymentHandle, Found
 from .limits import Limits, Priority
+from .lookout import LookOut, Pace
 from .models import DeployAccepted, Deployment, Status
 from .requests import (
     AnyUser,
@@ -49,7 +50,7 @@ from .requests import (
 )
 from .retries import RetryPolicy
 from .transport import Sending, Timeouts
-from .watch import Pace, Signal, Signals, Watched, stop_surely
+from .watch import Bell, Signal, Signals, stop_surely
 from .wire import HttpRequest, encode
 from .wishes import Wish, made_at, new_tag
 
@@ -144,7 +145,7 @@ class EdgegapClient(ApiClient):
             raise InvalidRequest(f"webhooks is a WebhookReceiver, not {webhooks!r}")
         check_kind("visibility", visibility, int, float)
         self._signals = webhooks
-        self._pace = pace or Pace()
+        self.watch: Final = LookOut(self, pace or Pace())
         self._owner_tag = _owner_tag(owner) if owner is not None else None
         self._visibility = visibility
         self._deployed = dict[str, float]()  # by this client, and until when each is young
@@ -179,10 +180,9 @@ class EdgegapClient(ApiClient):
         unknown = options.keys() - DeployOptions.__annotations__.keys()
         if unknown:
             raise TypeError(f"a deploy has no option {', '.join(sorted(unknown))}")
-        wake, signal, expects_webhook = None, None, False
+        bell, signal, expects_webhook = Bell(), None, False
         if self._signals is not None:
-            wake = asyncio.Event()
-            signal = self._signals.open(wake.set)
+            signal = self._signals.open(bell.ring)
             # With a webhook of the caller's own in its place, READY is not told to us.
             expects_webhook = not options.get("webhook_on_ready")
             options = _with_webhooks(options, signal)
@@ -196,25 +196,23 @@ class EdgegapClient(ApiClient):
         finally:
             self._deploying -= 1
         self._live.add(accepted.request_id)
-        watched = Watched(
-            self,
+        watched = self.watch.watched(
             accepted.request_id,
-            pace=self._pace,
-            wake=wake,
             expects_webhook=expects_webhook,
             young_until=self._young_until(accepted.request_id),
         )
+        bell.belongs_to(watched)
         return DeploymentHandle(self, watched, signal)
 
     def _young_until(self, request_id: str) -> float:
         """Until when "no such deployment" is not believed of one that this client deployed."""
-        until = asyncio.get_running_loop().time() + self._pace.unknown
+        until = asyncio.get_running_loop().time() + self.watch.pace.unknown
         return self._deployed.setdefault(request_id, until)
 
     def handle(self, request_id: str) -> DeploymentHandle:
         """A handle of a deployment that exists already. Makes no call."""
         young_until = self._deployed.get(request_id, -math.inf)
-        watched = Watched(self, request_id, pace=self._pace, young_until=young_until)
+        watched = self.watch.watched(request_id, young_until=young_until)
         return DeploymentHandle(self, watched, None)
 
     async def recover(self, tag: str | None = None) -> AsyncIterator[Found]:

@@ -147,8 +147,9 @@ class StatusChange:
     status: Status
     at: datetime
     """When this program learnt of it."""
-    told_by: Literal["look", "webhook"] = "look"
-    """What made the program look: its own pace, or a webhook."""
+    told_by: Literal["look", "list", "webhook"] = "look"
+    """What told it: a status look, a list that was asked about many, or a look that a webhook
+    asked for."""
 
 
 # ── answers ─────────────────────────────────────────────────────────────────────────────────────

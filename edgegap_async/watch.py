@@ -1,14 +1,12 @@
-"""The look-out: tells whoever waits as soon as a deployment's status has changed.
+"""One deployment that somebody waits for: what was seen of it, and who is told.
 
-Theory. The API tells a status only when asked. So while somebody waits for a deployment it is
-looked at, at a pace: a little after the deploy, then often, then ever more rarely. All who wait for
-the same deployment share the looks. A webhook makes the next look come at once, and decides
-nothing itself: what is true is what the look says. So a webhook that is lost, late, doubled or
-forged does no harm, and one that comes before the deploy was answered is not lost.
+The API tells a status only when asked; who asks, and when, is in `lookout`. A webhook makes the
+next look come at once, and decides nothing itself: what is true is what the look says. So a webhook
+that is lost, late, doubled or forged does no harm, and one that comes before the deploy was
+answered is not lost.
 
-A look that fails for a while (network, 429, 5xx) does not end a wait. That the API does not know
-the deployment (404, 400) is believed only some time after its deploy: until then it is young, and
-neither a look nor a stop takes "no such deployment" for an answer.
+That the API does not know a deployment (404, 400) is believed only some time after its deploy:
+until then it is young, and neither a look nor a stop takes "no such deployment" for an answer.
 """
 
 from __future__ import annotations
@@ -17,10 +15,9 @@ import asyncio
 import contextlib
 import logging
 import math
-import random
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import attrs
 
@@ -31,21 +28,18 @@ from .errors import (
     DeploymentTerminated,
     EdgegapError,
     Gone,
-    NoAnswer,
     NotFound,
-    NotSent,
-    RateLimited,
-    ServerError,
-    UnreadableAnswer,
     WaitTimedOut,
 )
 from .models import Deployment, Status, StatusChange, may_become
 
-__all__ = ["Pace", "Signal", "Signals", "Watched", "stop_surely"]
+__all__ = ["Bell", "Signal", "Signals", "Watched", "Watcher", "stop_surely"]
 
 _ASK_AGAIN = 0.5  # seconds between stops of a deployment that is not known yet
 
 logger = logging.getLogger("edgegap_async.watch")
+
+ToldBy: TypeAlias = Literal["look", "list", "webhook"]
 
 
 class Signal(Protocol):
@@ -75,59 +69,62 @@ class Signals(Protocol):
         ...
 
 
-@attrs.frozen(kw_only=True)
-class Pace:
-    """How often a deployment is looked at while somebody waits for it. All in seconds."""
+class Watcher(Protocol):
+    """Who looks at deployments for those who wait: the look-out."""
 
-    first: float = 0.4
-    """From the start of the wait to the first look."""
-    gap: float = 0.5
-    """Between looks while it is expected soon."""
-    soon: float = 20.0
-    """How long that is; then each gap is half as long again as the one before."""
-    longest_gap: float = 10.0
-    with_webhook: float = 3.0
-    """Between looks where a webhook is expected to come first."""
-    unknown: float = 10.0
-    """How long after its deploy "no such deployment" is not believed."""
+    @property
+    def client(self) -> ApiClient:
+        """Whose deployments they are."""
+        ...
 
-    def gaps(self, *, with_webhook: bool) -> Iterator[float]:
-        """The waits before each look, the first one first; each drawn a tenth around its mean."""
-        gap = self.with_webhook if with_webhook else self.first
-        spent = 0.0
-        while True:
-            spent += gap
-            yield gap * random.uniform(0.9, 1.1)  # noqa: S311 - to spread looks, not to hide them
-            if with_webhook:
-                gap = self.with_webhook
-            elif spent < self.soon:
-                gap = self.gap
-            else:
-                gap = min(gap * 1.5, self.longest_gap)
+    def attend(self, watched: Watched) -> None:
+        """Looks at it as long as it `is_awaited`; to be told whenever that has changed."""
+        ...
+
+    def wake(self, watched: Watched) -> None:
+        """Makes the next look at it come at once."""
+        ...
 
 
-_PASSING = (NotSent, NoAnswer, RateLimited, ServerError, UnreadableAnswer)
-"""What may be otherwise at the next look."""
+class Bell:
+    """What a webhook rings. It may ring before anybody knows which deployment it is for."""
+
+    def __init__(self) -> None:
+        self._rung = False
+        self._watched: Watched | None = None
+
+    def ring(self) -> None:
+        """Wakes who looks at the deployment, once it is known."""
+        self._rung = True
+        if self._watched is not None:
+            self._watched.rung()
+
+    def belongs_to(self, watched: Watched) -> None:
+        """Says which deployment it is for; what rang before is heard now."""
+        self._watched = watched
+        if self._rung:
+            watched.rung()
 
 
 class Watched:
-    """One deployment, its history, and those who wait for it.
+    """One deployment, its history, and those who wait for it. Made by the look-out.
 
     Attributes:
         request_id: which deployment.
         history: every status it was seen in, with its time, oldest first.
-        deployment: the newest look at it, or None.
-        looks: how many looks there were.
+        deployment: the newest look at it, or None. One that a list told has what lists hold.
+        looks: how many status looks there were.
         young_until: loop time until which "no such deployment" is not believed.
+        expects_webhook: whether the API was asked to tell of READY.
+        was_rung: whether a webhook came since the last look was asked for.
+        trouble: why the last look failed, if it did.
     """
 
     def __init__(
         self,
-        client: ApiClient,
+        watcher: Watcher,
         request_id: str,
         *,
-        pace: Pace,
-        wake: asyncio.Event | None = None,
         expects_webhook: bool = False,
         young_until: float = -math.inf,
     ) -> None:
@@ -135,27 +132,39 @@ class Watched:
         self.history: tuple[StatusChange, ...] = ()
         self.deployment: Deployment | None = None
         self.looks = 0
-        self._client = client
-        self._pace = pace
-        self._expects_webhook = expects_webhook
-        self._wake = wake or asyncio.Event()
-        self._asked_for = False  # the wake is this program's own
-        self._news = asyncio.Event()  # a new one for each change: whoever waits holds its own
         self.young_until = young_until
-        self._waiting = 0
-        self._looking: asyncio.Task[None] | None = None
+        self.expects_webhook = expects_webhook
+        self.was_rung = False
+        self.trouble: CallError | None = None
+        self._watcher = watcher
+        self._news = asyncio.Event()  # a new one for each change: whoever waits holds its own
+        self._awaits_ready = 0
+        self._awaits_any = 0
         self._failure: Exception | None = None
-        self._trouble: CallError | None = None  # why the last look failed, if it did
 
     @property
     def status(self) -> Status | None:
         """The newest status, or None if it was not seen yet."""
         return self.history[-1].status if self.history else None
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether anybody waits, and it can still be looked at."""
+        return self._failure is None and (self._awaits_ready or self._awaits_any) > 0
+
+    @property
+    def awaits_only_ready(self) -> bool:
+        """Whether no other change than to READY, or away from it, matters to anybody."""
+        return not self._awaits_any
+
     def look_now(self) -> None:
         """Makes the next look come at once."""
-        self._asked_for = True
-        self._wake.set()
+        self._watcher.wake(self)
+
+    def rung(self) -> None:
+        """A webhook came."""
+        self.was_rung = True
+        self._watcher.wake(self)
 
     async def until_news(self, known: int) -> None:
         """Returns when `history` is longer than `known`.
@@ -164,11 +173,14 @@ class Watched:
             EdgegapError: it cannot be looked at any more.
         """
         with self.being_looked_at():
-            while len(self.history) <= known:
-                if self._failure is not None:
-                    raise self._failure
-                with self._client.until_closed():
-                    await self._news.wait()
+            await self._until_news(known)
+
+    async def _until_news(self, known: int) -> None:
+        while len(self.history) <= known:
+            if self._failure is not None:
+                raise self._failure
+            with self._watcher.client.until_closed():
+                await self._news.wait()
 
     async def until(self, wanted: Status, timeout: float | None) -> Deployment:  # noqa: ASYNC109 - WaitTimedOut says more
         """The deployment, once it is seen in `wanted`.
@@ -182,17 +194,17 @@ class Watched:
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
-                with self.being_looked_at():
+                with self.being_looked_at(only_ready=wanted is Status.READY):
                     while self.status != wanted:
                         self._check(wanted)
-                        await self.until_news(len(self.history))
+                        await self._until_news(len(self.history))
         except TimeoutError:
             if not limit.expired():
                 raise
             seen = self.status.short if self.status else "nothing of it"
             message = f"not {wanted.short} in {timeout:g} s; seen: {seen}"
-            if self._trouble is not None:
-                message += f"; the last look failed: {self._trouble}"
+            if self.trouble is not None:
+                message += f"; the last look failed: {self.trouble}"
             raise self._error(WaitTimedOut, message) from None
         assert self.deployment is not None  # noqa: S101 - it was seen in `wanted`
         return self.deployment
@@ -219,8 +231,8 @@ class Watched:
             deployment=self.deployment,
         )
 
-    def take(self, deployment: Deployment, told_by: Literal["look", "webhook"] = "look") -> None:
-        """Makes a look at the deployment known to all who wait."""
+    def take(self, deployment: Deployment, told_by: ToldBy = "look") -> bool:
+        """Makes a look at the deployment known to all who wait; whether it is news to them."""
         status = deployment.current_status
         if (
             self.status is not None
@@ -228,78 +240,53 @@ class Watched:
             and not may_become(self.status, status)
         ):
             logger.debug("%s: %s after %s is old news", self.request_id, status, self.status)
-            return
+            return False
         self.deployment = deployment
-        if status != self.status:
-            self._add(status, told_by)
-
-    def _add(self, status: Status, told_by: Literal["look", "webhook"]) -> None:
+        if status == self.status:
+            return False
         if not status.is_known:
             logger.info("%s: unknown status %r, waiting on", self.request_id, status.value)
         self.history += (StatusChange(status, datetime.now(UTC), told_by),)
         self._tell()
+        return True
+
+    def vanished(self, error: Gone | NotFound, now: float) -> None:
+        """The API does not know the deployment: it is over, or was never there.
+
+        Raises:
+            Gone, NotFound: it was never seen, and is not young.
+        """
+        if isinstance(error, NotFound) and now < self.young_until:
+            return
+        if self.deployment is None:
+            raise error
+        self.take(attrs.evolve(self.deployment, current_status=Status.TERMINATED, running=False))
+
+    def fail(self, error: Exception) -> None:
+        """It cannot be looked at any more, and all who wait are told why."""
+        self._failure = error
+        self._tell()
+        self._watcher.attend(self)
 
     def _tell(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
 
     @contextlib.contextmanager
-    def being_looked_at(self) -> Iterator[None]:
+    def being_looked_at(self, *, only_ready: bool = False) -> Iterator[None]:
         """While at least one waits in here, the deployment is looked at."""
-        self._waiting += 1
-        if self._looking is None or self._looking.done():
+        if not (self._awaits_ready or self._awaits_any):
             self._failure = None
-            self._looking = asyncio.create_task(self._keep_looking())
+        ready, other = (1, 0) if only_ready else (0, 1)
+        self._awaits_ready += ready
+        self._awaits_any += other
         try:
+            self._watcher.attend(self)
             yield
         finally:
-            self._waiting -= 1
-            if not self._waiting and self._looking is not None:
-                # Forgotten at once: who comes before it has ended needs a new one.
-                self._looking.cancel()
-                self._looking = None
-
-    async def _keep_looking(self) -> None:
-        try:
-            gaps = self._pace.gaps(with_webhook=self._expects_webhook)
-            while True:
-                told_by = await self._pause(next(gaps))
-                await self._look(told_by)
-                if self.status is Status.TERMINATED:
-                    return
-        except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
-            self._failure = error
-            self._tell()
-
-    async def _pause(self, gap: float) -> Literal["look", "webhook"]:
-        try:
-            async with asyncio.timeout(gap):
-                await self._wake.wait()
-        except TimeoutError:
-            return "look"
-        self._wake.clear()
-        asked_for, self._asked_for = self._asked_for, False
-        return "look" if asked_for else "webhook"
-
-    async def _look(self, told_by: Literal["look", "webhook"]) -> None:
-        self.looks += 1
-        try:
-            self.take(await self._client.deployments.get(self.request_id), told_by)
-            self._trouble = None
-        except _PASSING as error:
-            if isinstance(error, NotSent) and not error.worth_repeating:
-                raise  # a certificate that does not match will not match later
-            self._trouble = error
-            logger.info("a look failed and will be repeated: %s", error)
-        except (Gone, NotFound) as error:
-            self._is_gone(error)
-
-    def _is_gone(self, error: CallError) -> None:
-        if isinstance(error, NotFound) and asyncio.get_running_loop().time() < self.young_until:
-            return
-        if self.deployment is None:
-            raise error
-        self.take(attrs.evolve(self.deployment, current_status=Status.TERMINATED, running=False))
+            self._awaits_ready -= ready
+            self._awaits_any -= other
+            self._watcher.attend(self)
 
 
 async def stop_surely(stop: Callable[[], Awaitable[object]], *, young_until: float) -> None:

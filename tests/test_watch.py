@@ -22,9 +22,10 @@ from edgegap_async.errors import (
     Unauthorized,
     WaitTimedOut,
 )
+from edgegap_async.lookout import LookOut, Pace
 from edgegap_async.models import Deployment, Status
 from edgegap_async.retries import RetryPolicy
-from edgegap_async.watch import Pace, Watched
+from edgegap_async.watch import Watched
 
 pytestmark = pytest.mark.virtual
 
@@ -48,7 +49,12 @@ async def client(api: ScriptedApi) -> AsyncIterator[ApiClient]:
 async def watched(client: ApiClient) -> Watched:
     """One that was deployed just now."""
     until = asyncio.get_running_loop().time() + 10
-    return Watched(client, "abc123", pace=Pace(), young_until=until)
+    return LookOut(client, Pace()).watched("abc123", young_until=until)
+
+
+def seen(client: ApiClient, pace: Pace | None = None) -> Watched:
+    """One that was deployed long ago."""
+    return LookOut(client, pace or Pace()).watched("abc123")
 
 
 def now() -> float:
@@ -66,24 +72,18 @@ def statuses(watched: Watched) -> list[str]:
 # ── pace ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_looks_come_soon_then_often_then_ever_more_rarely() -> None:
-    pace = Pace(first=0.4, gap=0.5, soon=2.0, longest_gap=3.0)
-    gaps = list(itertools.islice(pace.gaps(with_webhook=False), 10))
-    means = [0.4, 0.5, 0.5, 0.5, 0.5, 0.75, 1.125, 1.6875, 2.53125, 3.0]
+def test_looks_come_often_then_ever_more_rarely() -> None:
+    pace = Pace(gap=0.5, soon=2.0, longest_gap=3.0)
+    age, gaps = 0.0, list[float]()
+    while len(gaps) < 10:
+        gaps.append(pace.gap_at(age))
+        age += gaps[-1]
 
-    assert gaps == [pytest.approx(mean, rel=0.1001) for mean in means]
-
-
-def test_looks_are_slow_where_a_webhook_is_expected() -> None:
-    gaps = list(itertools.islice(Pace().gaps(with_webhook=True), 20))
-
-    assert gaps == [pytest.approx(3.0, rel=0.1001)] * 20
+    assert gaps == [0.5, 0.5, 0.5, 0.5, 0.5, 0.75, 1.125, 1.6875, 2.53125, 3.0]
 
 
-def test_gaps_are_spread_so_that_many_do_not_look_at_once() -> None:
-    firsts = {next(Pace().gaps(with_webhook=False)) for _ in range(50)}
-
-    assert len(firsts) == 50
+def test_looks_are_slow_where_webhooks_come() -> None:
+    assert [Pace().gap_at(age, with_webhook=True) for age in (0, 20, 100)] == [3.0, 3.0, 10.0]
 
 
 async def test_the_server_is_asked_at_that_pace(api: ScriptedApi, watched: Watched) -> None:
@@ -100,14 +100,13 @@ async def test_the_server_is_asked_at_that_pace(api: ScriptedApi, watched: Watch
 
 async def test_a_wake_makes_the_next_look_come_at_once(api: ScriptedApi, client: ApiClient) -> None:
     api.on(*STATUS, deployment("DEPLOYING"), deployment("READY"))
-    wake = asyncio.Event()
-    watched = Watched(client, "abc123", pace=Pace(), wake=wake, expects_webhook=True)
+    watched = seen(client, Pace(first=60, gap=60))
     waiting = asyncio.create_task(watched.until(Status.READY, 300))
     began = now()
     await asyncio.sleep(1)
     watched.look_now()
     await asyncio.sleep(1)
-    wake.set()
+    watched.rung()
     await waiting
     times = [got.at - began for got in api.requests]
 
@@ -227,16 +226,15 @@ async def test_the_callers_own_timeout_is_not_ours(api: ScriptedApi, watched: Wa
     assert not isinstance(caught.value, WaitTimedOut)
 
 
-async def test_a_timeout_that_is_raised_inside_is_not_ours(
+async def test_what_goes_wrong_inside_is_told_and_is_no_timeout_of_ours(
     client: ApiClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Impatient(Pace):
-        def gaps(self, *, with_webhook: bool) -> itertools.repeat[float]:
+        def gap_at(self, age: float, *, with_webhook: bool = False) -> float:
             raise TimeoutError("of another kind")
 
-    watched = Watched(client, "abc123", pace=Impatient())
     with pytest.raises(TimeoutError, match="of another kind") as caught:
-        await watched.until(Status.READY, 300)
+        await seen(client, Impatient()).until(Status.READY, 300)
 
     assert not isinstance(caught.value, WaitTimedOut)
 
@@ -271,19 +269,19 @@ async def test_a_server_that_cannot_be_reached_for_a_while_does_not_end_a_wait(
 ) -> None:
     async with ScriptedApi() as gone:
         unreachable = ApiClient("t", base_url=gone.url, retries=ONCE)
-    watched = Watched(unreachable, "abc123", pace=Pace())
+    watched = seen(unreachable)
     with pytest.raises(WaitTimedOut, match="nothing of it; the last look failed: GET /v1/status"):
         await watched.until(Status.READY, 60)
     await unreachable.close()
 
-    assert watched.looks > 40
+    assert 10 < watched.looks < 20  # a server that is down is not asked as often as one that is up
 
 
 async def test_a_server_that_does_not_speak_tls_ends_the_wait_at_once(api: ScriptedApi) -> None:
     async with ApiClient("t", base_url=api.url.replace("http:", "https:")) as client:
         began = now()
         with pytest.raises(NotSent):
-            await Watched(client, "abc123", pace=Pace()).until(Status.READY, 300)
+            await seen(client).until(Status.READY, 300)
 
         assert now() - began < 1
 
@@ -358,7 +356,7 @@ async def test_of_one_that_is_not_young_it_is_believed_at_once(
     api.on(*STATUS, Reply(400))
     began = now()
     with pytest.raises(NotFound):
-        await Watched(client, "abc123", pace=Pace()).until(Status.READY, 300)
+        await seen(client).until(Status.READY, 300)
 
     assert now() - began < 1
 
@@ -387,7 +385,7 @@ async def test_a_deployment_that_was_seen_and_is_gone_is_terminated(
 
 async def test_an_id_that_cannot_be_one_ends_the_wait(client: ApiClient) -> None:
     with pytest.raises(ValueError, match="request_id"):
-        await Watched(client, "../app", pace=Pace()).until(Status.READY, 300)
+        await LookOut(client, Pace()).watched("../app").until(Status.READY, 300)
 
 
 # ── news ─────────────────────────────────────────────────────────────────────────────────────────

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import importlib.util
 import ipaddress
+import math
 import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -97,6 +98,10 @@ class Emulator:
         unknown_status: what an unknown request_id is answered: 400 as live, 404 as documented.
         faults: what goes wrong, from the start (see `faults`); more can be added to `.faults`.
         host_shape: hosts as described until 2025-11 (`pin`) or since (`centroid`).
+        row_status: False for rows of lists without `status`, which is not documented.
+        list_errors: False for lists that do not hold what is in ERROR.
+        round_trip: seconds that a call spends on the way, at least and at most, half of them
+            before it is answered: as if the cloud were far away.
         simulate: what becomes of game servers that are not really there; None to run them.
 
     Raises:
@@ -124,6 +129,9 @@ class Emulator:
         remember: float = 60.0,
         unknown_status: Literal[400, 404] = 400,
         host_shape: Literal["pin", "centroid"] = "pin",
+        row_status: bool = True,
+        list_errors: bool = True,
+        round_trip: tuple[float, float] = (0.0, 0.0),
         simulate: Simulation | None = None,
         faults: Iterable[Fault] = (),
     ) -> None:
@@ -153,11 +161,16 @@ class Emulator:
             remember=remember,
             unknown_status=unknown_status,
             host_shape=host_shape,
+            row_status=row_status,
+            list_errors=list_errors,
             simulation=simulate,
         )
         self._host = host
         self._port = port
         self._limits = limits
+        if not 0 <= round_trip[0] <= round_trip[1] < math.inf:
+            raise InvalidRequest(f"round_trip is (at least, at most) in seconds, not {round_trip}")
+        self._round_trip = round_trip
         self.faults = Faults(faults)
         """What still goes wrong."""
         self._deliveries = Deliveries(webhook_allow, timeout=webhook_timeout)
@@ -180,7 +193,11 @@ class Emulator:
                 self._catalogue, self._settings, announce=self._deliveries.send, base_url=""
             )
             self._server = Server(
-                self._world, token=self.token, limits=self._limits, faults=self.faults
+                self._world,
+                token=self.token,
+                limits=self._limits,
+                faults=self.faults,
+                round_trip=self._round_trip,
             )
             self._port = await self._server.start(self._host, self._port)
         except BaseException:

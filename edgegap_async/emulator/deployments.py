@@ -250,7 +250,7 @@ class LocalDeployment:
             max_duration=math.ceil(self.application.max_duration),
         )
 
-    def row(self) -> DeploymentRow:
+    def row(self, *, with_status: bool = True) -> DeploymentRow:
         """It as lists hold it."""
         return DeploymentRow(
             request_id=self.request_id,
@@ -262,7 +262,7 @@ class LocalDeployment:
             tags=tuple(self.tags),
             sockets=0,
             sockets_usage=0,
-            status=self.status,
+            status=self.status if with_status else None,
         )
 
     def logs(self) -> Logs:

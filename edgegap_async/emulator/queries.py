@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import datetime
 
 from edgegap_async.codec import ListQuery, read_list_query, read_time
@@ -12,7 +13,7 @@ from edgegap_async.requests import Filter, StopFilter
 
 from .deployments import LocalDeployment
 
-__all__ = ["list_query", "matches", "pagination", "passes", "time_of", "whole"]
+__all__ = ["list_query", "matches", "named_in", "pagination", "passes", "time_of", "whole"]
 
 
 def list_query(text: str | None) -> ListQuery:
@@ -51,6 +52,15 @@ def pagination(number: int, size: int, total: int) -> Pagination:
         has_next=number < pages,
         has_previous=number > 1,
     )
+
+
+def named_in(filters: Iterable[Filter]) -> frozenset[str] | None:
+    """The ids that the filters leave, or None if they name none."""
+    for condition in filters:
+        if condition.field == "request_id" and condition.operator in {"eq", "in"}:
+            value = condition.value
+            return frozenset(value if isinstance(value, tuple) else [str(value)])
+    return None
 
 
 def passes(deployment: LocalDeployment, condition: Filter) -> bool:

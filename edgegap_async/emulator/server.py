@@ -12,6 +12,7 @@ import asyncio
 import hmac
 import logging
 import math
+import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, TypeAlias
@@ -79,6 +80,7 @@ class Server:
         token: what a call must carry.
         limits: calls a second.
         faults: what goes wrong.
+        round_trip: seconds on the way, at least and at most.
 
     Attributes:
         requests: what came, the last hundred thousand.
@@ -87,7 +89,13 @@ class Server:
     """
 
     def __init__(
-        self, world: World, *, token: str, limits: Limits = True, faults: Faults | None = None
+        self,
+        world: World,
+        *,
+        token: str,
+        limits: Limits = True,
+        faults: Faults | None = None,
+        round_trip: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         self.requests: deque[RecordedRequest] = deque(maxlen=_RECORDED)
         self.under_way = 0
@@ -96,6 +104,8 @@ class Server:
         self._world = world
         self._header = f"token {token}".encode()
         self._limits = _limits(limits)
+        self._round_trip = round_trip
+        self._chance = random.Random(0)  # noqa: S311 - distances are no secret
         self._hosts = {"127.0.0.1", "::1", "localhost"}
         self._runner: web.AppRunner | None = None
 
@@ -187,6 +197,9 @@ class Server:
         handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
     ) -> web.StreamResponse:
         """Refuse what a browser was made to send, turn errors into answers, and record."""
+        way = self._chance.uniform(*self._round_trip) / 2
+        if way:
+            await asyncio.sleep(way)
         at = asyncio.get_running_loop().time()
         self.under_way += 1
         try:
@@ -213,6 +226,8 @@ class Server:
                 name if is_call else "", request.method, request.path, answer.status, at
             )
         )
+        if way:
+            await asyncio.sleep(way)
         return answer
 
     def _is_foreign(self, request: web.Request) -> bool:

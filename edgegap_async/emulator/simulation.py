@@ -18,8 +18,8 @@ import itertools
 import math
 import random
 import signal
-from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, TypeAlias
 
 import attrs
 
@@ -34,9 +34,9 @@ _CRASHED: Final = 1
 """The exit code of those that fail."""
 
 
-def _span(self: object, attribute: attrs.Attribute[Any], value: tuple[float, float]) -> None:
+def _span(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     del self
-    if not 0 <= value[0] <= value[1] < math.inf:
+    if not callable(value) and not 0 <= value[0] <= value[1] < math.inf:
         raise InvalidRequest(
             f"Simulation.{attribute.name} is (at least, at most) in seconds, not {value!r}"
         )
@@ -46,6 +46,14 @@ def _share(self: object, attribute: attrs.Attribute[Any], value: float) -> None:
     del self
     if not 0 <= value <= 1:
         raise InvalidRequest(f"Simulation.{attribute.name} is a share from 0 to 1, not {value!r}")
+
+
+Span: TypeAlias = tuple[float, float] | Callable[[random.Random], float]
+"""Seconds: at least and at most, or drawn by a function from the source of chance it is given."""
+
+
+def _draw(span: Span, chance: random.Random) -> float:
+    return span(chance) if callable(span) else chance.uniform(*span)
 
 
 @attrs.frozen(kw_only=True)
@@ -58,12 +66,13 @@ class Simulation:
 
     seed: int = 0
     """The same seed, the same fates, for servers that start in the same order."""
-    ready_after: tuple[float, float] = attrs.field(default=(0.5, 3.0), validator=_span)
-    """Seconds from the start until the ports are bound: at least, at most."""
+    ready_after: Span = attrs.field(default=(0.5, 3.0), validator=_span)
+    """Seconds from the start until the ports are bound: at least, at most; or a function that
+    draws them: `lambda chance: chance.lognormvariate(1.6, 0.77)`."""
     failing: float = attrs.field(default=0.0, validator=_share)
     """The share that exits with code 1, before or after READY."""
-    fails_after: tuple[float, float] = attrs.field(default=(0.0, 30.0), validator=_span)
-    """Seconds from the start until those do: at least, at most."""
+    fails_after: Span = attrs.field(default=(0.0, 30.0), validator=_span)
+    """Seconds from the start until those do, likewise."""
     silent: float = attrs.field(default=0.0, validator=_share)
     """The share that never binds a port."""
 
@@ -124,7 +133,7 @@ class SimulatedMachine:
         simulation, chance = self._simulation, self._chance
         # Always as many draws, so that a share that changes leaves the other fates as they are.
         binds_after, fails_after = (
-            chance.uniform(*span) for span in (simulation.ready_after, simulation.fails_after)
+            _draw(span, chance) for span in (simulation.ready_after, simulation.fails_after)
         )
         is_silent, is_failing = (
             chance.random() < share for share in (simulation.silent, simulation.failing)

@@ -59,7 +59,7 @@ from .metrics import STEPS
 from .places import CITIES, Places
 from .ports import NoPortLeft, Ports
 from .processes import Machine as ThisMachine
-from .queries import list_query, matches, pagination, passes, time_of, whole
+from .queries import list_query, matches, named_in, pagination, passes, time_of, whole
 from .simulation import SimulatedMachine, SimulatedPorts, Simulation
 
 __all__ = ["Reply", "Settings", "World"]
@@ -97,6 +97,10 @@ class Settings:
     """What a call for an unknown deployment is answered: 400 as in the cloud, or as documented."""
     host_shape: Literal["pin", "centroid"] = "pin"
     """How hosts are described: as until 2025-11, or as since."""
+    row_status: bool = True
+    """Whether the rows of lists have a `status`, which is not documented."""
+    list_errors: bool = True
+    """Whether lists hold what is in ERROR."""
     simulation: Simulation | None = None
     """What becomes of game servers that are not really there; None for real processes."""
 
@@ -276,8 +280,10 @@ class World:
         wanted = list_query(query)
         chosen = [
             one
-            for one in self._existing()
-            if one.age >= hidden and all(passes(one, condition) for condition in wanted.filters)
+            for one in self._existing(named_in(wanted.filters))
+            if one.age >= hidden
+            and (self.settings.list_errors or one.status is not Status.ERROR)
+            and all(passes(one, condition) for condition in wanted.filters)
         ]
         for order in reversed(wanted.order_by):
             if order.field == "created_at":  # no deployment here has session sockets to order by
@@ -286,7 +292,7 @@ class World:
         number = whole("page", page, 1)
         rows = chosen[(number - 1) * size : number * size]
         return 200, DeploymentPage(
-            data=tuple(one.row() for one in rows),
+            data=tuple(one.row(with_status=self.settings.row_status) for one in rows),
             total_count=len(chosen),
             pagination=pagination(number, size, len(chosen)),
         )
@@ -520,8 +526,14 @@ class World:
     def _unknown(self) -> BadRequest | NotFound:
         return (BadRequest if self.settings.unknown_status == 400 else NotFound)(_UNKNOWN)  # noqa: PLR2004 - an HTTP status
 
-    def _existing(self) -> list[LocalDeployment]:
-        return [one for one in self.deployments.values() if one.status is not Status.TERMINATED]
+    def _existing(self, named: frozenset[str] | None = None) -> list[LocalDeployment]:
+        """Those that are not TERMINATED, oldest first; of those that are named, if any are."""
+        if named is None:
+            candidates: Iterable[LocalDeployment] = self.deployments.values()
+        else:  # to go through all of thousands would take its time
+            known = (self.deployments[name] for name in named if name in self.deployments)
+            candidates = sorted(known, key=lambda one: one.created_at)
+        return [one for one in candidates if one.status is not Status.TERMINATED]
 
     def _forget_old(self) -> None:
         before = asyncio.get_running_loop().time() - self.settings.remember
