@@ -94,7 +94,7 @@ class Pace:
     """From the start of the wait to the first look."""
     gap: float = 0.5
     """Between looks while it is expected soon, for one that is waited for alone."""
-    soon: float = 20.0
+    soon: float = 60.0
     """How long that is; then each gap is half as long again as the one before."""
     longest_gap: float = 10.0
     with_webhook: float = 3.0

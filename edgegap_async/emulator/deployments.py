@@ -160,6 +160,8 @@ class LocalDeployment:
 
     tags: dict[str, Tag] = attrs.field(factory=dict)
     status: Status = Status.INITIALIZING
+    since: float = attrs.field(factory=lambda: asyncio.get_running_loop().time())
+    """Loop time at which that status came."""
     last_status: Status | None = None
     error_detail: str | None = None
     created_at: datetime = attrs.field(factory=lambda: datetime.now(UTC))
@@ -443,7 +445,7 @@ class LocalDeployment:
         if status not in TRANSITIONS[self.status]:
             _impossible(self.status, status)
         _log.debug("%s: %s → %s", self.request_id, self.status.short, status.short)
-        self.last_status, self.status = self.status, status
+        self.last_status, self.status, self.since = self.status, status, self._now()
         webhook = {
             Status.READY: self.request.webhook_on_ready,
             Status.ERROR: self.request.webhook_on_error,
