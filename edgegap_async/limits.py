@@ -116,11 +116,11 @@ class Permits(Protocol):
         """Takes a permit if there is one, and tells whether there was. Never waits."""
         ...
 
-    async def ready(self, queued: Callable[[], int]) -> None:
+    async def ready(self, wanted: Callable[[], int]) -> None:
         """Returns when `take` would find one, or may. Never called twice at a time.
 
         Args:
-            queued: tells how many wait for one, 1 or more: what is worth fetching at once.
+            wanted: tells how many wait for one, 1 or more: what is worth fetching at once.
         """
         ...
 
@@ -191,7 +191,7 @@ class LocalPermits:
         self._sent.append(now)
         return True
 
-    async def ready(self, queued: Callable[[], int]) -> None:  # noqa: ARG002 - each comes alone
+    async def ready(self, wanted: Callable[[], int]) -> None:  # noqa: ARG002 - each comes alone
         """Returns when `take` finds one."""
         if not self._is_drawn:
             await self._pace.acquire(1 / self._share_at(_now()))

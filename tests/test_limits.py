@@ -468,13 +468,13 @@ class Leased:
         self.free -= 1
         return True
 
-    async def ready(self, queued: Callable[[], int]) -> None:
+    async def ready(self, wanted: Callable[[], int]) -> None:
         if self.free:
             return
         await asyncio.sleep(1)
         if self.is_down:
             raise TimeoutError("no answer")
-        self.free = self.granted.pop() if self.granted else min(queued(), 3)
+        self.free = self.granted.pop() if self.granted else min(wanted(), 3)
         self.fetched.append(self.free)
 
     def refused(self, seconds: float) -> None:
