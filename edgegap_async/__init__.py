@@ -20,6 +20,7 @@ from .errors import (
     Forbidden,
     Gone,
     InvalidRequest,
+    LimitReached,
     MaybeCreated,
     NoAnswer,
     NotAllowed,
@@ -37,7 +38,13 @@ from .errors import (
 from .guards import Guard
 from .handles import DeploymentHandle, Found
 from .lifecycle import DeployOptions, EdgegapClient
-from .limits import Limits, Priority
+from .limits import (
+    Limits,
+    LimitState,
+    LocalPermits,
+    Permits,
+    Priority,
+)
 from .lookout import LookOut, Pace, WatchStats
 from .models import (
     TRANSITIONS,
@@ -155,7 +162,10 @@ __all__ = [
     "InvalidRequest",
     "IpAddress",
     "Json",
+    "LimitReached",
+    "LimitState",
     "Limits",
+    "LocalPermits",
     "Location",
     "LocationPage",
     "LocationTag",
@@ -176,6 +186,7 @@ __all__ = [
     "Pace",
     "Pagination",
     "Paginator",
+    "Permits",
     "Port",
     "Priority",
     "PrivateFleets",

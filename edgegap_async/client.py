@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Mapping
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar
 
 import aiohttp
 
@@ -20,6 +20,7 @@ from .errors import (
     ClientClosed,
     Gone,
     InvalidRequest,
+    LimitReached,
     NoAnswer,
     NotFound,
     RateLimited,
@@ -52,7 +53,9 @@ class ApiClient:
         locations: where servers can run.
         private_fleets: deploy to hosts of your own.
         tags: tags of deployments.
-        cleaning: as `deployments`, for what has to clean up: it goes on while the client closes.
+        cleaning: as `deployments`, for what has to clean up: it goes on while the client closes,
+            before other calls, and waits for its turn as long as it takes.
+        limits: who may send, and when. `limits.snapshot()` tells how busy each operation is.
         requests_sent: how many requests went out so far, repeats included.
     """
 
@@ -66,6 +69,8 @@ class ApiClient:
         limits: Limits | Mapping[str, float | None] | None = None,
         retries: RetryPolicy | None = None,
         guard: Guard | None = None,
+        on_limit: Literal["wait", "raise"] = "wait",
+        longest_wait: float | None = None,
         allow_insecure: bool = False,
     ) -> None:
         check_kind("base_url", base_url, str)
@@ -83,7 +88,8 @@ class ApiClient:
             timeouts=timeouts or _timeouts_from_environment(),
             allow_insecure=allow_insecure,
         )
-        self._limits = limits if isinstance(limits, Limits) else Limits(limits)
+        self.limits: Final = limits if isinstance(limits, Limits) else Limits(limits)
+        self._longest_wait = _longest_wait(on_limit, longest_wait)
         self._guard = guard or Guard.from_environment(os.environ)
         self._retries = retries or RetryPolicy()
         self._budget = RetryBudget(self._retries.budget)
@@ -149,7 +155,8 @@ class ApiClient:
         Raises:
             InvalidRequest: it cannot be sent.
             NotAllowed: the client's guard refuses it.
-            CallError: it did not succeed; one of its classes.
+            CallError: it did not succeed; one of its classes. `LimitReached` among them where
+                the client shall not wait, unless `priority` puts it before its usual place.
             ClientClosed: the client is closed, or was meanwhile.
             WrongLoop: the client was first used in another event loop.
         """
@@ -161,7 +168,7 @@ class ApiClient:
                 body=body,
                 token=token,
                 largest=largest,
-                priority=priority,
+                priority=Priority.of(operation) if priority is None else priority,
                 once=once,
             )
 
@@ -179,6 +186,8 @@ class ApiClient:
     ) -> Result:
         self._guard.check(operation, body)
         request = encode(operation, path=path, query=query, body=body, largest=largest)
+        if priority is None:  # it is for cleaning
+            priority = min(Priority.of(operation), Priority.DEPLOY)
         return await self.exchange(request, Sending(), token=token, priority=priority, once=once)
 
     async def exchange(
@@ -202,9 +211,25 @@ class ApiClient:
         priority = Priority.of(operation) if priority is None else priority
         began, waits = loop.time(), None
         attempts, waited = 0, 0.0
+        failed: CallError | None = None  # what the last attempt ended with
+        failed_at = began
         while True:
             attempts += 1
-            await self._limits.acquire(operation, priority)
+            try:
+                await self.limits.acquire(
+                    operation,
+                    priority,
+                    longest_wait=self._patience(operation, priority),
+                    front=isinstance(failed, RateLimited),
+                )
+            except LimitReached as error:
+                if failed is not None:  # it was sent before: what came of that is what counts
+                    raise failed from None
+                error.path, error.request_id = request.path, request.request_id
+                raise
+            if failed is not None:
+                waited += loop.time() - failed_at
+                failed = None  # it holds this frame
             self.requests_sent += 1
             try:
                 result = decode(request, await self._transport.send(request, token, sending))
@@ -213,15 +238,18 @@ class ApiClient:
                 error.maybe_created = operation.repeat is Repeat.ONLY_IF_UNSENT and in_doubt(error)
                 if isinstance(error, Gone | NotFound) and _did_it_before(operation, sending):
                     return operation.returns()
-                if isinstance(error, RateLimited):
-                    self._limits.close_for(operation, asked_wait(error))
+                # The limits make it wait as long as the API asked, and let it go first then.
+                is_queued = isinstance(error, RateLimited) and self.limits.refused(
+                    operation, asked_wait(error)
+                )
                 waits = waits or self._retries.waits()
+                failed, failed_at = error, loop.time()
                 wait = self._retries.wait_after(
                     error,
                     operation,
                     attempts=attempts,
-                    elapsed=loop.time() - began,
-                    wait=next(waits),
+                    elapsed=failed_at - began,
+                    wait=0.0 if is_queued else next(waits),
                 )
                 if (
                     once
@@ -236,8 +264,16 @@ class ApiClient:
             else:
                 self._budget.give_back()
                 return result
-            await asyncio.sleep(wait)
-            waited += wait
+            if not is_queued:
+                await asyncio.sleep(wait)
+
+    def _patience(self, operation: Operation[Any], priority: Priority) -> float | None:
+        """Seconds that a call may wait for its turn; None for as long as it takes."""
+        usual = Priority.of(operation)
+        # A stop, and what goes before its usual place: other work cannot go on without them.
+        if usual is Priority.STOP or priority < usual:
+            return None
+        return self._longest_wait
 
 
 class _UnderWay:
@@ -328,6 +364,19 @@ def api_token(token: str | Token | None) -> Token | None:
         return token
     token = token or _from_environment("EDGEGAP_API_TOKEN")
     return Token(token, scheme="token") if token else None
+
+
+def _longest_wait(on_limit: object, longest_wait: float | None) -> float | None:
+    if on_limit not in {"wait", "raise"}:
+        raise InvalidRequest(f'on_limit is "wait" or "raise", not {on_limit!r}')
+    check_kind("longest_wait", longest_wait, int, float)
+    if on_limit == "raise":
+        if longest_wait:
+            raise InvalidRequest('with on_limit="raise" nothing waits: leave longest_wait out')
+        return 0.0
+    if longest_wait is not None and not longest_wait >= 0:
+        raise InvalidRequest(f"longest_wait is 0 seconds or more, not {longest_wait!r}")
+    return longest_wait
 
 
 def _from_environment(*names: str) -> str | None:

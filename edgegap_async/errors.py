@@ -9,6 +9,7 @@
     ├── WrongLoop                            the client belongs to another event loop
     ├── CallError                            one call to the API did not succeed
     │   ├── NotSent                          it never reached the API: no server was made
+    │   │   └── LimitReached                 its turn would come later than it may wait
     │   ├── NoAnswer                         it went out and no answer came: nobody knows
     │   │   └── MaybeCreated                 a deployment may exist; its tag finds it
     │   ├── UnreadableAnswer                 an answer came that cannot be used
@@ -50,6 +51,7 @@ __all__ = [
     "Forbidden",
     "Gone",
     "InvalidRequest",
+    "LimitReached",
     "MaybeCreated",
     "NoAnswer",
     "NotAllowed",
@@ -177,6 +179,21 @@ class NotSent(CallError):
     advice = "Nothing was sent: check the network and base_url, then try again"
 
     worth_repeating: bool = True
+
+
+class LimitReached(NotSent):
+    """The client's own limits would let the call go later than it may wait. Nothing was sent.
+
+    Only with `on_limit="raise"` or a `longest_wait`; otherwise calls wait for their turn.
+
+    Attributes:
+        predicted_wait: seconds after which its turn would have come, as far as can be told.
+    """
+
+    advice = "Nothing was sent: try again later, or let it wait longer"
+
+    worth_repeating = False  # by the client; whoever asked not to wait decides
+    predicted_wait: float = 0.0
 
 
 class NoAnswer(CallError):

@@ -15,7 +15,7 @@ import logging
 import math
 import re
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
-from typing import Any, Final, TypedDict, TypeVar, Unpack
+from typing import Any, Final, Literal, TypedDict, TypeVar, Unpack
 
 import aiohttp
 
@@ -94,7 +94,12 @@ class EdgegapClient(ApiClient):
             https://api.edgegap.com.
         session: an aiohttp session to use. It is never closed here.
         timeouts: seconds for one attempt of a call; EDGEGAP_TIMEOUT_MS, then 30 s.
-        limits: calls a second by operation name, where yours differ from the documented ones.
+        limits: calls a second by operation name, where yours differ from the documented ones; or
+            `Limits` that several clients share.
+        on_limit: "raise" for `LimitReached` at once where a call would have to wait for the limits.
+            Stops, cleaning up and the looks of those who wait for a status always wait.
+        longest_wait: seconds that a call may wait for the limits before `LimitReached`; None for
+            as long as it takes.
         retries: how often and how long a call is tried.
         webhooks: a `WebhookReceiver`. Then `deploy` and `run` hand its URLs to the API, and waits
             end as soon as it is told.
@@ -120,6 +125,8 @@ class EdgegapClient(ApiClient):
         session: aiohttp.ClientSession | None = None,
         timeouts: Timeouts | None = None,
         limits: Limits | Mapping[str, float | None] | None = None,
+        on_limit: Literal["wait", "raise"] = "wait",
+        longest_wait: float | None = None,
         retries: RetryPolicy | None = None,
         webhooks: Signals | None = None,
         pace: Pace | None = None,
@@ -136,6 +143,8 @@ class EdgegapClient(ApiClient):
             session=session,
             timeouts=timeouts,
             limits=limits,
+            on_limit=on_limit,
+            longest_wait=longest_wait,
             retries=retries,
             guard=guard,
             allow_insecure=allow_insecure,

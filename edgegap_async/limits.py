@@ -10,28 +10,48 @@ on one thing: no window of one second, wherever it starts, may hold more than th
   waits until the oldest of them is old enough. The little more is for calls that travel faster than
   those before them.
 
-Waiters are served in the order they came. The permit is taken last, just before the request goes
-out, and each repeat takes one too. A 429 closes the bucket for as long as the API says.
+Calls that travel less evenly than that are refused now and then, and so are those of programs that
+share the organization's limit and do not say so. A 429 closes the bucket for as long as the API
+says, and makes pace and log a twentieth slower, once a second at most and never below four fifths;
+they recover in the calm that follows. So each finds the rate that its network and its neighbours
+allow.
+
+**Turns.** Each operation has a queue for each priority, served in the order they came. Nobody else
+serves it: the first in the queue waits for the next permit, the others wait for the first, and
+whoever leaves it calls the next. There is no task, and one timer however many wait. A permit is
+taken by the very caller that goes, when it runs and not before. So nobody who is cancelled can take
+one along, and what is logged is when a call goes, however long the loop stood still before it.
+
+**Permits** come from this process alone, or from any other `Permits`: a source that several
+programs share answers the same few questions, and the turns here stay as they are.
 """
 
 from __future__ import annotations
 
 import asyncio
 import enum
+import itertools
 import math
-from collections import deque
-from collections.abc import Mapping
-from typing import Final
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+import attrs
 
 from .endpoints import DEPLOY, DEPLOY_TO_FLEET, OPERATIONS, Operation
-from .errors import InvalidRequest
+from .errors import InvalidRequest, LimitReached, WrongLoop
 from .requests import check_kind
 
-__all__ = ["Limits", "Priority"]
+__all__ = ["LimitState", "Limits", "LocalPermits", "Permits", "Priority"]
 
 _PACE: Final = 0.975
 _WINDOW: Final = 1.025  # seconds
 _BURST: Final = 10
+
+_SLOWER: Final = 0.95  # after a 429
+_SLOWEST: Final = 0.8
+_RECOVERY: Final = 0.001  # of the rate in each calm second
+_ONE_CUT: Final = 1.0  # seconds in which all that are refused are refused for one reason
 
 
 class Priority(enum.IntEnum):
@@ -52,48 +72,246 @@ class Priority(enum.IntEnum):
         return cls.DEPLOY if operation in {DEPLOY, DEPLOY_TO_FLEET} else cls.REST
 
 
-class _Bucket:
-    """The permits of one operation."""
+@attrs.frozen(kw_only=True)
+class LimitState:
+    """How busy one operation is, at the moment it was asked for."""
+
+    limit: float
+    """Calls a second that may go, as documented or as set."""
+    rate: float
+    """Calls a second that go at most at present, in the long run."""
+    free: int
+    """How many could go at once."""
+    queued: int
+    """How many wait."""
+    predicted_wait: float
+    """Seconds that one more call would wait, if nobody goes before it who comes after it."""
+    closed_for: float
+    """Seconds for which the API wants none, 0 if it does not."""
+
+
+class Permits(Protocol):
+    """Where the permits of one operation come from. All that is asked is asked in one event loop.
+
+    Waiting and taking are two things: `ready` is waited for by whoever is first in the queue, and
+    may be cancelled at any time; `take` is called by whoever goes, and is all that costs a permit.
+    """
+
+    @property
+    def rate(self) -> float:
+        """Permits a second that it gives at present, in the long run."""
+        ...
+
+    @property
+    def free(self) -> int:
+        """How many could be taken now."""
+        ...
+
+    @property
+    def closed_for(self) -> float:
+        """Seconds for which there are none because the API answered 429; 0 otherwise."""
+        ...
+
+    async def take(self) -> bool:
+        """Takes a permit if there is one, and tells whether there was. Never waits."""
+        ...
+
+    async def ready(self, wanted: Callable[[], int]) -> None:
+        """Returns when `take` would find one, or may. Never called twice at a time.
+
+        Args:
+            wanted: tells how many wait for one, 1 or more: what is worth fetching at once.
+        """
+        ...
+
+    def refused(self, seconds: float) -> None:
+        """The API answered 429: no permit for so many seconds, and fewer for a while after."""
+        ...
+
+    def expected_wait(self, ahead: int) -> float:
+        """Seconds until whoever has so many others before him may go, as far as can be told."""
+        ...
+
+
+class LocalPermits:
+    """The permits of an operation whose limit this process has for itself.
+
+    Args:
+        limit: calls a second, above 0.
+    """
 
     def __init__(self, limit: float) -> None:
         from aiolimiter import AsyncLimiter  # noqa: PLC0415 - it reads its metadata from disk
 
-        burst = min(_BURST, max(1.0, limit / 4))
-        self._pace = AsyncLimiter(burst, burst / (_PACE * limit))
+        self._rate = _PACE * limit
+        self._burst = max(1 / _SLOWEST, min(_BURST, limit / 4))  # or one slow call would not fit
+        self._pace = AsyncLimiter(self._burst, self._burst / self._rate)
+        self._is_drawn = False  # one from the pace that nobody has used yet
         # A limit below one a second is one call in a longer window.
         self._window = _WINDOW * max(1.0, 1 / limit)
-        self._sent: deque[float] = deque([-math.inf] * max(1, int(limit)), max(1, int(limit)))
+        size = max(1, int(limit))
+        self._sent: deque[float] = deque([-math.inf] * size, size)
         self._opens_at = -math.inf
-        self._turn = asyncio.Lock()
+        self._share = 1.0  # of the rate, at the last 429
+        self._refused_at = self._slowed_at = -math.inf
 
-    async def acquire(self) -> None:
-        loop = asyncio.get_running_loop()
-        async with self._turn:
-            await self._pace.acquire()
+    @property
+    def rate(self) -> float:
+        """Calls a second in the long run, less for some time after a 429."""
+        return self._rate * self._share_at(_now())
+
+    @property
+    def free(self) -> int:
+        """How many could be taken now."""
+        now = _now()
+        if now < self._opens_at:
+            return 0
+        share = self._share_at(now)
+        old_enough = sum(sent + self._window / share <= now for sent in self._sent)
+        paced = next(n for n in itertools.count() if not self._has_paced(n + 1, share))
+        return min(old_enough, paced + self._is_drawn)
+
+    @property
+    def closed_for(self) -> float:
+        """Seconds for which there are none because the API answered 429; 0 otherwise."""
+        return max(0.0, self._opens_at - _now())
+
+    async def take(self) -> bool:
+        """Takes a permit if there is one, and tells whether there was."""
+        now = _now()
+        share = self._share_at(now)
+        if now < self._earliest(share):
+            return False
+        if self._is_drawn:
+            self._is_drawn = False
+        elif self._has_paced(1, share):
+            await self._pace.acquire(1 / share)  # which does not wait: it is there
+        else:
+            return False
+        self._sent.append(now)
+        return True
+
+    async def ready(self, wanted: Callable[[], int]) -> None:  # noqa: ARG002 - each comes alone
+        """Returns when `take` finds one."""
+        if not self._is_drawn:
+            await self._pace.acquire(1 / self._share_at(_now()))
+            self._is_drawn = True
+        while True:  # a 429 meanwhile makes it later
+            now = _now()
+            wait = self._earliest(self._share_at(now)) - now
+            if wait <= 0:
+                return
+            await asyncio.sleep(wait)
+
+    def refused(self, seconds: float) -> None:
+        """The API answered 429: no permit for so many seconds, and fewer for a while after."""
+        now = _now()
+        self._share = self._share_at(now)
+        self._refused_at = now
+        self._opens_at = max(self._opens_at, now + seconds)
+        if now >= self._slowed_at + _ONE_CUT:
+            self._slowed_at = now
+            self._share = max(_SLOWEST, self._share * _SLOWER)
+
+    def expected_wait(self, ahead: int) -> float:
+        """Seconds until whoever has so many others before him may go, if there is no 429."""
+        now = _now()
+        share = self._share_at(now)
+        rounds, place = divmod(ahead, len(self._sent))
+        logged = self._sent[place] + (rounds + 1) * self._window / share - now
+        paced = (ahead + 1 - self.free) / (self._rate * share)
+        return max(0.0, logged, paced, self._opens_at - now)
+
+    def _share_at(self, now: float) -> float:
+        if self._share == 1:
+            return 1.0
+        return min(1.0, self._share + _RECOVERY * (now - self._refused_at))
+
+    def _earliest(self, share: float) -> float:
+        """When the log and the API allow the next, whatever the pace says."""
+        return max(self._sent[0] + self._window / share, self._opens_at)
+
+    def _has_paced(self, count: int, share: float) -> bool:
+        return self._pace.has_capacity(count / share)
+
+
+class _Queue:
+    """Those who wait for the permits of one operation."""
+
+    def __init__(self, permits: Permits) -> None:
+        self.permits: Final = permits
+        self._lines = {priority: OrderedDict[int, asyncio.Future[None]]() for priority in Priority}
+        self._numbers = itertools.count()
+        self._called: int | None = None  # who waits for the next permit; somebody, if any wait
+
+    def __len__(self) -> int:
+        return sum(map(len, self._lines.values()))
+
+    def ahead(self, priority: Priority) -> int:
+        """How many go before one that comes now."""
+        return sum(len(line) for other, line in self._lines.items() if other <= priority)
+
+    async def acquire(self, priority: Priority, *, front: bool) -> None:
+        """Returns when it is this caller's turn, with a permit taken."""
+        line, number = self._lines[priority], next(self._numbers)
+        new_future = asyncio.get_running_loop().create_future
+        line[number] = new_future()
+        if front:
+            line.move_to_end(number, last=False)
+        if self._called is None:
+            self._call_first()
+        try:
             while True:
-                wait = max(self._sent[0] + self._window, self._opens_at) - loop.time()
-                if wait <= 0:
-                    break
-                await asyncio.sleep(wait)
-            self._sent.append(loop.time())
+                await line[number]
+                await self.permits.ready(self.__len__)
+                if self._first() == number:
+                    if await self.permits.take():
+                        return
+                else:  # somebody came meanwhile who goes before
+                    line[number] = new_future()
+                    self._call_first()
+        finally:
+            del line[number]
+            if self._called == number:
+                self._call_first()
 
-    def close_for(self, seconds: float) -> None:
-        self._opens_at = max(self._opens_at, asyncio.get_running_loop().time() + seconds)
+    def is_empty(self) -> bool:
+        """Whether nobody waits."""
+        return self._called is None
+
+    def _first(self) -> int | None:
+        return next((next(iter(line)) for line in self._lines.values() if line), None)
+
+    def _call_first(self) -> None:
+        line = next(filter(None, self._lines.values()), None)
+        if line is None:
+            self._called = None
+            return
+        self._called, turn = next(iter(line.items()))
+        if not turn.done():  # or it is cancelled, and calls the next one as it leaves
+            turn.set_result(None)
 
 
 class Limits:
-    """The limits of one client, a bucket for each operation that has one.
+    """The limits of one client, or of several in one event loop that share them.
 
     Args:
         settings: calls a second by operation name, where yours differ from the documented ones:
             `{"deploy": 20, "list_deployments": None}`; None lifts a limit. Lower them where
             several programs share the organization's limit.
+        permits: what gives the permits of an operation, by its name and limit; this process alone
+            if left out.
 
     Raises:
         InvalidRequest: an operation that does not exist, or a limit that is not above 0.
     """
 
-    def __init__(self, settings: Mapping[str, float | None] | None = None) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, float | None] | None = None,
+        *,
+        permits: Callable[[str, float], Permits] | None = None,
+    ) -> None:
         check_kind("limits", settings, Mapping)
         limits = {operation.name: operation.limit for operation in OPERATIONS}
         for name, limit in (settings or {}).items():
@@ -103,20 +321,105 @@ class Limits:
             if limit is not None and not 0 < limit < math.inf:
                 raise InvalidRequest(f"the limit of {name} must be above 0, not {limit!r}")
             limits[name] = limit
-        self._buckets = {name: _Bucket(limit) for name, limit in limits.items() if limit}
+        self._limits = {name: limit for name, limit in limits.items() if limit}
+        self._queues = {
+            name: _Queue(permits(name, limit) if permits else LocalPermits(limit))
+            for name, limit in self._limits.items()
+        }
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def acquire(
         self,
         operation: Operation[object],
-        priority: Priority = Priority.REST,  # noqa: ARG002 - all wait in one queue so far
+        priority: Priority = Priority.REST,
+        *,
+        longest_wait: float | None = None,
+        front: bool = False,
     ) -> None:
-        """Returns when the operation may be sent. Cancelling costs no permit."""
-        bucket = self._buckets.get(operation.name)
-        if bucket is not None:
-            await bucket.acquire()
+        """Returns when the operation may be sent. Cancelling costs no permit.
 
-    def close_for(self, operation: Operation[object], seconds: float) -> None:
-        """Lets none of these pass for so many seconds: the API asked for it."""
-        bucket = self._buckets.get(operation.name)
-        if bucket is not None:
-            bucket.close_for(seconds)
+        Args:
+            operation: what is to be sent.
+            priority: before whom it goes.
+            longest_wait: seconds that it may wait, None for as long as it takes.
+            front: True to go before all of the same priority, for one that was refused.
+
+        Raises:
+            LimitReached: it would have to wait longer, or had to.
+            WrongLoop: the limits were first used in another event loop.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._stay_in(loop)
+        queue = self._queues.get(operation.name)
+        if queue is None or (queue.is_empty() and await queue.permits.take()):
+            return
+        if longest_wait is None:
+            await queue.acquire(priority, front=front)
+            return
+        predicted = queue.permits.expected_wait(0 if front else queue.ahead(priority))
+        if longest_wait <= 0 or predicted > longest_wait:
+            raise _limit_reached(operation, predicted, longest_wait)
+        limit = asyncio.timeout(longest_wait)
+        try:
+            async with limit:
+                await queue.acquire(priority, front=front)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            more = queue.permits.expected_wait(queue.ahead(priority))
+            raise _limit_reached(operation, longest_wait + more, longest_wait) from None
+
+    def refused(self, operation: Operation[object], seconds: float) -> bool:
+        """Lets none of these pass for so many seconds, and fewer for a while: the API answered 429.
+
+        Returns:
+            Whether the operation has a limit, so that `acquire` waits for that time.
+        """
+        queue = self._queues.get(operation.name)
+        if queue is None:
+            return False
+        queue.permits.refused(seconds)
+        return True
+
+    def snapshot(self) -> dict[str, LimitState]:
+        """How busy each operation is that has a limit, by its name.
+
+        Raises:
+            WrongLoop: the limits were first used in another event loop.
+        """
+        self._stay_in(asyncio.get_running_loop())
+        return {
+            name: LimitState(
+                limit=self._limits[name],
+                rate=queue.permits.rate,
+                free=queue.permits.free,
+                queued=len(queue),
+                predicted_wait=queue.permits.expected_wait(len(queue)),
+                closed_for=queue.permits.closed_for,
+            )
+            for name, queue in self._queues.items()
+        }
+
+    def _stay_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise WrongLoop("the limits were first used in another event loop")
+
+
+def _limit_reached(
+    operation: Operation[object], predicted: float, longest_wait: float
+) -> LimitReached:
+    error = LimitReached(
+        f"its turn would come after {predicted:.2f} s, and it may wait {longest_wait:g} s",
+        operation=operation.name,
+        method=operation.method,
+        path=operation.path,
+    )
+    error.predicted_wait = predicted
+    return error
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -12,6 +12,7 @@ import pytest
 from scripted_api import Reply, ScriptedApi
 
 from edgegap_async.client import DEFAULT_BASE_URL, ApiClient
+from edgegap_async.endpoints import GET_DEPLOYMENT
 from edgegap_async.errors import (
     BadRequest,
     CallError,
@@ -19,6 +20,7 @@ from edgegap_async.errors import (
     EdgegapError,
     Gone,
     InvalidRequest,
+    LimitReached,
     NoAnswer,
     NotFound,
     RateLimited,
@@ -26,9 +28,10 @@ from edgegap_async.errors import (
     Unauthorized,
     UnreadableAnswer,
 )
-from edgegap_async.limits import Limits
+from edgegap_async.limits import Limits, Priority
 from edgegap_async.models import Stopped
 from edgegap_async.requests import Token
+from edgegap_async.resources import Deployments
 from edgegap_async.retries import RetryPolicy
 from edgegap_async.transport import Timeouts
 
@@ -236,6 +239,142 @@ async def test_a_repeat_pays_at_the_limit_too(api: ScriptedApi) -> None:
         await client.deployments.get("r1")
 
     assert api.requests[1].at - api.requests[0].at >= 10
+
+
+# ── limits ───────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_row_14_one_that_was_refused_goes_first_when_the_time_has_come(
+    api: ScriptedApi,
+) -> None:
+    api.on(*STATUS, Reply(429, headers={"Retry-After": "7"}), SEEN)
+    api.on("GET", "/v1/status/r2", SEEN)
+    async with ApiClient("t", base_url=api.url, limits={"get_deployment": 1}) as client:
+        first = asyncio.create_task(client.deployments.get("r1"))
+        await api.until_asked(*STATUS)
+        await asyncio.gather(first, *(client.deployments.get("r2") for _ in range(3)))
+
+    assert [request.path for request in api.requests[:3]] == [STATUS[1], STATUS[1], "/v1/status/r2"]
+    assert api.requests[1].at - api.requests[0].at == pytest.approx(7, abs=0.1)
+
+
+async def test_row_14_an_operation_without_a_limit_waits_as_long_as_it_is_told(
+    api: ScriptedApi, client: ApiClient
+) -> None:
+    api.on(*STOP, Reply(429, headers={"Retry-After": "7"}), Reply(200))
+    await client.deployments.stop("r1")
+
+    assert 7 <= api.requests[1].at - api.requests[0].at <= 7.3
+
+
+async def test_a_client_that_shall_not_wait_says_so_and_sends_nothing(api: ScriptedApi) -> None:
+    api.on(*STATUS, SEEN)
+    async with ApiClient("t", base_url=api.url, on_limit="raise") as client:
+        outcomes = await asyncio.gather(
+            *(client.deployments.get("r1") for _ in range(8)), return_exceptions=True
+        )
+
+    refused = [outcome for outcome in outcomes if isinstance(outcome, LimitReached)]
+    assert len(refused) == 3
+    assert len(api.requests) == client.requests_sent == 5
+    assert (refused[0].attempts, refused[0].request_id) == (1, "r1")
+    assert str(refused[0]) == (
+        f"GET /v1/status/r1. its turn would come after {refused[0].predicted_wait:.2f} s, and it "
+        "may wait 0 s. Nothing was sent: try again later, or let it wait longer"
+    )
+
+
+async def test_a_client_may_wait_for_so_long_and_no_longer(api: ScriptedApi) -> None:
+    api.on(*STATUS, SEEN)
+    async with ApiClient("t", base_url=api.url, longest_wait=2) as client:
+        outcomes = await asyncio.gather(
+            *(client.deployments.get("r1") for _ in range(100)), return_exceptions=True
+        )
+
+    assert sum(isinstance(outcome, LimitReached) for outcome in outcomes) == 100 - len(api.requests)
+    assert 40 <= len(api.requests) <= 45
+    assert api.requests[-1].at - api.requests[0].at <= 2.05
+
+
+async def test_stops_and_what_goes_before_its_usual_place_wait_whatever_is_set(
+    api: ScriptedApi,
+) -> None:
+    api.on(*STATUS, SEEN)
+    api.on(*STOP, Reply(200))
+    rows = {"data": [], "total_count": 0, "pagination": {"has_next": False}}
+    api.on("GET", "/v1/deployments", Reply(body=rows))
+    limits = {"get_deployment": 1, "stop_deployment": 1, "list_deployments": 1}
+    async with ApiClient("t", base_url=api.url, limits=limits, on_limit="raise") as client:
+        for _ in range(3):
+            await client.deployments.stop("r1")
+            assert [row async for row in client.cleaning.list()] == []
+            await client.call(GET_DEPLOYMENT, path={"request_id": "r1"}, priority=Priority.LOOK)
+        with pytest.raises(LimitReached):
+            await client.deployments.get("r1")
+        with pytest.raises(LimitReached):
+            await client.deployments.list_page()
+
+
+async def test_cleaning_goes_before_other_calls(api: ScriptedApi) -> None:
+    rows = {"data": [], "total_count": 0, "pagination": {"has_next": False}}
+    api.on("GET", "/v1/deployments", Reply(body=rows))
+    async with ApiClient("t", base_url=api.url, limits={"list_deployments": 1}) as client:
+        served = list[str]()
+
+        async def one(name: str, deployments: Deployments) -> None:
+            await deployments.list_page()
+            served.append(name)
+
+        await client.deployments.list_page()
+        others = [one(f"other {number}", client.deployments) for number in range(3)]
+        await asyncio.gather(*others, one("cleaning", client.cleaning))
+
+    assert served == ["cleaning", "other 0", "other 1", "other 2"]
+
+
+async def test_a_repeat_that_may_not_wait_ends_with_what_the_first_ended_with(
+    api: ScriptedApi,
+) -> None:
+    api.on(*STATUS, Reply(429, headers={"Retry-After": "7"}))
+    async with ApiClient("t", base_url=api.url, on_limit="raise") as client:
+        began = now()
+        with pytest.raises(RateLimited) as caught:
+            await client.deployments.get("r1")
+
+    assert now() - began < 1
+    assert (caught.value.attempts, caught.value.retry_after) == (1, 7)
+    assert len(api.requests) == 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"on_limit": "panic"},
+        {"longest_wait": -1},
+        {"longest_wait": float("nan")},
+        {"longest_wait": "2"},
+        {"on_limit": "raise", "longest_wait": 2},
+    ],
+)
+async def test_a_wait_that_cannot_be_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequest, match=r"on_limit|longest_wait"):
+        ApiClient("t", **settings)
+
+
+async def test_clients_of_one_loop_may_share_their_limits(api: ScriptedApi) -> None:
+    api.on(*STATUS, SEEN)
+    limits = Limits()
+    async with (
+        ApiClient("t", base_url=api.url, limits=limits) as one,
+        ApiClient("t", base_url=api.url, limits=limits) as other,
+    ):
+        assert one.limits is other.limits
+        await asyncio.gather(
+            *(client.deployments.get("r1") for client in (one, other) for _ in range(30))
+        )
+
+    times = sorted(request.at for request in api.requests)
+    assert all(later - sooner >= 1 for sooner, later in zip(times, times[20:], strict=False))
 
 
 # ── a DELETE whose first answer was lost ─────────────────────────────────────────────────────────

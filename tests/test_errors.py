@@ -21,6 +21,7 @@ from edgegap_async.errors import (
     Forbidden,
     Gone,
     InvalidRequest,
+    LimitReached,
     NoAnswer,
     NotFound,
     NotSent,
@@ -175,6 +176,7 @@ def test_a_deployment_error_that_saw_nothing_names_the_deployment_alone() -> Non
     "error",
     [
         RateLimited("slow", operation="deploy", method="POST", path="/v2/deployments", status=429),
+        LimitReached("later", operation="deploy", method="POST", path="/v2/deployments"),
         UnreadableAnswer("what", status=200, attempts=2),
         WaitTimedOut("too long", request_id="abc", last_status=Status.SEEKING),
         DeploymentError("odd", request_id="abc"),

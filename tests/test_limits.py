@@ -3,22 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-import random
+from collections.abc import Callable, Coroutine
+from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from virtual_clock import run_virtually
+from virtual_clock import VirtualLoop, run_virtually
 
-from edgegap_async.endpoints import DEPLOY, GET_DEPLOYMENT, LIST_DEPLOYMENTS, STOP_DEPLOYMENT
-from edgegap_async.errors import InvalidRequest
-from edgegap_async.limits import Limits
+from edgegap_async.endpoints import (
+    DEPLOY,
+    DEPLOY_TO_FLEET,
+    GET_DEPLOYMENT,
+    LIST_DEPLOYMENTS,
+    OPERATIONS,
+    STOP_DEPLOYMENT,
+)
+from edgegap_async.errors import InvalidRequest, LimitReached, WrongLoop
+from edgegap_async.limits import Limits, LimitState, Permits, Priority
 
 
 def most_in_one_second(times: list[float]) -> int:
     """The most calls in any window of one second, wherever it starts."""
     times = sorted(times)
     return max(sum(start <= time < start + 1 for time in times) for start in times)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def in_background(work: Coroutine[Any, Any, object]) -> asyncio.Task[object]:
+    return asyncio.create_task(work)
+
+
+async def cancelled(*tasks: asyncio.Task[object]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def send(limits: Limits, count: int) -> list[float]:
@@ -51,38 +71,6 @@ def test_the_first_ten_calls_of_an_idle_client_do_not_wait() -> None:
     times = run_virtually(send(Limits(), 10))
 
     assert times[-1] < 0.001
-
-
-@given(
-    limit=st.floats(0.2, 60),
-    arrivals=st.lists(st.floats(0, 5), min_size=1, max_size=80),
-    cancelled=st.randoms(use_true_random=False),
-)
-@settings(max_examples=40, deadline=None)
-def test_whatever_comes_and_goes_no_second_holds_more(
-    limit: float, arrivals: list[float], cancelled: random.Random
-) -> None:
-    async def main() -> list[float]:
-        limits = Limits({"deploy": limit})
-        times: list[float] = []
-
-        async def one(arrival: float) -> None:
-            await asyncio.sleep(arrival)
-            await limits.acquire(DEPLOY)
-            times.append(asyncio.get_running_loop().time())
-
-        calls = [asyncio.create_task(one(arrival)) for arrival in arrivals]
-        await asyncio.sleep(cancelled.uniform(0, 5))
-        for call in calls:
-            if cancelled.random() < 0.3:
-                call.cancel()
-        await asyncio.gather(*calls, return_exceptions=True)
-        return times
-
-    times = run_virtually(main())
-
-    if times:
-        assert most_in_one_second(times) <= max(1, limit)
 
 
 def test_waiters_are_served_in_the_order_they_came() -> None:
@@ -135,22 +123,429 @@ async def test_an_operation_without_a_documented_limit_does_not_wait() -> None:
 
     for _ in range(500):
         await limits.acquire(STOP_DEPLOYMENT)
-    limits.close_for(STOP_DEPLOYMENT, 60)
-    await limits.acquire(STOP_DEPLOYMENT)
 
     assert loop.time() - began < 0.01
 
 
-@pytest.mark.virtual
-async def test_a_closed_bucket_lets_nothing_pass_until_its_time() -> None:
-    limits, loop = Limits(), asyncio.get_running_loop()
-    began = loop.time()
+# ── turns ────────────────────────────────────────────────────────────────────────────────────────
 
-    limits.close_for(DEPLOY, 7)
-    limits.close_for(DEPLOY, 3)  # does not shorten it
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+def test_stops_go_before_deploys_and_those_before_the_rest(operation: Any) -> None:
+    expected = Priority.REST
+    if operation in {DEPLOY, DEPLOY_TO_FLEET}:
+        expected = Priority.DEPLOY
+    elif operation.method == "DELETE":
+        expected = Priority.STOP
+
+    assert Priority.of(operation) is expected
+    assert Priority.STOP < Priority.DEPLOY < Priority.LOOK < Priority.REST
+
+
+@pytest.mark.virtual
+async def test_whoever_has_the_higher_priority_goes_first_whenever_he_comes() -> None:
+    limits, served = Limits({"deploy": 5}), list[str]()
+
+    async def one(priority: Priority, number: int) -> None:
+        await limits.acquire(DEPLOY, priority)
+        served.append(f"{priority.name} {number}")
+
+    await limits.acquire(DEPLOY)  # nothing is free now
+    calls = [
+        in_background(one(priority, number))
+        for priority in (Priority.REST, Priority.LOOK, Priority.DEPLOY)
+        for number in range(3)
+    ]
+    await asyncio.sleep(0.01)  # one of the last in line waits for the next permit already
+    late = [in_background(one(Priority.STOP, number)) for number in range(2)]
+    await asyncio.gather(*calls, *late)
+
+    expected = [f"STOP {number}" for number in range(2)]
+    for name in ("DEPLOY", "LOOK", "REST"):
+        expected += [f"{name} {number}" for number in range(3)]
+    assert served == expected
+
+
+@pytest.mark.virtual
+async def test_one_that_was_refused_goes_before_all_of_its_priority() -> None:
+    limits, served = Limits({"deploy": 5}), list[str]()
+
+    async def one(name: str, priority: Priority, *, front: bool = False) -> None:
+        await limits.acquire(DEPLOY, priority, front=front)
+        served.append(name)
+
+    await limits.acquire(DEPLOY)
+    await asyncio.gather(
+        one("first", Priority.REST),
+        one("second", Priority.REST),
+        one("refused", Priority.REST, front=True),
+        one("look", Priority.LOOK),
+    )
+
+    assert served == ["look", "refused", "first", "second"]
+
+
+@pytest.mark.virtual
+async def test_a_turn_that_comes_to_one_who_is_just_cancelled_goes_to_the_next() -> None:
+    limits, order = Limits({"deploy": 2}), list[int]()
+
+    async def one(number: int) -> None:
+        await limits.acquire(DEPLOY)
+        order.append(number)
+        if number + 1 < len(calls):
+            calls[number + 1].cancel()  # which is called in this very moment
+
+    await limits.acquire(DEPLOY)
+    calls = [in_background(one(number)) for number in range(5)]
+    began = now()
+    await asyncio.wait(calls)
+
+    assert order == [0, 2, 4]
+    assert now() - began < 3 / (0.97 * 2) + 0.1
+
+
+@pytest.mark.virtual
+async def test_one_cancelled_while_the_permit_comes_leaves_it_to_the_next() -> None:
+    limits = Limits({"deploy": 2})
+    await limits.acquire(DEPLOY)
+    began = now()
+    first = in_background(limits.acquire(DEPLOY))
+    second = in_background(limits.acquire(DEPLOY))
+    await asyncio.sleep(0.3)
+    await cancelled(first)
+    await second
+
+    assert now() - began < 1 / (0.97 * 2)
+
+
+@pytest.mark.virtual
+async def test_a_permit_whose_waiter_left_is_still_there() -> None:
+    limits, began = Limits(), now()
+    await send(limits, 40)
+    waiting = in_background(limits.acquire(DEPLOY))
+    await asyncio.sleep(began + 0.9 - now())  # the pace let it through, the log not yet
+    await cancelled(waiting)
+    await asyncio.sleep(began + 1.04 - now())
+
+    assert limits.snapshot()["deploy"].free == 10
+    assert (await send(limits, 10))[-1] < 0.001
+
+
+@pytest.mark.virtual
+async def test_when_nobody_waits_nothing_is_left_behind() -> None:
+    limits = Limits({"deploy": 1})
+    await limits.acquire(DEPLOY)
+    waiting = [in_background(limits.acquire(DEPLOY)) for _ in range(10)]
+    await asyncio.sleep(0.1)
+    assert limits.snapshot()["deploy"].queued == 10
+
+    await cancelled(*waiting)
+
+    assert limits.snapshot()["deploy"].queued == 0
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.virtual
+async def test_a_loop_that_stands_still_makes_no_burst() -> None:
+    limits, times = Limits(), list[float]()
+    loop = cast("VirtualLoop", asyncio.get_running_loop())
+
+    async def one(number: int) -> None:
+        await limits.acquire(DEPLOY)
+        times.append(now())  # as late as it runs
+        if number % 7 == 0:
+            loop.stall(0.05)
+
+    await asyncio.gather(*(one(number) for number in range(400)))
+
+    assert most_in_one_second(times) == 40
+    assert 400 / (times[-1] - times[0]) > 0.95 * 40
+
+
+# ── 429 ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.virtual
+async def test_a_429_closes_the_bucket_until_its_time() -> None:
+    limits, began = Limits(), now()
+
+    assert limits.refused(DEPLOY, 7)
+    assert limits.refused(DEPLOY, 3)  # does not shorten it
+    assert limits.snapshot()["deploy"].closed_for == pytest.approx(7, abs=0.001)
+    assert limits.snapshot()["deploy"].free == 0
     await limits.acquire(DEPLOY)
 
-    assert loop.time() - began == pytest.approx(7, abs=0.001)
+    assert now() - began == pytest.approx(7, abs=0.001)
+    assert limits.snapshot()["deploy"].closed_for == 0
+
+
+@pytest.mark.virtual
+async def test_a_429_holds_up_those_who_wait_already() -> None:
+    limits, began = Limits({"deploy": 1}), now()
+    await limits.acquire(DEPLOY)
+    waiting = in_background(limits.acquire(DEPLOY))
+    await asyncio.sleep(0.5)
+    limits.refused(DEPLOY, 7)
+    await waiting
+
+    assert now() - began == pytest.approx(7.5, abs=0.001)
+
+
+@pytest.mark.virtual
+async def test_a_429_makes_the_rate_a_twentieth_less_for_a_while() -> None:
+    limits = Limits()
+
+    def rate() -> float:
+        return limits.snapshot()["deploy"].rate / (0.975 * 40)
+
+    assert rate() == 1
+    limits.refused(DEPLOY, 0)
+    limits.refused(DEPLOY, 0)  # for the same reason
+    assert rate() == pytest.approx(0.95)
+    await asyncio.sleep(10)
+    assert rate() == pytest.approx(0.96)
+    began = now()
+    await send(limits, 200)
+    assert now() - began > 190 / (0.97 * 0.975 * 40)
+    for _ in range(20):
+        limits.refused(DEPLOY, 0)
+        await asyncio.sleep(1)
+    assert rate() == pytest.approx(0.801)
+    await asyncio.sleep(300)
+    assert rate() == 1
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("limit", [0.3, 1, 3, 40])
+async def test_at_the_lowest_rate_calls_still_go(limit: float) -> None:
+    limits = Limits({"deploy": limit})
+    for _ in range(20):
+        limits.refused(DEPLOY, 0)
+        await asyncio.sleep(1)
+    began = now()
+    await asyncio.gather(*(limits.acquire(DEPLOY) for _ in range(20)))
+
+    assert now() - began < 21 / (0.75 * limit)
+
+
+@pytest.mark.virtual
+async def test_an_operation_without_a_limit_is_not_closed_by_a_429() -> None:
+    limits, began = Limits(), now()
+
+    assert not limits.refused(STOP_DEPLOYMENT, 60)
+    await limits.acquire(STOP_DEPLOYMENT)
+
+    assert now() - began < 0.001
+
+
+# ── those who would rather not wait ──────────────────────────────────────────────────────────────
+
+
+@pytest.mark.virtual
+async def test_who_may_not_wait_goes_at_once_or_is_told_how_long_it_would_take() -> None:
+    limits, began = Limits(), now()
+    for _ in range(10):
+        await limits.acquire(DEPLOY, longest_wait=0)
+    with pytest.raises(LimitReached, match=r"after 0\.03 s, and it may wait 0 s") as caught:
+        await limits.acquire(DEPLOY, longest_wait=0)
+
+    assert now() - began < 0.001
+    assert caught.value.operation == "deploy"
+    assert caught.value.predicted_wait == pytest.approx(1 / 39, abs=0.001)
+
+
+@pytest.mark.virtual
+async def test_who_would_wait_too_long_is_told_so_at_once() -> None:
+    limits = Limits({"deploy": 10})
+    waiting = [in_background(limits.acquire(DEPLOY)) for _ in range(50)]
+    await asyncio.sleep(0)
+    began = now()
+    with pytest.raises(LimitReached) as caught:
+        await limits.acquire(DEPLOY, longest_wait=4)
+    assert now() - began < 0.001
+    assert caught.value.predicted_wait == pytest.approx(5, abs=0.3)
+
+    await limits.acquire(DEPLOY, longest_wait=6)
+    assert now() - began == pytest.approx(5, abs=0.3)
+    await asyncio.gather(*waiting)
+
+
+@pytest.mark.virtual
+async def test_who_waits_longer_than_was_predicted_is_told_in_time() -> None:
+    limits, began = Limits({"deploy": 1}), now()
+    await limits.acquire(DEPLOY)
+    waiting = in_background(limits.acquire(DEPLOY, longest_wait=2))
+    await asyncio.sleep(0.5)
+    limits.refused(DEPLOY, 60)
+    with pytest.raises(LimitReached) as caught:
+        await waiting
+
+    assert now() - began == pytest.approx(2, abs=0.001)
+    assert caught.value.predicted_wait == pytest.approx(60.5, abs=0.1)
+    assert limits.snapshot()["deploy"].queued == 0
+
+
+@pytest.mark.virtual
+async def test_a_time_out_of_the_callers_own_stays_a_time_out() -> None:
+    limits = Limits({"deploy": 0.1})
+    await limits.acquire(DEPLOY)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(limits.acquire(DEPLOY, longest_wait=20), 5)
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("sent", [0, 1, 9, 10, 25, 60])
+@pytest.mark.parametrize("ahead", [0, 1, 20, 39, 100])
+async def test_the_predicted_wait_is_what_it_takes(sent: int, ahead: int) -> None:
+    limits = Limits()
+    await asyncio.gather(*(limits.acquire(DEPLOY) for _ in range(sent)))
+    waiting = [in_background(limits.acquire(DEPLOY)) for _ in range(ahead)]
+    await asyncio.sleep(0)
+    predicted, began = limits.snapshot()["deploy"].predicted_wait, now()
+    await limits.acquire(DEPLOY)
+
+    assert now() - began == pytest.approx(predicted, abs=0.3)
+    await asyncio.gather(*waiting)
+
+
+# ── what can be seen ─────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.virtual
+async def test_a_snapshot_tells_how_busy_each_limited_operation_is() -> None:
+    limits = Limits()
+    before = limits.snapshot()
+    assert before.keys() == {operation.name for operation in OPERATIONS if operation.limit}
+    assert before["deploy"] == LimitState(
+        limit=40, rate=39, free=10, queued=0, predicted_wait=0, closed_for=0
+    )
+
+    waiting = [in_background(limits.acquire(DEPLOY)) for _ in range(49)]
+    await asyncio.sleep(0)
+    after = limits.snapshot()
+    assert after["deploy"].free == 0
+    assert after["deploy"].queued == 39
+    assert after["deploy"].predicted_wait == pytest.approx(1.025, abs=0.03)
+    assert after["get_deployment"] == before["get_deployment"]
+    await asyncio.gather(*waiting)
+
+
+# ── one event loop ───────────────────────────────────────────────────────────────────────────────
+
+
+def test_row_35_limits_belong_to_the_loop_they_were_first_used_in() -> None:
+    limits = Limits()
+    asyncio.run(limits.acquire(DEPLOY))
+
+    async def see() -> None:
+        limits.snapshot()
+
+    for use in (limits.acquire(DEPLOY), limits.acquire(STOP_DEPLOYMENT), see()):
+        with pytest.raises(WrongLoop, match="another event loop"):
+            asyncio.run(use)
+
+
+# ── permits from elsewhere ───────────────────────────────────────────────────────────────────────
+
+
+class Leased:
+    """Permits of a source far away: it is asked for three at most, and answers a second later."""
+
+    rate = 3.0
+    closed_for = 0.0
+
+    def __init__(self, name: str, limit: float) -> None:
+        self.name, self.limit = name, limit
+        self.free = 0
+        self.fetched = list[int]()
+        self.granted = list[int]()  # in place of what is asked for
+        self.refusals = list[float]()
+        self.is_down = False
+
+    async def take(self) -> bool:
+        if not self.free:
+            return False
+        self.free -= 1
+        return True
+
+    async def ready(self, wanted: Callable[[], int]) -> None:
+        if self.free:
+            return
+        await asyncio.sleep(1)
+        if self.is_down:
+            raise TimeoutError("no answer")
+        self.free = self.granted.pop() if self.granted else min(wanted(), 3)
+        self.fetched.append(self.free)
+
+    def refused(self, seconds: float) -> None:
+        self.refusals.append(seconds)
+
+    def expected_wait(self, ahead: int) -> float:
+        return (ahead + 1) / self.rate
+
+
+def leased() -> tuple[Limits, dict[str, Leased]]:
+    sources = dict[str, Leased]()
+
+    def source(name: str, limit: float) -> Permits:
+        return sources.setdefault(name, Leased(name, limit))
+
+    return Limits({"deploy": 30}, permits=source), sources
+
+
+@pytest.mark.virtual
+async def test_permits_may_come_from_elsewhere_a_few_at_a_time() -> None:
+    limits, sources = leased()
+    began = now()
+    await asyncio.gather(*(limits.acquire(DEPLOY) for _ in range(7)))
+
+    assert now() - began == pytest.approx(3, abs=0.001)
+    assert sources["deploy"].fetched == [3, 3, 1]
+    assert (sources["deploy"].name, sources["deploy"].limit) == ("deploy", 30)
+    assert STOP_DEPLOYMENT.name not in sources
+
+    limits.refused(DEPLOY, 5)
+    assert sources["deploy"].refusals == [5]
+    assert limits.snapshot()["deploy"].predicted_wait == pytest.approx(1 / 3)
+
+
+@pytest.mark.virtual
+async def test_what_was_fetched_too_much_is_there_for_the_next() -> None:
+    limits, sources = leased()
+    sources["deploy"].granted = [3]
+    await limits.acquire(DEPLOY)
+    began = now()
+    await limits.acquire(DEPLOY)
+    await limits.acquire(DEPLOY)
+
+    assert now() - began < 0.001
+    assert sources["deploy"].fetched == [3]
+
+
+@pytest.mark.virtual
+async def test_a_source_that_gives_none_is_asked_again() -> None:
+    limits, sources = leased()
+    sources["deploy"].granted = [0]
+    began = now()
+    await limits.acquire(DEPLOY)
+
+    assert now() - began == pytest.approx(2, abs=0.001)
+    assert sources["deploy"].fetched == [0, 1]
+
+
+@pytest.mark.virtual
+async def test_a_source_that_fails_fails_one_caller_and_nobody_hangs() -> None:
+    limits, sources = leased()
+    waiting = [in_background(limits.acquire(DEPLOY, longest_wait=30)) for _ in range(3)]
+    await asyncio.sleep(0)
+    sources["deploy"].is_down = True
+    with pytest.raises(TimeoutError, match="no answer"):
+        await waiting[0]
+    sources["deploy"].is_down = False
+    await asyncio.gather(*waiting[1:])
+
+
+# ── settings ─────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.virtual

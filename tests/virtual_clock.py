@@ -47,6 +47,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._reads += 1
         return self._jumping.jumped + self._reads * 1e-7
 
+    def stall(self, seconds: float) -> None:
+        """So much time passes while nothing runs, as where code computes and does not await."""
+        self._jumping.jumped += seconds
+
 
 def run_virtually(main: Coroutine[Any, Any, Result], *, grace: float = GRACE) -> Result:
     """What `main` returns. Without threads and other processes the grace may be 0."""

@@ -1,0 +1,175 @@
+"""Whatever comes, goes, stands still or is refused: what the limits promise. In virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+import attrs
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from virtual_clock import VirtualLoop, run_virtually
+
+from edgegap_async.endpoints import DEPLOY
+from edgegap_async.limits import Limits, Priority
+
+SETTINGS = settings(max_examples=150, deadline=None)
+
+
+@attrs.frozen
+class Call:
+    """One who wants a permit: when he comes, and when he has enough of waiting."""
+
+    at: float
+    priority: Priority = Priority.REST
+    patience: float | None = None
+
+
+@attrs.define
+class Course:
+    """What became of the calls, and what was seen on the way."""
+
+    granted: list[tuple[float, int]] = attrs.field(factory=list)
+    """The time, and the number of the call."""
+    came: list[int] = attrs.field(factory=list)
+    """Numbers of the calls in the order they came."""
+    waiting: set[int] = attrs.field(factory=set)
+    overtaken: list[tuple[int, int]] = attrs.field(factory=list)
+    """Who was granted a permit, and who waited and should have had it."""
+
+    @property
+    def times(self) -> list[float]:
+        return [at for at, _ in self.granted]
+
+
+CALLS = st.lists(
+    st.builds(
+        Call,
+        at=st.floats(0, 4) | st.sampled_from([0.0, 1.0]),
+        priority=st.sampled_from(Priority),
+        patience=st.none() | st.floats(0, 3),
+    ),
+    min_size=1,
+    max_size=120,
+)
+STALLS = st.lists(st.tuples(st.floats(0, 5), st.floats(0, 0.3)), max_size=8)
+REFUSALS = st.lists(st.tuples(st.floats(0, 5), st.floats(0, 2)), max_size=6)
+RATES = st.floats(0.5, 60) | st.sampled_from([1.0, 10.0, 40.0])
+
+
+def play(
+    limit: float,
+    calls: list[Call],
+    stalls: list[tuple[float, float]] | None = None,
+    refusals: list[tuple[float, float]] | None = None,
+) -> Course:
+    """What becomes of the calls."""
+    course = Course()
+
+    async def main() -> None:
+        loop = cast("VirtualLoop", asyncio.get_running_loop())
+        limits = Limits({"deploy": limit})
+        tasks = dict[int, asyncio.Task[None]]()
+
+        async def one(number: int, call: Call) -> None:
+            course.came.append(number)
+            course.waiting.add(number)
+            if call.patience is not None:
+                loop.call_later(call.patience, leave, number)
+            await limits.acquire(DEPLOY, call.priority)
+            course.granted.append((loop.time(), number))
+            course.waiting.discard(number)
+            course.overtaken += [
+                (number, other) for other in course.waiting if calls[other].priority < call.priority
+            ]
+
+        def come(number: int, call: Call) -> None:
+            tasks[number] = asyncio.create_task(one(number, call))
+
+        def leave(number: int) -> None:
+            course.waiting.discard(number)
+            tasks[number].cancel()
+
+        for number, call in enumerate(calls):
+            loop.call_later(call.at, come, number, call)
+        for at, seconds in stalls or []:
+            loop.call_later(at, loop.stall, seconds)
+        for at, seconds in refusals or []:
+            loop.call_later(at, limits.refused, DEPLOY, seconds)
+        await asyncio.sleep(6)
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+    run_virtually(main(), grace=0)
+    return course
+
+
+def most_in_one_second(times: list[float]) -> int:
+    """The most in any window of one second, wherever it starts."""
+    return max((sum(start <= time < start + 1 for time in times) for start in times), default=0)
+
+
+@given(RATES, CALLS, STALLS, REFUSALS)
+@SETTINGS
+def test_no_window_of_a_second_holds_more_than_the_limit(
+    limit: float,
+    calls: list[Call],
+    stalls: list[tuple[float, float]],
+    refusals: list[tuple[float, float]],
+) -> None:
+    course = play(limit, calls, stalls, refusals)
+
+    assert most_in_one_second(course.times) <= max(1, limit)
+
+
+@given(RATES, CALLS, STALLS, REFUSALS)
+@SETTINGS
+def test_everybody_is_served_in_the_order_of_priority_and_arrival(
+    limit: float,
+    calls: list[Call],
+    stalls: list[tuple[float, float]],
+    refusals: list[tuple[float, float]],
+) -> None:
+    course = play(limit, calls, stalls, refusals)
+    served = [number for _, number in course.granted]
+
+    assert not course.overtaken
+    for priority in Priority:
+        came = [n for n in course.came if calls[n].priority is priority and n in served]
+        assert [n for n in served if calls[n].priority is priority] == came
+    assert not course.waiting
+    assert set(served) >= {n for n, call in enumerate(calls) if call.patience is None}
+
+
+@given(RATES, CALLS, STALLS)
+@SETTINGS
+def test_those_who_leave_cost_the_others_nothing(
+    limit: float, calls: list[Call], stalls: list[tuple[float, float]]
+) -> None:
+    course = play(limit, calls, stalls)
+    served = {number for _, number in course.granted}
+    without = play(limit, [attrs.evolve(calls[n], patience=None) for n in sorted(served)], stalls)
+
+    for with_them, alone in zip(course.times, without.times, strict=True):
+        assert with_them <= alone + 0.001
+
+
+@given(RATES, CALLS, REFUSALS)
+@SETTINGS
+def test_while_the_api_wants_none_none_goes(
+    limit: float, calls: list[Call], refusals: list[tuple[float, float]]
+) -> None:
+    course = play(limit, calls, refusals=refusals)
+
+    for at, seconds in refusals:
+        assert not [time for time in course.times if at + 1e-3 < time < at + seconds - 1e-3]
+
+
+@given(st.sampled_from([3.0, 10.0, 40.0]), st.integers(100, 300), STALLS)
+@settings(max_examples=30, deadline=None)
+def test_under_full_demand_97_percent_of_the_limit_are_used(
+    limit: float, count: int, stalls: list[tuple[float, float]]
+) -> None:
+    course = play(limit, [Call(0.0)] * count, stalls)
+    lost = sum(seconds for _, seconds in stalls)
+
+    assert course.times[-1] <= count / (0.97 * limit) + lost + 0.1
