@@ -92,9 +92,9 @@ class Case:
 
 REFUSED = Fault("list_deployments", Answer(400), times=None)
 CASES = {
-    "1": Case(count=1, rounds=60, goal=(0.30, 0.65), most_requests=14),
-    "10": Case(count=10, rounds=10, goal=(0.18, 0.6), most_requests=6),
-    "100": Case(count=100, rounds=3, goal=(0.14, 0.35), most_requests=2),
+    "1": Case(count=1, rounds=300, goal=(0.30, 0.65), most_requests=14),
+    "10": Case(count=10, rounds=60, goal=(0.18, 0.6), most_requests=6),
+    "100": Case(count=100, rounds=10, goal=(0.14, 0.35), most_requests=2),
     "1,000": Case(count=1000, goal=(0.20, 0.6), most_requests=1.3),
     "10,000 at 40/s": Case(count=10_000, goal=(0.25, 0.8)),
     "10,000 at once": Case(
@@ -121,6 +121,8 @@ CASES = {
 
 @attrs.define
 class Result:
+    """What came of it."""
+
     lags: list[float] = attrs.field(factory=list)
     error_lags: list[float] = attrs.field(factory=list)
     untold: int = 0
@@ -129,6 +131,7 @@ class Result:
     by: dict[str, int] = attrs.field(factory=dict)
 
     def as_json(self, case: Case) -> dict[str, Any]:
+        """In seconds, and requests for each deployment."""
         lags = self.error_lags if case.failing else self.lags
         mean, p99 = statistics.fmean(lags), sorted(lags)[math.ceil(len(lags) * 0.99) - 1]
         each = self.requests / (case.count * case.rounds)
@@ -180,12 +183,15 @@ class Lossy:
         self._chance = random.Random(seed)
 
     def open(self, wake: Callable[[], None]) -> Signal:
+        """As the receiver does."""
         if self._chance.random() >= self._share:
             return self._receiver.open(lambda: None)
-        way = self._chance.uniform(*ROUND_TRIP) / 2
-        return self._receiver.open(
-            lambda: asyncio.get_running_loop().call_later(way, wake) and None
-        )
+        way, loop = self._chance.uniform(*ROUND_TRIP) / 2, asyncio.get_running_loop()
+
+        def later() -> None:
+            loop.call_later(way, wake)
+
+        return self._receiver.open(later)
 
 
 async def play(case: Case, wait: Wait, seed: int, result: Result) -> None:
@@ -194,7 +200,7 @@ async def play(case: Case, wait: Wait, seed: int, result: Result) -> None:
         seed=seed,
         ready_after=case.ready_after,
         failing=case.failing,
-        fails_after=(0, 0) if case.failing else (0, 30),
+        fails_after=case.ready_after,
         silent=case.silent,
     )
     many = {"deploy": 1e6} if case.restart or case.foreign else {}

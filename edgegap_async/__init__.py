@@ -3,6 +3,7 @@
 `EdgegapClient` is where to begin; `edgegap_async.emulator` is the cloud at home.
 """
 
+from .awaited import Pace
 from .client import ApiClient
 from .endpoints import (
     OPERATIONS,
@@ -45,7 +46,7 @@ from .limits import (
     Permits,
     Priority,
 )
-from .lookout import LookOut, Pace, WatchStats
+from .lookout import LookOut, WatchStats
 from .models import (
     TRANSITIONS,
     Beacon,

@@ -19,6 +19,7 @@ from typing import Any, Final, Literal, TypedDict, TypeVar, Unpack
 
 import aiohttp
 
+from .awaited import Pace
 from .client import ApiClient, api_token
 from .endpoints import DEPLOY, DEPLOY_TO_FLEET, STOP_DEPLOYMENT
 from .errors import (
@@ -35,7 +36,7 @@ from .errors import (
 from .guards import Guard
 from .handles import DeploymentHandle, Found
 from .limits import Limits, Priority
-from .lookout import LookOut, Pace
+from .lookout import LookOut
 from .models import DeployAccepted, Deployment, Status
 from .requests import (
     AnyUser,

@@ -382,6 +382,11 @@ class Limits:
         queue.permits.refused(seconds)
         return True
 
+    def expected_wait(self, operation: Operation[object], priority: Priority) -> float:
+        """Seconds that one more call would wait as far as can be told; 0 without a limit."""
+        queue = self._queues.get(operation.name)
+        return 0.0 if queue is None else queue.permits.expected_wait(queue.ahead(priority))
+
     def snapshot(self) -> dict[str, LimitState]:
         """How busy each operation is that has a limit, by its name.
 

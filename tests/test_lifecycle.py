@@ -13,6 +13,7 @@ import attrs
 import pytest
 from scripted_api import Reply, ScriptedApi, deployment
 
+from edgegap_async.awaited import Pace
 from edgegap_async.errors import (
     BadRequest,
     ClientClosed,
@@ -30,7 +31,6 @@ from edgegap_async.errors import (
 )
 from edgegap_async.handles import DeploymentHandle
 from edgegap_async.lifecycle import EdgegapClient
-from edgegap_async.lookout import Pace
 from edgegap_async.models import Deployment, Endpoint, Port, Status
 from edgegap_async.retries import RetryPolicy
 from edgegap_async.webhooks import WebhookReceiver

@@ -1,0 +1,108 @@
+"""How the list of deployments can be asked, as far as it was learnt by asking.
+
+By what a list can be filtered is documented in one place, how many rows a page may have nowhere,
+and not every deployment of the API need keep to it. So nothing is taken for granted: each way of
+asking is used until it is refused or found to leave something out, and then the next one.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from collections import deque
+from collections.abc import Iterable
+from typing import Final
+
+from .errors import Forbidden, Refused, Unauthorized
+from .models import DeploymentPage
+
+__all__ = ["Listing", "Way"]
+
+logger = logging.getLogger("edgegap_async.lookout")
+
+_LONGEST: Final = 7000  # bytes of ids: servers and proxies take some 8000 for a URL
+_SHORTEST: Final = 500
+_TOO_LONG: Final = frozenset({413, 414, 431})
+_STRIKES: Final = 3
+_PROOFS: Final = 5  # asked for at once
+
+
+class Way(enum.IntEnum):
+    """How the list is asked, the next one where one does not work."""
+
+    CHANGED = 0
+    """For some ids, those that are READY; and now and then for them all."""
+    BY_ID = 1
+    """For some ids."""
+    BY_PAGE = 2
+    """For all there is."""
+    NOT_AT_ALL = 3
+
+
+class Listing:
+    """What is known of the list.
+
+    Attributes:
+        way: how it is asked.
+        is_proven: whether it has told something asked for in that way.
+        rows_have_status: whether rows say more than whether they are READY.
+        longest: bytes that the ids of a request may have.
+        page: the number of the page whose turn it is, where it is asked by page.
+        proofs: ids of what a status look found READY. The next answer must hold them: that it did
+            not tell of them before proves nothing, for they may have become READY just then.
+    """
+
+    def __init__(self) -> None:
+        self.way = Way.CHANGED
+        self.is_proven = False
+        self.rows_have_status = True
+        self.longest = _LONGEST
+        self.page = 1
+        self.proofs = deque[str](maxlen=_PROOFS)
+        self._strikes = 0
+        self._before: frozenset[str] = frozenset()
+
+    def read(self, page: DeploymentPage, asked: Iterable[str], proofs: Iterable[str]) -> None:
+        """Learns from an answer to a request for some ids, and for what must be there too."""
+        ids = {row.request_id for row in page.data}
+        self.proofs.clear()
+        if any(row.status is None for row in page.data):
+            self.rows_have_status = False
+        if not ids <= {*asked, *proofs}:
+            self.step_down("it does not filter by request_id", Way.BY_PAGE)
+            return
+        if ids:
+            self.is_proven, self._strikes = True, 0
+        elif any(proofs) and is_whole(page):
+            self._strikes += 1
+            if self._strikes >= _STRIKES:
+                self.step_down("it leaves out what is READY")
+
+    def turn(self, page: DeploymentPage) -> None:
+        """Learns from a page which one comes next."""
+        ids = frozenset(row.request_id for row in page.data)
+        # A page that repeats itself for ever ends the list too.
+        self.page = 1 if is_whole(page) or ids <= self._before else self.page + 1
+        self._before = ids
+
+    def refused(self, error: Exception) -> None:
+        """The list cannot be asked in this way."""
+        if isinstance(error, Refused) and error.status in _TOO_LONG and self.longest > _SHORTEST:
+            self.longest //= 2
+            logger.info("asking the list for fewer at once: %s", error)
+        elif isinstance(error, Refused) and not isinstance(error, Unauthorized | Forbidden):
+            self.step_down(str(error))
+        else:  # not by us, in any way
+            self.step_down(str(error), Way.NOT_AT_ALL)
+
+    def step_down(self, why: str, way: Way | None = None) -> None:
+        """Asks in the next way from now on, or in one further down."""
+        self.way = Way(min(self.way + 1, Way.NOT_AT_ALL)) if way is None else max(self.way, way)
+        self.is_proven, self._strikes = False, 0
+        self.proofs.clear()
+        logger.warning("the list is asked %s from now on: %s", self.way.name.lower(), why)
+
+
+def is_whole(page: DeploymentPage) -> bool:
+    """Whether no other page follows."""
+    return page.pagination is None or not page.pagination.has_next
