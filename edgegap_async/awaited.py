@@ -18,7 +18,7 @@ __all__ = ["Awaited", "Pace", "Pool"]
 PATIENCE: Final = 2.0
 """Seconds for an answer, after which the same is asked once more."""
 
-_QUOTED: Final = len(quote('"",'))  # bytes of a URL around each id
+_QUOTED: Final = len(quote('"",', safe=","))  # bytes of a URL around each id
 
 
 @attrs.frozen(kw_only=True)
@@ -90,6 +90,7 @@ class Pool:
         swept_at: loop time of the last sweep.
         called_at: loop time of the last one that told of those too who are not READY.
         is_rung: whether a webhook came for one of them since the last sweep.
+        has_more: whether the last answer had not room for all that it had to tell.
     """
 
     def __init__(self, *, only_ready: bool) -> None:
@@ -97,7 +98,7 @@ class Pool:
         self.members = OrderedDict[str, Awaited]()
         self.newest = 0.0
         self.swept_at = self.called_at = -math.inf
-        self.is_rung = False
+        self.is_rung = self.has_more = False
         self._uncalled = OrderedDict[str, Awaited]()  # whose roll was called longest ago first
         self._without_webhook = 0
 

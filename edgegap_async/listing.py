@@ -20,7 +20,7 @@ __all__ = ["Listing", "Way"]
 
 logger = logging.getLogger("edgegap_async.lookout")
 
-_LONGEST: Final = 7000  # bytes of ids: servers and proxies take some 8000 for a URL
+_LONGEST: Final = 7400  # bytes of ids: servers and proxies take 8000 and some for a URL
 _SHORTEST: Final = 500
 _TOO_LONG: Final = frozenset({413, 414, 431})
 _STRIKES: Final = 3

@@ -67,7 +67,8 @@ _RUNG: Final = 0.15  # seconds after a sweep that one may follow which a webhook
 _FEW: Final = 60  # as long as no more wait, every sweep is a roll call
 _ROLL_EVERY: Final = 1.0  # seconds at least between roll calls where more do
 _ROWS: Final = 100  # a page
-_DEARER: Final = 1.2  # is a sweep than a status look; the best gap grows with the square root
+_ID: Final = 20  # bytes of a URL, about, that each takes
+_DEARER: Final = 1.35  # is a sweep than a status look; the best gap grows with the square root
 _SWEEPS: Final = 4  # under way at once
 _LOOKS: Final = 8  # likewise, by status
 _UNPROVEN: Final = 2.0  # seconds between status looks at one that is swept by a list not proven yet
@@ -271,7 +272,7 @@ class LookOut:
         count = len(pool.members)
         is_roll_call = self._is_time_for_roll_call(pool, now)
         # Where one list cannot hold all, each needs its turn as often.
-        share = min(1.0, self._listing.longest / (20 * count))
+        share = min(1.0, self._listing.longest / (_ID * count))
         gap = max(
             self._gap(pool, now) * math.sqrt(_DEARER / count),
             self._eased(min(_FASTEST, self.pace.gap) * share),
@@ -295,7 +296,7 @@ class LookOut:
         if self._listing.way is Way.BY_ID or not pool.only_ready or count <= _FEW:
             return True
         gap = max(self.pace.check * min(1.0, _ROWS / count), min(_ROLL_EVERY, self.pace.check))
-        return now >= pool.called_at + gap
+        return not pool.has_more and now >= pool.called_at + gap
 
     def _permitted(self, under_way: int, most: int, now: float) -> float:
         """When another request may be begun, so that those who wait for a permit stay few."""
@@ -484,7 +485,8 @@ class LookOut:
         for request_id, one in asked.items():
             if self._awaited.get(request_id) is not one:
                 continue  # told just now, or waited for no more
-            if not is_whole(page):
+            one.pool.has_more = not is_whole(page)
+            if one.pool.has_more:
                 one.pool.go_first(one)
                 continue
             one.seen_at = now

@@ -101,7 +101,8 @@ def _segment(name: str, value: object) -> str:
 
 def _query(values: Mapping[str, object]) -> str:
     sent = {name: _query_text(name, value) for name, value in values.items() if value is not None}
-    return urlencode(sent, quote_via=quote)
+    # Commas and colons may stay as they are in a query (RFC 3986): a list of ids is shorter so.
+    return urlencode(sent, quote_via=quote, safe=",:")
 
 
 def _query_text(name: str, value: object) -> str:
