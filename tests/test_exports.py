@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
 
 MODULES = (
+    "awaited",
     "client",
     "endpoints",
     "errors",
@@ -36,6 +37,8 @@ MODULES = (
     "handles",
     "lifecycle",
     "limits",
+    "listing",
+    "lookout",
     "models",
     "requests",
     "resources",
@@ -46,12 +49,18 @@ MODULES = (
 )
 FOR_PARTS_OF_THE_PACKAGE_ONLY = {
     "ApiClient.call",
+    "Awaited",
+    "Bell",
     "Call",
+    "Listing",
+    "Pool",
     "RetryBudget",
     "DEFAULT_BASE_URL",
     "Sending",
     "Transport",
     "Watched",
+    "Watcher",
+    "Way",
     "api_token",
     "check_kind",
     "check_segment",
