@@ -29,6 +29,7 @@ from .errors import (
 )
 from .guards import Guard
 from .limits import Limits, Priority
+from .models import took
 from .requests import Token, check_kind
 from .resources import Deployments, Locations, PrivateFleets, Tags
 from .retries import RetryBudget, RetryPolicy, asked_wait
@@ -212,7 +213,9 @@ class ApiClient:
                 error.attempts, error.waited = attempts, waited
                 error.maybe_created = operation.repeat is Repeat.ONLY_IF_UNSENT and in_doubt(error)
                 if isinstance(error, Gone | NotFound) and _did_it_before(operation, sending):
-                    return operation.returns()
+                    result = operation.returns()
+                    took(result, attempts=attempts, waited=waited)
+                    return result
                 if isinstance(error, RateLimited):
                     self._limits.close_for(operation, asked_wait(error))
                 waits = waits or self._retries.waits()
@@ -235,6 +238,8 @@ class ApiClient:
                 logger.info("%s; again in %.2f s", error, wait)
             else:
                 self._budget.give_back()
+                if attempts > 1:
+                    took(result, attempts=attempts, waited=waited)
                 return result
             await asyncio.sleep(wait)
             waited += wait

@@ -127,7 +127,8 @@ class CallError(EdgegapError):
         status: HTTP status of the answer, or None if there was none.
         request_id: the deployment that the call was about, or that the answer names.
         attempts: how many times the request was tried, 1 or more.
-        waited: seconds that were waited between the attempts.
+        waited: seconds that were waited between the attempts; of a deploy, also for what a lost
+            answer may have made to show up.
         operation_tag: the tag that names the wish, for a deploy by `client.deploy` or `run`.
         maybe_created: whether a deployment may exist that nobody has the id of.
     """

@@ -204,7 +204,7 @@ class EdgegapClient(ApiClient):
             expects_webhook=expects_webhook,
             young_until=self._young_until(accepted.request_id),
         )
-        return DeploymentHandle(self, watched, signal)
+        return DeploymentHandle(self, watched, signal, accepted)
 
     def _young_until(self, request_id: str) -> float:
         """Until when "no such deployment" is not believed of one that this client deployed."""

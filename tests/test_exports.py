@@ -59,6 +59,7 @@ FOR_PARTS_OF_THE_PACKAGE_ONLY = {
     "in_doubt",
     "may_become",
     "refusal",
+    "took",
 }
 
 
