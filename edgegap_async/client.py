@@ -198,6 +198,7 @@ class ApiClient:
         token = token or self._token
         if token is None:
             raise InvalidRequest("no API token: set EDGEGAP_API_TOKEN, or pass token")
+        self._guard.check_sending(request)
         operation = request.operation
         loop = asyncio.get_running_loop()
         priority = Priority.of(operation) if priority is None else priority

@@ -5,6 +5,7 @@
     EdgegapError
     ├── InvalidRequest (also a ValueError)   what you passed cannot be sent; nothing was
     ├── NotAllowed                           a rail of the client's `Guard` refuses it
+    │   └── DryRun                           it is all right, and would have been sent
     ├── ClientClosed                         the client was closed, or closed while you waited
     ├── WrongLoop                            the client belongs to another event loop
     ├── CallError                            one call to the API did not succeed
@@ -46,6 +47,7 @@ __all__ = [
     "DeploymentError",
     "DeploymentFailed",
     "DeploymentTerminated",
+    "DryRun",
     "EdgegapError",
     "Forbidden",
     "Gone",
@@ -100,6 +102,26 @@ class NotAllowed(EdgegapError):
     """A rail of the client's `Guard` refuses it. Nothing was sent."""
 
     advice = "Change the client's guard if it is to be allowed"
+
+
+class DryRun(NotAllowed):
+    """It could be sent as it is, and was not: the client's `Guard` has `dry_run`.
+
+    Attributes:
+        operation: name of the call, such as `deploy`.
+        method: HTTP method.
+        path: path of the URL that it would have gone to.
+    """
+
+    advice = "Take dry_run off the client's guard to send it"
+
+    def __init__(
+        self, message: str = "", *, operation: str = "", method: str = "", path: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.operation = operation
+        self.method = method
+        self.path = path
 
 
 class ClientClosed(EdgegapError):

@@ -98,8 +98,8 @@ class EdgegapClient(ApiClient):
         webhooks: a `WebhookReceiver`. Then `deploy` and `run` hand its URLs to the API, and waits
             end as soon as it is told.
         pace: how often a deployment is looked at while somebody waits for it.
-        guard: what this program may not do; EDGEGAP_READ_ONLY and EDGEGAP_APP_ALLOWLIST if left
-            out, then nothing is forbidden.
+        guard: what this program may not do; EDGEGAP_READ_ONLY, EDGEGAP_DRY_RUN and
+            EDGEGAP_APP_ALLOWLIST if left out, then nothing is forbidden.
         owner: name of this program, 1 to 16 characters, the same after a restart, such as
             `matchmaker-1`. Every deployment then carries it in a tag, by which `recover` and
             `reap` find what an earlier run left behind.
@@ -243,14 +243,14 @@ class EdgegapClient(ApiClient):
         Args:
             older_than: seconds; younger ones are left alone, and those whose age is not known
                 too, unless it is 0.
-            dry_run: True to stop nothing, only to tell.
+            dry_run: True to stop nothing, only to tell; also by the client's guard.
 
         Raises:
             InvalidRequest: the client has no `owner`.
             ExceptionGroup: some could not be stopped; all were tried.
         """
         old = [found async for found in self.recover() if (found.age or 0.0) >= older_than]
-        if not dry_run:
+        if not (dry_run or self._guard.dry_run):
             stops = (found.handle.stop() for found in old)
             outcomes = await asyncio.gather(*stops, return_exceptions=True)
             failures = [one for one in outcomes if isinstance(one, Exception)]

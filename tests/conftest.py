@@ -6,6 +6,7 @@ A test marked `virtual` runs on a clock that jumps (see virtual_clock.py); all o
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 
@@ -44,8 +45,8 @@ def pytest_asyncio_loop_factories(
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the developer's shell says of Edgegap is not for the tests."""
-    for name in ("EDGEGAP_API_TOKEN", "EDGEGAP_BASE_URL", "EDGEGAP_API_URL", "EDGEGAP_TIMEOUT_MS"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("EDGEGAP_")]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture
