@@ -30,7 +30,7 @@ from .errors import (
 from .guards import Guard
 from .limits import Limits, Priority
 from .models import took
-from .requests import Token, check_kind
+from .requests import DeployRequest, Token, check_kind
 from .resources import Deployments, Locations, PrivateFleets, Tags
 from .retries import RetryBudget, RetryPolicy, asked_wait
 from .transport import Sending, Timeouts, Transport
@@ -180,7 +180,18 @@ class ApiClient:
     ) -> Result:
         self._guard.check(operation, body)
         request = encode(operation, path=path, query=query, body=body, largest=largest)
-        return await self.exchange(request, Sending(), token=token, priority=priority, once=once)
+        sending = Sending()
+        try:
+            return await self.exchange(request, sending, token=token, priority=priority, once=once)
+        except asyncio.CancelledError:
+            if sending.sent and isinstance(body, DeployRequest):
+                logger.error(  # noqa: TRY400 - the traceback of a cancellation tells nothing
+                    "%s %s may go on running: its deploy was ended before an answer came,"
+                    " and carries no operation tag to find it by (client.deploy gives one)",
+                    body.application,
+                    body.version,
+                )
+            raise
 
     async def exchange(
         self,
