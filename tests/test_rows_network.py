@@ -368,6 +368,36 @@ async def test_row_07_a_deploy_on_a_connection_that_went_stale_is_made_once(
     assert calls(emulator)["deploy"] == 3
 
 
+@pytest.mark.virtual
+@pytest.mark.parametrize(("idle", "connections"), [(3, 1), (5, 2), (60, 2)])
+@pytest.mark.parametrize("call", ["deploy", "stop", "look"])
+async def test_row_07_a_connection_that_was_idle_for_5_s_is_not_used_again(
+    call: str, idle: float, connections: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # By its own clock aiohttp would not see the time pass.
+    monkeypatch.setattr("aiohttp.connector.monotonic", asyncio.get_running_loop().time)
+    came = 0
+
+    async def keep_alive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal came
+        came += 1
+        while request := await read_request(reader):
+            status = b"202 Accepted" if request.startswith(b"POST") else b"200 OK"
+            body = b'{"request_id":"abc123"}'
+            writer.write(b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n" % (status, len(body)) + body)
+            await writer.drain()
+
+    async with raw_server(keep_alive) as port, a_client(f"http://127.0.0.1:{port}") as client:
+        for _ in range(2):
+            if call == "deploy":
+                await client.deployments.deploy("arena", "v1", users=USERS)
+            else:
+                await (client.deployments.stop if call == "stop" else client.deployments.get)("abc")
+            await asyncio.sleep(idle)
+
+    assert came == connections
+
+
 async def test_row_08_a_stop_whose_answer_the_proxy_loses_has_succeeded(
     emulator: Emulator,
 ) -> None:
