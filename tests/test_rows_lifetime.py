@@ -6,6 +6,7 @@ The numbers in names are the rows of faults that this package promises to surviv
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import multiprocessing
 import random
@@ -13,10 +14,12 @@ import signal
 import socket
 import sys
 import time
+import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
+from raw_server import raw_server, read_request
 from scripted_api import Reply, ScriptedApi, deployment
 
 from edgegap_async import EdgegapClient, NotSent, RetryPolicy, Status, WrongLoop
@@ -160,6 +163,40 @@ asyncio.run(main())
 gc.collect()
 """
 
+NOT_CLOSED = """
+async def look(client):
+    await client.locations.list()
+    await client.handle((await client.deploy("arena", "v1", users=["8.8.8.8"])).request_id).stop()
+
+async def in_a_loop_that_goes_on():
+    await look(a_client())
+    gc.collect()
+    await asyncio.sleep(0)
+    print("collected")
+
+async def until_the_program_ends():
+    global kept
+    kept = a_client()
+    await look(kept)
+
+async def in_a_loop_that_ends():
+    await look(a_client())
+
+async def never_used():
+    a_client()
+    try:
+        EdgegapClient("t", base_url="no URL")
+    except Exception:
+        pass
+
+async def in_another_thread():
+    await look(a_client())
+    await asyncio.to_thread(gc.collect)
+
+asyncio.run(globals()[sys.argv[2]]())
+print("ended")
+"""
+
 
 class Program:
     """A program of its own, in which every warning is an error."""
@@ -248,6 +285,55 @@ async def test_row_30_however_a_program_ends_nothing_is_left_and_no_warning_is_s
     assert (ended, errors) == (status, "")
     assert output.splitlines()[-1] == last
     assert await nothing_lives(emulator)
+
+
+@pytest.mark.parametrize(
+    ("how", "warned"),
+    [
+        ("in_a_loop_that_goes_on", 1),
+        ("in_another_thread", 1),
+        ("in_a_loop_that_ends", 1),
+        ("until_the_program_ends", 1),
+        ("never_used", 0),
+    ],
+)
+async def test_row_30_a_client_that_nobody_closed_says_so_once_and_in_our_own_words(
+    emulator: Emulator, how: str, warned: int
+) -> None:
+    status, output, errors = await (await Program.start(emulator, NOT_CLOSED, how)).end()
+
+    assert (status, output.splitlines()[-1]) == (0, "ended")
+    assert errors.count("ResourceWarning: a client of http://127.0.0.1:") == warned
+    assert errors.count("or await client.close()\n") == warned
+    for others in ("Unclosed", "destroyed", "never retrieved", "never awaited"):
+        assert others not in errors
+    # The sockets of a loop that is closed can be closed by asyncio alone, which says so.
+    assert "unclosed" not in errors or how in {"in_a_loop_that_ends", "until_the_program_ends"}
+
+
+async def test_row_30_a_client_that_is_collected_closes_its_connections() -> None:
+    closed = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n" + b'{"locations":[]}')
+        assert await reader.read() == b""
+        closed.set()
+
+    async with raw_server(answer) as port:
+        client = EdgegapClient("t", base_url=f"http://127.0.0.1:{port}")
+        await client.locations.list()
+        assert not closed.is_set()
+        del client
+        # In pytest a warning of something that is collected is one that nobody can catch.
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            gc.collect()
+            async with asyncio.timeout(5):
+                await closed.wait()
+
+    [text] = [str(one.message) for one in told if one.category is ResourceWarning]
+    assert text.startswith(f"a client of http://127.0.0.1:{port} was not closed: use `async with")
 
 
 # ── other loops ──────────────────────────────────────────────────────────────────────────────────
