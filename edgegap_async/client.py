@@ -69,13 +69,13 @@ class ApiClient:
         guard: Guard | None = None,
         allow_insecure: bool = False,
     ) -> None:
+        self._token = api_token(token)
+        del token  # a traceback that shows local variables must not show it
         check_kind("base_url", base_url, str)
         check_kind("session", session, aiohttp.ClientSession)
         check_kind("timeouts", timeouts, Timeouts)
         check_kind("retries", retries, RetryPolicy)
         check_kind("guard", guard, Guard)
-        self._token = api_token(token)
-        del token  # a traceback that shows local variables must not show it
         self._transport = Transport(
             base_url
             or _from_environment("EDGEGAP_BASE_URL", "EDGEGAP_API_URL")

@@ -462,12 +462,17 @@ class EdgegapClient(ApiClient):
 
 
 def _with_webhooks(options: DeployOptions, signal: Signal) -> DeployOptions:
-    """The options with the signal's URLs wherever the caller has none of their own."""
+    """The options with the signal's URLs wherever the caller has none of their own.
+
+    As `Webhook`s, which print no path: a traceback that shows local variables shows the options.
+    """
     return {
         **options,
-        "webhook_on_ready": options.get("webhook_on_ready") or signal.on_ready,
-        "webhook_on_error": options.get("webhook_on_error") or signal.on_error,
-        "webhook_on_terminated": options.get("webhook_on_terminated") or signal.on_terminated,
+        "webhook_on_ready": options.get("webhook_on_ready") or Webhook(signal.on_ready),
+        "webhook_on_error": options.get("webhook_on_error") or Webhook(signal.on_error),
+        "webhook_on_terminated": (
+            options.get("webhook_on_terminated") or Webhook(signal.on_terminated)
+        ),
     }
 
 

@@ -16,6 +16,8 @@ from virtual_clock import VirtualLoop
 from edgegap_async import EdgegapClient, Pace
 from edgegap_async.emulator import Emulator, Timings, sample_application
 
+pytest_plugins = ["canary"]
+
 
 def pytest_configure() -> None:
     # Started in the background of a shell it would be ignored, here and in every child.

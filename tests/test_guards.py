@@ -106,7 +106,8 @@ async def test_a_dry_run_looks_and_tells_what_it_would_have_sent(
              "POST", "/v2/private-fleets:deploy"),
             (client.deployments.stop("abc"), "DELETE", "/v1/stop/abc"),
             (client.handle("abc").stop(wait=True), "DELETE", "/v1/stop/abc"),
-            (client.deployments.stop_self("abc", 7, token="own"), "DELETE", "/v1/self/stop/abc/7"),
+            (client.deployments.stop_self("abc", 7, token="canary-own"),
+             "DELETE", "/v1/self/stop/abc/7"),
             (client.tags.create("abc", "eu"), "POST", "/v1/deployments/abc/tags"),
         ):  # fmt: skip
             with pytest.raises(DryRun, match=f"{method} {path} is not sent. Take") as told:
@@ -127,7 +128,7 @@ async def enter(client: EdgegapClient) -> None:
 
 async def test_a_dry_run_refuses_first_what_could_not_be_sent() -> None:
     guard = Guard(dry_run=True, applications=["arena"], max_live=0)
-    async with EdgegapClient("t", guard=guard) as client:
+    async with EdgegapClient("canary-t", guard=guard) as client:
         for refused, why in (
             (client.deployments.deploy("lobby", "v1", users=["8.8.8.8"]), "only arena may"),
             (client.deploy("arena", "v1", users=["8.8.8.8"]), "0 are the most"),

@@ -36,7 +36,7 @@ async def api() -> AsyncIterator[ScriptedApi]:
 
 @pytest.fixture
 async def client(api: ScriptedApi) -> AsyncIterator[EdgegapClient]:
-    async with EdgegapClient("t", base_url=api.url) as client:
+    async with EdgegapClient("canary-t", base_url=api.url) as client:
         yield client
 
 

@@ -54,7 +54,7 @@ async def times_of_a_journey(api: ScriptedApi) -> list[float]:
     chance = random.getstate()
     random.seed(27)
     try:
-        async with EdgegapClient("t", base_url=api.url, limits={"deploy": 0.1}) as client:
+        async with EdgegapClient("canary-t", base_url=api.url, limits={"deploy": 0.1}) as client:
             for _ in range(2):
                 async with client.run("arena", "v1", users=USERS):
                     pass
@@ -90,9 +90,11 @@ import asyncio, gc, logging, os, sys
 from edgegap_async import EdgegapClient, Pace
 
 logging.basicConfig(stream=sys.stdout, level=logging.WARNING, format="%(message)s")
+logging.getLogger("asyncio").setLevel(logging.ERROR)  # a step that took long is no news here
 
 def a_client():
-    return EdgegapClient("t", base_url=sys.argv[1], owner="mm-1", pace=Pace(first=0.01, gap=0.02))
+    pace = Pace(first=0.01, gap=0.02)
+    return EdgegapClient("canary-t", base_url=sys.argv[1], owner="mm-1", pace=pace)
 
 async def use(client):
     async with client.run("arena", "v1", users=["8.8.8.8"]):
@@ -185,7 +187,7 @@ async def in_a_loop_that_ends():
 async def never_used():
     a_client()
     try:
-        EdgegapClient("t", base_url="no URL")
+        EdgegapClient("canary-t", base_url="no URL")
     except Exception:
         pass
 
@@ -228,7 +230,7 @@ class Program:
 @pytest.fixture
 async def emulator() -> AsyncIterator[Emulator]:
     apps, timings = [sample_application()], Timings.fast()
-    async with Emulator(apps, timings=timings, limits=False, token="t") as emulator:
+    async with Emulator(apps, timings=timings, limits=False, token="canary-t") as emulator:
         yield emulator
 
 
@@ -267,7 +269,7 @@ async def test_row_30_a_deploy_that_the_end_of_the_program_cuts_off_is_named_and
 
     assert (status, errors) == (0, "")
     assert output.count("may go on running") == len(emulator.world.deployments) == 3
-    async with EdgegapClient("t", base_url=emulator.url, owner="mm-1") as client:
+    async with EdgegapClient("canary-t", base_url=emulator.url, owner="mm-1") as client:
         assert len(await client.reap()) == 3
     assert await nothing_lives(emulator)
 
@@ -321,7 +323,7 @@ async def test_row_30_a_client_that_is_collected_closes_its_connections() -> Non
         closed.set()
 
     async with raw_server(answer) as port:
-        client = EdgegapClient("t", base_url=f"http://127.0.0.1:{port}")
+        client = EdgegapClient("canary-t", base_url=f"http://127.0.0.1:{port}")
         await client.locations.list()
         assert not closed.is_set()
         del client
@@ -377,7 +379,7 @@ def outcome_of(use: Use, client: EdgegapClient) -> BaseException | None:
 async def test_row_35_another_thread_is_told_at_once_that_it_is_another_loop(
     api: ScriptedApi, use: Use
 ) -> None:
-    async with EdgegapClient("t", base_url=api.url) as client:
+    async with EdgegapClient("canary-t", base_url=api.url) as client:
         await look(client)
         error = await asyncio.to_thread(outcome_of, use, client)
         await look(client)  # it goes on where it belongs
@@ -393,7 +395,7 @@ def test_row_35_a_second_loop_is_told_so_even_if_the_first_is_over(use: Use) -> 
     async def first_use() -> EdgegapClient:
         async with ScriptedApi() as api:
             api.on(*STATUS, deployment("READY"))
-            client = EdgegapClient("t", base_url=api.url)
+            client = EdgegapClient("canary-t", base_url=api.url)
             await look(client)
             await client._transport.close()  # the client itself is left as it is
             return client
@@ -411,7 +413,7 @@ def test_row_35_a_fork_is_told_that_it_is_another_loop() -> None:
     told: list[str] = []
 
     async def main() -> None:
-        async with ScriptedApi() as api, EdgegapClient("t", base_url=api.url) as client:
+        async with ScriptedApi() as api, EdgegapClient("canary-t", base_url=api.url) as client:
             api.on(*STATUS, deployment("READY"))
             await look(client)
             told.append(await asyncio.to_thread(fork, client))
@@ -435,7 +437,7 @@ def test_row_35_a_client_may_be_made_where_no_loop_runs_and_used_in_one() -> Non
     with socket.socket() as bound:  # bound and not listening: refused
         bound.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-        client = EdgegapClient("t", base_url=url, retries=RetryPolicy(attempts=1))
+        client = EdgegapClient("canary-t", base_url=url, retries=RetryPolicy(attempts=1))
 
         async def main() -> None:
             async with client:

@@ -58,7 +58,7 @@ TRUSTED_BY_NOBODY = trustme.CA()
 
 def a_client(url: str, **options: Any) -> EdgegapClient:
     settings: dict[str, Any] = {"retries": QUICK, "pace": Pace(first=0.01, gap=0.02)}
-    return EdgegapClient("t", base_url=url, visibility=0.3, **settings | options)
+    return EdgegapClient("canary-t", base_url=url, visibility=0.3, **settings | options)
 
 
 async def failure(client: EdgegapClient) -> CallError:
@@ -80,7 +80,7 @@ async def api() -> AsyncIterator[ScriptedApi]:
 @pytest.fixture
 async def emulator() -> AsyncIterator[Emulator]:
     apps, timings = [sample_application()], Timings.fast()
-    async with Emulator(apps, timings=timings, limits=False, token="t") as emulator:
+    async with Emulator(apps, timings=timings, limits=False, token="canary-t") as emulator:
         yield emulator
 
 
@@ -510,6 +510,7 @@ WITHOUT_FILES = """
 import asyncio, logging, os, resource, sys
 from edgegap_async import EdgegapClient, NotSent, RetryPolicy
 
+logging.getLogger("asyncio").setLevel(logging.ERROR)  # a step that took long is no news here
 taken = []
 
 def take_all_files():
@@ -526,7 +527,8 @@ class GivesBack(logging.Handler):
             os.close(taken.pop())
 
 async def main(url):
-    async with EdgegapClient("t", base_url=url, retries=RetryPolicy(first_wait=0.01)) as client:
+    retries = RetryPolicy(first_wait=0.01)
+    async with EdgegapClient("canary-t", base_url=url, retries=retries) as client:
         take_all_files()
         try:
             await client.deploy("arena", "v1", users=["8.8.8.8"])

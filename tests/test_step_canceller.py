@@ -157,7 +157,7 @@ ENDS_IT: dict[str, Work] = {
     "DeploymentHandle.wait_terminated": lambda _, server: server.wait_terminated(20),
     "Deployments.stop": lambda client, server: client.deployments.stop(server.request_id),
     "Deployments.stop_self": lambda client, server: client.deployments.stop_self(
-        server.request_id, "1", token="not-its-own"
+        server.request_id, "1", token="canary-not-its-own"
     ),
     "Deployments.stop_matching": lambda client, server: client.deployments.stop_matching(
         [StopFilter("request_id", [server.request_id])]

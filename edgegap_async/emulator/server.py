@@ -89,12 +89,13 @@ class Server:
     def __init__(
         self, world: World, *, token: str, limits: Limits = True, faults: Faults | None = None
     ) -> None:
+        self._header = f"token {token}".encode()
+        del token  # a traceback that shows local variables must not show it
         self.requests: deque[RecordedRequest] = deque(maxlen=_RECORDED)
         self.under_way = 0
         self.failures: list[BaseException] = []
         self.faults = Faults() if faults is None else faults
         self._world = world
-        self._header = f"token {token}".encode()
         self._limits = _limits(limits)
         self._hosts = {"127.0.0.1", "::1", "localhost"}
         self._runner: web.AppRunner | None = None
@@ -119,17 +120,18 @@ class Server:
             await self._runner.cleanup()
             self._runner = None
 
+    def _is_authorized(self, request: web.Request) -> bool:
+        said = request.headers.get("Authorization", "")
+        return hmac.compare_digest(said.encode(errors="surrogateescape"), self._header)
+
     def _handler(
         self, operation: Operation[Any]
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
             arguments: dict[str, Any] = dict(request.match_info)
-            authorization = request.headers.get("Authorization", "")
-            if operation.auth is Auth.DEPLOYMENT_TOKEN and authorization:
-                arguments["token"] = authorization
-            elif not hmac.compare_digest(
-                authorization.encode(errors="surrogateescape"), self._header
-            ):
+            if operation.auth is Auth.DEPLOYMENT_TOKEN and request.headers.get("Authorization"):
+                arguments["token"] = request.headers["Authorization"]
+            elif not self._is_authorized(request):
                 return _error(401, "Unauthorized: the header Authorization is to be `token …`")
             limit = self._limits.get(operation.name)
             wait = limit.wait(asyncio.get_running_loop().time()) if limit else 0.0
