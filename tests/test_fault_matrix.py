@@ -91,6 +91,7 @@ async def what_is_left(kind: str, place: str | None, seed: int) -> list[str]:
             timings=Timings(seeking=0.1, deploying=0.1),
             limits=False,
             sample_every=3600.0,
+            remember=3600.0,
             simulate=Simulation(seed=seed, failing=0.1),
         ) as emulator:
             what, when = KINDS[kind]
@@ -126,11 +127,11 @@ def judged(emulator: Emulator, said: str) -> list[str]:
     wrong = []
     for one in emulator.world.deployments.values():
         [tag] = one.tags
-        if one.status not in over:
-            made[tag] += 1
-            if one.request_id not in said and tag not in said:
-                wrong.append(f"{one.request_id} ({tag}) lives, and nobody knows of it")
-    wrong += [f"{count} live for the one wish {tag}" for tag, count in made.items() if count > 1]
+        made[tag] += 1
+        if one.status not in over and one.request_id not in said and tag not in said:
+            wrong.append(f"{one.request_id} ({tag}) lives, and nobody knows of it")
+    # Each shows up in time, so a second one is never needed: not even one that is stopped again.
+    wrong += [f"{count} made for the one wish {tag}" for tag, count in made.items() if count > 1]
     return wrong
 
 
