@@ -30,7 +30,8 @@ from .errors import (
 )
 from .guards import Guard
 from .limits import Limits, Priority
-from .requests import Token, check_kind
+from .models import took
+from .requests import DeployRequest, Token, check_kind
 from .resources import Deployments, Locations, PrivateFleets, Tags
 from .retries import RetryBudget, RetryPolicy, asked_wait
 from .transport import Sending, Timeouts, Transport
@@ -73,13 +74,13 @@ class ApiClient:
         longest_wait: float | None = None,
         allow_insecure: bool = False,
     ) -> None:
+        self._token = api_token(token)
+        del token  # a traceback that shows local variables must not show it
         check_kind("base_url", base_url, str)
         check_kind("session", session, aiohttp.ClientSession)
         check_kind("timeouts", timeouts, Timeouts)
         check_kind("retries", retries, RetryPolicy)
         check_kind("guard", guard, Guard)
-        self._token = api_token(token)
-        del token  # a traceback that shows local variables must not show it
         self._transport = Transport(
             base_url
             or _from_environment("EDGEGAP_BASE_URL", "EDGEGAP_API_URL")
@@ -188,7 +189,18 @@ class ApiClient:
         request = encode(operation, path=path, query=query, body=body, largest=largest)
         if priority is None:  # it is for cleaning
             priority = min(Priority.of(operation), Priority.DEPLOY)
-        return await self.exchange(request, Sending(), token=token, priority=priority, once=once)
+        sending = Sending()
+        try:
+            return await self.exchange(request, sending, token=token, priority=priority, once=once)
+        except asyncio.CancelledError:
+            if sending.sent and isinstance(body, DeployRequest):
+                logger.error(  # noqa: TRY400 - the traceback of a cancellation tells nothing
+                    "%s %s may go on running: its deploy was ended before an answer came,"
+                    " and carries no operation tag to find it by (client.deploy gives one)",
+                    body.application,
+                    body.version,
+                )
+            raise
 
     async def exchange(
         self,
@@ -206,6 +218,7 @@ class ApiClient:
         token = token or self._token
         if token is None:
             raise InvalidRequest("no API token: set EDGEGAP_API_TOKEN, or pass token")
+        self._guard.check_sending(request)
         operation = request.operation
         loop = asyncio.get_running_loop()
         priority = Priority.of(operation) if priority is None else priority
@@ -237,7 +250,9 @@ class ApiClient:
                 error.attempts, error.waited = attempts, waited
                 error.maybe_created = operation.repeat is Repeat.ONLY_IF_UNSENT and in_doubt(error)
                 if isinstance(error, Gone | NotFound) and _did_it_before(operation, sending):
-                    return operation.returns()
+                    result = operation.returns()
+                    took(result, attempts=attempts, waited=waited)
+                    return result
                 # The limits make it wait as long as the API asked, and let it go first then.
                 is_queued = isinstance(error, RateLimited) and self.limits.refused(
                     operation, asked_wait(error)
@@ -263,6 +278,8 @@ class ApiClient:
                 logger.info("%s; again in %.2f s", error, wait)
             else:
                 self._budget.give_back()
+                if attempts > 1:
+                    took(result, attempts=attempts, waited=waited)
                 return result
             if not is_queued:
                 await asyncio.sleep(wait)

@@ -5,6 +5,7 @@
     EdgegapError
     ├── InvalidRequest (also a ValueError)   what you passed cannot be sent; nothing was
     ├── NotAllowed                           a rail of the client's `Guard` refuses it
+    │   └── DryRun                           it is all right, and would have been sent
     ├── ClientClosed                         the client was closed, or closed while you waited
     ├── WrongLoop                            the client belongs to another event loop
     ├── CallError                            one call to the API did not succeed
@@ -47,6 +48,7 @@ __all__ = [
     "DeploymentError",
     "DeploymentFailed",
     "DeploymentTerminated",
+    "DryRun",
     "EdgegapError",
     "Forbidden",
     "Gone",
@@ -104,6 +106,26 @@ class NotAllowed(EdgegapError):
     advice = "Change the client's guard if it is to be allowed"
 
 
+class DryRun(NotAllowed):
+    """It could be sent as it is, and was not: the client's `Guard` has `dry_run`.
+
+    Attributes:
+        operation: name of the call, such as `deploy`.
+        method: HTTP method.
+        path: path of the URL that it would have gone to.
+    """
+
+    advice = "Take dry_run off the client's guard to send it"
+
+    def __init__(
+        self, message: str = "", *, operation: str = "", method: str = "", path: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.operation = operation
+        self.method = method
+        self.path = path
+
+
 class ClientClosed(EdgegapError):
     """The client is closed, or was closed while this call waited."""
 
@@ -129,7 +151,8 @@ class CallError(EdgegapError):
         status: HTTP status of the answer, or None if there was none.
         request_id: the deployment that the call was about, or that the answer names.
         attempts: how many times the request was tried, 1 or more.
-        waited: seconds that were waited between the attempts.
+        waited: seconds that were waited between the attempts; of a deploy, also for what a lost
+            answer may have made to show up.
         operation_tag: the tag that names the wish, for a deploy by `client.deploy` or `run`.
         maybe_created: whether a deployment may exist that nobody has the id of.
     """

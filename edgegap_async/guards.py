@@ -11,7 +11,8 @@ from typing import Any, Self
 import attrs
 
 from .endpoints import Operation
-from .errors import InvalidRequest, NotAllowed
+from .errors import DryRun, InvalidRequest, NotAllowed
+from .wire import HttpRequest
 
 __all__ = ["Guard"]
 
@@ -30,6 +31,13 @@ def _count(_self: object, _: attrs.Attribute[Any], value: Any) -> None:
         raise InvalidRequest(f"Guard.max_live is a number from 0 on, not {value!r}")
 
 
+def _is_yes(environment: Mapping[str, str], name: str) -> bool:
+    said = environment.get(name, "").strip().lower()
+    if said not in _YES | _NO:
+        raise InvalidRequest(f"{name} is 1 or 0, not {said!r}")
+    return said in _YES
+
+
 @attrs.frozen(kw_only=True)
 class Guard:
     """The rails of one client."""
@@ -40,19 +48,25 @@ class Guard:
     """The only applications that may be deployed; None for all."""
     max_live: int | None = attrs.field(default=None, validator=_count)
     """How many deployments of this client may live at once; None for any number."""
+    dry_run: bool = False
+    """What would deploy, stop or tag is checked as ever, by the other rails too, and then not sent:
+    it raises `DryRun`. What only looks is sent."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
-        """The rails that EDGEGAP_READ_ONLY and EDGEGAP_APP_ALLOWLIST (names, by comma) set up.
+        """The rails that EDGEGAP_READ_ONLY, EDGEGAP_DRY_RUN and EDGEGAP_APP_ALLOWLIST set up.
+
+        The first two are 1 or 0, the third is names with commas between them.
 
         Raises:
-            InvalidRequest: EDGEGAP_READ_ONLY is neither a yes nor a no.
+            InvalidRequest: one of the first two is neither a yes nor a no.
         """
-        read_only = environment.get("EDGEGAP_READ_ONLY", "").strip().lower()
-        if read_only not in _YES | _NO:
-            raise InvalidRequest(f"EDGEGAP_READ_ONLY is 1 or 0, not {read_only!r}")
         names = [name.strip() for name in environment.get("EDGEGAP_APP_ALLOWLIST", "").split(",")]
-        return cls(read_only=read_only in _YES, applications=list(filter(None, names)) or None)
+        return cls(
+            read_only=_is_yes(environment, "EDGEGAP_READ_ONLY"),
+            dry_run=_is_yes(environment, "EDGEGAP_DRY_RUN"),
+            applications=list(filter(None, names)) or None,
+        )
 
     def check(self, operation: Operation[object], body: object) -> None:
         """Returns if the call may be made.
@@ -75,3 +89,17 @@ class Guard:
         """
         if self.max_live is not None and live >= self.max_live:
             raise NotAllowed(f"{live} deployments live, and {self.max_live} are the most")
+
+    def check_sending(self, request: HttpRequest[object]) -> None:
+        """Returns if a request that is ready to go may go.
+
+        Raises:
+            DryRun: it may not.
+        """
+        if self.dry_run and (operation := request.operation).method != "GET":
+            raise DryRun(
+                f"dry run: {operation.method} {request.path} is not sent",
+                operation=operation.name,
+                method=operation.method,
+                path=request.path,
+            )

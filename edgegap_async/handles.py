@@ -12,7 +12,7 @@ import attrs
 
 from .client import ApiClient
 from .errors import Gone, InvalidRequest, NotFound
-from .models import Deployment, DeploymentRow, Endpoint, Status, StatusChange
+from .models import DeployAccepted, Deployment, DeploymentRow, Endpoint, Status, StatusChange
 from .watch import Signal, Watched, stop_surely
 
 __all__ = ["DeploymentHandle", "Found"]
@@ -26,10 +26,17 @@ class DeploymentHandle:
     Made by `client.deploy`, `client.run` and `client.handle`. Dropping it stops nothing.
     """
 
-    def __init__(self, client: ApiClient, watched: Watched, signal: Signal | None) -> None:
+    def __init__(
+        self,
+        client: ApiClient,
+        watched: Watched,
+        signal: Signal | None,
+        accepted: DeployAccepted | None = None,
+    ) -> None:
         self._client = client
         self._watched = watched
         self._signal = signal  # its URLs are open as long as it is held
+        self._accepted = accepted
 
     def __repr__(self) -> str:
         status = self.status
@@ -59,6 +66,19 @@ class DeploymentHandle:
     def looks(self) -> int:
         """How many times its status was asked for."""
         return self._watched.looks
+
+    @property
+    def attempts(self) -> int:
+        """How many times its deploy was tried; 0 where it was not deployed by this handle's client.
+
+        More than 1 says that a deploy failed on the way; it is one deployment all the same.
+        """
+        return self._accepted.attempts if self._accepted else 0
+
+    @property
+    def waited(self) -> float:
+        """Seconds between these attempts, and until one whose answer was lost was found."""
+        return self._accepted.waited if self._accepted else 0.0
 
     async def refresh(self) -> Deployment:
         """The deployment as it is now. One call; raises as `deployments.get` does."""

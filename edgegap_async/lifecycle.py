@@ -105,8 +105,8 @@ class EdgegapClient(ApiClient):
         webhooks: a `WebhookReceiver`. Then `deploy` and `run` hand its URLs to the API, and waits
             end as soon as it is told.
         pace: how often a deployment is looked at while somebody waits for it.
-        guard: what this program may not do; EDGEGAP_READ_ONLY and EDGEGAP_APP_ALLOWLIST if left
-            out, then nothing is forbidden.
+        guard: what this program may not do; EDGEGAP_READ_ONLY, EDGEGAP_DRY_RUN and
+            EDGEGAP_APP_ALLOWLIST if left out, then nothing is forbidden.
         owner: name of this program, 1 to 16 characters, the same after a restart, such as
             `matchmaker-1`. Every deployment then carries it in a tag, by which `recover` and
             `reap` find what an earlier run left behind.
@@ -212,7 +212,7 @@ class EdgegapClient(ApiClient):
             young_until=self._young_until(accepted.request_id),
         )
         bell.belongs_to(watched)
-        return DeploymentHandle(self, watched, signal)
+        return DeploymentHandle(self, watched, signal, accepted)
 
     def _young_until(self, request_id: str) -> float:
         """Until when "no such deployment" is not believed of one that this client deployed."""
@@ -251,14 +251,14 @@ class EdgegapClient(ApiClient):
         Args:
             older_than: seconds; younger ones are left alone, and those whose age is not known
                 too, unless it is 0.
-            dry_run: True to stop nothing, only to tell.
+            dry_run: True to stop nothing, only to tell; also by the client's guard.
 
         Raises:
             InvalidRequest: the client has no `owner`.
             ExceptionGroup: some could not be stopped; all were tried.
         """
         old = [found async for found in self.recover() if (found.age or 0.0) >= older_than]
-        if not dry_run:
+        if not (dry_run or self._guard.dry_run):
             stops = (found.handle.stop() for found in old)
             outcomes = await asyncio.gather(*stops, return_exceptions=True)
             failures = [one for one in outcomes if isinstance(one, Exception)]
@@ -470,12 +470,17 @@ class EdgegapClient(ApiClient):
 
 
 def _with_webhooks(options: DeployOptions, signal: Signal) -> DeployOptions:
-    """The options with the signal's URLs wherever the caller has none of their own."""
+    """The options with the signal's URLs wherever the caller has none of their own.
+
+    As `Webhook`s, which print no path: a traceback that shows local variables shows the options.
+    """
     return {
         **options,
-        "webhook_on_ready": options.get("webhook_on_ready") or signal.on_ready,
-        "webhook_on_error": options.get("webhook_on_error") or signal.on_error,
-        "webhook_on_terminated": options.get("webhook_on_terminated") or signal.on_terminated,
+        "webhook_on_ready": options.get("webhook_on_ready") or Webhook(signal.on_ready),
+        "webhook_on_error": options.get("webhook_on_error") or Webhook(signal.on_error),
+        "webhook_on_terminated": (
+            options.get("webhook_on_terminated") or Webhook(signal.on_terminated)
+        ),
     }
 
 

@@ -53,6 +53,7 @@ __all__ = [
     "Tag",
     "TagPage",
     "may_become",
+    "took",
 ]
 
 
@@ -158,15 +159,12 @@ Json: TypeAlias = Mapping[str, object]
 
 
 def _values(answer: Any) -> dict[str, object]:
-    return {
-        field.name: getattr(answer, field.name)
-        for field in attrs.fields(type(answer))
-        if field.name != "raw"
-    }
+    fields = attrs.fields(type(answer))
+    return {field.name: getattr(answer, field.name) for field in fields if field.repr}
 
 
-class _Answer:
-    """How all answers compare and print; `raw` takes no part in it.
+class _Value:
+    """How all of them compare and print; `raw` and what it took to get them take no part in it.
 
     attrs would write both out for each of thirty classes, at a cost to every import.
     """
@@ -183,7 +181,25 @@ class _Answer:
 
 
 def _raw() -> Any:
-    return attrs.field(factory=dict)
+    return attrs.field(factory=dict, repr=False)
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class _Answer(_Value):
+    """What the API answers to a call."""
+
+    raw: Json = _raw()
+    attempts: int = attrs.field(default=1, init=False, repr=False)
+    """How many times the request was tried until this came."""
+    waited: float = attrs.field(default=0.0, init=False, repr=False)
+    """Seconds that were waited between the attempts."""
+
+
+def took(answer: object, *, attempts: int, waited: float) -> None:
+    """Notes on an answer what it took to get it; what is none (of a call without one) stays."""
+    if isinstance(answer, _Answer):
+        object.__setattr__(answer, "attempts", attempts)
+        object.__setattr__(answer, "waited", waited)
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -191,11 +207,10 @@ class DeployAccepted(_Answer):
     """The API accepted a deploy; the deployment is known by `request_id` from now on."""
 
     request_id: str
-    raw: Json = _raw()
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Port(_Answer):
+class Port(_Value):
     """A port of the game server, and how players reach it."""
 
     external: int | None = None
@@ -224,7 +239,7 @@ class Endpoint:
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Session(_Answer):
+class Session(_Value):
     """A session of the older matchmaking, linked to a deployment."""
 
     session_id: str | None = None
@@ -236,7 +251,7 @@ class Session(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class LocationTag(_Answer):
+class LocationTag(_Value):
     """A property of a location."""
 
     key: str | None = None
@@ -244,7 +259,7 @@ class LocationTag(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Location(_Answer):
+class Location(_Value):
     """A place where servers run. `type` and `tags` come only in lists of locations."""
 
     city: str | None = None
@@ -291,11 +306,10 @@ class Deployment(_Answer):
     arguments: str | None = None
     max_duration: int | None = None
     """Minutes until the cloud stops it by itself; -1 for never."""
-    raw: Json = _raw()
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class DeploymentRow(_Answer):
+class DeploymentRow(_Value):
     """A deployment as a list holds it: one that is not terminated."""
 
     request_id: str
@@ -314,14 +328,14 @@ class DeploymentRow(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Paginator(_Answer):
+class Paginator(_Value):
     """How many pages there are."""
 
     num_pages: int | None = None
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Pagination(_Answer):
+class Pagination(_Value):
     """Which page this is, and whether another follows."""
 
     number: int | None = None
@@ -341,7 +355,6 @@ class DeploymentPage(_Answer):
     """How many there are on all pages."""
     pagination: Pagination | None = None
     message: tuple[str, ...] = ()
-    raw: Json = _raw()
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -352,7 +365,6 @@ class LocationPage(_Answer):
     messages: tuple[str, ...] = ()
     total_count: int | None = None
     pagination: Pagination | None = None
-    raw: Json = _raw()
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -362,7 +374,6 @@ class Stopped(_Answer):
     message: str | None = None
     deployment_summary: Deployment | None = None
     """The deployment as it was when the stop came; None where the API did not send it."""
-    raw: Json = _raw()
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -370,7 +381,6 @@ class BulkStop(_Answer):
     """The deployments that a bulk stop ends."""
 
     processable: tuple[DeployAccepted, ...] = ()
-    raw: Json = _raw()
 
     @property
     def request_ids(self) -> tuple[str, ...]:
@@ -379,7 +389,7 @@ class BulkStop(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class CrashData(_Answer):
+class CrashData(_Value):
     """How the game server's process ended."""
 
     exit_code: int | None = None
@@ -396,11 +406,10 @@ class Logs(_Answer):
     crash_logs: str | None = None
     crash_data: CrashData | None = None
     logs_link: str | None = None
-    raw: Json = _raw()
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class MetricSeries(_Answer):
+class MetricSeries(_Value):
     """Values over time; the three have the same length. A value that is missing is None."""
 
     labels: tuple[str, ...] = ()
@@ -409,7 +418,7 @@ class MetricSeries(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class MetricTotals(_Answer):
+class MetricTotals(_Value):
     """Sums since the start. Units are not documented; bytes are assumed."""
 
     receive_total: MetricSeries = MetricSeries()
@@ -419,7 +428,7 @@ class MetricTotals(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class NetworkMetrics(_Answer):
+class NetworkMetrics(_Value):
     """What went over the network in each step."""
 
     receive: MetricSeries = MetricSeries()
@@ -436,7 +445,6 @@ class Metrics(_Answer):
     network: NetworkMetrics = NetworkMetrics()
     cpu_throttle_rate: MetricSeries = MetricSeries()
     cpu_throttle_total: MetricSeries = MetricSeries()
-    raw: Json = _raw()
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -446,7 +454,6 @@ class Tag(_Answer):
     name: str
     create_time: datetime | None = None
     last_updated: datetime | None = None
-    raw: Json = _raw()
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -458,11 +465,10 @@ class TagPage(_Answer):
     total_count: int | None = None
     """What `count` is called since 2026."""
     pagination: Pagination | None = None
-    raw: Json = _raw()
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Beacon(_Answer):
+class Beacon(_Value):
     """Where a host answers pings."""
 
     tcp_port: int | None = None
@@ -471,7 +477,7 @@ class Beacon(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Centroid(_Answer):
+class Centroid(_Value):
     """The point around which a fleet's hosts are placed; until 2025-11 it was called pin."""
 
     label: str | None = None
@@ -486,7 +492,7 @@ class Centroid(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class DeleteSchedule(_Answer):
+class DeleteSchedule(_Value):
     """When a host is to be deleted."""
 
     uuid: str | None = None
@@ -494,7 +500,7 @@ class DeleteSchedule(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class HostSpecifications(_Answer):
+class HostSpecifications(_Value):
     """What a fleet's hosts have (since 2025-12)."""
 
     cpu_units: int | None = None
@@ -503,7 +509,7 @@ class HostSpecifications(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class FleetHost(_Answer):
+class FleetHost(_Value):
     """A host of a private fleet. Only an ACTIVE one takes deployments."""
 
     host_id: str
@@ -539,4 +545,3 @@ class HostPage(_Answer):
     data: tuple[FleetHost, ...] = ()
     total_count: int | None = None
     pagination: Pagination | None = None
-    raw: Json = _raw()

@@ -115,8 +115,10 @@ class Deployments:
     ) -> DeployAccepted:
         """The `request_id` of a new deployment, accepted and not READY yet. At most 40 a second.
 
-        This is the bare call: nobody waits for the deployment or stops it. See `client.deploy`
-        and `client.run` for that.
+        This is the bare call: nobody waits for the deployment or stops it, and it carries no tag
+        that names the wish. If the answer is lost, or you are cancelled before it comes, a
+        deployment may exist that nobody has the id of; then an error, or a line of the log, says
+        so. `client.deploy` and `client.run` find it and adopt or stop it.
 
         Args:
             application: name of the application.
@@ -394,6 +396,9 @@ class PrivateFleets:
         resources: Resources | None = None,
     ) -> DeployAccepted:
         """The `request_id` of a new deployment on a private host. At most 40 a second.
+
+        This is the bare call, with what can be lost in it, as `deployments.deploy` says. Better:
+        `client.deploy` with `private_host_ids`.
 
         Args:
             application: as for `deployments.deploy`, with all that follow.

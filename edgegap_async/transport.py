@@ -16,7 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
+import warnings
+import weakref
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -63,7 +67,8 @@ class Sending:
     """Whether nobody waits for it any more, so that it is not to be sent again."""
 
 
-_sending: ContextVar[tuple[Transport, Sending] | None] = ContextVar("_sending", default=None)
+_sending: ContextVar[tuple[aiohttp.TraceConfig, Sending] | None]
+_sending = ContextVar("_sending", default=None)
 
 
 class Transport:
@@ -88,9 +93,7 @@ class Transport:
             sock_connect=timeouts.connect,
             ceil_threshold=float("inf"),  # else it rounds longer ones up to whole seconds
         )
-        self._trace = aiohttp.TraceConfig()
-        self._trace.on_request_headers_sent.append(self._note_sent)
-        self._trace.freeze()
+        self._trace = _noting_what_is_sent()
         self._given = session
         self._sessions: dict[str, aiohttp.ClientSession] = {}
         self._closed = False
@@ -108,6 +111,9 @@ class Transport:
             if not self._sessions:
                 self._given.trace_configs.append(self._trace)
             return self._given
+        if not self._sessions:
+            loop = asyncio.get_running_loop()
+            weakref.finalize(self, _abandon, self._sessions, loop, self._base_url, os.getpid())
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 # A POST on a connection that the server just dropped is lost without a trace of
@@ -118,12 +124,6 @@ class Transport:
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=[] if operation.method == "GET" else [self._trace],
         )
-
-    async def _note_sent(self, *_: object) -> None:
-        under_way = _sending.get()
-        # In a session that several clients share, the traces of all of them see each request.
-        if under_way is not None and under_way[0] is self:
-            under_way[1].sent += 1
 
     async def send(self, request: HttpRequest[Any], token: Token, sending: Sending) -> HttpResponse:
         """The answer to a request, whatever its status.
@@ -143,7 +143,7 @@ class Transport:
         is_read = operation.method == "GET"
         body_header = {"Content-Type": "application/json"} if request.body is not None else {}
         before = sending.sent
-        reset = _sending.set((self, sending))
+        reset = _sending.set((self._trace, sending))
         try:
             async with session.request(
                 operation.method,
@@ -173,7 +173,8 @@ class Transport:
     async def close(self) -> None:
         """Closes the session if it is our own. Twice is fine."""
         self._closed = True
-        sessions, self._sessions = self._sessions, {}
+        sessions = dict(self._sessions)
+        self._sessions.clear()
         if self._given is None:
             # Each is closed, even if the wait for another is cancelled.
             async with contextlib.AsyncExitStack() as closing:
@@ -181,6 +182,52 @@ class Transport:
                     closing.push_async_callback(session.close)
         elif sessions:
             self._given.trace_configs.remove(self._trace)
+
+
+def _noting_what_is_sent() -> aiohttp.TraceConfig:
+    """A trace that does not hold its transport, which is to go when its client is dropped."""
+    trace = aiohttp.TraceConfig()
+
+    async def note_sent(*_: object) -> None:
+        under_way = _sending.get()
+        # In a session that several clients share, the traces of all of them see each request.
+        if under_way is not None and under_way[0] is trace:
+            under_way[1].sent += 1
+
+    trace.on_request_headers_sent.append(note_sent)
+    trace.freeze()
+    return trace
+
+
+def _abandon(
+    sessions: Mapping[str, aiohttp.ClientSession],
+    loop: asyncio.AbstractEventLoop,
+    base_url: str,
+    process: int,
+) -> None:
+    """Closes what a transport left open that is gone, or that the end of the program finds.
+
+    Not by `__del__`: what is collected together is finalized in no order, and aiohttp's sessions
+    would complain first, in words that lead to no line of the caller's. (The sockets of a loop
+    that is closed are asyncio's to close, which says so itself.)
+    """
+    if not sessions or os.getpid() != process:  # a fork shares its parent's connections
+        return
+    for session in sessions.values():
+        connector = session.connector
+        session.detach()
+        if connector is not None:
+            close = connector._close  # noqa: SLF001 - `close` would have to be awaited
+            if loop.is_running():  # perhaps in another thread: collected is where memory is wanted
+                loop.call_soon_threadsafe(close)
+            else:
+                close()
+    warnings.warn(
+        f"a client of {base_url} was not closed: use `async with EdgegapClient() as client`,"
+        " or await client.close()",
+        ResourceWarning,
+        stacklevel=1,
+    )
 
 
 def _checked(base_url: str, *, allow_insecure: bool) -> str:

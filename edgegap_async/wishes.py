@@ -32,7 +32,7 @@ import attrs
 
 from .client import ApiClient
 from .errors import CallError, MaybeCreated
-from .models import DeployAccepted
+from .models import DeployAccepted, took
 from .requests import Filter
 from .transport import Sending
 from .wire import HttpRequest
@@ -73,6 +73,8 @@ class Wish:
         stop: stops a surplus deployment.
         in_background: lets work go on after the caller was answered.
         sending: what is known of the request under way.
+        attempts: how many times it was tried so far.
+        waited: seconds that were spent between the attempts, and in looking for what they made.
     """
 
     client: ApiClient
@@ -82,6 +84,8 @@ class Wish:
     stop: Callable[[str], Coroutine[Any, Any, None]]
     in_background: Callable[[Coroutine[Any, Any, None], str], object]
     sending: Sending = attrs.field(factory=Sending)
+    attempts: int = attrs.field(default=0, init=False)
+    waited: float = attrs.field(default=0.0, init=False)
 
     async def grant(self) -> DeployAccepted:
         """The one deployment.
@@ -90,6 +94,15 @@ class Wish:
             CallError: there is none.
             MaybeCreated: nobody knows.
         """
+        try:
+            granted = await self._grant()
+        except CallError as error:
+            error.attempts, error.waited = self.attempts, self.waited
+            raise
+        took(granted, attempts=self.attempts, waited=self.waited)
+        return granted
+
+    async def _grant(self) -> DeployAccepted:
         try:
             return await self._send()
         except CallError as error:
@@ -117,10 +130,17 @@ class Wish:
 
     async def _send(self) -> DeployAccepted:
         try:
-            return await self.client.exchange(self.request, self.sending)
+            accepted = await self.client.exchange(self.request, self.sending)
         except CallError as error:
             error.operation_tag = self.tag
+            self._count(error)
             raise
+        self._count(accepted)
+        return accepted
+
+    def _count(self, outcome: DeployAccepted | CallError) -> None:
+        self.attempts += outcome.attempts
+        self.waited += outcome.waited
 
     async def _look(self, doubt: CallError, tag: str) -> DeployAccepted | None:
         """What the wish has made, once it shows up; None if nothing does.
@@ -128,6 +148,7 @@ class Wish:
         Raises:
             MaybeCreated: the list cannot be asked.
         """
+        began = self._now()
         try:
             async with contextlib.aclosing(self._looks(tag)) as looks:
                 async for ids in looks:
@@ -135,6 +156,8 @@ class Wish:
                         return DeployAccepted(request_id=ids[0])
         except CallError as error:
             raise self._maybe(doubt, f"the list cannot be asked: {error}") from None
+        finally:
+            self.waited += self._now() - began
         return None
 
     async def _stop_surplus(self, kept: DeployAccepted, tag: str) -> None:
@@ -171,7 +194,6 @@ class Wish:
             method=doubt.method,
             path=doubt.path,
             status=doubt.status,
-            attempts=doubt.attempts,
         )
         error.operation_tag, error.maybe_created = self.tag, True
         return error

@@ -6,6 +6,7 @@ A test marked `virtual` runs on a clock that jumps (see virtual_clock.py); all o
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator, Callable, Mapping
 
@@ -14,6 +15,8 @@ from virtual_clock import VirtualLoop
 
 from edgegap_async import EdgegapClient, Pace
 from edgegap_async.emulator import Emulator, Timings, sample_application
+
+pytest_plugins = ["canary"]
 
 
 def pytest_configure() -> None:
@@ -44,8 +47,8 @@ def pytest_asyncio_loop_factories(
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the developer's shell says of Edgegap is not for the tests."""
-    for name in ("EDGEGAP_API_TOKEN", "EDGEGAP_BASE_URL", "EDGEGAP_API_URL", "EDGEGAP_TIMEOUT_MS"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [name for name in os.environ if name.startswith("EDGEGAP_")]:
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture

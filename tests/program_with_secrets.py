@@ -1,6 +1,7 @@
 """Fails in every way there is, and writes down all that anybody could see of it.
 
-Its secrets come in the environment: EDGEGAP_API_TOKEN, and HIDDEN, a variable for game servers.
+Its secrets come in the environment: EDGEGAP_API_TOKEN, and HIDDEN, which twenty variables for game
+servers begin with; and those that are drawn, of the webhooks' URLs, begin with MARK.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import gc
 import logging
 import os
 import pickle
+import secrets
 import sys
 import traceback
 from collections.abc import Awaitable, Callable
@@ -22,6 +24,7 @@ from edgegap_async import (
     Pace,
     RetryPolicy,
     Timeouts,
+    WebhookReceiver,
 )
 from edgegap_async.emulator import (
     Answer,
@@ -69,9 +72,10 @@ async def attempt(work: Callable[[], Awaitable[object]]) -> None:
         write(repr(result), pickle.dumps(result))
 
 
-def a_client(url: str) -> EdgegapClient:
+def a_client(url: str, webhooks: WebhookReceiver | None = None) -> EdgegapClient:
     return EdgegapClient(
         base_url=url,
+        webhooks=webhooks,
         owner="mm-1",
         visibility=0,
         pace=Pace(first=0.01, gap=0.02),
@@ -80,20 +84,26 @@ def a_client(url: str) -> EdgegapClient:
     )
 
 
+def hidden() -> list[EnvironmentVariable]:
+    return [
+        EnvironmentVariable(f"HIDDEN_{number}", f"{os.environ['HIDDEN']}{number}", is_hidden=True)
+        for number in range(20)
+    ]
+
+
 async def deploy(client: EdgegapClient) -> str:
-    hidden = EnvironmentVariable("HIDDEN", os.environ["HIDDEN"], is_hidden=True)
-    server = await client.deploy("arena", "v1", users=USERS, environment_variables=[hidden])
+    server = await client.deploy("arena", "v1", users=USERS, environment_variables=hidden())
     return server.request_id
 
 
 async def run(client: EdgegapClient) -> None:
-    hidden = EnvironmentVariable("HIDDEN", os.environ["HIDDEN"], is_hidden=True)
-    async with client.run("arena", "v1", users=USERS, environment_variables=[hidden]):
+    async with client.run("arena", "v1", users=USERS, environment_variables=hidden()):
         pass
 
 
 async def fail_in_every_way(emulator: Emulator) -> None:
-    async with a_client(emulator.url) as client:
+    receiver = WebhookReceiver()
+    async with receiver.serve(), a_client(emulator.url, receiver) as client:
         request_id = await deploy(client)
         await client.handle(request_id).wait_ready(10)
         works: tuple[Callable[[], Awaitable[object]], ...] = (
@@ -110,6 +120,7 @@ async def fail_in_every_way(emulator: Emulator) -> None:
                 emulator.faults.add(*(Fault(name, what, times=2) for name in operations))
                 await asyncio.gather(*map(attempt, works))
         emulator.faults.clear()
+        write("webhooks that came:", receiver.received)
     for url in ("http://127.0.0.1:9", emulator.url.replace("http", "https")):
         async with a_client(url) as client:
             await attempt(lambda: deploy(client))
@@ -121,7 +132,8 @@ def write_down_objects() -> None:
     for one in gc.get_objects():
         if str(type(one).__module__).startswith("edgegap_async"):
             write(repr(one))
-            variables += isinstance(one, EnvironmentVariable) and one.value == os.environ["HIDDEN"]
+            is_hidden = isinstance(one, EnvironmentVariable) and one.is_hidden
+            variables += is_hidden and os.environ["HIDDEN"] in one.value
     write("variables that hold the secret:", variables)
 
 
@@ -134,5 +146,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    draw = secrets.token_urlsafe
+    secrets.token_urlsafe = lambda nbytes=None: os.environ["MARK"] + draw(nbytes)
     logging.basicConfig(level=logging.DEBUG)
     asyncio.run(main())

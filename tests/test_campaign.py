@@ -1,10 +1,12 @@
 """A campaign of chance: whatever goes wrong, the world knows of no server that nobody answers for.
 
-One run is one loop with a clock that jumps, a simulated cloud and a client, all of it drawn from
-one seed: what is wished for, what goes wrong and when, who is cancelled at which step, when the
-client is closed. The cloud's own record is the judge, once all has come to rest. A server lives on
-only if somebody has its handle and did not stop it, if an error named its tag or its id, or if a
-line of the log said that it may go on running.
+One run is one loop with a clock that jumps, a simulated cloud and one or two programs that share
+an account, all of it drawn from one seed: what is wished for, in the cloud or on private hosts,
+what goes wrong and when, who is cancelled at which step, when a client is closed, what its guard
+forbids, whether webhooks come or are lost, and what a program that comes back does with what it
+left. The cloud's own record is the judge, once all has come to rest. A server lives on only if
+somebody has its handle and did not stop it, if an error named its tag or its id, or if a line of
+the log said that it may go on running.
 
 A run that fails says how to see it again: `pytest tests/test_campaign.py --seed N`.
 """
@@ -14,12 +16,13 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import functools
 import gc
 import logging
 import random
 import secrets
 import warnings
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from typing import Any, Literal, TypeAlias
 from unittest import mock
 
@@ -30,8 +33,10 @@ from virtual_clock import run_virtually
 from edgegap_async import (
     ClientClosed,
     DeploymentHandle,
+    DeployOptions,
     EdgegapClient,
     EdgegapError,
+    Guard,
     Limits,
     MaybeCreated,
     Pace,
@@ -39,6 +44,7 @@ from edgegap_async import (
     Status,
     Timeouts,
     Unprocessable,
+    WebhookReceiver,
 )
 from edgegap_async.emulator import (
     Answer,
@@ -49,9 +55,11 @@ from edgegap_async.emulator import (
     Drop,
     Emulator,
     Fault,
+    Fleet,
     HangUp,
     Hide,
     LocalDeployment,
+    PrivateHost,
     Simulation,
     Timings,
     Truncate,
@@ -61,12 +69,13 @@ from edgegap_async.emulator.faults import What, When
 ARENA = Application(
     name="arena", version="v1", argv=["none"], ports=[AppPort("game")], time_to_deploy=5
 )
+FLEET = Fleet(name="mine", hosts=[PrivateHost(host_id="host-1")])
 USERS = ["8.8.8.8"]
-OWNER = "campaign"
+OWNERS = ("mm-1", "mm-12")
 LATEST = 2.5  # seconds that the cloud may be late, at most
 SETTLED = 30.0  # seconds after which each stop that was accepted is done
 GARBAGE = (b"", b"{", b'{"request_id": "0', b"<html>502</html>", b"\xff\x00")
-CALLS = ("deploy", "list_deployments", "get_deployment", "stop_deployment")
+CALLS = ("deploy", "list_deployments", "get_deployment", "stop_deployment", "deploy_to_fleet")
 
 Chance: TypeAlias = random.Random
 Visible: TypeAlias = Literal["in time", "late", "never"]
@@ -99,7 +108,7 @@ def draw_fault(chance: Chance) -> Fault:
                 Truncate(chance.randrange(30)),
                 Dribble(chance.uniform(0.001, 0.1)),
                 HangUp(),
-                Answer(202 if operation == "deploy" else 200, chance.choice(GARBAGE)),
+                Answer(202 if "deploy" in str(operation) else 200, chance.choice(GARBAGE)),
             )
         )
         when = "acted"
@@ -114,12 +123,42 @@ def draw_fault(chance: Chance) -> Fault:
     return Fault(operation, what, when=when, times=times, skip=skip)
 
 
-def draw_client(chance: Chance, emulator: Emulator, visibility: float) -> EdgegapClient:
+def draw_guard(chance: Chance) -> Guard:
+    forbids = chance.choice(("nothing",) * 13 + ("many",) * 5 + ("writing", "sending"))
+    return Guard(
+        max_live=chance.choice((1, 2)) if forbids == "many" else None,
+        read_only=forbids == "writing",
+        dry_run=forbids == "sending",
+    )
+
+
+@contextlib.asynccontextmanager
+async def draw_receiver(chance: Chance) -> AsyncIterator[WebhookReceiver | None]:
+    """A receiver that is told, one that nobody reaches, or none."""
+    kind = chance.choice(("told", "unreachable", "none", "none"))
+    if kind == "told":
+        async with WebhookReceiver().serve() as receiver:
+            yield receiver
+    else:
+        yield WebhookReceiver("http://127.0.0.1:9") if kind == "unreachable" else None
+
+
+def draw_client(
+    chance: Chance,
+    emulator: Emulator,
+    *,
+    owner: str,
+    visibility: float,
+    guard: Guard,
+    webhooks: WebhookReceiver | None,
+) -> EdgegapClient:
     return EdgegapClient(
         emulator.token,
         base_url=emulator.url,
-        owner=OWNER,
+        owner=owner,
         visibility=visibility,
+        guard=guard,
+        webhooks=webhooks,
         timeouts=Timeouts(total=1.0, connect=0.5),
         limits=Limits() if chance.random() < 0.5 else dict.fromkeys(CALLS),
         retries=RetryPolicy(
@@ -129,7 +168,9 @@ def draw_client(chance: Chance, emulator: Emulator, visibility: float) -> Edgega
             deadline=chance.choice((0.0, 5.0, 30.0)),
             budget=chance.choice((0.0, 2.0, 50.0)),
         ),
-        pace=Pace(first=0.2, gap=0.3, soon=3.0, unknown=chance.choice((0.5, 5.0))),
+        pace=Pace(
+            first=0.2, gap=0.3, soon=3.0, with_webhook=1.5, unknown=chance.choice((0.5, 5.0))
+        ),
     )
 
 
@@ -137,6 +178,7 @@ def draw_emulator(chance: Chance) -> Emulator:
     seconds = chance.choice((0.0, 0.1))
     return Emulator(
         [ARENA],
+        fleets=[FLEET],
         limits=chance.random() < 0.5,
         max_deployments=chance.choice((None, None, 2)),
         timings=Timings(seeking=seconds, deploying=seconds),
@@ -157,29 +199,33 @@ def draw_emulator(chance: Chance) -> Emulator:
 
 @attrs.define
 class Run:
-    """What happens, and what those who wish know of it."""
+    """What happens in one program, and what those in it who wish know of it."""
 
     chance: Chance
     emulator: Emulator
     client: EdgegapClient
+    owner: str
+    guard: Guard
     held: set[str] = attrs.field(factory=set)
     """Ids of the deployments that somebody has and means to go on."""
     in_doubt: set[str] = attrs.field(factory=set)
     """Ids of those that somebody tried to stop, and was not told that it went well."""
     named: set[str] = attrs.field(factory=set)
     """Tags and ids that errors named."""
+    blocks: int = 0
+    """How many are inside of a `client.run`."""
     complaints: list[str] = attrs.field(factory=list)
     closing: bool = False
 
     async def wish(self) -> None:
-        """Wish for a server, and bear whatever comes of it."""
-        chance = self.chance
-        await asyncio.sleep(chance.uniform(0, 2))
+        """Wish for a server."""
+        await asyncio.sleep(self.chance.uniform(0, 2))
+        await (self.deploy() if self.chance.random() < 0.5 else self.run())
+
+    async def bear(self, work: Coroutine[Any, Any, None]) -> None:
+        """Take whatever comes of it; complain of what should not."""
         try:
-            if chance.random() < 0.5:
-                await self.deploy()
-            else:
-                await self.run()
+            await work
         except MaybeCreated as error:
             self.named.add(str(error.operation_tag))
         except ClientClosed:
@@ -197,29 +243,49 @@ class Run:
         chance = self.chance
         try:
             async with asyncio.timeout(chance.choice((None, None, 0.5, 3.0))):
-                server = await self.client.deploy("arena", "v1", users=USERS)
+                server = await self.client.deploy("arena", "v1", users=USERS, **self.place())
                 self.held.add(server.request_id)
+                self.count()
         except Unprocessable as error:
             self.named.add(str(error.request_id))
             raise
         with contextlib.suppress(TimeoutError):
             await self.use(server)
         if chance.random() < 0.7:
-            self.held.discard(server.request_id)
-            self.in_doubt.add(server.request_id)
-            await server.stop(wait=chance.random() < 0.2, timeout=5.0)
-            self.in_doubt.discard(server.request_id)
+            await self.stop(server)
+
+    async def stop(self, server: DeploymentHandle) -> None:
+        self.held.discard(server.request_id)
+        self.in_doubt.add(server.request_id)
+        await server.stop(wait=self.chance.random() < 0.2, timeout=5.0)
+        self.in_doubt.discard(server.request_id)
+
+    def place(self) -> DeployOptions:
+        """Where a server is wished for."""
+        return {"private_host_ids": ["host-1"]} if self.chance.random() < 0.25 else {}
+
+    def count(self) -> None:
+        most, has = self.guard.max_live, len(self.held) + self.blocks
+        if most is not None and has > most:
+            self.complaints.append(f"it has {has}, and may have {most}")
 
     async def run(self) -> None:
         chance = self.chance
         ending = chance.choice(("well", "well", "badly", "late"))
         timeout = chance.choice((0.3, 3.0, 30.0))
-        async with self.client.run("arena", "v1", users=USERS, timeout=timeout) as server:
-            await self.use(server)
-            if ending == "badly":
-                raise GameOver
-            if ending == "late":
-                await asyncio.sleep(60)
+        async with self.client.run(
+            "arena", "v1", users=USERS, timeout=timeout, **self.place()
+        ) as server:
+            self.blocks += 1
+            try:
+                self.count()
+                await self.use(server)
+                if ending == "badly":
+                    raise GameOver
+                if ending == "late":
+                    await asyncio.sleep(60)
+            finally:
+                self.blocks -= 1
 
     async def use(self, server: DeploymentHandle) -> None:
         """Wait for it in some way, or do not."""
@@ -267,7 +333,8 @@ class Run:
         """All of it, until the client is closed and nobody waits for anything."""
         chance = self.chance
         async with asyncio.timeout(600), asyncio.TaskGroup() as group:
-            wishes = [group.create_task(self.wish()) for _ in range(chance.randint(1, 5))]
+            count = chance.choice((1, 1, 2, 3, 4))
+            wishes = [group.create_task(self.bear(self.wish())) for _ in range(count)]
             for task in wishes:
                 if chance.random() < 0.5:
                     group.create_task(self.disturb(task))
@@ -275,6 +342,35 @@ class Run:
             if chance.random() < 0.4:
                 group.create_task(self.close_early())
         await self.close()
+
+    async def come_back(self, client: EdgegapClient) -> None:
+        """The next run of the program finds what it left, while things still go wrong."""
+        self.client, self.closing = client, False
+        async with asyncio.timeout(600), asyncio.TaskGroup() as group:
+            adopting = group.create_task(self.bear(self.adopt()))
+            if self.chance.random() < 0.3:
+                group.create_task(self.disturb(adopting))
+            if self.chance.random() < 0.2:
+                group.create_task(self.close_early())
+        await self.close()
+
+    async def adopt(self) -> None:
+        chance = self.chance
+        if chance.random() < 0.3:
+            self.in_doubt |= self.held
+            self.held.clear()
+            with contextlib.suppress(ExceptionGroup):  # of the stops that failed
+                self.in_doubt -= set(await self.client.reap())
+            return
+        async for found in self.client.recover():
+            if f"own-{self.owner}" not in found.row.tags:
+                self.complaints.append(f"{found.row} is not of {self.owner}")
+            way = chance.choice(("leave it", "use it", "stop it", "stop it"))
+            if way == "use it":
+                with contextlib.suppress(TimeoutError):
+                    await self.use(found.handle)
+            if way == "stop it":
+                await self.stop(found.handle)
 
 
 def _this_task() -> asyncio.Task[Any]:
@@ -296,9 +392,14 @@ async def follow(server: DeploymentHandle, count: int, seconds: float) -> None:
 # ── the judge ────────────────────────────────────────────────────────────────────────────────────
 
 
-def living(emulator: Emulator) -> list[LocalDeployment]:
+def living(emulator: Emulator, owner: str) -> list[LocalDeployment]:
     over = {Status.TERMINATING, Status.TERMINATED}
-    return [one for one in emulator.world.deployments.values() if one.status not in over]
+    return [one for one in made(emulator, owner) if one.status not in over]
+
+
+def made(emulator: Emulator, owner: str) -> list[LocalDeployment]:
+    every = emulator.world.deployments.values()
+    return [one for one in every if f"own-{owner}" in one.tags]
 
 
 def operation_tag(deployment: LocalDeployment) -> str:
@@ -308,18 +409,20 @@ def operation_tag(deployment: LocalDeployment) -> str:
 
 def judge(run: Run, said: str, visible: Visible) -> Iterator[str]:
     """What must not be."""
-    alive = living(run.emulator)
+    if (run.guard.read_only or run.guard.dry_run) and made(run.emulator, run.owner):
+        yield "it may not deploy, and did"
+    alive = living(run.emulator, run.owner)
     ids = {one.request_id for one in alive}
     for request_id in run.held - ids:
         yield f"{request_id} was stopped, and its holder did not ask for it"
     by_tag = collections.defaultdict(list)
     for one in alive:  # in the order in which they were made
         by_tag[operation_tag(one)].append(one.request_id)
-    for tag, made in by_tag.items():
+    for tag, siblings in by_tag.items():
         # Of two that both show up late, only the first is looked for long enough.
-        promised = visible == "in time" or (visible == "late" and made[-1] in run.held)
-        if len(made) > 1 and promised and tag not in said:
-            yield f"{len(made)} live for the one wish {tag}"
+        promised = visible == "in time" or (visible == "late" and siblings[-1] in run.held)
+        if len(siblings) > 1 and promised and tag not in said:
+            yield f"{len(siblings)} live for the one wish {tag}"
     if visible != "in time":
         return  # a list that says "nothing" for too long cannot be told from the truth
     known = run.held | run.in_doubt | run.named
@@ -329,14 +432,14 @@ def judge(run: Run, said: str, visible: Visible) -> Iterator[str]:
             yield f"{one.request_id} ({operation_tag(one)}) lives, and nobody knows of it"
 
 
-async def _sweep(emulator: Emulator) -> Iterator[str]:
+async def _sweep(emulator: Emulator, owner: str) -> Iterator[str]:
     """What the next run of the program does not find, or cannot end."""
-    ids = {one.request_id for one in living(emulator)}
-    async with EdgegapClient(emulator.token, base_url=emulator.url, owner=OWNER) as successor:
+    ids = {one.request_id for one in living(emulator, owner)}
+    async with EdgegapClient(emulator.token, base_url=emulator.url, owner=owner) as successor:
         found = {one.handle.request_id async for one in successor.recover()}
         await successor.reap()
     await asyncio.sleep(SETTLED)
-    left = [one.request_id for one in living(emulator)]
+    left = [one.request_id for one in living(emulator, owner)]
     return iter(
         [f"recover() found {found}, not {ids}"] * (found != ids)
         + [f"reap() left {left}"] * bool(left)
@@ -374,7 +477,7 @@ async def play(seed: int) -> Outcome:
     logger.setLevel(logging.ERROR)
     logger.addHandler(lines)
     try:
-        async with draw_emulator(chance) as emulator:
+        async with draw_emulator(chance) as emulator, draw_receiver(chance) as receiver:
             if visible == "late":
                 emulator.faults.add(Fault("deploy", Drop(), times=chance.choice((1, 2))))
             for _ in range(chance.randrange(6)):
@@ -384,16 +487,29 @@ async def play(seed: int) -> Outcome:
                     emulator.faults.add(Fault(call, Hide(hidden), times=None))
             at_most = hidden + LATEST + 0.5  # from when the client gave up on a deploy
             visibility = {"in time": at_most, "late": at_most / 2, "never": 0.1}[visible]
-            run = Run(chance, emulator, draw_client(chance, emulator, visibility))
-            await run.play()
+            a_client = functools.partial(
+                draw_client, chance, emulator, visibility=visibility, webhooks=receiver
+            )
+            runs = []
+            for owner in OWNERS[: chance.choice((1, 1, 2))]:
+                guard = draw_guard(chance)
+                runs.append(Run(chance, emulator, a_client(owner=owner, guard=guard), owner, guard))
+            async with asyncio.TaskGroup() as group:
+                for run in runs:
+                    group.create_task(run.play())
+            for run in runs:
+                if chance.random() < 0.4:
+                    await run.come_back(a_client(owner=run.owner, guard=Guard()))
             left = [task for task in asyncio.all_tasks() if _is_the_clients(task)]
             trouble += [f"after close() there is {task}" for task in left]
             emulator.faults.clear()
             await asyncio.sleep(SETTLED)
-            trouble += run.complaints
             said = "\n".join(line for line in lines.lines if "may go on running" in line)
-            trouble += judge(run, said, visible)
-            trouble += await _sweep(emulator)
+            for run in runs:
+                trouble += run.complaints
+                trouble += judge(run, said, visible)
+            for run in runs:
+                trouble += await _sweep(emulator, run.owner)
             requests = [(one.operation, one.path, one.status) for one in emulator.requests]
             deployed = len(emulator.world.deployments)
     finally:
@@ -406,7 +522,7 @@ async def play(seed: int) -> Outcome:
 def _is_the_clients(task: asyncio.Task[Any]) -> bool:
     code = getattr(task.get_coro(), "cr_code", None)
     path = code.co_filename if code else ""
-    return "edgegap_async" in path and "emulator" not in path
+    return "edgegap_async" in path and not ("emulator" in path or "webhooks" in path)
 
 
 def run_seed(seed: int) -> Outcome:
@@ -418,6 +534,7 @@ def run_seed(seed: int) -> Outcome:
         choice=source.choice,
         randbelow=source.randrange,
         token_hex=lambda size: source.randbytes(size).hex(),
+        token_urlsafe=lambda size: source.randbytes(size).hex(),
     ):
         outcome = run_virtually(play(seed), grace=0)
     with warnings.catch_warnings():

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import aiohttp
 import pytest
+from reference_examples import SHOWN_ANSWERS
 from scripted_api import Reply, ScriptedApi
 
 from edgegap_async.client import DEFAULT_BASE_URL, ApiClient
-from edgegap_async.endpoints import GET_DEPLOYMENT
+from edgegap_async.endpoints import GET_DEPLOYMENT, OPERATIONS, Operation
 from edgegap_async.errors import (
     BadRequest,
     CallError,
@@ -185,7 +188,7 @@ async def test_others_wait_too_after_a_429(api: ScriptedApi, client: ApiClient) 
 
 async def test_a_policy_of_one_attempt_never_repeats(api: ScriptedApi) -> None:
     api.on(*STATUS, Reply(500))
-    async with ApiClient("t", base_url=api.url, retries=RetryPolicy(attempts=1)) as client:
+    async with ApiClient("canary-t", base_url=api.url, retries=RetryPolicy(attempts=1)) as client:
         with pytest.raises(ServerError):
             await client.deployments.get("r1")
 
@@ -195,7 +198,7 @@ async def test_a_policy_of_one_attempt_never_repeats(api: ScriptedApi) -> None:
 async def test_an_outage_is_not_multiplied_by_the_repeats_of_many(api: ScriptedApi) -> None:
     api.on(*STATUS, Reply(500))
     policy = RetryPolicy(budget=10)
-    async with ApiClient("t", base_url=api.url, retries=policy, limits=NO_LIMITS) as client:
+    async with ApiClient("canary-t", base_url=api.url, retries=policy, limits=NO_LIMITS) as client:
         outcomes = await asyncio.gather(
             *(client.deployments.get("r1") for _ in range(100)), return_exceptions=True
         )
@@ -206,7 +209,7 @@ async def test_an_outage_is_not_multiplied_by_the_repeats_of_many(api: ScriptedA
 
 async def test_a_stop_is_repeated_whatever_is_left_of_the_budget(api: ScriptedApi) -> None:
     api.on("DELETE", "/v1/stop/r1", Reply(500), Reply(500), Reply(200))
-    async with ApiClient("t", base_url=api.url, retries=RetryPolicy(budget=0)) as client:
+    async with ApiClient("canary-t", base_url=api.url, retries=RetryPolicy(budget=0)) as client:
         await client.deployments.stop("r1")
 
     assert len(api.requests) == 3
@@ -223,9 +226,50 @@ async def test_an_error_tells_how_long_was_waited_for_the_repeats(
     assert 7 <= caught.value.waited <= 7.3
 
 
+WITH_AN_ANSWER = [operation for operation in OPERATIONS if operation.returns is not type(None)]
+
+
+@pytest.mark.parametrize("operation", WITH_AN_ANSWER, ids=lambda operation: operation.name)
+async def test_every_answer_tells_how_many_attempts_it_took_and_how_long_they_waited(
+    api: ScriptedApi, client: ApiClient, operation: Operation[Any]
+) -> None:
+    names = {"request_id": "r1", "access_point_id": "7", "tag_name": "eu", "fleet_name": "f"}
+    path = operation.path.format_map(names)
+    answer = Reply(min(operation.ok), SHOWN_ANSWERS[operation.returns])
+    api.on(operation.method, path, Reply(429, headers={"Retry-After": "7"}), answer, answer)
+    twice, once = [await client.call(operation, path=names) for _ in range(2)]
+
+    assert twice.attempts == 2
+    assert 7 <= twice.waited <= 7.3
+    assert (once.attempts, once.waited) == (1, 0.0)
+    assert twice == once
+    assert repr(twice) == repr(once)
+    for copied in (copy.deepcopy(twice), pickle.loads(pickle.dumps(twice))):
+        assert (copied.attempts, copied.waited) == (2, twice.waited)
+
+
+async def test_a_stop_that_is_taken_to_have_succeeded_tells_its_attempts_too(
+    api: ScriptedApi, client: ApiClient
+) -> None:
+    api.on(*STOP, LOST, LOST, Reply(410))  # aiohttp itself repeats it once
+    stopped = await client.deployments.stop("r1")
+
+    assert stopped.attempts == 2
+    assert stopped.waited > 0
+
+
+async def test_a_call_without_an_answer_may_take_several_attempts(
+    api: ScriptedApi, client: ApiClient
+) -> None:
+    api.on("DELETE", "/v1/deployments/r1/tags/eu", Reply(503), Reply(204))
+    await client.tags.delete("r1", "eu")
+
+    assert len(api.requests) == 2
+
+
 async def test_each_attempt_has_its_own_time(api: ScriptedApi) -> None:
     api.on(*STATUS, Reply(delay=5), SEEN)
-    async with ApiClient("t", base_url=api.url, timeouts=Timeouts(total=2)) as client:
+    async with ApiClient("canary-t", base_url=api.url, timeouts=Timeouts(total=2)) as client:
         await client.deployments.get("r1")
 
     first, second = api.requests
@@ -235,7 +279,7 @@ async def test_each_attempt_has_its_own_time(api: ScriptedApi) -> None:
 async def test_a_repeat_pays_at_the_limit_too(api: ScriptedApi) -> None:
     api.on(*STATUS, Reply(500), SEEN)
     limits = Limits({"get_deployment": 0.1})
-    async with ApiClient("t", base_url=api.url, limits=limits) as client:
+    async with ApiClient("canary-t", base_url=api.url, limits=limits) as client:
         await client.deployments.get("r1")
 
     assert api.requests[1].at - api.requests[0].at >= 10
@@ -427,23 +471,25 @@ async def test_a_read_of_what_is_gone_after_a_lost_answer_fails(
 # ── tokens and settings ──────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("token", ["abc", "token abc", "Token abc", " token  abc "])
+@pytest.mark.parametrize(
+    "token", ["canary-a", "token canary-a", "Token canary-a", " token  canary-a "]
+)
 async def test_a_token_goes_with_or_without_its_leading_word(api: ScriptedApi, token: str) -> None:
     api.on(*STATUS, SEEN)
     for passed in (token, Token(token, scheme="token")):
         async with ApiClient(passed, base_url=api.url) as client:
             await client.deployments.get("r1")
 
-    assert {got.headers["Authorization"] for got in api.requests} == {"token abc"}
+    assert {got.headers["Authorization"] for got in api.requests} == {"token canary-a"}
 
 
 async def test_a_self_stop_sends_its_own_token_and_needs_no_other(api: ScriptedApi) -> None:
     api.on("DELETE", "/v1/self/stop/r1/42", Reply(body={"message": "bye"}))
     async with ApiClient(base_url=api.url) as client:
-        stopped = await client.deployments.stop_self("r1", 42, token="own")
+        stopped = await client.deployments.stop_self("r1", 42, token="canary-own")
 
         assert stopped.message == "bye"
-        assert api.requests[0].headers["Authorization"] == "own"
+        assert api.requests[0].headers["Authorization"] == "canary-own"
         with pytest.raises(InvalidRequest, match="EDGEGAP_API_TOKEN"):
             await client.deployments.get("r1")
 
@@ -452,7 +498,7 @@ async def test_what_is_not_passed_comes_from_the_environment(
     api: ScriptedApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api.on(*STATUS, Reply(delay=5))
-    monkeypatch.setenv("EDGEGAP_API_TOKEN", "token from-environment")
+    monkeypatch.setenv("EDGEGAP_API_TOKEN", "token canary-from-environment")
     monkeypatch.setenv("EDGEGAP_API_URL", api.url)
     monkeypatch.setenv("EDGEGAP_TIMEOUT_MS", "1500")
     began = now()
@@ -461,30 +507,30 @@ async def test_what_is_not_passed_comes_from_the_environment(
             await client.deployments.get("r1")
 
     assert now() - began == pytest.approx(1.5, abs=0.1)
-    assert api.requests[0].headers["Authorization"] == "token from-environment"
+    assert api.requests[0].headers["Authorization"] == "token canary-from-environment"
 
 
 async def test_arguments_win_over_the_environment(
     api: ScriptedApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("EDGEGAP_API_TOKEN", "other")
+    monkeypatch.setenv("EDGEGAP_API_TOKEN", "canary-other")
     monkeypatch.setenv("EDGEGAP_BASE_URL", "https://other.example")
     monkeypatch.setenv("EDGEGAP_TIMEOUT_MS", "not a number")
     api.on(*STATUS, SEEN)
-    async with ApiClient("abc", base_url=api.url, timeouts=Timeouts()) as client:
+    async with ApiClient("canary-abc", base_url=api.url, timeouts=Timeouts()) as client:
         await client.deployments.get("r1")
 
-    assert api.requests[0].headers["Authorization"] == "token abc"
+    assert api.requests[0].headers["Authorization"] == "token canary-abc"
 
 
 async def test_one_variable_for_the_url_wins_over_the_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert DEFAULT_BASE_URL in repr(ApiClient("abc"))
+    assert DEFAULT_BASE_URL in repr(ApiClient("canary-abc"))
     monkeypatch.setenv("EDGEGAP_API_URL", "https://second.example")
     monkeypatch.setenv("EDGEGAP_BASE_URL", "https://first.example")
 
-    assert repr(ApiClient("abc")) == "ApiClient(Transport('https://first.example'))"
+    assert repr(ApiClient("canary-abc")) == "ApiClient(Transport('https://first.example'))"
 
 
 @pytest.mark.parametrize("text", ["soon", "0", "-5", "1.5"])
@@ -493,7 +539,7 @@ async def test_a_timeout_in_the_environment_is_a_number_of_milliseconds(
 ) -> None:
     monkeypatch.setenv("EDGEGAP_TIMEOUT_MS", text)
     with pytest.raises(InvalidRequest, match="EDGEGAP_TIMEOUT_MS"):
-        ApiClient("abc")
+        ApiClient("canary-abc")
 
 
 async def test_a_client_that_cannot_be_made_shows_no_token() -> None:
@@ -694,7 +740,7 @@ async def test_after_close_nothing_is_sent_and_closing_twice_is_fine(
 async def test_a_session_that_was_passed_in_outlives_the_client(api: ScriptedApi) -> None:
     api.on(*STATUS, SEEN)
     async with aiohttp.ClientSession() as session:
-        async with ApiClient("t", base_url=api.url, session=session) as client:
+        async with ApiClient("canary-t", base_url=api.url, session=session) as client:
             await client.deployments.get("r1")
 
         assert not session.closed
@@ -732,4 +778,4 @@ async def test_a_call_outside_of_a_task_is_a_programming_error(client: ApiClient
 )
 async def test_a_setting_of_a_wrong_kind_is_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
-        ApiClient("t", **settings)
+        ApiClient("canary-t", **settings)

@@ -57,11 +57,15 @@ async def deployed(session: aiohttp.ClientSession) -> str:
     return str(body["request_id"])
 
 
+SHOWN = pytest.mark.shows_secrets("aiohttp's own errors hold the headers that were sent")
+
+
 async def rows(session: aiohttp.ClientSession) -> list[str]:
     async with session.get("/v1/deployments") as answer:
         return [row["request_id"] for row in (await answer.json())["data"]]
 
 
+@SHOWN
 @pytest.mark.parametrize("reset", [True, False])
 @pytest.mark.parametrize(("when", "made"), [("unread", 0), ("read", 0), ("acted", 1)])
 async def test_a_dropped_answer_leaves_what_was_done_by_then(
@@ -216,6 +220,7 @@ def test_a_fault_that_cannot_be_is_refused(
         Fault(operation, what, **settings)
 
 
+@SHOWN
 @pytest.mark.parametrize(
     "fault", [Fault("deploy", Delay(0.2), when="unread"), Fault("deploy", Dribble(0.02))]
 )

@@ -453,10 +453,10 @@ async def test_a_port_that_is_taken_is_said_and_leaves_nothing() -> None:
 
 
 async def test_an_emulator_is_started_once() -> None:
-    emulator = Emulator(token="token abc")
+    emulator = Emulator(token="token canary-abc")
     with pytest.raises(InvalidRequest, match="not started"):
         _ = emulator.world
-    assert (emulator.token, emulator.requests) == ("abc", [])
+    assert (emulator.token, emulator.requests) == ("canary-abc", [])
     await emulator.close()
 
     async with emulator:

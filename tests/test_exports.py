@@ -68,6 +68,7 @@ FOR_PARTS_OF_THE_PACKAGE_ONLY = {
     "in_doubt",
     "may_become",
     "refusal",
+    "took",
 }
 
 

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from typing import Any
 
 import pytest
 
-from edgegap_async import EdgegapClient, Guard, InvalidRequest, NotAllowed
+from edgegap_async import DryRun, EdgegapClient, Guard, InvalidRequest, NotAllowed
 from edgegap_async.emulator import Emulator
 from edgegap_async.endpoints import DEPLOY, OPERATIONS, STOP_DEPLOYMENT
 from edgegap_async.requests import DeployRequest
@@ -49,6 +50,8 @@ def test_only_so_many_may_live() -> None:
         ({"EDGEGAP_READ_ONLY": "0"}, Guard()),
         ({"EDGEGAP_READ_ONLY": "1"}, Guard(read_only=True)),
         ({"EDGEGAP_READ_ONLY": "True"}, Guard(read_only=True)),
+        ({"EDGEGAP_DRY_RUN": "no"}, Guard()),
+        ({"EDGEGAP_DRY_RUN": "yes"}, Guard(dry_run=True)),
         ({"EDGEGAP_APP_ALLOWLIST": ""}, Guard()),
         ({"EDGEGAP_APP_ALLOWLIST": "arena, lobby,"}, Guard(applications=["arena", "lobby"])),
     ],
@@ -57,9 +60,10 @@ def test_the_environment_sets_up_rails(environment: dict[str, str], guard: Guard
     assert Guard.from_environment(environment) == guard
 
 
-def test_a_setting_that_cannot_be_read_is_an_error_and_not_a_no() -> None:
-    with pytest.raises(InvalidRequest, match="EDGEGAP_READ_ONLY is 1 or 0, not 'maybe'"):
-        Guard.from_environment({"EDGEGAP_READ_ONLY": "maybe"})
+@pytest.mark.parametrize("name", ["EDGEGAP_READ_ONLY", "EDGEGAP_DRY_RUN"])
+def test_a_setting_that_cannot_be_read_is_an_error_and_not_a_no(name: str) -> None:
+    with pytest.raises(InvalidRequest, match=f"{name} is 1 or 0, not 'maybe'"):
+        Guard.from_environment({name: "maybe"})
 
 
 @pytest.mark.parametrize(
@@ -86,6 +90,57 @@ async def test_nothing_is_sent_that_the_guard_refuses(
                 await refused
 
     assert [request.operation for request in emulator.requests] == ["list_locations"]
+
+
+async def test_a_dry_run_looks_and_tells_what_it_would_have_sent(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with EdgegapClient(emulator.token, base_url=emulator.url, owner="mm-1") as client:
+        left = await client.deploy("arena", "v1", users=["8.8.8.8"])
+    monkeypatch.setenv("EDGEGAP_DRY_RUN", "1")
+    async with EdgegapClient(emulator.token, base_url=emulator.url, owner="mm-1") as client:
+        for call, method, path in (
+            (client.deploy("arena", "v1", users=["8.8.8.8"]), "POST", "/v2/deployments"),
+            (enter(client), "POST", "/v2/deployments"),
+            (client.private_fleets.deploy("arena", "v1", users=["8.8.8.8"], private_host_ids=["h"]),
+             "POST", "/v2/private-fleets:deploy"),
+            (client.deployments.stop("abc"), "DELETE", "/v1/stop/abc"),
+            (client.handle("abc").stop(wait=True), "DELETE", "/v1/stop/abc"),
+            (client.deployments.stop_self("abc", 7, token="canary-own"),
+             "DELETE", "/v1/self/stop/abc/7"),
+            (client.tags.create("abc", "eu"), "POST", "/v1/deployments/abc/tags"),
+        ):  # fmt: skip
+            with pytest.raises(DryRun, match=f"{method} {path} is not sent. Take") as told:
+                await call
+            again = pickle.loads(pickle.dumps(told.value))
+            assert (again.method, again.path, str(again)) == (method, path, str(told.value))
+        await client.locations.list()
+        assert await client.reap() == (left.request_id,)
+
+    sent = ["deploy", "list_locations", "list_deployments"]
+    assert [request.operation for request in emulator.requests] == sent
+
+
+async def enter(client: EdgegapClient) -> None:
+    async with client.run("arena", "v1", users=["8.8.8.8"]):
+        pytest.fail("it has a server")
+
+
+async def test_a_dry_run_refuses_first_what_could_not_be_sent() -> None:
+    guard = Guard(dry_run=True, applications=["arena"], max_live=0)
+    async with EdgegapClient("canary-t", guard=guard) as client:
+        for refused, why in (
+            (client.deployments.deploy("lobby", "v1", users=["8.8.8.8"]), "only arena may"),
+            (client.deploy("arena", "v1", users=["8.8.8.8"]), "0 are the most"),
+            (client.deploy("arena", "v1", users=[]), "at least one"),
+            (client.deployments.stop("../abc"), "request_id"),
+        ):
+            with pytest.raises((NotAllowed, InvalidRequest), match=why) as told:
+                await refused
+            assert not isinstance(told.value, DryRun)
+    async with EdgegapClient(guard=Guard(dry_run=True)) as client:
+        with pytest.raises(InvalidRequest, match="no API token"):
+            await client.deployments.stop("abc")
 
 
 async def test_so_many_live_at_once_however_many_ask_at_the_same_time(emulator: Emulator) -> None:

@@ -110,7 +110,7 @@ async def the_whole_job(client: EdgegapClient) -> DeploymentHandle:
         "v1",
         users=USERS,
         tags=["ranked"],
-        environment_variables=[EnvironmentVariable("MODE", "duel", is_hidden=True)],
+        environment_variables=[EnvironmentVariable("MODE", "canary-duel", is_hidden=True)],
     )
     deployment = await server.wait_ready(timeout=20)
     game = server.endpoint("game")
@@ -365,7 +365,7 @@ async def test_a_deploy_without_room_names_what_it_made_and_run_stops_that(cloud
 async def test_a_wrong_token_says_what_to_check(cloud: Cloud) -> None:
     async with (
         cloud() as (emulator, _),
-        EdgegapClient("not-the-token", base_url=emulator.url) as stranger,
+        EdgegapClient("canary-not-the-token", base_url=emulator.url) as stranger,
     ):
         with pytest.raises(Unauthorized, match="EDGEGAP_API_TOKEN"):
             await stranger.locations.list()

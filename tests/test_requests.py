@@ -181,7 +181,7 @@ def test_resources_may_be_just_100() -> None:
 
 
 def test_variables_may_be_a_mapping_or_a_list_where_some_are_hidden() -> None:
-    hidden = EnvironmentVariable("KEY", "s3cret", is_hidden=True)
+    hidden = EnvironmentVariable("KEY", "canary-s3cret", is_hidden=True)
 
     assert deploy(environment_variables={"A": "1"}).environment_variables == (
         EnvironmentVariable("A", "1"),

@@ -159,13 +159,13 @@ async def test_a_deploy_to_a_fleet_says_all_of_its_arguments() -> None:
 
 async def test_a_server_stops_itself_with_its_own_token_sent_raw() -> None:
     call = Recorder()
-    await Deployments(call).stop_self("r1", 42, token="secret", container_log_storage="logs")
+    await Deployments(call).stop_self("r1", 42, token="canary-secret", container_log_storage="logs")
     [said] = call.calls
 
     assert said["operation"] is endpoints.STOP_SELF
     assert said["path"] == {"request_id": "r1", "access_point_id": "42"}
     assert said["query"] == {"container_log_storage": "logs"}
-    assert said["token"].header == {"Authorization": "secret"}
+    assert said["token"].header == {"Authorization": "canary-secret"}
 
 
 async def test_what_fails_in_a_self_stop_shows_no_token() -> None:

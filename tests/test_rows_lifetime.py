@@ -6,6 +6,7 @@ The numbers in names are the rows of faults that this package promises to surviv
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import multiprocessing
 import random
@@ -13,10 +14,12 @@ import signal
 import socket
 import sys
 import time
+import warnings
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
+from raw_server import raw_server, read_request
 from scripted_api import Reply, ScriptedApi, deployment
 
 from edgegap_async import EdgegapClient, NotSent, RetryPolicy, Status, WrongLoop
@@ -51,7 +54,7 @@ async def times_of_a_journey(api: ScriptedApi) -> list[float]:
     chance = random.getstate()
     random.seed(27)
     try:
-        async with EdgegapClient("t", base_url=api.url, limits={"deploy": 0.1}) as client:
+        async with EdgegapClient("canary-t", base_url=api.url, limits={"deploy": 0.1}) as client:
             for _ in range(2):
                 async with client.run("arena", "v1", users=USERS):
                     pass
@@ -87,9 +90,11 @@ import asyncio, gc, logging, os, sys
 from edgegap_async import EdgegapClient, Pace
 
 logging.basicConfig(stream=sys.stdout, level=logging.WARNING, format="%(message)s")
+logging.getLogger("asyncio").setLevel(logging.ERROR)  # a step that took long is no news here
 
 def a_client():
-    return EdgegapClient("t", base_url=sys.argv[1], owner="mm-1", pace=Pace(first=0.01, gap=0.02))
+    pace = Pace(first=0.01, gap=0.02)
+    return EdgegapClient("canary-t", base_url=sys.argv[1], owner="mm-1", pace=pace)
 
 async def use(client):
     async with client.run("arena", "v1", users=["8.8.8.8"]):
@@ -160,6 +165,40 @@ asyncio.run(main())
 gc.collect()
 """
 
+NOT_CLOSED = """
+async def look(client):
+    await client.locations.list()
+    await client.handle((await client.deploy("arena", "v1", users=["8.8.8.8"])).request_id).stop()
+
+async def in_a_loop_that_goes_on():
+    await look(a_client())
+    gc.collect()
+    await asyncio.sleep(0)
+    print("collected")
+
+async def until_the_program_ends():
+    global kept
+    kept = a_client()
+    await look(kept)
+
+async def in_a_loop_that_ends():
+    await look(a_client())
+
+async def never_used():
+    a_client()
+    try:
+        EdgegapClient("canary-t", base_url="no URL")
+    except Exception:
+        pass
+
+async def in_another_thread():
+    await look(a_client())
+    await asyncio.to_thread(gc.collect)
+
+asyncio.run(globals()[sys.argv[2]]())
+print("ended")
+"""
+
 
 class Program:
     """A program of its own, in which every warning is an error."""
@@ -191,7 +230,7 @@ class Program:
 @pytest.fixture
 async def emulator() -> AsyncIterator[Emulator]:
     apps, timings = [sample_application()], Timings.fast()
-    async with Emulator(apps, timings=timings, limits=False, token="t") as emulator:
+    async with Emulator(apps, timings=timings, limits=False, token="canary-t") as emulator:
         yield emulator
 
 
@@ -230,7 +269,7 @@ async def test_row_30_a_deploy_that_the_end_of_the_program_cuts_off_is_named_and
 
     assert (status, errors) == (0, "")
     assert output.count("may go on running") == len(emulator.world.deployments) == 3
-    async with EdgegapClient("t", base_url=emulator.url, owner="mm-1") as client:
+    async with EdgegapClient("canary-t", base_url=emulator.url, owner="mm-1") as client:
         assert len(await client.reap()) == 3
     assert await nothing_lives(emulator)
 
@@ -248,6 +287,55 @@ async def test_row_30_however_a_program_ends_nothing_is_left_and_no_warning_is_s
     assert (ended, errors) == (status, "")
     assert output.splitlines()[-1] == last
     assert await nothing_lives(emulator)
+
+
+@pytest.mark.parametrize(
+    ("how", "warned"),
+    [
+        ("in_a_loop_that_goes_on", 1),
+        ("in_another_thread", 1),
+        ("in_a_loop_that_ends", 1),
+        ("until_the_program_ends", 1),
+        ("never_used", 0),
+    ],
+)
+async def test_row_30_a_client_that_nobody_closed_says_so_once_and_in_our_own_words(
+    emulator: Emulator, how: str, warned: int
+) -> None:
+    status, output, errors = await (await Program.start(emulator, NOT_CLOSED, how)).end()
+
+    assert (status, output.splitlines()[-1]) == (0, "ended")
+    assert errors.count("ResourceWarning: a client of http://127.0.0.1:") == warned
+    assert errors.count("or await client.close()\n") == warned
+    for others in ("Unclosed", "destroyed", "never retrieved", "never awaited"):
+        assert others not in errors
+    # The sockets of a loop that is closed can be closed by asyncio alone, which says so.
+    assert "unclosed" not in errors or how in {"in_a_loop_that_ends", "until_the_program_ends"}
+
+
+async def test_row_30_a_client_that_is_collected_closes_its_connections() -> None:
+    closed = asyncio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 16\r\n\r\n" + b'{"locations":[]}')
+        assert await reader.read() == b""
+        closed.set()
+
+    async with raw_server(answer) as port:
+        client = EdgegapClient("canary-t", base_url=f"http://127.0.0.1:{port}")
+        await client.locations.list()
+        assert not closed.is_set()
+        del client
+        # In pytest a warning of something that is collected is one that nobody can catch.
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            gc.collect()
+            async with asyncio.timeout(5):
+                await closed.wait()
+
+    [text] = [str(one.message) for one in told if one.category is ResourceWarning]
+    assert text.startswith(f"a client of http://127.0.0.1:{port} was not closed: use `async with")
 
 
 # ── other loops ──────────────────────────────────────────────────────────────────────────────────
@@ -291,7 +379,7 @@ def outcome_of(use: Use, client: EdgegapClient) -> BaseException | None:
 async def test_row_35_another_thread_is_told_at_once_that_it_is_another_loop(
     api: ScriptedApi, use: Use
 ) -> None:
-    async with EdgegapClient("t", base_url=api.url) as client:
+    async with EdgegapClient("canary-t", base_url=api.url) as client:
         await look(client)
         error = await asyncio.to_thread(outcome_of, use, client)
         await look(client)  # it goes on where it belongs
@@ -307,7 +395,7 @@ def test_row_35_a_second_loop_is_told_so_even_if_the_first_is_over(use: Use) -> 
     async def first_use() -> EdgegapClient:
         async with ScriptedApi() as api:
             api.on(*STATUS, deployment("READY"))
-            client = EdgegapClient("t", base_url=api.url)
+            client = EdgegapClient("canary-t", base_url=api.url)
             await look(client)
             await client._transport.close()  # the client itself is left as it is
             return client
@@ -325,7 +413,7 @@ def test_row_35_a_fork_is_told_that_it_is_another_loop() -> None:
     told: list[str] = []
 
     async def main() -> None:
-        async with ScriptedApi() as api, EdgegapClient("t", base_url=api.url) as client:
+        async with ScriptedApi() as api, EdgegapClient("canary-t", base_url=api.url) as client:
             api.on(*STATUS, deployment("READY"))
             await look(client)
             told.append(await asyncio.to_thread(fork, client))
@@ -349,7 +437,7 @@ def test_row_35_a_client_may_be_made_where_no_loop_runs_and_used_in_one() -> Non
     with socket.socket() as bound:  # bound and not listening: refused
         bound.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-        client = EdgegapClient("t", base_url=url, retries=RetryPolicy(attempts=1))
+        client = EdgegapClient("canary-t", base_url=url, retries=RetryPolicy(attempts=1))
 
         async def main() -> None:
             async with client:

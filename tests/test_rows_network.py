@@ -58,7 +58,7 @@ TRUSTED_BY_NOBODY = trustme.CA()
 
 def a_client(url: str, **options: Any) -> EdgegapClient:
     settings: dict[str, Any] = {"retries": QUICK, "pace": Pace(first=0.01, gap=0.02)}
-    return EdgegapClient("t", base_url=url, visibility=0.3, **settings | options)
+    return EdgegapClient("canary-t", base_url=url, visibility=0.3, **settings | options)
 
 
 async def failure(client: EdgegapClient) -> CallError:
@@ -80,7 +80,7 @@ async def api() -> AsyncIterator[ScriptedApi]:
 @pytest.fixture
 async def emulator() -> AsyncIterator[Emulator]:
     apps, timings = [sample_application()], Timings.fast()
-    async with Emulator(apps, timings=timings, limits=False, token="t") as emulator:
+    async with Emulator(apps, timings=timings, limits=False, token="canary-t") as emulator:
         yield emulator
 
 
@@ -368,6 +368,36 @@ async def test_row_07_a_deploy_on_a_connection_that_went_stale_is_made_once(
     assert calls(emulator)["deploy"] == 3
 
 
+@pytest.mark.virtual
+@pytest.mark.parametrize(("idle", "connections"), [(3, 1), (5, 2), (60, 2)])
+@pytest.mark.parametrize("call", ["deploy", "stop", "look"])
+async def test_row_07_a_connection_that_was_idle_for_5_s_is_not_used_again(
+    call: str, idle: float, connections: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # By its own clock aiohttp would not see the time pass.
+    monkeypatch.setattr("aiohttp.connector.monotonic", asyncio.get_running_loop().time)
+    came = 0
+
+    async def keep_alive(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal came
+        came += 1
+        while request := await read_request(reader):
+            status = b"202 Accepted" if request.startswith(b"POST") else b"200 OK"
+            body = b'{"request_id":"abc123"}'
+            writer.write(b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n" % (status, len(body)) + body)
+            await writer.drain()
+
+    async with raw_server(keep_alive) as port, a_client(f"http://127.0.0.1:{port}") as client:
+        for _ in range(2):
+            if call == "deploy":
+                await client.deployments.deploy("arena", "v1", users=USERS)
+            else:
+                await (client.deployments.stop if call == "stop" else client.deployments.get)("abc")
+            await asyncio.sleep(idle)
+
+    assert came == connections
+
+
 async def test_row_08_a_stop_whose_answer_the_proxy_loses_has_succeeded(
     emulator: Emulator,
 ) -> None:
@@ -480,6 +510,7 @@ WITHOUT_FILES = """
 import asyncio, logging, os, resource, sys
 from edgegap_async import EdgegapClient, NotSent, RetryPolicy
 
+logging.getLogger("asyncio").setLevel(logging.ERROR)  # a step that took long is no news here
 taken = []
 
 def take_all_files():
@@ -496,7 +527,8 @@ class GivesBack(logging.Handler):
             os.close(taken.pop())
 
 async def main(url):
-    async with EdgegapClient("t", base_url=url, retries=RetryPolicy(first_wait=0.01)) as client:
+    retries = RetryPolicy(first_wait=0.01)
+    async with EdgegapClient("canary-t", base_url=url, retries=retries) as client:
         take_all_files()
         try:
             await client.deploy("arena", "v1", users=["8.8.8.8"])

@@ -42,7 +42,7 @@ async def api() -> AsyncIterator[ScriptedApi]:
 
 @pytest.fixture
 async def client(api: ScriptedApi) -> AsyncIterator[ApiClient]:
-    async with ApiClient("t", base_url=api.url, retries=ONCE) as client:
+    async with ApiClient("canary-t", base_url=api.url, retries=ONCE) as client:
         yield client
 
 
@@ -269,7 +269,7 @@ async def test_a_server_that_cannot_be_reached_for_a_while_does_not_end_a_wait(
     client: ApiClient,
 ) -> None:
     async with ScriptedApi() as gone:
-        unreachable = ApiClient("t", base_url=gone.url, retries=ONCE)
+        unreachable = ApiClient("canary-t", base_url=gone.url, retries=ONCE)
     watched = seen(unreachable)
     with pytest.raises(WaitTimedOut, match="nothing of it; the last look failed: GET /v1/status"):
         await watched.until(Status.READY, 60)
@@ -279,7 +279,7 @@ async def test_a_server_that_cannot_be_reached_for_a_while_does_not_end_a_wait(
 
 
 async def test_a_server_that_does_not_speak_tls_ends_the_wait_at_once(api: ScriptedApi) -> None:
-    async with ApiClient("t", base_url=api.url.replace("http:", "https:")) as client:
+    async with ApiClient("canary-t", base_url=api.url.replace("http:", "https:")) as client:
         began = now()
         with pytest.raises(NotSent):
             await seen(client).until(Status.READY, 300)

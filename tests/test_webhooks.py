@@ -304,7 +304,7 @@ async def test_a_webhook_ends_a_wait_before_the_next_look(session: aiohttp.Clien
     async with (
         ScriptedApi() as api,
         WebhookReceiver().serve() as receiver,
-        EdgegapClient("t", base_url=api.url, webhooks=receiver, pace=PACE) as client,
+        EdgegapClient("canary-t", base_url=api.url, webhooks=receiver, pace=PACE) as client,
     ):
         api.on(*DEPLOY, Reply(202, {"request_id": "abc123"}))
         api.on(*STATUS, deployment("READY"))
@@ -329,7 +329,7 @@ async def test_a_webhook_that_comes_before_the_deploy_was_answered_is_not_lost(
     async with (
         ScriptedApi() as api,
         WebhookReceiver().serve() as receiver,
-        EdgegapClient("t", base_url=api.url, webhooks=receiver, pace=PACE) as client,
+        EdgegapClient("canary-t", base_url=api.url, webhooks=receiver, pace=PACE) as client,
     ):
         answer = asyncio.Event()
         api.on(*DEPLOY, Reply(202, {"request_id": "abc123"}, after=answer))
@@ -350,7 +350,7 @@ async def test_a_lost_webhook_is_made_good_by_a_slow_look() -> None:
     async with (
         ScriptedApi() as api,
         WebhookReceiver().serve() as receiver,
-        EdgegapClient("t", base_url=api.url, webhooks=receiver, pace=PACE) as client,
+        EdgegapClient("canary-t", base_url=api.url, webhooks=receiver, pace=PACE) as client,
     ):
         api.on(*DEPLOY, Reply(202, {"request_id": "abc123"}))
         api.on(*STATUS, deployment("DEPLOYING"), deployment("READY"))
@@ -366,7 +366,7 @@ async def test_a_lost_webhook_is_made_good_by_a_slow_look() -> None:
 async def test_the_callers_own_webhooks_are_left_as_they_are() -> None:
     async with (
         ScriptedApi() as api,
-        EdgegapClient("t", base_url=api.url, webhooks=WebhookReceiver(PUBLIC)) as client,
+        EdgegapClient("canary-t", base_url=api.url, webhooks=WebhookReceiver(PUBLIC)) as client,
     ):
         api.on(*DEPLOY, Reply(202, {"request_id": "abc123"}))
         own = "https://own.example/ready"
@@ -383,7 +383,7 @@ async def test_a_dropped_handle_closes_its_urls(session: aiohttp.ClientSession) 
     async with (
         ScriptedApi() as api,
         WebhookReceiver().serve() as receiver,
-        EdgegapClient("t", base_url=api.url, webhooks=receiver) as client,
+        EdgegapClient("canary-t", base_url=api.url, webhooks=receiver) as client,
     ):
         api.on(*DEPLOY, Reply(202, {"request_id": "abc123"}))
         handle = await client.deploy("arena", "v1", users=["192.0.2.1"])

@@ -97,12 +97,13 @@ class Server:
         faults: Faults | None = None,
         round_trip: tuple[float, float] = (0.0, 0.0),
     ) -> None:
+        self._header = f"token {token}".encode()
+        del token  # a traceback that shows local variables must not show it
         self.requests: deque[RecordedRequest] = deque(maxlen=_RECORDED)
         self.under_way = 0
         self.failures: list[BaseException] = []
         self.faults = Faults() if faults is None else faults
         self._world = world
-        self._header = f"token {token}".encode()
         self._limits = _limits(limits)
         self._round_trip = round_trip
         self._chance = random.Random(0)  # noqa: S311 - distances are no secret
@@ -129,17 +130,18 @@ class Server:
             await self._runner.cleanup()
             self._runner = None
 
+    def _is_authorized(self, request: web.Request) -> bool:
+        said = request.headers.get("Authorization", "")
+        return hmac.compare_digest(said.encode(errors="surrogateescape"), self._header)
+
     def _handler(
         self, operation: Operation[Any]
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
             arguments: dict[str, Any] = dict(request.match_info)
-            authorization = request.headers.get("Authorization", "")
-            if operation.auth is Auth.DEPLOYMENT_TOKEN and authorization:
-                arguments["token"] = authorization
-            elif not hmac.compare_digest(
-                authorization.encode(errors="surrogateescape"), self._header
-            ):
+            if operation.auth is Auth.DEPLOYMENT_TOKEN and request.headers.get("Authorization"):
+                arguments["token"] = request.headers["Authorization"]
+            elif not self._is_authorized(request):
                 return _error(401, "Unauthorized: the header Authorization is to be `token …`")
             limit = self._limits.get(operation.name)
             wait = limit.wait(asyncio.get_running_loop().time()) if limit else 0.0

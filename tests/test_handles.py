@@ -1,0 +1,228 @@
+"""A handle tells what is known of its deployment, waits for it, and stops it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from scripted_api import Reply, ScriptedApi, deployment
+
+from edgegap_async.errors import Forbidden, InvalidRequest, WaitTimedOut
+from edgegap_async.handles import DeploymentHandle
+from edgegap_async.lifecycle import EdgegapClient
+from edgegap_async.models import Deployment, Endpoint, Port, Status
+
+pytestmark = pytest.mark.virtual
+
+DEPLOY = ("POST", "/v2/deployments")
+STATUS = ("GET", "/v1/status/abc123")
+STOP = ("DELETE", "/v1/stop/abc123")
+
+READY = deployment("READY")
+DEPLOYING = deployment("DEPLOYING")
+PLAYERS = ["192.0.2.1"]
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[ScriptedApi]:
+    async with ScriptedApi() as api:
+        api.on(*DEPLOY, Reply(202, {"request_id": "abc123"}))
+        api.on(*STATUS, READY)
+        api.on(*STOP, Reply())
+        yield api
+
+
+@pytest.fixture
+async def client(api: ScriptedApi) -> AsyncIterator[EdgegapClient]:
+    async with EdgegapClient("canary-t", base_url=api.url) as client:
+        yield client
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+def stops(api: ScriptedApi) -> int:
+    return len(api.asked(*STOP))
+
+
+# ── handles ──────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_handle_waits_until_the_server_is_ready(
+    api: ScriptedApi, client: EdgegapClient
+) -> None:
+    api.on(*STATUS, DEPLOYING, READY)
+    handle = client.handle("abc123")
+    assert not api.requests
+    ready = await handle.wait_ready()
+
+    assert ready == handle.deployment
+    assert handle.status == Status.READY
+    assert [change.status.short for change in handle.history] == ["DEPLOYING", "READY"]
+    assert handle.looks == 2
+    assert repr(handle) == "<DeploymentHandle abc123 READY>"
+
+
+async def test_a_refresh_is_one_look(api: ScriptedApi, client: EdgegapClient) -> None:
+    handle = client.handle("abc123")
+
+    assert (await handle.refresh()).current_status.is_ready
+    assert handle.status == Status.READY
+    assert len(api.requests) == 1
+
+
+@pytest.mark.parametrize("status", [200, 410, 404, 400])
+async def test_row_20_stopping_what_is_stopped_already_is_fine(
+    api: ScriptedApi, client: EdgegapClient, status: int
+) -> None:
+    api.on(*STOP, Reply(status))
+    await client.handle("abc123").stop()
+
+    assert stops(api) == 1
+
+
+async def test_a_stop_says_where_the_logs_go(api: ScriptedApi, client: EdgegapClient) -> None:
+    await client.handle("abc123").stop(container_log_storage="mine")
+
+    assert api.requests[0].query == {"container_log_storage": "mine"}
+
+
+async def test_a_stop_may_wait_for_the_end(api: ScriptedApi, client: EdgegapClient) -> None:
+    handle = client.handle("abc123")
+    await handle.refresh()
+    api.on(*STATUS, *map(deployment, ["TERMINATING", "TERMINATED"]))
+    await handle.stop(wait=True)
+
+    assert handle.status == Status.TERMINATED
+    assert {change.told_by for change in handle.history} == {"look"}
+
+
+async def test_a_stop_that_waits_for_what_nobody_ever_saw_ends_too(
+    api: ScriptedApi, client: EdgegapClient
+) -> None:
+    api.on(*STOP, Reply(410))
+    api.on(*STATUS, Reply(404))
+    await client.handle("abc123").stop(wait=True)
+
+    assert now() < 60
+
+
+async def test_a_stop_that_takes_too_long_is_said(api: ScriptedApi, client: EdgegapClient) -> None:
+    api.on(*STATUS, deployment("TERMINATING"))
+    with pytest.raises(WaitTimedOut, match="not TERMINATED in 5 s"):
+        await client.handle("abc123").stop(wait=True, timeout=5)
+
+
+async def test_a_stop_that_is_refused_is_said(api: ScriptedApi, client: EdgegapClient) -> None:
+    api.on(*STOP, Reply(403))
+    with pytest.raises(Forbidden):
+        await client.handle("abc123").stop(wait=True)
+
+
+async def test_changes_come_as_they_are_seen_and_end_with_the_deployment(
+    api: ScriptedApi, client: EdgegapClient
+) -> None:
+    api.on(*STATUS, *map(deployment, ["SEEKING", "READY", "TERMINATING", "TERMINATED"]))
+    handle = client.handle("abc123")
+    await handle.wait_ready()
+    told = [(change.status.short, now()) async for change in handle.changes()]
+
+    assert [status for status, _ in told] == ["SEEKING", "READY", "TERMINATING", "TERMINATED"]
+    assert told[0][1] == pytest.approx(told[1][1], abs=0.01)
+    assert told[3][1] - told[2][1] == pytest.approx(0.5, rel=0.2)
+
+
+async def test_changes_end_with_an_error_too(api: ScriptedApi, client: EdgegapClient) -> None:
+    api.on(*STATUS, *map(deployment, ["SEEKING", "ERROR"]))
+
+    assert [change.status.short async for change in client.handle("abc123").changes()] == [
+        "SEEKING",
+        "ERROR",
+    ]
+
+
+async def test_one_who_stops_iterating_stops_the_looks(
+    api: ScriptedApi, client: EdgegapClient
+) -> None:
+    async for change in client.handle("abc123").changes():
+        assert change.status == Status.READY
+        break
+    await asyncio.sleep(60)
+
+    assert len(api.requests) == 1
+
+
+# ── endpoints ────────────────────────────────────────────────────────────────────────────────────
+
+
+def handle_of(client: EdgegapClient, *ports: Port, **more: Any) -> DeploymentHandle:
+    handle = client.handle("abc123")
+    named = {port.name or str(port.internal): port for port in ports}
+    place: dict[str, Any] = {"fqdn": "abc123.pr.edgegap.net", "public_ip": "192.0.2.7"}
+    ready = Deployment(request_id="abc123", current_status=Status.READY, ports=named)
+    values = {name: getattr(ready, name) for name in ("request_id", "current_status", "ports")}
+    handle._watched.take(Deployment(**(values | place | more)))
+    return handle
+
+
+GAME = Port(name="game", external=31504, internal=7777, protocol="UDP")
+WEB = Port(name="web", external=443, internal=80, protocol="Websocket", tls_upgrade=True)
+
+
+async def test_an_endpoint_is_where_players_connect(client: EdgegapClient) -> None:
+    handle = handle_of(client, GAME)
+
+    expected = Endpoint(host="192.0.2.7", port=31504, protocol="UDP", link="192.0.2.7:31504")
+    assert handle.endpoint("game") == expected
+    assert handle.endpoint() == expected
+
+
+async def test_an_endpoint_with_tls_goes_by_name(client: EdgegapClient) -> None:
+    endpoint = handle_of(client, GAME, WEB).endpoint("web")
+
+    assert endpoint.host == "abc123.pr.edgegap.net"
+    assert endpoint.protocol == "WS"
+
+
+async def test_an_endpoint_takes_the_link_that_the_api_gives(client: EdgegapClient) -> None:
+    port = Port(name="web", external=443, link="https://abc123.pr.edgegap.net:443")
+
+    assert str(handle_of(client, port).endpoint()) == "https://abc123.pr.edgegap.net:443"
+    assert handle_of(client, port).endpoint().protocol == ""
+
+
+@pytest.mark.parametrize(
+    ("port", "missing", "host"),
+    [(GAME, "public_ip", "abc123.pr.edgegap.net"), (WEB, "fqdn", "192.0.2.7")],
+    ids=["no address", "no name"],
+)
+async def test_an_endpoint_makes_do_with_the_address_there_is(
+    client: EdgegapClient, port: Port, missing: str, host: str
+) -> None:
+    assert handle_of(client, port, **{missing: None}).endpoint().host == host
+
+
+async def test_an_endpoint_that_is_not_told_is_refused(client: EdgegapClient) -> None:
+    with pytest.raises(InvalidRequest, match="tells no address of port 'game'"):
+        handle_of(client, GAME, fqdn=None, public_ip=None).endpoint()
+    with pytest.raises(InvalidRequest, match="tells no address of port 'game'"):
+        handle_of(client, Port(name="game")).endpoint()
+
+
+async def test_a_port_that_does_not_exist_is_refused(client: EdgegapClient) -> None:
+    with pytest.raises(InvalidRequest, match="no port 'gmae' on abc123; there is: game, web"):
+        handle_of(client, GAME, WEB).endpoint("gmae")
+    with pytest.raises(InvalidRequest, match="no port None on abc123; there is: game, web"):
+        handle_of(client, GAME, WEB).endpoint()
+    with pytest.raises(InvalidRequest, match="there is: none"):
+        handle_of(client).endpoint()
+
+
+async def test_there_is_no_endpoint_before_the_server_is_ready(client: EdgegapClient) -> None:
+    with pytest.raises(InvalidRequest, match="not READY"):
+        client.handle("abc123").endpoint()
+    with pytest.raises(InvalidRequest, match="not READY"):
+        handle_of(client, GAME, current_status=Status.DEPLOYING).endpoint()
