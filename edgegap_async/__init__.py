@@ -10,6 +10,7 @@ from .endpoints import (
 )
 from .errors import (
     BadRequest,
+    BatchStopped,
     CallError,
     ClientClosed,
     Conflict,
@@ -24,7 +25,9 @@ from .errors import (
     NoAnswer,
     NotAllowed,
     NotFound,
+    NotPlayable,
     NotSent,
+    PoolEmpty,
     RateLimited,
     Refused,
     ServerError,
@@ -34,6 +37,7 @@ from .errors import (
     WaitTimedOut,
     WrongLoop,
 )
+from .fanout import Batch
 from .guards import Guard
 from .handles import DeploymentHandle, Found
 from .lifecycle import DeployOptions, EdgegapClient
@@ -72,6 +76,9 @@ from .models import (
     Tag,
     TagPage,
 )
+from .outcomes import AnyRequest, AnyRequests, FailurePolicy, Outcome, Progress
+from .playable import Check, HttpGet, PlayableCheck, TcpConnect, UdpAnswer
+from .pools import PoolStats, ServerPool, Taking
 from .requests import (
     AnyUser,
     AnyVariables,
@@ -113,14 +120,19 @@ from .webhooks import WebhookReceiver
 __all__ = [
     "OPERATIONS",
     "TRANSITIONS",
+    "AnyRequest",
+    "AnyRequests",
     "AnyUser",
     "AnyVariables",
     "ApiClient",
     "BadRequest",
+    "Batch",
+    "BatchStopped",
     "Beacon",
     "BulkStop",
     "CallError",
     "Centroid",
+    "Check",
     "ClientClosed",
     "Conflict",
     "CrashData",
@@ -140,6 +152,7 @@ __all__ = [
     "EdgegapError",
     "Endpoint",
     "EnvironmentVariable",
+    "FailurePolicy",
     "Filter",
     "FilterField",
     "FilterOperator",
@@ -152,6 +165,7 @@ __all__ = [
     "Guard",
     "HostPage",
     "HostSpecifications",
+    "HttpGet",
     "InvalidRequest",
     "IpAddress",
     "Json",
@@ -169,20 +183,27 @@ __all__ = [
     "NoAnswer",
     "NotAllowed",
     "NotFound",
+    "NotPlayable",
     "NotSent",
     "Operation",
     "OrderBy",
+    "Outcome",
     "Pace",
     "Pagination",
     "Paginator",
+    "PlayableCheck",
+    "PoolEmpty",
+    "PoolStats",
     "Port",
     "Priority",
     "PrivateFleets",
+    "Progress",
     "RateLimited",
     "Refused",
     "Resources",
     "RetryPolicy",
     "ServerError",
+    "ServerPool",
     "Session",
     "Signal",
     "Signals",
@@ -195,8 +216,11 @@ __all__ = [
     "TagName",
     "TagPage",
     "Tags",
+    "Taking",
+    "TcpConnect",
     "Timeouts",
     "Token",
+    "UdpAnswer",
     "Unauthorized",
     "Unprocessable",
     "UnreadableAnswer",
