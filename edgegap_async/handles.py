@@ -14,7 +14,7 @@ import attrs
 from .client import ApiClient
 from .errors import Gone, InvalidRequest, NotFound
 from .models import Deployment, DeploymentRow, Endpoint, Status, StatusChange
-from .playable import Check, until_playable
+from .playable import Check, as_check, until_playable
 from .watch import Signal, Watched, stop_surely
 
 __all__ = ["DeploymentHandle", "Found"]
@@ -88,13 +88,14 @@ class DeploymentHandle:
             NotFound: the API does not know it, also some time after the deploy.
             Unauthorized, Forbidden, ClientClosed: it cannot be looked at.
         """
+        check = None if playable is None else as_check(playable)
         now = asyncio.get_running_loop().time
         began = now()
         deployment = await self._watched.until(Status.READY, timeout)
-        if playable is not None:
+        if check is not None:
             left = None if timeout is None else timeout - (now() - began)
             with self._client.until_closed():
-                await until_playable(self, playable, left)
+                await until_playable(self, check, left)
         return deployment
 
     async def wait_terminated(self, timeout: float | None = 300.0) -> Deployment:  # noqa: ASYNC109 - WaitTimedOut says more

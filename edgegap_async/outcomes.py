@@ -10,7 +10,7 @@ import attrs
 from .errors import EdgegapError, InvalidRequest
 from .handles import DeploymentHandle
 from .models import Status
-from .playable import Check
+from .playable import PlayableCheck, as_check
 from .requests import DeployRequest, FleetDeployRequest, check_kind
 
 __all__ = ["AnyRequest", "AnyRequests", "FailurePolicy", "Outcome", "Plan", "Progress", "Request"]
@@ -121,7 +121,7 @@ class Plan:
     on_failure: FailurePolicy = attrs.field(validator=_policy)
     attempts: int = attrs.field(validator=_positive)
     elsewhere: Callable[[DeployRequest, EdgegapError], DeployRequest] | None
-    playable: Check | None
+    playable: PlayableCheck | None = attrs.field(converter=attrs.converters.optional(as_check))
     on_progress: Callable[[Progress], object] | None
 
 

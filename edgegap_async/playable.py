@@ -20,7 +20,15 @@ from .requests import check_kind
 if TYPE_CHECKING:
     from .handles import DeploymentHandle
 
-__all__ = ["Check", "HttpGet", "PlayableCheck", "TcpConnect", "UdpAnswer", "until_playable"]
+__all__ = [
+    "Check",
+    "HttpGet",
+    "PlayableCheck",
+    "TcpConnect",
+    "UdpAnswer",
+    "as_check",
+    "until_playable",
+]
 
 
 def _seconds(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -190,7 +198,9 @@ def as_check(check: Check) -> PlayableCheck:
     return _Own(function=check)
 
 
-async def until_playable(server: DeploymentHandle, check: Check, seconds: float | None) -> None:
+async def until_playable(
+    server: DeploymentHandle, check: PlayableCheck, seconds: float | None
+) -> None:
     """Returns once a server that is READY is playable.
 
     Args:
@@ -200,9 +210,8 @@ async def until_playable(server: DeploymentHandle, check: Check, seconds: float 
 
     Raises:
         NotPlayable: it was not in time. It still exists.
-        InvalidRequest: the check is none, or there is no such port.
+        InvalidRequest: there is no such port.
     """
-    check = as_check(check)
     now = asyncio.get_running_loop().time
     limit = check.timeout if seconds is None else min(check.timeout, seconds)
     until = now() + limit

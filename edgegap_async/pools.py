@@ -47,7 +47,7 @@ from .handles import DeploymentHandle
 from .lifecycle import DeployOptions, EdgegapClient
 from .models import Status
 from .outcomes import Outcome
-from .playable import Check
+from .playable import Check, as_check
 from .requests import AnyUser, DeployRequest, Filter, FleetDeployRequest, check_kind
 
 __all__ = ["PoolStats", "ServerPool", "Taking"]
@@ -167,7 +167,7 @@ class ServerPool:
         self._min_ready, self._max_total = min_ready, max_total
         self._max_idle = math.inf if max_idle is None else max_idle
         self._max_age = math.inf if max_age is None else max_age
-        self._playable = playable
+        self._playable = None if playable is None else as_check(playable)
         self._timeout_each = timeout_each
         self._look_every = look_every
         self._shelf = collections.deque[_Shelved]()  # the oldest first
