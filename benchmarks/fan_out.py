@@ -54,7 +54,8 @@ async def an_emulator(*, silent: bool) -> AsyncIterator[dict[str, str]]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    assert process.stdin and process.stdout
+    assert process.stdin is not None
+    assert process.stdout is not None
     try:
         yield json.loads(await process.stdout.readline())
     finally:
@@ -63,17 +64,19 @@ async def an_emulator(*, silent: bool) -> AsyncIterator[dict[str, str]]:
 
 
 async def how_fast(deployments: int) -> dict[str, object]:
-    async with an_emulator(silent=False) as at:
-        async with EdgegapClient(at["token"], base_url=at["url"]) as client:
-            await client.locations.list()  # connected
-            began = time.perf_counter()
-            async with client.deploy_many([REQUEST] * deployments) as batch:
-                outcomes = await batch.all()
-            spent = time.perf_counter() - began
-            requests = client.requests_sent - 1
-            ready = sum(outcome.is_ready for outcome in outcomes)
-            attempts = sum(outcome.attempts for outcome in outcomes)
-            await asyncio.gather(*(one.handle.stop() for one in outcomes if one.handle))
+    async with (
+        an_emulator(silent=False) as at,
+        EdgegapClient(at["token"], base_url=at["url"]) as client,
+    ):
+        await client.locations.list()  # connected
+        began = time.perf_counter()
+        async with client.deploy_many([REQUEST] * deployments) as batch:
+            outcomes = await batch.all()
+        spent = time.perf_counter() - began
+        requests = client.requests_sent - 1
+        ready = sum(outcome.is_ready for outcome in outcomes)
+        attempts = sum(outcome.attempts for outcome in outcomes)
+        await asyncio.gather(*(one.handle.stop() for one in outcomes if one.handle))
     allowed = max(0, deployments - BURST) / PACED + READY_AFTER
     return {
         "deployments": deployments,
@@ -88,24 +91,24 @@ async def how_fast(deployments: int) -> dict[str, object]:
 
 async def how_small(waiting: int) -> dict[str, object]:
     limits = {"deploy": None, "get_deployment": 1000.0, "list_deployments": 100.0}
-    async with an_emulator(silent=True) as at:
-        async with EdgegapClient(at["token"], base_url=at["url"], limits=limits) as client:
-            await client.deploy_many([REQUEST], timeout=2.0).all()  # what is imported late, is
-            requests = [REQUEST] * waiting
+    async with (
+        an_emulator(silent=True) as at,
+        EdgegapClient(at["token"], base_url=at["url"], limits=limits) as client,
+    ):
+        await client.deploy_many([REQUEST], timeout=2.0).all()  # what is imported late, is
+        requests = [REQUEST] * waiting
+        gc.collect()
+        tracemalloc.start()
+        before, _ = tracemalloc.get_traced_memory()
+        tasks = len(asyncio.all_tasks())
+        async with client.deploy_many(requests, concurrency=waiting, timeout_each=None) as batch:
+            async for progress in batch.progress():
+                if progress.under_way[Status.DEPLOYING] == waiting:
+                    break
             gc.collect()
-            tracemalloc.start()
-            before, _ = tracemalloc.get_traced_memory()
-            tasks = len(asyncio.all_tasks())
-            async with client.deploy_many(
-                requests, concurrency=waiting, timeout_each=None
-            ) as batch:
-                async for progress in batch.progress():
-                    if progress.under_way[Status.DEPLOYING] == waiting:
-                        break
-                gc.collect()
-                after, _ = tracemalloc.get_traced_memory()
-                tasks = len(asyncio.all_tasks()) - tasks
-                tracemalloc.stop()
+            after, _ = tracemalloc.get_traced_memory()
+            tasks = len(asyncio.all_tasks()) - tasks
+            tracemalloc.stop()
     return {
         "waiting": waiting,
         "bytes_each": round((after - before) / waiting),

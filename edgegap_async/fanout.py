@@ -95,7 +95,8 @@ class Batch:
                 ...
 
     An outcome that the loop was given, or `all()` has returned, is yours, with its deployment.
-    What was not handed over when the block is left is stopped.
+    What was not handed over when the block is left is stopped; what the API has not accepted by
+    then, in the background.
     """
 
     def __init__(

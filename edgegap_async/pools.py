@@ -357,6 +357,8 @@ class ServerPool:
 
     def _lacks(self) -> int:
         """How many servers are missing, beside those that are coming."""
+        if self._end is not None:
+            return 0
         young = len(self._shelf) - sum(1 for _ in self._old())
         return self._min_ready + len(self._takers) - young - self._coming
 

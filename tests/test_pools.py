@@ -172,11 +172,16 @@ async def test_a_server_that_comes_too_late_for_its_taker_goes_to_the_next(
     emulator: Emulator, client: EdgegapClient
 ) -> None:
     """Cancelled in the very step in which the server was given to it."""
-    async with a_pool(client, min_ready=0, max_total=1) as pool:
+    is_ready = asyncio.Event()
+
+    async def about_to_be_given(_: DeploymentHandle) -> None:
+        is_ready.set()
+
+    async with a_pool(client, min_ready=0, max_total=1, playable=about_to_be_given) as pool:
         first = asyncio.create_task(pool.take().__aenter__())
         await asyncio.sleep(0)
         second = asyncio.create_task(pool.take().__aenter__())
-        await until(lambda: len(emulator.world.deployments) == 1)
+        await is_ready.wait()
         while pool.stats.waiting == 2:  # as long as nobody was given anything
             await asyncio.sleep(0)
         assert not first.done()
@@ -371,12 +376,13 @@ async def test_deploys_that_fail_again_and_again_are_no_storm_and_are_told(
     emulator: Emulator, client: EdgegapClient
 ) -> None:
     emulator.faults.add(Fault("deploy", Answer(422), when="unread", times=None))
+    began = now()
     async with a_pool(client, min_ready=3) as pool:
         with pytest.raises(PoolEmpty, match="deploys fail") as caught:
             await pool.take()
         assert "422" in str(caught.value)
         assert caught.value.__cause__ is not None
-        await asyncio.sleep(60 - now())
+        await asyncio.sleep(began + 60 - now())
         in_the_first_minute = asked(emulator, "deploy")
         assert 3 < in_the_first_minute <= 3 + 7
         with pytest.raises(PoolEmpty):
@@ -439,7 +445,6 @@ async def test_what_is_not_playable_is_not_handed_out(
 
     assert server.request_id != checked[0]
     assert alive(emulator) == {server.request_id}
-    assert pool.stats.failed == 1
 
 
 # ── the next run ─────────────────────────────────────────────────────────────────────────────────
