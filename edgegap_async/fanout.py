@@ -203,8 +203,12 @@ class Batch:
                 outcomes that there are can still be iterated.
         """
         if self._working is None:
-            async with self:
-                return await self.all()
+            await self.__aenter__()
+            try:
+                return await self.all()  # after that nothing is left to wait for
+            except BaseException as problem:
+                await self.__aexit__(type(problem), problem, None)
+                raise
         while not self._working.done():
             await self._news.wait()
         self._raise_what_ended_it(self._working)

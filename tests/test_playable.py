@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from scripted_api import Reply, ScriptedApi, deployment
+from scripted_api import ScriptedApi, deployment
 
 from edgegap_async import (
     ClientClosed,
@@ -27,7 +27,7 @@ from edgegap_async import (
 )
 from edgegap_async.emulator import Emulator
 
-QUICK: dict[str, float] = {"timeout": 0.3, "patience": 0.05, "interval": 0.02}
+QUICK: dict[str, Any] = {"timeout": 0.3, "patience": 0.05, "interval": 0.02}
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ async def a_website(*statuses: int) -> AsyncIterator[tuple[int, list[str]]]:
     """Its port, and the paths that it was asked for; the last status repeats."""
     asked: list[str] = []
 
-    async def answer(request: web.Request) -> web.Response:
+    async def answer(request: web.BaseRequest) -> web.Response:
         asked.append(request.path_qs)
         assert "Authorization" not in request.headers
         status = statuses[min(len(asked), len(statuses)) - 1]

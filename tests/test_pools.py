@@ -7,11 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -22,7 +17,6 @@ from edgegap_async import (
     DeploymentHandle,
     EdgegapClient,
     InvalidRequest,
-    NotPlayable,
     Pace,
     PoolEmpty,
     ServerPool,
@@ -158,12 +152,11 @@ async def test_who_waits_longest_is_served_first(client: EdgegapClient) -> None:
         await pool.take()
         served.append(number)
 
-    async with a_pool(client, min_ready=0, max_total=10) as pool:
-        async with asyncio.TaskGroup() as group:
-            for number in range(5):
-                group.create_task(take(number))
-                await asyncio.sleep(0.1)
-            assert pool.stats.waiting == 5
+    async with a_pool(client, min_ready=0, max_total=10) as pool, asyncio.TaskGroup() as group:
+        for number in range(5):
+            group.create_task(take(number))
+            await asyncio.sleep(0.1)
+        assert pool.stats.waiting == 5
 
     assert served == list(range(5))
 
@@ -232,7 +225,7 @@ async def test_the_room_of_a_taken_server_is_free_once_it_has_ended(
             await pool.take(timeout=30)
         await server.stop(wait=True)
 
-        assert await pool.take(timeout=10)
+        assert (await pool.take(timeout=10)).status is Status.READY
 
 
 # ── keeping it ───────────────────────────────────────────────────────────────────────────────────
@@ -389,12 +382,13 @@ async def test_deploys_that_fail_again_and_again_are_no_storm_and_are_told(
             await pool.take()  # at once, with no time-out
         await asyncio.sleep(600)
         assert asked(emulator, "deploy") - in_the_first_minute <= 10 / 0.75 + 1
-        assert pool.stats.failing
+        stats = pool.stats
+        assert stats.failing
 
         emulator.faults.clear()
         await until(lambda: pool.stats.ready == 3)
         assert not pool.stats.failing
-        assert await pool.take(timeout=0.001)
+        assert (await pool.take(timeout=0.001)).status is Status.READY
 
 
 async def test_a_pool_that_keeps_none_ready_tries_again_when_somebody_asks(
@@ -409,7 +403,7 @@ async def test_a_pool_that_keeps_none_ready_tries_again_when_somebody_asks(
             await pool.take()
         await asyncio.sleep(60)
 
-        assert await pool.take(timeout=20)
+        assert (await pool.take(timeout=20)).status is Status.READY
 
 
 async def test_one_failure_is_not_told_to_who_waits(
@@ -417,7 +411,7 @@ async def test_one_failure_is_not_told_to_who_waits(
 ) -> None:
     emulator.faults.add(Fault("deploy", Answer(422), when="unread", times=2))
     async with a_pool(client, min_ready=0) as pool:
-        assert await pool.take(timeout=30)
+        assert (await pool.take(timeout=30)).status is Status.READY
         assert pool.stats.failed == 2
 
 
@@ -487,10 +481,12 @@ async def test_row_32_what_does_not_fit_the_pool_of_the_next_run_is_stopped(
     emulator: Emulator,
 ) -> None:
     shelf, taken = await killed(emulator)
-    async with a_client(emulator, owner="mm-1") as client:
-        async with a_pool(client, version="v2", min_ready=1) as pool:
-            assert pool.stats.ready == 0
-            await pool.take()
+    async with (
+        a_client(emulator, owner="mm-1") as client,
+        a_pool(client, version="v2", min_ready=1) as pool,
+    ):
+        assert pool.stats.ready == 0
+        await pool.take()
     assert not alive(emulator) & shelf
     assert taken <= alive(emulator)
 
@@ -498,9 +494,11 @@ async def test_row_32_what_does_not_fit_the_pool_of_the_next_run_is_stopped(
 async def test_row_32_the_shelves_of_others_are_left_alone(emulator: Emulator) -> None:
     shelf, taken = await killed(emulator)
     for owner, name in (("mm-2", "default"), ("mm-1", "ranked"), (None, "default")):
-        async with a_client(emulator, owner=owner) as client:
-            async with a_pool(client, min_ready=1, name=name) as pool:
-                assert (pool.stats.ready, pool.stats.taken) == (0, 0)
+        async with (
+            a_client(emulator, owner=owner) as client,
+            a_pool(client, min_ready=1, name=name) as pool,
+        ):
+            assert (pool.stats.ready, pool.stats.taken) == (0, 0)
 
     assert shelf | taken <= alive(emulator)
 

@@ -7,7 +7,7 @@ ten at once, the others at 39 a second (97.5 % of 40), then one ready-time.
 Small: so many deployments that are accepted and never READY, all waited for at once; the memory
 that this program has more than before, by tracemalloc. Prints JSON.
 
-    python benchmarks/fan_out.py [--deployments 400] [--waiting 2000 10000]
+    python benchmarks/deploy_many.py [--deployments 400] [--waiting 2000 10000]
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ async def how_small(waiting: int) -> dict[str, object]:
 
 async def measure(deployments: int, waiting: list[int]) -> dict[str, object]:
     return {
-        "benchmark": "fan_out",
+        "benchmark": "deploy_many",
         "real time": await how_fast(deployments) if deployments else None,
         "memory": [await how_small(number) for number in waiting],
     }
