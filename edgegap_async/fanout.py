@@ -18,6 +18,7 @@ import asyncio
 import collections
 import contextlib
 import itertools
+import logging
 import math
 from collections.abc import (
     AsyncIterable,
@@ -42,6 +43,7 @@ from .errors import (
     DeploymentFailed,
     EdgegapError,
     InvalidRequest,
+    MaybeCreated,
     Unprocessable,
     WaitTimedOut,
 )
@@ -50,6 +52,8 @@ from .outcomes import AnyRequest, AnyRequests, Outcome, Plan, Progress, Request
 from .requests import DeployRequest
 
 __all__ = ["Batch"]
+
+logger = logging.getLogger("edgegap_async.fanout")
 
 _RECENT: Final = 10.0  # seconds over which the rate is measured
 
@@ -168,6 +172,8 @@ class Batch:
         working.cancel()
         for outcome in self._fresh:
             self._stop(outcome.handle)
+            if isinstance(outcome.error, MaybeCreated):  # nobody else will ever know
+                logger.error("what nobody was told of may go on running: %s", outcome.error)
         self._fresh.clear()
         await asyncio.wait([working])
         await all_stopped(self._stops, problem)

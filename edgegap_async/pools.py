@@ -42,7 +42,15 @@ from typing import Any, Final, Self, Unpack
 import attrs
 
 from .custody import all_stopped
-from .errors import ClientClosed, EdgegapError, Gone, InvalidRequest, NotFound, PoolEmpty
+from .errors import (
+    ClientClosed,
+    EdgegapError,
+    Gone,
+    InvalidRequest,
+    MaybeCreated,
+    NotFound,
+    PoolEmpty,
+)
 from .handles import DeploymentHandle
 from .lifecycle import DeployOptions, EdgegapClient
 from .models import Status
@@ -380,7 +388,10 @@ class ServerPool:
         else:
             self._failed += 1
             self._failure = outcome.error
-            logger.warning("no server for the pool %s: %s", self._tag, outcome.error)
+            if isinstance(outcome.error, MaybeCreated):  # nobody else will ever know
+                logger.error("of the pool %s may go on running: %s", self._tag, outcome.error)
+            else:
+                logger.info("no server for the pool %s: %r", self._tag, outcome.error)
             if _now() >= self._tries_again_at:  # not one that was begun before the last pause
                 pause = min(_FIRST_PAUSE * 2**self._pauses, _LONGEST_PAUSE)
                 self._pauses += 1
