@@ -139,6 +139,7 @@ class Batch:
             self._total = len(checked)
         self._works: dict[int, _Work] = {}
         self._fresh = collections.deque[Outcome]()  # not handed over
+        self._lent: list[DeploymentHandle] = []  # handed over until the end of the block
         self._ready = self._failed = 0
         self._recent = collections.deque[float]()  # when the latest outcomes came
         self._begun_all = False
@@ -175,6 +176,8 @@ class Batch:
             if isinstance(outcome.error, MaybeCreated):  # nobody else will ever know
                 logger.error("what nobody was told of may go on running: %s", outcome.error)
         self._fresh.clear()
+        for handle in self._lent:
+            self._stop(handle)
         await asyncio.wait([working])
         await all_stopped(self._stops, problem)
         if problem is None and not self._told:
@@ -194,9 +197,7 @@ class Batch:
         if not self._fresh:
             self._raise_what_ended_it(working)
             raise StopAsyncIteration
-        outcome = self._fresh.popleft()
-        self._hand_over(outcome)
-        return outcome
+        return self._hand_over(self._fresh.popleft())
 
     async def all(self) -> tuple[Outcome, ...]:
         """The outcomes that no loop was given, in the order of the requests, once there are all.
@@ -209,6 +210,8 @@ class Batch:
                 outcomes that there are can still be iterated.
         """
         if self._working is None:
+            if self._plan.stop_at_end:
+                raise RuntimeError("stop_at_end needs a block: `async with client.deploy_many(…)`")
             await self.__aenter__()
             try:
                 return await self.all()  # after that nothing is left to wait for
@@ -218,15 +221,26 @@ class Batch:
         while not self._working.done():
             await self._news.wait()
         self._raise_what_ended_it(self._working)
-        outcomes = tuple(sorted(self._fresh, key=lambda outcome: outcome.index))
+        outcomes = sorted(self._fresh, key=lambda outcome: outcome.index)
         self._fresh.clear()
-        for outcome in outcomes:
-            self._hand_over(outcome)
-        return outcomes
+        return tuple(self._hand_over(outcome) for outcome in outcomes)
 
-    def _hand_over(self, outcome: Outcome) -> None:
-        if outcome.handle is not None:
-            self._custody.hand_over(outcome.handle.request_id)
+    def _hand_over(self, outcome: Outcome) -> Outcome:
+        handle = outcome.handle
+        if handle is None:
+            return outcome
+        if outcome.is_ready and self._custody.closed and not self._custody.holds(handle.request_id):
+            return self._not_ready(outcome, ClientClosed("the client was closed meanwhile"))
+        if self._plan.stop_at_end:
+            self._lent.append(handle)
+        else:
+            self._custody.hand_over(handle.request_id)
+        return outcome
+
+    def _not_ready(self, outcome: Outcome, cause: Exception) -> Outcome:
+        """The outcome of one that was READY, and had to be stopped before it was handed over."""
+        self._ready, self._failed = self._ready - 1, self._failed + 1
+        return attrs.evolve(outcome, error=_stopped(cause, outcome.handle), seconds=None)
 
     def _worker(self) -> asyncio.Task[None]:
         if self._working is None:
@@ -398,11 +412,9 @@ class Batch:
         for outcome in fresh:
             if outcome.is_ready:
                 self._stop(outcome.handle)
-                self._ready, self._failed = self._ready - 1, self._failed + 1
-                outcome = attrs.evolve(  # noqa: PLW2901 - it is not READY any more
-                    outcome, error=_stopped(cause, outcome.handle), seconds=None
-                )
-            self._fresh.append(outcome)
+                self._fresh.append(self._not_ready(outcome, cause))
+            else:
+                self._fresh.append(outcome)
         for work in self._works.values():
             self._stop(work.handle)
             self._add(work.outcome(_stopped(cause, work.handle)))

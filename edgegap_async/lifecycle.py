@@ -327,6 +327,7 @@ class EdgegapClient(ApiClient):
         elsewhere: Callable[[DeployRequest, EdgegapError], DeployRequest] | None = None,
         playable: Check | None = None,
         on_progress: Callable[[Progress], object] | None = None,
+        stop_at_end: bool = False,
     ) -> Batch:
         """Many deployments at once, as fast as the limits allow: a block with their outcomes.
 
@@ -356,6 +357,8 @@ class EdgegapClient(ApiClient):
             playable: what must succeed after READY, as for `wait_ready`.
             on_progress: is called with the `Progress` twice a second and at the end. An exception
                 in it, as one in `elsewhere`, ends the batch.
+            stop_at_end: True to stop, when the block is left, also what you were given, as `run`
+                does with its one server.
 
         Raises:
             InvalidRequest: an argument cannot be used.
@@ -369,6 +372,7 @@ class EdgegapClient(ApiClient):
             elsewhere=elsewhere,
             playable=playable,
             on_progress=on_progress,
+            stop_at_end=stop_at_end,
         )
         return Batch(
             self,
@@ -452,11 +456,15 @@ class EdgegapClient(ApiClient):
             )
         except (Gone, NotFound):
             if is_stop:
-                self._live.discard(request.request_id or "")
+                self._has_ended(request.request_id or "")
             raise
         if is_stop or (isinstance(result, Deployment) and result.current_status is _OVER):
-            self._live.discard(request.request_id or "")
+            self._has_ended(request.request_id or "")
         return result
+
+    def _has_ended(self, request_id: str) -> None:
+        self._live.discard(request_id)
+        self.custody.hand_over(request_id)  # to nobody
 
     async def _accept(
         self, request: HttpRequest[DeployAccepted], tag: str | None

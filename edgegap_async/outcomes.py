@@ -123,6 +123,7 @@ class Plan:
     elsewhere: Callable[[DeployRequest, EdgegapError], DeployRequest] | None
     playable: PlayableCheck | None = attrs.field(converter=attrs.converters.optional(as_check))
     on_progress: Callable[[Progress], object] | None
+    stop_at_end: bool
 
 
 @attrs.frozen

@@ -6,6 +6,7 @@ The emulator's own record is the judge of what lives.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import random
 from collections.abc import AsyncIterator, Iterator
@@ -210,6 +211,34 @@ async def test_an_error_in_the_block_leaves_what_was_handed_over(
         await use()
     assert alive(emulator) == ids(given)
     assert len(given) == 2
+
+
+@pytest.mark.parametrize("way", ["left", "error", "closed"])
+async def test_what_was_given_for_the_block_only_is_stopped_at_its_end(
+    emulator: Emulator, way: str
+) -> None:
+    client = a_client(emulator)
+
+    async def use() -> None:
+        async with client.deploy_many(some(5), stop_at_end=True) as batch:
+            given = [await anext(batch), await anext(batch)]
+            await asyncio.sleep(10)
+            assert ids(given) < alive(emulator)
+            await given[0].result().stop()  # of one's own accord
+            if way == "error":
+                raise ZeroDivisionError
+            if way == "closed":
+                await client.close()
+
+    with contextlib.suppress(ZeroDivisionError):
+        await use()
+    assert alive(emulator) == set()
+    await client.close()
+
+
+async def test_what_is_given_for_a_block_only_needs_a_block(client: EdgegapClient) -> None:
+    with pytest.raises(RuntimeError, match="needs a block"):
+        await client.deploy_many(some(1), stop_at_end=True).all()
 
 
 async def test_a_caller_who_goes_away_while_he_waits_for_all_is_given_nothing(
@@ -638,6 +667,24 @@ async def test_row_31_a_client_that_is_closed_ends_it_and_stops_what_was_not_han
     assert 0 < len(ready) < 20
     assert len(given) == 20  # of the others it was told that they are stopped
     assert alive(emulator) == ids(ready)
+
+
+async def test_row_31_what_a_client_has_stopped_as_it_closed_is_not_given_as_ready(
+    emulator: Emulator,
+) -> None:
+    client = a_client(emulator)
+    async with client.deploy_many(some(3)) as batch:
+        first = await anext(batch)
+        async for progress in batch.progress():
+            assert progress.failed == 0
+        await asyncio.sleep(1)
+        await client.close()  # when there was nothing left to do for the batch
+        second = await anext(batch)
+        [third] = await batch.all()
+
+        assert [type(one.error) for one in (second, third)] == [BatchStopped] * 2
+        assert (batch.progress_now.ready, batch.progress_now.failed) == (1, 2)
+    assert alive(emulator) == ids([first])
 
 
 async def test_row_31_a_batch_of_a_closed_client_deploys_nothing(emulator: Emulator) -> None:
