@@ -11,6 +11,7 @@ from .endpoints import (
 )
 from .errors import (
     BadRequest,
+    BatchStopped,
     CallError,
     ClientClosed,
     Conflict,
@@ -27,7 +28,9 @@ from .errors import (
     NoAnswer,
     NotAllowed,
     NotFound,
+    NotPlayable,
     NotSent,
+    PoolEmpty,
     RateLimited,
     Refused,
     ServerError,
@@ -37,6 +40,7 @@ from .errors import (
     WaitTimedOut,
     WrongLoop,
 )
+from .fanout import Batch
 from .guards import Guard
 from .handles import DeploymentHandle, Found
 from .lifecycle import DeployOptions, EdgegapClient
@@ -82,6 +86,9 @@ from .models import (
     Tag,
     TagPage,
 )
+from .outcomes import AnyRequest, AnyRequests, FailurePolicy, Outcome, Progress
+from .playable import Check, HttpGet, PlayableCheck, TcpConnect, UdpAnswer
+from .pools import PoolStats, ServerPool, Taking
 from .requests import (
     AnyUser,
     AnyVariables,
@@ -122,14 +129,19 @@ from .webhooks import WebhookReceiver
 __all__ = [
     "OPERATIONS",
     "TRANSITIONS",
+    "AnyRequest",
+    "AnyRequests",
     "AnyUser",
     "AnyVariables",
     "ApiClient",
     "BadRequest",
+    "Batch",
+    "BatchStopped",
     "Beacon",
     "BulkStop",
     "CallError",
     "Centroid",
+    "Check",
     "ClientClosed",
     "Conflict",
     "CrashData",
@@ -150,6 +162,7 @@ __all__ = [
     "EdgegapError",
     "Endpoint",
     "EnvironmentVariable",
+    "FailurePolicy",
     "Filter",
     "FilterField",
     "FilterOperator",
@@ -162,6 +175,7 @@ __all__ = [
     "Guard",
     "HostPage",
     "HostSpecifications",
+    "HttpGet",
     "InvalidRequest",
     "IpAddress",
     "Json",
@@ -183,21 +197,28 @@ __all__ = [
     "NoAnswer",
     "NotAllowed",
     "NotFound",
+    "NotPlayable",
     "NotSent",
     "Operation",
     "OrderBy",
+    "Outcome",
     "Pace",
     "Pagination",
     "Paginator",
     "Permits",
+    "PlayableCheck",
+    "PoolEmpty",
+    "PoolStats",
     "Port",
     "Priority",
     "PrivateFleets",
+    "Progress",
     "RateLimited",
     "Refused",
     "Resources",
     "RetryPolicy",
     "ServerError",
+    "ServerPool",
     "Session",
     "Signal",
     "Signals",
@@ -210,8 +231,11 @@ __all__ = [
     "TagName",
     "TagPage",
     "Tags",
+    "Taking",
+    "TcpConnect",
     "Timeouts",
     "Token",
+    "UdpAnswer",
     "Unauthorized",
     "Unprocessable",
     "UnreadableAnswer",

@@ -8,6 +8,7 @@
     │   └── DryRun                           it is all right, and would have been sent
     ├── ClientClosed                         the client was closed, or closed while you waited
     ├── WrongLoop                            the client belongs to another event loop
+    ├── PoolEmpty                            a `ServerPool` has no READY server to give
     ├── CallError                            one call to the API did not succeed
     │   ├── NotSent                          it never reached the API: no server was made
     │   │   └── LimitReached                 its turn would come later than it may wait
@@ -27,7 +28,9 @@
     └── DeploymentError                      the calls went well, the deployment did not
         ├── WaitTimedOut (also a TimeoutError)
         ├── DeploymentFailed                 it is in Status.ERROR
-        └── DeploymentTerminated             it ended before it was READY
+        ├── DeploymentTerminated             it ended before it was READY
+        ├── NotPlayable                      it is READY, and its game does not answer
+        └── BatchStopped                     another one's failure has stopped the batch
 
 A class exists where a caller would act differently. No aiohttp exception leaves the package.
 No error holds the API token, a header, or a query string.
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BadRequest",
+    "BatchStopped",
     "CallError",
     "ClientClosed",
     "Conflict",
@@ -58,7 +62,9 @@ __all__ = [
     "NoAnswer",
     "NotAllowed",
     "NotFound",
+    "NotPlayable",
     "NotSent",
+    "PoolEmpty",
     "RateLimited",
     "Refused",
     "ServerError",
@@ -139,6 +145,15 @@ class WrongLoop(EdgegapError):
     """
 
     advice = "Make one client for each event loop"
+
+
+class PoolEmpty(EdgegapError):
+    """A `ServerPool` has no READY server, and none came in time or none can be had.
+
+    `__cause__` is why the last deploy failed, if that is why.
+    """
+
+    advice = "See pool.stats: more servers (max_total), more time, or what the last failure says"
 
 
 class CallError(EdgegapError):
@@ -367,6 +382,9 @@ class WaitTimedOut(DeploymentError, TimeoutError):
 
     advice = "It still exists and is billed: wait again, or stop it"
 
+    def _advice(self) -> str:
+        return self.advice if self.request_id else ""  # without an id there is none
+
 
 class DeploymentFailed(DeploymentError):
     """The deployment is in Status.ERROR. It still exists, with its logs, until it is stopped.
@@ -411,6 +429,26 @@ class DeploymentTerminated(DeploymentError):
     """The deployment ended before what you waited for came."""
 
     advice = "It is over: deploy another"
+
+
+class NotPlayable(DeploymentError):
+    """It is READY, and the check of whether players can play did not succeed in time.
+
+    It still exists. `__cause__` is how the last attempt failed.
+
+    Attributes:
+        attempts: how many times it was tried.
+    """
+
+    advice = "It still exists and is billed: read its logs, or stop it"
+
+    attempts: int = 0
+
+
+class BatchStopped(DeploymentError):
+    """It was given up, and stopped if it existed, because the batch was; `__cause__` is why."""
+
+    advice = "Nothing is left of it: deploy it again"
 
 
 _BY_STATUS: dict[int, type[Refused]] = {

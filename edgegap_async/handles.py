@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ import attrs
 from .client import ApiClient
 from .errors import Gone, InvalidRequest, NotFound
 from .models import DeployAccepted, Deployment, DeploymentRow, Endpoint, Status, StatusChange
+from .playable import Check, as_check, until_playable
 from .watch import Signal, Watched, stop_surely
 
 __all__ = ["DeploymentHandle", "Found"]
@@ -86,20 +88,35 @@ class DeploymentHandle:
         self._watched.take(deployment)
         return deployment
 
-    async def wait_ready(self, timeout: float | None = 300.0) -> Deployment:  # noqa: ASYNC109 - WaitTimedOut says more
+    async def wait_ready(
+        self,
+        timeout: float | None = 300.0,  # noqa: ASYNC109 - WaitTimedOut says more
+        *,
+        playable: Check | None = None,
+    ) -> Deployment:
         """The deployment, once it is READY: players can connect.
 
         Args:
             timeout: seconds, None for no limit.
+            playable: what must succeed as well, such as `UdpAnswer("game", datagram=b"ping")`.
 
         Raises:
+            NotPlayable: it is READY, and the check did not succeed. It still exists.
             WaitTimedOut: it is not READY in time. It still exists.
             DeploymentFailed: it is in Status.ERROR; see `error_detail`. It still exists.
             DeploymentTerminated: it ended before.
             NotFound: the API does not know it, also some time after the deploy.
             Unauthorized, Forbidden, ClientClosed: it cannot be looked at.
         """
-        return await self._watched.until(Status.READY, timeout)
+        check = None if playable is None else as_check(playable)
+        now = asyncio.get_running_loop().time
+        began = now()
+        deployment = await self._watched.until(Status.READY, timeout)
+        if check is not None:
+            left = None if timeout is None else timeout - (now() - began)
+            with self._client.until_closed():
+                await until_playable(self, check, left)
+        return deployment
 
     async def wait_terminated(self, timeout: float | None = 300.0) -> Deployment:  # noqa: ASYNC109 - WaitTimedOut says more
         """The last look at the deployment, once it has ended. It does not stop it.

@@ -1,9 +1,9 @@
 """Deploy, wait, use, stop: several calls that make one intention.
 
 Ownership. From the moment the API accepts a deploy until somebody else answers for it, the client
-does. `deploy` hands the deployment over when it returns; `run` never does. A caller who is
-cancelled before that leaves it with the client, which stops it in the background; `close` waits
-for that, and names in the log what could not be stopped.
+does (see `custody`). `deploy` hands the deployment over when it returns; `deploy_many` with its
+outcome; `run` never does. A caller who is cancelled before that leaves it with the client, which
+stops it in the background; `close` waits for that, and names in the log what could not be stopped.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ import functools
 import logging
 import math
 import re
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, Final, Literal, TypedDict, TypeVar, Unpack
 
 import aiohttp
+import attrs
 
 from .awaited import Pace
 from .client import ApiClient, api_token
+from .custody import Custody
 from .endpoints import DEPLOY, DEPLOY_TO_FLEET, STOP_DEPLOYMENT
 from .errors import (
     CallError,
@@ -33,11 +35,14 @@ from .errors import (
     Unprocessable,
     WaitTimedOut,
 )
+from .fanout import Batch
 from .guards import Guard
 from .handles import DeploymentHandle, Found
 from .limits import Limits, Priority
 from .lookout import LookOut
 from .models import DeployAccepted, Deployment, Status
+from .outcomes import AnyRequests, FailurePolicy, Plan, Progress
+from .playable import Check
 from .requests import (
     AnyUser,
     AnyVariables,
@@ -156,13 +161,13 @@ class EdgegapClient(ApiClient):
         check_kind("visibility", visibility, int, float)
         self._signals = webhooks
         self.watch: Final = LookOut(self, pace or Pace())
+        self.owner: Final = owner
         self._owner_tag = _owner_tag(owner) if owner is not None else None
         self._visibility = visibility
         self._deployed = dict[str, float]()  # by this client, and until when each is young
         self._live = set[str]()  # and not known to have ended
         self._deploying = 0
-        self._running = set[str]()  # what `run` has under its care
-        self._cleaning: dict[asyncio.Task[None], str] = {}
+        self.custody: Final = Custody(self._stop)
 
     async def deploy(
         self,
@@ -274,6 +279,7 @@ class EdgegapClient(ApiClient):
         *,
         users: Iterable[AnyUser],
         timeout: float | None = 300.0,  # noqa: ASYNC109 - as in wait_ready
+        playable: Check | None = None,
         **options: Unpack[DeployOptions],
     ) -> AsyncIterator[DeploymentHandle]:
         """A deployment that is READY inside the block, and stopped on the way out.
@@ -286,64 +292,142 @@ class EdgegapClient(ApiClient):
             version: name of its version.
             users: the players, by IP address or by (latitude, longitude); at least one.
             timeout: seconds until it must be READY, counted from the call, None for no limit.
+            playable: what must succeed before the block begins, as for `wait_ready`.
             options: as for `deploy`.
 
         Raises:
-            WaitTimedOut, DeploymentFailed, DeploymentTerminated: as for `wait_ready`.
+            WaitTimedOut, DeploymentFailed, DeploymentTerminated, NotPlayable: as for `wait_ready`.
             BadRequest, Unprocessable, NoAnswer: as for `deploy`.
             CallError: the block ended well, and the deployment could not be stopped.
         """
-        began = asyncio.get_running_loop().time()
-        limit = asyncio.timeout(timeout)
+        now = asyncio.get_running_loop().time
+        deadline = None if timeout is None else now() + timeout
         try:
-            async with limit:
-                server = await self.deploy(application, version, users=users, **options)
+            server = await self._deploy_by(
+                deadline, application=application, version=version, users=users, **options
+            )
         except Unprocessable as problem:
             if problem.request_id:
-                await self._release_after(problem, problem.request_id)
+                await self.custody.release_after(problem, problem.request_id)
             raise
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            # Cancelled, the deploy is undone in the background, as for any caller who goes away.
-            raise WaitTimedOut(f"no answer to the deploy in {timeout:g} s; it is undone") from None
-        self._running.add(server.request_id)
+        self.custody.take(server.request_id)
         try:
-            spent = asyncio.get_running_loop().time() - began
-            await server.wait_ready(None if timeout is None else timeout - spent)
+            await server.wait_ready(deadline and deadline - now(), playable=playable)
             yield server
         except BaseException as problem:
             try:
                 if isinstance(problem, DeploymentFailed):
                     await self._ask_why(problem)
             finally:
-                await self._release_after(problem, server.request_id)
+                await self.custody.release_after(problem, server.request_id)
             raise
-        await self._release(server.request_id)
+        await self.custody.release(server.request_id)
+
+    def deploy_many(
+        self,
+        requests: AnyRequests,
+        *,
+        concurrency: int = 1000,
+        timeout: float | None = None,
+        timeout_each: float | None = 300.0,
+        on_failure: FailurePolicy = "stop_failed",
+        attempts: int = 1,
+        elsewhere: Callable[[DeployRequest, EdgegapError], DeployRequest] | None = None,
+        playable: Check | None = None,
+        on_progress: Callable[[Progress], object] | None = None,
+        stop_at_end: bool = False,
+    ) -> Batch:
+        """Many deployments at once, as fast as the limits allow: a block with their outcomes.
+
+        ::
+
+            async with client.deploy_many(requests) as batch:
+                async for outcome in batch:
+                    ...
+
+        or, for all of them in order, `outcomes = await client.deploy_many(requests).all()`. An
+        outcome that you were given is yours, with its deployment; leaving the block stops the rest.
+
+        Args:
+            requests: `DeployRequest`s, or mappings of their fields: a list, or anything that gives
+                one after the other. One that cannot be sent fails alone, before the wire. What was
+                not taken from an iterator when the time is over has no outcome.
+            concurrency: how many are worked on at once, from the deploy to the outcome.
+            timeout: seconds for all of it, None for no limit. What is not READY by then fails with
+                `WaitTimedOut`.
+            timeout_each: seconds that one has from the accepted deploy to READY.
+            on_failure: `stop_failed`, and the others go on; `keep_going`: what failed is handed
+                over as it is, to read its logs; `stop_all`: the others are stopped too.
+            attempts: how many times one is deployed at most, where the deployment is what failed
+                (ERROR, no capacity, not READY or playable in time); the failed one is stopped.
+            elsewhere: what to deploy in the next attempt, from the request and its error; the same
+                again if left out.
+            playable: what must succeed after READY, as for `wait_ready`.
+            on_progress: is called with the `Progress` twice a second and at the end. An exception
+                in it, as one in `elsewhere`, ends the batch.
+            stop_at_end: True to stop, when the block is left, also what you were given, as `run`
+                does with its one server.
+
+        Raises:
+            InvalidRequest: an argument cannot be used.
+        """
+        plan = Plan(
+            concurrency=concurrency,
+            timeout=timeout,
+            timeout_each=timeout_each,
+            on_failure=on_failure,
+            attempts=attempts,
+            elsewhere=elsewhere,
+            playable=playable,
+            on_progress=on_progress,
+            stop_at_end=stop_at_end,
+        )
+        return Batch(
+            self,
+            requests,
+            plan,
+            custody=self.custody,
+            deploy=self._deploy_request_by,
+            handle=self.handle,
+            ask_why=self._ask_why,
+        )
 
     async def close(self) -> None:
-        """Stops what `run` holds, ends every wait with `ClientClosed`, closes what is our own.
+        """Stops what it answers for, ends every wait with `ClientClosed`, closes what is our own.
 
-        Takes 10 seconds at most for stops that get no answer; what may go on running is named in
-        the log. Twice is fine.
+        It answers for what `run`, `deploy_many` and pools have and did not hand over. Takes 10
+        seconds at most for stops that get no answer; what may go on running is named in the log.
+        Twice is fine.
         """
         self._under_way.stay_in(asyncio.get_running_loop())
-        for request_id in sorted(self._running):
-            self._stop_in_background(request_id)
+        self.custody.stop_all()
         try:
             await self._under_way.end()
-            if self._cleaning:
-                await asyncio.wait(self._cleaning, timeout=_DRAIN)
+            await self.custody.drain(_DRAIN)
         finally:
             await self._under_way.end()  # again: the first may have been cancelled
-            left = tuple(self._cleaning)
-            if left:
-                await asyncio.sleep(0)  # what has not begun yet could not take its own with it
-            for task in left:
-                task.cancel()
-            if left:
-                await asyncio.wait(left)
+            await self.custody.abandon()
             await super().close()
+
+    async def _deploy_by(self, deadline: float | None, **said: Any) -> DeploymentHandle:
+        """As `deploy`, with a time of the loop until which there must be an answer."""
+        began = asyncio.get_running_loop().time()
+        limit = asyncio.timeout_at(deadline)
+        try:
+            async with limit:
+                return await self.deploy(**said)
+        except TimeoutError:
+            if not limit.expired() or deadline is None:
+                raise
+            # Cancelled, the deploy is undone in the background, as for any caller who goes away.
+            seconds = deadline - began
+            raise WaitTimedOut(f"no answer to the deploy in {seconds:g} s; it is undone") from None
+
+    async def _deploy_request_by(
+        self, request: DeployRequest, deadline: float | None
+    ) -> DeploymentHandle:
+        said = {field.name: getattr(request, field.name) for field in attrs.fields(type(request))}
+        return await self._deploy_by(deadline, **said)
 
     def _deploy_request(
         self, application: str, version: str, users: Iterable[AnyUser], options: DeployOptions
@@ -380,11 +464,15 @@ class EdgegapClient(ApiClient):
             )
         except (Gone, NotFound):
             if is_stop:
-                self._live.discard(request.request_id or "")
+                self._has_ended(request.request_id or "")
             raise
         if is_stop or (isinstance(result, Deployment) and result.current_status is _OVER):
-            self._live.discard(request.request_id or "")
+            self._has_ended(request.request_id or "")
         return result
+
+    def _has_ended(self, request_id: str) -> None:
+        self._live.discard(request_id)
+        self.custody.hand_over(request_id)  # to nobody
 
     async def _accept(
         self, request: HttpRequest[DeployAccepted], tag: str | None
@@ -397,7 +485,7 @@ class EdgegapClient(ApiClient):
             tag=tag,
             visibility=self._visibility,
             stop=self._stop,
-            in_background=self._in_background,
+            in_background=self.custody.in_background,
         )
         accepting = asyncio.create_task(wish.grant())
         try:
@@ -407,7 +495,7 @@ class EdgegapClient(ApiClient):
             if wish.sending.sent:
                 wish.sending.unwanted = True
                 what = f"what a cancelled deploy made (tag {tag})"
-                self._in_background(self._undo(accepting), what)
+                self.custody.in_background(self._undo(accepting), what)
             else:
                 accepting.cancel()
             raise
@@ -429,44 +517,9 @@ class EdgegapClient(ApiClient):
         except EdgegapError as error:
             logger.info("%s: no logs: %s", problem.request_id, error)
 
-    async def _release(self, request_id: str) -> None:
-        """Stops what `run` holds; goes on in the background if the caller is cancelled."""
-        if request_id in self._running or not self._under_way.closing:
-            stopping = self._stop_in_background(request_id)
-            await asyncio.wait([stopping])
-            if stopping.cancelled():  # by `close`; the caller is not
-                raise ClientClosed(f"closed before {request_id} was stopped")
-            await stopping
-
-    async def _release_after(self, problem: BaseException, request_id: str) -> None:
-        """Likewise, for what already failed; a stop that fails too is noted on it."""
-        try:
-            await self._release(request_id)
-        except EdgegapError as error:
-            problem.add_note(f"and {request_id} could not be stopped: {error}")
-
-    def _stop_in_background(self, request_id: str) -> asyncio.Task[None]:
-        self._running.discard(request_id)
-        return self._in_background(self._stop(request_id), request_id)
-
     async def _stop(self, request_id: str) -> None:
         stop = functools.partial(self.cleaning.stop, request_id)
         await stop_surely(stop, young_until=self._young_until(request_id))
-
-    def _in_background(
-        self, work: Coroutine[object, object, None], what: str
-    ) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._cleaning[task] = what
-        task.add_done_callback(self._cleaned)
-        return task
-
-    def _cleaned(self, task: asyncio.Task[None]) -> None:
-        what = self._cleaning.pop(task)
-        if task.cancelled():
-            logger.error("%s may go on running: closed before an answer", what)
-        elif (error := task.exception()) is not None:
-            logger.error("%s may go on running: it could not be stopped: %s", what, error)
 
 
 def _with_webhooks(options: DeployOptions, signal: Signal) -> DeployOptions:

@@ -5,30 +5,51 @@ python examples/fan_out.py [HOW_MANY]
 
 import asyncio
 import sys
-import time
 
-from edgegap_async import EdgegapClient, EdgegapError
+from edgegap_async import DeploymentHandle, DeployRequest, EdgegapClient, Progress, UdpAnswer
+
+
+def show(progress: Progress) -> None:
+    """Say how far it has come."""
+    print(f"{progress.ready} of {progress.total} READY, {progress.failed} failed")
+
+
+async def play(server: DeploymentHandle, number: int, seconds: float) -> None:
+    """Play a match, and stop its server: the end of the block might come much later."""
+    print(f"match {number:>3}: READY after {seconds:5.2f} s at {server.endpoint('game')}")
+    await asyncio.sleep(0.1)
+    await server.stop()
 
 
 async def main(how_many: int) -> None:
-    """Run all matches, and say what became of each."""
-    began = time.monotonic()
-
-    async def match(number: int) -> str:
-        tags = ["tournament", f"match-{number}"]
-        async with client.run("arena", "v1", users=[(48.86, 2.35)], tags=tags) as server:
-            ready = time.monotonic() - began
-            return f"match {number:>3}: READY after {ready:5.2f} s at {server.endpoint('game')}"
-
+    """Play all matches, each as soon as its server is READY and answers players."""
+    requests = [
+        DeployRequest(
+            application="arena",
+            version="v1",
+            users=[(48.86, 2.35)],
+            tags=["tournament", f"match-{number}"],
+        )
+        for number in range(how_many)
+    ]
     async with EdgegapClient() as client:
-        matches = (match(number) for number in range(how_many))
-        for outcome in await asyncio.gather(*matches, return_exceptions=True):
-            if isinstance(outcome, EdgegapError):
-                print(f"no server: {outcome}")
-            elif isinstance(outcome, BaseException):
-                raise outcome
-            else:
-                print(outcome)
+        async with (
+            client.deploy_many(
+                requests,
+                timeout=600,
+                attempts=2,  # one that fails is stopped, and deployed once more
+                playable=UdpAnswer("game", datagram=b"ping"),
+                on_progress=show,
+                stop_at_end=True,  # whatever becomes of the matches
+            ) as batch,
+            asyncio.TaskGroup() as matches,
+        ):
+            async for outcome in batch:
+                if outcome.is_ready:
+                    seconds = outcome.seconds or 0.0
+                    matches.create_task(play(outcome.result(), outcome.index, seconds))
+                else:
+                    print(f"match {outcome.index:>3}: no server: {outcome.error}")
     print(f"{how_many} servers, {client.requests_sent} requests, all stopped")
 
 

@@ -38,6 +38,7 @@ from edgegap_async.emulator import (
     sample_application,
 )
 from edgegap_async.emulator.faults import What
+from edgegap_async.endpoints import GET_DEPLOYMENT
 
 USERS = ["8.8.8.8"]
 PAGE = "<html>" + "sorry " * 100
@@ -120,6 +121,9 @@ async def fail_in_every_way(emulator: Emulator) -> None:
                 emulator.faults.add(*(Fault(name, what, times=2) for name in operations))
                 await asyncio.gather(*map(attempt, works))
         emulator.faults.clear()
+        emulator.faults.add(Fault("get_deployment", Answer(429)))
+        looking = client.call(GET_DEPLOYMENT, path={"request_id": request_id}, once=True)
+        await attempt(lambda: looking)
         write("webhooks that came:", receiver.received)
     for url in ("http://127.0.0.1:9", emulator.url.replace("http", "https")):
         async with a_client(url) as client:

@@ -32,7 +32,9 @@ MODULES = (
     "awaited",
     "client",
     "endpoints",
+    "custody",
     "errors",
+    "fanout",
     "guards",
     "handles",
     "lifecycle",
@@ -40,6 +42,9 @@ MODULES = (
     "listing",
     "lookout",
     "models",
+    "outcomes",
+    "playable",
+    "pools",
     "requests",
     "resources",
     "retries",
@@ -54,6 +59,12 @@ FOR_PARTS_OF_THE_PACKAGE_ONLY = {
     "Call",
     "Listing",
     "Pool",
+    "Custody",
+    "Plan",
+    "Request",
+    "all_stopped",
+    "as_check",
+    "until_playable",
     "RetryBudget",
     "DEFAULT_BASE_URL",
     "Sending",
@@ -162,8 +173,17 @@ async def test_the_fan_out_runs(emulator: Emulator) -> None:
     printed = await run(emulator, "examples/fan_out.py", "5")
 
     assert len(re.findall(r"match +\d: READY after", printed)) == 5
+    assert "5 of 5 READY, 0 failed" in printed
     assert "5 servers" in printed
     assert sum(request.operation == "stop_deployment" for request in emulator.requests) == 5
+
+
+async def test_the_warm_pool_runs(emulator: Emulator) -> None:
+    printed = await run(emulator, "examples/warm_pool.py", "4")
+
+    assert len(re.findall(r"match +\d: +[\d.]+ ms to a server at", printed)) == 4
+    assert "4 handed out" in printed
+    assert await left(emulator) == []
 
 
 class Program:
@@ -287,6 +307,12 @@ async def test_the_benchmarks_print_json(emulator: Emulator) -> None:
     imports = json.loads(await run(emulator, "benchmarks/import_time.py", "--rounds=1"))
 
     made = json.loads(await run(emulator, "benchmarks/one_server.py", "--wishes=1"))
+    many = json.loads(
+        await run(emulator, "benchmarks/deploy_many.py", "--deployments=3", "--waiting", "3")
+    )
+
+    assert many["real time"]["told_ready"] == many["real time"]["deploys"] == 3
+    assert many["memory"][0]["bytes_each"] > 0
 
     assert made["edgegap_async"]["lost answers"]["the answer is lost once"] == {
         "servers_made_per_wish": 1,

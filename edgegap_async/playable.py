@@ -1,0 +1,242 @@
+"""Whether players can play, which is more than READY.
+
+READY means that the machine runs the server and its ports are open. Whether the game behind them
+has loaded its map and answers, only its own port tells. A check is tried again and again until it
+succeeds or its time is over; then `NotPlayable` says what was tried and how it last failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+import attrs
+
+from .errors import ClientClosed, InvalidRequest, NotPlayable
+from .requests import check_kind
+
+if TYPE_CHECKING:
+    from .handles import DeploymentHandle
+
+__all__ = [
+    "Check",
+    "HttpGet",
+    "PlayableCheck",
+    "TcpConnect",
+    "UdpAnswer",
+    "as_check",
+    "until_playable",
+]
+
+
+def _seconds(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    what = f"{type(self).__name__}.{attribute.name}"
+    check_kind(what, value, int, float)
+    if value is None or not value > 0:
+        raise InvalidRequest(f"{what} is a number of seconds above 0, not {value!r}")
+
+
+class _Failed(Exception):
+    """An attempt came to an end, and not to a good one."""
+
+
+@attrs.frozen(kw_only=True)
+class PlayableCheck:
+    """How often a check is tried; the kinds of check are its subclasses.
+
+    For one of your own write a coroutine function that takes the `DeploymentHandle` and raises
+    while it is not playable; or a subclass with such a method `attempt`, to choose the times.
+    """
+
+    timeout: float = attrs.field(default=30.0, validator=_seconds)
+    """Seconds, from READY, that the server has to become playable."""
+    patience: float = attrs.field(default=2.0, validator=_seconds)
+    """Seconds that one attempt may take."""
+    interval: float = attrs.field(default=0.25, validator=_seconds)
+    """Seconds between two attempts."""
+
+    shows_as: ClassVar[str] = "a check"
+
+    async def attempt(self, server: DeploymentHandle) -> object:
+        """Returns if players can play now; raises otherwise."""
+        raise NotImplementedError
+
+    def tried(self, server: DeploymentHandle) -> str:  # noqa: ARG002 - others ask it where
+        """What was tried, for the error."""
+        return self.shows_as
+
+
+@attrs.frozen(kw_only=True)
+class _AtPort(PlayableCheck):
+    port: str | None = attrs.field(default=None, kw_only=False)
+    """The port's name in the application version; may be left out if there is one port."""
+
+    def tried(self, server: DeploymentHandle) -> str:
+        return f"{self.shows_as} {server.endpoint(self.port)}"
+
+
+@attrs.frozen(kw_only=True)
+class TcpConnect(_AtPort):
+    """Playable is what takes a TCP connection: `TcpConnect("game")`."""
+
+    shows_as: ClassVar[str] = "a TCP connection to"
+
+    async def attempt(self, server: DeploymentHandle) -> None:
+        """Connects, and hangs up."""
+        endpoint = server.endpoint(self.port)
+        _, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
+        writer.close()
+        with contextlib.suppress(OSError):  # how it ends is of no interest
+            await writer.wait_closed()
+
+
+@attrs.frozen(kw_only=True)
+class UdpAnswer(_AtPort):
+    """Playable is what answers a datagram: `UdpAnswer("game", datagram=b"ping")`."""
+
+    datagram: bytes = attrs.field(repr=False)  # it may hold a password
+    expects: bytes | Callable[[bytes], bool] | None = attrs.field(default=None, repr=False)
+    """What the answer begins with, or tells whether it is one; None for any answer."""
+
+    shows_as: ClassVar[str] = "a datagram to"
+
+    async def attempt(self, server: DeploymentHandle) -> None:
+        """Sends the datagram once, and looks at the first answer."""
+        endpoint = server.endpoint(self.port)
+        loop = asyncio.get_running_loop()
+        first: asyncio.Future[bytes] = loop.create_future()
+        transport, _ = await loop.create_datagram_endpoint(
+            lambda: _FirstAnswer(first), remote_addr=(endpoint.host, endpoint.port)
+        )
+        try:
+            transport.sendto(self.datagram)
+            answer = await first
+        finally:
+            transport.close()
+        expects = self.expects
+        if not (expects(answer) if callable(expects) else answer.startswith(expects or b"")):
+            raise _Failed(f"the answer is {answer[:100]!r}")
+
+
+class _FirstAnswer(asyncio.DatagramProtocol):
+    def __init__(self, answer: asyncio.Future[bytes]) -> None:
+        self._answer = answer
+
+    def datagram_received(self, data: bytes, addr: object) -> None:
+        del addr
+        if not self._answer.done():
+            self._answer.set_result(data)
+
+    def error_received(self, exc: Exception) -> None:
+        if not self._answer.done():
+            self._answer.set_exception(exc)
+
+
+@attrs.frozen(kw_only=True)
+class HttpGet(_AtPort):
+    """Playable is what answers a GET: `HttpGet("status", path="/healthy")`."""
+
+    path: str = "/"
+    status: int = 200
+    """What it has to answer. A redirect is not followed."""
+
+    shows_as: ClassVar[str] = "GET"
+
+    async def attempt(self, server: DeploymentHandle) -> None:
+        """Asks once, on a connection of its own."""
+        import aiohttp  # noqa: PLC0415 - the transport's business in all other cases
+
+        url = self._url(server)
+        async with (
+            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session,
+            session.get(url, allow_redirects=False) as answer,
+        ):
+            if answer.status != self.status:
+                raise _Failed(f"answered {answer.status}, not {self.status}")
+
+    def tried(self, server: DeploymentHandle) -> str:
+        """The URL, and that it was asked for."""
+        return f"{self.shows_as} {self._url(server)}"
+
+    def _url(self, server: DeploymentHandle) -> str:
+        endpoint = server.endpoint(self.port)
+        scheme = "https" if endpoint.protocol == "HTTPS" else "http"
+        link = endpoint.link if "://" in endpoint.link else f"{scheme}://{endpoint.link}"
+        return f"{link.rstrip('/')}/{self.path.lstrip('/')}"
+
+
+@attrs.frozen(kw_only=True)
+class _Own(PlayableCheck):
+    """A coroutine function of the caller's own."""
+
+    function: Callable[[DeploymentHandle], Awaitable[object]]
+
+    async def attempt(self, server: DeploymentHandle) -> object:
+        return await self.function(server)
+
+    def tried(self, server: DeploymentHandle) -> str:
+        del server
+        return getattr(self.function, "__qualname__", repr(self.function))
+
+
+Check: TypeAlias = "PlayableCheck | Callable[[DeploymentHandle], Awaitable[object]]"
+"""A check of one of the classes, or a coroutine function that raises while it is not playable."""
+
+
+def as_check(check: Check) -> PlayableCheck:
+    """The check; a coroutine function has the usual times.
+
+    Raises:
+        InvalidRequest: it is neither.
+    """
+    if isinstance(check, PlayableCheck):
+        return check
+    if not callable(check):
+        raise InvalidRequest(f"playable is a check such as TcpConnect(), not {check!r}")
+    return _Own(function=check)
+
+
+async def until_playable(
+    server: DeploymentHandle, check: PlayableCheck, seconds: float | None
+) -> None:
+    """Returns once a server that is READY is playable.
+
+    Args:
+        server: which.
+        check: what tells.
+        seconds: at most so many, where the check's own timeout is longer.
+
+    Raises:
+        NotPlayable: it was not in time. It still exists.
+        InvalidRequest: there is no such port.
+    """
+    now = asyncio.get_running_loop().time
+    limit = check.timeout if seconds is None else min(check.timeout, seconds)
+    until = now() + limit
+    attempts, failure = 0, "there was no time for an attempt"
+    cause: Exception | None = None
+    while (left := until - now()) > 0:
+        attempts += 1
+        patience = asyncio.timeout(min(check.patience, left))
+        try:
+            async with patience:
+                await check.attempt(server)
+        except (ClientClosed, InvalidRequest):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is not playable yet
+            cause = error
+            failure = "no answer" if patience.expired() else f"{type(error).__name__}: {error}"
+        else:
+            return
+        await asyncio.sleep(max(0.0, min(check.interval, until - now())))
+    problem = NotPlayable(
+        f"{check.tried(server)} failed {attempts} times in {limit:g} s; at last: {failure}",
+        request_id=server.request_id,
+        last_status=server.status,
+        history=server.history,
+        deployment=server.deployment,
+    )
+    problem.attempts = attempts
+    raise problem from cause

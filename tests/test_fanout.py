@@ -1,0 +1,804 @@
+"""Many deployments at once: each request has its outcome, and what nobody was given is stopped.
+
+The emulator's own record is the judge of what lives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import random
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+from edgegap_async import (
+    Batch,
+    BatchStopped,
+    ClientClosed,
+    DeploymentFailed,
+    DeploymentHandle,
+    DeployRequest,
+    EdgegapClient,
+    EdgegapError,
+    Guard,
+    InvalidRequest,
+    MaybeCreated,
+    Outcome,
+    Pace,
+    Progress,
+    Status,
+    Unprocessable,
+    WaitTimedOut,
+)
+from edgegap_async.emulator import (
+    Answer,
+    Application,
+    AppPort,
+    Drop,
+    Emulator,
+    Fault,
+    Simulation,
+    Timings,
+)
+
+pytestmark = pytest.mark.virtual
+
+PLAYERS = [(48.9, 2.4)]
+ARENA = Application(
+    name="arena", version="v1", argv=["none"], ports=[AppPort("game")], time_to_deploy=3600
+)
+
+
+def a_request(number: int = 0, version: str = "v1", **more: Any) -> DeployRequest:
+    tags = [f"match-{number}"]
+    return DeployRequest(application="arena", version=version, users=PLAYERS, tags=tags, **more)
+
+
+def some(count: int) -> list[DeployRequest]:
+    return [a_request(number) for number in range(count)]
+
+
+def silent(*fates: bool) -> Simulation:
+    """Whether the first, second, … server to start never binds its port."""
+    for seed in range(10_000):
+        chance = random.Random(seed)
+        draws = [
+            (chance.random(), chance.random(), chance.random(), chance.random()) for _ in fates
+        ]
+        if [draw[2] < 0.5 for draw in draws] == list(fates):
+            return Simulation(seed=seed, ready_after=(0.5, 3.0), silent=0.5)
+    raise AssertionError("no such seed")
+
+
+def a_cloud(**settings: Any) -> Emulator:
+    simulation = settings.pop("simulate", Simulation(seed=7, ready_after=(0.5, 3.0)))
+    given: dict[str, Any] = {"limits": False, "remember": 3600.0, **settings}
+    return Emulator([ARENA], timings=Timings.fast(), simulate=simulation, **given)
+
+
+@pytest.fixture
+async def emulator() -> AsyncIterator[Emulator]:
+    async with a_cloud() as emulator:
+        yield emulator
+
+
+def a_client(emulator: Emulator, **more: Any) -> EdgegapClient:
+    pace = Pace(first=0.2, gap=0.2)
+    limits = {"deploy": None, "get_deployment": None, "list_deployments": None}
+    given: dict[str, Any] = {"limits": limits, "pace": pace, "visibility": 2.0, **more}
+    return EdgegapClient(emulator.token, base_url=emulator.url, **given)
+
+
+@pytest.fixture
+async def client(emulator: Emulator) -> AsyncIterator[EdgegapClient]:
+    async with a_client(emulator) as client:
+        yield client
+
+
+def alive(emulator: Emulator) -> set[str]:
+    """What lives, and was not asked to stop."""
+    over = {Status.TERMINATING, Status.TERMINATED}
+    every = emulator.world.deployments.values()
+    stops = {
+        request.path.rpartition("/")[2]
+        for request in emulator.requests
+        if request.operation == "stop_deployment" and request.status < 300
+    }
+    return {one.request_id for one in every if one.status not in over} - stops
+
+
+def asked(emulator: Emulator, operation: str) -> int:
+    return sum(request.operation == operation for request in emulator.requests)
+
+
+def ids(outcomes: Any) -> set[str]:
+    return {outcome.handle.request_id for outcome in outcomes if outcome.handle}
+
+
+async def collect(batch: Batch, into: list[Outcome]) -> None:
+    """Put there what comes, so that it can be seen also if an error ends it."""
+    async for outcome in batch:
+        into.append(outcome)  # noqa: PERF401
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+# ── outcomes ─────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_each_request_has_its_outcome_as_it_comes(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    requests = some(20)
+    came = []
+    async with client.deploy_many(requests) as batch:
+        async for outcome in batch:
+            assert outcome.is_ready
+            assert outcome.request is requests[outcome.index]
+            assert outcome.result().endpoint().port
+            assert outcome.seconds is not None
+            came.append(outcome)
+
+    assert sorted(outcome.index for outcome in came) == list(range(20))
+    assert [outcome.index for outcome in came] != list(range(20))
+    assert [one.seconds for one in came] == sorted(one.seconds or 0 for one in came)
+    assert alive(emulator) == ids(came)
+    assert len(alive(emulator)) == 20
+
+
+async def test_all_gives_them_in_the_order_of_the_requests(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    outcomes = await client.deploy_many(some(20)).all()
+
+    assert [outcome.index for outcome in outcomes] == list(range(20))
+    for outcome in outcomes:
+        tags = emulator.world.deployments[outcome.result().request_id].tags
+        assert f"match-{outcome.index}" in tags
+    assert alive(emulator) == ids(outcomes)
+
+
+async def test_all_gives_what_the_loop_was_not_given(client: EdgegapClient) -> None:
+    async with client.deploy_many(some(5)) as batch:
+        first = await anext(batch)
+        rest = await batch.all()
+
+        assert len(rest) == 4
+        assert first.index not in [outcome.index for outcome in rest]
+        with pytest.raises(StopAsyncIteration):
+            await anext(batch)
+
+
+async def test_what_the_loop_was_not_given_is_stopped_when_the_block_is_left(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    async with client.deploy_many(some(20)) as batch:
+        given = [await anext(batch) for _ in range(3)]
+
+    assert alive(emulator) == ids(given)
+
+
+async def test_what_became_ready_and_was_not_taken_is_stopped(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    async with client.deploy_many(some(5)) as batch:
+        async for progress in batch.progress():
+            if progress.ready == 5:
+                break
+
+    assert len(emulator.world.deployments) == 5
+    assert alive(emulator) == set()
+
+
+async def test_an_error_in_the_block_leaves_what_was_handed_over(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    given = []
+
+    async def use() -> None:
+        async with client.deploy_many(some(20)) as batch:
+            async for outcome in batch:
+                given.append(outcome)
+                if len(given) == 2:
+                    raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        await use()
+    assert alive(emulator) == ids(given)
+    assert len(given) == 2
+
+
+@pytest.mark.parametrize("way", ["left", "error", "closed"])
+async def test_what_was_given_for_the_block_only_is_stopped_at_its_end(
+    emulator: Emulator, way: str
+) -> None:
+    client = a_client(emulator)
+
+    async def use() -> None:
+        async with client.deploy_many(some(5), stop_at_end=True) as batch:
+            given = [await anext(batch), await anext(batch)]
+            await asyncio.sleep(10)
+            assert ids(given) < alive(emulator)
+            await given[0].result().stop()  # of one's own accord
+            if way == "error":
+                raise ZeroDivisionError
+            if way == "closed":
+                await client.close()
+
+    with contextlib.suppress(ZeroDivisionError):
+        await use()
+    assert alive(emulator) == set()
+    await client.close()
+
+
+async def test_what_is_given_for_a_block_only_needs_a_block(client: EdgegapClient) -> None:
+    with pytest.raises(RuntimeError, match="needs a block"):
+        await client.deploy_many(some(1), stop_at_end=True).all()
+
+
+async def test_a_caller_who_goes_away_while_he_waits_for_all_is_given_nothing(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(1.5):
+            await client.deploy_many(some(20)).all()
+
+    assert alive(emulator) == set()
+
+
+async def test_all_can_be_asked_for_again_after_a_time_out(client: EdgegapClient) -> None:
+    async with client.deploy_many(some(5)) as batch:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await batch.all()
+
+        assert len(await batch.all()) == 5
+
+
+@pytest.mark.parametrize("kind", ["generator", "async generator", "mappings", "tuple"])
+async def test_requests_come_from_anything_that_can_be_iterated(
+    client: EdgegapClient, kind: str
+) -> None:
+    async def one_by_one() -> AsyncIterator[DeployRequest]:
+        for request in some(4):
+            await asyncio.sleep(0.5)
+            yield request
+
+    mapping = {"application": "arena", "version": "v1", "users": PLAYERS}
+    requests: Any = {
+        "generator": iter(some(4)),
+        "async generator": one_by_one(),
+        "mappings": [mapping] * 4,
+        "tuple": tuple(some(4)),
+    }[kind]
+    async with client.deploy_many(requests) as batch:
+        total = batch.progress_now.total
+        outcomes = await batch.all()
+
+        assert total == (4 if kind in {"mappings", "tuple"} else None)
+        assert batch.progress_now.total == 4
+    assert [outcome.is_ready for outcome in outcomes] == [True] * 4
+
+
+async def test_no_requests_are_no_outcomes(client: EdgegapClient) -> None:
+    assert await client.deploy_many([]).all() == ()
+    async with client.deploy_many(iter(())) as batch:
+        assert [outcome async for outcome in batch] == []
+        assert batch.progress_now.time_left == 0
+
+
+async def test_never_more_are_worked_on_than_the_concurrency(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    taken = 0
+
+    def requests() -> Iterator[DeployRequest]:
+        nonlocal taken
+        for request in some(12):
+            taken += 1
+            yield request
+
+    most = 0
+    async with client.deploy_many(requests(), concurrency=3) as batch:
+        async for progress in batch.progress(0.05):
+            under_way = sum(progress.under_way.values())
+            most = max(most, under_way)
+            assert taken - progress.done <= 4  # one is in the hand
+            assert under_way <= 3
+        outcomes = await batch.all()
+
+    assert most == 3
+    assert len(alive(emulator)) == len(outcomes) == 12
+
+
+# ── what cannot be sent ──────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_request_that_cannot_be_sent_fails_alone_and_is_named_by_its_index(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    bad: list[Any] = [
+        {"application": "arena", "version": "v1", "users": ["nowhere"]},
+        {"application": "arena", "version": "v1"},
+        {"application": "arena", "version": "v1", "users": PLAYERS, "colour": "red"},
+        "arena",
+        None,
+    ]
+    outcomes = await client.deploy_many([*some(2), *bad]).all()
+
+    assert [outcome.is_ready for outcome in outcomes] == [True, True] + [False] * 5
+    for index, outcome in enumerate(outcomes[2:], start=2):
+        assert isinstance(outcome.error, InvalidRequest)
+        assert str(outcome.error).startswith(f"requests[{index}]: ")
+        assert (outcome.attempts, outcome.handle) == (0, None)
+        assert outcome.request is bad[index - 2]
+    assert asked(emulator, "deploy") == 2
+
+
+async def test_nothing_is_sent_if_a_bad_request_is_to_stop_all(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    requests: list[Any] = [*some(3), "arena"]
+    outcomes = await client.deploy_many(requests, on_failure="stop_all").all()
+
+    assert [type(outcome.error) for outcome in outcomes] == [BatchStopped] * 3 + [InvalidRequest]
+    assert emulator.requests == []
+
+
+async def test_what_the_guard_forbids_fails_before_the_wire(emulator: Emulator) -> None:
+    async with a_client(emulator, guard=Guard(max_live=2)) as client:
+        outcomes = await client.deploy_many(some(4)).all()
+
+    assert sorted(type(outcome.error).__name__ for outcome in outcomes) == [
+        "NoneType",
+        "NoneType",
+        "NotAllowed",
+        "NotAllowed",
+    ]
+    assert asked(emulator, "deploy") == 2
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"concurrency": 0},
+        {"concurrency": 1.5},
+        {"concurrency": None},
+        {"timeout": 0},
+        {"timeout": "soon"},
+        {"timeout_each": -1},
+        {"attempts": 0},
+        {"on_failure": "explode"},
+        {"playable": "yes"},
+    ],
+)
+async def test_what_cannot_be_meant_is_refused_at_once(
+    client: EdgegapClient, settings: dict[str, Any]
+) -> None:
+    [name] = settings
+    with pytest.raises(InvalidRequest, match=name):
+        client.deploy_many(some(1), **settings)
+
+
+@pytest.mark.parametrize("requests", ["arena", a_request(), {"application": "arena"}, 7])
+async def test_requests_that_are_no_list_are_refused_at_once(
+    client: EdgegapClient, requests: Any
+) -> None:
+    with pytest.raises(InvalidRequest, match="a list of DeployRequest"):
+        client.deploy_many(requests)
+
+
+async def test_a_batch_is_a_block_and_is_used_once(client: EdgegapClient) -> None:
+    batch = client.deploy_many(some(1))
+    with pytest.raises(RuntimeError, match="async with"):
+        await anext(batch)
+    async with batch:
+        assert repr(batch) == "<Batch of 1: 0 ready, 0 failed>"
+        await batch.all()
+    with pytest.raises(RuntimeError, match="used once"):
+        async with batch:
+            pass
+
+
+# ── failures ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def all_fail(**more: Any) -> Emulator:
+    simulation = Simulation(failing=1.0, ready_after=(5.0, 5.0), fails_after=(0.5, 1.0))
+    return a_cloud(simulate=simulation, **more)
+
+
+async def test_what_fails_is_stopped_and_the_others_go_on() -> None:
+    simulation = Simulation(seed=3, failing=0.4, ready_after=(3.0, 3.0), fails_after=(0.5, 2.0))
+    async with a_cloud(simulate=simulation) as emulator, a_client(emulator) as client:
+        outcomes = await client.deploy_many(some(20)).all()
+
+        failed = [outcome for outcome in outcomes if not outcome.is_ready]
+        assert 0 < len(failed) < 20
+        for outcome in failed:
+            assert isinstance(outcome.error, DeploymentFailed)
+            assert outcome.error.logs is not None  # asked for before it went
+            assert outcome.handle is not None
+            assert outcome.seconds is None
+            with pytest.raises(DeploymentFailed):
+                outcome.result()
+        assert alive(emulator) == ids(outcomes) - ids(failed)
+
+
+async def test_what_fails_is_handed_over_if_it_is_to_be_kept() -> None:
+    async with all_fail() as emulator, a_client(emulator) as client:
+        async with client.deploy_many(some(3), on_failure="keep_going") as batch:
+            first = await anext(batch)
+
+        assert isinstance(first.error, DeploymentFailed)
+        assert alive(emulator) == ids([first])
+
+
+async def test_a_failure_stops_all_that_was_not_handed_over() -> None:
+    async with a_cloud() as emulator, a_client(emulator) as client:
+        requests = [*some(3), a_request(version="none"), *some(3)]
+        async with client.deploy_many(
+            iter(requests), concurrency=1, on_failure="stop_all"
+        ) as batch:
+            first = await anext(batch)
+            rest = [outcome async for outcome in batch]
+
+        by_index = {outcome.index: outcome.error for outcome in rest}
+        cause = by_index.pop(3)
+        assert type(cause).__name__ == "BadRequest"
+        assert alive(emulator) == ids([first, *(o for o in rest if o.is_ready)])
+        # The others were not taken from the iterator.
+        assert 4 not in by_index
+
+
+async def test_the_outcomes_of_those_that_were_stopped_say_why(emulator: Emulator) -> None:
+    async with a_client(emulator) as client:
+        emulator.faults.add(Fault("deploy", Answer(400), when="unread", skip=5))
+        async with client.deploy_many(some(8), on_failure="stop_all") as batch:
+            outcomes = await batch.all()
+
+        assert len(outcomes) == 8
+        kinds = [type(outcome.error).__name__ for outcome in outcomes]
+        assert sorted(kinds) == ["BadRequest"] + ["BatchStopped"] * 7
+        cause = next(o.error for o in outcomes if not isinstance(o.error, BatchStopped))
+        for outcome in outcomes:
+            assert outcome.error is cause or (outcome.error and outcome.error.__cause__ is cause)
+    assert alive(emulator) == set()
+
+
+async def test_what_is_ready_and_not_taken_is_stopped_with_the_others() -> None:
+    async with (
+        a_cloud(simulate=silent(False, True)) as emulator,
+        a_client(emulator) as client,
+    ):
+        async with client.deploy_many(
+            some(2), on_failure="stop_all", timeout_each=20, concurrency=1
+        ) as batch:
+            outcomes = await batch.all()
+
+            assert [type(o.error) for o in outcomes] == [BatchStopped, WaitTimedOut]
+            assert isinstance(outcomes[0].error, BatchStopped)
+            assert outcomes[0].error.last_status is Status.READY
+            assert (batch.progress_now.ready, batch.progress_now.failed) == (0, 2)
+        assert alive(emulator) == set()
+
+
+# ── again ────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_failed_one_is_stopped_and_deployed_again_elsewhere() -> None:
+    seen = []
+    simulation = Simulation(failing=1.0, ready_after=(2.0, 2.0), fails_after=(0.5, 1.0))
+    async with a_cloud(simulate=simulation) as cloud, a_client(cloud) as client:
+
+        def elsewhere(_: DeployRequest, error: EdgegapError) -> DeployRequest:
+            seen.append(error)
+            assert alive(cloud) == set()  # the failed one is stopped first
+            return a_request(99)
+
+        [outcome] = await client.deploy_many(some(1), attempts=3, elsewhere=elsewhere).all()
+
+        assert outcome.attempts == 3
+        assert outcome.request == a_request(99)
+        assert [type(error) for error in seen] == [DeploymentFailed] * 2
+        assert len(cloud.world.deployments) == 3
+        assert alive(cloud) == set()
+
+
+async def test_one_that_is_never_ready_is_given_up_after_its_time_and_deployed_again() -> None:
+    async with (
+        a_cloud(simulate=silent(True, False)) as emulator,
+        a_client(emulator) as client,
+    ):
+        [outcome] = await client.deploy_many(some(1), attempts=2, timeout_each=10).all()
+
+        assert (outcome.is_ready, outcome.attempts) == (True, 2)
+        assert 10 < (outcome.seconds or 0) < 15
+        assert alive(emulator) == ids([outcome])
+
+
+async def test_row_21_what_a_422_has_made_is_stopped_and_tried_again() -> None:
+    async with a_cloud(max_deployments=0) as emulator, a_client(emulator) as client:
+        [outcome] = await client.deploy_many(some(1), attempts=2).all()
+
+        assert isinstance(outcome.error, Unprocessable)
+        assert outcome.attempts == 2
+        assert asked(emulator, "deploy") == 2
+        assert len(emulator.world.deployments) == asked(emulator, "stop_deployment")
+        assert alive(emulator) == set()
+
+
+async def test_row_21_what_a_422_has_made_is_handed_over_if_failures_are_to_be_kept() -> None:
+    async with a_cloud(max_deployments=0) as emulator, a_client(emulator) as client:
+        [outcome] = await client.deploy_many(some(1), on_failure="keep_going").all()
+
+        assert isinstance(outcome.error, Unprocessable)
+        assert outcome.handle is not None
+        assert alive(emulator) == ids([outcome])
+
+
+async def test_what_may_exist_is_not_deployed_again(emulator: Emulator) -> None:
+    async with a_client(emulator, visibility=0.5) as client:
+        emulator.faults.add(
+            Fault("deploy", Drop(), when="read", times=2),
+            Fault("list_deployments", Answer(503), when="unread", times=None),
+        )
+        [outcome] = await client.deploy_many(some(1), attempts=5).all()
+
+    assert isinstance(outcome.error, MaybeCreated)
+    assert outcome.attempts == 1
+
+
+async def test_an_elsewhere_that_fails_ends_the_batch() -> None:
+    def elsewhere(request: DeployRequest, error: EdgegapError) -> DeployRequest:
+        raise ZeroDivisionError("mine")
+
+    async with (
+        a_cloud(simulate=silent(False, True)) as emulator,
+        a_client(emulator) as client,
+    ):
+        async with client.deploy_many(
+            some(2), attempts=2, timeout_each=10, elsewhere=elsewhere
+        ) as batch:
+            with pytest.raises(ZeroDivisionError, match="mine"):
+                await batch.all()
+            outcomes: list[Outcome] = []
+            with pytest.raises(ZeroDivisionError, match="mine"):
+                await collect(batch, outcomes)
+
+            assert [type(outcome.error) for outcome in outcomes] == [BatchStopped] * 2
+        assert alive(emulator) == set()
+
+
+# ── the end of it ────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_at_the_deadline_what_is_not_ready_has_timed_out() -> None:
+    async with (
+        a_cloud(simulate=silent(False, True, False, False)) as emulator,
+        a_client(emulator) as client,
+    ):
+        began = now()
+        outcomes = await client.deploy_many(some(4), timeout=10).all()
+
+        assert 10 <= now() - began < 11
+        late = [outcome for outcome in outcomes if not outcome.is_ready]
+        assert [type(outcome.error) for outcome in late] == [WaitTimedOut]
+        assert alive(emulator) == ids(outcomes) - ids(late)
+
+
+async def test_what_was_not_begun_at_the_deadline_says_so() -> None:
+    async with a_cloud(simulate=silent(True)) as emulator, a_client(emulator) as client:
+        outcomes = await client.deploy_many(some(3), timeout=5, concurrency=1).all()
+
+        assert [type(outcome.error) for outcome in outcomes] == [WaitTimedOut] * 3
+        assert "nothing was sent" in str(outcomes[2].error)
+        assert "billed" not in str(outcomes[2].error)
+        assert "billed" in str(outcomes[0].error)
+        assert asked(emulator, "deploy") == 1
+
+
+async def test_at_the_deadline_nothing_more_is_taken_from_an_iterator(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    async def one_and_no_other() -> AsyncIterator[DeployRequest]:
+        yield a_request()
+        await asyncio.sleep(1000)
+
+    outcomes = await client.deploy_many(one_and_no_other(), timeout=20).all()
+
+    assert [outcome.is_ready for outcome in outcomes] == [True]
+
+
+async def test_an_iterator_that_fails_ends_the_batch_and_loses_no_outcome(
+    emulator: Emulator,
+) -> None:
+    def requests() -> Iterator[DeployRequest]:
+        yield a_request()
+        raise ZeroDivisionError("mine")
+
+    async with a_client(emulator) as client:
+        async with client.deploy_many(requests(), concurrency=1) as batch:
+            outcomes: list[Outcome] = []
+            with pytest.raises(ZeroDivisionError, match="mine"):
+                await collect(batch, outcomes)
+
+        assert [outcome.is_ready for outcome in outcomes] in ([True], [False])
+        assert alive(emulator) == ids(one for one in outcomes if one.is_ready)
+
+
+async def test_what_ended_a_batch_is_raised_by_the_block_if_nobody_was_told(
+    client: EdgegapClient,
+) -> None:
+    def requests() -> Iterator[DeployRequest]:
+        yield a_request(1 // 0)
+
+    async def watch() -> None:
+        async with client.deploy_many(requests()) as batch:
+            async for _ in batch.progress():
+                pass
+
+    with pytest.raises(ZeroDivisionError):
+        await watch()
+
+
+async def test_row_31_a_client_that_is_closed_ends_it_and_stops_what_was_not_handed_over(
+    emulator: Emulator,
+) -> None:
+    client = a_client(emulator)
+    given: list[Outcome] = []
+
+    async def use() -> None:
+        async with client.deploy_many(some(20)) as batch:
+            await collect(batch, given)
+
+    using = asyncio.create_task(use())
+    await asyncio.sleep(1.5)
+    await client.close()
+    with pytest.raises(ClientClosed):
+        await using
+
+    ready = [outcome for outcome in given if outcome.is_ready]
+    assert 0 < len(ready) < 20
+    assert len(given) == 20  # of the others it was told that they are stopped
+    assert alive(emulator) == ids(ready)
+
+
+async def test_row_31_what_a_client_has_stopped_as_it_closed_is_not_given_as_ready(
+    emulator: Emulator,
+) -> None:
+    client = a_client(emulator)
+    async with client.deploy_many(some(3)) as batch:
+        first = await anext(batch)
+        async for progress in batch.progress():
+            assert progress.failed == 0
+        await asyncio.sleep(1)
+        await client.close()  # when there was nothing left to do for the batch
+        second = await anext(batch)
+        [third] = await batch.all()
+
+        assert [type(one.error) for one in (second, third)] == [BatchStopped] * 2
+        assert (batch.progress_now.ready, batch.progress_now.failed) == (1, 2)
+    assert alive(emulator) == ids([first])
+
+
+async def test_row_31_a_batch_of_a_closed_client_deploys_nothing(emulator: Emulator) -> None:
+    client = a_client(emulator)
+    await client.close()
+    with pytest.raises(ClientClosed):
+        await client.deploy_many(some(2)).all()
+    assert emulator.requests == []
+
+
+async def test_what_cannot_be_stopped_is_told_at_the_end_of_the_block(emulator: Emulator) -> None:
+    async def use(client: EdgegapClient) -> None:
+        async with client.deploy_many(some(2)) as batch:
+            await anext(batch)
+            emulator.faults.add(Fault("stop_deployment", Answer(403), when="unread"))
+
+    async with a_client(emulator) as client:
+        with pytest.raises(ExceptionGroup, match="could not be stopped"):
+            await use(client)
+
+
+# ── progress ─────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_progress_counts_by_status_and_tells_rate_and_time_left(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    told: list[Progress] = []
+    async with client.deploy_many(some(40), concurrency=10, on_progress=told.append) as batch:
+        seen = [progress async for progress in batch.progress(0.25)]
+        await batch.all()
+
+    for progress in (*told, *seen):
+        under_way = sum(progress.under_way.values())
+        assert progress.total == 40
+        assert progress.waiting is not None
+        assert progress.waiting + under_way + progress.done == 40
+    assert [one.done for one in seen] == sorted(one.done for one in seen)
+    first, last = seen[0], seen[-1]
+    assert (first.waiting, first.done, first.rate, first.time_left) == (40, 0, 0.0, None)
+    assert (last.waiting, last.ready, last.failed, last.time_left) == (0, 40, 0, 0.0)
+    assert told[-1].ready == 40
+    statuses = {status for progress in seen for status in progress.under_way}
+    assert Status.DEPLOYING in statuses
+    middle = next(one for one in seen if one.done >= 20)
+    assert middle.rate == pytest.approx(middle.done / middle.elapsed, rel=0.01)
+    assert middle.time_left == pytest.approx((40 - middle.done) / middle.rate)
+    assert last.elapsed == pytest.approx(40 / last.rate, rel=0.01)
+
+
+async def test_the_rate_is_that_of_the_last_ten_seconds(client: EdgegapClient) -> None:
+    async def with_a_break() -> AsyncIterator[DeployRequest]:
+        for number in range(10):
+            yield a_request(number)
+        await asyncio.sleep(60)
+        yield a_request()
+
+    async with client.deploy_many(with_a_break()) as batch:
+        async for progress in batch.progress(1.0):
+            if progress.elapsed > 30:
+                assert (progress.total, progress.waiting, progress.time_left) == (None, None, None)
+                assert progress.rate == 0.0
+                break
+
+
+async def test_an_on_progress_that_fails_ends_the_batch(emulator: Emulator) -> None:
+    def on_progress(progress: Progress) -> None:
+        if progress.elapsed > 1:
+            raise ZeroDivisionError("mine")
+
+    async with a_client(emulator) as client:
+        with pytest.raises(ZeroDivisionError, match="mine"):
+            await client.deploy_many(some(5), on_progress=on_progress).all()
+    assert alive(emulator) == set()
+
+
+# ── and the rest ─────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_check_decides_whether_it_is_playable(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    async def every_second(server: DeploymentHandle) -> None:
+        if "match-1" in emulator.world.deployments[server.request_id].tags:
+            raise OSError("no map")
+
+    outcomes = await client.deploy_many(some(3), playable=every_second).all()
+
+    assert [type(outcome.error).__name__ for outcome in outcomes] == [
+        "NoneType",
+        "NotPlayable",
+        "NoneType",
+    ]
+    assert "no map" in str(outcomes[1].error)
+    assert alive(emulator) == ids(outcome for outcome in outcomes if outcome.is_ready)
+
+
+async def test_all_that_a_request_says_is_sent(emulator: Emulator, client: EdgegapClient) -> None:
+    request = a_request(environment_variables={"MAP": "desert"}, require_cached_locations=True)
+    [outcome] = await client.deploy_many([request]).all()
+
+    made = emulator.world.deployments[outcome.result().request_id]
+    assert "match-0" in made.tags
+    assert [one.key for one in made.request.environment_variables] == ["MAP"]
+
+
+async def test_nothing_of_a_batch_is_left_in_the_loop(emulator: Emulator) -> None:
+    before = asyncio.all_tasks()
+    async with (
+        a_client(emulator) as client,
+        client.deploy_many(some(5), on_progress=lambda _: None) as batch,
+    ):
+        await anext(batch)
+    await asyncio.sleep(1)
+    gc.collect()
+    left = {task for task in asyncio.all_tasks() - before if "edgegap_async/f" in repr(task)}
+    assert not left

@@ -1,0 +1,309 @@
+"""READY is not yet playable: checks over real sockets, against real servers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+from scripted_api import ScriptedApi, deployment
+
+from edgegap_async import (
+    ClientClosed,
+    DeploymentHandle,
+    EdgegapClient,
+    HttpGet,
+    InvalidRequest,
+    NotPlayable,
+    PlayableCheck,
+    Status,
+    TcpConnect,
+    UdpAnswer,
+    WaitTimedOut,
+)
+from edgegap_async.emulator import Emulator
+
+QUICK: dict[str, Any] = {"timeout": 0.3, "patience": 0.05, "interval": 0.02}
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[ScriptedApi]:
+    async with ScriptedApi() as api:
+        yield api
+
+
+@contextlib.asynccontextmanager
+async def a_server(
+    api: ScriptedApi, number: int, protocol: str, link: str | None = None
+) -> AsyncIterator[DeploymentHandle]:
+    """A deployment on this machine whose port is that one."""
+    port = {"external": number, "protocol": protocol, "link": link}
+    reply = deployment("READY", public_ip="127.0.0.1", fqdn="localhost", ports={"game": port})
+    api.on("GET", "/v1/status/abc123", reply)
+    async with EdgegapClient("secret", base_url=api.url) as client:
+        yield client.handle("abc123")
+
+
+def a_free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+class Echo(asyncio.DatagramProtocol):
+    """Answers what it is told to, from the so manieth datagram on."""
+
+    def __init__(self, answer: bytes = b"pong", *, skip: int = 0) -> None:
+        self.answer = answer
+        self.skip = skip
+        self.came: list[bytes] = []
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        self.came.append(data)
+        if len(self.came) > self.skip:
+            self.transport.sendto(self.answer, addr)
+
+
+@contextlib.asynccontextmanager
+async def listening(protocol: Echo) -> AsyncIterator[int]:
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+        lambda: protocol, local_addr=("127.0.0.1", 0)
+    )
+    yield transport.get_extra_info("sockname")[1]
+    transport.close()
+
+
+# ── datagrams ────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_real_game_server_is_playable_when_it_answers(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    ping = UdpAnswer("game", datagram=b"ping", expects=b"pong")
+    async with client.run("arena", "v1", users=["8.8.8.8"], timeout=20, playable=ping) as server:
+        assert server.status is Status.READY
+
+
+async def test_a_real_game_server_that_answers_otherwise_is_not_playable_and_is_stopped(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    check = UdpAnswer("game", datagram=b"ping", expects=b"come in", timeout=0.3, interval=0.05)
+    with pytest.raises(NotPlayable) as caught:
+        async with client.run("arena", "v1", users=["8.8.8.8"], timeout=20, playable=check):
+            pytest.fail("it is not playable")
+
+    [made] = emulator.world.deployments.values()
+    game = made.ports["game"].link
+    assert f"a datagram to {game} failed" in str(caught.value)
+    assert "the answer is b'pong" in str(caught.value)
+    assert caught.value.attempts >= 1
+    assert caught.value.request_id == made.request_id
+    assert caught.value.last_status is Status.READY
+    assert made.status in {Status.TERMINATING, Status.TERMINATED}
+
+
+@pytest.mark.parametrize("expects", [None, b"po", b"pong", lambda answer: answer[-1:] == b"g"])
+async def test_an_answer_that_is_expected_will_do(api: ScriptedApi, expects: Any) -> None:
+    game = Echo(skip=2)
+    async with listening(game) as number, a_server(api, number, "UDP") as server:
+        check = UdpAnswer(datagram=b"ping", expects=expects, patience=0.05, interval=0.01)
+        await server.wait_ready(20, playable=check)
+
+    assert game.came == [b"ping"] * 3  # the first two were lost
+
+
+@pytest.mark.parametrize("expects", [b"no", lambda _: False])
+async def test_an_answer_that_is_not_expected_will_not_do(api: ScriptedApi, expects: Any) -> None:
+    async with listening(Echo()) as number, a_server(api, number, "UDP") as server:
+        check = UdpAnswer(datagram=b"ping", expects=expects, **QUICK)
+        with pytest.raises(NotPlayable, match="the answer is b'pong'"):
+            await server.wait_ready(20, playable=check)
+
+
+async def test_no_answer_is_told(api: ScriptedApi) -> None:
+    async with listening(Echo(skip=10_000)) as number, a_server(api, number, "UDP") as server:
+        with pytest.raises(NotPlayable, match=r"in 0\.3 s; at last: no answer"):
+            await server.wait_ready(20, playable=UdpAnswer(datagram=b"ping", **QUICK))
+
+
+async def test_a_port_that_nobody_has_bound_is_told(api: ScriptedApi) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        number = free.getsockname()[1]
+    async with a_server(api, number, "UDP") as server:
+        with pytest.raises(NotPlayable, match="at last: ConnectionRefusedError") as caught:
+            await server.wait_ready(20, playable=UdpAnswer(datagram=b"secret", **QUICK))
+
+    assert isinstance(caught.value.__cause__, ConnectionRefusedError)
+    assert "secret" not in repr(UdpAnswer(datagram=b"secret"))
+
+
+# ── connections ──────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_what_takes_a_connection_is_playable_also_if_it_does_so_late(
+    api: ScriptedApi,
+) -> None:
+    number, came = a_free_port(), asyncio.Event()
+
+    async def late() -> asyncio.Server:
+        await asyncio.sleep(0.1)
+        return await asyncio.start_server(lambda *_: came.set(), "127.0.0.1", number)
+
+    async with a_server(api, number, "TCP") as server:
+        starting = asyncio.create_task(late())
+        await server.wait_ready(20, playable=TcpConnect("game", interval=0.02))
+        await asyncio.wait_for(came.wait(), 20)
+        (await starting).close()
+
+
+async def test_what_takes_no_connection_is_not_playable(api: ScriptedApi) -> None:
+    number = a_free_port()
+    async with a_server(api, number, "TCP") as server:
+        with pytest.raises(NotPlayable, match=f"a TCP connection to 127.0.0.1:{number} failed"):
+            await server.wait_ready(20, playable=TcpConnect(**QUICK))
+
+
+@contextlib.asynccontextmanager
+async def a_website(*statuses: int) -> AsyncIterator[tuple[int, list[str]]]:
+    """Its port, and the paths that it was asked for; the last status repeats."""
+    asked: list[str] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        asked.append(request.path_qs)
+        assert "Authorization" not in request.headers
+        status = statuses[min(len(asked), len(statuses)) - 1]
+        return web.Response(status=status, headers={"Location": "/elsewhere"})
+
+    runner = web.ServerRunner(web.Server(answer))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield runner.addresses[0][1], asked
+    await runner.cleanup()
+
+
+async def test_what_answers_a_get_is_playable(api: ScriptedApi) -> None:
+    async with a_website(503, 503, 200) as (number, asked), a_server(api, number, "HTTP") as server:
+        check = HttpGet("game", path="/healthy?deep=1", interval=0.02)
+        await server.wait_ready(20, playable=check)
+
+    assert asked == ["/healthy?deep=1"] * 3
+
+
+async def test_a_link_that_is_a_url_is_where_it_asks(api: ScriptedApi) -> None:
+    async with a_website(204) as (number, asked):
+        link = f"http://localhost:{number}/"
+        async with a_server(api, 1, "HTTP", link) as server:
+            await server.wait_ready(20, playable=HttpGet(status=204))
+
+    assert asked == ["/"]
+
+
+@pytest.mark.parametrize("status", [302, 500])
+async def test_another_answer_is_told_and_no_redirect_followed(
+    api: ScriptedApi, status: int
+) -> None:
+    async with a_website(status) as (number, asked), a_server(api, number, "HTTP") as server:
+        with pytest.raises(NotPlayable, match=f"answered {status}, not 200") as caught:
+            await server.wait_ready(20, playable=HttpGet(path="x", **QUICK))
+
+    assert set(asked) == {"/x"}
+    assert f"GET http://127.0.0.1:{number}/x failed" in str(caught.value)
+
+
+# ── of one's own ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.virtual
+async def test_a_coroutine_of_ones_own_is_asked_again_until_it_does_not_raise(
+    api: ScriptedApi,
+) -> None:
+    asked = []
+
+    async def loaded(server: DeploymentHandle) -> None:
+        asked.append(server.endpoint("game").port)
+        if len(asked) < 4:
+            raise ValueError("not yet")
+
+    async with a_server(api, 7777, "UDP") as server:
+        await server.wait_ready(20, playable=loaded)
+
+    assert asked == [7777] * 4
+
+
+@pytest.mark.virtual
+async def test_its_failure_is_told_by_name(api: ScriptedApi) -> None:
+    async def map_is_loaded(_: DeploymentHandle) -> None:
+        raise ValueError("no map")
+
+    async with a_server(api, 7777, "UDP") as server:
+        with pytest.raises(NotPlayable, match="map_is_loaded failed 120 times in 30 s; at last: V"):
+            await server.wait_ready(300, playable=map_is_loaded)
+
+
+@pytest.mark.virtual
+async def test_a_class_of_ones_own_chooses_its_times(api: ScriptedApi) -> None:
+    class Slow(PlayableCheck):
+        async def attempt(self, server: DeploymentHandle) -> None:
+            await asyncio.sleep(1000)
+
+    async with a_server(api, 7777, "UDP") as server:
+        with pytest.raises(NotPlayable, match="a check failed 2 times in 10 s; at last: no answer"):
+            await server.wait_ready(300, playable=Slow(timeout=10, patience=4, interval=2))
+
+
+@pytest.mark.virtual
+async def test_a_wait_ends_the_check_with_itself(api: ScriptedApi) -> None:
+    async def never(_: DeploymentHandle) -> None:
+        raise ValueError("never")
+
+    loop = asyncio.get_running_loop()
+    async with a_server(api, 7777, "UDP") as server:
+        began = loop.time()
+        with pytest.raises(NotPlayable, match="never"):
+            await server.wait_ready(5, playable=never)
+        assert loop.time() - began == pytest.approx(5, abs=0.01)
+
+    api.on("GET", "/v1/status/abc123", deployment("DEPLOYING"))
+    async with EdgegapClient("secret", base_url=api.url) as client:
+        with pytest.raises(WaitTimedOut):
+            await client.handle("abc123").wait_ready(5, playable=never)
+
+
+@pytest.mark.virtual
+async def test_a_client_that_is_closed_ends_a_check(api: ScriptedApi) -> None:
+    async def never(_: DeploymentHandle) -> None:
+        await asyncio.sleep(1000)
+
+    async with a_server(api, 7777, "UDP") as server:
+        waiting = asyncio.create_task(server.wait_ready(300, playable=never))
+        await asyncio.sleep(10)
+        assert not waiting.done()
+    with pytest.raises(ClientClosed):
+        await waiting
+
+
+async def test_a_port_that_is_not_there_is_told_at_once(api: ScriptedApi) -> None:
+    async with a_server(api, 7777, "UDP") as server:
+        with pytest.raises(InvalidRequest, match="no port 'voice'"):
+            await server.wait_ready(20, playable=TcpConnect("voice"))
+
+
+@pytest.mark.parametrize("seconds", [0, -1, "soon", None])
+@pytest.mark.parametrize("name", ["timeout", "patience", "interval"])
+def test_times_that_cannot_be_are_refused(name: str, seconds: Any) -> None:
+    with pytest.raises(InvalidRequest, match=name):
+        TcpConnect(**{name: seconds})
+
+
+async def test_a_check_that_is_none_is_refused_before_it_waits(api: ScriptedApi) -> None:
+    async with EdgegapClient("secret", base_url=api.url) as client:
+        with pytest.raises(InvalidRequest, match="playable is a check"):
+            await client.handle("abc123").wait_ready(20, playable="yes")  # type: ignore[arg-type]
+    assert api.requests == []

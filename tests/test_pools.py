@@ -1,0 +1,541 @@
+"""A pool has servers READY before anybody asks, and never more than it may.
+
+The emulator's own record is the judge of what lives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from edgegap_async import (
+    ClientClosed,
+    DeploymentHandle,
+    EdgegapClient,
+    InvalidRequest,
+    Pace,
+    PoolEmpty,
+    ServerPool,
+    Status,
+)
+from edgegap_async.emulator import (
+    Answer,
+    Application,
+    AppPort,
+    Emulator,
+    Fault,
+    Simulation,
+    Timings,
+)
+
+pytestmark = pytest.mark.virtual
+
+PLAYERS = [(48.9, 2.4)]
+ARENA = Application(name="arena", version="v1", argv=["none"], ports=[AppPort("game")])
+NEXT = Application(name="arena", version="v2", argv=["none"], ports=[AppPort("game")])
+
+
+@contextlib.asynccontextmanager
+async def a_cloud(**settings: Any) -> AsyncIterator[Emulator]:
+    simulation = settings.pop("simulate", Simulation(seed=7, ready_after=(2.0, 2.0)))
+    async with Emulator(
+        [ARENA, NEXT],
+        timings=Timings.fast(),
+        simulate=simulation,
+        remember=3600.0,
+        sample_every=3600.0,
+        limits=False,
+        **settings,
+    ) as emulator:
+        yield emulator
+
+
+@pytest.fixture
+async def emulator() -> AsyncIterator[Emulator]:
+    async with a_cloud() as emulator:
+        yield emulator
+
+
+def a_client(emulator: Emulator, **more: Any) -> EdgegapClient:
+    pace = Pace(first=0.2, gap=0.2)
+    return EdgegapClient(emulator.token, base_url=emulator.url, pace=pace, **more)
+
+
+@pytest.fixture
+async def client(emulator: Emulator) -> AsyncIterator[EdgegapClient]:
+    async with a_client(emulator) as client:
+        yield client
+
+
+def a_pool(client: EdgegapClient, **settings: Any) -> ServerPool:
+    return ServerPool(client, "arena", settings.pop("version", "v1"), users=PLAYERS, **settings)
+
+
+def alive(emulator: Emulator) -> set[str]:
+    """What lives, and was not asked to stop."""
+    over = {Status.TERMINATING, Status.TERMINATED}
+    every = emulator.world.deployments.values()
+    stops = {
+        request.path.rpartition("/")[2]
+        for request in emulator.requests
+        if request.operation == "stop_deployment" and request.status < 300
+    }
+    return {one.request_id for one in every if one.status not in over} - stops
+
+
+def asked(emulator: Emulator, operation: str) -> int:
+    return sum(request.operation == operation for request in emulator.requests)
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(600):
+        while not condition():
+            await asyncio.sleep(0.05)
+
+
+# ── taking ───────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_taker_is_handed_a_ready_server_without_a_step_of_the_loop(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    async with a_pool(client, min_ready=2) as pool:
+        await until(lambda: pool.stats.ready == 2)
+        taking = pool.take().__await__()
+        with pytest.raises(StopIteration) as end:
+            next(taking)  # a step would have been a future to wait for
+        server = end.value.value
+
+        assert server.status is Status.READY
+        assert server.endpoint("game").port
+        assert (pool.stats.ready, pool.stats.taken, pool.stats.handed_out) == (1, 1, 1)
+
+    assert alive(emulator) == {server.request_id}
+
+
+async def test_a_taken_server_is_replaced(client: EdgegapClient) -> None:
+    async with a_pool(client, min_ready=2) as pool:
+        await until(lambda: pool.stats.ready == 2)
+        await pool.take()
+        await until(lambda: pool.stats.ready == 2)
+
+        assert pool.stats.taken == 1
+
+
+async def test_a_block_stops_the_server_at_its_end_also_after_an_error(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    async with a_pool(client, min_ready=1) as pool:
+        async with pool.take() as server:
+            assert server.request_id in alive(emulator)
+        assert server.request_id not in alive(emulator)
+        assert pool.stats.taken == 0
+
+        with pytest.raises(ZeroDivisionError):
+            async with pool.take() as server:
+                raise ZeroDivisionError
+        assert server.request_id not in alive(emulator)
+
+
+async def test_who_waits_longest_is_served_first(client: EdgegapClient) -> None:
+    served: list[int] = []
+
+    async def take(number: int) -> None:
+        await pool.take()
+        served.append(number)
+
+    async with a_pool(client, min_ready=0, max_total=10) as pool, asyncio.TaskGroup() as group:
+        for number in range(5):
+            group.create_task(take(number))
+            await asyncio.sleep(0.1)
+        assert pool.stats.waiting == 5
+
+    assert served == list(range(5))
+
+
+async def test_a_server_that_comes_too_late_for_its_taker_goes_to_the_next(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    """Cancelled in the very step in which the server was given to it."""
+    is_ready = asyncio.Event()
+
+    async def about_to_be_given(_: DeploymentHandle) -> None:
+        is_ready.set()
+
+    async with a_pool(client, min_ready=0, max_total=1, playable=about_to_be_given) as pool:
+        first = asyncio.create_task(pool.take().__aenter__())
+        await asyncio.sleep(0)
+        second = asyncio.create_task(pool.take().__aenter__())
+        await is_ready.wait()
+        while pool.stats.waiting == 2:  # as long as nobody was given anything
+            await asyncio.sleep(0)
+        assert not first.done()
+        first.cancel()
+
+        server = await second
+        assert first.cancelled()
+        assert pool.stats.taken == 1
+        assert alive(emulator) == {server.request_id}
+        assert len(emulator.world.deployments) == 1
+        await server.stop()
+
+
+async def test_a_taker_who_goes_away_leaves_his_server_on_the_shelf(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    async with a_pool(client, min_ready=0, max_idle=None) as pool:
+        with pytest.raises(PoolEmpty, match="no server in 1 s"):
+            await pool.take(timeout=1)
+        assert pool.stats.waiting == 0
+        await until(lambda: pool.stats.ready == 1)
+
+        assert (await pool.take(timeout=0.001)).request_id in alive(emulator)
+
+
+async def test_there_are_never_more_than_may_be(emulator: Emulator, client: EdgegapClient) -> None:
+    most = 0
+
+    async def use() -> None:
+        nonlocal most
+        async with pool.take():
+            most = max(most, len(alive(emulator)))
+            await asyncio.sleep(1)
+
+    async with a_pool(client, min_ready=2, max_total=3) as pool:
+        await asyncio.gather(*(use() for _ in range(12)))
+
+    assert most == 3
+    assert alive(emulator) == set()
+
+
+async def test_the_room_of_a_taken_server_is_free_once_it_has_ended(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    async with a_pool(client, min_ready=0, max_total=1, look_every=5) as pool:
+        server = await pool.take()
+        with pytest.raises(PoolEmpty):
+            await pool.take(timeout=30)
+        await server.stop(wait=True)
+
+        assert (await pool.take(timeout=10)).status is Status.READY
+
+
+# ── keeping it ───────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_the_block_stops_what_was_not_taken(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    async with a_pool(client, min_ready=4) as pool:
+        await until(lambda: pool.stats.ready == 4)
+        taken = [await pool.take() for _ in range(3)]
+        await until(lambda: pool.stats.coming)
+
+    assert alive(emulator) == {server.request_id for server in taken}
+    with pytest.raises(PoolEmpty, match="was left"):
+        await pool.take()
+
+
+async def test_those_who_wait_when_the_block_is_left_are_told(client: EdgegapClient) -> None:
+    async with a_pool(client, min_ready=0) as pool:
+        waiting = asyncio.create_task(pool.take().__aenter__())
+        await asyncio.sleep(0.1)
+    with pytest.raises(PoolEmpty, match="was left"):
+        await waiting
+
+
+async def test_row_31_a_client_that_is_closed_ends_the_pool(emulator: Emulator) -> None:
+    client = a_client(emulator)
+    async with a_pool(client, min_ready=3, max_total=4) as pool:
+        await until(lambda: pool.stats.ready == 3)
+        taken = [await pool.take() for _ in range(4)]
+        waiting = asyncio.create_task(pool.take().__aenter__())
+        await asyncio.sleep(0.1)
+        await client.close()
+        with pytest.raises(ClientClosed):
+            await waiting
+        with pytest.raises(ClientClosed):
+            await pool.take()
+
+    assert alive(emulator) == {server.request_id for server in taken}
+
+
+async def test_a_dead_server_is_noticed_by_one_list_call_and_replaced(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    async with a_pool(client, min_ready=5, look_every=10) as pool:
+        await until(lambda: pool.stats.ready == 5)
+        looks = asked(emulator, "get_deployment")
+        await asyncio.sleep(100)
+        assert asked(emulator, "get_deployment") == looks
+        assert 9 <= asked(emulator, "list_deployments") <= 11
+
+        victim, other = sorted(alive(emulator))[:2]
+        process = emulator.world.deployments[victim].process
+        assert process is not None
+        process.end(1)  # type: ignore[attr-defined]
+        await client.handle(other).stop(wait=True)
+        await until(lambda: pool.stats.lost == 2 and pool.stats.ready == 5)
+
+        assert not {victim, other} & alive(emulator)
+        assert len(alive(emulator)) == 5
+        servers = [await pool.take() for _ in range(5)]
+        assert not {victim, other} & {server.request_id for server in servers}
+
+
+async def test_a_list_that_leaves_one_out_is_not_believed(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    async with a_pool(client, min_ready=2, look_every=10) as pool:
+        await until(lambda: pool.stats.ready == 2)
+        emulator.faults.add(
+            Fault("list_deployments", Answer(200, {"data": []}), when="unread", times=3)
+        )
+        await asyncio.sleep(45)
+
+        assert (pool.stats.lost, pool.stats.ready) == (0, 2)
+
+
+async def test_a_look_that_fails_changes_nothing(emulator: Emulator, client: EdgegapClient) -> None:
+    async with a_pool(client, min_ready=2, look_every=10) as pool:
+        await until(lambda: pool.stats.ready == 2)
+        emulator.faults.add(Fault("list_deployments", Answer(403), when="unread", times=2))
+        await asyncio.sleep(45)
+
+        assert (pool.stats.lost, pool.stats.ready) == (0, 2)
+
+
+async def test_too_many_are_retired_when_they_are_old(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    async with a_pool(client, min_ready=1, max_idle=60) as pool:
+        waiting = [asyncio.create_task(pool.take().__aenter__()) for _ in range(4)]
+        await asyncio.sleep(0.5)
+        for task in waiting:
+            task.cancel()
+        await until(lambda: pool.stats.ready == 5)
+        await asyncio.sleep(50)
+        assert pool.stats.ready == 5
+        await asyncio.sleep(30)
+
+        assert pool.stats.ready == len(alive(emulator)) == 1
+        assert pool.stats.retired >= 4
+
+
+@pytest.mark.parametrize("limit", ["max_idle", "max_age"])
+async def test_an_old_one_is_replaced_before_it_is_retired(
+    emulator: Emulator, client: EdgegapClient, limit: str
+) -> None:
+    settings: dict[str, Any] = {"max_idle": None, limit: 60}
+    async with a_pool(client, min_ready=3, **settings) as pool:
+        await until(lambda: pool.stats.ready == 3)
+        first = alive(emulator)
+        least = 3
+        until_then = now() + 90
+        while now() < until_then:
+            least = min(least, pool.stats.ready)
+            await asyncio.sleep(0.1)
+
+        assert least == 3
+        assert pool.stats.retired == 3
+        assert not first & alive(emulator)
+        assert len(alive(emulator)) == 3
+
+
+async def test_an_old_one_makes_room_where_there_is_none(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    async with a_pool(client, min_ready=2, max_total=2, max_idle=60) as pool:
+        await until(lambda: pool.stats.ready == 2)
+        first = alive(emulator)
+        await asyncio.sleep(100)
+
+        assert not first & alive(emulator)
+        assert pool.stats.ready == 2
+
+
+# ── failures ─────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_deploys_that_fail_again_and_again_are_no_storm_and_are_told(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    emulator.faults.add(Fault("deploy", Answer(422), when="unread", times=None))
+    began = now()
+    async with a_pool(client, min_ready=3) as pool:
+        with pytest.raises(PoolEmpty, match="deploys fail") as caught:
+            await pool.take()
+        assert "422" in str(caught.value)
+        assert caught.value.__cause__ is not None
+        await asyncio.sleep(began + 60 - now())
+        in_the_first_minute = asked(emulator, "deploy")
+        assert 3 < in_the_first_minute <= 3 + 7
+        with pytest.raises(PoolEmpty):
+            await pool.take()  # at once, with no time-out
+        await asyncio.sleep(600)
+        assert asked(emulator, "deploy") - in_the_first_minute <= 10 / 0.75 + 1
+        stats = pool.stats
+        assert stats.failing
+
+        emulator.faults.clear()
+        await until(lambda: pool.stats.ready == 3)
+        assert not pool.stats.failing
+        assert (await pool.take(timeout=0.001)).status is Status.READY
+
+
+async def test_a_pool_that_keeps_none_ready_tries_again_when_somebody_asks(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    emulator.faults.add(Fault("deploy", Answer(400), when="unread", times=None))
+    async with a_pool(client, min_ready=0) as pool:
+        with pytest.raises(PoolEmpty):
+            await pool.take()
+        emulator.faults.clear()
+        with pytest.raises(PoolEmpty):
+            await pool.take()
+        await asyncio.sleep(60)
+
+        assert (await pool.take(timeout=20)).status is Status.READY
+
+
+async def test_one_failure_is_not_told_to_who_waits(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    emulator.faults.add(Fault("deploy", Answer(422), when="unread", times=2))
+    async with a_pool(client, min_ready=0) as pool:
+        assert (await pool.take(timeout=30)).status is Status.READY
+        assert pool.stats.failed == 2
+
+
+async def test_what_fails_in_the_cloud_is_stopped() -> None:
+    simulation = Simulation(failing=1.0, ready_after=(5.0, 5.0), fails_after=(1.0, 1.0))
+    async with a_cloud(simulate=simulation) as emulator, a_client(emulator) as client:
+        async with a_pool(client, min_ready=2) as pool:
+            with pytest.raises(PoolEmpty):
+                await pool.take()
+        assert alive(emulator) == set()
+
+
+async def test_what_is_not_playable_is_not_handed_out(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    checked: list[str] = []
+
+    async def first_ones_are_broken(server: DeploymentHandle) -> None:
+        checked.append(server.request_id)
+        if len(set(checked)) == 1:
+            raise OSError("no map")
+
+    async with a_pool(client, min_ready=1, playable=first_ones_are_broken) as pool:
+        server = await pool.take()
+
+    assert server.request_id != checked[0]
+    assert alive(emulator) == {server.request_id}
+
+
+# ── the next run ─────────────────────────────────────────────────────────────────────────────────
+
+
+async def killed(emulator: Emulator, **settings: Any) -> tuple[set[str], set[str]]:
+    """What a program leaves on its shelf, and in use, that ends without stopping anything."""
+    emulator.faults.add(Fault("stop_deployment", Answer(403), when="unread", times=None))
+    client = a_client(emulator, owner="mm-1")
+    taken = set()
+    with contextlib.suppress(ExceptionGroup):
+        async with a_pool(client, min_ready=3, **settings) as pool:
+            for _ in range(2):
+                taken.add((await pool.take()).request_id)
+            await until(lambda: pool.stats.ready == 3)
+    await client.close()
+    emulator.faults.clear()
+    over = {Status.TERMINATING, Status.TERMINATED}
+    every = emulator.world.deployments.values()
+    return {one.request_id for one in every if one.status not in over} - taken, taken
+
+
+async def test_row_32_a_killed_program_finds_its_shelf_again_and_leaves_what_is_in_use(
+    emulator: Emulator,
+) -> None:
+    shelf, taken = await killed(emulator)
+    deploys = asked(emulator, "deploy")
+    async with a_client(emulator, owner="mm-1") as client:
+        async with a_pool(client, min_ready=3) as pool:
+            assert (pool.stats.ready, pool.stats.taken) == (3, 2)
+            server = await pool.take(timeout=0.001)
+            assert server.endpoint("game").port
+            assert server.request_id in shelf
+        assert deploys <= asked(emulator, "deploy") <= deploys + 1
+
+    assert alive(emulator) & (shelf | taken) == {server.request_id, *taken}
+
+
+async def test_row_32_what_does_not_fit_the_pool_of_the_next_run_is_stopped(
+    emulator: Emulator,
+) -> None:
+    shelf, taken = await killed(emulator)
+    async with (
+        a_client(emulator, owner="mm-1") as client,
+        a_pool(client, version="v2", min_ready=1) as pool,
+    ):
+        assert pool.stats.ready == 0
+        await pool.take()
+    assert not alive(emulator) & shelf
+    assert taken <= alive(emulator)
+
+
+async def test_row_32_the_shelves_of_others_are_left_alone(emulator: Emulator) -> None:
+    shelf, taken = await killed(emulator)
+    for owner, name in (("mm-2", "default"), ("mm-1", "ranked"), (None, "default")):
+        async with (
+            a_client(emulator, owner=owner) as client,
+            a_pool(client, min_ready=1, name=name) as pool,
+        ):
+            assert (pool.stats.ready, pool.stats.taken) == (0, 0)
+
+    assert shelf | taken <= alive(emulator)
+
+
+# ── arguments ────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"min_ready": -1},
+        {"min_ready": 1.5},
+        {"min_ready": 3, "max_total": 2},
+        {"min_ready": 0, "max_total": 0},
+        {"max_idle": 0},
+        {"max_age": "old"},
+        {"look_every": -1},
+        {"name": "a name"},
+        {"name": "x" * 15},
+        {"playable": "yes"},
+        {"operation_tag": False},
+        {"tags": ["x" * 50]},
+    ],
+)
+async def test_what_cannot_be_meant_is_refused_at_once(
+    client: EdgegapClient, settings: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidRequest):
+        a_pool(client, **settings)
+
+
+async def test_a_pool_is_a_block_and_is_used_once(client: EdgegapClient) -> None:
+    pool = a_pool(client, min_ready=0)
+    with pytest.raises(RuntimeError, match="async with"):
+        await pool.take()
+    async with pool:
+        assert repr(pool).startswith("<ServerPool arena v1: PoolStats(ready=0")
+    with pytest.raises(RuntimeError, match="used once"):
+        async with pool:
+            pass
