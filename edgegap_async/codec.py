@@ -30,7 +30,7 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, overrid
 from cattrs.v import format_exception
 
 from .errors import InvalidRequest
-from .models import DeleteSchedule, FleetHost, Location, Status
+from .models import Answer, DeleteSchedule, FleetHost, Location, Status, field_readers
 from .requests import (
     DeployRequest,
     EnvironmentVariable,
@@ -167,7 +167,8 @@ def _as_it_is(value: Any, _: object = None) -> Any:
 
 
 def _forgiving() -> Converter:
-    converter = Converter()
+    # No hook but `_needed_text` ever raises, so there are no errors for cattrs to explain.
+    converter = Converter(detailed_validation=False)
     exact: dict[object, Callable[[Any, Any], Any]] = {
         str: _needed_text,
         str | None: _text,
@@ -181,38 +182,38 @@ def _forgiving() -> Converter:
     for kind, hook in exact.items():
         converter.register_structure_hook(kind, hook)
 
-    def fields_of(kind: type[Any]) -> Callable[[Any, Any], Any]:
-        attrs.resolve_types(kind)
-        if not hasattr(attrs.fields(kind), "raw"):
-            return make_dict_structure_fn(kind, converter)
-        read = make_dict_structure_fn(kind, converter, raw=override(struct_hook=_as_it_is))
-        return lambda value, as_kind: read({**value, "raw": value}, as_kind)
-
-    def or_none(kind: type[Any]) -> Callable[[Any], Any]:
-        read = fields_of(kind)
-
-        def read_or_none(value: Any) -> Any:
-            try:
-                return read(value, kind)
-            except BaseValidationError as error:
-                # One row without an id must not lose the whole list.
-                logger.warning("left out of an answer: %s: %s", kind.__name__, _reasons(error))
-                return None
-
-        return read_or_none
-
     @converter.register_structure_hook_factory(attrs.has)
-    def _object(kind: type[Any]) -> Callable[[Any, Any], Any]:
-        read = fields_of(kind)
-        if hasattr(attrs.fields(kind), "raw"):
-            return read
+    def _part(kind: type[Any]) -> Callable[[Any, Any], Any]:
+        attrs.resolve_types(kind)
+        read = make_dict_structure_fn(kind, converter)
         # Each of its fields can be missing, so what is no object reads as an empty one.
-        return lambda value, as_kind: read(value if isinstance(value, dict) else {}, as_kind)
+        return lambda value, _: read(value if isinstance(value, dict) else {}, kind)
+
+    @converter.register_structure_hook_factory(_is_answer)
+    def _answer(kind: type[Answer]) -> Callable[[Any, Any], Any]:
+        attrs.resolve_types(kind)
+        fields = [field for field in attrs.fields(kind) if field.name != "raw"]
+        hooks = {field.name: converter.get_structure_hook(field.type) for field in fields}
+        needed = [field.name for field in fields if field.default is attrs.NOTHING]
+        field_readers[kind] = hooks
+
+        def read(value: Any, _: Any) -> Any:
+            # As its own `__init__` would, but with nothing in the fields that are read late.
+            answer = kind.__new__(kind)
+            object.__setattr__(answer, "raw", value)
+            for name in needed:
+                try:
+                    object.__setattr__(answer, name, hooks[name](value.get(name), None))
+                except ValueError as error:
+                    raise ValueError(f"{error} @ $.{name}") from None
+            return answer
+
+        return read
 
     @converter.register_structure_hook_factory(_is_maybe_object)
     def _maybe_object(kind: Any) -> Callable[[Any, Any], Any]:
         inner = get_args(kind)[0]
-        read = or_none(inner)
+        read = _or_none(inner, converter.get_structure_hook(inner))
         return lambda value, _: read(value) if isinstance(value, dict) else None
 
     @converter.register_structure_hook_factory(functools.partial(_is_made_of, tuple))
@@ -220,12 +221,12 @@ def _forgiving() -> Converter:
         inner = get_args(kind)[0]
         if inner is str:
             return _texts
+        read_one = converter.get_structure_hook(inner)
         if not attrs.has(inner):
-            read_one = converter.get_structure_hook(inner)
             return lambda value, _: (
                 tuple([read_one(item, inner) for item in value]) if isinstance(value, list) else ()
             )
-        read = or_none(inner)
+        read = _or_none(inner, read_one)
 
         def read_all(value: Any, _: Any) -> tuple[Any, ...]:
             if not isinstance(value, list):
@@ -238,7 +239,7 @@ def _forgiving() -> Converter:
     @converter.register_structure_hook_factory(functools.partial(_is_made_of, Mapping))
     def _mapping(kind: Any) -> Callable[[Any, Any], Any]:
         inner = get_args(kind)[1]
-        read = fields_of(inner)
+        read = converter.get_structure_hook(inner)
         return lambda value, _: (
             {key: read(item, inner) for key, item in value.items() if isinstance(item, dict)}
             if isinstance(value, dict)
@@ -246,6 +247,24 @@ def _forgiving() -> Converter:
         )
 
     return converter
+
+
+def _or_none(
+    kind: type[Any], read: Callable[[Any, Any], Any]
+) -> Callable[[Mapping[str, object]], Any]:
+    def read_or_none(value: Mapping[str, object]) -> Any:
+        try:
+            return read(value, kind)
+        except ValueError as error:
+            # One row without an id must not lose the whole list.
+            logger.warning("left out of an answer: %s: %s", kind.__name__, error)
+            return None
+
+    return read_or_none
+
+
+def _is_answer(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Answer)
 
 
 def _is_made_of(wanted: object, kind: Any) -> bool:
@@ -272,10 +291,7 @@ def read_answer(kind: type[Model], body: bytes) -> Model:
         raise ValueError("JSON nested too deep") from None
     if not isinstance(value, dict):
         raise ValueError(f"a JSON object is needed, not a {type(value).__name__}")  # noqa: TRY004 - as documented
-    try:
-        return _answers.structure(value, kind)
-    except BaseValidationError as error:
-        raise ValueError(_reasons(error)) from None
+    return _answers.structure(value, kind)
 
 
 def _reasons(error: BaseValidationError) -> str:

@@ -5,6 +5,9 @@ that cannot be read is None (or false, or empty). What the API answers to a call
 list, has `raw`: the JSON object as it came, with the fields that have no name here, those of its
 ports or location too. What is sent *to* the API is in `requests`.
 
+Such an answer reads its fields from `raw` late, each when it is first looked at: of a list with a
+hundred rows a program mostly wants to know which are ready, and need not wait for their ports.
+
 Times are aware datetimes in UTC. Durations are in the unit that the field's docstring gives.
 """
 
@@ -12,10 +15,10 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import attrs
 
@@ -156,16 +159,16 @@ class StatusChange:
 Json: TypeAlias = Mapping[str, object]
 
 
-def _values(answer: Any) -> dict[str, object]:
+def _values(model: Any) -> dict[str, object]:
     return {
-        field.name: getattr(answer, field.name)
-        for field in attrs.fields(type(answer))
+        field.name: getattr(model, field.name)
+        for field in attrs.fields(type(model))
         if field.name != "raw"
     }
 
 
-class _Answer:
-    """How all answers compare and print; `raw` takes no part in it.
+class _Part:
+    """How answers and their parts compare and print; `raw` takes no part in it.
 
     attrs would write both out for each of thirty classes, at a cost to every import.
     """
@@ -181,20 +184,38 @@ class _Answer:
         return f"{type(self).__name__}({values})"
 
 
-def _raw() -> Any:
-    return attrs.field(factory=dict)
+field_readers: Final[dict[type, Mapping[str, Callable[[object, None], object]]]] = {}
+"""For each kind of answer, what reads its fields from JSON. `codec` fills it in."""
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class DeployAccepted(_Answer):
+class Answer(_Part):
+    """What the API answers to a call, or a row of a list."""
+
+    raw: Json = attrs.field(factory=dict)
+    """The JSON object as it came."""
+
+    if not TYPE_CHECKING:  # to type checkers any name would be an attribute
+
+        def __getattr__(self, name: str) -> object:
+            """A field that was not looked at before."""
+            read = field_readers.get(type(self), {}).get(name)
+            if read is None:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            value = read(self.raw.get(name), None)
+            object.__setattr__(self, name, value)
+            return value
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class DeployAccepted(Answer):
     """The API accepted a deploy; the deployment is known by `request_id` from now on."""
 
     request_id: str
-    raw: Json = _raw()
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Port(_Answer):
+class Port(_Part):
     """A port of the game server, and how players reach it."""
 
     external: int | None = None
@@ -223,7 +244,7 @@ class Endpoint:
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Session(_Answer):
+class Session(_Part):
     """A session of the older matchmaking, linked to a deployment."""
 
     session_id: str | None = None
@@ -235,7 +256,7 @@ class Session(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class LocationTag(_Answer):
+class LocationTag(_Part):
     """A property of a location."""
 
     key: str | None = None
@@ -243,7 +264,7 @@ class LocationTag(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Location(_Answer):
+class Location(_Part):
     """A place where servers run. `type` and `tags` come only in lists of locations."""
 
     city: str | None = None
@@ -258,7 +279,7 @@ class Location(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Deployment(_Answer):
+class Deployment(Answer):
     """A deployment as the API sees it at one moment."""
 
     request_id: str
@@ -290,11 +311,10 @@ class Deployment(_Answer):
     arguments: str | None = None
     max_duration: int | None = None
     """Minutes until the cloud stops it by itself; -1 for never."""
-    raw: Json = _raw()
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class DeploymentRow(_Answer):
+class DeploymentRow(Answer):
     """A deployment as a list holds it: one that is not terminated."""
 
     request_id: str
@@ -309,18 +329,17 @@ class DeploymentRow(_Answer):
     is_joinable_by_session: bool = False
     status: Status | None = None
     """Not documented, and read by first-party programs; None where it does not come."""
-    raw: Json = _raw()
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Paginator(_Answer):
+class Paginator(_Part):
     """How many pages there are."""
 
     num_pages: int | None = None
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Pagination(_Answer):
+class Pagination(_Part):
     """Which page this is, and whether another follows."""
 
     number: int | None = None
@@ -332,7 +351,7 @@ class Pagination(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class DeploymentPage(_Answer):
+class DeploymentPage(Answer):
     """One page of a list of deployments."""
 
     data: tuple[DeploymentRow, ...] = ()
@@ -340,36 +359,32 @@ class DeploymentPage(_Answer):
     """How many there are on all pages."""
     pagination: Pagination | None = None
     message: tuple[str, ...] = ()
-    raw: Json = _raw()
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class LocationPage(_Answer):
+class LocationPage(Answer):
     """Locations, with what the API has to say about them."""
 
     locations: tuple[Location, ...] = ()
     messages: tuple[str, ...] = ()
     total_count: int | None = None
     pagination: Pagination | None = None
-    raw: Json = _raw()
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Stopped(_Answer):
+class Stopped(Answer):
     """The API takes a stop: at once, or as soon as the deployment is READY or in ERROR."""
 
     message: str | None = None
     deployment_summary: Deployment | None = None
     """The deployment as it was when the stop came; None where the API did not send it."""
-    raw: Json = _raw()
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class BulkStop(_Answer):
+class BulkStop(Answer):
     """The deployments that a bulk stop ends."""
 
     processable: tuple[DeployAccepted, ...] = ()
-    raw: Json = _raw()
 
     @property
     def request_ids(self) -> tuple[str, ...]:
@@ -378,7 +393,7 @@ class BulkStop(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class CrashData(_Answer):
+class CrashData(_Part):
     """How the game server's process ended."""
 
     exit_code: int | None = None
@@ -387,7 +402,7 @@ class CrashData(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Logs(_Answer):
+class Logs(Answer):
     """What the game server wrote. Gone once it is stopped, unless stored elsewhere."""
 
     logs: str | None = None
@@ -395,11 +410,10 @@ class Logs(_Answer):
     crash_logs: str | None = None
     crash_data: CrashData | None = None
     logs_link: str | None = None
-    raw: Json = _raw()
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class MetricSeries(_Answer):
+class MetricSeries(_Part):
     """Values over time; the three have the same length. A value that is missing is None."""
 
     labels: tuple[str, ...] = ()
@@ -408,7 +422,7 @@ class MetricSeries(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class MetricTotals(_Answer):
+class MetricTotals(_Part):
     """Sums since the start. Units are not documented; bytes are assumed."""
 
     receive_total: MetricSeries = MetricSeries()
@@ -418,7 +432,7 @@ class MetricTotals(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class NetworkMetrics(_Answer):
+class NetworkMetrics(_Part):
     """What went over the network in each step."""
 
     receive: MetricSeries = MetricSeries()
@@ -426,7 +440,7 @@ class NetworkMetrics(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Metrics(_Answer):
+class Metrics(Answer):
     """How a deployment uses its machine. Units are not documented."""
 
     total: MetricTotals = MetricTotals()
@@ -435,21 +449,19 @@ class Metrics(_Answer):
     network: NetworkMetrics = NetworkMetrics()
     cpu_throttle_rate: MetricSeries = MetricSeries()
     cpu_throttle_total: MetricSeries = MetricSeries()
-    raw: Json = _raw()
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Tag(_Answer):
+class Tag(Answer):
     """A tag of a deployment."""
 
     name: str
     create_time: datetime | None = None
     last_updated: datetime | None = None
-    raw: Json = _raw()
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class TagPage(_Answer):
+class TagPage(Answer):
     """The tags of a deployment."""
 
     tags: tuple[Tag, ...] = ()
@@ -457,11 +469,10 @@ class TagPage(_Answer):
     total_count: int | None = None
     """What `count` is called since 2026."""
     pagination: Pagination | None = None
-    raw: Json = _raw()
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Beacon(_Answer):
+class Beacon(_Part):
     """Where a host answers pings."""
 
     tcp_port: int | None = None
@@ -470,7 +481,7 @@ class Beacon(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Centroid(_Answer):
+class Centroid(_Part):
     """The point around which a fleet's hosts are placed; until 2025-11 it was called pin."""
 
     label: str | None = None
@@ -485,7 +496,7 @@ class Centroid(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class DeleteSchedule(_Answer):
+class DeleteSchedule(_Part):
     """When a host is to be deleted."""
 
     uuid: str | None = None
@@ -493,7 +504,7 @@ class DeleteSchedule(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class HostSpecifications(_Answer):
+class HostSpecifications(_Part):
     """What a fleet's hosts have (since 2025-12)."""
 
     cpu_units: int | None = None
@@ -502,7 +513,7 @@ class HostSpecifications(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class FleetHost(_Answer):
+class FleetHost(Answer):
     """A host of a private fleet. Only an ACTIVE one takes deployments."""
 
     host_id: str
@@ -528,14 +539,12 @@ class FleetHost(_Answer):
     centroid: Centroid | None = None
     delete_schedule: DeleteSchedule | None = None
     fleet_host_specifications: HostSpecifications | None = None
-    raw: Json = _raw()
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class HostPage(_Answer):
+class HostPage(Answer):
     """The hosts of a private fleet."""
 
     data: tuple[FleetHost, ...] = ()
     total_count: int | None = None
     pagination: Pagination | None = None
-    raw: Json = _raw()
