@@ -8,8 +8,10 @@ One writer and two readers, for we are strict in what we send and forgiving in w
   what cannot be done without, such as a `request_id`, makes an answer unreadable.
 - **Requests** (read by the emulator) must be exactly what the reference documents.
 
-The hooks skip cattrs' dispatch for each field: a status with 50 fields is read in about twice the
-time of `json.loads` alone.
+Reading is done late: of an answer, and of each row of a list, only what it cannot do without is
+read at once, and any other field when it is first looked at (see `models.Answer`). So a status
+costs little more than its JSON does; and so does a list of a hundred rows, of which a program looks
+at a few. That is safe, for no hook of what can be missing ever raises.
 """
 
 from __future__ import annotations
@@ -21,13 +23,9 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_origin
 
 import attrs
-from cattrs import Converter, transform_error
-from cattrs.errors import BaseValidationError
-from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
-from cattrs.v import format_exception
 
 from .errors import InvalidRequest
 from .models import Answer, DeleteSchedule, FleetHost, Location, Status, field_readers
@@ -43,12 +41,17 @@ from .requests import (
     User,
 )
 
+if TYPE_CHECKING:
+    from cattrs import Converter
+    from cattrs.errors import BaseValidationError
+
 __all__ = [
     "ListQuery",
     "dumps",
     "format_time",
     "list_query",
     "loads",
+    "prepare",
     "read_answer",
     "read_list_query",
     "read_request",
@@ -71,6 +74,16 @@ with contextlib.suppress(ImportError):  # the extra `speed`
 def dumps(value: object) -> bytes:
     """A JSON value as compact UTF-8."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def prepare() -> None:
+    """Makes ready to read and write, which takes importing cattrs.
+
+    That is not done with the package, which shall import fast; nor at the first call, when there
+    may be no file left to open, not even a module's.
+    """
+    _forgiving()
+    _writing()
 
 
 # ── times ────────────────────────────────────────────────────────────────────────────────────────
@@ -162,11 +175,11 @@ def _maybe_status(value: object, _: object = None) -> Status | None:
     return _status(value) if isinstance(value, str) and value else None
 
 
-def _as_it_is(value: Any, _: object = None) -> Any:
-    return value
-
-
+@functools.cache
 def _forgiving() -> Converter:
+    from cattrs import Converter  # noqa: PLC0415 - see `prepare`
+    from cattrs.gen import make_dict_structure_fn  # noqa: PLC0415
+
     # No hook but `_needed_text` ever raises, so there are no errors for cattrs to explain.
     converter = Converter(detailed_validation=False)
     exact: dict[object, Callable[[Any, Any], Any]] = {
@@ -276,9 +289,6 @@ def _is_maybe_object(kind: Any) -> bool:
     return parts[1:] == (type(None),) and isinstance(parts[0], type) and attrs.has(parts[0])
 
 
-_answers: Final = _forgiving()
-
-
 def read_answer(kind: type[Model], body: bytes) -> Model:
     """An answer's body as its model.
 
@@ -291,10 +301,13 @@ def read_answer(kind: type[Model], body: bytes) -> Model:
         raise ValueError("JSON nested too deep") from None
     if not isinstance(value, dict):
         raise ValueError(f"a JSON object is needed, not a {type(value).__name__}")  # noqa: TRY004 - as documented
-    return _answers.structure(value, kind)
+    return _forgiving().structure(value, kind)
 
 
 def _reasons(error: BaseValidationError) -> str:
+    from cattrs import transform_error  # noqa: PLC0415 - see `prepare`
+    from cattrs.v import format_exception  # noqa: PLC0415
+
     def why(problem: BaseException, kind: type | None) -> str:
         ours = isinstance(problem, InvalidRequest | TypeError) or type(problem) is ValueError
         return str(problem) if ours else format_exception(problem, kind)
@@ -305,7 +318,11 @@ def _reasons(error: BaseValidationError) -> str:
 # ── to JSON, both ways the same ──────────────────────────────────────────────────────────────────
 
 
+@functools.cache
 def _writing() -> Converter:
+    from cattrs import Converter  # noqa: PLC0415 - see `prepare`
+    from cattrs.gen import make_dict_unstructure_fn, override  # noqa: PLC0415
+
     converter = Converter()
     converter.register_unstructure_hook(datetime, format_time)
     converter.register_unstructure_hook(
@@ -356,18 +373,18 @@ def _writing() -> Converter:
     return converter
 
 
-_writer: Final = _writing()
-
-
 def to_json(value: object) -> Any:
     """A model as the JSON that the API would send or take."""
-    return _writer.unstructure(value)
+    return _writing().unstructure(value)
 
 
 # ── requests: strict, for whoever serves them ────────────────────────────────────────────────────
 
 
+@functools.cache
 def _strict() -> Converter:
+    from cattrs import Converter  # noqa: PLC0415 - see `prepare`
+
     converter = Converter(forbid_extra_keys=True)
 
     def exactly(*kinds: type) -> Callable[[Any, Any], Any]:
@@ -431,9 +448,6 @@ def _strict() -> Converter:
     return converter
 
 
-_requests: Final = _strict()
-
-
 def read_request(kind: type[Model], body: bytes) -> Model:
     """A request's body as its model, if it is just what is documented.
 
@@ -448,10 +462,12 @@ def read_request(kind: type[Model], body: bytes) -> Model:
 
 
 def _read_strictly(kind: type[Model], value: object) -> Model:
+    from cattrs.errors import BaseValidationError  # noqa: PLC0415 - see `prepare`
+
     if not isinstance(value, dict):
         raise InvalidRequest("a JSON object is needed")
     try:
-        return _requests.structure(value, kind)
+        return _strict().structure(value, kind)
     except BaseValidationError as error:
         raise InvalidRequest(_reasons(error)) from None
 

@@ -195,7 +195,7 @@ class Answer(_Part):
     raw: Json = attrs.field(factory=dict)
     """The JSON object as it came."""
 
-    if not TYPE_CHECKING:  # to type checkers any name would be an attribute
+    if not TYPE_CHECKING:  # pragma: no branch - to a type checker any name would be a field
 
         def __getattr__(self, name: str) -> object:
             """A field that was not looked at before."""
