@@ -14,7 +14,6 @@ from typing import Any, Final, Self, TypeVar
 
 import aiohttp
 
-from .codec import prepare
 from .endpoints import Operation, Repeat
 from .errors import (
     CallError,
@@ -74,7 +73,6 @@ class ApiClient:
         check_kind("timeouts", timeouts, Timeouts)
         check_kind("retries", retries, RetryPolicy)
         check_kind("guard", guard, Guard)
-        prepare()
         self._token = api_token(token)
         del token  # a traceback that shows local variables must not show it
         self._transport = Transport(

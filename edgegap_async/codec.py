@@ -23,9 +23,13 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_origin
+from typing import Any, Final, TypeVar, get_args, get_origin
 
 import attrs
+from cattrs import Converter, transform_error
+from cattrs.errors import BaseValidationError
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+from cattrs.v import format_exception
 
 from .errors import InvalidRequest
 from .models import Answer, DeleteSchedule, FleetHost, Location, Status, field_readers
@@ -41,17 +45,12 @@ from .requests import (
     User,
 )
 
-if TYPE_CHECKING:
-    from cattrs import Converter
-    from cattrs.errors import BaseValidationError
-
 __all__ = [
     "ListQuery",
     "dumps",
     "format_time",
     "list_query",
     "loads",
-    "prepare",
     "read_answer",
     "read_list_query",
     "read_request",
@@ -74,16 +73,6 @@ with contextlib.suppress(ImportError):  # the extra `speed`
 def dumps(value: object) -> bytes:
     """A JSON value as compact UTF-8."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def prepare() -> None:
-    """Makes ready to read and write, which takes importing cattrs.
-
-    That is not done with the package, which shall import fast; nor at the first call, when there
-    may be no file left to open, not even a module's.
-    """
-    _forgiving()
-    _writing()
 
 
 # ── times ────────────────────────────────────────────────────────────────────────────────────────
@@ -177,9 +166,6 @@ def _maybe_status(value: object, _: object = None) -> Status | None:
 
 @functools.cache
 def _forgiving() -> Converter:
-    from cattrs import Converter  # noqa: PLC0415 - see `prepare`
-    from cattrs.gen import make_dict_structure_fn  # noqa: PLC0415
-
     # No hook but `_needed_text` ever raises, so there are no errors for cattrs to explain.
     converter = Converter(detailed_validation=False)
     exact: dict[object, Callable[[Any, Any], Any]] = {
@@ -305,9 +291,6 @@ def read_answer(kind: type[Model], body: bytes) -> Model:
 
 
 def _reasons(error: BaseValidationError) -> str:
-    from cattrs import transform_error  # noqa: PLC0415 - see `prepare`
-    from cattrs.v import format_exception  # noqa: PLC0415
-
     def why(problem: BaseException, kind: type | None) -> str:
         ours = isinstance(problem, InvalidRequest | TypeError) or type(problem) is ValueError
         return str(problem) if ours else format_exception(problem, kind)
@@ -320,9 +303,6 @@ def _reasons(error: BaseValidationError) -> str:
 
 @functools.cache
 def _writing() -> Converter:
-    from cattrs import Converter  # noqa: PLC0415 - see `prepare`
-    from cattrs.gen import make_dict_unstructure_fn, override  # noqa: PLC0415
-
     converter = Converter()
     converter.register_unstructure_hook(datetime, format_time)
     converter.register_unstructure_hook(
@@ -383,8 +363,6 @@ def to_json(value: object) -> Any:
 
 @functools.cache
 def _strict() -> Converter:
-    from cattrs import Converter  # noqa: PLC0415 - see `prepare`
-
     converter = Converter(forbid_extra_keys=True)
 
     def exactly(*kinds: type) -> Callable[[Any, Any], Any]:
@@ -462,8 +440,6 @@ def read_request(kind: type[Model], body: bytes) -> Model:
 
 
 def _read_strictly(kind: type[Model], value: object) -> Model:
-    from cattrs.errors import BaseValidationError  # noqa: PLC0415 - see `prepare`
-
     if not isinstance(value, dict):
         raise InvalidRequest("a JSON object is needed")
     try:

@@ -446,18 +446,6 @@ def test_the_faster_reader_of_json_is_used_where_it_is_installed(
     assert runpy.run_path(codec.__file__, run_name="edgegap_async.codec")["loads"] is expected
 
 
-def test_cattrs_is_imported_when_a_client_is_made_and_not_before(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(sys.modules, "cattrs", None)  # as if it were not installed
-    module = runpy.run_path(codec.__file__, run_name="edgegap_async.codec")
-
-    with pytest.raises(ImportError, match="cattrs"):
-        module["prepare"]()
-    monkeypatch.undo()
-    module["prepare"]()
-
-
 def test_nesting_that_the_reader_of_json_gives_up_on_is_unreadable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
