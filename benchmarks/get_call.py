@@ -1,7 +1,10 @@
 """What one `deployments.get` costs, against bare aiohttp with `json.loads`, in CPU time.
 
-Both ask the same server, in another process, in turns, so that a noisy machine disturbs both
-alike. Prints JSON: medians over the rounds of the client process's CPU time for one call.
+Both ask the same server, in another process, with the same headers, in turns, so that a noisy
+machine disturbs both alike. An answer reads its fields when they are looked at, so the call is
+measured as those who wait make it, who look at the status (`ratio`), and as those who connect do,
+who look at the ports too. Prints JSON: medians over the rounds of the client process's CPU time
+for one call.
 
     python benchmarks/get_call.py [--rounds 15] [--calls 400]
 """
@@ -21,7 +24,7 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
-from edgegap_async import EdgegapClient
+from edgegap_async import EdgegapClient, codec
 
 REFERENCE = Path(__file__).parents[1] / "tests/reference/operations.json"
 REQUEST_ID = "c0653765de3b"
@@ -61,27 +64,31 @@ async def measure(url: str, rounds: int, calls: int) -> dict[str, object]:
     ):
 
         async def bare() -> object:
-            headers = {"Authorization": "token token"}
+            headers = {"Authorization": "token token", "User-Agent": "bare"}
             async with session.get(f"{url}/v1/status/{REQUEST_ID}", headers=headers) as response:
-                return json.loads(await response.read())
+                return json.loads(await response.read())["current_status"]
 
-        async def ours() -> object:
-            return await client.deployments.get(REQUEST_ID)
+        async def status() -> object:
+            return (await client.deployments.get(REQUEST_ID)).current_status
 
-        await cpu_per_call(bare, calls)
-        await cpu_per_call(ours, calls)
-        pairs = [
-            (await cpu_per_call(bare, calls), await cpu_per_call(ours, calls))
-            for _ in range(rounds)
-        ]
+        async def ports() -> object:
+            deployment = await client.deployments.get(REQUEST_ID)
+            return deployment.current_status, deployment.ports
+
+        ways = (bare, status, ports)
+        for way in ways:
+            await cpu_per_call(way, calls)
+        turns = [[await cpu_per_call(way, calls) for way in ways] for _ in range(rounds)]
     return {
         "benchmark": "get_call",
+        "json": codec.loads.__module__,
         "rounds": rounds,
         "calls_per_round": calls,
-        "bare_aiohttp_us": round(statistics.median(bare for bare, _ in pairs), 1),
-        "edgegap_async_us": round(statistics.median(ours for _, ours in pairs), 1),
-        "ratio": round(statistics.median(ours / bare for bare, ours in pairs), 3),
-        "goal": "ratio at most 1.3",
+        "bare_aiohttp_us": round(statistics.median(bare for bare, _, _ in turns), 1),
+        "edgegap_async_us": round(statistics.median(status for _, status, _ in turns), 1),
+        "ratio": round(statistics.median(status / bare for bare, status, _ in turns), 3),
+        "ratio_with_ports": round(statistics.median(ports / bare for bare, _, ports in turns), 3),
+        "goal": "ratio at most 1.15 with the extra `speed`",
     }
 
 

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 
 STATEMENTS = {"python": "", "aiohttp": "import aiohttp", "edgegap_async": "import edgegap_async"}
 
 
-def cpu_of(statement: str) -> float:
+def cpu_of(statement: str, environment: dict[str, str]) -> float:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([sys.executable, "-c", statement], check=True)
+    subprocess.run([sys.executable, "-c", statement], check=True, env=environment)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) * 1000
 
@@ -28,11 +30,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=21)
     rounds = parser.parse_args().rounds
-    for statement in STATEMENTS.values():
-        cpu_of(statement)  # writes the .pyc files
-    runs = [
-        {name: cpu_of(statement) for name, statement in STATEMENTS.items()} for _ in range(rounds)
-    ]
+    with tempfile.TemporaryDirectory() as compiled:
+        # What is installed is compiled: both are, whatever PYTHONDONTWRITEBYTECODE says here.
+        environment = {**os.environ, "PYTHONPYCACHEPREFIX": compiled}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)
+        for statement in STATEMENTS.values():
+            cpu_of(statement, environment)
+        runs = [
+            {name: cpu_of(statement, environment) for name, statement in STATEMENTS.items()}
+            for _ in range(rounds)
+        ]
     median = {name: statistics.median(run[name] for run in runs) for name in STATEMENTS}
     ours, theirs = (median[name] - median["python"] for name in ("edgegap_async", "aiohttp"))
     result = {
@@ -42,7 +49,7 @@ def main() -> None:
         "aiohttp_over_python_ms": round(theirs, 1),
         "edgegap_async_over_python_ms": round(ours, 1),
         "ratio": round(ours / theirs, 3),
-        "goal": "ratio at most 1.25",
+        "goal": "ratio at most 1.2",
     }
     print(json.dumps(result, indent=1))
 

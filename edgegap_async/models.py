@@ -5,6 +5,9 @@ that cannot be read is None (or false, or empty). What the API answers to a call
 list, has `raw`: the JSON object as it came, with the fields that have no name here, those of its
 ports or location too. What is sent *to* the API is in `requests`.
 
+Such an answer reads its fields from `raw` late, each when it is first looked at: of a list with a
+hundred rows a program mostly wants to know which are ready, and need not wait for their ports.
+
 Times are aware datetimes in UTC. Durations are in the unit that the field's docstring gives.
 """
 
@@ -12,10 +15,10 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import attrs
 
@@ -158,13 +161,13 @@ class StatusChange:
 Json: TypeAlias = Mapping[str, object]
 
 
-def _values(answer: Any) -> dict[str, object]:
-    fields = attrs.fields(type(answer))
-    return {field.name: getattr(answer, field.name) for field in fields if field.repr}
+def _values(model: Any) -> dict[str, object]:
+    fields = attrs.fields(type(model))
+    return {field.name: getattr(model, field.name) for field in fields if field.repr}
 
 
-class _Value:
-    """How all of them compare and print; `raw` and what it took to get them take no part in it.
+class _Part:
+    """How they compare and print; `raw` and what it took to get them take no part in it.
 
     attrs would write both out for each of thirty classes, at a cost to every import.
     """
@@ -180,15 +183,33 @@ class _Value:
         return f"{type(self).__name__}({values})"
 
 
-def _raw() -> Any:
-    return attrs.field(factory=dict, repr=False)
+field_readers: Final[dict[type, Mapping[str, Callable[[object, None], object]]]] = {}
+"""For each kind that is read late, what reads its fields from JSON. `codec` fills it in."""
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class _Answer(_Value):
+class Received(_Part):
+    """What came from the API: an answer to a call, or a row of one."""
+
+    raw: Json = attrs.field(factory=dict, repr=False)
+    """The JSON object as it came."""
+
+    if not TYPE_CHECKING:  # pragma: no branch - to a type checker any name would be a field
+
+        def __getattr__(self, name: str) -> object:
+            """A field that was not looked at before."""
+            read = field_readers.get(type(self), {}).get(name)
+            if read is None:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            value = read(self.raw.get(name), None)
+            object.__setattr__(self, name, value)
+            return value
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Answer(Received):
     """What the API answers to a call."""
 
-    raw: Json = _raw()
     attempts: int = attrs.field(default=1, init=False, repr=False)
     """How many times the request was tried until this came."""
     waited: float = attrs.field(default=0.0, init=False, repr=False)
@@ -197,20 +218,20 @@ class _Answer(_Value):
 
 def took(answer: object, *, attempts: int, waited: float) -> None:
     """Notes on an answer what it took to get it; what is none (of a call without one) stays."""
-    if isinstance(answer, _Answer):
+    if isinstance(answer, Answer):
         object.__setattr__(answer, "attempts", attempts)
         object.__setattr__(answer, "waited", waited)
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class DeployAccepted(_Answer):
+class DeployAccepted(Answer):
     """The API accepted a deploy; the deployment is known by `request_id` from now on."""
 
     request_id: str
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Port(_Value):
+class Port(_Part):
     """A port of the game server, and how players reach it."""
 
     external: int | None = None
@@ -239,7 +260,7 @@ class Endpoint:
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Session(_Value):
+class Session(_Part):
     """A session of the older matchmaking, linked to a deployment."""
 
     session_id: str | None = None
@@ -251,7 +272,7 @@ class Session(_Value):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class LocationTag(_Value):
+class LocationTag(_Part):
     """A property of a location."""
 
     key: str | None = None
@@ -259,7 +280,7 @@ class LocationTag(_Value):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Location(_Value):
+class Location(_Part):
     """A place where servers run. `type` and `tags` come only in lists of locations."""
 
     city: str | None = None
@@ -274,7 +295,7 @@ class Location(_Value):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Deployment(_Answer):
+class Deployment(Answer):
     """A deployment as the API sees it at one moment."""
 
     request_id: str
@@ -309,7 +330,7 @@ class Deployment(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class DeploymentRow(_Value):
+class DeploymentRow(Received):
     """A deployment as a list holds it: one that is not terminated."""
 
     request_id: str
@@ -324,18 +345,17 @@ class DeploymentRow(_Value):
     is_joinable_by_session: bool = False
     status: Status | None = None
     """Not documented, and read by first-party programs; None where it does not come."""
-    raw: Json = _raw()
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Paginator(_Value):
+class Paginator(_Part):
     """How many pages there are."""
 
     num_pages: int | None = None
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Pagination(_Value):
+class Pagination(_Part):
     """Which page this is, and whether another follows."""
 
     number: int | None = None
@@ -347,7 +367,7 @@ class Pagination(_Value):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class DeploymentPage(_Answer):
+class DeploymentPage(Answer):
     """One page of a list of deployments."""
 
     data: tuple[DeploymentRow, ...] = ()
@@ -358,7 +378,7 @@ class DeploymentPage(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class LocationPage(_Answer):
+class LocationPage(Answer):
     """Locations, with what the API has to say about them."""
 
     locations: tuple[Location, ...] = ()
@@ -368,7 +388,7 @@ class LocationPage(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Stopped(_Answer):
+class Stopped(Answer):
     """The API takes a stop: at once, or as soon as the deployment is READY or in ERROR."""
 
     message: str | None = None
@@ -377,7 +397,7 @@ class Stopped(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class BulkStop(_Answer):
+class BulkStop(Answer):
     """The deployments that a bulk stop ends."""
 
     processable: tuple[DeployAccepted, ...] = ()
@@ -389,7 +409,7 @@ class BulkStop(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class CrashData(_Value):
+class CrashData(_Part):
     """How the game server's process ended."""
 
     exit_code: int | None = None
@@ -398,7 +418,7 @@ class CrashData(_Value):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Logs(_Answer):
+class Logs(Answer):
     """What the game server wrote. Gone once it is stopped, unless stored elsewhere."""
 
     logs: str | None = None
@@ -409,7 +429,7 @@ class Logs(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class MetricSeries(_Value):
+class MetricSeries(_Part):
     """Values over time; the three have the same length. A value that is missing is None."""
 
     labels: tuple[str, ...] = ()
@@ -418,7 +438,7 @@ class MetricSeries(_Value):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class MetricTotals(_Value):
+class MetricTotals(_Part):
     """Sums since the start. Units are not documented; bytes are assumed."""
 
     receive_total: MetricSeries = MetricSeries()
@@ -428,7 +448,7 @@ class MetricTotals(_Value):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class NetworkMetrics(_Value):
+class NetworkMetrics(_Part):
     """What went over the network in each step."""
 
     receive: MetricSeries = MetricSeries()
@@ -436,7 +456,7 @@ class NetworkMetrics(_Value):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Metrics(_Answer):
+class Metrics(Answer):
     """How a deployment uses its machine. Units are not documented."""
 
     total: MetricTotals = MetricTotals()
@@ -448,7 +468,7 @@ class Metrics(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Tag(_Answer):
+class Tag(Answer):
     """A tag of a deployment."""
 
     name: str
@@ -457,7 +477,7 @@ class Tag(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class TagPage(_Answer):
+class TagPage(Answer):
     """The tags of a deployment."""
 
     tags: tuple[Tag, ...] = ()
@@ -468,7 +488,7 @@ class TagPage(_Answer):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Beacon(_Value):
+class Beacon(_Part):
     """Where a host answers pings."""
 
     tcp_port: int | None = None
@@ -477,7 +497,7 @@ class Beacon(_Value):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class Centroid(_Value):
+class Centroid(_Part):
     """The point around which a fleet's hosts are placed; until 2025-11 it was called pin."""
 
     label: str | None = None
@@ -492,7 +512,7 @@ class Centroid(_Value):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class DeleteSchedule(_Value):
+class DeleteSchedule(_Part):
     """When a host is to be deleted."""
 
     uuid: str | None = None
@@ -500,7 +520,7 @@ class DeleteSchedule(_Value):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class HostSpecifications(_Value):
+class HostSpecifications(_Part):
     """What a fleet's hosts have (since 2025-12)."""
 
     cpu_units: int | None = None
@@ -509,7 +529,7 @@ class HostSpecifications(_Value):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class FleetHost(_Value):
+class FleetHost(Received):
     """A host of a private fleet. Only an ACTIVE one takes deployments."""
 
     host_id: str
@@ -535,11 +555,10 @@ class FleetHost(_Value):
     centroid: Centroid | None = None
     delete_schedule: DeleteSchedule | None = None
     fleet_host_specifications: HostSpecifications | None = None
-    raw: Json = _raw()
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class HostPage(_Answer):
+class HostPage(Answer):
     """The hosts of a private fleet."""
 
     data: tuple[FleetHost, ...] = ()

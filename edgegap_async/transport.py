@@ -43,6 +43,8 @@ _USER_AGENT: Final = (
     f" Python/{sys.version_info.major}.{sys.version_info.minor}"
     f" aiohttp/{aiohttp.__version__}"
 )
+_HEADERS: Final = {"User-Agent": _USER_AGENT}
+_HEADERS_OF_A_BODY: Final = {**_HEADERS, "Content-Type": "application/json"}
 _NO_BASE_URL: Final = "base_url must look like https://api.edgegap.com"
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -141,7 +143,7 @@ class Transport:
         if session is None:
             session = self._sessions[operation.name] = self._open(operation)
         is_read = operation.method == "GET"
-        body_header = {"Content-Type": "application/json"} if request.body is not None else {}
+        headers = _HEADERS if request.body is None else _HEADERS_OF_A_BODY
         before = sending.sent
         reset = _sending.set((self._trace, sending))
         try:
@@ -149,7 +151,7 @@ class Transport:
                 operation.method,
                 URL(self._base_url + request.target, encoded=True),
                 data=request.body,
-                headers={"User-Agent": _USER_AGENT, **body_header, **token.header},
+                headers={**headers, **token.header},
                 allow_redirects=False,
                 timeout=self._timeout,
             ) as response:

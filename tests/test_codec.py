@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import ipaddress
 import json
 import math
+import pickle
 import runpy
 import sys
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import pytest
 from reference_examples import SHOWN_ANSWERS, SHOWN_REQUESTS
 
@@ -69,6 +72,45 @@ def test_what_is_read_can_be_written_and_read_again(kind: type[Any]) -> None:
     once = read_answer(kind, body(SHOWN_ANSWERS[kind]))
 
     assert read_answer(kind, dumps(to_json(once))) == once
+
+
+def test_a_field_is_read_once() -> None:
+    deployment = read_answer(Deployment, body(SHOWN_ANSWERS[Deployment]))
+
+    assert deployment.ports["7777"].internal == 7777
+    assert deployment.ports is deployment.ports
+
+
+@KIND
+def test_an_answer_of_which_nothing_came_but_its_id_is_as_one_that_was_made_with_it(
+    kind: type[Any],
+) -> None:
+    ids = {field.name: "x" for field in attrs.fields(kind) if field.default is attrs.NOTHING}
+
+    assert read_answer(kind, body(ids)) == kind(**ids)
+
+
+@KIND
+@pytest.mark.parametrize(
+    "copied",
+    [copy.copy, copy.deepcopy, attrs.evolve, lambda answer: pickle.loads(pickle.dumps(answer))],
+    ids=["copy", "deepcopy", "evolve", "pickle"],
+)
+def test_an_answer_that_nobody_looked_at_can_be_copied(
+    kind: type[Any], copied: Callable[[Any], Any]
+) -> None:
+    copy_of_it = copied(read_answer(kind, body(SHOWN_ANSWERS[kind])))
+
+    assert copy_of_it == read_answer(kind, body(SHOWN_ANSWERS[kind]))
+    assert copy_of_it.raw == SHOWN_ANSWERS[kind]
+
+
+@pytest.mark.parametrize(
+    "answer", [Deployment(request_id="a"), read_answer(Deployment, b'{"request_id":"a","x":1}')]
+)
+def test_a_field_without_a_name_here_is_in_raw_only(answer: Deployment) -> None:
+    with pytest.raises(AttributeError, match="'Deployment' object has no attribute 'x'"):
+        answer.x  # type: ignore[attr-defined] # noqa: B018 - looking is what is tested
 
 
 @pytest.mark.parametrize("value", [None, [], "text", 5, True])

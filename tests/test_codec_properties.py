@@ -121,7 +121,10 @@ def test_row_24_nothing_odd_but_an_id_makes_an_answer_unreadable(
     )
     odd = with_instead(shown, at, data.draw(SCALARS)) if at else shown
 
-    assert isinstance(read_answer(kind, body(odd)), kind)
+    model = read_answer(kind, body(odd))
+
+    assert isinstance(model, kind)
+    assert repr(model)  # which looks at each field
 
 
 @FUZZ
