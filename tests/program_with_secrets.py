@@ -38,7 +38,6 @@ from edgegap_async.emulator import (
     sample_application,
 )
 from edgegap_async.emulator.faults import What
-from edgegap_async.endpoints import GET_DEPLOYMENT
 
 USERS = ["8.8.8.8"]
 PAGE = "<html>" + "sorry " * 100
@@ -48,6 +47,10 @@ FAULTS: tuple[What, ...] = (
     Answer(429, headers={"Retry-After": "0"}),
     *(Answer(202, "{"), Answer.html(), Answer(200, PAGE), Answer(200, b" " * 9_000_000)),
     *(Answer(307, headers={"Location": "http://127.0.0.1:9/?x"}), Answer.gzip_bomb(2**24)),
+)
+TOLD: tuple[What, ...] = (  # of which every machine is told, however slow it is
+    *(Drop(), Answer(422), Answer(500), Answer(202, "{")),
+    Answer(429, headers={"Retry-After": "0"}),
 )
 
 
@@ -64,16 +67,18 @@ def write_down(error: BaseException) -> None:
         write(pickle.dumps(error))
 
 
-async def attempt(work: Callable[[], Awaitable[object]]) -> None:
+async def attempt(work: Callable[[], Awaitable[object]], limit: float = 60) -> None:
     try:
-        result = await asyncio.wait_for(work(), 0.2)
+        result = await asyncio.wait_for(work(), limit)
     except (EdgegapError, TimeoutError, ExceptionGroup) as error:
         write_down(error)
     else:
         write(repr(result), pickle.dumps(result))
 
 
-def a_client(url: str, webhooks: WebhookReceiver | None = None) -> EdgegapClient:
+def a_client(
+    url: str, webhooks: WebhookReceiver | None = None, *, seconds: float = 30
+) -> EdgegapClient:
     return EdgegapClient(
         base_url=url,
         webhooks=webhooks,
@@ -81,7 +86,7 @@ def a_client(url: str, webhooks: WebhookReceiver | None = None) -> EdgegapClient
         visibility=0,
         pace=Pace(first=0.01, gap=0.02),
         retries=RetryPolicy(attempts=2, first_wait=0.01),
-        timeouts=Timeouts(total=0.1),
+        timeouts=Timeouts(total=seconds),
     )
 
 
@@ -106,7 +111,15 @@ async def fail_in_every_way(emulator: Emulator) -> None:
     receiver = WebhookReceiver()
     async with receiver.serve(), a_client(emulator.url, receiver) as client:
         request_id = await deploy(client)
-        await client.handle(request_id).wait_ready(10)
+        await client.handle(request_id).wait_ready(60)
+        server = await client.deploy(
+            "arena", "v1", users=USERS
+        )  # its URLs are open while it is held
+        while not receiver.received:
+            await asyncio.sleep(0.01)
+        await server.stop()
+        write("webhooks that came:", receiver.received)
+    async with receiver.serve(), a_client(emulator.url, receiver, seconds=0.1) as client:
         works: tuple[Callable[[], Awaitable[object]], ...] = (
             lambda: deploy(client),
             lambda: run(client),
@@ -119,12 +132,15 @@ async def fail_in_every_way(emulator: Emulator) -> None:
             for operations in (others, ("deploy", "list_deployments")):
                 emulator.faults.clear()
                 emulator.faults.add(*(Fault(name, what, times=2) for name in operations))
-                await asyncio.gather(*map(attempt, works))
+                await asyncio.gather(*(attempt(work, 0.2) for work in works))
         emulator.faults.clear()
-        emulator.faults.add(Fault("get_deployment", Answer(429)))
-        looking = client.call(GET_DEPLOYMENT, path={"request_id": request_id}, once=True)
-        await attempt(lambda: looking)
-        write("webhooks that came:", receiver.received)
+    async with a_client(emulator.url) as client:
+        for what in TOLD:
+            emulator.faults.clear()
+            emulator.faults.add(Fault(None, what, times=None))
+            await attempt(lambda: deploy(client))
+            await attempt(lambda: client.deployments.get(request_id))
+        emulator.faults.clear()
     for url in ("http://127.0.0.1:9", emulator.url.replace("http", "https")):
         async with a_client(url) as client:
             await attempt(lambda: deploy(client))

@@ -36,6 +36,7 @@ TOKEN = "canary-token-7b1e55"
 HIDDEN = "canary-value-90af3c"
 
 
+@pytest.mark.timeout(300)
 async def test_no_fault_shows_the_token_or_a_hidden_variable() -> None:
     program = Path(__file__).with_name("program_with_secrets.py")
     process = await asyncio.create_subprocess_exec(
@@ -60,6 +61,18 @@ async def test_no_fault_shows_the_token_or_a_hidden_variable() -> None:
     for secret in (TOKEN, HIDDEN, "canary"):
         assert secret not in output
         assert secret not in errors
+
+
+def test_every_token_in_the_tests_can_be_searched_for() -> None:
+    """Those that begin with `canary-` can; `t` could not be told from the text around it."""
+    written = re.compile(r"""(?:Client\(\s*|\btoken=)(?!"canary-)"[^"\s]+".*""")
+    unmarked = [
+        f"{module.name}: {found.group()}"
+        for module in Path(__file__).parent.glob("*.py")
+        for found in written.finditer(module.read_text("utf-8"))
+    ]
+
+    assert not unmarked
 
 
 # ── objects ──────────────────────────────────────────────────────────────────────────────────────

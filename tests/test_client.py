@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import copy
-import pickle
 import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import aiohttp
 import pytest
-from reference_examples import SHOWN_ANSWERS
 from scripted_api import Reply, ScriptedApi
 
 from edgegap_async.client import DEFAULT_BASE_URL, ApiClient
-from edgegap_async.endpoints import GET_DEPLOYMENT, OPERATIONS, Operation
+from edgegap_async.endpoints import GET_DEPLOYMENT
 from edgegap_async.errors import (
     BadRequest,
     CallError,
@@ -224,47 +221,6 @@ async def test_an_error_tells_how_long_was_waited_for_the_repeats(
 
     assert caught.value.attempts == 2
     assert 7 <= caught.value.waited <= 7.3
-
-
-WITH_AN_ANSWER = [operation for operation in OPERATIONS if operation.returns is not type(None)]
-
-
-@pytest.mark.parametrize("operation", WITH_AN_ANSWER, ids=lambda operation: operation.name)
-async def test_every_answer_tells_how_many_attempts_it_took_and_how_long_they_waited(
-    api: ScriptedApi, client: ApiClient, operation: Operation[Any]
-) -> None:
-    names = {"request_id": "r1", "access_point_id": "7", "tag_name": "eu", "fleet_name": "f"}
-    path = operation.path.format_map(names)
-    answer = Reply(min(operation.ok), SHOWN_ANSWERS[operation.returns])
-    api.on(operation.method, path, Reply(429, headers={"Retry-After": "7"}), answer, answer)
-    twice, once = [await client.call(operation, path=names) for _ in range(2)]
-
-    assert twice.attempts == 2
-    assert 7 <= twice.waited <= 7.3
-    assert (once.attempts, once.waited) == (1, 0.0)
-    assert twice == once
-    assert repr(twice) == repr(once)
-    for copied in (copy.deepcopy(twice), pickle.loads(pickle.dumps(twice))):
-        assert (copied.attempts, copied.waited) == (2, twice.waited)
-
-
-async def test_a_stop_that_is_taken_to_have_succeeded_tells_its_attempts_too(
-    api: ScriptedApi, client: ApiClient
-) -> None:
-    api.on(*STOP, LOST, LOST, Reply(410))  # aiohttp itself repeats it once
-    stopped = await client.deployments.stop("r1")
-
-    assert stopped.attempts == 2
-    assert stopped.waited > 0
-
-
-async def test_a_call_without_an_answer_may_take_several_attempts(
-    api: ScriptedApi, client: ApiClient
-) -> None:
-    api.on("DELETE", "/v1/deployments/r1/tags/eu", Reply(503), Reply(204))
-    await client.tags.delete("r1", "eu")
-
-    assert len(api.requests) == 2
 
 
 async def test_each_attempt_has_its_own_time(api: ScriptedApi) -> None:

@@ -31,7 +31,6 @@ from edgegap_async.emulator import (
     Emulator,
     Fault,
     Hide,
-    Simulation,
     Timings,
     Truncate,
     sample_application,
@@ -191,65 +190,6 @@ async def test_where_nothing_shows_up_twice_the_error_names_the_tag(
             await client.deploy("arena", "v1", users=USERS)
 
     assert posts(emulator) == 2
-
-
-@pytest.mark.virtual
-@pytest.mark.parametrize(
-    ("faults", "attempts", "waited"),
-    [
-        ([], 1, 0),
-        ([Fault("deploy", Answer(429, headers={"Retry-After": "2"}), when="unread")], 2, 2),
-        ([Fault("deploy", Drop()), Fault("list_deployments", Hide(3), times=None)], 1, 3),
-        ([Fault("deploy", Drop(), when="read")], 2, 5),  # looked for as long as it may be late
-        (
-            [
-                Fault("deploy", Answer(429, headers={"Retry-After": "2"}), when="unread"),
-                Fault("deploy", Drop(), when="read"),
-            ],
-            3,
-            7,
-        ),
-    ],
-    ids=["at once", "refused", "late", "lost", "refused and lost"],
-)
-async def test_a_handle_tells_how_often_its_deploy_was_tried_and_how_long_that_took(
-    faults: list[Fault], attempts: int, waited: float
-) -> None:
-    async with (
-        Emulator([sample_application()], simulate=Simulation(seed=1), limits=False) as emulator,
-        EdgegapClient(emulator.token, base_url=emulator.url, visibility=5) as client,
-    ):
-        emulator.faults.add(*faults)
-        server = await client.deploy("arena", "v1", users=USERS)
-
-        assert server.attempts == attempts
-        assert waited <= server.waited <= (waited + 2.5 if waited else 0)
-        adopted = client.handle(server.request_id)
-        assert (adopted.attempts, adopted.waited) == (0, 0.0)
-
-
-@pytest.mark.virtual
-@pytest.mark.parametrize(
-    ("listed", "attempts", "waited"),
-    [(Delay(0), 2, 10), (Answer(403), 1, 0)],
-    ids=["it does not show up", "it cannot be looked for"],
-)
-async def test_an_error_counts_every_attempt_and_the_time_that_was_spent_in_looking(
-    listed: What, attempts: int, waited: float
-) -> None:
-    async with (
-        Emulator([sample_application()], simulate=Simulation(seed=1), limits=False) as emulator,
-        EdgegapClient(emulator.token, base_url=emulator.url, visibility=5) as client,
-    ):
-        emulator.faults.add(
-            Fault("deploy", Drop(), when="read", times=None),
-            Fault("list_deployments", listed, times=None),
-        )
-        with pytest.raises(MaybeCreated) as doubt:
-            await client.deploy("arena", "v1", users=USERS)
-
-    assert doubt.value.attempts == attempts
-    assert waited <= doubt.value.waited <= waited + 1
 
 
 async def test_a_second_attempt_that_is_refused_is_that_refusal(
