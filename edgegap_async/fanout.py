@@ -147,6 +147,7 @@ class Batch:
         self._over = asyncio.Event()  # every request has its outcome, or never will
         self._news = asyncio.Event()  # a new one for each outcome: whoever waits holds its own
         self._working: asyncio.Task[None] | None = None
+        self._left = False  # the block
         self._told = False  # what ended it, to the caller
         self._began = 0.0
         self._ended: float | None = None
@@ -171,10 +172,9 @@ class Batch:
     ) -> None:
         working = self._worker()
         working.cancel()
+        self._left = True
         for outcome in self._fresh:
-            self._stop(outcome.handle)
-            if isinstance(outcome.error, MaybeCreated):  # nobody else will ever know
-                logger.error("what nobody was told of may go on running: %s", outcome.error)
+            self._drop(outcome)
         self._fresh.clear()
         for handle in self._lent:
             self._stop(handle)
@@ -191,8 +191,7 @@ class Batch:
     async def __anext__(self) -> Outcome:
         """The next outcome, in the order in which they come; from now on it is the caller's."""
         working = self._worker()
-        # What is left when the client closes is stopped: it is told when that is settled.
-        while not working.done() and (not self._fresh or self._custody.closed):
+        while not self._fresh and not working.done():
             await self._news.wait()
         if not self._fresh:
             self._raise_what_ended_it(working)
@@ -335,8 +334,9 @@ class Batch:
         """The next request; None if there is none, or an iterator gives it too late."""
         if self._given is None:
             return self._waiting.popleft() if self._waiting else None
+        limit = asyncio.timeout_at(self._deadline)
         try:
-            async with asyncio.timeout_at(self._deadline) as limit:
+            async with limit:
                 given = await anext(self._given)
         except StopAsyncIteration:
             return None
@@ -395,7 +395,16 @@ class Batch:
             raise _Ended(outcome.error, by_policy=True)
         self._check_whether_over()
 
+    def _drop(self, outcome: Outcome) -> None:
+        """Nobody will be given it."""
+        self._stop(outcome.handle)
+        if isinstance(outcome.error, MaybeCreated):
+            logger.error("what nobody was told of may go on running: %s", outcome.error)
+
     def _add(self, outcome: Outcome) -> None:
+        if self._left:  # it came in the very step in which the block was left
+            self._drop(outcome)
+            return
         if outcome.is_ready:
             self._ready += 1
         else:

@@ -10,15 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 import attrs
 
 from .errors import ClientClosed, InvalidRequest, NotPlayable
+from .models import Deployment, Endpoint, Status, StatusChange
 from .requests import check_kind
-
-if TYPE_CHECKING:
-    from .handles import DeploymentHandle
 
 __all__ = [
     "Check",
@@ -36,6 +34,20 @@ def _seconds(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     check_kind(what, value, int, float)
     if value is None or not value > 0:
         raise InvalidRequest(f"{what} is a number of seconds above 0, not {value!r}")
+
+
+class Server(Protocol):
+    """What a check needs to know of a `DeploymentHandle`."""
+
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def status(self) -> Status | None: ...
+    @property
+    def deployment(self) -> Deployment | None: ...
+    @property
+    def history(self) -> tuple[StatusChange, ...]: ...
+    def endpoint(self, name: str | None = None) -> Endpoint: ...
 
 
 class _Failed(Exception):
@@ -59,11 +71,11 @@ class PlayableCheck:
 
     shows_as: ClassVar[str] = "a check"
 
-    async def attempt(self, server: DeploymentHandle) -> object:
+    async def attempt(self, server: Any) -> object:
         """Returns if players can play now; raises otherwise."""
         raise NotImplementedError
 
-    def tried(self, server: DeploymentHandle) -> str:  # noqa: ARG002 - others ask it where
+    def tried(self, server: Any) -> str:  # noqa: ARG002 - others ask it where
         """What was tried, for the error."""
         return self.shows_as
 
@@ -73,7 +85,7 @@ class _AtPort(PlayableCheck):
     port: str | None = attrs.field(default=None, kw_only=False)
     """The port's name in the application version; may be left out if there is one port."""
 
-    def tried(self, server: DeploymentHandle) -> str:
+    def tried(self, server: Server) -> str:
         return f"{self.shows_as} {server.endpoint(self.port)}"
 
 
@@ -83,7 +95,7 @@ class TcpConnect(_AtPort):
 
     shows_as: ClassVar[str] = "a TCP connection to"
 
-    async def attempt(self, server: DeploymentHandle) -> None:
+    async def attempt(self, server: Server) -> None:
         """Connects, and hangs up."""
         endpoint = server.endpoint(self.port)
         _, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
@@ -102,7 +114,7 @@ class UdpAnswer(_AtPort):
 
     shows_as: ClassVar[str] = "a datagram to"
 
-    async def attempt(self, server: DeploymentHandle) -> None:
+    async def attempt(self, server: Server) -> None:
         """Sends the datagram once, and looks at the first answer."""
         endpoint = server.endpoint(self.port)
         loop = asyncio.get_running_loop()
@@ -144,7 +156,7 @@ class HttpGet(_AtPort):
 
     shows_as: ClassVar[str] = "GET"
 
-    async def attempt(self, server: DeploymentHandle) -> None:
+    async def attempt(self, server: Server) -> None:
         """Asks once, on a connection of its own."""
         import aiohttp  # noqa: PLC0415 - the transport's business in all other cases
 
@@ -156,11 +168,11 @@ class HttpGet(_AtPort):
             if answer.status != self.status:
                 raise _Failed(f"answered {answer.status}, not {self.status}")
 
-    def tried(self, server: DeploymentHandle) -> str:
+    def tried(self, server: Server) -> str:
         """The URL, and that it was asked for."""
         return f"{self.shows_as} {self._url(server)}"
 
-    def _url(self, server: DeploymentHandle) -> str:
+    def _url(self, server: Server) -> str:
         endpoint = server.endpoint(self.port)
         scheme = "https" if endpoint.protocol == "HTTPS" else "http"
         link = endpoint.link if "://" in endpoint.link else f"{scheme}://{endpoint.link}"
@@ -171,18 +183,19 @@ class HttpGet(_AtPort):
 class _Own(PlayableCheck):
     """A coroutine function of the caller's own."""
 
-    function: Callable[[DeploymentHandle], Awaitable[object]]
+    function: Callable[[Any], Awaitable[object]]
 
-    async def attempt(self, server: DeploymentHandle) -> object:
+    async def attempt(self, server: Server) -> object:
         return await self.function(server)
 
-    def tried(self, server: DeploymentHandle) -> str:
+    def tried(self, server: Server) -> str:
         del server
         return getattr(self.function, "__qualname__", repr(self.function))
 
 
-Check: TypeAlias = "PlayableCheck | Callable[[DeploymentHandle], Awaitable[object]]"
-"""A check of one of the classes, or a coroutine function that raises while it is not playable."""
+Check: TypeAlias = PlayableCheck | Callable[[Any], Awaitable[object]]
+"""A check of one of the classes, or a coroutine function of one's own: it is given the
+`DeploymentHandle`, and raises while it is not playable."""
 
 
 def as_check(check: Check) -> PlayableCheck:
@@ -198,9 +211,7 @@ def as_check(check: Check) -> PlayableCheck:
     return _Own(function=check)
 
 
-async def until_playable(
-    server: DeploymentHandle, check: PlayableCheck, seconds: float | None
-) -> None:
+async def until_playable(server: Server, check: PlayableCheck, seconds: float | None) -> None:
     """Returns once a server that is READY is playable.
 
     Args:

@@ -220,7 +220,7 @@ class ServerPool:
         self,
         kind: type[BaseException] | None,
         problem: BaseException | None,
-        traceback: TracebackType | None,
+        _: TracebackType | None,
     ) -> None:
         running = self._running
         assert running is not None  # noqa: S101 - it was entered
@@ -533,7 +533,7 @@ class Taking:
         self,
         kind: type[BaseException] | None,
         problem: BaseException | None,
-        traceback: TracebackType | None,
+        _: TracebackType | None,
     ) -> None:
         assert self._server is not None  # noqa: S101 - it was entered
         await self._give_back(self._server, problem)

@@ -196,6 +196,39 @@ async def test_what_became_ready_and_was_not_taken_is_stopped(
     assert alive(emulator) == set()
 
 
+async def test_what_becomes_ready_in_the_very_step_in_which_the_block_is_left_is_stopped(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    almost = asyncio.Event()
+
+    async def in_the_next_step(_: DeploymentHandle) -> None:
+        almost.set()
+        await asyncio.sleep(0)
+
+    async with client.deploy_many(some(1), playable=in_the_next_step):
+        await almost.wait()
+
+    assert len(emulator.world.deployments) == 1
+    assert alive(emulator) == set()
+
+
+async def test_what_may_exist_and_nobody_was_told_of_is_named_in_the_log(
+    emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with a_client(emulator, visibility=0.5) as client:
+        emulator.faults.add(
+            Fault("deploy", Drop(), when="acted", times=2),
+            Fault("list_deployments", Answer(503), when="unread", times=None),
+        )
+        async with client.deploy_many(some(1)) as batch:
+            async for _ in batch.progress():
+                pass
+
+    [made] = emulator.world.deployments.values()
+    [tag] = [name for name in made.tags if name.startswith("op-")]
+    assert f"may go on running: POST /v2/deployments (tag {tag})" in caplog.text
+
+
 async def test_an_error_in_the_block_leaves_what_was_handed_over(
     emulator: Emulator, client: EdgegapClient
 ) -> None:
@@ -345,7 +378,7 @@ async def test_nothing_is_sent_if_a_bad_request_is_to_stop_all(
     emulator: Emulator, client: EdgegapClient
 ) -> None:
     requests: list[Any] = [*some(3), "arena"]
-    outcomes = await client.deploy_many(requests, on_failure="stop_all").all()
+    outcomes = await client.deploy_many(requests, concurrency=1, on_failure="stop_all").all()
 
     assert [type(outcome.error) for outcome in outcomes] == [BatchStopped] * 3 + [InvalidRequest]
     assert emulator.requests == []

@@ -75,8 +75,10 @@ async def listening(protocol: Echo) -> AsyncIterator[int]:
     transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
         lambda: protocol, local_addr=("127.0.0.1", 0)
     )
-    yield transport.get_extra_info("sockname")[1]
-    transport.close()
+    try:
+        yield transport.get_extra_info("sockname")[1]
+    finally:
+        transport.close()
 
 
 # ── datagrams ────────────────────────────────────────────────────────────────────────────────────
@@ -93,7 +95,7 @@ async def test_a_real_game_server_is_playable_when_it_answers(
 async def test_a_real_game_server_that_answers_otherwise_is_not_playable_and_is_stopped(
     emulator: Emulator, client: EdgegapClient
 ) -> None:
-    check = UdpAnswer("game", datagram=b"ping", expects=b"come in", timeout=0.3, interval=0.05)
+    check = UdpAnswer("game", datagram=b"ping", expects=b"come in", timeout=3, interval=0.2)
     with pytest.raises(NotPlayable) as caught:
         async with client.run("arena", "v1", users=["8.8.8.8"], timeout=20, playable=check):
             pytest.fail("it is not playable")
@@ -108,6 +110,7 @@ async def test_a_real_game_server_that_answers_otherwise_is_not_playable_and_is_
     assert made.status in {Status.TERMINATING, Status.TERMINATED}
 
 
+@pytest.mark.virtual
 @pytest.mark.parametrize("expects", [None, b"po", b"pong", lambda answer: answer[-1:] == b"g"])
 async def test_an_answer_that_is_expected_will_do(api: ScriptedApi, expects: Any) -> None:
     game = Echo(skip=2)
@@ -118,6 +121,7 @@ async def test_an_answer_that_is_expected_will_do(api: ScriptedApi, expects: Any
     assert game.came == [b"ping"] * 3  # the first two were lost
 
 
+@pytest.mark.virtual
 @pytest.mark.parametrize("expects", [b"no", lambda _: False])
 async def test_an_answer_that_is_not_expected_will_not_do(api: ScriptedApi, expects: Any) -> None:
     async with listening(Echo()) as number, a_server(api, number, "UDP") as server:
@@ -126,12 +130,14 @@ async def test_an_answer_that_is_not_expected_will_not_do(api: ScriptedApi, expe
             await server.wait_ready(20, playable=check)
 
 
+@pytest.mark.virtual
 async def test_no_answer_is_told(api: ScriptedApi) -> None:
     async with listening(Echo(skip=10_000)) as number, a_server(api, number, "UDP") as server:
         with pytest.raises(NotPlayable, match=r"in 0\.3 s; at last: no answer"):
             await server.wait_ready(20, playable=UdpAnswer(datagram=b"ping", **QUICK))
 
 
+@pytest.mark.virtual
 async def test_a_port_that_nobody_has_bound_is_told(api: ScriptedApi) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))
@@ -147,14 +153,19 @@ async def test_a_port_that_nobody_has_bound_is_told(api: ScriptedApi) -> None:
 # ── connections ──────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.virtual
 async def test_what_takes_a_connection_is_playable_also_if_it_does_so_late(
     api: ScriptedApi,
 ) -> None:
     number, came = a_free_port(), asyncio.Event()
 
+    def take(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.set()
+        writer.close()
+
     async def late() -> asyncio.Server:
         await asyncio.sleep(0.1)
-        return await asyncio.start_server(lambda *_: came.set(), "127.0.0.1", number)
+        return await asyncio.start_server(take, "127.0.0.1", number)
 
     async with a_server(api, number, "TCP") as server:
         starting = asyncio.create_task(late())
@@ -163,6 +174,7 @@ async def test_what_takes_a_connection_is_playable_also_if_it_does_so_late(
         (await starting).close()
 
 
+@pytest.mark.virtual
 async def test_what_takes_no_connection_is_not_playable(api: ScriptedApi) -> None:
     number = a_free_port()
     async with a_server(api, number, "TCP") as server:
@@ -184,10 +196,13 @@ async def a_website(*statuses: int) -> AsyncIterator[tuple[int, list[str]]]:
     runner = web.ServerRunner(web.Server(answer))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield runner.addresses[0][1], asked
-    await runner.cleanup()
+    try:
+        yield runner.addresses[0][1], asked
+    finally:
+        await runner.cleanup()
 
 
+@pytest.mark.virtual
 async def test_what_answers_a_get_is_playable(api: ScriptedApi) -> None:
     async with a_website(503, 503, 200) as (number, asked), a_server(api, number, "HTTP") as server:
         check = HttpGet("game", path="/healthy?deep=1", interval=0.02)
@@ -196,15 +211,17 @@ async def test_what_answers_a_get_is_playable(api: ScriptedApi) -> None:
     assert asked == ["/healthy?deep=1"] * 3
 
 
+@pytest.mark.virtual
 async def test_a_link_that_is_a_url_is_where_it_asks(api: ScriptedApi) -> None:
     async with a_website(204) as (number, asked):
-        link = f"http://localhost:{number}/"
+        link = f"http://127.0.0.1:{number}/"
         async with a_server(api, 1, "HTTP", link) as server:
             await server.wait_ready(20, playable=HttpGet(status=204))
 
     assert asked == ["/"]
 
 
+@pytest.mark.virtual
 @pytest.mark.parametrize("status", [302, 500])
 async def test_another_answer_is_told_and_no_redirect_followed(
     api: ScriptedApi, status: int
@@ -289,6 +306,7 @@ async def test_a_client_that_is_closed_ends_a_check(api: ScriptedApi) -> None:
         await waiting
 
 
+@pytest.mark.virtual
 async def test_a_port_that_is_not_there_is_told_at_once(api: ScriptedApi) -> None:
     async with a_server(api, 7777, "UDP") as server:
         with pytest.raises(InvalidRequest, match="no port 'voice'"):
@@ -302,6 +320,7 @@ def test_times_that_cannot_be_are_refused(name: str, seconds: Any) -> None:
         TcpConnect(**{name: seconds})
 
 
+@pytest.mark.virtual
 async def test_a_check_that_is_none_is_refused_before_it_waits(api: ScriptedApi) -> None:
     async with EdgegapClient("secret", base_url=api.url) as client:
         with pytest.raises(InvalidRequest, match="playable is a check"):

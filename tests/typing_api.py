@@ -11,6 +11,7 @@ from edgegap_async import (
     Deployment,
     DeploymentHandle,
     DeploymentRow,
+    DeployRequest,
     EdgegapClient,
     Endpoint,
     EnvironmentVariable,
@@ -20,7 +21,9 @@ from edgegap_async import (
     LocationPage,
     Logs,
     Metrics,
+    Outcome,
     Port,
+    ServerPool,
     Status,
     StatusChange,
     StopFilter,
@@ -75,9 +78,29 @@ async def lifecycle(client: EdgegapClient) -> None:
         assert_type(server.endpoint().port, int)
 
 
+async def many(client: EdgegapClient, requests: list[DeployRequest]) -> None:
+    async def loaded(server: DeploymentHandle) -> None:
+        assert_type(server.endpoint(), Endpoint)
+
+    async with client.deploy_many(requests, playable=loaded, on_failure="stop_all") as batch:
+        async for outcome in batch:
+            assert_type(outcome, Outcome)
+            assert_type(outcome.result(), DeploymentHandle)
+        async for progress in batch.progress():
+            assert_type(progress.time_left, float | None)
+    assert_type(await client.deploy_many(iter(requests)).all(), tuple[Outcome, ...])
+    async with ServerPool(client, "arena", "v1", users=["1.2.3.4"], playable=loaded) as pool:
+        assert_type(await pool.take(), DeploymentHandle)
+        async with pool.take(timeout=5) as server:
+            assert_type(server, DeploymentHandle)
+
+
 async def mistakes(client: EdgegapClient) -> None:
     await client.deploy("arena", "v1")  # type: ignore[call-arg]
     await client.deploy("arena", "v1", users=["1.2.3.4"], tag="eu")  # type: ignore[call-arg]
     await client.deploy("arena", "v1", users=[1])  # type: ignore[list-item]
+    client.deploy_many([1])  # type: ignore[list-item]
+    client.deploy_many([], on_failure="explode")  # type: ignore[arg-type]
+    ServerPool(client, "arena", "v1", users=["1.2.3.4"], colour="red")  # type: ignore[call-arg]
     Filter("colour", "eq", "red")  # type: ignore[arg-type]
     await client.deployments.metrics("c0653765de3b", steps="2m")  # type: ignore[arg-type]
