@@ -292,7 +292,7 @@ async def test_a_429_holds_up_those_who_wait_already() -> None:
 
 
 @pytest.mark.virtual
-async def test_a_429_makes_the_rate_a_twentieth_less_for_a_while() -> None:
+async def test_a_429_makes_the_rate_seven_percent_less_for_a_while() -> None:
     limits = Limits()
 
     def rate() -> float:
@@ -301,9 +301,9 @@ async def test_a_429_makes_the_rate_a_twentieth_less_for_a_while() -> None:
     assert rate() == 1
     limits.refused(DEPLOY, 0)
     limits.refused(DEPLOY, 0)  # for the same reason
-    assert rate() == pytest.approx(0.95)
+    assert rate() == pytest.approx(0.93)
     await asyncio.sleep(10)
-    assert rate() == pytest.approx(0.96)
+    assert rate() == pytest.approx(0.94)
     began = now()
     await send(limits, 200)
     assert now() - began > 190 / (0.97 * 0.975 * 40)
@@ -313,6 +313,39 @@ async def test_a_429_makes_the_rate_a_twentieth_less_for_a_while() -> None:
     assert rate() == pytest.approx(0.801)
     await asyncio.sleep(300)
     assert rate() == 1
+
+
+@pytest.mark.virtual
+async def test_a_429_that_does_not_say_how_long_closes_for_a_moment_that_doubles() -> None:
+    limits, pauses = Limits(), list[float]()
+
+    async def refuse() -> None:
+        began = now()
+        limits.refused(DEPLOY, 0)
+        limits.refused(DEPLOY, 0)  # it was under way already
+        await limits.acquire(DEPLOY)
+        pauses.append(round(now() - began, 3))
+
+    for _ in range(5):
+        await refuse()
+    await asyncio.sleep(2)
+    await refuse()
+
+    assert pauses == [0.125, 0.25, 0.5, 1, 1, 0.125]
+
+
+@pytest.mark.virtual
+async def test_after_a_429_there_is_no_burst() -> None:
+    limits = Limits()
+    await send(limits, 1)
+    waiting = in_background(send(limits, 60))
+    await asyncio.sleep(1.02)  # the pace let one through that waits for the log
+    limits.refused(DEPLOY, 3)
+    await waiting
+    limits.refused(DEPLOY, 3)
+    times = await send(limits, 5)
+
+    assert times[-1] - times[0] > 3 / 39
 
 
 @pytest.mark.virtual
