@@ -6,8 +6,9 @@ where that is installed (dependency group `bench`).
 
 Refusals: 1,000 deploys, all at once ("open") or by 20 workers one after the other ("closed"), each
 repeated until it is accepted, against six ways of counting 40 a second (and a seventh) that say
-nothing of when to come again (and, for ours, that ask for a second of quiet). A request travels 30 ms and up to so much more; with stalls, the event loop stands
-still for 50 ms about once a second. Means over the rounds.
+nothing of when to come again (and, for ours, that ask for a second of quiet). A request travels
+30 ms and up to so much more; with stalls, the event loop stands still for 50 ms about once a
+second. Means over the rounds.
 
 Cost: CPU time for a permit with so many waiting, and the most permits of any window of one second.
 
