@@ -1,7 +1,9 @@
 """Deploys, looks and lists at full demand against a strict server: refusals, and how much is used.
 
 Real time, real sockets, the server in another process (`tests/strict_api.py`): in any second it
-lets the documented number through and refuses what is beyond. Counted there. Prints JSON.
+lets the documented number through and refuses what is beyond. Counted there. Prints JSON. Where
+the machine holds up some calls by more than 25 ms against the others (`travel_uneven_by_ms`), a
+strict server does refuse some: run it on a machine that is not busy.
 
     python benchmarks/real_limits.py [--seconds 60]
 """
@@ -14,6 +16,8 @@ import json
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+
+import aiohttp
 
 from edgegap_async import EdgegapClient
 
@@ -61,13 +65,23 @@ def summary(arrivals: list[Arrival], limit: int, seconds: float) -> dict[str, ob
 
 
 async def measure(seconds: float) -> dict[str, object]:
-    async with StrictApi() as api, EdgegapClient("token", base_url=api.url) as client:
+    async with (
+        StrictApi() as api,
+        aiohttp.ClientSession(trace_configs=[api.tracing]) as session,
+        EdgegapClient("token", base_url=api.url, session=session) as client,
+    ):
         await demand(client, seconds)
     return {
         "benchmark": "real_limits",
         "seconds": seconds,
         "goal": "0 answered 429, at least 97 % used",
-        **{name: summary(api.arrivals[name], LIMITS[name], seconds) for name in LIMITS},
+        **{
+            name: {
+                **summary(api.arrivals[name], limit, seconds),
+                "travel_uneven_by_ms": round(1000 * api.unevenness(name), 1),
+            }
+            for name, limit in LIMITS.items()
+        },
     }
 
 

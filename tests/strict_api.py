@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 import sys
 import time
 from collections import deque
 from typing import Any, Self
 
+import aiohttp
 import attrs
 from aiohttp import web
 
@@ -35,6 +37,14 @@ BODIES: dict[str, object] = {
 }
 
 
+def operation(method: str, path: str) -> str:
+    """The name of the operation that a request is for."""
+    for name, (its_method, template, _) in ROUTES.items():
+        if method == its_method and re.fullmatch(template.replace("{request_id}", r"\w+"), path):
+            return name
+    raise AssertionError(f"{method} {path} is not expected")
+
+
 @attrs.frozen
 class Arrival:
     """One call as it came."""
@@ -50,11 +60,28 @@ class StrictApi:
     Attributes:
         url: where it is.
         arrivals: what came, by the operation's name.
+        departures: when each went, of those that a session with `tracing` has sent.
+        tracing: notes the departures.
     """
 
     def __init__(self) -> None:
         self.url = ""
         self.arrivals: dict[str, list[Arrival]] = {}
+        self.departures: dict[str, list[float]] = {name: [] for name in LIMITS}
+        self.tracing = aiohttp.TraceConfig()
+        self.tracing.on_request_start.append(self._note)
+
+    def unevenness(self, name: str) -> float:
+        """How many seconds longer the slowest of an operation's calls travelled than the fastest.
+
+        What a machine that is busy with other things does to them on the way.
+        """
+        came = sorted(arrival.at for arrival in self.arrivals[name])
+        travel = [at - went for went, at in zip(self.departures[name], came, strict=True)]
+        return max(travel) - min(travel)
+
+    async def _note(self, _: object, __: object, going: aiohttp.TraceRequestStartParams) -> None:
+        self.departures[operation(going.method, going.url.path)].append(time.monotonic())
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(

@@ -38,7 +38,8 @@ def in_background(work: Coroutine[Any, Any, object]) -> asyncio.Task[object]:
 async def cancelled(*tasks: asyncio.Task[object]) -> None:
     for task in tasks:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {asyncio.CancelledError}
 
 
 async def send(limits: Limits, count: int) -> list[float]:
@@ -164,6 +165,24 @@ async def test_whoever_has_the_higher_priority_goes_first_whenever_he_comes() ->
     for name in ("DEPLOY", "LOOK", "REST"):
         expected += [f"{name} {number}" for number in range(3)]
     assert served == expected
+
+
+@pytest.mark.virtual
+async def test_nobody_who_comes_in_the_very_moment_overtakes_those_who_wait() -> None:
+    limits, served = Limits({"deploy": 2}), list[str]()
+    loop = cast("VirtualLoop", asyncio.get_running_loop())
+
+    async def one(name: str) -> None:
+        await limits.acquire(DEPLOY)
+        served.append(name)
+
+    limits.refused(DEPLOY, 1)
+    waiting = in_background(one("waiting"))
+    await asyncio.sleep(0.5)
+    loop.stall(1)  # the bucket opens, and nobody has been told
+    await asyncio.gather(waiting, one("coming"))
+
+    assert served == ["waiting", "coming"]
 
 
 @pytest.mark.virtual
