@@ -8,7 +8,8 @@ on one thing: no window of one second, wherever it starts, may hold more than th
   idle client go at once. Alone it would let `ten + the rate` through in its first second.
 - A **log** of the last calls, as many as the limit, over a little more than a second: the next call
   waits until the oldest of them is old enough. The little more is for calls that travel faster than
-  those before them.
+  those before them. The first ones after some quiet travel slowest, for they have to open their
+  connections: the log takes all of the first tenth of a second to have gone at its end.
 
 Calls that travel less evenly than that are refused now and then, and so are those of programs that
 share the organization's limit and do not say so. A 429 closes the bucket for as long as the API
@@ -49,6 +50,8 @@ __all__ = ["LimitState", "Limits", "LocalPermits", "Permits", "Priority"]
 _PACE: Final = 0.975
 _WINDOW: Final = 1.025  # seconds
 _BURST: Final = 10
+_QUIET: Final = 5.0  # seconds after which connections may have to be opened
+_OPENING: Final = 0.1  # seconds that this may take longer than a call on an open one
 
 _SLOWER: Final = 0.93  # after a 429
 _ONE_CUT: Final = 1.0  # seconds
@@ -159,6 +162,8 @@ class LocalPermits:
         self._saved_is_void = False  # what the pace has saved up for a burst
         # A limit below one a second is one call in a longer window.
         self._window = _WINDOW * max(1.0, 1 / limit)
+        self._quiet = max(_QUIET, 2 * self._window)
+        self._warm_at = -math.inf
         size = max(1, int(limit))
         self._sent: deque[float] = deque([-math.inf] * size, size)
         self._share = 1.0  # of the rate, at the last 429
@@ -196,7 +201,9 @@ class LocalPermits:
         if not self._is_drawn:
             await self._draw(share)  # which does not wait: it is there
         self._is_drawn = False
-        self._sent.append(now)
+        if now > self._sent[-1] + self._quiet:
+            self._warm_at = now + _OPENING
+        self._sent.append(max(now, self._warm_at))
         return True
 
     async def ready(self, wanted: Callable[[], int]) -> None:  # noqa: ARG002 - each comes alone

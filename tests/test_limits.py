@@ -68,6 +68,19 @@ def test_at_least_97_percent_of_the_limit_is_used() -> None:
     assert 399 / times[-1] >= 0.97 * 40
 
 
+@pytest.mark.virtual
+async def test_the_first_calls_after_some_quiet_may_travel_a_tenth_of_a_second_longer() -> None:
+    limits = Limits()
+    for quiet in (0, 6):
+        await asyncio.sleep(quiet)
+        times = await send(limits, 80)
+        arrivals = sorted(time + 0.1 if time < 0.1 else time for time in times)
+        assert most_in_one_second(arrivals) <= 40
+
+    again = await send(limits, 40)  # with no quiet before it nothing is lost
+    assert again[-1] < 1.06
+
+
 def test_the_first_ten_calls_of_an_idle_client_do_not_wait() -> None:
     times = run_virtually(send(Limits(), 10))
 
@@ -242,9 +255,9 @@ async def test_a_permit_whose_waiter_left_is_still_there() -> None:
     limits, began = Limits(), now()
     await send(limits, 40)
     waiting = in_background(limits.acquire(DEPLOY))
-    await asyncio.sleep(began + 0.9 - now())  # the pace let it through, the log not yet
+    await asyncio.sleep(began + 0.9 - now())
     await cancelled(waiting)
-    await asyncio.sleep(began + 1.04 - now())
+    await asyncio.sleep(began + 1.14 - now())
 
     assert limits.snapshot()["deploy"].free == 10
     assert (await send(limits, 10))[-1] < 0.001
@@ -477,7 +490,7 @@ async def test_a_snapshot_tells_how_busy_each_limited_operation_is() -> None:
     after = limits.snapshot()
     assert after["deploy"].free == 0
     assert after["deploy"].queued == 39
-    assert after["deploy"].predicted_wait == pytest.approx(1.025, abs=0.03)
+    assert after["deploy"].predicted_wait == pytest.approx(1.125, abs=0.03)
     assert after["get_deployment"] == before["get_deployment"]
     await asyncio.gather(*waiting)
 
