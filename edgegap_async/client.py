@@ -33,7 +33,7 @@ from .limits import Limits, Priority
 from .models import took
 from .requests import DeployRequest, Token, check_kind
 from .resources import Deployments, Locations, PrivateFleets, Tags
-from .retries import RetryBudget, RetryPolicy, asked_wait
+from .retries import RetryBudget, RetryPolicy
 from .transport import Sending, Timeouts, Transport
 from .wire import HttpRequest, decode, encode
 
@@ -253,9 +253,11 @@ class ApiClient:
                     result = operation.returns()
                     took(result, attempts=attempts, waited=waited)
                     return result
-                # The limits make it wait as long as the API asked, and let it go first then.
-                is_queued = isinstance(error, RateLimited) and self.limits.refused(
-                    operation, asked_wait(error)
+                # Where the API says how long, the limits wait for that; where not, it waits here.
+                is_queued = (
+                    isinstance(error, RateLimited)
+                    and self.limits.refused(operation, error.retry_after or 0.0)
+                    and error.retry_after is not None
                 )
                 waits = waits or self._retries.waits()
                 failed, failed_at = error, loop.time()

@@ -16,7 +16,8 @@ each repeat takes one from it, each call that succeeds gives a fifth of one back
 for the API itself says when to come again; nor does a stop.
 
 Waits grow exponentially and are drawn from zero up ("full jitter"), so that many clients that
-failed together do not come back together. `Retry-After` is a floor.
+failed together do not come back together. `Retry-After` is a floor. Where an operation has a limit
+the limits wait for that time, let none of its kind pass meanwhile, and the refused one first then.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class RetryPolicy:
         if attempts >= self.attempts or not _may_repeat(error, operation, attempts):
             return None
         if isinstance(error, RateLimited):
-            wait += asked_wait(error)
+            wait += _asked_wait(error)
         return wait if elapsed + wait <= self.deadline else None
 
 
@@ -124,7 +125,7 @@ class RetryBudget:
         self.left = min(self.most, self.left + _GIVEN_BACK)
 
 
-def asked_wait(error: RateLimited) -> float:
+def _asked_wait(error: RateLimited) -> float:
     """Seconds that a 429 asks to wait; the limits' window where it does not say how long."""
     return _WITHOUT_RETRY_AFTER if error.retry_after is None else error.retry_after
 

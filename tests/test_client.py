@@ -258,6 +258,15 @@ async def test_row_14_one_that_was_refused_goes_first_when_the_time_has_come(
     assert api.requests[1].at - api.requests[0].at == pytest.approx(7, abs=0.1)
 
 
+async def test_row_14_nothing_is_drawn_on_top_of_what_the_api_asked_for(api: ScriptedApi) -> None:
+    api.on(*STATUS, Reply(429, headers={"Retry-After": "7"}), SEEN)
+    policy = RetryPolicy(first_wait=1000, longest_wait=1000, deadline=8)
+    async with ApiClient("t", base_url=api.url, retries=policy) as client:
+        await client.deployments.get("r1")
+
+    assert api.requests[1].at - api.requests[0].at == pytest.approx(7, abs=0.1)
+
+
 async def test_row_14_an_operation_without_a_limit_waits_as_long_as_it_is_told(
     api: ScriptedApi, client: ApiClient
 ) -> None:

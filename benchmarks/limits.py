@@ -1,0 +1,424 @@
+"""What the limiter costs, how much of a limit it uses, and how often it is refused nonetheless.
+
+In virtual time, from one seed. Ours beside `aiolimiter.AsyncLimiter(40, 1)` with what is usually
+written around it (back off with full jitter after a 429), and for the cost beside pyrate-limiter
+where that is installed (dependency group `bench`).
+
+Refusals: 1,000 deploys, all at once ("open") or by 20 workers one after the other ("closed"), each
+repeated until it is accepted, against six ways of counting 40 a second (and a seventh) that say
+nothing of when to come again (and, for ours, that ask for a second of quiet). A request travels
+30 ms and up to so much more; with stalls, the event loop stands still for 50 ms about once a
+second. Means over the rounds.
+
+Cost: CPU time for a permit with so many waiting, and the most permits of any window of one second.
+
+    python benchmarks/limits.py [--rounds 10] [--seed 1] [--calls 1000]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import heapq
+import itertools
+import json
+import random
+import statistics
+import sys
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Protocol, cast
+
+from aiolimiter import AsyncLimiter
+
+from edgegap_async import Limits
+from edgegap_async.endpoints import DEPLOY
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from virtual_clock import VirtualLoop, run_virtually
+
+LIMIT = 40
+TRAVEL = 0.03  # seconds
+JITTERS = (0.0, 0.01, 0.03, 0.1)  # seconds at most
+STALL = 0.05  # seconds
+WORKERS = 20
+GOAL = "at most 4 answers 429 in 1,000 and at least 90 % used, by the six servers at every jitter"
+
+
+# ── ways to count ────────────────────────────────────────────────────────────────────────────────
+
+
+class Counter(Protocol):
+    def accepts(self, at: float) -> bool: ...
+
+
+class FixedWindow:
+    """So many in each second of its clock."""
+
+    def __init__(self, phase: float) -> None:
+        self.phase, self.window, self.count = phase, -1, 0
+
+    def accepts(self, at: float) -> bool:
+        window = int(at + self.phase)
+        self.count = 1 if window != self.window else self.count + 1
+        self.window = window
+        return self.count <= LIMIT
+
+
+class SlidingLog:
+    """So many in any second."""
+
+    counts_refused = False
+
+    def __init__(self, phase: float) -> None:
+        del phase
+        self.log = deque[float]()
+
+    def accepts(self, at: float) -> bool:
+        while self.log and self.log[0] <= at - 1:
+            self.log.popleft()
+        accepted = len(self.log) < LIMIT
+        if accepted or self.counts_refused:
+            self.log.append(at)
+        return accepted
+
+
+class UnforgivingLog(SlidingLog):
+    """Likewise, and what it refuses counts too."""
+
+    counts_refused = True
+
+
+class LeakyBucket:
+    """One in 25 ms, and twenty of them early (GCRA, as nginx with `burst=20 nodelay`)."""
+
+    def __init__(self, phase: float) -> None:
+        del phase
+        self.expected = 0.0
+
+    def accepts(self, at: float) -> bool:
+        expected = max(at, self.expected)
+        accepted = expected - at <= 20 / LIMIT
+        if accepted:
+            self.expected = expected + 1 / LIMIT
+        return accepted
+
+
+class SlidingCounter:
+    """So many in this second of its clock and the part of the last one that is less than one ago.
+
+    What several gateways do in place of a log: a seventh way, outside the goal, for it takes what
+    came in a burst for more than it was.
+    """
+
+    def __init__(self, phase: float) -> None:
+        self.phase, self.window, self.before, self.count = phase, -1, 0, 0
+
+    def accepts(self, at: float) -> bool:
+        window, part = divmod(at + self.phase, 1)
+        if window != self.window:
+            self.before = self.count if window == self.window + 1 else 0
+            self.window, self.count = int(window), 0
+        accepted = self.before * (1 - part) + self.count + 1 <= LIMIT
+        self.count += accepted
+        return accepted
+
+
+class TokenBucket:
+    """A token for each, 40 a second, of which it holds a second's worth."""
+
+    holds: float = LIMIT
+
+    def __init__(self, phase: float) -> None:
+        del phase
+        self.tokens, self.filled_at = self.holds, 0.0
+
+    def accepts(self, at: float) -> bool:
+        self.tokens = min(self.holds, self.tokens + (at - self.filled_at) * LIMIT)
+        self.filled_at = at
+        accepted = self.tokens >= 1
+        self.tokens -= accepted
+        return accepted
+
+
+class SmallBucket(TokenBucket):
+    """Likewise, and holds a quarter of a second's."""
+
+    holds = LIMIT / 4
+
+
+COUNTERS: dict[str, Callable[[float], Counter]] = {
+    "fixed window": FixedWindow,
+    "sliding log": SlidingLog,
+    "sliding log, refused count": UnforgivingLog,
+    "token bucket": TokenBucket,
+    "token bucket of a quarter": SmallBucket,
+    "leaky bucket": LeakyBucket,
+    "sliding counter": SlidingCounter,
+}
+
+
+class Network:
+    """The way to a server and back. The server counts requests as they come, not as they go."""
+
+    def __init__(self, counter: Counter, jitter: float, chance: random.Random) -> None:
+        self.counter, self.jitter, self.chance = counter, jitter, chance
+        self.arriving: list[tuple[float, int]] = []
+        self.verdicts = dict[int, bool]()
+        self.numbers = itertools.count()
+        self.accepted: list[float] = []
+        self.refused = 0
+
+    async def send(self) -> bool:
+        """Whether it is accepted."""
+        loop, number = asyncio.get_running_loop(), next(self.numbers)
+        arrives = loop.time() + TRAVEL + self.chance.uniform(0, self.jitter)
+        heapq.heappush(self.arriving, (arrives, number))
+        await asyncio.sleep(arrives + TRAVEL - loop.time())
+        # What leaves from now on arrives later than this one did.
+        while self.arriving and self.arriving[0][0] <= arrives:
+            at, other = heapq.heappop(self.arriving)
+            self.verdicts[other] = self.counter.accepts(at)
+            if self.verdicts[other]:
+                self.accepted.append(at)
+            else:
+                self.refused += 1
+        return self.verdicts.pop(number)
+
+
+# ── two limiters ─────────────────────────────────────────────────────────────────────────────────
+
+
+class Limiter(Protocol):
+    async def turn(self, *, again: bool) -> None: ...
+    async def refused(self, times: int) -> None: ...
+
+
+class Ours:
+    def __init__(self, chance: random.Random) -> None:
+        self.limits, self.chance = Limits({"deploy": LIMIT}), chance
+
+    async def turn(self, *, again: bool) -> None:
+        await self.limits.acquire(DEPLOY, front=again)
+
+    async def refused(self, times: int) -> None:
+        # As the client does where the API does not say how long.
+        self.limits.refused(DEPLOY, 0.0)
+        await asyncio.sleep(1 + self.chance.uniform(0, min(8, 0.25 * 2**times)))
+
+
+class Told(Ours):
+    """Likewise, where each 429 asks for a second of quiet."""
+
+    async def refused(self, times: int) -> None:
+        del times
+        self.limits.refused(DEPLOY, 1.0)
+
+
+class Plain:
+    def __init__(self, chance: random.Random) -> None:
+        self.limiter, self.chance = AsyncLimiter(LIMIT, 1), chance
+
+    async def turn(self, *, again: bool) -> None:
+        del again
+        await self.limiter.acquire()
+
+    async def refused(self, times: int) -> None:
+        await asyncio.sleep(self.chance.uniform(0, min(8, 0.25 * 2**times)))
+
+
+LIMITERS: dict[str, Callable[[random.Random], Limiter]] = {
+    "ours": Ours,
+    "ours, told to wait 1 s": Told,
+    "aiolimiter": Plain,
+}
+
+
+async def deploy(limiter: Limiter, network: Network) -> None:
+    for times in itertools.count():
+        await limiter.turn(again=times > 0)
+        if await network.send():
+            return
+        await limiter.refused(times)
+
+
+async def stalling(chance: random.Random) -> None:
+    loop = cast("VirtualLoop", asyncio.get_running_loop())
+    while True:
+        await asyncio.sleep(chance.uniform(0.5, 1.5))
+        loop.stall(STALL)
+
+
+async def campaign(
+    limiter: Limiter, network: Network, calls: int, *, closed: bool, stalls: random.Random | None
+) -> None:
+    async def worker() -> None:
+        for _ in range(calls // WORKERS):
+            await deploy(limiter, network)
+
+    disturbance = asyncio.create_task(stalling(stalls)) if stalls else None
+    if closed:
+        await asyncio.gather(*(worker() for _ in range(WORKERS)))
+    else:
+        await asyncio.gather(*(deploy(limiter, network) for _ in range(calls)))
+    if disturbance:
+        disturbance.cancel()
+
+
+def refusals(
+    name: str, counter: str, jitter: float, arguments: argparse.Namespace, **how: bool
+) -> tuple[float, float]:
+    """429 in 1,000 accepted, and the share of the limit that was used; means of the rounds."""
+    refused, used = [], []
+    for number in range(arguments.rounds):
+        chance = random.Random(f"{arguments.seed} {number} {name} {counter} {jitter} {how}")
+        network = Network(COUNTERS[counter](chance.random()), jitter, chance)
+        run_virtually(
+            campaign(
+                LIMITERS[name](chance),
+                network,
+                arguments.calls,
+                closed=how["closed"],
+                stalls=chance if how["stalls"] else None,
+            ),
+            grace=0,
+        )
+        took = max(network.accepted) - min(network.accepted)
+        refused.append(network.refused / len(network.accepted) * 1000)
+        used.append((len(network.accepted) - 1) / took / LIMIT)
+    return statistics.mean(refused), statistics.mean(used)
+
+
+def table(arguments: argparse.Namespace) -> dict[str, object]:
+    results: dict[str, object] = {}
+    for stalls, closed, name in itertools.product((False, True), (False, True), LIMITERS):
+        rows = {
+            counter: {
+                f"{jitter * 1000:.0f} ms": refusals(
+                    name, counter, jitter, arguments, closed=closed, stalls=stalls
+                )
+                for jitter in JITTERS
+            }
+            for counter in COUNTERS
+        }
+        judged = [row for counter, row in rows.items() if counter != "sliding counter"]
+        cells = [cell for row in judged for cell in row.values()]
+        title = f"{name}, {'closed' if closed else 'open'}{', stalls' if stalls else ''}"
+        results[title] = {
+            "429_in_1000_and_percent_used": {
+                counter: {
+                    jitter: [round(refused, 1), round(100 * used, 1)]
+                    for jitter, (refused, used) in row.items()
+                }
+                for counter, row in rows.items()
+            },
+            "most_429_in_1000": round(max(refused for refused, _ in cells), 1),
+            "least_percent_used": round(100 * min(used for _, used in cells), 1),
+        }
+    return results
+
+
+# ── cost ─────────────────────────────────────────────────────────────────────────────────────────
+
+Make = Callable[[], Callable[[], Awaitable[object]]]
+"""Makes a limiter, and gives what waits for one of its permits."""
+
+
+def most_in_one_second(times: list[float]) -> int:
+    """The most in any window of one second, wherever it starts."""
+    window, most = deque[float](), 0
+    for at in sorted(times):
+        window.append(at)
+        while window[0] <= at - 1:
+            window.popleft()
+        most = max(most, len(window))
+    return most
+
+
+def pyrate_limiter() -> Callable[[], Awaitable[object]] | None:
+    """A permit of pyrate-limiter, on the loop's clock; None if it is not installed."""
+    try:
+        import pyrate_limiter as pyrate  # noqa: PLC0415 - it may not be there
+        from pyrate_limiter.limiter import SingleBucketFactory  # noqa: PLC0415
+    except ImportError:
+        return None
+
+    class Bucket(pyrate.InMemoryBucket):
+        def now(self) -> int:
+            return int(asyncio.get_running_loop().time() * 1000)
+
+    factory = SingleBucketFactory(Bucket([pyrate.Rate(LIMIT, 1000)]), schedule_leak=False)
+    return pyrate.Limiter(factory, buffer_ms=0).try_acquire_async
+
+
+def cost(make: Make, waiting: int) -> tuple[float, int]:
+    """Microseconds of CPU for a permit, and the most in one second."""
+
+    async def main() -> tuple[float, int]:
+        loop, acquire, times = asyncio.get_running_loop(), make(), list[float]()
+
+        async def one() -> None:
+            await acquire()
+            times.append(loop.time())
+
+        began = time.process_time()
+        await asyncio.gather(*(one() for _ in range(waiting)))
+        return (time.process_time() - began) / waiting * 1e6, most_in_one_second(times)
+
+    return run_virtually(main(), grace=0)
+
+
+def costs(rounds: int) -> dict[str, object]:
+    def ours() -> Callable[[], Awaitable[object]]:
+        limits = Limits({"deploy": LIMIT})
+        return lambda: limits.acquire(DEPLOY)
+
+    def aiolimiter() -> Callable[[], Awaitable[object]]:
+        return AsyncLimiter(LIMIT, 1).acquire
+
+    def nothing() -> Callable[[], Awaitable[object]]:
+        return lambda: asyncio.sleep(0)
+
+    limiters = {"the tasks alone": nothing, "ours": ours, "aiolimiter": aiolimiter}
+    if pyrate_limiter() is not None:
+        limiters["pyrate-limiter"] = cast("Make", pyrate_limiter)
+    measured: dict[str, dict[str, list[tuple[float, int]]]] = {}
+    for _ in range(rounds):
+        for waiting, name in itertools.product((100, 1_000, 10_000), limiters):
+            row = measured.setdefault(name, {}).setdefault(f"{waiting:,} waiting", [])
+            row.append(cost(limiters[name], waiting))
+    results: dict[str, object] = {
+        name: {
+            waiting: {
+                "cpu_us": round(statistics.median(us for us, _ in row), 1),
+                "most_in_one_second": max(most for _, most in row),
+            }
+            for waiting, row in rows.items()
+        }
+        for name, rows in measured.items()
+    }
+    return (
+        results if "pyrate-limiter" in results else {**results, "pyrate-limiter": "not installed"}
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--calls", type=int, default=1000)
+    arguments = parser.parse_args()
+    results = {
+        "benchmark": "limits",
+        **{key: getattr(arguments, key) for key in ("rounds", "seed", "calls")},
+        "goal": GOAL,
+        "refusals": table(arguments),
+        "cost_of_a_permit": costs(3),
+    }
+    print(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Deploys, looks and lists at full demand against a strict server: refusals, and how much is used.
+
+Real time, real sockets, the server in another process (`tests/strict_api.py`): in any second it
+lets the documented number through and refuses what is beyond. Counted there. Prints JSON. Where
+the machine holds up some calls by more than 25 ms against the others (`travel_uneven_by_ms`), a
+strict server does refuse some: run it on a machine that is not busy.
+
+    python benchmarks/real_limits.py [--seconds 60]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import aiohttp
+
+from edgegap_async import EdgegapClient
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from strict_api import LIMITS, Arrival, StrictApi
+
+WORKERS = 10  # for each operation
+WARM = 2.0  # seconds; what comes later is the sustained part
+
+
+async def demand(client: EdgegapClient, seconds: float) -> None:
+    """Calls as often as the limits let it."""
+    until = asyncio.get_running_loop().time() + seconds
+
+    async def worker(call: Callable[[], Awaitable[object]]) -> None:
+        while asyncio.get_running_loop().time() < until:
+            await call()
+
+    calls: list[Callable[[], Awaitable[object]]] = [
+        lambda: client.deployments.deploy("arena", "v1", users=["192.0.2.1"]),
+        lambda: client.deployments.get("abc123"),
+        client.deployments.list_page,
+    ]
+    await asyncio.gather(*(worker(call) for call in calls for _ in range(WORKERS)))
+
+
+def used(times: list[float], limit: float) -> float:
+    """Percent of the limit between the first and the last."""
+    return round(100 * (len(times) - 1) / (times[-1] - times[0]) / limit, 2)
+
+
+def summary(arrivals: list[Arrival], limit: int, seconds: float) -> dict[str, object]:
+    began = arrivals[0].at
+    # The last of them wait for no other: what comes after the end is no demand.
+    times = [one.at for one in arrivals if one.accepted and one.at < began + seconds]
+    spans = [later - sooner for sooner, later in zip(times, times[limit:], strict=False)]
+    return {
+        "limit": limit,
+        "sent": len(arrivals),
+        "answered_429": sum(not one.accepted for one in arrivals),
+        "percent_used": used(times, limit),
+        "percent_used_after_two_seconds": used([at for at in times if at > began + WARM], limit),
+        "shortest_time_for_one_more_than_the_limit": round(min(spans), 4),
+    }
+
+
+async def measure(seconds: float) -> dict[str, object]:
+    async with (
+        StrictApi() as api,
+        aiohttp.ClientSession(trace_configs=[api.tracing]) as session,
+        EdgegapClient("token", base_url=api.url, session=session) as client,
+    ):
+        await demand(client, seconds)
+    return {
+        "benchmark": "real_limits",
+        "seconds": seconds,
+        "goal": "0 answered 429, at least 97 % used",
+        **{
+            name: {
+                **summary(api.arrivals[name], limit, seconds),
+                "travel_uneven_by_ms": round(1000 * api.unevenness(name), 1),
+            }
+            for name, limit in LIMITS.items()
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60)
+    print(json.dumps(asyncio.run(measure(parser.parse_args().seconds)), indent=1))
+
+
+if __name__ == "__main__":
+    main()
