@@ -108,7 +108,7 @@ from .watch import (
     Signal,
     Signals,
 )
-from .webhooks import WebhookReceiver
+from .webhooks import WebhookEvent, WebhookReceiver, WebhookStats
 
 __all__ = [
     "OPERATIONS",
@@ -203,7 +203,9 @@ __all__ = [
     "User",
     "WaitTimedOut",
     "Webhook",
+    "WebhookEvent",
     "WebhookReceiver",
+    "WebhookStats",
     "WrongLoop",
     "__version__",
 ]

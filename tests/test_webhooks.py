@@ -123,7 +123,7 @@ async def test_a_webhook_wakes_its_own_deployment(
 
         assert await status_of(session, getattr(hook, event)) == 204
         assert (one.is_set(), other.is_set()) == (True, False)
-        assert receiver.received == 1
+        assert receiver.stats.received == 1
         assert unused.on_ready
 
 
@@ -166,7 +166,7 @@ async def test_what_is_not_a_json_object_is_turned_away(
 
         assert await status_of(session, hook.on_ready, body) == 400
         assert not told.is_set()
-        assert receiver.received == 0
+        assert receiver.stats.received == 0
     assert "turned away" in caplog.text
     assert hook.on_ready.split("/")[-2] not in caplog.text
 
