@@ -11,6 +11,8 @@ reads on for as long as something comes.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -90,8 +92,9 @@ def aiohttp_handler(judge: Judge) -> Callable[[web.BaseRequest], Awaitable[web.S
         answer = web.Response(status=status, headers=_allowed(status))
         if not request.content.is_eof():
             answer.force_close()
-            await answer.prepare(request)
-            await answer.write_eof()
+            with contextlib.suppress(ConnectionError):  # hung up before we could
+                await answer.prepare(request)
+                await answer.write_eof()
             request.protocol.force_close()
         return answer
 
@@ -156,6 +159,10 @@ def asgi_application(
 async def _answer(judge: Judge, scope: Scope, receive: Receive, send: Send) -> None:
     arrival = _AsgiArrival(scope, receive)
     status = await judge(arrival)
+    if not arrival.is_whole:
+        # Where uvicorn has refused the request's next bytes by itself, it learns of that now, or
+        # takes our answer for a mistake of ours.
+        await asyncio.sleep(0)
     if arrival.is_gone:
         return
     headers = {**_allowed(status)}

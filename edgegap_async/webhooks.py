@@ -61,7 +61,7 @@ _LONGEST: Final = 5.0  # seconds for a body to come
 _OF_ONE: Final = 3  # bodies of one deployment that are read at once: one of each kind
 _BETWEEN_WAKES: Final = 0.5  # seconds: who has a right URL may not spend the limit on looks
 _BETWEEN_COMPLAINTS: Final = 60.0  # seconds
-_HIDDEN: Final = "***"
+_HIDDEN: Final = "hidden"  # in logs, in place of the secret
 
 _WHY: Final = {
     HTTPStatus.BAD_REQUEST: "it is not a JSON object",
@@ -241,9 +241,17 @@ class WebhookReceiver:
             raise InvalidRequest("a receiver that listens on all addresses needs a public_url")
         from aiohttp import web  # noqa: PLC0415 - as above
 
+        def complain(record: logging.LogRecord) -> None:
+            kind = record.exc_info and record.exc_info[0]
+            self._complain(kind.__name__ if kind else record.getMessage())
+
+        # What is not even HTTP aiohttp would log each time, with a traceback.
+        quiet = logging.Logger(logger.name, logging.WARNING)
+        quiet.addFilter(complain)  # and so nothing passes
         # The URLs are secret, so no access log; what is compressed is refused, not unpacked.
         server = web.Server(
             aiohttp_handler(self._judge),
+            logger=quiet,
             access_log=None,
             auto_decompress=False,
             handler_cancellation=True,
