@@ -61,7 +61,7 @@ async def under_uvicorn(name: str, application: Any, stack: Any) -> tuple[str, i
         uvicorn.Config(application, port=0, log_level="warning", access_log=False)
     )
     serving = asyncio.create_task(server.serve())
-    while not server.started:
+    while not server.started:  # noqa: ASYNC110 - it has no event to wait for
         await asyncio.sleep(0.01)
 
     async def end() -> None:
@@ -157,9 +157,10 @@ async def rate(port: int, requests: list[bytes], count: int) -> float:
     loop = asyncio.get_running_loop()
     turns = itertools.islice(itertools.cycle(requests), count)
     callers = [Caller(turns, loop.create_future()) for _ in range(CONNECTIONS)]
+    waiting = iter(callers)
     began = time.perf_counter()
-    for caller in callers:
-        await loop.create_connection(lambda caller=caller: caller, "127.0.0.1", port)
+    for _ in callers:
+        await loop.create_connection(lambda: next(waiting), "127.0.0.1", port)
     await asyncio.gather(*(caller.over for caller in callers))
     return count / (time.perf_counter() - began)
 

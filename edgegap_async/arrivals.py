@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, MutableMapping
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ Send: TypeAlias = Callable[[Scope], Awaitable[None]]
 AsgiApplication: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
-class Broken(Exception):  # noqa: N818 - what happened to the body
+class Broken(Exception):
     """A body that will not come whole."""
 
 
@@ -165,16 +166,16 @@ async def _answer(judge: Judge, scope: Scope, receive: Receive, send: Send) -> N
         await asyncio.sleep(0)
     if arrival.is_gone:
         return
-    headers = {**_allowed(status)}
-    if status >= 200 and status != 204:
-        headers["content-length"] = "0"
+    headers = _allowed(status)
+    if status != HTTPStatus.NO_CONTENT:
+        headers["Content-Length"] = "0"
     # Later versions of HTTP have no such header: they end the one request.
     if not arrival.is_whole and scope["http_version"].startswith("1"):
-        headers["connection"] = "close"
+        headers["Connection"] = "close"
     lines = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": lines})
     await send({"type": "http.response.body", "body": b""})
 
 
 def _allowed(status: int) -> dict[str, str]:
-    return {"Allow": "POST"} if status == 405 else {}
+    return {"Allow": "POST"} if status == HTTPStatus.METHOD_NOT_ALLOWED else {}

@@ -8,12 +8,13 @@ deploy is sent, a webhook cannot come too early; as nothing is believed, none ca
 twice, or in the wrong order. As waits look by themselves, if rarely, none needs to come at all.
 
 The secrets are kept as hashes, as long as somebody holds the deployment's handle. To find a hash in
-a table takes a time that depends on the hash; but it tells nothing of the secret, as nobody can
+a table takes a time that depends on the hash, but that tells nothing of the secret, as nobody can
 make secrets whose hashes come ever nearer to one. A URL that is unknown, or not any more, is 404
 before anything of its body is read: a stranger costs one hash.
 
 Who has a right URL can still be slow, large or many. So a body has 64 kB and five seconds, three of
-one deployment are read at once, so many in all, and whatever comes makes at most two looks a second.
+one deployment are read at once, so many in all, and what comes to one makes two looks a second at
+most.
 
 Four ways to use it, the receiver made first and given to the client as `webhooks`, all in the
 client's event loop:
@@ -33,7 +34,7 @@ import logging
 import math
 import secrets
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias, cast
 from urllib.parse import urlsplit
@@ -72,6 +73,11 @@ _WHY: Final = {
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "its body is compressed",
     HTTPStatus.SERVICE_UNAVAILABLE: "too many are being read, or the receiver is closed",
 }
+
+
+class _Refused(Exception):
+    def __init__(self, status: HTTPStatus) -> None:
+        self.status = status
 
 
 @attrs.frozen
@@ -241,13 +247,14 @@ class WebhookReceiver:
             raise InvalidRequest("a receiver that listens on all addresses needs a public_url")
         from aiohttp import web  # noqa: PLC0415 - as above
 
-        def complain(record: logging.LogRecord) -> None:
+        def complain(record: logging.LogRecord) -> bool:
             kind = record.exc_info and record.exc_info[0]
             self._complain(kind.__name__ if kind else record.getMessage())
+            return False
 
         # What is not even HTTP aiohttp would log each time, with a traceback.
-        quiet = logging.Logger(logger.name, logging.WARNING)
-        quiet.addFilter(complain)  # and so nothing passes
+        quiet = logging.Logger(logger.name, logging.WARNING)  # noqa: LOG001 - this server's alone
+        quiet.addFilter(complain)
         # The URLs are secret, so no access log; what is compressed is refused, not unpacked.
         server = web.Server(
             aiohttp_handler(self._judge),
@@ -296,46 +303,46 @@ class WebhookReceiver:
     # ── what comes ───────────────────────────────────────────────────────────────────────────────
 
     async def _judge(self, arrival: Arrival) -> int:
-        status = await self._take(arrival)
-        self._answers[status] += 1
-        if status != HTTPStatus.NO_CONTENT:
+        status = HTTPStatus.NO_CONTENT
+        try:
+            await self._take(arrival)
+        except _Refused as refusal:
+            status = refusal.status
             self._complain(_WHY[status])
+        self._answers[status] += 1
         return status
 
-    async def _take(self, arrival: Arrival) -> HTTPStatus:
+    async def _take(self, arrival: Arrival) -> None:
         # What comes before the secret is the mount's affair, or a proxy's.
         before, slash, kind = arrival.path.rpartition("/")
         before, slash, secret = before.rpartition("/")
         hook = self._hooks.get(_hash(secret)) if slash and kind in _KINDS else None
         if hook is None:
-            return HTTPStatus.NOT_FOUND
+            raise _Refused(HTTPStatus.NOT_FOUND)
         arrival.hide(f"{before}/{_HIDDEN}/{kind}")
         if arrival.method != "POST":
-            return HTTPStatus.METHOD_NOT_ALLOWED
+            raise _Refused(HTTPStatus.METHOD_NOT_ALLOWED)
         if arrival.header("content-encoding").lower() not in {"", "identity"}:
-            return HTTPStatus.UNSUPPORTED_MEDIA_TYPE
-        if self._is_closed or self._reading >= self._max_reading or hook.reading >= _OF_ONE:
-            return HTTPStatus.SERVICE_UNAVAILABLE
-        self._reading += 1
-        hook.reading += 1
-        try:
-            async with asyncio.timeout(_LONGEST):
-                body = await _read(arrival)
-        except TimeoutError:
-            return HTTPStatus.REQUEST_TIMEOUT
-        except Broken:
-            return HTTPStatus.BAD_REQUEST
-        finally:
-            self._reading -= 1
-            hook.reading -= 1
-        if body is None:
-            return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+            raise _Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+        with self._one_more(hook):
+            body = await _read(arrival)
         if not _is_object(body):
-            return HTTPStatus.BAD_REQUEST
+            raise _Refused(HTTPStatus.BAD_REQUEST)
         hook.ring()
         if self._on_event is not None:
             self._tell(hook, cast("Kind", kind), body)
-        return HTTPStatus.NO_CONTENT
+
+    @contextlib.contextmanager
+    def _one_more(self, hook: _Hook) -> Iterator[None]:
+        if self._is_closed or self._reading >= self._max_reading or hook.reading >= _OF_ONE:
+            raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE)
+        self._reading += 1
+        hook.reading += 1
+        try:
+            yield
+        finally:
+            self._reading -= 1
+            hook.reading -= 1
 
     def _complain(self, why: str) -> None:
         self._complaints += 1
@@ -380,19 +387,20 @@ class WebhookReceiver:
                 self._outcomes["handled"] += 1
 
 
-async def _read(arrival: Arrival) -> bytes | None:
-    """The body, or None if it is too large."""
-    length = arrival.header("content-length")
-    try:
-        if length and int(length) > _LARGEST:
-            return None
-    except ValueError:
-        raise Broken from None
+async def _read(arrival: Arrival) -> bytes:
     body = bytearray()
-    while piece := await arrival.read():
-        body += piece
-        if len(body) > _LARGEST:
-            return None
+    try:
+        if int(arrival.header("content-length") or 0) > _LARGEST:
+            raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        async with asyncio.timeout(_LONGEST):
+            while piece := await arrival.read():
+                body += piece
+                if len(body) > _LARGEST:
+                    raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+    except TimeoutError:
+        raise _Refused(HTTPStatus.REQUEST_TIMEOUT) from None
+    except (Broken, ValueError):
+        raise _Refused(HTTPStatus.BAD_REQUEST) from None
     return bytes(body)
 
 

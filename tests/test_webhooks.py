@@ -67,10 +67,10 @@ def test_a_public_url_is_one_that_the_api_could_reach(public_url: str) -> None:
         WebhookReceiver(public_url)
 
 
-@pytest.mark.parametrize("number", ["max_reading", "max_waiting"])
-def test_the_limits_are_numbers_from_one_on(number: str) -> None:
+@pytest.mark.parametrize(("reading", "waiting"), [(0, 1), (1, 0), (-1, 1)])
+def test_the_limits_are_numbers_from_one_on(reading: int, waiting: int) -> None:
     with pytest.raises(InvalidRequest, match="from 1 on"):
-        WebhookReceiver(PUBLIC, **{number: 0})
+        WebhookReceiver(PUBLIC, max_reading=reading, max_waiting=waiting)
 
 
 @pytest.mark.parametrize("path", ["", "/", "//", "hooks"])

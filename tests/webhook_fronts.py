@@ -105,7 +105,9 @@ async def send(url: str, *pieces: bytes, end: bool = False) -> bytes:
 
 def head(url: str, *lines: str, method: str = "POST") -> bytes:
     """A request up to its body."""
-    return "\r\n".join((f"{method} {urlsplit(url).path} HTTP/1.1", "Host: x", *lines, "", "")).encode()
+    return "\r\n".join(
+        (f"{method} {urlsplit(url).path} HTTP/1.1", "Host: x", *lines, "", "")
+    ).encode()
 
 
 async def post(url: str, body: bytes = b"{}", *lines: str, method: str = "POST") -> int:
