@@ -17,6 +17,7 @@ import traceback
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from emulated_world import until
@@ -268,6 +269,24 @@ async def test_row_40_a_thousand_forged_webhooks_cost_two_looks_a_second() -> No
         assert (await waiting).current_status is Status.READY
 
 
+@virtual
+async def test_row_40_however_many_come_one_wake_is_pending_and_comes_soon() -> None:
+    woken: list[float] = []
+    hook = WebhookReceiver("https://mm.example").open(lambda: woken.append(now()))
+    began = rung = now()
+    for _ in range(1000):
+        rung = now()
+        hook.ring()
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(60)
+
+    assert woken[0] - began < 0.01
+    assert rung <= woken[-1] <= rung + 0.51
+    gaps = [later - earlier for earlier, later in itertools.pairwise(woken)]
+    assert gaps == pytest.approx([0.5] * len(gaps), abs=0.01)
+    assert len(woken) <= 4
+
+
 # ── 41: malformed ────────────────────────────────────────────────────────────────────────────────
 
 NO_OBJECTS = (
@@ -325,6 +344,20 @@ async def test_row_41_a_body_that_breaks_off_or_is_badly_framed_does_no_harm(fro
         assert set(answers) <= {0, 400, 404}
         assert not woken.is_set()
         assert await post(url) == 204
+
+
+async def test_row_41_a_server_of_its_own_says_once_a_minute_that_what_comes_is_not_http(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with receiver_in("served") as receiver:
+        url = receiver.open(print).on_ready
+        for _ in range(3):
+            assert status(await send(url, head(url, "Content-Length: -1"))) == 400
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "a webhook was turned away: BadHttpMessage"
+    ]
+    assert capfd.readouterr().err == ""
 
 
 @virtual
@@ -443,6 +476,30 @@ async def test_row_42_chunks_for_ever_end_at_64_kilobytes(front: str) -> None:
         assert receiver.stats.refused == {413: 1}
         answer = await send(url, head(url, CHUNKED), *[chunk] * 16, b"1\r\n \r\n")
         assert status(answer) == 413
+
+
+@virtual
+@each_front
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("more", [b"1\r\n \r\n", b"this is no chunk\r\n"])
+async def test_row_42_who_is_answered_before_all_has_come_is_hung_up_on(
+    front: str, more: bytes, *, known: bool
+) -> None:
+    async with receiver_in(front) as receiver:
+        hook = receiver.open(lambda: pytest.fail("woken"))
+        url = hook.on_ready if known else f"{hook.on_ready}x"
+        parts = urlsplit(url)
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        writer.write(head(url, CHUNKED, "Content-Encoding: made-up"))
+        answer = await reader.readuntil(b"\r\n\r\n")
+        answered_at = now()
+        with contextlib.suppress(ConnectionError):
+            writer.write(more)
+            assert await reader.read() == b""
+
+        assert status(answer) == (415 if known else 404)
+        assert now() - answered_at < 0.5
+        writer.close()
 
 
 @each_front
