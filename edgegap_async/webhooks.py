@@ -104,7 +104,7 @@ class WebhookStats:
     failed: int
     """Events at which it raised."""
     dropped: int
-    """Events that it was not given: too many were waiting, or the receiver was closed."""
+    """Events it was not given: unreadable, too many waiting, or the receiver was closed."""
 
 
 class _Hook:
