@@ -124,7 +124,7 @@ from .watch import (
     Signal,
     Signals,
 )
-from .webhooks import WebhookReceiver
+from .webhooks import WebhookEvent, WebhookReceiver, WebhookStats
 
 __all__ = [
     "OPERATIONS",
@@ -243,7 +243,9 @@ __all__ = [
     "WaitTimedOut",
     "WatchStats",
     "Webhook",
+    "WebhookEvent",
     "WebhookReceiver",
+    "WebhookStats",
     "WrongLoop",
     "__version__",
 ]

@@ -3,38 +3,108 @@
 Theory. Edgegap signs nothing, sends a webhook once, and its body is the deployment's status. So
 each deployment gets URLs with a secret of its own, and all that a call to one of them does is to
 wake the look-out of that deployment, which then asks the API. What the body says is not believed;
-that it is JSON at all is asked only to turn away what strays here. The secrets are kept as hashes,
-as long as somebody holds the deployment's handle; a URL that is unknown, or not any more, is 404.
+that it is JSON at all is asked only to turn away what strays here. As the URLs exist before the
+deploy is sent, a webhook cannot come too early; as nothing is believed, none can come too late,
+twice, or in the wrong order. As waits look by themselves, if rarely, none needs to come at all.
 
-Three ways to use it, the receiver made first and given to the client as `webhooks`:
+The secrets are kept as hashes, as long as somebody holds the deployment's handle. To find a hash in
+a table takes a time that depends on the hash, but that tells nothing of the secret, as nobody can
+make secrets whose hashes come ever nearer to one. A URL that is unknown, or not any more, is 404
+before anything of its body is read: a stranger costs one hash.
+
+Who has a right URL can still be slow, large or many. So a body has 64 kB and five seconds, three of
+one deployment are read at once, so many in all, and what comes to one makes two looks a second at
+most.
+
+Four ways to use it, the receiver made first and given to the client as `webhooks`, all in the
+client's event loop:
 
 - `async with WebhookReceiver(public_url=…).serve(port=8080)`: a small server of its own;
 - `receiver.attach(app)`: in an aiohttp application of yours, before it starts;
-- `receiver.application()`: the same as a sub-application, to mount as you like.
+- `receiver.application()`: the same as a sub-application, to mount as you like;
+- `receiver.asgi()`: for Starlette, FastAPI, or alone: `app.mount(path, receiver.asgi())`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import logging
+import math
 import secrets
-from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING, Final, Self
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias, cast
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
-from .codec import loads
+import attrs
+
+from .arrivals import Arrival, AsgiApplication, Broken, aiohttp_handler, asgi_application
+from .codec import loads, read_answer
 from .errors import InvalidRequest
+from .models import Deployment
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-__all__ = ["WebhookReceiver"]
+__all__ = ["WebhookEvent", "WebhookReceiver", "WebhookStats"]
 
 logger = logging.getLogger("edgegap_async.webhooks")
 
+Kind: TypeAlias = Literal["ready", "error", "terminated"]
+
+_KINDS: Final = frozenset({"ready", "error", "terminated"})
 _LARGEST: Final = 64 * 1024  # bytes: a status has about one thousand
+_LONGEST: Final = 5.0  # seconds for a body to come
+_OF_ONE: Final = 3  # bodies of one deployment that are read at once: one of each kind
+_BETWEEN_WAKES: Final = 0.5  # seconds: who has a right URL may not spend the limit on looks
+_BETWEEN_COMPLAINTS: Final = 60.0  # seconds
+_HIDDEN: Final = "hidden"  # in logs, in place of the secret
+
+_WHY: Final = {
+    HTTPStatus.BAD_REQUEST: "it is not a JSON object",
+    HTTPStatus.NOT_FOUND: "its URL is not known, or not any more",
+    HTTPStatus.METHOD_NOT_ALLOWED: "it is not a POST",
+    HTTPStatus.REQUEST_TIMEOUT: f"its body took longer than {_LONGEST:g} s",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: f"its body has more than {_LARGEST} bytes",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "its body is compressed",
+    HTTPStatus.SERVICE_UNAVAILABLE: "too many are being read, or the receiver is closed",
+}
+
+
+class _Refused(Exception):
+    def __init__(self, status: HTTPStatus) -> None:
+        self.status = status
+
+
+@attrs.frozen
+class WebhookEvent:
+    """What a webhook says. Nobody signed it: look, before you act on it."""
+
+    kind: Kind
+    """Which of the deployment's URLs it came to."""
+    deployment: Deployment
+
+
+@attrs.frozen(kw_only=True)
+class WebhookStats:
+    """What has come to a receiver so far."""
+
+    received: int
+    """Webhooks that were taken, doubles too."""
+    unknown: int
+    """Requests to a URL that is not known, or not any more."""
+    refused: Mapping[int, int]
+    """Others that were turned away, by the status they were answered."""
+    handled: int
+    """Events that `on_event` took."""
+    failed: int
+    """Events at which it raised."""
+    dropped: int
+    """Events it was not given: unreadable, too many waiting, or the receiver was closed."""
 
 
 class _Hook:
@@ -44,7 +114,23 @@ class _Hook:
         self.on_ready = f"{url}/ready"
         self.on_error = f"{url}/error"
         self.on_terminated = f"{url}/terminated"
-        self.wake = wake
+        self.reading = 0
+        self.told = set[Kind]()
+        self._wake = wake
+        self._woken_at = -math.inf  # loop time; to come, if a wake is pending
+
+    def ring(self) -> None:
+        """Wakes who waits; soon, if that was just done."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if self._woken_at > now:
+            return
+        if self._woken_at + _BETWEEN_WAKES > now:
+            self._woken_at += _BETWEEN_WAKES
+            loop.call_at(self._woken_at, self._wake)
+        else:
+            self._woken_at = now
+            self._wake()
 
 
 class WebhookReceiver:
@@ -55,21 +141,60 @@ class WebhookReceiver:
             the path below. May be left out with `serve()` where client and API are on one
             machine, as with the emulator.
         path: below which path the webhooks come; begins with `/`.
+        on_event: a coroutine function that is given each event of each deployment once, as long
+            as its handle is held; one at a time, in the order they came, after they were answered.
+            What it raises is logged. Where it is too slow events are dropped: it is for chat
+            messages and counters, a match waits with its handle.
+        max_reading: bodies that are read at once; more are answered 503.
+        max_waiting: events that wait for `on_event`; more are dropped.
 
     Raises:
-        InvalidRequest: `public_url` is not an http or https URL, or `path` not a path.
+        InvalidRequest: `public_url` is not an http or https URL, `path` not a path, or a number
+            is below 1.
     """
 
-    def __init__(self, public_url: str | None = None, *, path: str = "/edgegap/webhooks") -> None:
+    def __init__(
+        self,
+        public_url: str | None = None,
+        *,
+        path: str = "/edgegap/webhooks",
+        on_event: Callable[[WebhookEvent], Awaitable[object]] | None = None,
+        max_reading: int = 100,
+        max_waiting: int = 1000,
+    ) -> None:
         if public_url is not None and not _reachable(public_url):
             raise InvalidRequest(f"not a URL that the API could reach: {public_url!r}")
         if not path.startswith("/") or not path.strip("/"):
             raise InvalidRequest(f"path begins with / and names something, not {path!r}")
+        if min(max_reading, max_waiting) < 1:
+            raise InvalidRequest("max_reading and max_waiting are numbers from 1 on")
         self._public_url = public_url and public_url.rstrip("/")
         self._path = path.rstrip("/")
         self._hooks = WeakValueDictionary[bytes, _Hook]()
-        self.received = 0
-        """How many webhooks came to a URL that is known."""
+        self._max_reading = max_reading
+        self._reading = 0
+        self._answers = Counter[int]()  # by status
+        self._on_event = on_event
+        self._max_waiting = max_waiting
+        self._events = deque[WebhookEvent]()
+        self._outcomes = Counter[str]()  # of events
+        self._handling: asyncio.Task[None] | None = None
+        self._is_closed = False
+        self._complaints = 0
+        self._complained_at = -math.inf
+
+    @property
+    def stats(self) -> WebhookStats:
+        """What has come so far."""
+        answers = dict(self._answers)
+        return WebhookStats(
+            received=answers.pop(HTTPStatus.NO_CONTENT, 0),
+            unknown=answers.pop(HTTPStatus.NOT_FOUND, 0),
+            refused=answers,
+            handled=self._outcomes["handled"],
+            failed=self._outcomes["failed"],
+            dropped=self._outcomes["dropped"],
+        )
 
     def open(self, wake: Callable[[], None]) -> _Hook:
         """Fresh URLs for one deployment; whatever comes to them calls `wake`, in the loop."""
@@ -82,17 +207,30 @@ class WebhookReceiver:
         self._hooks[_hash(secret)] = hook
         return hook
 
+    # ── where it runs ────────────────────────────────────────────────────────────────────────────
+
     def application(self) -> web.Application:
         """An aiohttp application that receives the webhooks, to be mounted at `path`."""
         from aiohttp import web  # noqa: PLC0415 - a tenth of the package's import time
 
-        application = web.Application(client_max_size=_LARGEST)
-        application.router.add_post("/{secret}/{event:ready|error|terminated}", self._receive)
+        async def close(_: web.Application) -> None:
+            await self.close()
+
+        application = web.Application()
+        application.router.add_route("*", "/{anything:.*}", aiohttp_handler(self._judge))
+        application.on_shutdown.append(close)
         return application
 
     def attach(self, application: web.Application) -> None:
         """Mounts the receiver in an application of yours, which has not started yet."""
         application.add_subapp(self._path, self.application())
+
+    def asgi(self) -> AsgiApplication:
+        """An ASGI application that receives the webhooks, to be mounted at `path` or run alone.
+
+        Mounted, it is not told of the end: call `close()` there, if you use `on_event`.
+        """
+        return asgi_application(self._judge, opened=self._open_again, close=self.close)
 
     @contextlib.asynccontextmanager
     async def serve(self, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Self]:
@@ -109,12 +247,26 @@ class WebhookReceiver:
             raise InvalidRequest("a receiver that listens on all addresses needs a public_url")
         from aiohttp import web  # noqa: PLC0415 - as above
 
-        application = web.Application(client_max_size=_LARGEST)
-        self.attach(application)
-        # The URLs are secret, so no access log.
-        runner = web.AppRunner(application, access_log=None, handler_cancellation=True)
+        def complain(record: logging.LogRecord) -> bool:
+            kind = record.exc_info and record.exc_info[0]
+            self._complain(kind.__name__ if kind else record.getMessage())
+            return False
+
+        # What is not even HTTP aiohttp would log each time, with a traceback.
+        quiet = logging.Logger(logger.name, logging.WARNING)  # noqa: LOG001 - this server's alone
+        quiet.addFilter(complain)
+        # The URLs are secret, so no access log; what is compressed is refused, not unpacked.
+        server = web.Server(
+            aiohttp_handler(self._judge),
+            logger=quiet,
+            access_log=None,
+            auto_decompress=False,
+            handler_cancellation=True,
+        )
+        runner = web.ServerRunner(server, shutdown_timeout=1.0)
         await runner.setup()
         given = self._public_url
+        self._open_again()
         try:
             await web.TCPSite(runner, host, port).start()
             if given is None:
@@ -125,24 +277,138 @@ class WebhookReceiver:
         finally:
             self._public_url = given
             await runner.cleanup()
+            await self.close()
 
-    async def _receive(self, request: web.Request) -> web.Response:
-        from aiohttp import web  # noqa: PLC0415 - as above
+    def _open_again(self) -> None:
+        self._is_closed = False
 
-        hook = self._hooks.get(_hash(request.match_info["secret"]))
-        if hook is None:
-            raise web.HTTPNotFound
+    async def close(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - nothing is raised
+        """Answers 503 from now on, and waits for `on_event`; after so many seconds it is cancelled.
+
+        Called where a server of its own, an aiohttp application or a lone ASGI one ends. Twice is
+        fine.
+        """
+        self._is_closed = True
+        if self._handling is None:
+            return
+        await asyncio.wait([self._handling], timeout=timeout)
+        if not self._handling.done():
+            dropped = len(self._events) + 1  # with the one that is being handled
+            logger.warning("closed before on_event took %d events", dropped)
+            self._outcomes["dropped"] += dropped
+            self._events.clear()
+            self._handling.cancel()
+            await asyncio.wait([self._handling])
+
+    # ── what comes ───────────────────────────────────────────────────────────────────────────────
+
+    async def _judge(self, arrival: Arrival) -> int:
+        status = HTTPStatus.NO_CONTENT
         try:
-            # An application that this is mounted in may allow larger ones.
-            body = loads(await request.clone(client_max_size=_LARGEST).read())
-        except (ValueError, RecursionError, web.RequestPayloadError):
-            body = None
-        if not isinstance(body, dict):
-            logger.warning("a webhook that is not a JSON object was turned away")
-            raise web.HTTPBadRequest
-        self.received += 1
-        hook.wake()
-        return web.Response(status=204)
+            await self._take(arrival)
+        except _Refused as refusal:
+            status = refusal.status
+            self._complain(_WHY[status])
+        self._answers[status] += 1
+        return status
+
+    async def _take(self, arrival: Arrival) -> None:
+        # What comes before the secret is the mount's affair, or a proxy's.
+        before, slash, kind = arrival.path.rpartition("/")
+        before, slash, secret = before.rpartition("/")
+        hook = self._hooks.get(_hash(secret)) if slash and kind in _KINDS else None
+        if hook is None:
+            raise _Refused(HTTPStatus.NOT_FOUND)
+        arrival.hide(f"{before}/{_HIDDEN}/{kind}")
+        if arrival.method != "POST":
+            raise _Refused(HTTPStatus.METHOD_NOT_ALLOWED)
+        if arrival.header("content-encoding").lower() not in {"", "identity"}:
+            raise _Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+        with self._one_more(hook):
+            body = await _read(arrival)
+        if not _is_object(body):
+            raise _Refused(HTTPStatus.BAD_REQUEST)
+        hook.ring()
+        if self._on_event is not None:
+            self._tell(hook, cast("Kind", kind), body)
+
+    @contextlib.contextmanager
+    def _one_more(self, hook: _Hook) -> Iterator[None]:
+        if self._is_closed or self._reading >= self._max_reading or hook.reading >= _OF_ONE:
+            raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE)
+        self._reading += 1
+        hook.reading += 1
+        try:
+            yield
+        finally:
+            self._reading -= 1
+            hook.reading -= 1
+
+    def _complain(self, why: str) -> None:
+        self._complaints += 1
+        now = asyncio.get_running_loop().time()
+        if now >= self._complained_at + _BETWEEN_COMPLAINTS:
+            more = f" (and {self._complaints - 1} before it)" if self._complaints > 1 else ""
+            logger.warning("a webhook was turned away: %s%s", why, more)
+            self._complained_at = now
+            self._complaints = 0
+
+    # ── events ───────────────────────────────────────────────────────────────────────────────────
+
+    def _tell(self, hook: _Hook, kind: Kind, body: bytes) -> None:
+        if kind in hook.told:
+            return
+        try:
+            event = WebhookEvent(kind, read_answer(Deployment, body))
+        except ValueError as error:
+            self._outcomes["dropped"] += 1
+            logger.info("a webhook is not a status, and no event: %s", error)
+            return
+        if self._is_closed or len(self._events) >= self._max_waiting:
+            self._outcomes["dropped"] += 1
+            return
+        hook.told.add(kind)
+        self._events.append(event)
+        if self._handling is None or self._handling.done():
+            self._handling = asyncio.create_task(self._handle())
+
+    async def _handle(self) -> None:
+        assert self._on_event is not None  # noqa: S101 - there are events only if it is given
+        while self._events:
+            event = self._events.popleft()
+            try:
+                await self._on_event(event)
+            except Exception:
+                self._outcomes["failed"] += 1
+                logger.exception(
+                    "on_event failed at %s of %s", event.kind, event.deployment.request_id
+                )
+            else:
+                self._outcomes["handled"] += 1
+
+
+async def _read(arrival: Arrival) -> bytes:
+    body = bytearray()
+    try:
+        if int(arrival.header("content-length") or 0) > _LARGEST:
+            raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        async with asyncio.timeout(_LONGEST):
+            while piece := await arrival.read():
+                body += piece
+                if len(body) > _LARGEST:
+                    raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+    except TimeoutError:
+        raise _Refused(HTTPStatus.REQUEST_TIMEOUT) from None
+    except (Broken, ValueError):
+        raise _Refused(HTTPStatus.BAD_REQUEST) from None
+    return bytes(body)
+
+
+def _is_object(body: bytes) -> bool:
+    try:
+        return isinstance(loads(body), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _reachable(url: str) -> bool:

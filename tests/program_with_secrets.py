@@ -115,10 +115,10 @@ async def fail_in_every_way(emulator: Emulator) -> None:
         server = await client.deploy(
             "arena", "v1", users=USERS
         )  # its URLs are open while it is held
-        while not receiver.received:
+        while not receiver.stats.received:
             await asyncio.sleep(0.01)
         await server.stop()
-        write("webhooks that came:", receiver.received)
+        write("webhooks that came:", receiver.stats.received)
     async with receiver.serve(), a_client(emulator.url, receiver, seconds=0.1) as client:
         works: tuple[Callable[[], Awaitable[object]], ...] = (
             lambda: deploy(client),

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from edgegap_async import Deployment, InvalidRequest, Status
 from edgegap_async.emulator.deliveries import Deliveries
+from edgegap_async.emulator.faults import Delay, Drop, Fault, Faults, Repeat
 from edgegap_async.requests import Webhook
 
 READY = Deployment(request_id="aaaaaaaaaaaa", current_status=Status.READY, running=True)
@@ -167,6 +168,55 @@ async def test_a_network_of_the_settings_is_asked(caplog: pytest.LogCaptureFixtu
     await deliveries.close()
 
     assert "failed: ClientConnectorError" in caplog.text
+
+
+# ── by script ────────────────────────────────────────────────────────────────────────────────────
+
+
+async def _told(target: Target, *faults: Fault) -> list[str]:
+    """The statuses that arrive of READY and then TERMINATED, in their order."""
+    deliveries = Deliveries(faults=Faults(faults))
+    for status in (Status.READY, Status.TERMINATED):
+        deployment = Deployment(request_id="aaaaaaaaaaaa", current_status=status, running=False)
+        deliveries.send(Webhook(f"http://127.0.0.1:{target.port}/"), deployment)
+    await asyncio.gather(*deliveries._under_way)
+    await deliveries.close()
+    return [json.loads(body)["current_status"] for body in target.bodies]
+
+
+async def test_a_webhook_of_the_script_is_lost(target: Target) -> None:
+    lost = await _told(target, Fault("webhook_on_ready", Drop()))
+
+    assert lost == ["Status.TERMINATED"]
+
+
+@pytest.mark.virtual
+async def test_a_webhook_of_the_script_comes_after_a_later_one(target: Target) -> None:
+    reordered = await _told(target, Fault("webhook_on_ready", Delay(60)))
+
+    assert reordered == ["Status.TERMINATED", "Status.READY"]
+
+
+async def test_a_webhook_of_the_script_comes_more_than_once(target: Target) -> None:
+    repeated = await _told(target, Fault("webhook_on_terminated", Repeat(3)))
+
+    assert sorted(repeated) == ["Status.READY"] + ["Status.TERMINATED"] * 3
+
+
+async def test_a_fault_of_any_call_is_not_one_of_webhooks(target: Target) -> None:
+    told = await _told(target, Fault(None, Drop(), times=None))
+
+    assert len(told) == 2
+
+
+@pytest.mark.virtual
+async def test_a_delayed_webhook_is_given_up_when_the_emulator_ends(target: Target) -> None:
+    deliveries = Deliveries(faults=Faults([Fault("webhook_on_ready", Delay(3600))]))
+    deliveries.send(Webhook(f"http://127.0.0.1:{target.port}/"), READY)
+    await asyncio.sleep(1)
+    await deliveries.close()
+
+    assert (target.bodies, deliveries._under_way) == ([], set())
 
 
 def test_a_network_that_is_none_is_refused() -> None:

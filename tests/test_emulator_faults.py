@@ -19,11 +19,12 @@ from edgegap_async.emulator import (
     Fault,
     HangUp,
     Hide,
+    Repeat,
     Timings,
     Truncate,
     sample_application,
 )
-from edgegap_async.emulator.faults import What, When
+from edgegap_async.emulator.faults import Faults, What, When
 from edgegap_async.errors import InvalidRequest
 
 BODY = {
@@ -185,6 +186,24 @@ async def test_a_fault_comes_as_often_as_it_is_told_and_after_as_many_calls(
     assert statuses == [202, 500, 500, 418, 202]
 
 
+def test_a_share_of_the_calls_is_hit_and_the_same_ones_each_time() -> None:
+    def hit() -> list[int]:
+        faults = Faults([Fault("webhook_on_ready", Drop(), times=None, share=0.05)])
+        return [number for number in range(1000) if faults.take("webhook_on_ready")]
+
+    assert hit() == hit()
+    assert 30 <= len(hit()) <= 70
+
+
+def test_a_share_is_of_the_calls_that_come_and_is_used_up_by_those_it_hits() -> None:
+    faults = Faults([Fault("deploy", Drop(), times=2, share=0.5)])
+    hits = [number for number in range(100) if faults.take("deploy")]
+
+    assert len(hits) == 2
+    assert hits != [0, 1]
+    assert faults.left == ()
+
+
 async def test_an_answer_is_spoilt_also_where_it_is_a_refusal(
     emulator: Emulator, session: aiohttp.ClientSession
 ) -> None:
@@ -211,10 +230,16 @@ async def test_the_script_can_be_given_at_the_start_and_cleared() -> None:
         ("deploy", Drop(), {"skip": -1}, "skip from 0"),
         ("deploy", Truncate(), {"when": "read"}, "Truncate needs an answer"),
         ("deploy", Hide(1), {}, "Hide is for get_deployment and list_deployments"),
+        ("deploy", Drop(), {"share": 0.0}, "share is above 0"),
+        ("deploy", Drop(), {"share": 1.5}, "at most 1, not 1.5"),
+        ("deploy", Repeat(), {}, "Repeat is for webhook_on_error"),
+        (None, Repeat(), {}, "Repeat is for webhook_on_error"),
+        ("webhook_on_ready", Repeat(0), {}, "Repeat.times is counted from 1"),
+        ("webhook_on_ready", Answer(500), {}, "Drop, Delay and Repeat"),
     ],
 )
 def test_a_fault_that_cannot_be_is_refused(
-    operation: str, what: What, settings: dict[str, Any], message: str
+    operation: str | None, what: What, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=message):
         Fault(operation, what, **settings)

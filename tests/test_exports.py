@@ -264,13 +264,16 @@ async def test_a_matchmaker_that_is_interrupted_stops_its_servers(emulator: Emul
     assert await left(emulator) == []
 
 
-async def test_an_application_of_ones_own_is_told_by_webhook(emulator: Emulator) -> None:
+@pytest.mark.parametrize("example", ["own_application", "fastapi_application"])
+async def test_an_application_of_ones_own_is_told_by_webhook(
+    emulator: Emulator, example: str
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
-        public_url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    async with (
-        Program(emulator, "examples/own_application.py", PUBLIC_URL=public_url) as url,
-        aiohttp.ClientSession(url) as session,
-    ):
+        port = free.getsockname()[1]
+    program = Program(emulator, f"examples/{example}.py", PUBLIC_URL=f"http://127.0.0.1:{port}")
+    async with program as url, aiohttp.ClientSession(url) as session:
+        while not await listens(port):
+            await asyncio.sleep(0.05)
         async with session.post("/servers") as answer:
             server = await answer.json()
         async with session.delete(f"/servers/{server['request_id']}") as answer:
@@ -278,6 +281,16 @@ async def test_an_application_of_ones_own_is_told_by_webhook(emulator: Emulator)
 
     assert server["told_by"] == "webhook"
     assert await left(emulator) == []
+
+
+async def listens(port: int) -> bool:
+    """Whether somebody does on that port."""
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionError:
+        return False
+    writer.close()
+    return True
 
 
 async def test_the_game_server_of_the_examples_stops_itself_when_it_is_empty() -> None:

@@ -169,7 +169,7 @@ async def test_the_whole_job_by_webhook(cloud: Cloud) -> None:
         told_by = {change.status.short: change.told_by for change in server.history}
         assert told_by["READY"] == "webhook"
         assert told_by["TERMINATED"] == "webhook"
-        assert receiver.received == 2
+        assert receiver.stats.received == 2
 
 
 async def test_a_receiver_mounted_in_an_application_of_ones_own(cloud: Cloud) -> None:

@@ -42,7 +42,7 @@ from .apps import (
 )
 from .deliveries import Deliveries
 from .deployments import LocalDeployment, Timings
-from .faults import Answer, Delay, Dribble, Drop, Fault, Faults, HangUp, Hide, Truncate
+from .faults import Answer, Delay, Dribble, Drop, Fault, Faults, HangUp, Hide, Repeat, Truncate
 from .server import Limits, RecordedRequest, Server
 from .simulation import Simulation
 from .world import Settings, World
@@ -63,6 +63,7 @@ __all__ = [
     "LocalDeployment",
     "PrivateHost",
     "RecordedRequest",
+    "Repeat",
     "Simulation",
     "Timings",
     "Truncate",
@@ -173,7 +174,7 @@ class Emulator:
         self._round_trip = round_trip
         self.faults = Faults(faults)
         """What still goes wrong."""
-        self._deliveries = Deliveries(webhook_allow, timeout=webhook_timeout)
+        self._deliveries = Deliveries(webhook_allow, timeout=webhook_timeout, faults=self.faults)
         self._world: World | None = None
         self._server: Server | None = None
         secret = Token(secrets.token_urlsafe(24) if token is None else token, scheme="token")

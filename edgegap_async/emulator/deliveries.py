@@ -1,5 +1,7 @@
 """Webhooks on their way out: one try each, ten seconds, and nothing waits for them.
 
+So they come in no certain order, and the script may lose, delay and repeat them (see `faults`).
+
 Whoever may deploy may name a URL, and this machine would ask it: so only addresses of loopback and
 of the networks in the settings are asked. The address that was checked is the one connected to, and
 redirects are not followed.
@@ -23,6 +25,8 @@ from edgegap_async.codec import dumps, to_json
 from edgegap_async.errors import InvalidRequest
 from edgegap_async.models import Deployment
 from edgegap_async.requests import Webhook
+
+from .faults import Delay, Drop, Faults, Repeat
 
 __all__ = ["Deliveries"]
 
@@ -77,9 +81,13 @@ class Deliveries:
     Args:
         allow: networks beside loopback, such as `10.0.0.0/8`.
         timeout: seconds that a webhook has to answer.
+        faults: what goes wrong.
     """
 
-    def __init__(self, allow: Iterable[str] = (), *, timeout: float = 10.0) -> None:
+    def __init__(
+        self, allow: Iterable[str] = (), *, timeout: float = 10.0, faults: Faults | None = None
+    ) -> None:
+        self._faults = Faults() if faults is None else faults
         self._allowed = _Allowed(allow)
         self._timeout = aiohttp.ClientTimeout(total=timeout, ceil_threshold=float("inf"))
         self._session: aiohttp.ClientSession | None = None
@@ -87,9 +95,21 @@ class Deliveries:
 
     def send(self, webhook: Webhook, deployment: Deployment) -> None:
         """Post the status to the webhook. Returns at once."""
-        task = asyncio.create_task(self._post(webhook.url, dumps(to_json(deployment))))
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        fault = self._faults.take(f"webhook_on_{deployment.current_status.short.lower()}")
+        what = None if fault is None else fault.what
+        if isinstance(what, Drop):
+            return
+        delay = what.seconds if isinstance(what, Delay) else 0.0
+        body = dumps(to_json(deployment))
+        for _ in range(what.times if isinstance(what, Repeat) else 1):
+            task = asyncio.create_task(self._deliver(webhook.url, body, delay))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+
+    async def _deliver(self, url: str, body: bytes, delay: float) -> None:
+        if delay:
+            await asyncio.sleep(delay)
+        await self._post(url, body)
 
     async def _post(self, url: str, body: bytes) -> None:
         # The path of a webhook is a secret: it is not in what is logged.

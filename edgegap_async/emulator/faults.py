@@ -6,6 +6,7 @@
     emulator.faults.add(Fault("deploy", Answer(503), when="acted", times=2))
     emulator.faults.add(Fault(None, Delay(0.2), times=None))                # every call, for ever
     emulator.faults.add(Fault("list_deployments", Hide(3), times=None))     # it shows up late
+    emulator.faults.add(Fault("webhook_on_ready", Drop(), times=None, share=0.05))
 
 An exchange has three places where things go wrong, and they leave the world in different states:
 
@@ -17,6 +18,9 @@ An exchange has three places where things go wrong, and they leave the world in 
 `acted`    everything, only the answer fails   nothing, and it was done
 =========  ==================================  ===============================
 
+A webhook goes the other way, and nobody waits for it: it can be lost (`Drop`), come late (`Delay`)
+and so after one that was sent later, or come more than once (`Repeat`).
+
 A fault that was used up is gone. Those that fit the same call take turns in the order they were
 added: while one is not used up the next waits.
 """
@@ -26,6 +30,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import random
 from collections.abc import Iterable, Mapping
 from typing import Final, Literal, TypeAlias
 
@@ -45,6 +50,7 @@ __all__ = [
     "Faults",
     "HangUp",
     "Hide",
+    "Repeat",
     "Truncate",
     "What",
     "When",
@@ -127,9 +133,18 @@ class Hide:
     seconds: float
 
 
-What: TypeAlias = Drop | Answer | Truncate | Dribble | Delay | HangUp | Hide
+@attrs.frozen
+class Repeat:
+    """A webhook that comes more than once."""
 
-_NAMES: Final = frozenset(operation.name for operation in OPERATIONS)
+    times: int = 2
+    """How often it comes in all."""
+
+
+What: TypeAlias = Drop | Answer | Truncate | Dribble | Delay | HangUp | Hide | Repeat
+
+_CALLS: Final = frozenset(operation.name for operation in OPERATIONS)
+_WEBHOOKS: Final = frozenset({"webhook_on_ready", "webhook_on_error", "webhook_on_terminated"})
 _SHOWS: Final = frozenset({"get_deployment", "list_deployments"})
 _NEEDS_AN_ANSWER: Final = (Truncate, Dribble, HangUp)
 
@@ -143,17 +158,29 @@ class Fault:
     """
 
     operation: str | None
-    """Name of the call, such as `deploy`; None for any."""
+    """Name of the call, such as `deploy`, or of the webhook, such as `webhook_on_ready`; None for
+    any call."""
     what: What
     when: When = attrs.field(default="acted", kw_only=True)
     times: int | None = attrs.field(default=1, kw_only=True)
     """How often; None for ever."""
     skip: int = attrs.field(default=0, kw_only=True)
     """Calls that go well before the first."""
+    share: float = attrs.field(default=1.0, kw_only=True)
+    """Of the calls after those, how many it hits, drawn from a seeded source; 1 for all."""
 
     def __attrs_post_init__(self) -> None:
-        if self.operation is not None and self.operation not in _NAMES:
+        if self.operation is not None and self.operation not in _CALLS | _WEBHOOKS:
             raise InvalidRequest(f"there is no call {self.operation!r}")
+        if not 0 < self.share <= 1:
+            raise InvalidRequest(f"share is above 0 and at most 1, not {self.share!r}")
+        if self.operation in _WEBHOOKS:
+            if not isinstance(self.what, Drop | Delay | Repeat):
+                raise InvalidRequest("what can happen to a webhook is Drop, Delay and Repeat")
+            if isinstance(self.what, Repeat) and self.what.times < 1:
+                raise InvalidRequest("Repeat.times is counted from 1")
+        elif isinstance(self.what, Repeat):
+            raise InvalidRequest(f"Repeat is for {', '.join(sorted(_WEBHOOKS))}")
         if self.when not in {"unread", "read", "acted"}:
             raise InvalidRequest(f"when is unread, read or acted, not {self.when!r}")
         if (self.times is not None and self.times < 1) or self.skip < 0:
@@ -169,6 +196,7 @@ class Faults:
 
     def __init__(self, faults: Iterable[Fault] = ()) -> None:
         self._left = list(faults)
+        self._chance = random.Random(0)  # noqa: S311 - what goes wrong is no secret
 
     def add(self, *faults: Fault) -> None:
         """Let these go wrong from now on."""
@@ -184,12 +212,15 @@ class Faults:
         return tuple(self._left)
 
     def take(self, operation: str) -> Fault | None:
-        """What goes wrong with a call that has just come, or None."""
+        """What goes wrong with a call that has just come, or a webhook about to go, or None."""
         for number, fault in enumerate(self._left):
-            if fault.operation not in {None, operation}:
+            of_any_call = fault.operation is None and operation not in _WEBHOOKS
+            if fault.operation != operation and not of_any_call:
                 continue
             if fault.skip:
                 self._left[number] = attrs.evolve(fault, skip=fault.skip - 1)
+                return None
+            if fault.share < 1 and self._chance.random() >= fault.share:
                 return None
             if fault.times == 1:
                 del self._left[number]

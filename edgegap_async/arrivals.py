@@ -1,0 +1,181 @@
+"""A request at a webhook URL: read from, and answered through, either kind of server.
+
+What is right about a webhook is decided in `webhooks`, once. Here is what differs between aiohttp
+and ASGI: how a body comes in pieces, how an answer goes out, and where the server would log the
+URL, whose secret is nobody's business.
+
+Whoever is answered before all of the body has come is hung up on. Neither server would: aiohttp
+reads on for ten seconds and logs what it finds wrong there as an unhandled exception, uvicorn
+reads on for as long as something comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, MutableMapping
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+__all__ = ["Arrival", "AsgiApplication", "Broken", "Judge", "aiohttp_handler", "asgi_application"]
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Scope]]
+Send: TypeAlias = Callable[[Scope], Awaitable[None]]
+AsgiApplication: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class Broken(Exception):
+    """A body that will not come whole."""
+
+
+class Arrival(Protocol):
+    """A request whose body is still to be read."""
+
+    method: str
+    path: str
+
+    def header(self, name: str) -> str:
+        """A header by its lower-case name; empty if it did not come."""
+        ...
+
+    async def read(self) -> bytes:
+        """The next piece of the body, empty at its end.
+
+        Raises:
+            Broken: there is no more, and no end.
+        """
+        ...
+
+    def hide(self, path: str) -> None:
+        """Let the server log this path in place of its own."""
+        ...
+
+
+Judge: TypeAlias = Callable[[Arrival], Awaitable[int]]
+"""Returns the status of the answer."""
+
+
+# ── aiohttp ──────────────────────────────────────────────────────────────────────────────────────
+
+
+class _AiohttpArrival:
+    def __init__(self, request: web.BaseRequest) -> None:
+        self.method = request.method
+        self.path = request.path
+        self._request = request
+
+    def header(self, name: str) -> str:
+        return self._request.headers.get(name, "")
+
+    async def read(self) -> bytes:
+        try:
+            return await self._request.content.readany()
+        except Exception as error:
+            # Chunks that are none, a compression that is none, a caller who is gone: the parsers,
+            # in C and in Python, have an error of their own for each.
+            raise Broken from error
+
+    def hide(self, path: str) -> None:
+        # There is no public way; a test sees that it works.
+        self._request._rel_url = self._request.rel_url.with_path(path)  # noqa: SLF001
+
+
+def aiohttp_handler(judge: Judge) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
+    """The handler of an aiohttp application or of a bare `web.Server`."""
+    from aiohttp import web  # noqa: PLC0415 - a tenth of the package's import time
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        status = await judge(_AiohttpArrival(request))
+        answer = web.Response(status=status, headers=_allowed(status))
+        if not request.content.is_eof():
+            answer.force_close()
+            with contextlib.suppress(ConnectionError):  # hung up before we could
+                await answer.prepare(request)
+                await answer.write_eof()
+            request.protocol.force_close()
+        return answer
+
+    return handle
+
+
+# ── ASGI ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+class _AsgiArrival:
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+        self.is_whole = False
+        self.is_gone = False
+        self._scope = scope
+        self._receive = receive
+
+    def header(self, name: str) -> str:
+        wanted = name.encode()
+        values = (value for key, value in self._scope["headers"] if key.lower() == wanted)
+        return bytes(next(values, b"")).decode("latin-1")
+
+    async def read(self) -> bytes:
+        piece = b""
+        while not piece and not self.is_whole:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                self.is_gone = True
+                raise Broken
+            piece = message.get("body", b"")
+            self.is_whole = not message.get("more_body", False)
+        return piece
+
+    def hide(self, path: str) -> None:
+        # Servers log from the scope, when the answer starts.
+        self._scope["path"] = path
+        self._scope["raw_path"] = path.encode()
+
+
+def asgi_application(
+    judge: Judge, *, opened: Callable[[], None], close: Callable[[], Awaitable[None]]
+) -> AsgiApplication:
+    """An ASGI 3 application; `opened` and `close` are called where it runs alone."""
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await _answer(judge, scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close"})
+        elif scope["type"] == "lifespan":
+            await receive()
+            opened()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await close()
+            await send({"type": "lifespan.shutdown.complete"})
+
+    return application
+
+
+async def _answer(judge: Judge, scope: Scope, receive: Receive, send: Send) -> None:
+    arrival = _AsgiArrival(scope, receive)
+    status = await judge(arrival)
+    if not arrival.is_whole:
+        # Where uvicorn has refused the request's next bytes by itself, it learns of that now, or
+        # takes our answer for a mistake of ours.
+        await asyncio.sleep(0)
+    if arrival.is_gone:
+        return
+    headers = _allowed(status)
+    if status != HTTPStatus.NO_CONTENT:
+        headers["Content-Length"] = "0"
+    # Later versions of HTTP have no such header: they end the one request.
+    if not arrival.is_whole and scope["http_version"].startswith("1"):
+        headers["Connection"] = "close"
+    lines = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": lines})
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _allowed(status: int) -> dict[str, str]:
+    return {"Allow": "POST"} if status == HTTPStatus.METHOD_NOT_ALLOWED else {}
