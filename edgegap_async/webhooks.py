@@ -246,13 +246,17 @@ class WebhookReceiver:
         if self._public_url is None and host in {"", "0.0.0.0", "::"}:  # noqa: S104 - what is refused
             raise InvalidRequest("a receiver that listens on all addresses needs a public_url")
         from aiohttp import web  # noqa: PLC0415 - as above
+        from aiohttp.http import HttpProcessingError  # noqa: PLC0415 - as above
 
         def complain(record: logging.LogRecord) -> bool:
-            kind = record.exc_info and record.exc_info[0]
-            self._complain(kind.__name__ if kind else record.getMessage())
+            error = record.exc_info and record.exc_info[1]
+            if isinstance(error, HttpProcessingError):
+                self._complain("it is not HTTP")
+            else:
+                logger.handle(record)
             return False
 
-        # What is not even HTTP aiohttp would log each time, with a traceback.
+        # What is not HTTP aiohttp would log each time, with a traceback.
         quiet = logging.Logger(logger.name, logging.WARNING)  # noqa: LOG001 - this server's alone
         quiet.addFilter(complain)
         # The URLs are secret, so no access log; what is compressed is refused, not unpacked.

@@ -355,7 +355,7 @@ async def test_row_41_a_server_of_its_own_says_once_a_minute_that_what_comes_is_
             assert status(await send(url, head(url, "Content-Length: -1"))) == 400
 
     assert [record.getMessage() for record in caplog.records] == [
-        "a webhook was turned away: BadHttpMessage"
+        "a webhook was turned away: it is not HTTP"
     ]
     assert capfd.readouterr().err == ""
 

@@ -246,6 +246,19 @@ async def test_a_caller_who_goes_away_in_the_middle_does_no_harm(
     assert "Traceback" not in caplog.text
 
 
+async def test_a_mistake_of_ours_is_answered_500_and_logged_in_full(
+    session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    def wake() -> None:
+        raise LookupError("who waits has made a mistake")
+
+    async with WebhookReceiver().serve() as receiver:
+        hook = receiver.open(wake)
+        assert await status_of(session, hook.on_ready) == 500
+    assert "LookupError: who waits has made a mistake" in caplog.text
+    assert hook.on_ready.split("/")[-2] not in caplog.text
+
+
 async def test_no_secret_is_logged(
     session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
 ) -> None:
