@@ -249,7 +249,7 @@ async def test_row_14_one_that_was_refused_goes_first_when_the_time_has_come(
 ) -> None:
     api.on(*STATUS, Reply(429, headers={"Retry-After": "7"}), SEEN)
     api.on("GET", "/v1/status/r2", SEEN)
-    async with ApiClient("t", base_url=api.url, limits={"get_deployment": 1}) as client:
+    async with ApiClient("canary-t", base_url=api.url, limits={"get_deployment": 1}) as client:
         first = asyncio.create_task(client.deployments.get("r1"))
         await api.until_asked(*STATUS)
         await asyncio.gather(first, *(client.deployments.get("r2") for _ in range(3)))
@@ -261,7 +261,7 @@ async def test_row_14_one_that_was_refused_goes_first_when_the_time_has_come(
 async def test_row_14_nothing_is_drawn_on_top_of_what_the_api_asked_for(api: ScriptedApi) -> None:
     api.on(*STATUS, Reply(429, headers={"Retry-After": "7"}), SEEN)
     policy = RetryPolicy(first_wait=1000, longest_wait=1000, deadline=8)
-    async with ApiClient("t", base_url=api.url, retries=policy) as client:
+    async with ApiClient("canary-t", base_url=api.url, retries=policy) as client:
         await client.deployments.get("r1")
 
     assert api.requests[1].at - api.requests[0].at == pytest.approx(7, abs=0.1)
@@ -278,7 +278,7 @@ async def test_row_14_an_operation_without_a_limit_waits_as_long_as_it_is_told(
 
 async def test_a_client_that_shall_not_wait_says_so_and_sends_nothing(api: ScriptedApi) -> None:
     api.on(*STATUS, SEEN)
-    async with ApiClient("t", base_url=api.url, on_limit="raise") as client:
+    async with ApiClient("canary-t", base_url=api.url, on_limit="raise") as client:
         outcomes = await asyncio.gather(
             *(client.deployments.get("r1") for _ in range(8)), return_exceptions=True
         )
@@ -295,7 +295,7 @@ async def test_a_client_that_shall_not_wait_says_so_and_sends_nothing(api: Scrip
 
 async def test_a_client_may_wait_for_so_long_and_no_longer(api: ScriptedApi) -> None:
     api.on(*STATUS, SEEN)
-    async with ApiClient("t", base_url=api.url, longest_wait=2) as client:
+    async with ApiClient("canary-t", base_url=api.url, longest_wait=2) as client:
         outcomes = await asyncio.gather(
             *(client.deployments.get("r1") for _ in range(100)), return_exceptions=True
         )
@@ -313,7 +313,7 @@ async def test_stops_and_what_goes_before_its_usual_place_wait_whatever_is_set(
     rows = {"data": [], "total_count": 0, "pagination": {"has_next": False}}
     api.on("GET", "/v1/deployments", Reply(body=rows))
     limits = {"get_deployment": 1, "stop_deployment": 1, "list_deployments": 1}
-    async with ApiClient("t", base_url=api.url, limits=limits, on_limit="raise") as client:
+    async with ApiClient("canary-t", base_url=api.url, limits=limits, on_limit="raise") as client:
         for _ in range(3):
             await client.deployments.stop("r1")
             assert [row async for row in client.cleaning.list()] == []
@@ -327,7 +327,7 @@ async def test_stops_and_what_goes_before_its_usual_place_wait_whatever_is_set(
 async def test_cleaning_goes_before_other_calls(api: ScriptedApi) -> None:
     rows = {"data": [], "total_count": 0, "pagination": {"has_next": False}}
     api.on("GET", "/v1/deployments", Reply(body=rows))
-    async with ApiClient("t", base_url=api.url, limits={"list_deployments": 1}) as client:
+    async with ApiClient("canary-t", base_url=api.url, limits={"list_deployments": 1}) as client:
         served = list[str]()
 
         async def one(name: str, deployments: Deployments) -> None:
@@ -345,7 +345,7 @@ async def test_a_repeat_that_may_not_wait_ends_with_what_the_first_ended_with(
     api: ScriptedApi,
 ) -> None:
     api.on(*STATUS, Reply(429, headers={"Retry-After": "7"}))
-    async with ApiClient("t", base_url=api.url, on_limit="raise") as client:
+    async with ApiClient("canary-t", base_url=api.url, on_limit="raise") as client:
         began = now()
         with pytest.raises(RateLimited) as caught:
             await client.deployments.get("r1")
@@ -367,15 +367,15 @@ async def test_a_repeat_that_may_not_wait_ends_with_what_the_first_ended_with(
 )
 async def test_a_wait_that_cannot_be_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest, match=r"on_limit|longest_wait"):
-        ApiClient("t", **settings)
+        ApiClient("canary-t", **settings)
 
 
 async def test_clients_of_one_loop_may_share_their_limits(api: ScriptedApi) -> None:
     api.on(*STATUS, SEEN)
     limits = Limits()
     async with (
-        ApiClient("t", base_url=api.url, limits=limits) as one,
-        ApiClient("t", base_url=api.url, limits=limits) as other,
+        ApiClient("canary-t", base_url=api.url, limits=limits) as one,
+        ApiClient("canary-t", base_url=api.url, limits=limits) as other,
     ):
         assert one.limits is other.limits
         await asyncio.gather(

@@ -18,7 +18,7 @@ async def test_no_second_at_the_server_holds_more_calls_than_the_limit() -> None
     async with (
         StrictApi() as api,
         aiohttp.ClientSession(trace_configs=[api.tracing]) as session,
-        EdgegapClient("token", base_url=api.url, session=session) as client,
+        EdgegapClient("canary-token", base_url=api.url, session=session) as client,
     ):
         until = asyncio.get_running_loop().time() + SECONDS
 

@@ -44,7 +44,7 @@ async def a_server(
     port = {"external": number, "protocol": protocol, "link": link}
     reply = deployment("READY", public_ip="127.0.0.1", fqdn="localhost", ports={"game": port})
     api.on("GET", "/v1/status/abc123", reply)
-    async with EdgegapClient("secret", base_url=api.url) as client:
+    async with EdgegapClient("canary-secret", base_url=api.url) as client:
         yield client.handle("abc123")
 
 
@@ -288,7 +288,7 @@ async def test_a_wait_ends_the_check_with_itself(api: ScriptedApi) -> None:
         assert loop.time() - began == pytest.approx(5, abs=0.01)
 
     api.on("GET", "/v1/status/abc123", deployment("DEPLOYING"))
-    async with EdgegapClient("secret", base_url=api.url) as client:
+    async with EdgegapClient("canary-secret", base_url=api.url) as client:
         with pytest.raises(WaitTimedOut):
             await client.handle("abc123").wait_ready(5, playable=never)
 
@@ -322,7 +322,7 @@ def test_times_that_cannot_be_are_refused(name: str, seconds: Any) -> None:
 
 @pytest.mark.virtual
 async def test_a_check_that_is_none_is_refused_before_it_waits(api: ScriptedApi) -> None:
-    async with EdgegapClient("secret", base_url=api.url) as client:
+    async with EdgegapClient("canary-secret", base_url=api.url) as client:
         with pytest.raises(InvalidRequest, match="playable is a check"):
             await client.handle("abc123").wait_ready(20, playable="yes")  # type: ignore[arg-type]
     assert api.requests == []
