@@ -18,6 +18,7 @@ from typing import Final
 
 import attrs
 
+from .awaited import Pace
 from .errors import EdgegapError, InvalidRequest
 from .handles import DeploymentHandle
 from .lifecycle import EdgegapClient
@@ -28,6 +29,7 @@ from .webhooks import WebhookReceiver
 __all__ = ["main"]
 
 PLAYERS: Final = ("75.28.35.192", (45.508888, -73.561668))
+RARE: Final = Pace(first=3.0, gap=3.0)  # so that it is the webhook that tells
 AT_ONCE: Final = 10
 PATIENCE: Final = 2.0  # seconds that a game server has to answer a datagram
 
@@ -80,7 +82,7 @@ class _Stage:
 
     application: str
     version: str
-    open_client: Callable[[WebhookReceiver | None], EdgegapClient]
+    open_client: Callable[[WebhookReceiver | None, Pace | None], EdgegapClient]
     receiver: WebhookReceiver | None
 
 
@@ -102,7 +104,7 @@ async def _demo(options: argparse.Namespace) -> None:
     async with _stage(options) as stage:
         told: list[_Told] = []
         requests = 0
-        async with stage.open_client(None) as client:
+        async with stage.open_client(None, None) as client:
             _title("One server, told by polling")
             told.append(await _one(stage, client, "polling"))
             requests += client.requests_sent
@@ -112,12 +114,12 @@ async def _demo(options: argparse.Namespace) -> None:
             _title("One server, told by webhook")
             async with (
                 stage.receiver.serve(port=options.webhook_port),
-                stage.open_client(stage.receiver) as client,
+                stage.open_client(stage.receiver, RARE) as client,
             ):
                 told.append(await _one(stage, client, "webhook"))
                 requests += client.requests_sent
         _title(f"{AT_ONCE} servers at once")
-        async with stage.open_client(None) as client:
+        async with stage.open_client(None, None) as client:
             told += await _many(stage, client)
             requests += client.requests_sent
     _title("Summary")
@@ -130,12 +132,16 @@ async def _demo(options: argparse.Namespace) -> None:
     print(f"  {len(told)} deployments, {requests} requests, every server stopped")
 
 
+def _from_environment(hooks: WebhookReceiver | None, pace: Pace | None) -> EdgegapClient:
+    return EdgegapClient(webhooks=hooks, pace=pace)
+
+
 @contextlib.asynccontextmanager
 async def _stage(options: argparse.Namespace) -> AsyncIterator[_Stage]:
     if options.live:
         application, version = options.live
         receiver = WebhookReceiver(options.public_url) if options.public_url else None
-        yield _Stage(application, version, lambda hooks: EdgegapClient(webhooks=hooks), receiver)
+        yield _Stage(application, version, _from_environment, receiver)
         return
     try:
         from .emulator import Emulator, sample_application  # noqa: PLC0415 - needs an extra
@@ -150,7 +156,7 @@ async def _stage(options: argparse.Namespace) -> AsyncIterator[_Stage]:
         yield _Stage(
             sample.name,
             sample.version,
-            lambda hooks: EdgegapClient(token, base_url=url, webhooks=hooks),
+            lambda hooks, pace: EdgegapClient(token, base_url=url, webhooks=hooks, pace=pace),
             WebhookReceiver(),
         )
 
@@ -207,7 +213,8 @@ async def _many(stage: _Stage, client: EdgegapClient) -> list[_Told]:
         ) as server:
             ready_after = time.monotonic() - began
             print(f"  {ready_after:6.2f} s  READY: {server.request_id} at {_port(server)}")
-            return _Told("at once", server.request_id, ready_after, "look", server.looks)
+            told_by = server.history[-1].told_by
+            return _Told("at once", server.request_id, ready_after, told_by, server.looks)
 
     try:
         async with asyncio.TaskGroup() as group:  # an error ends the others, which stop theirs

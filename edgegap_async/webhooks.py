@@ -322,6 +322,7 @@ class WebhookReceiver:
         before, slash, secret = before.rpartition("/")
         hook = self._hooks.get(_hash(secret)) if slash and kind in _KINDS else None
         if hook is None:
+            arrival.hide(f"/{_HIDDEN}")  # there may be a secret in it all the same
             raise _Refused(HTTPStatus.NOT_FOUND)
         arrival.hide(f"{before}/{_HIDDEN}/{kind}")
         if arrival.method != "POST":

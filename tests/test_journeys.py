@@ -44,7 +44,8 @@ from edgegap_async.emulator import (
 from edgegap_async.emulator.ports import Ports
 
 USERS = ("75.28.35.192", (45.508888, -73.561668))
-QUICK = Pace(first=0.02, gap=0.05, with_webhook=30.0)
+QUICK = Pace(first=0.02, gap=0.05)
+RARE = Pace(first=30.0, gap=30.0)  # so that a webhook tells, or nothing does in time
 
 Cloud = Callable[..., AbstractAsyncContextManager[tuple[Emulator, EdgegapClient]]]
 
@@ -57,6 +58,7 @@ def cloud() -> Cloud:
     async def start(
         *applications: Application,
         webhooks: WebhookReceiver | None = None,
+        pace: Pace = QUICK,
         fleets: tuple[Fleet, ...] = (),
         max_deployments: int | None = None,
         timings: Timings | None = None,
@@ -70,7 +72,7 @@ def cloud() -> Cloud:
                 sample_every=0.05,
             ) as emulator,
             EdgegapClient(
-                emulator.token, base_url=emulator.url, webhooks=webhooks, pace=QUICK
+                emulator.token, base_url=emulator.url, webhooks=webhooks, pace=pace
             ) as client,
         ):
             yield emulator, client
@@ -163,7 +165,10 @@ async def test_the_whole_job_by_polling(cloud: Cloud) -> None:
 
 
 async def test_the_whole_job_by_webhook(cloud: Cloud) -> None:
-    async with WebhookReceiver().serve() as receiver, cloud(webhooks=receiver) as (_, client):
+    async with (
+        WebhookReceiver().serve() as receiver,
+        cloud(webhooks=receiver, pace=RARE) as (_, client),
+    ):
         server = await the_whole_job(client)
 
         told_by = {change.status.short: change.told_by for change in server.history}
@@ -181,7 +186,7 @@ async def test_a_receiver_mounted_in_an_application_of_ones_own(cloud: Cloud) ->
         await web.SockSite(runner, listening).start()
         try:
             async with (
-                cloud(webhooks=receiver) as (_, client),
+                cloud(webhooks=receiver, pace=RARE) as (_, client),
                 client.run("arena", "v1", users=USERS) as server,
             ):
                 assert server.history[-1].told_by == "webhook"

@@ -408,6 +408,7 @@ def framed(body: bytes, frame: str) -> tuple[list[str], bytes]:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.shows_secrets("uvicorn's frames hold the URL where its own parser fails")
 @pytest.mark.parametrize("front", ["served", "attached", "starlette"])
 def test_row_41_whatever_is_sent_the_answer_is_no_server_error(
     front: str, request: pytest.FixtureRequest

@@ -246,6 +246,7 @@ async def test_a_caller_who_goes_away_in_the_middle_does_no_harm(
     assert "Traceback" not in caplog.text
 
 
+@pytest.mark.shows_secrets("a mistake of ours is logged with its frames, and one holds the URL")
 async def test_a_mistake_of_ours_is_answered_500_and_logged_in_full(
     session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
 ) -> None:
