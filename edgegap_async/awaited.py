@@ -25,18 +25,18 @@ _QUOTED: Final = len(quote('"",', safe=","))  # bytes of a URL around each id
 class Pace:
     """How often a deployment is looked at while somebody waits for it. All in seconds."""
 
-    first: float = 0.4
-    """From the start of the wait to the first look."""
-    gap: float = 0.5
+    first: float = attrs.field(default=0.4, validator=attrs.validators.ge(0))
+    """From the start of the first wait to the first look."""
+    gap: float = attrs.field(default=0.5, validator=attrs.validators.gt(0))
     """Between looks while it is expected soon, for one that is waited for alone."""
-    soon: float = 60.0
+    soon: float = attrs.field(default=60.0, validator=attrs.validators.ge(0))
     """How long that is; then each gap is half as long again as the one before."""
-    longest_gap: float = 10.0
-    with_webhook: float = 3.0
+    longest_gap: float = attrs.field(default=10.0, validator=attrs.validators.gt(0))
+    with_webhook: float = attrs.field(default=3.0, validator=attrs.validators.gt(0))
     """In place of `gap`, once webhooks have proved to come."""
-    check: float = 4.0
+    check: float = attrs.field(default=4.0, validator=attrs.validators.gt(0))
     """Between two checks whether one that is swept with others is in ERROR, or gone."""
-    unknown: float = 10.0
+    unknown: float = attrs.field(default=10.0, validator=attrs.validators.ge(0))
     """How long after its deploy "no such deployment" is not believed."""
 
     def gap_at(self, age: float, *, with_webhook: bool = False) -> float:
@@ -57,8 +57,6 @@ class Awaited:
     """When the last look was sent that would have told of READY, or the wait began."""
     swept_at: float = -math.inf
     """When it was last asked for in a list."""
-    looked_at: float = -math.inf
-    """When it was last looked at by status."""
     sweeping: int = 0
     """Lists under way that ask for it."""
     looking: int = 0
@@ -90,7 +88,6 @@ class Pool:
         swept_at: loop time of the last sweep.
         called_at: loop time of the last one that told of those too who are not READY.
         is_rung: whether a webhook came for one of them since the last sweep.
-        has_more: whether the last answer had not room for all that it had to tell.
     """
 
     def __init__(self, *, only_ready: bool) -> None:
@@ -98,7 +95,7 @@ class Pool:
         self.members = OrderedDict[str, Awaited]()
         self.newest = 0.0
         self.swept_at = self.called_at = -math.inf
-        self.is_rung = self.has_more = False
+        self.is_rung = False
         self._uncalled = OrderedDict[str, Awaited]()  # whose roll was called longest ago first
         self._without_webhook = 0
 

@@ -10,18 +10,22 @@ from __future__ import annotations
 import enum
 import logging
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from .errors import Forbidden, Refused, Unauthorized
-from .models import DeploymentPage
+from .models import DeploymentPage, DeploymentRow, Status
 
-__all__ = ["Listing", "Way"]
+__all__ = ["ROWS", "Listing", "Way", "is_whole"]
 
 logger = logging.getLogger("edgegap_async.lookout")
 
+ROWS: Final = 100
+"""How many a page is asked to hold."""
+
 _LONGEST: Final = 7400  # bytes of ids: servers and proxies take 8000 and some for a URL
 _SHORTEST: Final = 500
+_FEWEST: Final = 10  # rows that a page holds for sure
 _TOO_LONG: Final = frozenset({413, 414, 431})
 _STRIKES: Final = 3
 _PROOFS: Final = 5  # asked for at once
@@ -47,6 +51,7 @@ class Listing:
         is_proven: whether it has told something asked for in that way.
         rows_have_status: whether rows say more than whether they are READY.
         longest: bytes that the ids of a request may have.
+        rows: how many a page holds at most.
         page: the number of the page whose turn it is, where it is asked by page.
         proofs: ids of what a status look found READY. The next answer must hold them: that it did
             not tell of them before proves nothing, for they may have become READY just then.
@@ -57,26 +62,42 @@ class Listing:
         self.is_proven = False
         self.rows_have_status = True
         self.longest = _LONGEST
+        self.rows = ROWS
         self.page = 1
         self.proofs = deque[str](maxlen=_PROOFS)
         self._strikes = 0
         self._before: frozenset[str] = frozenset()
 
-    def read(self, page: DeploymentPage, asked: Iterable[str], proofs: Iterable[str]) -> None:
+    def read(
+        self,
+        page: DeploymentPage,
+        asked: Iterable[str],
+        proofs: Sequence[str],
+        *,
+        is_roll_call: bool,
+    ) -> None:
         """Learns from an answer to a request for some ids, and for what must be there too."""
         ids = {row.request_id for row in page.data}
-        self.proofs.clear()
+        self.proofs = deque((one for one in self.proofs if one not in proofs), _PROOFS)
         if any(row.status is None for row in page.data):
             self.rows_have_status = False
+        if not is_whole(page):
+            self.rows = max(_FEWEST, min(self.rows, len(page.data)))
         if not ids <= {*asked, *proofs}:
             self.step_down("it does not filter by request_id", Way.BY_PAGE)
-            return
-        if ids:
+        elif is_roll_call and self.way is Way.CHANGED:
+            self.is_proven = self.is_proven or bool(ids)  # of those that filter by status, nothing
+        elif not is_roll_call and not all(map(_is_ready, page.data)):
+            self._strike("it does not filter by status")
+        elif ids:
             self.is_proven, self._strikes = True, 0
-        elif any(proofs) and is_whole(page):
-            self._strikes += 1
-            if self._strikes >= _STRIKES:
-                self.step_down("it leaves out what is READY")
+        elif proofs:
+            self._strike("it leaves out what is READY")
+
+    def _strike(self, why: str) -> None:
+        self._strikes += 1
+        if self._strikes >= _STRIKES:
+            self.step_down(why)
 
     def turn(self, page: DeploymentPage) -> None:
         """Learns from a page which one comes next."""
@@ -104,5 +125,9 @@ class Listing:
 
 
 def is_whole(page: DeploymentPage) -> bool:
-    """Whether no other page follows."""
-    return page.pagination is None or not page.pagination.has_next
+    """Whether no other page follows. After an empty one there is none, whatever it says."""
+    return not page.data or page.pagination is None or not page.pagination.has_next
+
+
+def _is_ready(row: DeploymentRow) -> bool:
+    return row.ready or row.status == Status.READY

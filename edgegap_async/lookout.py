@@ -20,7 +20,8 @@ What may not work, `listing` learns: if the list cannot be asked in one way it i
 and if in none, all are looked at by status, as fast as its limit allows.
 
 A look that fails for a while (network, 429, 5xx) ends no wait; while looks fail, they come more
-rarely.
+rarely. So do lists, and those who wait do not wait for them: as long as lists fail, or do not
+answer, all are looked at by status as if each were alone.
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ import heapq
 import itertools
 import logging
 import math
-from collections.abc import Coroutine, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 from weakref import WeakValueDictionary
 
 import attrs
 
+from .asking import Asking
 from .awaited import PATIENCE, Awaited, Pace, Pool
 from .client import ApiClient
 from .codec import list_query
@@ -53,9 +55,9 @@ from .errors import (
     UnreadableAnswer,
 )
 from .limits import Priority
-from .listing import Listing, Way, is_whole
+from .listing import ROWS, Listing, Way, is_whole
 from .models import Deployment, DeploymentPage, DeploymentRow, Status
-from .requests import Filter
+from .requests import Filter, check_segment
 from .watch import ToldBy, Watched
 
 __all__ = ["LookOut", "WatchStats"]
@@ -66,15 +68,14 @@ _FASTEST: Final = 0.2  # seconds between sweeps that hold everybody
 _RUNG: Final = 0.15  # seconds after a sweep that one may follow which a webhook asks for
 _FEW: Final = 60  # as long as no more wait, every sweep is a roll call
 _ROLL_EVERY: Final = 1.0  # seconds at least between roll calls where more do
-_ROWS: Final = 100  # a page
 _ID: Final = 20  # bytes of a URL, about, that each takes
 _DEARER: Final = 1.35  # is a sweep than a status look; the best gap grows with the square root
 _SWEEPS: Final = 4  # under way at once
 _LOOKS: Final = 8  # likewise, by status
+_TWICE: Final = 2  # as often is a look begun whose answer does not come
 _UNPROVEN: Final = 2.0  # seconds between status looks at one that is swept by a list not proven yet
 _LISTED: Final = 8  # times as rare are status looks at one that the roll calls tell of
-_LONGEST_TROUBLE: Final = 5.0  # seconds between looks while they fail
-_MOST_FAILURES: Final = 10
+_SPARE: Final = 64  # entries of the queue that may count no more, beside as many that do
 _MOST_PROOF: Final = 10  # webhooks, beyond which more proof counts no more
 
 _PASSING = (NotSent, NoAnswer, RateLimited, ServerError, UnreadableAnswer)
@@ -125,14 +126,13 @@ class LookOut:
         """Whose status look is due when; an entry that is not its owner's `turn` counts no more."""
         self._turns = itertools.count()
         self._task: asyncio.Task[None] | None = None
-        self._under_way = set[asyncio.Task[None]]()
         self._stir = asyncio.Event()
+        self._looks = Asking(GET_DEPLOYMENT, _LOOKS, self._ended)
+        self._lists = Asking(LIST_DEPLOYMENTS, _SWEEPS, self._ended)
         self._listing = Listing()
+        self._lists_help = True  # as against that they fail, or do not answer
         self._page_at = -math.inf
-        self._failures = 0
         self._proof = 0  # that webhooks come, as against that they do not
-        self._looking = self._sweeping = 0
-        self._looks = self._sweeps = 0
         self._told: dict[ToldBy, int] = {"look": 0, "list": 0, "webhook": 0}
         self._lag = self._longest_lag = 0.0
 
@@ -145,8 +145,8 @@ class LookOut:
         told = sum(self._told.values())
         return WatchStats(
             waiting=len(self._awaited),
-            looks=self._looks,
-            sweeps=self._sweeps,
+            looks=self._looks.count,
+            sweeps=self._lists.count,
             told_by_look=self._told["look"],
             told_by_list=self._told["list"],
             told_by_webhook=self._told["webhook"],
@@ -161,9 +161,16 @@ class LookOut:
     def watched(
         self, request_id: str, *, expects_webhook: bool = False, young_until: float = -math.inf
     ) -> Watched:
-        """The deployment of that id: the same for all who hold it, so that they share the looks."""
+        """The deployment of that id: the same for all who hold it, so that they share the looks.
+
+        Raises:
+            InvalidRequest: no deployment can have that id.
+        """
         watched = self._known.get(request_id)
-        if watched is None:
+        if watched is not None:
+            watched.young_until = max(watched.young_until, young_until)
+        else:
+            check_segment("request_id", request_id)  # one that cannot be would spoil a whole sweep
             watched = Watched(
                 self, request_id, expects_webhook=expects_webhook, young_until=young_until
             )
@@ -180,7 +187,9 @@ class LookOut:
             self._leave(one)
         elif watched.is_awaited:
             with self.client.until_closed():  # or nobody would look
-                one = Awaited(watched, self._now(), pool)
+                now = self._now()
+            watched.awaited_at = min(watched.awaited_at, now)
+            one = Awaited(watched, now, pool)
         if one is not None and watched.is_awaited:
             self._awaited[watched.request_id] = one
             pool.add(one)
@@ -188,7 +197,7 @@ class LookOut:
             if watched.was_rung:
                 self.wake(watched)
             self._stir.set()
-            if self._task is None:
+            if self._task is None or self._task.done():
                 self._task = asyncio.create_task(self._keep_looking())
         elif not self._awaited:
             self._rest()
@@ -203,17 +212,19 @@ class LookOut:
     def _rest(self) -> None:
         """Nobody waits any more."""
         self._queue.clear()
-        for task in (self._task, *self._under_way):
-            if task is not None:
-                task.cancel()
+        self._looks.cancel()
+        self._lists.cancel()
+        if self._task is not None:
+            self._task.cancel()
         self._task = None
 
     def wake(self, watched: Watched) -> None:
         """Makes the next look at it come at once."""
         one = self._awaited.get(watched.request_id)
         if one is None:
-            if watched.expects_webhook and watched.was_rung:
-                self._proof = min(self._proof + 2, _MOST_PROOF)  # it was late, and did come
+            if watched.expects_webhook and watched.was_rung:  # it was late, and did come
+                watched.expects_webhook = False  # for READY, that is, and proves nothing more
+                self._proof = min(self._proof + 2, _MOST_PROOF)
             return
         if self._is_swept(one.pool):
             one.pool.is_rung = True
@@ -237,16 +248,32 @@ class LookOut:
         except ClientClosed:
             pass  # all who wait are told by the client
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
-            for one in tuple(self._awaited.values()):
-                one.watched.fail(error)
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        for one in tuple(self._awaited.values()):
+            one.watched.fail(error)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A request has ended, and another may be begun."""
+        self._stir.set()
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            self._give_up(error)
 
     def _send_what_is_due(self, now: float) -> float:
         """Sends it, and tells the loop time at which more may be due."""
+        doubtful_at = self._lists.doubtful_at()
+        if self._lists_help and doubtful_at <= now:
+            self._lists_help = False
+            self._line_all_up()
+        elif doubtful_at > now:
+            self._lists_help = True
+        doubtful_at = doubtful_at if self._lists_help else math.inf
         if self._listing.way is Way.BY_PAGE:
             swept = self._turn_the_page(now)
         else:
             swept = min(self._sweep(self._for_ready, now), self._sweep(self._for_any, now))
-        return min(swept, self._look_at_those_due(now))
+        return min(doubtful_at, swept, self._look_at_those_due(now))
 
     def _is_swept(self, pool: Pool) -> bool:
         """Whether the members of a pool are asked for together."""
@@ -260,11 +287,7 @@ class LookOut:
     def _gap(self, pool: Pool, now: float) -> float:
         """Seconds between looks at one of these, if it were alone."""
         by_webhook = self._proof > 0 and pool.all_expect_webhooks
-        return self._eased(self.pace.gap_at(now - pool.newest, with_webhook=by_webhook))
-
-    def _eased(self, gap: float) -> float:
-        """A gap, made longer while looks fail."""
-        return max(gap, min(gap * 2.0**self._failures, _LONGEST_TROUBLE))
+        return self.pace.gap_at(now - pool.newest, with_webhook=by_webhook)
 
     def _sweep(self, pool: Pool, now: float) -> float:
         if not self._is_swept(pool):
@@ -274,70 +297,66 @@ class LookOut:
         # Where one list cannot hold all, each needs its turn as often.
         share = min(1.0, self._listing.longest / (_ID * count))
         gap = max(
-            self._gap(pool, now) * math.sqrt(_DEARER / count),
-            self._eased(min(_FASTEST, self.pace.gap) * share),
+            self._lists.eased(self._gap(pool, now)) * math.sqrt(_DEARER / count),
+            self._lists.eased(min(_FASTEST, self.pace.gap) * share),
         )
         if pool.is_rung:
-            gap = min(gap, self._eased(_RUNG))
-        due = max(pool.swept_at + gap, self._permitted(self._sweeping, _SWEEPS, now))
+            gap = min(gap, self._lists.eased(_RUNG))
+        due = max(pool.swept_at + gap, self._lists.permitted(self.client.limits, now))
         if now < due:
             return due
-        most = _ROWS if is_roll_call else count
+        most = self._listing.rows if is_roll_call else count
         taken = pool.take(now, most, self._listing.longest, is_roll_call=is_roll_call)
         if taken:
             pool.swept_at, pool.is_rung = now, False
             if is_roll_call:
                 pool.called_at = now
-            self._begin(self._ask_for(taken, now, is_roll_call=is_roll_call))
+            self._lists.begin(self._ask_for(taken, now, is_roll_call=is_roll_call), now)
         return now + gap
 
     def _is_time_for_roll_call(self, pool: Pool, now: float) -> bool:
         count = len(pool.members)
         if self._listing.way is Way.BY_ID or not pool.only_ready or count <= _FEW:
             return True
-        gap = max(self.pace.check * min(1.0, _ROWS / count), min(_ROLL_EVERY, self.pace.check))
-        return not pool.has_more and now >= pool.called_at + gap
-
-    def _permitted(self, under_way: int, most: int, now: float) -> float:
-        """When another request may be begun, so that those who wait for a permit stay few."""
-        if under_way >= most:
-            return math.inf  # the end of one stirs us
-        if not under_way:
-            return now
-        operation = GET_DEPLOYMENT if most == _LOOKS else LIST_DEPLOYMENTS
-        return now + self.client.limits.expected_wait(operation, Priority.LOOK)
+        share = min(1.0, self._listing.rows / count)
+        return now >= pool.called_at + max(
+            self.pace.check * share, min(_ROLL_EVERY, self.pace.check)
+        )
 
     def _turn_the_page(self, now: float) -> float:
-        if len(self._awaited) == 1 or self._sweeping:
+        if len(self._awaited) == 1 or len(self._lists):
             return math.inf  # what the next page is, this one tells
-        due = self._page_at + self._eased(min(_RUNG, self.pace.gap))
-        if now >= due:
-            self._page_at = now
-            self._begin(self._ask_for((), now, is_roll_call=True))
-        return due
+        due = self._page_at + self._lists.eased(min(_RUNG, self.pace.gap))
+        if now < due:
+            return due
+        self._page_at = now
+        self._lists.begin(self._ask_for((), now, is_roll_call=True), now)
+        return math.inf
 
     def _line_up(self, one: Awaited) -> None:
         """Puts it in the queue of status looks, and takes its earlier entry out."""
+        if len(self._queue) > 2 * len(self._awaited) + _SPARE:
+            self._queue = [entry for entry in self._queue if entry[1] == entry[2].turn]
+            heapq.heapify(self._queue)
         one.turn = next(self._turns)
         heapq.heappush(self._queue, (self._due(one, self._now()), one.turn, one))
 
     def _due(self, one: Awaited, now: float) -> float:
         """When the next status look at it is due."""
-        gap = self._gap(one.pool, now) * one.jitter
+        looked_at = one.watched.looked_at
+        gap = self._looks.eased(self._gap(one.pool, now)) * one.jitter
         if one.looking:
-            return one.looked_at + max(gap, PATIENCE)
-        if one.is_doubted:
-            return one.looked_at + (self._eased(self.pace.gap) if self._failures else 0.0)
-        if self._is_swept(one.pool):
+            return looked_at + max(gap, PATIENCE) if one.looking < _TWICE else math.inf
+        if one.is_doubted:  # however often it is rung for, others need their looks too
+            return looked_at + self._looks.eased(min(_RUNG, self.pace.gap))
+        if self._is_swept(one.pool) and self._lists_help:
             check = self.pace.check
             if one.is_listed and self._listing.rows_have_status:
                 check *= _LISTED
             elif not self._listing.is_proven:
                 check = min(check, _UNPROVEN)
-            return max(one.looked_at, one.since) + self._eased(max(check, gap)) * one.jitter
-        if one.looked_at < one.since:
-            return one.since + self.pace.first * one.jitter
-        return one.looked_at + gap
+            return max(looked_at, one.since) + max(check * one.jitter, gap)
+        return max(one.watched.awaited_at + self.pace.first * one.jitter, looked_at + gap)
 
     def _look_at_those_due(self, now: float) -> float:
         while self._queue:
@@ -345,7 +364,7 @@ class LookOut:
             if turn != one.turn:
                 heapq.heappop(self._queue)
                 continue
-            due = max(due, self._permitted(self._looking, _LOOKS, now))
+            due = max(due, self._looks.permitted(self.client.limits, now))
             if due > now:
                 return due
             heapq.heappop(self._queue)
@@ -355,21 +374,14 @@ class LookOut:
                 heapq.heappush(self._queue, (due, turn, one))
         return math.inf
 
-    def _begin(self, asking: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(asking)
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-
     # ── looks ────────────────────────────────────────────────────────────────────────────────────
 
     def _begin_to_look(self, one: Awaited, now: float) -> None:
-        one.looked_at, one.is_doubted = now, False
-        one.looking += 1
+        one.watched.looked_at, one.is_doubted = now, False
         one.watched.looks += 1
-        self._looking += 1
-        self._looks += 1
+        one.looking += 1
         self._line_up(one)
-        self._begin(self._look(one, now))
+        self._looks.begin(self._look(one, now), now)
 
     async def _look(self, one: Awaited, now: float) -> None:
         watched = one.watched
@@ -382,32 +394,35 @@ class LookOut:
                 once=True,
             )
         except (Gone, NotFound) as error:
-            self._failures = 0
+            self._looks.answered(self._now())
+            watched.trouble = None
             try:
-                watched.vanished(error, self._now())
+                if watched.vanished(error, self._now()):
+                    self._count(one, "webhook" if rung else "look")
             except CallError:
                 watched.fail(error)
         except ClientClosed:
             pass  # all who wait are told by the client
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
-            if not self._passes(error, [one]):
+            if not self._passes(error, [one], self._looks):
                 watched.fail(error)
+            elif rung:  # it is not heard yet
+                watched.was_rung = one.is_doubted = True
         else:
-            self._failures = 0
+            self._looks.answered(self._now())
             is_news = self._found(one, deployment, "webhook" if rung else "look")
             if is_news and self._is_swept(one.pool) and deployment.current_status.is_ready:
                 self._listing.proofs.append(one.request_id)
-            one.seen_at = now
+            one.seen_at = max(one.seen_at, now)
         finally:
             one.looking -= 1
-            self._looking -= 1
             if one.turn >= 0:
                 self._line_up(one)
-            self._stir.set()
 
     async def _ask_for(self, taken: Sequence[Awaited], now: float, *, is_roll_call: bool) -> None:
         """Asks the list: for those, or for a page if they are none."""
-        way, page = self._listing.way, 1 if taken else self._listing.page
+        way, longest = self._listing.way, self._listing.longest
+        page = 1 if taken else self._listing.page
         proofs = tuple(self._listing.proofs) if taken else ()
         asked = {one.request_id: one for one in taken}
         rung = {one.request_id for one in taken if one.watched.was_rung}
@@ -415,61 +430,78 @@ class LookOut:
             one.swept_at = now
             one.sweeping += 1
             one.watched.was_rung = False
-        self._sweeping += 1
-        self._sweeps += 1
         filters = [Filter("request_id", "in", [*asked, *proofs])] if taken else []
         if not is_roll_call:
             filters.append(Filter("status", "eq", "ready"))
         try:
             answer = await self.client.call(
                 LIST_DEPLOYMENTS,
-                query={"query": list_query(filters, ()), "page": page, "limit": _ROWS},
+                query={"query": list_query(filters, ()), "page": page, "limit": ROWS},
                 priority=Priority.LOOK,
                 once=True,
             )
         except ClientClosed:
             pass  # all who wait are told by the client
         except Exception as error:  # noqa: BLE001 - a list that cannot be asked is not needed
-            if not self._passes(error, taken) and way is self._listing.way:
-                self._listing.refused(error)
-                self._line_all_up()
+            for request_id in rung:
+                asked[request_id].watched.was_rung = True  # it is not heard yet
+            if not self._passes(error, taken, self._lists):
+                self._refused(error, way, longest)
         else:
-            self._failures = 0
+            self._lists.answered(self._now())
             if way is self._listing.way:
-                self._learn(answer, asked, proofs)
+                self._learn(answer, asked, proofs, is_roll_call=is_roll_call)
             for row in answer.data:
-                self._read(row, "webhook" if row.request_id in rung else "list")
+                told_by: ToldBy = "webhook" if row.request_id in rung else "list"
+                self._read(row, told_by, is_roll_call=is_roll_call)
             self._miss(answer, asked, rung, now, is_roll_call=is_roll_call)
         finally:
             for one in taken:
                 one.sweeping -= 1
                 if one.watched.was_rung and one.turn >= 0:
                     self.wake(one.watched)  # it was rung for meanwhile
-            self._sweeping -= 1
-            self._stir.set()
 
-    def _learn(
-        self, page: DeploymentPage, asked: dict[str, Awaited], proofs: Sequence[str]
-    ) -> None:
-        way = self._listing.way
-        if asked:
-            self._listing.read(page, asked, proofs)
-        else:
-            self._listing.turn(page)
-        if way is not self._listing.way:
+    def _refused(self, error: Exception, way: Way, longest: int) -> None:
+        """The list cannot be asked so; unless that was known by now."""
+        self._lists.answered(self._now())
+        if (way, longest) == (self._listing.way, self._listing.longest):
+            self._listing.refused(error)
             self._line_all_up()
 
-    def _read(self, row: DeploymentRow, told_by: ToldBy) -> None:
+    def _learn(
+        self,
+        page: DeploymentPage,
+        asked: dict[str, Awaited],
+        proofs: Sequence[str],
+        *,
+        is_roll_call: bool,
+    ) -> None:
+        known = self._listing.way, self._listing.rows_have_status
+        if asked:
+            self._listing.read(page, asked, proofs, is_roll_call=is_roll_call)
+        else:
+            self._listing.turn(page)
+        if known != (self._listing.way, self._listing.rows_have_status):
+            self._line_all_up()
+
+    def _read(self, row: DeploymentRow, told_by: ToldBy, *, is_roll_call: bool) -> None:
         """Tells what a row tells."""
         one = self._awaited.get(row.request_id)
         if one is None:
             return  # told just now, waited for no more, or somebody else's
         one.is_listed = True
-        if row.status == Status.ERROR:
-            self._doubt(one)  # why, the status alone tells
-        elif row.status is not None or row.ready:
-            status = Status.READY if row.status is None else row.status
-            self._found(one, _as_deployment(row, status), told_by)
+        ready = Status.READY if row.ready else None
+        status = ready if row.status is None else row.status
+        if status is None or status == one.watched.status:
+            return  # and a status look knows more of it than a row
+        contradicts_itself = status.is_ready is not row.ready
+        has_address = row.fqdn is not None or row.public_ip is not None
+        if status == Status.ERROR or contradicts_itself or (status.is_ready and not has_address):
+            self._doubt(one)  # the status alone tells why, or how it is, or where
+        else:
+            is_news = self._found(one, _as_deployment(row, status), told_by)
+            if is_news and status.is_ready and is_roll_call and len(one.pool.members) > _FEW:
+                self._listing.proofs.append(row.request_id)
 
     def _miss(
         self,
@@ -482,47 +514,55 @@ class LookOut:
     ) -> None:
         """Draws conclusions from what was asked for and did not come."""
         ids = {row.request_id for row in page.data}
-        for request_id, one in asked.items():
+        for request_id, one in reversed(asked.items()):
             if self._awaited.get(request_id) is not one:
                 continue  # told just now, or waited for no more
-            one.pool.has_more = not is_whole(page)
-            if one.pool.has_more:
+            one.watched.trouble = None
+            is_missing = request_id not in ids
+            if is_missing and not is_whole(page):
                 one.pool.go_first(one)
                 continue
-            one.seen_at = now
-            is_gone = is_roll_call and one.is_listed and request_id not in ids
-            if is_gone or (request_id in rung and request_id not in ids):
-                self._doubt(one)
+            one.seen_at = max(one.seen_at, now)
+            is_doubtful = is_missing and ((is_roll_call and one.is_listed) or request_id in rung)
+            if is_doubtful and self._doubt(one):
+                one.is_listed = False  # if it is there all the same, lists do not hold it for now
 
-    def _doubt(self, one: Awaited) -> None:
-        """Has its status looked at, unless that was done just now."""
-        if not one.looking and self._now() >= one.looked_at + self.pace.gap:
-            one.is_doubted = True
-            self._line_up(one)
+    def _doubt(self, one: Awaited) -> bool:
+        """Has its status looked at, unless that was done just now; whether it has."""
+        if one.looking or self._now() < one.watched.looked_at + self.pace.gap:
+            return False
+        one.is_doubted = True
+        self._line_up(one)
+        return True
 
     def _found(self, one: Awaited, deployment: Deployment, told_by: ToldBy) -> bool:
         """Tells those who wait; whether it was news to them."""
-        watched, status = one.watched, deployment.current_status
+        watched = one.watched
         watched.trouble = None
         if not watched.take(deployment, told_by):
             return False
-        if status.is_ready or status.is_terminal:
-            self._told[told_by] += 1
-            lag = self._now() - one.seen_at
-            self._lag += lag
-            self._longest_lag = max(self._longest_lag, lag)
-        if status.is_ready and watched.expects_webhook:
+        self._count(one, told_by)
+        if deployment.current_status.is_ready and watched.expects_webhook:
             step = 1 if told_by == "webhook" else -1
             self._proof = max(-1, min(self._proof + step, _MOST_PROOF))
         return True
 
-    def _passes(self, error: Exception, asked: Sequence[Awaited]) -> bool:
+    def _count(self, one: Awaited, told_by: ToldBy) -> None:
+        """Keeps the statistics."""
+        status = one.watched.status
+        if status is not None and (status.is_ready or status.is_terminal):
+            self._told[told_by] += 1
+            lag = self._now() - one.seen_at
+            self._lag += lag
+            self._longest_lag = max(self._longest_lag, lag)
+
+    def _passes(self, error: Exception, asked: Sequence[Awaited], asking: Asking) -> bool:
         """Whether a failure may be otherwise next time; then it is noted."""
         if not isinstance(error, _PASSING):
             return False
         if isinstance(error, NotSent) and not error.worth_repeating:
             return False  # a certificate that does not match will not match later
-        self._failures = min(self._failures + 1, _MOST_FAILURES)
+        asking.failed()
         for one in asked:
             one.watched.trouble = error
         logger.info("a look failed and will be repeated: %s", error)

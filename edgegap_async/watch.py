@@ -114,6 +114,8 @@ class Watched:
         history: every status it was seen in, with its time, oldest first.
         deployment: the newest look at it, or None. One that a list told has what lists hold.
         looks: how many status looks there were.
+        looked_at: loop time of the last one.
+        awaited_at: loop time from which on somebody waited, at first.
         young_until: loop time until which "no such deployment" is not believed.
         expects_webhook: whether the API was asked to tell of READY.
         was_rung: whether a webhook came since the last look was asked for.
@@ -132,6 +134,8 @@ class Watched:
         self.history: tuple[StatusChange, ...] = ()
         self.deployment: Deployment | None = None
         self.looks = 0
+        self.looked_at = -math.inf
+        self.awaited_at = math.inf
         self.young_until = young_until
         self.expects_webhook = expects_webhook
         self.was_rung = False
@@ -250,17 +254,19 @@ class Watched:
         self._tell()
         return True
 
-    def vanished(self, error: Gone | NotFound, now: float) -> None:
-        """The API does not know the deployment: it is over, or was never there.
+    def vanished(self, error: Gone | NotFound, now: float) -> bool:
+        """The API does not know the deployment: it is over, or was never there. Whether it is news.
 
         Raises:
             Gone, NotFound: it was never seen, and is not young.
         """
         if isinstance(error, NotFound) and now < self.young_until:
-            return
+            return False
         if self.deployment is None:
             raise error
-        self.take(attrs.evolve(self.deployment, current_status=Status.TERMINATED, running=False))
+        return self.take(
+            attrs.evolve(self.deployment, current_status=Status.TERMINATED, running=False)
+        )
 
     def fail(self, error: Exception) -> None:
         """It cannot be looked at any more, and all who wait are told why."""
