@@ -4,6 +4,7 @@
 """
 
 from .client import ApiClient
+from .cluster import Cluster
 from .endpoints import (
     OPERATIONS,
     Operation,
@@ -129,6 +130,7 @@ __all__ = [
     "CallError",
     "Centroid",
     "ClientClosed",
+    "Cluster",
     "Conflict",
     "CrashData",
     "DeleteSchedule",

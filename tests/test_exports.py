@@ -30,6 +30,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-
 
 MODULES = (
     "client",
+    "cluster",
     "endpoints",
     "errors",
     "guards",
