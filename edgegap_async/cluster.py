@@ -327,12 +327,9 @@ class _Link:
         lead = self.round_trip
         sent = _now()
         try:
-            # redis-py bounds each step; this bounds them all.
-            async with asyncio.timeout(_ANSWER):
-                told = await self._script(
-                    self._keys,
-                    [self._program, away, name, limit, wanted, lead, lead + horizon, refused],
-                )
+            told = await self._run(
+                [self._program, away, name, limit, wanted, lead, lead + horizon, refused]
+            )
             received = _now()
             answer = self._read(told, sent, received)
         except Exception as error:  # noqa: BLE001 - whatever it is, no caller could act upon it
@@ -342,6 +339,17 @@ class _Link:
         if self._lost_at is None or not name:
             self._believe(answer, received)
         return answer
+
+    async def _run(self, arguments: list[str | float]) -> list[Any]:
+        running = asyncio.ensure_future(self._script(self._keys, arguments))
+        try:
+            for _ in range(3):  # a loop that stands still uses up one of them, and not all
+                done, _ = await asyncio.wait([running], timeout=_ANSWER / 3)
+                if done:
+                    return running.result()
+        finally:
+            running.cancel()
+        raise TimeoutError(f"no answer in {_ANSWER} s")
 
     def _read(self, told: list[Any], sent: float, received: float) -> _Answer:
         seconds, micros, programs, opens, *line = told
@@ -568,10 +576,8 @@ def _client(url: str) -> Redis:
     try:
         return Redis.from_url(
             url.replace("valkey", "redis", 1) if url.startswith("valkey") else url,
-            socket_timeout=_ANSWER,
-            socket_connect_timeout=_ANSWER,
             # Left to itself it tries ten times in four seconds. Once more is for a connection
-            # that was closed while nobody used it.
+            # that was closed while nobody used it. How long it all may take is not left to it.
             retry=Retry(NoBackoff(), 1, (Dropped,)),
         )
     except ValueError:
