@@ -341,7 +341,9 @@ class _Link:
         return answer
 
     async def _run(self, arguments: list[str | float]) -> list[Any]:
-        running = asyncio.ensure_future(self._script(self._keys, arguments))
+        running: asyncio.Future[list[Any]] = asyncio.ensure_future(
+            self._script(self._keys, arguments)
+        )
         try:
             for _ in range(3):  # a loop that stands still uses up one of them, and not all
                 done, _ = await asyncio.wait([running], timeout=_ANSWER / 3)

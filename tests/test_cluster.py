@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from program_that_shares import watch_the_machine
+from raw_server import raw_server
 from redis.asyncio import Redis
 
 from edgegap_async import Cluster, EdgegapClient
-from edgegap_async.cluster import _Clock
-from edgegap_async.endpoints import DEPLOY, LIST_DEPLOYMENTS
+from edgegap_async.cluster import _Clock, _SharedPermits
 from edgegap_async.emulator import Emulator, Simulation, sample_application
+from edgegap_async.endpoints import DEPLOY, LIST_DEPLOYMENTS
 from edgegap_async.errors import InvalidRequest, LimitReached
 
 PROGRAM = Path(__file__).with_name("program_that_shares.py")
@@ -59,7 +61,7 @@ class RedisServer:
     async def command(self, *words: str) -> Any:
         redis = Redis(port=self.port, decode_responses=True)
         try:
-            return await redis.execute_command(*words)
+            return await redis.execute_command(*words)  # type: ignore[no-untyped-call]
         finally:
             await redis.aclose()
 
@@ -97,10 +99,10 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def most_in_one_second(times: list[float]) -> int:
+def most_in_one_second(times: list[float], second: float = 1.0) -> int:
     times, first, most = sorted(times), 0, 0
     for last, stamp in enumerate(times):
-        while times[first] <= stamp - 1:
+        while times[first] <= stamp - second:
             first += 1
         most = max(most, last - first + 1)
     return most
@@ -154,14 +156,7 @@ async def programs(url: str, count: int, **more: Any) -> AsyncIterator[list[Clus
 
 @pytest.mark.timeout(120)
 async def test_four_processes_never_exceed_the_documented_number(redis: RedisServer) -> None:
-    stalls = [0.0]
-
-    async def watch_the_machine() -> None:
-        while True:
-            due = now() + 0.005
-            await asyncio.sleep(0.005)
-            stalls.append(now() - due)
-
+    stalls: list[float] = []
     async with Emulator(apps=[sample_application()], simulate=Simulation()) as emulator:
         children = [
             await asyncio.create_subprocess_exec(
@@ -176,7 +171,7 @@ async def test_four_processes_never_exceed_the_documented_number(redis: RedisSer
             for child in children:
                 assert child.stdout is not None
                 assert await child.stdout.readline() == b"ready\n"
-            watching = asyncio.create_task(watch_the_machine())
+            watching = asyncio.create_task(watch_the_machine(stalls))
             for child in children:
                 assert child.stdin is not None
                 child.stdin.write(b"go\n")
@@ -193,15 +188,16 @@ async def test_four_processes_never_exceed_the_documented_number(redis: RedisSer
 
     times = sorted(stamp for one in said for stamp in one["times"])
     refused = sum(request.status == 429 for request in deploys)
+    stalls += [one["stall"] for one in said]
     used = (len(times) - 10) / (times[-1] - times[0]) / 40
     print(
         f"{len(times)} calls, {used:.1%} of the limit, at most {most_in_one_second(times)} in a "
-        f"second, {refused} refused, the server's loop late by {max(stalls) * 1000:.0f} ms at most"
+        f"second, {refused} refused, the machine late by {max(stalls) * 1000:.0f} ms at most"
     )
     assert [one["errors"] for one in said] == [[], [], [], []]
     assert most_in_one_second(times) <= 40
-    # A server that stood still sees calls come together that went apart.
-    assert refused == 0 or max(stalls) > 0.02
+    # On a machine that stands still calls arrive together that went apart.
+    assert refused == 0 or max(stalls) > 0.015
     assert min(len(one["times"]) for one in said) >= 0.8 * len(times) / 4
 
 
@@ -210,15 +206,16 @@ async def test_the_slots_of_all_programs_are_one_sequence_that_keeps_the_limit(
 ) -> None:
     async with programs(redis.url, 3) as clusters:
         slots: list[float] = []
-        for number in range(90):
-            answer = await clusters[number % 3]._link.ask("deploy", limit=40, wanted=1, horizon=9)
+        for cluster in clusters:
+            answer = await cluster._link.ask("deploy", limit=40, wanted=60, horizon=9)
             assert answer is not None
+            assert len(answer.slots) == 60
             slots += answer.slots
 
-    assert slots[9] - slots[0] < slots[10] - slots[9] + 0.5  # the burst of an idle account
-    steady = [after - before for before, after in zip(slots[50:], slots[51:], strict=False)]
-    assert min(steady) > 0.8 / 38
-    assert most_in_one_second(slots) <= 40
+    # Each program knows the time there to some milliseconds.
+    assert sorted(slots) == pytest.approx(slots, abs=0.02)
+    assert most_in_one_second(slots, 1.03) == 40
+    assert 38 * 0.99 < 120 / (slots[-1] - slots[-121]) < 38 * 1.01
 
 
 async def test_an_idle_account_lets_ten_calls_go_at_once(redis: RedisServer) -> None:
@@ -315,14 +312,16 @@ async def test_a_caller_who_leaves_while_redis_is_asked_leaves_the_slot_to_the_n
     redis: RedisServer,
 ) -> None:
     async with programs(redis.url, 1, limits={"deploy": 1}) as [cluster]:
-        first = asyncio.create_task(cluster.limits.acquire(DEPLOY))
-        await until(lambda: bool(cluster._link._tasks))
-        first.cancel()
-        await asyncio.gather(first, return_exceptions=True)
-        began = now()
-        await cluster.limits.acquire(DEPLOY, longest_wait=0.9)
+        link, permits = cluster._link, cluster.limits._queues["deploy"].permits
+        assert isinstance(permits, _SharedPermits)
+        caller = asyncio.create_task(cluster.limits.acquire(DEPLOY))
+        while not link._tasks:
+            await asyncio.sleep(0)
+        caller.cancel()
+        await asyncio.gather(caller, return_exceptions=True)
+        await until(lambda: not link._tasks)
 
-    assert now() - began < 0.9
+        assert len(permits._slots) == 1
 
 
 async def test_slots_are_lost_while_the_loop_stands_still(redis: RedisServer) -> None:
@@ -488,9 +487,113 @@ async def test_row_33_a_fault_of_redis_reaches_no_caller(
     back = [line for line in lines if line.startswith("Redis is back")]
     print(
         f"{fault.__name__}: at most {most_in_one_second(callers.times)} in a second, "
-        f"{sum(before < stamp <= healed for stamp in callers.times)} in the {healed - before:.1f} s "
-        f"of the fault, {lines[:1]}"
+        f"{sum(before < stamp <= healed for stamp in callers.times)} in the "
+        f"{healed - before:.1f} s of the fault, {lines[:1]}"
     )
     assert most_in_one_second(callers.times) <= 50
     assert len(lost) == len(back) == (4 if is_noticed else 0)
     assert [cluster.programs for cluster in clusters] == [4, 4, 4, 4]
+
+
+async def test_row_33_a_failover_reaches_no_caller(
+    redis: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "edgegap_async.cluster")
+    replica = RedisServer(tmp_path)
+    await replica.start()
+    leads_to = redis.port
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", leads_to)
+
+        async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            while data := await source.read(2**16):
+                sink.write(data)
+            sink.close()
+
+        with contextlib.closing(back):
+            await asyncio.gather(copy(reader, back), copy(there, writer))
+
+    try:
+        await replica.command("REPLICAOF", "127.0.0.1", str(redis.port))
+        async with (
+            raw_server(forward) as port,
+            programs(f"redis://127.0.0.1:{port}", 2) as clusters,
+        ):
+            caplog.clear()
+            callers = Callers(clusters)
+            await callers.more(10)
+            leads_to = replica.port
+            await redis.kill()
+            await callers.more(10)
+            assert not any(cluster.is_shared for cluster in clusters)
+            await replica.command("REPLICAOF", "NO", "ONE")
+            await until(lambda: callers.failed() or all(cluster.is_shared for cluster in clusters))
+            await callers.more(10)
+            await callers.end()
+    finally:
+        await replica.kill()
+
+    lines = [record.getMessage() for record in caplog.records]
+    assert most_in_one_second(callers.times) <= 50
+    assert [line[:13] for line in sorted(lines)] == ["Redis is back"] * 2 + ["Redis is lost"] * 2
+
+
+async def test_row_33_a_program_that_starts_without_redis_makes_one_call_a_second(
+    redis: RedisServer,
+) -> None:
+    await redis.kill()
+    async with Cluster(redis.url) as cluster:
+        callers = Callers([cluster])
+        await callers.more(3)
+        assert most_in_one_second(callers.times) == 1
+        assert cluster.programs is None
+        assert cluster.limits.snapshot()["deploy"].rate == pytest.approx(1 / 1.05)
+        await redis.start()
+        await until(lambda: cluster.is_shared)
+        await callers.more(10)
+        await callers.end()
+
+
+async def test_row_33_alone_it_slows_down_after_a_429_too(redis: RedisServer) -> None:
+    await redis.kill()
+    async with Cluster(redis.url) as cluster:
+        limits = cluster.limits
+        await limits.acquire(DEPLOY)
+        state = limits.snapshot()["deploy"]
+        assert state.free == 0
+        assert 0 < state.predicted_wait < 1.05
+        limits.refused(DEPLOY, 0.2)
+
+        with pytest.raises(LimitReached):
+            await limits.acquire(DEPLOY, longest_wait=0)
+        state = limits.snapshot()["deploy"]
+        assert state.rate == pytest.approx(0.95 / 1.05)
+        began = now()
+        await limits.acquire(DEPLOY)
+        assert now() - began >= 0.9
+
+
+async def test_row_33_keys_that_are_not_ours_are_as_good_as_no_redis(redis: RedisServer) -> None:
+    async with programs(redis.url, 1) as [cluster]:
+        for key in await redis.command("KEYS", "*"):
+            await redis.command("SET", key, "something else")
+        callers = Callers([cluster])
+        await callers.more(20)
+        await until(lambda: not cluster.is_shared)
+        await callers.more(5)
+        await redis.command("FLUSHALL")
+        await until(lambda: cluster.is_shared)
+        await callers.end()
+
+    assert most_in_one_second(callers.times) <= 50
+
+
+async def test_row_33_it_can_be_closed_while_redis_is_frozen(redis: RedisServer) -> None:
+    async with programs(redis.url, 1) as [cluster]:
+        callers = Callers([cluster])
+        await callers.more(5)
+        redis.send(signal.SIGSTOP)
+    await callers.more(3)  # who still waits is served
+    await callers.end()
+    assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
