@@ -70,6 +70,8 @@ class WebhookReceiver:
         self._hooks = WeakValueDictionary[bytes, _Hook]()
         self.received = 0
         """How many webhooks came to a URL that is known."""
+        self.elsewhere: Callable[[bytes], None] | None = None
+        """What to call with the hash of a URL that is not known here; see `Cluster.signals`."""
 
     def open(self, wake: Callable[[], None]) -> _Hook:
         """Fresh URLs for one deployment; whatever comes to them calls `wake`, in the loop."""
@@ -81,6 +83,15 @@ class WebhookReceiver:
         hook = _Hook(f"{self._public_url}{self._path}/{secret}", wake)
         self._hooks[_hash(secret)] = hook
         return hook
+
+    def wake(self, key: bytes) -> bool:
+        """Wakes whoever waits for the URL with this hash, and tells whether it is known here."""
+        hook = self._hooks.get(key)
+        if hook is None:
+            return False
+        self.received += 1
+        hook.wake()
+        return True
 
     def application(self) -> web.Application:
         """An aiohttp application that receives the webhooks, to be mounted at `path`."""
@@ -129,8 +140,8 @@ class WebhookReceiver:
     async def _receive(self, request: web.Request) -> web.Response:
         from aiohttp import web  # noqa: PLC0415 - as above
 
-        hook = self._hooks.get(_hash(request.match_info["secret"]))
-        if hook is None:
+        key = _hash(request.match_info["secret"])
+        if key not in self._hooks and self.elsewhere is None:
             raise web.HTTPNotFound
         try:
             # An application that this is mounted in may allow larger ones.
@@ -140,8 +151,8 @@ class WebhookReceiver:
         if not isinstance(body, dict):
             logger.warning("a webhook that is not a JSON object was turned away")
             raise web.HTTPBadRequest
-        self.received += 1
-        hook.wake()
+        if not self.wake(key) and self.elsewhere is not None:
+            self.elsewhere(key)
         return web.Response(status=204)
 
 

@@ -15,13 +15,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from program_that_shares import watch_the_machine
 from raw_server import raw_server
 from redis.asyncio import Redis
 
-from edgegap_async import Cluster, EdgegapClient
-from edgegap_async.cluster import _Clock, _SharedPermits
+from edgegap_async import Cluster, EdgegapClient, Pace, WebhookReceiver
+from edgegap_async.cluster.permits import SharedPermits
+from edgegap_async.cluster.timeline import Clock
 from edgegap_async.emulator import Emulator, Simulation, sample_application
 from edgegap_async.endpoints import DEPLOY, LIST_DEPLOYMENTS
 from edgegap_async.errors import InvalidRequest, LimitReached
@@ -313,7 +315,7 @@ async def test_a_caller_who_leaves_while_redis_is_asked_leaves_the_slot_to_the_n
 ) -> None:
     async with programs(redis.url, 1, limits={"deploy": 1}) as [cluster]:
         link, permits = cluster._link, cluster.limits._queues["deploy"].permits
-        assert isinstance(permits, _SharedPermits)
+        assert isinstance(permits, SharedPermits)
         caller = asyncio.create_task(cluster.limits.acquire(DEPLOY))
         while not link._tasks:
             await asyncio.sleep(0)
@@ -389,7 +391,7 @@ async def test_valkey_is_as_good(redis: RedisServer) -> None:
 
 
 def test_the_answer_that_came_fastest_tells_the_clock() -> None:
-    clock = _Clock()
+    clock = Clock()
     clock.hear(1000.0, sent=0.0, received=0.2)
     clock.hear(1001.1, sent=1.099, received=1.101)
     clock.hear(1002.3, sent=2.1, received=2.3)  # slow on its way there
@@ -398,11 +400,117 @@ def test_the_answer_that_came_fastest_tells_the_clock() -> None:
 
 
 def test_another_clock_is_noticed() -> None:
-    clock = _Clock()
+    clock = Clock()
     clock.hear(1000.0, sent=-0.001, received=0.001)
     clock.hear(501.0, sent=0.9, received=1.1)
 
     assert clock.here(501.0) == pytest.approx(1.0)
+
+
+# Webhooks
+
+
+class Behind:
+    """Programs behind one public URL: all that is sent there reaches the first of them."""
+
+    def __init__(self, clusters: list[Cluster], url: str) -> None:
+        self.receivers = [WebhookReceiver(url) for _ in clusters]
+        self.woken = [asyncio.Event() for _ in clusters]
+        self.hooks = [
+            cluster.signals(receiver).open(woken.set)
+            for cluster, receiver, woken in zip(clusters, self.receivers, self.woken, strict=True)
+        ]
+
+
+@contextlib.asynccontextmanager
+async def behind_one_url(clusters: list[Cluster]) -> AsyncIterator[Behind]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    behind = Behind(clusters, f"http://127.0.0.1:{port}")
+    async with behind.receivers[0].serve(port=port):
+        yield behind
+
+
+async def post(url: str, body: str = "{}") -> int:
+    async with aiohttp.ClientSession() as session, session.post(url, data=body) as response:
+        return response.status
+
+
+async def test_a_webhook_wakes_who_waits_in_another_program(redis: RedisServer) -> None:
+    async with programs(redis.url, 3) as clusters, behind_one_url(clusters) as behind:
+        assert await post(behind.hooks[2].on_ready) == 204
+        await behind.woken[2].wait()
+        assert [receiver.received for receiver in behind.receivers] == [0, 0, 1]
+        assert await post(behind.hooks[0].on_ready) == 204
+        assert behind.woken[0].is_set()
+        assert await post(behind.hooks[1].on_ready) == 204
+        await behind.woken[1].wait()
+        assert [receiver.received for receiver in behind.receivers] == [1, 1, 1]
+        [stream] = await redis.command("KEYS", "*:webhooks")
+        assert await redis.command("XLEN", stream) == 2
+
+
+async def test_a_webhook_for_nobody_wakes_nobody_and_garbage_is_turned_away(
+    redis: RedisServer,
+) -> None:
+    async with programs(redis.url, 2) as clusters, behind_one_url(clusters) as behind:
+        url = behind.hooks[1].on_ready
+        forged = url.replace(url.split("/")[-2], "made-up")
+        assert await post(forged) == 204
+        assert await post(url, "garbage") == 400
+        assert await post(url) == 204
+        await behind.woken[1].wait()
+        assert [receiver.received for receiver in behind.receivers] == [0, 1]
+
+
+async def test_a_wait_ends_by_a_webhook_that_came_to_another_program(redis: RedisServer) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    own, others = WebhookReceiver(url), WebhookReceiver(url)
+    async with (
+        programs(redis.url, 2) as [here, there],
+        there.signals(others).serve(port=port),
+        Emulator(
+            apps=[sample_application()],
+            simulate=Simulation(ready_after=(0.2, 0.2)),
+        ) as emulator,
+        EdgegapClient(
+            emulator.token,
+            base_url=emulator.url,
+            limits=here.limits,
+            webhooks=here.signals(own),
+            pace=Pace(with_webhook=3600),
+        ) as client,
+    ):
+        handle = await client.deploy("arena", "v1", users=["8.8.8.8"])
+        await handle.wait_ready(timeout=50)
+
+        assert own.received == 1
+        assert others.received == 0
+        assert [change.told_by for change in handle.history][-1] == "webhook"
+        await handle.stop()
+
+
+async def test_signals_are_for_a_cluster_that_is_open() -> None:
+    with pytest.raises(InvalidRequest, match="open the cluster first"):
+        Cluster("redis://127.0.0.1:1").signals(WebhookReceiver("http://127.0.0.1:1"))
+
+
+async def test_row_33_webhooks_are_passed_on_again_once_redis_is_back(redis: RedisServer) -> None:
+    async with programs(redis.url, 2) as clusters, behind_one_url(clusters) as behind:
+        await redis.kill()
+        assert await post(behind.hooks[1].on_ready) == 204
+        await until(lambda: not any(cluster.is_shared for cluster in clusters))
+        assert await post(behind.hooks[1].on_ready) == 204
+        await redis.start()
+        await until(lambda: all(cluster.is_shared for cluster in clusters))
+
+        async def arrives() -> bool:
+            assert await post(behind.hooks[1].on_ready) == 204
+            return behind.woken[1].is_set()
+
+        await until(arrives)
 
 
 # Row 33
