@@ -5,6 +5,7 @@
 
 from .awaited import Pace
 from .client import ApiClient
+from .cluster import Cluster
 from .endpoints import (
     OPERATIONS,
     Operation,
@@ -143,6 +144,7 @@ __all__ = [
     "Centroid",
     "Check",
     "ClientClosed",
+    "Cluster",
     "Conflict",
     "CrashData",
     "DeleteSchedule",

@@ -174,6 +174,8 @@ class WebhookReceiver:
         self._max_reading = max_reading
         self._reading = 0
         self._answers = Counter[int]()  # by status
+        self.elsewhere: Callable[[bytes], None] | None = None
+        """What to call with the hash of a URL that is not known here; see `Cluster.signals`."""
         self._on_event = on_event
         self._max_waiting = max_waiting
         self._events = deque[WebhookEvent]()
@@ -206,6 +208,14 @@ class WebhookReceiver:
         hook = _Hook(f"{self._public_url}{self._path}/{secret}", wake)
         self._hooks[_hash(secret)] = hook
         return hook
+
+    def wake(self, key: bytes) -> bool:
+        """Wakes whoever waits for the URL with this hash, and tells whether it is known here."""
+        hook = self._hooks.get(key)
+        if hook is None:
+            return False
+        hook.ring()
+        return True
 
     # ── where it runs ────────────────────────────────────────────────────────────────────────────
 
@@ -320,8 +330,9 @@ class WebhookReceiver:
         # What comes before the secret is the mount's affair, or a proxy's.
         before, slash, kind = arrival.path.rpartition("/")
         before, slash, secret = before.rpartition("/")
-        hook = self._hooks.get(_hash(secret)) if slash and kind in _KINDS else None
-        if hook is None:
+        key, is_ours = _hash(secret), bool(slash) and kind in _KINDS
+        hook = self._hooks.get(key) if is_ours else None
+        if hook is None and (self.elsewhere is None or not is_ours):
             arrival.hide(f"/{_HIDDEN}")  # there may be a secret in it all the same
             raise _Refused(HTTPStatus.NOT_FOUND)
         arrival.hide(f"{before}/{_HIDDEN}/{kind}")
@@ -333,21 +344,28 @@ class WebhookReceiver:
             body = await _read(arrival)
         if not _is_object(body):
             raise _Refused(HTTPStatus.BAD_REQUEST)
+        if hook is None:
+            assert self.elsewhere is not None  # noqa: S101 - or it was turned away above
+            self.elsewhere(key)
+            return
         hook.ring()
         if self._on_event is not None:
             self._tell(hook, cast("Kind", kind), body)
 
     @contextlib.contextmanager
-    def _one_more(self, hook: _Hook) -> Iterator[None]:
-        if self._is_closed or self._reading >= self._max_reading or hook.reading >= _OF_ONE:
+    def _one_more(self, hook: _Hook | None) -> Iterator[None]:
+        too_many = hook is not None and hook.reading >= _OF_ONE
+        if self._is_closed or self._reading >= self._max_reading or too_many:
             raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE)
         self._reading += 1
-        hook.reading += 1
+        if hook is not None:
+            hook.reading += 1
         try:
             yield
         finally:
             self._reading -= 1
-            hook.reading -= 1
+            if hook is not None:
+                hook.reading -= 1
 
     def _complain(self, why: str) -> None:
         self._complaints += 1

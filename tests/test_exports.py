@@ -31,6 +31,7 @@ BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-
 MODULES = (
     "awaited",
     "client",
+    "cluster",
     "endpoints",
     "custody",
     "errors",

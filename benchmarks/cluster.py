@@ -1,0 +1,148 @@
+"""One limit shared by several processes through Redis: how much of it they use, and how fairly.
+
+Each process has forty callers that want a permit for a deploy again and again. Needs redis-server,
+and starts one of its own. Prints JSON, one entry for each number of processes: permits a second and
+their share of the limit, the most in any second, the fairness between processes (Jain's index, 1
+if all got the same), and how many scripts Redis ran for a permit.
+
+    python benchmarks/cluster.py [--processes 4 8] [--seconds 14]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import multiprocessing
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+
+from redis import ConnectionError as NotYet
+from redis import Redis
+
+from edgegap_async import Cluster
+from edgegap_async.endpoints import DEPLOY
+
+LIMIT = 40
+CALLERS = 40
+
+
+@contextlib.contextmanager
+def redis_server() -> Iterator[int]:
+    """The port of a Redis that keeps nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as directory:
+        server = subprocess.Popen(
+            ["redis-server", "--port", str(port), "--save", "", "--dir", directory],
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            with Redis(port=port) as redis:
+                while True:
+                    with contextlib.suppress(NotYet):
+                        redis.ping()
+                        break
+                    time.sleep(0.05)
+            yield port
+        finally:
+            server.terminate()
+            server.wait()
+
+
+def scripts_run(port: int) -> int:
+    with Redis(port=port) as redis:
+        return int(redis.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0))
+
+
+def take_permits(port: int, processes: int, talk: Connection) -> None:
+    async def run() -> None:
+        loop = asyncio.get_running_loop()
+        times: list[float] = []
+        async with Cluster(f"redis://127.0.0.1:{port}") as cluster:
+
+            async def call() -> None:
+                while True:
+                    await cluster.limits.acquire(DEPLOY)
+                    times.append(loop.time())
+
+            while not (cluster.is_shared and cluster.programs == processes):  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+            talk.send("ready")
+            await loop.run_in_executor(None, talk.recv)
+            callers = [asyncio.create_task(call()) for _ in range(CALLERS)]
+            await loop.run_in_executor(None, talk.recv)
+            for caller in callers:
+                caller.cancel()
+            await asyncio.gather(*callers, return_exceptions=True)
+        talk.send(times)
+
+    asyncio.run(run())
+
+
+def most_in_one_second(times: list[float]) -> int:
+    most = first = 0
+    for last, stamp in enumerate(times):
+        while times[first] <= stamp - 1:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+def measure(processes: int, seconds: float) -> dict[str, object]:
+    fork = multiprocessing.get_context("spawn")
+    with redis_server() as port:
+        talks, children = [], []
+        for _ in range(processes):
+            ours, theirs = fork.Pipe()
+            child = fork.Process(target=take_permits, args=(port, processes, theirs))
+            child.start()
+            talks.append(ours)
+            children.append(child)
+        for talk in talks:
+            talk.recv()
+        scripts = scripts_run(port)
+        for talk in talks:
+            talk.send("go")
+        time.sleep(seconds)
+        scripts = scripts_run(port) - scripts
+        for talk in talks:
+            talk.send("end")
+        taken = [talk.recv() for talk in talks]
+        for child in children:
+            child.join()
+    times = sorted(stamp for one in taken for stamp in one)
+    counts = [len(one) for one in taken]
+    rate = (len(times) - 10) / (times[-1] - times[0])  # without the burst of an idle account
+    return {
+        "processes": processes,
+        "permits_per_second": round(rate, 2),
+        "share_of_the_limit": round(rate / LIMIT, 3),
+        "most_in_one_second": most_in_one_second(times),
+        "jain": round(sum(counts) ** 2 / len(counts) / sum(count**2 for count in counts), 4),
+        "scripts_per_permit": round(scripts / len(times), 3),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--processes", type=int, nargs="+", default=[4, 8])
+    parser.add_argument("--seconds", type=float, default=14)
+    given = parser.parse_args()
+    result = {
+        "benchmark": "cluster",
+        "limit_per_second": LIMIT,
+        "runs": [measure(processes, given.seconds) for processes in given.processes],
+        "goal": "most_in_one_second at most the limit, share at least 0.9, jain at least 0.99, "
+        "scripts_per_permit at most 0.25",
+    }
+    print(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    main()
