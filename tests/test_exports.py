@@ -78,6 +78,7 @@ FOR_PARTS_OF_THE_PACKAGE_ONLY = {
     "check_segment",
     "stop_surely",
     "in_doubt",
+    "is_whole",
     "may_become",
     "refusal",
     "took",
