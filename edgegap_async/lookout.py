@@ -580,6 +580,8 @@ class LookOut:
 
 def _as_deployment(row: DeploymentRow, status: Status) -> Deployment:
     """What a row tells of a deployment."""
+    if not status.is_ready:  # thousands may be waited for: each holds only what there is to know
+        return Deployment(request_id=row.request_id, current_status=status)
     return Deployment(
         request_id=row.request_id,
         fqdn=row.fqdn,

@@ -46,6 +46,7 @@ _USER_AGENT: Final = (
 _HEADERS: Final = {"User-Agent": _USER_AGENT}
 _HEADERS_OF_A_BODY: Final = {**_HEADERS, "Content-Type": "application/json"}
 _NO_BASE_URL: Final = "base_url must look like https://api.edgegap.com"
+_AT_ONCE: Final = 100  # requests of one operation, each on a connection of its own
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -98,6 +99,8 @@ class Transport:
         self._trace = _noting_what_is_sent()
         self._given = session
         self._sessions: dict[str, aiohttp.ClientSession] = {}
+        # Who waits for a connection waits here: aiohttp would count it against his timeout.
+        self._lanes: dict[str, asyncio.Semaphore] = {}
         self._closed = False
 
     def __repr__(self) -> str:
@@ -121,6 +124,7 @@ class Transport:
                 # A POST on a connection that the server just dropped is lost without a trace of
                 # whether it arrived: let none get stale.
                 keepalive_timeout=4.0,
+                limit=_AT_ONCE,
                 ttl_dns_cache=60,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -136,6 +140,15 @@ class Transport:
             UnreadableAnswer: the answer is larger than `request.largest`, or a redirect.
             ClientClosed: the session is closed.
         """
+        lane = self._lanes.get(request.operation.name)
+        if lane is None:
+            lane = self._lanes[request.operation.name] = asyncio.Semaphore(_AT_ONCE)
+        async with lane:
+            return await self._send(request, token, sending)
+
+    async def _send(
+        self, request: HttpRequest[Any], token: Token, sending: Sending
+    ) -> HttpResponse:
         if self._closed or (self._given is not None and self._given.closed):
             raise ClientClosed("the session is closed")
         operation = request.operation
