@@ -57,7 +57,8 @@ class Cluster:
     Use it around the client:
     `async with Cluster(url) as cluster, EdgegapClient(limits=cluster.limits) as client`.
     It needs `pip install 'edgegap-async[redis]'`. While Redis is not there each program goes on
-    with its share of the limits; no call fails because of it.
+    with its share of the limits; no call fails because of it. The first program of all makes one
+    call in its first second, for there may be others that have not found Redis yet.
 
     Args:
         url: `redis://`, `rediss://` (TLS), `valkey://`, `valkeys://` or `unix://`.
