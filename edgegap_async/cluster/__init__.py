@@ -22,7 +22,8 @@ lease would have put it next. Redis is asked again every half second.
 else got through while it could not: after a restart, a failover, an eviction, an outage, and for
 the first program of all. It opens a second late and without its burst: by then all have come back,
 and until then each goes on alone. So a switch costs no pause; and the second around it holds at
-most a quarter more calls than the limit.
+most a quarter more calls than the limit. What stays is that one program which cannot reach Redis
+while the others can takes its share from nobody: then the API's 429 is what slows them down.
 
 A 429 closes the timeline for all, and slows it down as `limits` does for one program.
 """
@@ -56,7 +57,8 @@ class Cluster:
     Use it around the client:
     `async with Cluster(url) as cluster, EdgegapClient(limits=cluster.limits) as client`.
     It needs `pip install 'edgegap-async[redis]'`. While Redis is not there each program goes on
-    with its share of the limits; no call fails because of it.
+    with its share of the limits; no call fails because of it. The first program of all makes one
+    call in its first second, for there may be others that have not found Redis yet.
 
     Args:
         url: `redis://`, `rediss://` (TLS), `valkey://`, `valkeys://` or `unix://`.

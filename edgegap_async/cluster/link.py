@@ -59,13 +59,14 @@ class Link:
     async def open(self) -> None:
         """Shows that this program is there, and goes on doing so; with Redis lost it just waits."""
         await self.ask()
-        if self._lost_at is None:
+        if not self.is_lost:
             await self.ask()  # the first had to connect, and tells little of the clock
         self._beating = asyncio.create_task(self._beat())
 
     async def close(self) -> None:
         """Leaves. What still asks for permits afterwards gets this program's share."""
         self.alone_until = math.inf
+        self._lost_at = loop_time()  # as if it were lost, and nobody looks for it any more
         if self._beating is not None:
             self._beating.cancel()
             await asyncio.wait([self._beating, *self._tasks])

@@ -47,7 +47,7 @@ class SharedPermits:
         if now < self._closed_until:
             return 0
         leased = sum(now - _GOOD_FOR <= slot <= now for slot in self._slots)
-        return leased or (self._own_from <= now and self._link.is_alone(now))
+        return leased or int(self._own_from <= now and self._link.is_alone(now))
 
     @property
     def closed_for(self) -> float:

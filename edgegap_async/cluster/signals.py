@@ -3,7 +3,8 @@
 Whoever receives one that is not for it writes the hash of its URL into a stream, and all read that
 and wake whom they know. So nobody keeps a list of who waits where. The stream is short: what falls
 out of it unread, or comes while Redis is lost, is found by looking, as any webhook that is lost.
-What is passed on twice wakes twice, and a forged one nobody.
+What is read twice wakes twice, which does no harm, and a forged one wakes nobody: so a reader that
+lost its place begins anew.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Receiver", "Relay"]
 
 _LENGTH: Final = 1000  # webhooks that the stream keeps, or some more
+_BEGINNING: Final = b"0-0"
 _BLOCK: Final = 2.0  # seconds that a reader waits for the next
 _UNDER_WAY: Final = 100  # webhooks that are being passed on; those beyond are lost
 
@@ -81,12 +83,10 @@ class Relay:
             return
 
     async def _read(self) -> None:
-        last: bytes | None = None
+        last = _BEGINNING
         while True:
             try:
                 async with asyncio.timeout(_BLOCK + ANSWER):
-                    if last is None:
-                        last = await self._newest()
                     told: Any = await self._redis.xread(
                         {self._stream: last}, count=_LENGTH, block=int(_BLOCK * 1000)
                     )
@@ -95,13 +95,8 @@ class Relay:
                         last = number
                         self._wake(fields[b"url"])
             except Exception:  # noqa: BLE001 - as above
-                last = None  # the next connection may lead to another server, with its own numbers
+                last = _BEGINNING  # the next connection may lead to a server with other numbers
                 await asyncio.sleep(RETRY)
-
-    async def _newest(self) -> bytes:
-        """The number of the last entry: what came before is nobody's business any more."""
-        newest: Any = await self._redis.xrevrange(self._stream, count=1)
-        return newest[0][0] if newest else b"0-0"
 
     def _wake(self, key: bytes) -> None:
         for receiver in self._receivers:
