@@ -895,12 +895,13 @@ async def test_a_look_out_that_somebody_cancelled_begins_anew(
 
 
 @pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("where", ["_keep_looking", "_look"])
 async def test_whatever_goes_wrong_inside_is_told_to_all(
-    api: FickleApi, client: ApiClient, count: int
+    api: FickleApi, client: ApiClient, count: int, where: str
 ) -> None:
     class Failing(Pace):
         def gap_at(self, age: float, *, with_webhook: bool = False) -> float:
-            if now() > began + 3:
+            if now() > began + 3 and where in repr(asyncio.current_task()):
                 raise LookupError("out of paces")
             return super().gap_at(age, with_webhook=with_webhook)
 
