@@ -226,7 +226,7 @@ class LookOut:
                 watched.expects_webhook = False  # for READY, that is, and proves nothing more
                 self._proof = min(self._proof + 2, _MOST_PROOF)
             return
-        if self._is_swept(one.pool):
+        if self._is_swept(one.pool) and self._lists_help:
             one.pool.is_rung = True
             one.pool.go_first(one)
         else:
@@ -251,7 +251,10 @@ class LookOut:
             self._give_up(error)
 
     def _give_up(self, error: Exception) -> None:
-        for one in tuple(self._awaited.values()):
+        awaited, self._awaited = self._awaited, {}  # first, or each would be lined up meanwhile
+        self._for_ready, self._for_any = Pool(only_ready=True), Pool(only_ready=False)
+        for one in awaited.values():
+            one.turn = -1
             one.watched.fail(error)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -492,12 +495,15 @@ class LookOut:
         one.is_listed = True
         ready = Status.READY if row.ready else None
         status = ready if row.status is None else row.status
-        if status is None or status == one.watched.status:
-            return  # and a status look knows more of it than a row
-        contradicts_itself = status.is_ready is not row.ready
         has_address = row.fqdn is not None or row.public_ip is not None
-        if status == Status.ERROR or contradicts_itself or (status.is_ready and not has_address):
-            self._doubt(one)  # the status alone tells why, or how it is, or where
+        if status is None:
+            return
+        if status.is_ready is not row.ready or (row.ready and not has_address):
+            self._doubt(one)  # the status tells how it is, and where
+        elif status == one.watched.status:
+            pass  # and a status look knows more of it than a row
+        elif status == Status.ERROR:
+            self._doubt(one)  # why, the status alone tells
         else:
             is_news = self._found(one, _as_deployment(row, status), told_by)
             if is_news and status.is_ready and is_roll_call and len(one.pool.members) > _FEW:

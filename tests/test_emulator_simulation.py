@@ -154,3 +154,79 @@ async def test_what_was_not_stopped_is_killed_when_the_machine_closes() -> None:
 def test_a_simulation_that_cannot_be_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest, match=next(iter(settings))):
         Simulation(**settings)
+
+
+async def test_how_long_each_takes_may_be_drawn_by_a_function() -> None:
+    def drawn() -> list[float]:
+        fates = machine(seed=3, ready_after=lambda chance: chance.choice([1.0, 9.0]))
+        began = now()
+        return [round(one._binds_at - began) for one in start(fates, 20)]
+
+    assert set(drawn()) == {1, 9}
+    assert drawn() == drawn()
+
+
+async def test_of_each_it_is_known_since_when_it_has_its_status() -> None:
+    async with a_world(ARENA, simulation=Simulation(ready_after=(2, 2))) as world:
+        server = await deployed(world, ARENA)
+        assert server.since == pytest.approx(now(), abs=0.01)
+        while server.status is not Status.READY:
+            await asyncio.sleep(0.01)
+        assert server.since == pytest.approx(now(), abs=0.02)
+        ready_since = server.since
+        await asyncio.sleep(5)
+        assert server.since == ready_since
+
+
+async def test_a_list_without_status_tells_only_what_is_ready() -> None:
+    simulation = Simulation(ready_after=(0.5, 0.5))
+    async with (
+        Emulator([ARENA], timings=Timings.fast(), simulate=simulation, row_status=False) as cloud,
+        EdgegapClient(cloud.token, base_url=cloud.url) as client,
+    ):
+        server = await client.deploy("arena", "v1", users=["8.8.8.8"])
+        [row] = [row async for row in client.deployments.list()]
+        assert (row.status, row.ready) == (None, False)
+        await server.wait_ready()
+        [row] = [row async for row in client.deployments.list()]
+        assert (row.status, row.ready) == (None, True)
+
+
+@pytest.mark.parametrize("list_errors", [True, False])
+async def test_a_list_holds_what_is_in_error_or_does_not(*, list_errors: bool) -> None:
+    simulation = Simulation(failing=1, fails_after=(0, 0))
+    async with (
+        Emulator(
+            [ARENA], timings=Timings.fast(), simulate=simulation, list_errors=list_errors
+        ) as cloud,
+        EdgegapClient(cloud.token, base_url=cloud.url) as client,
+    ):
+        server = await client.deploy("arena", "v1", users=["8.8.8.8"])
+        while (await server.refresh()).current_status != Status.ERROR:
+            await asyncio.sleep(0.1)
+        rows = [row.status async for row in client.deployments.list()]
+
+        assert rows == ([Status.ERROR] if list_errors else [])
+
+
+async def test_calls_are_on_the_way_as_long_as_they_are_to_be() -> None:
+    async with (
+        Emulator([ARENA], simulate=Simulation(), round_trip=(0.2, 0.6)) as cloud,
+        EdgegapClient(cloud.token, base_url=cloud.url, limits={"list_tags": None}) as client,
+    ):
+        times = []
+        for _ in range(20):
+            began = now()
+            await client.locations.list()
+            times.append(now() - began)
+            came = cloud.requests[-1].at - began
+            assert came == pytest.approx(times[-1] / 2, abs=0.02)
+
+        assert 0.2 <= min(times) < 0.35
+        assert 0.45 < max(times) < 0.62
+
+
+@pytest.mark.parametrize("round_trip", [(-0.1, 1), (2, 1), (0, float("inf"))])
+def test_a_way_that_cannot_be_is_refused(round_trip: tuple[float, float]) -> None:
+    with pytest.raises(InvalidRequest, match="round_trip"):
+        Emulator([ARENA], round_trip=round_trip)

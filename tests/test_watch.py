@@ -26,7 +26,7 @@ from edgegap_async.errors import (
 from edgegap_async.lookout import LookOut
 from edgegap_async.models import Deployment, Status
 from edgegap_async.retries import RetryPolicy
-from edgegap_async.watch import Watched
+from edgegap_async.watch import Bell, Watched, stop_surely
 
 pytestmark = pytest.mark.virtual
 
@@ -472,3 +472,37 @@ async def test_a_failure_comes_while_the_one_who_waits_is_busy_and_is_told_later
         assert len(api.requests) == 1
         with pytest.raises(Unauthorized):
             await watched.until_news(0)
+
+
+# ── bells and stops ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["before", "after"])
+async def test_a_bell_is_heard_whether_it_rings_before_or_after_it_has_an_owner(
+    watched: Watched, *, early: bool
+) -> None:
+    bell = Bell()
+    if early:
+        bell.ring()
+    bell.belongs_to(watched)
+    heard_at_once = watched.was_rung
+    bell.ring()
+
+    assert heard_at_once is early
+    assert watched.was_rung
+
+
+@pytest.mark.parametrize(
+    ("status", "asked", "took"),
+    [(200, 1, 0), (410, 1, 0), (404, 5, 2)],
+    ids=["taken", "over", "not known"],
+)
+async def test_a_stop_is_asked_for_until_the_answer_can_be_believed(
+    api: ScriptedApi, client: ApiClient, status: int, asked: int, took: float
+) -> None:
+    api.on("DELETE", "/v1/stop/abc123", Reply(status, {"message": "so it is"}))
+    began = now()
+    await stop_surely(lambda: client.deployments.stop("abc123"), young_until=began + 2)
+
+    assert len(api.requests) == asked
+    assert now() - began == pytest.approx(took, abs=0.1)

@@ -1,0 +1,171 @@
+"""Who is waited for, and whose turn it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator
+
+import pytest
+
+from edgegap_async.awaited import PATIENCE, Awaited, Pace, Pool
+from edgegap_async.client import ApiClient
+from edgegap_async.lookout import LookOut
+
+EACH = len("d000") + 7
+
+
+@pytest.fixture
+async def lookout() -> AsyncIterator[LookOut]:
+    async with ApiClient("t", base_url="http://127.0.0.1:9") as client:
+        yield LookOut(client, Pace())
+
+
+def join(lookout: LookOut, pool: Pool, count: int, *, webhook: bool = False) -> list[Awaited]:
+    """So many more who wait, each since the second of its number."""
+    known = len(pool.members)
+    new = [
+        Awaited(lookout.watched(f"d{number:03}", expects_webhook=webhook), float(number), pool)
+        for number in range(known, known + count)
+    ]
+    for one in new:
+        pool.add(one)
+    return new
+
+
+def take(
+    pool: Pool, most: int = 100, longest: int = 7400, *, roll_call: bool = False, now: float = 0.0
+) -> list[int]:
+    """The numbers of those whose turn it is."""
+    taken = pool.take(now, most, longest, is_roll_call=roll_call)
+    return [int(one.request_id[1:]) for one in taken]
+
+
+@pytest.fixture
+def pool() -> Pool:
+    return Pool(only_ready=True)
+
+
+# ── pace ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("name", ["gap", "longest_gap", "with_webhook", "check"])
+@pytest.mark.parametrize("value", [0, -1, math.nan])
+def test_a_gap_is_more_than_nothing(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=name):
+        Pace(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["first", "soon", "unknown"])
+def test_a_pace_may_begin_at_once(name: str) -> None:
+    assert getattr(Pace(**{name: 0}), name) == 0
+    with pytest.raises(ValueError, match=name):
+        Pace(**{name: -0.1})
+
+
+# ── pools ────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_those_who_were_asked_about_longest_ago_go_first(
+    lookout: LookOut, pool: Pool
+) -> None:
+    join(lookout, pool, 5)
+
+    assert take(pool, 3) == [0, 1, 2]
+    assert take(pool, 3) == [3, 4, 0]
+    join(lookout, pool, 1)
+    assert take(pool, 6) == [1, 2, 3, 4, 0, 5]
+
+
+async def test_no_more_are_taken_than_have_room(lookout: LookOut, pool: Pool) -> None:
+    join(lookout, pool, 5)
+
+    assert take(pool, longest=3 * EACH) == [0, 1, 2]
+    assert take(pool, longest=3 * EACH - 1) == [3, 4]
+    assert take(pool, longest=EACH - 1) == []
+    assert take(pool, most=0) == []
+
+
+async def test_who_has_an_answer_on_its_way_is_passed_over_for_a_while(
+    lookout: LookOut, pool: Pool
+) -> None:
+    first, second, third = join(lookout, pool, 3)
+    first.sweeping, first.swept_at = 1, 10.0
+    second.swept_at = 10.0
+    third.sweeping, third.swept_at = 1, 10.0 - PATIENCE
+
+    assert take(pool, now=10.0) == [1, 2]
+    assert take(pool, now=10.0 + PATIENCE) == [0, 1, 2]
+
+
+async def test_a_roll_call_is_for_all(lookout: LookOut, pool: Pool) -> None:
+    [first, _] = join(lookout, pool, 2)
+    first.sweeping, first.swept_at = 1, 10.0
+
+    assert take(pool, now=10.0, roll_call=True) == [0, 1]
+
+
+async def test_a_roll_call_that_has_not_room_for_all_goes_on_where_the_last_one_ended(
+    lookout: LookOut, pool: Pool
+) -> None:
+    join(lookout, pool, 5)
+
+    assert take(pool, 2, roll_call=True) == [0, 1]
+    assert take(pool, 4) == [2, 3, 4, 0]  # which are no roll calls
+    assert take(pool, 2, roll_call=True) == [2, 3]
+    assert take(pool, 2, roll_call=True) == [4, 0]
+    assert sorted(take(pool, 5, roll_call=True)) == [0, 1, 2, 3, 4]
+
+
+async def test_one_that_is_doubted_goes_first(lookout: LookOut, pool: Pool) -> None:
+    *_, last = join(lookout, pool, 4)
+    pool.go_first(last)
+
+    assert take(pool, 2) == [3, 0]
+
+
+async def test_who_leaves_is_not_taken(lookout: LookOut, pool: Pool) -> None:
+    join(lookout, pool, 3)
+    pool.remove(pool.members["d001"])
+
+    assert take(pool) == [0, 2]
+    assert take(pool, 1, roll_call=True) == [0]
+    assert take(pool, 1, roll_call=True) == [2]
+
+
+async def test_the_newest_is_the_one_that_waits_since_last(lookout: LookOut, pool: Pool) -> None:
+    late, early = Awaited(lookout.watched("a"), 7.0, pool), Awaited(lookout.watched("b"), 3.0, pool)
+    pool.add(late)
+    pool.add(early)
+
+    assert pool.newest == 7.0
+
+
+async def test_it_is_known_whether_webhooks_are_to_come_for_all(
+    lookout: LookOut, pool: Pool
+) -> None:
+    join(lookout, pool, 2, webhook=True)
+    told = [pool.all_expect_webhooks]
+    [other] = join(lookout, pool, 1)
+    told.append(pool.all_expect_webhooks)
+    pool.remove(other)
+    told.append(pool.all_expect_webhooks)
+
+    assert told == [True, False, True]
+
+
+async def test_who_moves_to_another_pool_belongs_there(lookout: LookOut, pool: Pool) -> None:
+    [one] = join(lookout, pool, 1)
+    other = Pool(only_ready=False)
+    pool.remove(one)
+    other.add(one)
+
+    assert one.pool is other
+    assert take(other) == [0]
+    assert take(pool) == []
+
+
+async def test_what_is_awaited_was_last_seen_when_the_wait_began(lookout: LookOut) -> None:
+    one = Awaited(lookout.watched("a"), 7.0, Pool(only_ready=True))
+
+    assert (one.request_id, one.seen_at) == ("a", 7.0)
+    assert 0.9 <= one.jitter <= 1.1

@@ -1,0 +1,249 @@
+"""What is learnt of the list from its answers."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+
+import pytest
+
+from edgegap_async.errors import Forbidden, InvalidRequest, Refused, Unauthorized
+from edgegap_async.listing import ROWS, Listing, Way, is_whole
+from edgegap_async.models import DeploymentPage, DeploymentRow, Pagination, Status
+
+
+def page(*ids: str, ready: bool = True, more: bool = False) -> DeploymentPage:
+    status = Status.READY if ready else Status.DEPLOYING
+    rows = tuple(DeploymentRow(request_id=one, ready=ready, status=status) for one in ids)
+    return DeploymentPage(data=rows, pagination=Pagination(has_next=more))
+
+
+def refusal(status: int) -> Refused:
+    kind = {401: Unauthorized, 403: Forbidden}.get(status, Refused)
+    return kind("no", operation="list_deployments", method="GET", path="/", status=status)
+
+
+def stepped(way: Way) -> Listing:
+    listing = Listing()
+    while listing.way < way:
+        listing.step_down("a test")
+    return listing
+
+
+def test_at_first_the_list_is_asked_for_what_has_changed() -> None:
+    listing = Listing()
+
+    assert (listing.way, listing.is_proven, listing.rows_have_status) == (Way.CHANGED, False, True)
+    assert listing.rows == ROWS
+
+
+def test_an_answer_that_tells_proves_the_way() -> None:
+    listing = Listing()
+    listing.read(page(), ["a", "b"], (), is_roll_call=False)
+    assert not listing.is_proven
+    listing.read(page("a"), ["a", "b"], (), is_roll_call=False)
+    assert listing.is_proven
+
+
+def test_a_roll_call_proves_it_too() -> None:
+    listing = Listing()
+    listing.read(page(), ["a"], (), is_roll_call=True)
+    assert not listing.is_proven
+    listing.read(page("a", ready=False), ["a"], (), is_roll_call=True)
+    listing.read(page(), ["a"], (), is_roll_call=True)
+    assert listing.is_proven
+
+
+def test_rows_without_status_are_remembered() -> None:
+    listing = Listing()
+    rows = (DeploymentRow(request_id="a", ready=True),)
+    listing.read(DeploymentPage(data=rows), ["a"], (), is_roll_call=False)
+
+    assert not listing.rows_have_status
+    assert listing.way is Way.CHANGED
+
+
+@pytest.mark.parametrize("is_roll_call", [True, False])
+def test_a_row_that_was_not_asked_for_shows_that_ids_are_no_filter(*, is_roll_call: bool) -> None:
+    listing = Listing()
+    listing.read(page("a", "foreign"), ["a"], (), is_roll_call=is_roll_call)
+
+    assert (listing.way, listing.is_proven) == (Way.BY_PAGE, False)
+
+
+def test_a_proof_was_asked_for_too() -> None:
+    listing = Listing()
+    listing.proofs.append("proof")
+    listing.read(page("proof"), ["a"], ("proof",), is_roll_call=False)
+
+    assert (listing.way, listing.is_proven) == (Way.CHANGED, True)
+
+
+def test_a_proof_counts_once_and_those_that_came_meanwhile_stay() -> None:
+    listing = Listing()
+    listing.proofs.extend(["old", "new"])
+    listing.read(page(), ["a"], ("old",), is_roll_call=False)
+
+    assert list(listing.proofs) == ["new"]
+    listing.proofs.extend(map(str, range(10)))
+    assert list(listing.proofs) == ["5", "6", "7", "8", "9"]
+
+
+@pytest.mark.parametrize(
+    ("way", "is_roll_call", "then"),
+    [(Way.CHANGED, False, Way.BY_ID), (Way.BY_ID, True, Way.BY_PAGE)],
+)
+def test_a_list_that_thrice_leaves_out_what_is_ready_is_asked_in_another_way(
+    *, way: Way, is_roll_call: bool, then: Way, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    listing = stepped(way)
+    caplog.clear()
+    for _ in range(3):
+        assert listing.way is way
+        listing.read(page(), ["a"], ("proof",), is_roll_call=is_roll_call)
+
+    assert listing.way is then
+    assert caplog.messages == [
+        f"the list is asked {then.name.lower()} from now on: it leaves out what is READY"
+    ]
+
+
+def test_strikes_are_counted_in_a_row() -> None:
+    listing = Listing()
+    for _ in range(5):
+        listing.read(page(), ["a"], ("proof",), is_roll_call=False)
+        listing.read(page(), ["a"], ("proof",), is_roll_call=False)
+        listing.read(page("a"), ["a"], ("proof",), is_roll_call=False)
+
+    assert listing.way is Way.CHANGED
+
+
+def test_that_there_is_nothing_to_tell_is_no_strike() -> None:
+    listing = Listing()
+    for _ in range(9):
+        listing.read(page(), ["a"], (), is_roll_call=False)
+
+    assert listing.way is Way.CHANGED
+
+
+def test_what_a_roll_call_tells_does_not_excuse_what_the_others_leave_out() -> None:
+    listing = Listing()
+    for _ in range(3):
+        listing.read(page("a", ready=False), ["a"], ("proof",), is_roll_call=True)
+        assert listing.way is Way.CHANGED
+        listing.read(page(), ["a"], ("proof",), is_roll_call=False)
+
+    assert listing.way is Way.BY_ID
+
+
+def test_a_list_that_thrice_holds_what_is_not_ready_does_not_filter_by_status() -> None:
+    listing, ways = Listing(), []
+    for _ in range(3):
+        ways.append(listing.way)
+        listing.read(page("a", ready=False), ["a"], (), is_roll_call=False)
+
+    assert [*ways, listing.way] == [*[Way.CHANGED] * 3, Way.BY_ID]
+
+
+def test_by_id_all_are_welcome() -> None:
+    listing = stepped(Way.BY_ID)
+    for _ in range(5):
+        listing.read(page("a", ready=False), ["a"], (), is_roll_call=True)
+
+    assert (listing.way, listing.is_proven) == (Way.BY_ID, True)
+
+
+def test_a_short_page_tells_how_many_rows_a_page_may_have() -> None:
+    listing = Listing()
+    listing.read(page("a", "b"), ["a", "b"], (), is_roll_call=True)
+    assert listing.rows == ROWS
+    twenty = [str(number) for number in range(20)]
+    listing.read(page(*twenty, more=True), [*twenty, "a"], (), is_roll_call=True)
+    assert listing.rows == 20
+    listing.read(page("a", more=True), ["a", "b"], (), is_roll_call=True)
+    assert listing.rows == 10  # whatever it says
+
+
+def test_an_empty_page_is_the_last_one() -> None:
+    assert is_whole(page(more=True))
+    assert is_whole(page("a"))
+    assert is_whole(DeploymentPage(data=page("a").data))
+    assert not is_whole(page("a", more=True))
+
+
+def test_pages_are_turned_and_begin_anew_after_the_last() -> None:
+    listing, numbers = Listing(), []
+    pages = [page("a", more=True), page("b", more=True), page("c")]
+    for one in itertools.islice(itertools.cycle(pages), 7):
+        numbers.append(listing.page)
+        listing.turn(one)
+
+    assert numbers == [1, 2, 3, 1, 2, 3, 1]
+
+
+def test_pages_that_repeat_begin_anew() -> None:
+    listing = Listing()
+    listing.turn(page("a", "b", more=True))
+    assert listing.page == 2
+    listing.turn(page("b", "a", more=True))
+    assert listing.page == 1
+    listing.turn(page("a", "c", more=True))
+    assert listing.page == 2  # it is not the same any more
+
+
+def test_an_empty_page_begins_anew() -> None:
+    listing = Listing()
+    listing.turn(page("a", more=True))
+    listing.turn(page(more=True))
+
+    assert listing.page == 1
+
+
+@pytest.mark.parametrize("status", [413, 414, 431])
+def test_a_request_that_is_too_long_is_made_shorter_before_anything_else(status: int) -> None:
+    listing, lengths = Listing(), []
+    while listing.way is Way.CHANGED:
+        lengths.append(listing.longest)
+        listing.refused(refusal(status))
+
+    assert lengths == [7400, 3700, 1850, 925, 462]
+    assert listing.way is Way.BY_ID
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 422])
+def test_what_is_refused_is_asked_in_the_next_way(status: int) -> None:
+    listing, ways = Listing(), []
+    listing.proofs.append("proof")
+    for _ in range(5):
+        ways.append(listing.way)
+        listing.refused(refusal(status))
+
+    assert ways == [Way.CHANGED, Way.BY_ID, Way.BY_PAGE, Way.NOT_AT_ALL, Way.NOT_AT_ALL]
+    assert not listing.proofs
+
+
+@pytest.mark.parametrize("error", [refusal(401), refusal(403), InvalidRequest("no"), OSError()])
+def test_what_may_not_be_asked_at_all_is_not(error: Exception) -> None:
+    listing = Listing()
+    listing.refused(error)
+
+    assert listing.way is Way.NOT_AT_ALL
+
+
+def test_nothing_is_asked_in_a_better_way_again() -> None:
+    listing = stepped(Way.NOT_AT_ALL)
+    listing.step_down("a test", Way.BY_PAGE)
+
+    assert listing.way is Way.NOT_AT_ALL
+
+
+def test_the_next_way_begins_without_strikes_and_unproven() -> None:
+    listing = Listing()
+    listing.read(page("a"), ["a"], (), is_roll_call=False)
+    for _ in range(3):
+        listing.read(page(), ["a"], ("proof",), is_roll_call=False)
+    assert not listing.is_proven
+    listing.read(page(), ["a"], ("proof",), is_roll_call=True)
+
+    assert listing.way is Way.BY_ID

@@ -1,0 +1,1131 @@
+"""One look-out for all who wait, on a clock that jumps: who is told, how late, and for what."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable
+
+import pytest
+from fickle_api import Asked, Fate, FickleApi, now
+from scripted_api import Reply
+
+from edgegap_async.awaited import Pace
+from edgegap_async.client import ApiClient
+from edgegap_async.errors import (
+    ClientClosed,
+    DeploymentFailed,
+    DeploymentTerminated,
+    EdgegapError,
+    InvalidRequest,
+    NotFound,
+    Unauthorized,
+    WaitTimedOut,
+    WrongLoop,
+)
+from edgegap_async.limits import Limits
+from edgegap_async.lookout import LookOut
+from edgegap_async.models import Deployment, Status
+from edgegap_async.watch import Watched
+
+pytestmark = pytest.mark.virtual
+
+NEVER = math.inf
+REFUSED = Reply(400, {"message": "no"})
+BROKEN = Reply(503)
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[FickleApi]:
+    async with FickleApi() as api:
+        yield api
+
+
+@pytest.fixture
+async def client(api: FickleApi) -> AsyncIterator[ApiClient]:
+    async with ApiClient("t", base_url=api.url) as client:
+        yield client
+
+
+@pytest.fixture
+def lookout(client: ApiClient) -> LookOut:
+    return LookOut(client, Pace())
+
+
+async def told(
+    lookout: LookOut, ids: Iterable[str], wanted: Status = Status.READY, patience: float = 300
+) -> list[float]:
+    """The loop times at which each was told."""
+
+    async def one(watched: Watched) -> float:
+        await watched.until(wanted, patience)
+        return now()
+
+    return await asyncio.gather(*map(one, map(lookout.watched, ids)))
+
+
+def lateness(api: FickleApi, ids: Iterable[str], times: Iterable[float]) -> float:
+    """How late the last one was told."""
+    return max(time - api.fates[one].ready for one, time in zip(ids, times, strict=True))
+
+
+def others(before: set[asyncio.Task[object]]) -> list[asyncio.Task[object]]:
+    """The tasks that were not there before, the server's apart."""
+    return [
+        task
+        for task in asyncio.all_tasks() - before
+        if "aiohttp" not in repr(task.get_coro()) and "RequestHandler" not in repr(task)
+    ]
+
+
+# ── how it looks ─────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_one_who_waits_alone_is_looked_at_by_status(api: FickleApi, lookout: LookOut) -> None:
+    ids = api.deploy(1, ready_in=5)
+    times = await told(lookout, ids)
+
+    assert not api.lists
+    assert lateness(api, ids, times) < 0.7
+
+
+async def test_those_who_wait_for_ready_share_lists_and_are_told_where_it_is(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    ids = api.deploy(30, ready_in=3)
+    seen = await asyncio.gather(*(lookout.watched(one).until(Status.READY, 300) for one in ids))
+
+    assert {one.public_ip for one in seen} == {"192.0.2.7"}
+    assert {one.ports["game"].external for one in seen} == {31504}
+    assert {one.fqdn for one in seen} == {f"{one}.pr.edgegap.net" for one in ids}
+    assert len(api.lists) < 3 / 0.1
+    assert lookout.stats.told_by_list > 25
+
+
+async def test_of_many_only_those_that_are_ready_are_asked_for_and_now_and_then_all(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    ids = api.deploy(150, ready_in=8)
+    times = await told(lookout, ids)
+    calls = [one.at for one in api.lists if not one.only_ready]
+
+    assert lateness(api, ids, times) < 0.6
+    assert len(calls) < len(api.lists) / 3
+    assert all(0.9 < later - earlier < 3.5 for earlier, later in itertools.pairwise(calls))
+    assert all(one.ids and len(one.ids) <= 105 for one in api.lists if not one.only_ready)
+
+
+async def test_those_who_wait_for_the_end_share_lists_too(api: FickleApi, lookout: LookOut) -> None:
+    ids = api.deploy(20, ready_in=1, over=6)
+    began = now()
+    times = await told(lookout, ids, Status.TERMINATED)
+
+    assert max(times) - began < 7.5
+    assert len(api.looks) < 60
+    assert lookout.stats.told_by_look >= 20
+
+
+async def test_one_of_each_kind_are_looked_at_one_by_one(api: FickleApi, lookout: LookOut) -> None:
+    ready, over = api.deploy(2, ready_in=2, over=4)
+    await asyncio.gather(
+        told(lookout, [ready]),
+        told(lookout, [over], Status.TERMINATED),
+    )
+
+    assert not api.lists
+
+
+async def test_two_handles_of_one_deployment_share_the_looks(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    [one] = api.deploy(1, ready_in=5)
+    assert lookout.watched(one) is lookout.watched(one)
+    await told(lookout, [one, one, one])
+
+    assert len(api.looks) < 13
+    assert not api.lists
+
+
+async def test_a_second_handle_may_know_longer_that_it_is_young(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    watched = lookout.watched("abc")
+    lookout.watched("abc", young_until=now() + 9)
+
+    assert watched.young_until == pytest.approx(now() + 9, abs=0.01)
+    lookout.watched("abc")
+    assert watched.young_until == pytest.approx(now() + 9, abs=0.01)
+
+
+async def test_who_waits_for_another_status_too_moves_over_and_back(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    ids = api.deploy(3, ready_in=4)
+    waiting = asyncio.create_task(told(lookout, ids))
+    await asyncio.sleep(1)
+    with pytest.raises(WaitTimedOut):
+        await lookout.watched(ids[0]).until(Status.TERMINATED, 1)
+    times = await waiting
+
+    assert lateness(api, ids, times) < 0.7
+
+
+async def test_the_last_one_left_is_looked_at_by_status(api: FickleApi, lookout: LookOut) -> None:
+    ids = [*api.deploy(3, ready_in=2), *api.deploy(1, ready_in=9)]
+    times = await told(lookout, ids)
+    swept = [one.at for one in api.lists]
+
+    assert lateness(api, ids, times) < 0.7
+    assert max(swept) < api.fates[ids[0]].ready + 1
+
+
+async def test_gaps_grow_where_nobody_new_has_come_for_long(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    api.deploy(5)
+    with pytest.raises(WaitTimedOut):
+        await asyncio.gather(*(lookout.watched(one).until(Status.READY, 400) for one in api.fates))
+    late = [one for one in api.lists if one.at > now() - 100]
+
+    assert 10 < len(late) < 35
+
+
+# ── nobody waits ─────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_nobody_waits_and_no_task_is_left(api: FickleApi, lookout: LookOut) -> None:
+    ids = api.deploy(40)
+    before = asyncio.all_tasks()
+    results = await asyncio.gather(
+        *(lookout.watched(one).until(Status.READY, 3.1) for one in ids), return_exceptions=True
+    )
+    await asyncio.sleep(0.2)
+    asked = len(api.asked)
+
+    assert {type(one) for one in results} == {WaitTimedOut}
+    assert not others(before)
+    await asyncio.sleep(60)
+    assert len(api.asked) == asked
+    assert lookout.stats.waiting == 0
+    assert repr(lookout) == "<LookOut: 0 waited for>"
+
+
+async def test_waits_that_end_when_a_look_begins_use_up_no_looks(
+    api: FickleApi, client: ApiClient
+) -> None:
+    lookout = LookOut(client, Pace(first=0.0))
+    for request_id in api.deploy(30):
+        waiting = asyncio.create_task(lookout.watched(request_id).until(Status.READY, 300))
+        while not lookout.stats.looks:
+            await asyncio.sleep(0)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+    # Each may be cancelled before its look has sent anything, and the next is looked at as ever.
+    ids = api.deploy(1, ready_in=1)
+    times = await told(lookout, ids, patience=20)
+
+    assert lateness(api, ids, times) < 0.7
+
+
+async def test_a_deployment_that_nobody_holds_is_forgotten(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    ids = api.deploy(60, ready_in=1)
+    await told(lookout, ids)
+    await asyncio.sleep(0.2)
+
+    assert not lookout._known
+
+
+async def test_comings_and_goings_do_not_pile_up(api: FickleApi, client: ApiClient) -> None:
+    lookout = LookOut(client, Pace(check=3600))
+    api.deploy(10)
+    waiting = [
+        asyncio.create_task(lookout.watched(one).until(Status.READY, 60)) for one in api.fates
+    ]
+    for _ in range(300):
+        for one in api.deploy(5):
+            with pytest.raises(WaitTimedOut):
+                await lookout.watched(one).until(Status.READY, 0.01)
+
+    assert len(lookout._queue) < 2 * 11 + 70
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_one_who_comes_back_again_and_again_is_told(api: FickleApi, lookout: LookOut) -> None:
+    [one] = api.deploy(1, ready_in=2)
+    watched = lookout.watched(one)
+    for _ in range(20):
+        try:
+            await watched.until(Status.READY, 0.3)
+        except WaitTimedOut:
+            continue
+        break
+
+    assert now() - api.fates[one].ready < 1.2
+    assert watched.looks < 10
+
+
+async def test_who_comes_back_is_looked_at_no_more_often(api: FickleApi, lookout: LookOut) -> None:
+    [one] = api.deploy(1)
+    watched = lookout.watched(one)
+    for _ in range(100):
+        with pytest.raises(WaitTimedOut):
+            await watched.until(Status.READY, 0.1)
+
+    assert 15 < len(api.looks) < 25
+
+
+# ── lists that do not work ───────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        BROKEN,
+        Reply(429),
+        Reply(429, headers={"Retry-After": "50"}),
+        Reply(delay=60),
+        Reply(lost=True),
+    ],
+    ids=["503", "429", "429 for long", "hung", "lost"],
+)
+async def test_while_lists_fail_all_are_told_by_status(
+    api: FickleApi, lookout: LookOut, reply: Reply
+) -> None:
+    api.on_list = lambda _: reply
+    ids = [*api.deploy(5, ready_in=4), *api.deploy(3, ready_in=20)]
+    times = await told(lookout, ids)
+
+    assert lateness(api, ids, times) < 1
+    assert len(api.lists) < 25
+
+
+async def test_lists_that_fail_after_they_worked_do_not_hold_up_the_looks(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    began = now()
+    api.on_list = lambda asked: BROKEN if asked.at > began + 10 else None
+    ids = api.deploy(5, ready_in=14)
+    times = await told(lookout, ids)
+
+    assert lateness(api, ids, times) < 1
+
+
+async def test_lists_that_work_again_are_used_again(api: FickleApi, lookout: LookOut) -> None:
+    began = now()
+    api.on_list = lambda asked: BROKEN if asked.at < began + 10 else None
+    ids = api.deploy(8, ready_in=30)
+    times = await told(lookout, ids)
+    late = [one for one in api.looks if one.at > began + 18]
+
+    assert lateness(api, ids, times) < 0.5
+    assert len(late) < 10
+
+
+async def test_looks_that_fail_do_not_hold_up_the_lists(api: FickleApi, lookout: LookOut) -> None:
+    api.on_look = lambda _: BROKEN
+    ids = api.deploy(8, ready_in=20)
+    times = await told(lookout, ids)
+
+    assert lateness(api, ids, times) < 0.5
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_lists_that_may_not_be_asked_are_asked_no_more(
+    api: FickleApi, lookout: LookOut, status: int
+) -> None:
+    api.on_list = lambda _: Reply(status)
+    ids = api.deploy(5, ready_in=4)
+    times = await told(lookout, ids)
+
+    assert len(api.lists) == 1
+    assert lookout.stats.list_asked == "not_at_all"
+    assert lateness(api, ids, times) < 0.8
+
+
+async def test_where_the_status_filter_is_refused_lists_are_asked_by_id(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    api.on_list = lambda asked: REFUSED if asked.only_ready else None
+    ids = api.deploy(90, ready_in=6)
+    times = await told(lookout, ids)
+
+    assert lookout.stats.list_asked == "by_id"
+    assert lateness(api, ids, times) < 0.8
+
+
+async def test_where_all_filters_are_refused_lists_are_turned_page_by_page(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    api.deploy(150)
+    api.on_list = lambda asked: REFUSED if asked.ids else None
+    ids = api.deploy(40, ready_in=10)
+    times = await told(lookout, ids)
+
+    assert lookout.stats.list_asked == "by_page"
+    assert {one.page for one in api.lists} == {1, 2}
+    assert lateness(api, ids, times) < 1.5
+
+
+async def test_the_last_one_left_turns_no_pages(api: FickleApi, lookout: LookOut) -> None:
+    api.on_list = lambda asked: REFUSED if asked.ids else None
+    ids = [*api.deploy(2, ready_in=3), *api.deploy(1, ready_in=8)]
+    times = await told(lookout, ids)
+
+    assert lateness(api, ids, times) < 0.8
+    assert max(one.at for one in api.lists) < api.fates[ids[0]].ready + 1
+
+
+async def test_pages_that_fail_are_turned_more_slowly(api: FickleApi, lookout: LookOut) -> None:
+    api.on_list = lambda asked: REFUSED if asked.ids else BROKEN
+    await told(lookout, api.deploy(2, ready_in=30))
+
+    assert lookout.stats.list_asked == "by_page"
+    assert len(api.lists) < 16
+
+
+async def test_where_no_list_is_answered_all_are_told_by_status(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    api.on_list = lambda _: REFUSED
+    ids = api.deploy(30, ready_in=5)
+    times = await told(lookout, ids)
+
+    assert lookout.stats.list_asked == "not_at_all"
+    assert len(api.lists) == 3
+    assert lateness(api, ids, times) < 2.5
+
+
+async def test_where_the_filter_by_id_is_ignored_all_are_told(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    api.deploy(250, ready_in=0)
+    api.filters_ids = False
+    ids = api.deploy(30, ready_in=6)
+    times = await told(lookout, ids)
+
+    assert lookout.stats.list_asked == "by_page"
+    assert lateness(api, ids, times) < 2.5
+
+
+async def test_a_page_that_repeats_is_harmless(api: FickleApi, lookout: LookOut) -> None:
+    api.deploy(250, ready_in=0)
+    api.filters_ids = api.turns_pages = False
+    ids = api.deploy(10, ready_in=6)
+    times = await told(lookout, ids)
+
+    assert lateness(api, ids, times) < 2.5
+
+
+async def test_where_the_filter_by_status_is_ignored_nobody_starves(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    api.filters_status = False
+    slow = api.deploy(200)
+    ids = api.deploy(150, ready_in=10)
+    waiting = [asyncio.create_task(told(lookout, [one], patience=60)) for one in slow]
+    times = await told(lookout, ids)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert lookout.stats.list_asked == "by_id"
+    assert lateness(api, ids, times) < 2
+
+
+async def test_where_pages_are_short_nobody_starves(api: FickleApi, lookout: LookOut) -> None:
+    api.page_size = 20
+    slow = api.deploy(60)
+    ids = api.deploy(100, ready_in=10)
+    waiting = [asyncio.create_task(told(lookout, [one], patience=60)) for one in slow]
+    times = await told(lookout, ids)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert lateness(api, ids, times) < 2
+
+
+async def test_more_than_a_page_may_be_ready_at_once(api: FickleApi, lookout: LookOut) -> None:
+    ids = api.deploy(400, ready_in=6)
+    times = await told(lookout, ids)
+
+    assert lateness(api, ids, times) < 1.2
+
+
+async def test_lists_that_leave_out_what_is_ready_are_found_out(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    api.on_list = lambda asked: Reply(body={"data": []}) if asked.only_ready else None
+    ids = [*api.deploy(100), *itertools.chain(*(api.deploy(10, ready_in=n) for n in range(1, 40)))]
+    waiting = [asyncio.create_task(told(lookout, [one], patience=100)) for one in ids]
+    await asyncio.gather(*waiting[100:])
+    for task in waiting[:100]:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert lookout.stats.list_asked == "by_id"
+
+
+async def test_a_url_that_is_too_long_is_made_shorter(api: FickleApi, lookout: LookOut) -> None:
+    api.on_list = lambda asked: Reply(414) if asked.ids and len(asked.ids) > 60 else None
+    ids = api.deploy(300, ready_in=8)
+    times = await told(lookout, ids)
+
+    assert lookout.stats.list_asked == "changed"
+    assert sum(len(one.ids or ()) > 60 for one in api.lists) < 12
+    assert lateness(api, ids, times) < 2
+
+
+async def test_lists_that_lag_behind_do_not_make_anybody_wait(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    api.lag = 5
+    ids = api.deploy(10, ready_in=8)
+    times = await told(lookout, ids)
+
+    assert lateness(api, ids, times) < 5.5
+
+
+async def test_what_is_hidden_from_lists_is_looked_at_by_status_and_not_too_often(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    ids = api.deploy(4, ready_in=9)
+    api.hidden_until = dict.fromkeys(ids, now() + 20)
+    times = await told(lookout, ids)
+    each = Counter(one.request_id for one in api.looks)
+
+    assert lateness(api, ids, times) < 2.5
+    assert max(each.values()) < 9
+
+
+# ── rows ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_rows_without_status_tell_of_ready(api: FickleApi, lookout: LookOut) -> None:
+    api.change_row = lambda row: row | {"status": None}
+    ids = [*api.deploy(20, ready_in=5), *api.deploy(2, error=5)]
+    results = await asyncio.gather(
+        *(lookout.watched(one).until(Status.READY, 30) for one in ids), return_exceptions=True
+    )
+
+    assert [type(one) for one in results[20:]] == [DeploymentFailed] * 2
+    assert lookout.stats.told_by_list >= 18
+    assert now() - api.fates[ids[20]].error < 5
+
+
+async def test_who_waits_for_more_than_rows_without_status_tell_is_looked_at_by_status(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    began = now()
+    api.change_row = lambda row: row | {"status": None} if now() > began + 5 else row
+    ids = api.deploy(5, over=9)
+    times = await told(lookout, ids, Status.TERMINATED)
+
+    assert max(times) - began - 9 < 0.8
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda row: row | {"ready": True, "status": "Status.DEPLOYING"},
+        lambda row: row | {"ready": False, "status": "Status.READY"},
+    ],
+    ids=["ready and DEPLOYING", "not ready and READY"],
+)
+async def test_a_row_that_contradicts_itself_is_not_believed(
+    api: FickleApi, lookout: LookOut, lie: Callable[[dict[str, object]], dict[str, object]]
+) -> None:
+    api.change_row = lie
+    ids = api.deploy(3, ready_in=5)
+    times = await told(lookout, ids)
+
+    assert min(times) >= api.fates[ids[0]].ready
+    assert lateness(api, ids, times) < 1
+
+
+async def test_of_one_that_is_ready_without_an_address_the_status_is_looked_at(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    api.change_row = lambda row: row | {"fqdn": None, "public_ip": None, "ports": {}}
+    ids = api.deploy(3, ready_in=5)
+    await told(lookout, ids)
+
+    assert [lookout.stats.told_by_list, lookout.stats.told_by_look] == [0, 3]
+
+
+async def test_a_row_that_tells_nothing_new_does_not_replace_a_look(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    ids = api.deploy(2, ready_in=0, over=10)
+    api.on_look = lambda _: None
+    watched = lookout.watched(ids[0])
+    full = Deployment(request_id=ids[0], current_status=Status.READY, elapsed_time=7)
+    watched.take(full)
+    waiting = asyncio.create_task(told(lookout, ids, Status.TERMINATED))
+    await asyncio.sleep(2)
+
+    assert watched.deployment is full
+    await waiting
+
+
+async def test_rows_of_others_and_rows_that_come_twice_are_harmless(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    ids = api.deploy(3, ready_in=3)
+    doubled = [{"request_id": ids[0], "ready": False, "status": "Status.DEPLOYING"}] * 2
+    foreign = [{"request_id": "foreign", "ready": True, "status": "Status.READY"}]
+    api.on_list = lambda asked: Reply(body={"data": [*doubled, *foreign]}) if asked.page else None
+    times = await told(lookout, ids)
+
+    assert lateness(api, ids, times) < 1
+
+
+async def test_an_error_is_told_with_its_reason_at_once(api: FickleApi, lookout: LookOut) -> None:
+    ids = api.deploy(5, error=4)
+    results = await asyncio.gather(
+        *(lookout.watched(one).until(Status.READY, 30) for one in ids), return_exceptions=True
+    )
+
+    assert {one.error_detail for one in results if isinstance(one, DeploymentFailed)} == {
+        "image not found"
+    }
+    assert len(results) == 5
+    assert now() - api.fates[ids[0]].error < 1
+    assert len(api.looks) < 15
+
+
+async def test_an_error_that_lists_hide_is_told_soon(api: FickleApi, lookout: LookOut) -> None:
+    api.lists_errors = False
+    ids = api.deploy(5, error=4)
+    results = await asyncio.gather(
+        *(lookout.watched(one).until(Status.READY, 30) for one in ids), return_exceptions=True
+    )
+
+    assert {type(one) for one in results} == {DeploymentFailed}
+    assert now() - api.fates[ids[0]].error < 1
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "hidden"])
+async def test_the_end_of_what_is_in_error_is_not_asked_for_all_the_time(
+    api: FickleApi, lookout: LookOut, *, listed: bool
+) -> None:
+    api.lists_errors = listed
+    ids = api.deploy(4, error=2, over=40)
+    times = await told(lookout, ids, Status.TERMINATED)
+
+    assert max(times) - api.fates[ids[0]].over < 5
+    assert len(api.looks) < 4 * 16
+
+
+async def test_one_that_ends_unseen_is_told(api: FickleApi, lookout: LookOut) -> None:
+    ids = api.deploy(5, over=4)
+    results = await asyncio.gather(
+        *(lookout.watched(one).until(Status.READY, 30) for one in ids), return_exceptions=True
+    )
+
+    assert {type(one) for one in results} == {DeploymentTerminated}
+    assert now() - api.fates[ids[0]].over < 1
+
+
+# ── webhooks ─────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_webhook_makes_a_list_come_at_once(api: FickleApi, client: ApiClient) -> None:
+    lookout = LookOut(client, Pace(gap=60, check=60, first=60))
+    ids = api.deploy(40, ready_in=3)
+    all_watched = [lookout.watched(one) for one in ids]
+    waiting = asyncio.create_task(told(lookout, ids))
+    await asyncio.sleep(3)
+    for watched in all_watched:
+        watched.rung()
+    times = await waiting
+
+    assert lateness(api, ids, times) < 0.4
+    assert {watched.history[-1].told_by for watched in all_watched} == {"webhook"}
+    assert lookout.stats.told_by_webhook == 40
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_a_webhook_that_rings_all_the_time_costs_a_few_looks_a_second(
+    api: FickleApi, lookout: LookOut, count: int
+) -> None:
+    ids = api.deploy(count)
+    waiting = [asyncio.create_task(lookout.watched(one).until(Status.READY, 20)) for one in ids]
+    for _ in range(2000):
+        lookout.watched(ids[0]).rung()
+        await asyncio.sleep(0.01)
+    await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert len(api.asked) < 20 * 7.5 + 20
+
+
+@pytest.mark.parametrize("count", [1, 5])
+async def test_a_webhook_whose_look_fails_is_not_forgotten(
+    api: FickleApi, client: ApiClient, count: int
+) -> None:
+    lookout = LookOut(client, Pace(gap=30, check=30, first=30))
+    ids = api.deploy(count, ready_in=0)
+    failing = itertools.count()
+
+    def answer(_: object) -> Reply | None:
+        return BROKEN if next(failing) < 2 else None
+
+    api.on_look = api.on_list = answer
+    waiting = asyncio.create_task(told(lookout, ids))
+    await asyncio.sleep(1)
+    for one in ids:
+        lookout.watched(one).rung()
+    began = now()
+    await waiting
+
+    assert now() - began < 3
+
+
+async def test_a_webhook_is_heard_while_lists_fail(api: FickleApi, client: ApiClient) -> None:
+    lookout = LookOut(client, Pace(gap=5, check=30, first=30, with_webhook=30))
+    api.on_list = lambda _: BROKEN
+    ids = api.deploy(3, ready_in=29)
+    waiting = asyncio.create_task(told(lookout, ids))
+    await asyncio.sleep(29.1)
+    for one in ids:
+        lookout.watched(one).rung()
+    times = await waiting
+
+    assert lateness(api, ids, times) < 0.6
+
+
+async def test_a_forged_webhook_tells_nothing(api: FickleApi, lookout: LookOut) -> None:
+    ids = api.deploy(3, ready_in=5)
+    waiting = asyncio.create_task(told(lookout, ids))
+    for _ in range(4):
+        await asyncio.sleep(1)
+        for one in ids:
+            lookout.watched(one).rung()
+    times = await waiting
+
+    assert min(times) >= api.fates[ids[0]].ready
+
+
+async def test_looks_are_rare_once_webhooks_have_come_and_until_they_fail(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    def wait_for(seconds: float) -> tuple[Watched, asyncio.Task[Deployment]]:
+        [one] = api.deploy(1, ready_in=seconds)
+        watched = lookout.watched(one, expects_webhook=True)
+        return watched, asyncio.create_task(watched.until(Status.READY, 300))
+
+    async def rung(seconds: float) -> int:
+        watched, waiting = wait_for(seconds)
+        await asyncio.sleep(seconds + 0.01)
+        watched.rung()
+        await waiting
+        assert watched.history[-1].told_by == "webhook"
+        return watched.looks
+
+    def proven() -> bool:
+        return lookout.stats.webhooks_proven
+
+    assert not proven()
+    assert await rung(10.3) > 15
+    assert proven()
+    assert await rung(10.3) < 7
+    for _ in range(2):  # they come no more
+        watched, waiting = wait_for(1.5)
+        await waiting
+    assert not proven()
+    watched.rung()  # but late
+    assert proven()
+    proof = lookout._proof
+    watched.rung()  # twice proves nothing more
+    assert lookout._proof == proof
+
+
+async def test_who_expects_no_webhook_is_looked_at_as_often_as_ever(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    lookout._proof = 5
+    ids = api.deploy(1, ready_in=10)
+    times = await told(lookout, ids)
+
+    assert lateness(api, ids, times) < 0.7
+
+
+# ── hanging, and others ──────────────────────────────────────────────────────────────────────────
+
+
+async def test_looks_that_hang_do_not_hold_up_others(api: FickleApi, client: ApiClient) -> None:
+    lookout = LookOut(client, Pace())
+    api.on_list = lambda _: REFUSED
+    hung = set(api.deploy(6))
+    api.on_look = lambda one: Reply(delay=600) if one in hung else None
+    ids = api.deploy(10, ready_in=20)
+    waiting = asyncio.create_task(told(lookout, hung, patience=40))
+    times = await told(lookout, ids)
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+    assert lateness(api, ids, times) < 2.5
+
+
+async def test_a_look_that_hangs_is_begun_once_more_and_not_again(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    [one] = api.deploy(1, ready_in=0)
+    hanging = itertools.count()
+    api.on_look = lambda _: Reply(delay=25) if next(hanging) < 1 else None
+    began = now()
+    await told(lookout, [one])
+
+    assert now() - began == pytest.approx(2.5, abs=0.4)
+    api.on_look = lambda _: Reply(delay=600)
+    [other] = api.deploy(1)
+    with pytest.raises(WaitTimedOut):
+        await told(lookout, [other], patience=20)
+    assert len([look for look in api.looks if look.request_id == other]) == 2
+
+
+async def test_a_list_that_hangs_is_asked_once_more(api: FickleApi, lookout: LookOut) -> None:
+    hanging = itertools.count()
+    api.on_list = lambda _: Reply(delay=25) if next(hanging) < 1 else None
+    ids = api.deploy(100, ready_in=3)
+    times = await told(lookout, ids)
+
+    assert lateness(api, ids, times) < 1.5
+
+
+async def test_those_who_look_for_themselves_get_their_permits(
+    api: FickleApi, client: ApiClient, lookout: LookOut
+) -> None:
+    api.on_list = lambda _: REFUSED
+    waiting = asyncio.create_task(told(lookout, api.deploy(200), patience=60))
+    await asyncio.sleep(5)
+    began = now()
+    await asyncio.gather(*(client.deployments.get(one) for one in list(api.fates)[:60]))
+    took = now() - began
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+    assert took < 8.5
+
+
+async def test_those_who_look_for_themselves_all_the_time_do_not_starve_the_others(
+    api: FickleApi, client: ApiClient, lookout: LookOut
+) -> None:
+    api.on_list = lambda _: REFUSED
+    [mine] = api.deploy(1)
+    ids = api.deploy(3, ready_in=10)
+    busy = [asyncio.create_task(client.deployments.get(mine)) for _ in range(600)]
+    times = await told(lookout, ids)
+    for task in busy:
+        task.cancel()
+    await asyncio.gather(*busy, return_exceptions=True)
+
+    assert lateness(api, ids, times) < 2
+
+
+async def test_the_limits_hold(api: FickleApi, lookout: LookOut) -> None:
+    api.on_list = lambda asked: REFUSED if asked.only_ready else None
+    await told(lookout, api.deploy(500, ready_in=10))
+
+    for asked, limit in ((api.looks, 20), (api.lists, 10)):
+        times = [one.at for one in asked]
+        assert all(later - times[n] > 0.95 for n, later in enumerate(times[limit:]))
+
+
+# ── ends ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_closing_the_client_ends_every_wait(api: FickleApi, client: ApiClient) -> None:
+    lookout = LookOut(client, Pace())
+    before = asyncio.all_tasks()
+    ids = api.deploy(20)
+    waits = [
+        asyncio.create_task(lookout.watched(one).until(wanted, 300))
+        for one, wanted in zip(ids * 2, [Status.READY, Status.TERMINATED] * 20, strict=True)
+    ]
+    await asyncio.sleep(3)
+    await client.close()
+    results = await asyncio.gather(*waits, return_exceptions=True)
+    await asyncio.sleep(0)
+
+    assert {type(one) for one in results} == {ClientClosed}
+    assert not others(before)
+    with pytest.raises(ClientClosed):
+        await lookout.watched(ids[0]).until(Status.READY, 300)
+    assert lookout.stats.waiting == 0
+
+
+async def test_waits_in_another_event_loop_are_refused(
+    api: FickleApi, client: ApiClient, lookout: LookOut
+) -> None:
+    [one] = api.deploy(1, ready_in=3)
+    watched = lookout.watched(one)
+    waiting = asyncio.create_task(watched.until(Status.READY, 30))
+    await asyncio.sleep(1)
+
+    def elsewhere() -> object:
+        return asyncio.run(asyncio.wait_for(lookout.watched("other").until(Status.READY, 5), 6))
+
+    with pytest.raises(WrongLoop):
+        await asyncio.to_thread(elsewhere)
+    await waiting
+
+
+async def test_a_look_out_that_somebody_cancelled_begins_anew(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    ids = api.deploy(2, ready_in=3)
+    waiting = asyncio.create_task(told(lookout, ids[:1]))
+    await asyncio.sleep(1)
+    assert lookout._task is not None
+    lookout._task.cancel()
+    await asyncio.sleep(1)
+    times = await told(lookout, ids[1:])
+
+    assert lateness(api, ids[1:], times) < 1
+    await waiting
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("where", ["_keep_looking", "_look"])
+async def test_whatever_goes_wrong_inside_is_told_to_all(
+    api: FickleApi, client: ApiClient, count: int, where: str
+) -> None:
+    class Failing(Pace):
+        def gap_at(self, age: float, *, with_webhook: bool = False) -> float:
+            if now() > began + 3 and where in repr(asyncio.current_task()):
+                raise LookupError("out of paces")
+            return super().gap_at(age, with_webhook=with_webhook)
+
+    lookout, began, before = LookOut(client, Failing()), now(), asyncio.all_tasks()
+    results = await asyncio.gather(
+        *(lookout.watched(one).until(Status.READY, 60) for one in api.deploy(count)),
+        return_exceptions=True,
+    )
+    await asyncio.sleep(0.2)
+
+    assert {type(one) for one in results} == {LookupError}
+    assert now() - began < 6
+    assert not others(before)
+
+
+async def test_one_that_may_not_be_looked_at_does_not_end_the_waits_of_others(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    ids = api.deploy(4, ready_in=6)
+    api.hidden_until = {ids[0]: NEVER}
+    api.on_look = lambda one: Reply(401) if one == ids[0] else None
+    results = await asyncio.gather(
+        *(lookout.watched(one).until(Status.READY, 60) for one in ids), return_exceptions=True
+    )
+
+    assert [type(one) for one in results] == [Unauthorized, *[Deployment] * 3]
+
+
+async def test_one_that_does_not_exist_ends_its_wait_among_others(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    ids = ["nobody", *api.deploy(4, ready_in=6)]
+    results = await asyncio.gather(
+        *(lookout.watched(one).until(Status.READY, 60) for one in ids), return_exceptions=True
+    )
+
+    assert [type(one) for one in results] == [NotFound, *[Deployment] * 4]
+
+
+@pytest.mark.parametrize("bad", ["../app", "", "x" * 200, 7])
+async def test_an_id_that_cannot_be_one_is_refused_at_once(lookout: LookOut, bad: str) -> None:
+    with pytest.raises(InvalidRequest, match="request_id"):
+        lookout.watched(bad)
+
+
+async def test_what_failed_and_works_again_is_no_reason_any_more(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    began = now()
+    api.on_list = lambda asked: BROKEN if asked.at < began + 2 else None
+    api.on_look = lambda _: BROKEN if now() < began + 2 else None
+    ids = api.deploy(2)
+    api.hidden_until = dict.fromkeys(ids, NEVER)
+    results = await asyncio.gather(
+        *(lookout.watched(one).until(Status.READY, 30) for one in ids), return_exceptions=True
+    )
+
+    assert all(isinstance(one, WaitTimedOut) for one in results)
+    assert not any("look failed" in str(one) for one in results)
+
+
+async def test_lists_that_fail_are_named_when_the_time_is_up(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    def answer(_: object) -> Reply:
+        return BROKEN
+
+    api.on_list = api.on_look = answer
+    with pytest.raises(WaitTimedOut, match="the last look failed"):
+        await told(lookout, api.deploy(2), patience=20)
+
+
+async def test_stats_tell_what_was_done(api: FickleApi, lookout: LookOut) -> None:
+    ids = [*api.deploy(10, ready_in=4), *api.deploy(1, ready_in=9)]
+    waiting = asyncio.create_task(told(lookout, ids))
+    await asyncio.sleep(2)
+    assert lookout.stats.waiting == 11
+    times = await waiting
+    stats = lookout.stats
+
+    assert (stats.looks, stats.sweeps) == (len(api.looks), len(api.lists))
+    assert stats.told_by_look + stats.told_by_list == 11
+    assert stats.told_by_webhook == 0
+    assert 0 < stats.mean_lag <= stats.longest_lag < 1.3
+    assert stats.longest_lag >= lateness(api, ids, times) - 0.1
+    assert (stats.webhooks_proven, stats.list_asked) == (False, "changed")
+
+
+async def test_the_lag_is_counted_from_the_last_look_that_would_have_told(
+    api: FickleApi, client: ApiClient
+) -> None:
+    lookout = LookOut(client, Pace(first=1.0, gap=4.0))
+    [one] = api.deploy(1, ready_in=2)
+    await told(lookout, [one])
+
+    assert lookout.stats.mean_lag == pytest.approx(4.0, rel=0.2)
+    [gone] = api.deploy(1, ready_in=0, over=2)
+    watched = lookout.watched(gone)
+    watched.take(Deployment(request_id=gone, current_status=Status.READY))
+    await told(lookout, [gone], Status.TERMINATED)
+    assert lookout.stats.told_by_look == 2
+
+
+# ── everything at once ───────────────────────────────────────────────────────────────────────────
+
+
+class _Campaign:
+    """Comings, goings and faults of chance."""
+
+    def __init__(self, seed: int, api: FickleApi, client: ApiClient) -> None:
+        self.chance = random.Random(seed)
+        self.api, self.client = api, client
+        self.lookout = LookOut(client, Pace())
+        self.until = now() + 60
+        self.wrong: list[str] = []
+        self.told = self.longest = 0.0
+        self.deepest = 0
+        chance = self.chance
+        api.chance = chance
+        api.page_size = chance.choice([100, 100, 20])
+        api.lag = chance.choice([0, 0, 1.0])
+        api.filters_ids = chance.random() > 0.2
+        api.filters_status = chance.random() > 0.2
+        api.turns_pages = chance.random() > 0.2
+        api.lists_errors = chance.random() > 0.5
+        if chance.random() < 0.3:
+            api.change_row = lambda row: row | {"status": None}
+        self.share = chance.choice([0.0, 0.1, 0.5])
+        self.refuses = chance.choice([None, None, "status", "all"])
+        self.webhooks = chance.choice([0.0, 0.9])
+        api.on_look = lambda _: self.fault()
+        api.on_list = self.on_list
+
+    def fault(self) -> Reply | None:
+        """One of chance, until the last seconds."""
+        if now() > self.until or self.chance.random() >= self.share:
+            return None
+        return self.chance.choice(
+            [BROKEN, Reply(500), Reply(200, b"<html>"), Reply(delay=40), Reply(429)]
+        )
+
+    def on_list(self, asked: Asked) -> Reply | None:
+        if self.refuses == "all" or (self.refuses == "status" and asked.only_ready):
+            return REFUSED
+        return self.fault()
+
+    async def one(self, request_id: str, *, expects_webhook: bool) -> None:
+        """Waits, leaves, comes back, and says what is wrong."""
+        watched = self.lookout.watched(request_id, expects_webhook=expects_webhook)
+        fate = self.api.fates[request_id]
+        while now() < self.until and self.chance.random() < 0.4:
+            try:
+                async with asyncio.timeout(self.chance.uniform(0, 3)):
+                    await watched.until(self.chance.choice([Status.READY, Status.TERMINATED]), None)
+            except TimeoutError:
+                await asyncio.sleep(self.chance.uniform(0, 1))
+            except EdgegapError:
+                break
+            else:
+                break
+        try:
+            await watched.until(Status.READY, 200)
+        except (DeploymentFailed, DeploymentTerminated, NotFound):
+            if now() < min(fate.error, fate.over):
+                self.wrong.append(f"{request_id}: ended too early")
+        except WaitTimedOut:
+            if fate.status_at(now() - 60) != "DEPLOYING":
+                self.wrong.append(f"{request_id}: never told")
+        else:
+            if now() < fate.ready:
+                self.wrong.append(f"{request_id}: told too early")
+            self.longest = max(self.longest, now() - max(self.until, fate.ready))
+            self.told += 1
+        self.deepest = max(
+            self.deepest, len(self.lookout._queue) - 3 * len(self.lookout._awaited) - 70
+        )
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self.chance.choice([1, 3, 30, 120])):
+                await asyncio.sleep(self.chance.expovariate(4))
+                [request_id] = self.api.deploy(1)
+                ready = now() + self.chance.lognormvariate(1.6, 0.8)
+                fails = self.chance.random() < 0.1
+                over = ready + self.chance.uniform(0, 5)
+                self.api.fates[request_id] = (
+                    Fate(error=ready) if fails else Fate(ready=ready, over=NEVER)
+                )
+                if self.chance.random() < 0.05:
+                    self.api.fates[request_id] = Fate(ready=ready, over=over)
+                rings = self.chance.random() < self.webhooks
+                waiting = group.create_task(self.one(request_id, expects_webhook=self.webhooks > 0))
+                if rings:
+                    group.create_task(self.ring(request_id, ready))
+                if self.chance.random() < 0.1:
+                    group.create_task(self.cancel(waiting))
+
+    async def ring(self, request_id: str, ready: float) -> None:
+        watched = self.lookout.watched(request_id, expects_webhook=True)
+        await asyncio.sleep(max(0, ready - now()) + self.chance.expovariate(10))
+        watched.rung()
+
+    async def cancel(self, waiting: asyncio.Task[None]) -> None:
+        await asyncio.sleep(self.chance.uniform(0, 10))
+        waiting.cancel()
+
+
+@pytest.mark.parametrize("seed", range(24))
+async def test_whatever_happens_all_are_told_rightly_and_within_limits(seed: int) -> None:
+    before = asyncio.all_tasks()
+    async with FickleApi() as api, ApiClient("t", base_url=api.url, limits=Limits()) as client:
+        campaign = _Campaign(seed, api, client)
+        await campaign.run()
+        await asyncio.sleep(0.5)
+
+        assert not campaign.wrong
+        assert campaign.longest < 20
+        assert campaign.deepest <= 0
+        assert not campaign.lookout._awaited
+        assert not campaign.lookout._queue
+        assert campaign.lookout._task is None
+        for asked, limit in ((api.looks, 20), (api.lists, 10)):
+            times = [one.at for one in asked]
+            gaps = [later - times[n] for n, later in enumerate(times[limit:])]
+            assert min(gaps, default=1) > 0.95
+    await asyncio.sleep(0.1)
+    assert not others(before)
