@@ -744,3 +744,14 @@ async def test_a_call_outside_of_a_task_is_a_programming_error(client: ApiClient
 async def test_a_setting_of_a_wrong_kind_is_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         ApiClient("canary-t", **settings)
+
+
+async def test_waiting_for_a_connection_takes_nothing_from_a_calls_timeout(
+    api: ScriptedApi,
+) -> None:
+    api.on("DELETE", "/v1/stop/abc123", Reply(200, {}, delay=0.5))
+    async with ApiClient("canary-t", base_url=api.url, timeouts=Timeouts(total=1)) as client:
+        stops = (client.deployments.stop("abc123") for _ in range(350))
+        await asyncio.gather(*stops)  # a hundred at a time, so that the last begins after 1.5 s
+
+    assert len(api.requests) == 350
