@@ -102,7 +102,7 @@ def test_every_row_has_a_test_with_its_number() -> None:
     )
     numbered = {int(number) for number in re.findall(r"_(\d\d)(?=_)", names)}
 
-    assert set(range(1, 37)) - numbered == {33}
+    assert not set(range(1, 37)) - numbered
 
 
 # ── before anything is sent ──────────────────────────────────────────────────────────────────────
