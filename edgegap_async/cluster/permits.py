@@ -63,9 +63,15 @@ class SharedPermits:
         if self._slots or self._asking or now < earliest or self._link.is_alone(now):
             return False
         await self._ask(1, horizon=0.0)
-        if self._slots:
-            await asyncio.sleep(self._slots[0] - loop_time())  # no longer than the answer took
-        return self._take()
+        if not self._slots:
+            return self._take()
+        slot = self._slots.popleft()  # or one who came later would be there first
+        try:
+            await asyncio.sleep(slot - loop_time())  # no longer than an answer takes
+        except asyncio.CancelledError:
+            self._slots.appendleft(slot)
+            raise
+        return max(slot, self._closed_until) <= loop_time() <= slot + _GOOD_FOR
 
     async def ready(self, wanted: Callable[[], int]) -> None:
         """Returns when `take` would find one."""
