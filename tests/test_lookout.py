@@ -22,11 +22,13 @@ from edgegap_async.errors import (
     EdgegapError,
     InvalidRequest,
     NotFound,
+    Refused,
     Unauthorized,
     WaitTimedOut,
     WrongLoop,
 )
 from edgegap_async.limits import Limits
+from edgegap_async.listing import Way
 from edgegap_async.lookout import LookOut
 from edgegap_async.models import Deployment, Status
 from edgegap_async.watch import Watched
@@ -294,7 +296,7 @@ async def test_a_deployment_that_nobody_holds_is_forgotten(
 
 async def test_comings_and_goings_do_not_pile_up(api: FickleApi, client: ApiClient) -> None:
     lookout = LookOut(client, Pace(check=3600))
-    api.deploy(10)
+    api.hidden_until = dict.fromkeys(api.deploy(10), NEVER)
     waiting = [
         asyncio.create_task(lookout.watched(one).until(Status.READY, 60)) for one in api.fates
     ]
@@ -535,6 +537,36 @@ async def test_a_url_that_is_too_long_is_made_shorter(api: FickleApi, lookout: L
     assert lateness(api, ids, times) < 2
 
 
+async def test_what_several_lists_under_way_are_refused_for_is_learnt_once(
+    lookout: LookOut,
+) -> None:
+    listing, lists = lookout._listing, lookout._lists
+    too_long = Refused("no", operation="", method="", path="", status=414)
+    for _ in range(3):
+        lists.failed()
+    for _ in range(4):
+        lookout._refused(too_long, Way.CHANGED, 7400)
+
+    assert listing.longest == 3700
+    assert lists.failures == 0  # a refusal is an answer
+
+
+async def test_that_it_is_not_known_yet_is_an_answer(api: FickleApi, lookout: LookOut) -> None:
+    began = now()
+    [one] = api.deploy(1, ready_in=14)
+
+    def answer(_: str) -> Reply | None:
+        if now() > began + 14:
+            return None
+        return BROKEN if now() < began + 5 else Reply(404)
+
+    api.on_look = answer
+    watched = lookout.watched(one, young_until=began + 60)
+    await watched.until(Status.READY, 30)
+
+    assert sum(look.at > began + 10 for look in api.looks) >= 7
+
+
 async def test_lists_that_lag_behind_do_not_make_anybody_wait(
     api: FickleApi, lookout: LookOut
 ) -> None:
@@ -600,6 +632,16 @@ async def test_a_row_that_contradicts_itself_is_not_believed(
 
     assert min(times) >= api.fates[ids[0]].ready
     assert lateness(api, ids, times) < 1
+
+
+async def test_rows_that_contradict_themselves_cost_a_look_now_and_then(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    api.change_row = lambda row: row | {"ready": True}
+    with pytest.raises(WaitTimedOut):
+        await told(lookout, api.deploy(6), patience=10)
+
+    assert 40 < len(api.looks) < 130
 
 
 async def test_of_one_that_is_ready_without_an_address_the_status_is_looked_at(
@@ -1060,6 +1102,19 @@ async def test_what_failed_and_works_again_is_no_reason_any_more(
 
     assert all(isinstance(one, WaitTimedOut) for one in results)
     assert not any("look failed" in str(one) for one in results)
+
+
+async def test_a_list_that_failed_and_works_again_is_no_reason_any_more(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    began = now()
+    api.on_list = lambda asked: BROKEN if asked.at < began + 0.3 else None
+    api.on_look = lambda _: Reply(delay=600)
+    with pytest.raises(WaitTimedOut) as caught:
+        await told(lookout, api.deploy(20), patience=10)
+
+    assert api.lists[0].at < began + 0.3
+    assert "look failed" not in str(caught.value)
 
 
 async def test_lists_that_fail_are_named_when_the_time_is_up(
