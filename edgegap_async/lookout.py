@@ -265,18 +265,14 @@ class LookOut:
 
     def _send_what_is_due(self, now: float) -> float:
         """Sends it, and tells the loop time at which more may be due."""
-        doubtful_at = self._lists.doubtful_at()
-        if self._lists_help and doubtful_at <= now:
-            self._lists_help = False
+        helped, self._lists_help = self._lists_help, now < self._lists.doubtful_at()
+        if helped and not self._lists_help:
             self._line_all_up()
-        elif doubtful_at > now:
-            self._lists_help = True
-        doubtful_at = doubtful_at if self._lists_help else math.inf
         if self._listing.way is Way.BY_PAGE:
             swept = self._turn_the_page(now)
         else:
             swept = min(self._sweep(self._for_ready, now), self._sweep(self._for_any, now))
-        return min(doubtful_at, swept, self._look_at_those_due(now))
+        return min(swept, self._look_at_those_due(now))
 
     def _is_swept(self, pool: Pool) -> bool:
         """Whether the members of a pool are asked for together."""

@@ -22,11 +22,13 @@ from edgegap_async.errors import (
     EdgegapError,
     InvalidRequest,
     NotFound,
+    Refused,
     Unauthorized,
     WaitTimedOut,
     WrongLoop,
 )
 from edgegap_async.limits import Limits
+from edgegap_async.listing import Way
 from edgegap_async.lookout import LookOut
 from edgegap_async.models import Deployment, Status
 from edgegap_async.watch import Watched
@@ -118,6 +120,15 @@ async def test_of_many_only_those_that_are_ready_are_asked_for_and_now_and_then_
     assert all(one.ids and len(one.ids) <= 105 for one in api.lists if not one.only_ready)
 
 
+async def test_where_one_list_cannot_hold_all_they_come_as_often_as_they_may(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    with pytest.raises(WaitTimedOut):
+        await told(lookout, api.deploy(900), patience=6)
+
+    assert 48 < len(api.lists) < 65
+
+
 async def test_those_who_wait_for_the_end_share_lists_too(api: FickleApi, lookout: LookOut) -> None:
     ids = api.deploy(20, ready_in=1, over=6)
     began = now()
@@ -126,6 +137,16 @@ async def test_those_who_wait_for_the_end_share_lists_too(api: FickleApi, lookou
     assert max(times) - began < 7.5
     assert len(api.looks) < 60
     assert lookout.stats.told_by_look >= 20
+
+
+async def test_however_many_wait_for_the_end_all_are_asked_for(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    with pytest.raises(WaitTimedOut):
+        await told(lookout, api.deploy(100), Status.TERMINATED, patience=5)
+
+    assert api.lists
+    assert not any(one.only_ready for one in api.lists)
 
 
 async def test_one_of_each_kind_are_looked_at_one_by_one(api: FickleApi, lookout: LookOut) -> None:
@@ -173,6 +194,23 @@ async def test_who_waits_for_another_status_too_moves_over_and_back(
     assert lateness(api, ids, times) < 0.7
 
 
+@pytest.mark.parametrize("count", [1, 3])
+async def test_who_waits_for_any_change_too_is_not_left_to_rows_that_do_not_tell(
+    api: FickleApi, lookout: LookOut, count: int
+) -> None:
+    api.change_row = lambda row: row | {"status": None}
+    ids = api.deploy(6, error=8)
+    some = [lookout.watched(one) for one in ids[:count]]
+    waiting = asyncio.create_task(told(lookout, ids))
+    await asyncio.sleep(1)
+    await asyncio.gather(*(watched.until_news(0) for watched in some))
+    await asyncio.gather(*(watched.until_news(1) for watched in some))
+
+    assert now() - api.fates[ids[0]].error < 0.7
+    with pytest.raises(DeploymentFailed):
+        await waiting
+
+
 async def test_the_last_one_left_is_looked_at_by_status(api: FickleApi, lookout: LookOut) -> None:
     ids = [*api.deploy(3, ready_in=2), *api.deploy(1, ready_in=9)]
     times = await told(lookout, ids)
@@ -213,6 +251,21 @@ async def test_nobody_waits_and_no_task_is_left(api: FickleApi, lookout: LookOut
     assert repr(lookout) == "<LookOut: 0 waited for>"
 
 
+@pytest.mark.parametrize("count", [1, 5])
+async def test_nobody_waits_and_what_was_asked_is_not_waited_for(
+    api: FickleApi, lookout: LookOut, count: int
+) -> None:
+    api.on_look = lambda _: Reply(delay=20)
+    api.on_list = lambda _: Reply(delay=20)
+    before = asyncio.all_tasks()
+    waits = (lookout.watched(one).until(Status.READY, 1) for one in api.deploy(count))
+    results = await asyncio.gather(*waits, return_exceptions=True)
+    await asyncio.sleep(0.01)
+
+    assert {type(one) for one in results} == {WaitTimedOut}
+    assert not others(before)
+
+
 async def test_waits_that_end_when_a_look_begins_use_up_no_looks(
     api: FickleApi, client: ApiClient
 ) -> None:
@@ -243,7 +296,7 @@ async def test_a_deployment_that_nobody_holds_is_forgotten(
 
 async def test_comings_and_goings_do_not_pile_up(api: FickleApi, client: ApiClient) -> None:
     lookout = LookOut(client, Pace(check=3600))
-    api.deploy(10)
+    api.hidden_until = dict.fromkeys(api.deploy(10), NEVER)
     waiting = [
         asyncio.create_task(lookout.watched(one).until(Status.READY, 60)) for one in api.fates
     ]
@@ -252,7 +305,7 @@ async def test_comings_and_goings_do_not_pile_up(api: FickleApi, client: ApiClie
             with pytest.raises(WaitTimedOut):
                 await lookout.watched(one).until(Status.READY, 0.01)
 
-    assert len(lookout._queue) < 2 * 11 + 70
+    assert 10 <= len(lookout._queue) < 2 * 11 + 70
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
@@ -484,6 +537,36 @@ async def test_a_url_that_is_too_long_is_made_shorter(api: FickleApi, lookout: L
     assert lateness(api, ids, times) < 2
 
 
+async def test_what_several_lists_under_way_are_refused_for_is_learnt_once(
+    lookout: LookOut,
+) -> None:
+    listing, lists = lookout._listing, lookout._lists
+    too_long = Refused("no", operation="", method="", path="", status=414)
+    for _ in range(3):
+        lists.failed()
+    for _ in range(4):
+        lookout._refused(too_long, Way.CHANGED, 7400)
+
+    assert listing.longest == 3700
+    assert lists.failures == 0  # a refusal is an answer
+
+
+async def test_that_it_is_not_known_yet_is_an_answer(api: FickleApi, lookout: LookOut) -> None:
+    began = now()
+    [one] = api.deploy(1, ready_in=14)
+
+    def answer(_: str) -> Reply | None:
+        if now() > began + 14:
+            return None
+        return BROKEN if now() < began + 5 else Reply(404)
+
+    api.on_look = answer
+    watched = lookout.watched(one, young_until=began + 60)
+    await watched.until(Status.READY, 30)
+
+    assert sum(look.at > began + 10 for look in api.looks) >= 7
+
+
 async def test_lists_that_lag_behind_do_not_make_anybody_wait(
     api: FickleApi, lookout: LookOut
 ) -> None:
@@ -549,6 +632,16 @@ async def test_a_row_that_contradicts_itself_is_not_believed(
 
     assert min(times) >= api.fates[ids[0]].ready
     assert lateness(api, ids, times) < 1
+
+
+async def test_rows_that_contradict_themselves_cost_a_look_now_and_then(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    api.change_row = lambda row: row | {"ready": True}
+    with pytest.raises(WaitTimedOut):
+        await told(lookout, api.deploy(6), patience=10)
+
+    assert 40 < len(api.looks) < 130
 
 
 async def test_of_one_that_is_ready_without_an_address_the_status_is_looked_at(
@@ -653,6 +746,51 @@ async def test_a_webhook_makes_a_list_come_at_once(api: FickleApi, client: ApiCl
     assert lookout.stats.told_by_webhook == 40
 
 
+async def test_a_webhook_hastens_one_list_and_not_those_after_it(
+    api: FickleApi, client: ApiClient
+) -> None:
+    lookout = LookOut(client, Pace(gap=20))
+    ids = api.deploy(5)
+    waiting = asyncio.create_task(told(lookout, ids))
+    await asyncio.sleep(1)
+    before = len(api.lists)
+    lookout.watched(ids[0]).rung()
+    await asyncio.sleep(5)
+
+    assert len(api.lists) == before + 1
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def test_who_is_rung_for_goes_before_all_others(api: FickleApi, client: ApiClient) -> None:
+    lookout = LookOut(client, Pace(gap=60, check=60, first=60))
+    ids = api.deploy(700)
+    waiting = asyncio.create_task(told(lookout, ids))
+    await asyncio.sleep(5)
+    last = next(reversed(lookout._for_ready.members))
+    watched = lookout.watched(last)
+    api.fates[last] = Fate(ready=now())
+    watched.rung()
+    await watched.until(Status.READY, 5)
+
+    assert now() - api.fates[last].ready < 0.3
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def test_a_webhook_that_came_before_the_wait_is_heard(
+    api: FickleApi, client: ApiClient
+) -> None:
+    lookout = LookOut(client, Pace(first=60))
+    ids = api.deploy(1, ready_in=0)
+    watched = lookout.watched(ids[0])
+    watched.rung()
+    times = await told(lookout, ids)
+
+    assert lateness(api, ids, times) < 0.2
+    assert watched.history[-1].told_by == "webhook"
+
+
 @pytest.mark.parametrize("count", [1, 2])
 async def test_a_webhook_that_rings_all_the_time_costs_a_few_looks_a_second(
     api: FickleApi, lookout: LookOut, count: int
@@ -723,8 +861,11 @@ async def test_looks_are_rare_once_webhooks_have_come_and_until_they_fail(
         return watched, asyncio.create_task(watched.until(Status.READY, 300))
 
     async def rung(seconds: float) -> int:
-        watched, waiting = wait_for(seconds)
-        await asyncio.sleep(seconds + 0.01)
+        watched, waiting = wait_for(NEVER)
+        await asyncio.sleep(seconds)
+        while len(lookout._looks):  # or that one finds out
+            await asyncio.sleep(0.001)
+        api.fates[watched.request_id] = Fate(ready=now())
         watched.rung()
         await waiting
         assert watched.history[-1].told_by == "webhook"
@@ -961,6 +1102,19 @@ async def test_what_failed_and_works_again_is_no_reason_any_more(
 
     assert all(isinstance(one, WaitTimedOut) for one in results)
     assert not any("look failed" in str(one) for one in results)
+
+
+async def test_a_list_that_failed_and_works_again_is_no_reason_any_more(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    began = now()
+    api.on_list = lambda asked: BROKEN if asked.at < began + 0.3 else None
+    api.on_look = lambda _: Reply(delay=600)
+    with pytest.raises(WaitTimedOut) as caught:
+        await told(lookout, api.deploy(20), patience=10)
+
+    assert api.lists[0].at < began + 0.3
+    assert "look failed" not in str(caught.value)
 
 
 async def test_lists_that_fail_are_named_when_the_time_is_up(
