@@ -16,7 +16,7 @@ EACH = len("d000") + 7
 
 @pytest.fixture
 async def lookout() -> AsyncIterator[LookOut]:
-    async with ApiClient("t", base_url="http://127.0.0.1:9") as client:
+    async with ApiClient("canary-t", base_url="http://127.0.0.1:9") as client:
         yield LookOut(client, Pace())
 
 

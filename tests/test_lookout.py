@@ -48,7 +48,7 @@ async def api() -> AsyncIterator[FickleApi]:
 
 @pytest.fixture
 async def client(api: FickleApi) -> AsyncIterator[ApiClient]:
-    async with ApiClient("t", base_url=api.url) as client:
+    async with ApiClient("canary-t", base_url=api.url) as client:
         yield client
 
 
@@ -1266,7 +1266,10 @@ class _Campaign:
 @pytest.mark.parametrize("seed", range(24))
 async def test_whatever_happens_all_are_told_rightly_and_within_limits(seed: int) -> None:
     before = asyncio.all_tasks()
-    async with FickleApi() as api, ApiClient("t", base_url=api.url, limits=Limits()) as client:
+    async with (
+        FickleApi() as api,
+        ApiClient("canary-t", base_url=api.url, limits=Limits()) as client,
+    ):
         campaign = _Campaign(seed, api, client)
         await campaign.run()
         await asyncio.sleep(0.5)
