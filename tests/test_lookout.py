@@ -878,9 +878,10 @@ async def test_looks_are_rare_once_webhooks_have_come_and_until_they_fail(
     assert await rung(10.3) > 15
     assert proven()
     assert await rung(10.3) < 7
-    for _ in range(2):  # they come no more
-        watched, waiting = wait_for(1.5)
-        await waiting
+    watched, waiting = wait_for(1.5)  # they come no more
+    await waiting
+    watched, waiting = wait_for(1.5)
+    await waiting
     assert not proven()
     watched.rung()  # but late
     assert proven()
@@ -1036,7 +1037,7 @@ async def test_a_look_out_that_somebody_cancelled_begins_anew(
 
 
 @pytest.mark.parametrize("count", [1, 3])
-@pytest.mark.parametrize("where", ["_keep_looking", "_look"])
+@pytest.mark.parametrize("where", ["_keep_looking()", "._look()"])
 async def test_whatever_goes_wrong_inside_is_told_to_all(
     api: FickleApi, client: ApiClient, count: int, where: str
 ) -> None:
@@ -1054,7 +1055,7 @@ async def test_whatever_goes_wrong_inside_is_told_to_all(
     await asyncio.sleep(0.2)
 
     assert {type(one) for one in results} == {LookupError}
-    assert now() - began < 6
+    assert now() - began < 45  # the next look at one that is listed may be far off
     assert not others(before)
 
 
