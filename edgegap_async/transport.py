@@ -65,7 +65,7 @@ class Sending:
     """What is known of a request under way."""
 
     sent: int = 0
-    """How often its head went out; aiohttp repeats GET and DELETE once on a stale connection."""
+    """How often its head went out. In a session that was passed in, aiohttp may repeat it once."""
     unwanted: bool = False
     """Whether nobody waits for it any more, so that it is not to be sent again."""
 
@@ -119,7 +119,7 @@ class Transport:
         if not self._sessions:
             loop = asyncio.get_running_loop()
             weakref.finalize(self, _abandon, self._sessions, loop, self._base_url, os.getpid())
-        return aiohttp.ClientSession(
+        session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
                 # A POST on a connection that the server just dropped is lost without a trace of
                 # whether it arrived: let none get stale.
@@ -130,6 +130,10 @@ class Transport:
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=[] if operation.method == "GET" else [self._trace],
         )
+        # By itself it would send a GET or DELETE twice on a stale connection, without a permit.
+        # There is no public way to say so; a test sees that it does not.
+        session._retry_connection = False  # noqa: SLF001
+        return session
 
     async def send(self, request: HttpRequest[Any], token: Token, sending: Sending) -> HttpResponse:
         """The answer to a request, whatever its status.

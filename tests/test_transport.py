@@ -253,13 +253,35 @@ async def test_row_06_a_server_that_hangs_up_after_reading_may_have_acted(
     assert sending.sent == (1 if request_ is POST else 0)  # reads are not counted
 
 
-async def test_aiohttp_sends_a_delete_again_and_both_are_counted() -> None:
+@pytest.mark.parametrize("request_", [GET, STOP], ids=lambda request: request.operation.name)
+async def test_nothing_is_sent_twice_behind_the_back_of_the_limits(
+    request_: HttpRequest[Any],
+) -> None:
     requests: list[bytes] = []
 
     async def talk(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         requests.append(await read_request(reader))
 
     async with raw_server(talk) as port, transport_to(port) as transport:
+        error = await failure(transport, request_)
+
+    assert type(error) is NoAnswer
+    assert len(requests) == 1
+
+
+async def test_in_a_session_of_the_users_aiohttp_sends_a_delete_again_and_both_are_counted() -> (
+    None
+):
+    requests: list[bytes] = []
+
+    async def talk(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        requests.append(await read_request(reader))
+
+    async with (
+        raw_server(talk) as port,
+        aiohttp.ClientSession() as session,
+        transport_to(port, session=session) as transport,
+    ):
         sending = Sending()
         error = await failure(transport, STOP, sending)
 
