@@ -114,7 +114,8 @@ CASES = {
     "1,000, 2 % never": Case(count=1000, silent=0.02, patience=120, goal=(0.35, 1.1)),
     "1,000, rows without status": Case(count=1000, emulator={"row_status": False}),
     "1,000, half the list foreign": Case(count=1000, foreign=1000),
-    "1,000, filter refused": Case(count=1000, faults=(REFUSED,)),
+    "1,000, filters refused": Case(count=1000, emulator={"list_filters": False}),
+    "1,000, lists refused": Case(count=1000, faults=(REFUSED,)),
     "125, an eighth of the limits": Case(count=125, replicas=8),
 }
 

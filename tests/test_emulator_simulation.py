@@ -8,7 +8,7 @@ import pytest
 from emulated_world import a_world, deployed
 from virtual_clock import run_virtually
 
-from edgegap_async import EdgegapClient, InvalidRequest, Pace, Status
+from edgegap_async import BadRequest, EdgegapClient, Filter, InvalidRequest, Pace, Status
 from edgegap_async.emulator import Application, AppPort, Emulator, Simulation, Timings
 from edgegap_async.emulator.simulation import SimulatedMachine, SimulatedProcess
 
@@ -230,3 +230,18 @@ async def test_calls_are_on_the_way_as_long_as_they_are_to_be() -> None:
 def test_a_way_that_cannot_be_is_refused(round_trip: tuple[float, float]) -> None:
     with pytest.raises(InvalidRequest, match="round_trip"):
         Emulator([ARENA], round_trip=round_trip)
+
+
+async def test_a_list_that_takes_no_filters_says_so_and_holds_all_without_one() -> None:
+    async with (
+        Emulator(
+            [ARENA], timings=Timings.fast(), simulate=Simulation(), list_filters=False
+        ) as cloud,
+        EdgegapClient(cloud.token, base_url=cloud.url) as client,
+    ):
+        server = await client.deploy("arena", "v1", users=[(48.9, 2.4)])
+        with pytest.raises(BadRequest):
+            await client.deployments.list_page(filters=[Filter("tags", "in", ["eu"])])
+        page = await client.deployments.list_page()
+
+        assert [row.request_id for row in page.data] == [server.request_id]

@@ -100,6 +100,7 @@ class Emulator:
         faults: what goes wrong, from the start (see `faults`); more can be added to `.faults`.
         host_shape: hosts as described until 2025-11 (`pin`) or since (`centroid`).
         row_status: False for rows of lists without `status`, which is not documented.
+        list_filters: False for lists that refuse any filter.
         list_errors: False for lists that do not hold what is in ERROR.
         round_trip: seconds that a call spends on the way, at least and at most, half of them
             before it is answered: as if the cloud were far away.
@@ -131,6 +132,7 @@ class Emulator:
         unknown_status: Literal[400, 404] = 400,
         host_shape: Literal["pin", "centroid"] = "pin",
         row_status: bool = True,
+        list_filters: bool = True,
         list_errors: bool = True,
         round_trip: tuple[float, float] = (0.0, 0.0),
         simulate: Simulation | None = None,
@@ -163,6 +165,7 @@ class Emulator:
             unknown_status=unknown_status,
             host_shape=host_shape,
             row_status=row_status,
+            list_filters=list_filters,
             list_errors=list_errors,
             simulation=simulate,
         )

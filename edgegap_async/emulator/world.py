@@ -99,6 +99,8 @@ class Settings:
     """How hosts are described: as until 2025-11, or as since."""
     row_status: bool = True
     """Whether the rows of lists have a `status`, which is not documented."""
+    list_filters: bool = True
+    """Whether lists take a query, or answer 400 to it."""
     list_errors: bool = True
     """Whether lists hold what is in ERROR."""
     simulation: Simulation | None = None
@@ -277,6 +279,8 @@ class World:
 
         One that was deployed less than `hidden` seconds ago does not show up yet.
         """
+        if query is not None and not self.settings.list_filters:
+            raise BadRequest("query is not supported")
         wanted = list_query(query)
         chosen = [
             one
