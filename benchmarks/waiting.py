@@ -5,7 +5,7 @@ and 30 to 80 ms of network, in virtual time and seeded, so that the numbers are 
 machine. The lag is counted from the moment at which the emulator's world has the status to the
 moment at which the waiter goes on; requests are those that asked for it, counted by the emulator.
 
-    python benchmarks/waiting.py [--only NAME …] [--naive] [--seed N]
+    python benchmarks/waiting.py [--only NAME …] [--ours] [--seed N]
 """
 
 from __future__ import annotations
