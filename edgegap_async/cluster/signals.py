@@ -53,6 +53,7 @@ class Relay:
         self._receivers: list[Receiver] = []
         self._passing = set[asyncio.Task[None]]()
         self._reading: asyncio.Task[None] | None = None
+        self._is_closed = False
 
     def add(self, receiver: Receiver) -> None:
         """From now on what comes there is for all, and what comes to the others for it."""
@@ -63,6 +64,7 @@ class Relay:
 
     async def close(self) -> None:
         """Passes nothing on any more."""
+        self._is_closed = True  # a cancellation has been seen to get lost on its way to Redis
         for receiver in self._receivers:
             receiver.elsewhere = None
         if self._reading is not None:
@@ -84,7 +86,7 @@ class Relay:
 
     async def _read(self) -> None:
         last = _BEGINNING
-        while True:
+        while not self._is_closed:
             try:
                 async with asyncio.timeout(_BLOCK + ANSWER):
                     told: Any = await self._redis.xread(
