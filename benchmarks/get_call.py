@@ -4,7 +4,7 @@ Both ask the same server, in another process, with the same headers, in turns, s
 machine disturbs both alike. An answer reads its fields when they are looked at, so the call is
 measured as those who wait make it, who look at the status (`ratio`), and as those who connect do,
 who look at the ports too. Prints JSON: medians over the rounds of the client process's CPU time
-for one call.
+for one call. `profile_us` says where it goes: the parts of the way, each on top of those before.
 
     python benchmarks/get_call.py [--rounds 15] [--calls 400]
 """
@@ -24,7 +24,10 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
-from edgegap_async import EdgegapClient, codec
+from edgegap_async import EdgegapClient, Timeouts, Token, codec
+from edgegap_async.endpoints import GET_DEPLOYMENT
+from edgegap_async.transport import Sending, Transport
+from edgegap_async.wire import decode, encode
 
 REFERENCE = Path(__file__).parents[1] / "tests/reference/operations.json"
 REQUEST_ID = "c0653765de3b"
@@ -58,15 +61,35 @@ async def cpu_per_call(call: Callable[[], Awaitable[object]], calls: int) -> flo
 
 
 async def measure(url: str, rounds: int, calls: int) -> dict[str, object]:
+    token = Token("token", scheme="token")
+    transport = Transport(url, session=None, timeouts=Timeouts(), allow_insecure=False)
+    request = encode(GET_DEPLOYMENT, path={"request_id": REQUEST_ID})
     async with (
         aiohttp.ClientSession() as session,
         EdgegapClient("token", base_url=url, limits={"get_deployment": None}) as client,
     ):
 
+        async def unread() -> object:
+            headers = {"Authorization": "token token", "User-Agent": "bare"}
+            async with session.get(f"{url}/v1/status/{REQUEST_ID}", headers=headers) as response:
+                return await response.read()
+
         async def bare() -> object:
             headers = {"Authorization": "token token", "User-Agent": "bare"}
             async with session.get(f"{url}/v1/status/{REQUEST_ID}", headers=headers) as response:
                 return json.loads(await response.read())["current_status"]
+
+        async def sent() -> object:
+            return await transport.send(request, token, Sending())
+
+        async def decoded() -> object:
+            return decode(request, await transport.send(request, token, Sending()))
+
+        async def exchanged() -> object:
+            return await client.exchange(request, Sending())
+
+        async def called() -> object:
+            return await client.deployments.get(REQUEST_ID)
 
         async def status() -> object:
             return (await client.deployments.get(REQUEST_ID)).current_status
@@ -75,20 +98,36 @@ async def measure(url: str, rounds: int, calls: int) -> dict[str, object]:
             deployment = await client.deployments.get(REQUEST_ID)
             return deployment.current_status, deployment.ports
 
-        ways = (bare, status, ports)
-        for way in ways:
-            await cpu_per_call(way, calls)
-        turns = [[await cpu_per_call(way, calls) for way in ways] for _ in range(rounds)]
+        parts = {
+            "bare_get": unread,
+            "transport": sent,
+            "json_and_model": decoded,
+            "limits_and_retries": exchanged,
+            "encode_and_guard": called,
+        }
+        ways = [bare, status, ports, *parts.values()]
+        try:
+            for way in ways:
+                await cpu_per_call(way, calls)
+            turns = [[await cpu_per_call(way, calls) for way in ways] for _ in range(rounds)]
+        finally:
+            await transport.close()
+    medians = [statistics.median(turn[number] for turn in turns) for number in range(len(ways))]
+    reached = [0.0, *medians[3:]]
     return {
         "benchmark": "get_call",
         "json": codec.loads.__module__,
         "rounds": rounds,
         "calls_per_round": calls,
-        "bare_aiohttp_us": round(statistics.median(bare for bare, _, _ in turns), 1),
-        "edgegap_async_us": round(statistics.median(status for _, status, _ in turns), 1),
-        "ratio": round(statistics.median(status / bare for bare, status, _ in turns), 3),
-        "ratio_with_ports": round(statistics.median(ports / bare for bare, _, ports in turns), 3),
+        "bare_aiohttp_us": round(medians[0], 1),
+        "edgegap_async_us": round(medians[1], 1),
+        "ratio": round(statistics.median(turn[1] / turn[0] for turn in turns), 3),
+        "ratio_with_ports": round(statistics.median(turn[2] / turn[0] for turn in turns), 3),
         "goal": "ratio at most 1.15 with the extra `speed`",
+        "profile_us": {
+            part: round(after - before, 1)
+            for part, before, after in zip(parts, reached, reached[1:], strict=False)
+        },
     }
 
 

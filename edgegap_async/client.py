@@ -288,6 +288,8 @@ class ApiClient:
 
     def _patience(self, operation: Operation[Any], priority: Priority) -> float | None:
         """Seconds that a call may wait for its turn; None for as long as it takes."""
+        if self._longest_wait is None:
+            return None
         usual = Priority.of(operation)
         # A stop, and what goes before its usual place: other work cannot go on without them.
         if usual is Priority.STOP or priority < usual:

@@ -193,20 +193,21 @@ def _forgiving() -> Converter:
         attrs.resolve_types(kind)
         every = attrs.fields(kind)
         fields = [field for field in every if field.init and field.name != "raw"]
-        ours = {field.name: field.default for field in every if not field.init}
+        ours = [(field.name, field.default) for field in every if not field.init]
         hooks = {field.name: converter.get_structure_hook(field.type) for field in fields}
         needed = [field.name for field in fields if field.default is attrs.NOTHING]
         field_readers[kind] = hooks
+        put = object.__setattr__
 
         def read(value: Any, _: Any) -> Any:
             # As its own `__init__` would, but with nothing in the fields that are read late.
             answer = kind.__new__(kind)
-            object.__setattr__(answer, "raw", value)
-            for name, default in ours.items():
-                object.__setattr__(answer, name, default)
+            put(answer, "raw", value)
+            for name, default in ours:
+                put(answer, name, default)
             for name in needed:
                 try:
-                    object.__setattr__(answer, name, hooks[name](value.get(name), None))
+                    put(answer, name, hooks[name](value.get(name), None))
                 except ValueError as error:
                     raise ValueError(f"{error} @ $.{name}") from None
             return answer

@@ -20,7 +20,7 @@ import os
 import sys
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextvars import ContextVar
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -106,6 +106,14 @@ class Transport:
     def __repr__(self) -> str:
         return f"Transport({self._base_url!r})"
 
+    def _session(self, operation: Operation[Any]) -> aiohttp.ClientSession:
+        if self._closed or (self._given is not None and self._given.closed):
+            raise ClientClosed("the session is closed")
+        session = self._sessions.get(operation.name)
+        if session is None:
+            session = self._sessions[operation.name] = self._open(operation)
+        return session
+
     def _open(self, operation: Operation[Any]) -> aiohttp.ClientSession:
         """A session for one operation, with connections of its own.
 
@@ -144,38 +152,28 @@ class Transport:
             UnreadableAnswer: the answer is larger than `request.largest`, or a redirect.
             ClientClosed: the session is closed.
         """
-        lane = self._lanes.get(request.operation.name)
-        if lane is None:
-            lane = self._lanes[request.operation.name] = asyncio.Semaphore(_AT_ONCE)
-        async with lane:
-            return await self._send(request, token, sending)
-
-    async def _send(
-        self, request: HttpRequest[Any], token: Token, sending: Sending
-    ) -> HttpResponse:
-        if self._closed or (self._given is not None and self._given.closed):
-            raise ClientClosed("the session is closed")
         operation = request.operation
-        session = self._sessions.get(operation.name)
-        if session is None:
-            session = self._sessions[operation.name] = self._open(operation)
         is_read = operation.method == "GET"
         headers = _HEADERS if request.body is None else _HEADERS_OF_A_BODY
         before = sending.sent
-        reset = _sending.set((self._trace, sending))
+        lane = self._lanes.get(operation.name)
+        if lane is None:
+            lane = self._lanes[operation.name] = asyncio.Semaphore(_AT_ONCE)
+        await lane.acquire()
+        reset = None if is_read else _sending.set((self._trace, sending))
         try:
-            async with session.request(
+            response = await self._session(operation).request(
                 operation.method,
                 URL(self._base_url + request.target, encoded=True),
                 data=request.body,
                 headers={**headers, **token.header},
                 allow_redirects=False,
                 timeout=self._timeout,
-            ) as response:
-                body = await _read(response, request.largest)
-                if body is not None and not 300 <= response.status < 400:  # noqa: PLR2004 - redirects
-                    return HttpResponse(status=response.status, headers=response.headers, body=body)
-                failure = _unusable(request, response, body)
+            )
+            body = await _whole(response, request.largest)
+            if body is not None and not 300 <= response.status < 400:  # noqa: PLR2004 - redirects
+                return HttpResponse(status=response.status, headers=response.headers, body=body)
+            failure = _unusable(request, response, body)
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             never = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
             was_sent = not never if is_read else sending.sent > before
@@ -185,7 +183,9 @@ class Transport:
             cancelled.__traceback__ = None
             raise
         finally:
-            _sending.reset(reset)
+            lane.release()
+            if reset is not None:
+                _sending.reset(reset)
         # Raised here, outside of the `except`, it has no context to leak a header from.
         raise failure
 
@@ -270,17 +270,29 @@ def _checked(base_url: str, *, allow_insecure: bool) -> str:
     return base_url.rstrip("/")
 
 
-async def _read(response: aiohttp.ClientResponse, largest: int) -> bytes | None:
-    """The whole body, decompressed; None as soon as it is larger than allowed."""
+def _whole(response: aiohttp.ClientResponse, largest: int) -> Awaitable[bytes | None]:
+    """The whole body, decompressed; None as soon as it is larger than allowed.
+
+    Its connection is free then, or closed if reading ends in any other way: `async with` would do
+    the same once more.
+    """
     length = response.content_length
     if length is not None and length <= largest and "Content-Encoding" not in response.headers:
-        return await response.read()
+        return response.read()
+    return _read(response, largest)
+
+
+async def _read(response: aiohttp.ClientResponse, largest: int) -> bytes | None:
     body = bytearray()
-    async for chunk in response.content.iter_any():
-        body += chunk
-        if len(body) > largest:
-            response.close()
-            return None
+    try:
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > largest:
+                response.close()
+                return None
+    except BaseException:
+        response.close()
+        raise
     return bytes(body)
 
 
