@@ -3,9 +3,11 @@
 `EdgegapClient` is where to begin; `edgegap_async.emulator` is the cloud at home.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from .awaited import Pace
 from .client import ApiClient
-from .cluster import Cluster
 from .endpoints import (
     OPERATIONS,
     Operation,
@@ -41,7 +43,6 @@ from .errors import (
     WaitTimedOut,
     WrongLoop,
 )
-from .fanout import Batch
 from .guards import Guard
 from .handles import DeploymentHandle, Found
 from .lifecycle import DeployOptions, EdgegapClient
@@ -87,9 +88,6 @@ from .models import (
     Tag,
     TagPage,
 )
-from .outcomes import AnyRequest, AnyRequests, FailurePolicy, Outcome, Progress
-from .playable import Check, HttpGet, PlayableCheck, TcpConnect, UdpAnswer
-from .pools import PoolStats, ServerPool, Taking
 from .requests import (
     AnyUser,
     AnyVariables,
@@ -125,7 +123,14 @@ from .watch import (
     Signal,
     Signals,
 )
-from .webhooks import WebhookEvent, WebhookReceiver, WebhookStats
+
+if TYPE_CHECKING:
+    from .cluster import Cluster
+    from .fanout import Batch
+    from .outcomes import AnyRequest, AnyRequests, FailurePolicy, Outcome, Progress
+    from .playable import Check, HttpGet, PlayableCheck, TcpConnect, UdpAnswer
+    from .pools import PoolStats, ServerPool, Taking
+    from .webhooks import WebhookEvent, WebhookReceiver, WebhookStats
 
 __all__ = [
     "OPERATIONS",
@@ -251,3 +256,28 @@ __all__ = [
     "WrongLoop",
     "__version__",
 ]
+
+if not TYPE_CHECKING:  # else to a type checker any name would be there
+    # What many programs never use is imported when it is first asked for: a quarter of it all.
+    _LATER = {
+        name: module
+        for module, names in {
+            "cluster": ["Cluster"],
+            "fanout": ["Batch"],
+            "outcomes": ["AnyRequest", "AnyRequests", "FailurePolicy", "Outcome", "Progress"],
+            "playable": ["Check", "HttpGet", "PlayableCheck", "TcpConnect", "UdpAnswer"],
+            "pools": ["PoolStats", "ServerPool", "Taking"],
+            "webhooks": ["WebhookEvent", "WebhookReceiver", "WebhookStats"],
+        }.items()
+        for name in names
+    }
+
+    def __getattr__(name: str) -> object:
+        if name not in _LATER:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        thing = getattr(import_module(f".{_LATER[name]}", __name__), name)
+        globals()[name] = thing
+        return thing
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -7,15 +7,17 @@ import contextlib
 import functools
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from .client import ApiClient
 from .errors import Gone, InvalidRequest, NotFound
 from .models import DeployAccepted, Deployment, DeploymentRow, Endpoint, Status, StatusChange
-from .playable import Check, as_check, until_playable
 from .watch import Signal, Watched, stop_surely
+
+if TYPE_CHECKING:
+    from .playable import Check
 
 __all__ = ["DeploymentHandle", "Found"]
 
@@ -108,14 +110,17 @@ class DeploymentHandle:
             NotFound: the API does not know it, also some time after the deploy.
             Unauthorized, Forbidden, ClientClosed: it cannot be looked at.
         """
-        check = None if playable is None else as_check(playable)
+        if playable is None:
+            return await self._watched.until(Status.READY, timeout)
+        from .playable import as_check, until_playable  # noqa: PLC0415 - imported when asked for
+
+        check = as_check(playable)
         now = asyncio.get_running_loop().time
         began = now()
         deployment = await self._watched.until(Status.READY, timeout)
-        if check is not None:
-            left = None if timeout is None else timeout - (now() - began)
-            with self._client.until_closed():
-                await until_playable(self, check, left)
+        left = None if timeout is None else timeout - (now() - began)
+        with self._client.until_closed():
+            await until_playable(self, check, left)
         return deployment
 
     async def wait_terminated(self, timeout: float | None = 300.0) -> Deployment:  # noqa: ASYNC109 - WaitTimedOut says more

@@ -15,7 +15,7 @@ import logging
 import math
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import Any, Final, Literal, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, TypeVar, Unpack
 
 import aiohttp
 import attrs
@@ -35,14 +35,11 @@ from .errors import (
     Unprocessable,
     WaitTimedOut,
 )
-from .fanout import Batch
 from .guards import Guard
 from .handles import DeploymentHandle, Found
 from .limits import Limits, Priority
 from .lookout import LookOut
 from .models import DeployAccepted, Deployment, Status
-from .outcomes import AnyRequests, FailurePolicy, Plan, Progress
-from .playable import Check
 from .requests import (
     AnyUser,
     AnyVariables,
@@ -59,6 +56,11 @@ from .transport import Sending, Timeouts
 from .watch import Bell, Signal, Signals, stop_surely
 from .wire import HttpRequest, encode
 from .wishes import Wish, made_at, new_tag
+
+if TYPE_CHECKING:
+    from .fanout import Batch
+    from .outcomes import AnyRequests, FailurePolicy, Progress
+    from .playable import Check
 
 __all__ = ["DeployOptions", "EdgegapClient"]
 
@@ -371,6 +373,9 @@ class EdgegapClient(ApiClient):
         Raises:
             InvalidRequest: an argument cannot be used.
         """
+        from .fanout import Batch  # noqa: PLC0415 - imported when asked for
+        from .outcomes import Plan  # noqa: PLC0415
+
         plan = Plan(
             concurrency=concurrency,
             timeout=timeout,

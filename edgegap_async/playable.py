@@ -7,6 +7,7 @@ succeeds or its time is over; then `NotPlayable` says what was tried and how it 
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
@@ -55,7 +56,7 @@ class _Failed(Exception):
 
 
 @attrs.frozen(kw_only=True)
-class PlayableCheck:
+class PlayableCheck(abc.ABC):
     """How often a check is tried; the kinds of check are its subclasses.
 
     For one of your own write a coroutine function that takes the `DeploymentHandle` and raises
@@ -71,9 +72,9 @@ class PlayableCheck:
 
     shows_as: ClassVar[str] = "a check"
 
+    @abc.abstractmethod
     async def attempt(self, server: Any) -> object:
         """Returns if players can play now; raises otherwise."""
-        raise NotImplementedError
 
     def tried(self, server: Any) -> str:  # noqa: ARG002 - others ask it where
         """What was tried, for the error."""

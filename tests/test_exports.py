@@ -106,6 +106,24 @@ def test_every_exported_name_is_there_and_says_what_it_is() -> None:
         assert not inspect.isclass(thing) or thing.__doc__
 
 
+def test_what_many_never_use_is_imported_when_it_is_asked_for() -> None:
+    program = (
+        "import sys, edgegap_async\n"
+        "late = 'cluster', 'fanout', 'outcomes', 'playable', 'pools', 'webhooks', 'emulator'\n"
+        "assert not {f'edgegap_async.{name}' for name in late} & set(sys.modules)\n"
+        "assert set(edgegap_async.__all__) <= set(dir(edgegap_async))\n"
+        "from edgegap_async import *\n"
+        "assert ServerPool.__module__ == 'edgegap_async.pools'\n"
+        "assert 'ServerPool' in vars(edgegap_async)  # and not looked for again\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, cwd=ROOT)
+
+
+def test_a_name_that_is_not_there_is_named() -> None:
+    with pytest.raises(AttributeError, match="has no attribute 'ServerPol'"):
+        edgegap_async.ServerPol  # type: ignore[attr-defined] # noqa: B018
+
+
 def test_the_version_is_that_of_the_installed_package() -> None:
     assert edgegap_async.__version__ == version("edgegap-async")
 

@@ -275,6 +275,14 @@ async def test_a_class_of_ones_own_chooses_its_times(api: ScriptedApi) -> None:
             await server.wait_ready(300, playable=Slow(timeout=10, patience=4, interval=2))
 
 
+def test_a_class_of_ones_own_that_does_not_say_how_is_refused() -> None:
+    class Forgotten(PlayableCheck):
+        patience = 1.0
+
+    with pytest.raises(TypeError, match="attempt"):
+        Forgotten()  # type: ignore[abstract]
+
+
 @pytest.mark.virtual
 async def test_a_wait_ends_the_check_with_itself(api: ScriptedApi) -> None:
     async def never(_: DeploymentHandle) -> None:
