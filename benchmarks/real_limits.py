@@ -14,7 +14,6 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import aiohttp
@@ -22,26 +21,9 @@ import aiohttp
 from edgegap_async import EdgegapClient
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from strict_api import LIMITS, Arrival, StrictApi
+from strict_api import LIMITS, Arrival, StrictApi, demand
 
-WORKERS = 10  # for each operation
 WARM = 2.0  # seconds; what comes later is the sustained part
-
-
-async def demand(client: EdgegapClient, seconds: float) -> None:
-    """Calls as often as the limits let it."""
-    until = asyncio.get_running_loop().time() + seconds
-
-    async def worker(call: Callable[[], Awaitable[object]]) -> None:
-        while asyncio.get_running_loop().time() < until:
-            await call()
-
-    calls: list[Callable[[], Awaitable[object]]] = [
-        lambda: client.deployments.deploy("arena", "v1", users=["192.0.2.1"]),
-        lambda: client.deployments.get("abc123"),
-        client.deployments.list_page,
-    ]
-    await asyncio.gather(*(worker(call) for call in calls for _ in range(WORKERS)))
 
 
 def used(times: list[float], limit: float) -> float:

@@ -1,4 +1,4 @@
-"""A world without HTTP, and waiting for what happens in it."""
+"""A world without HTTP, waiting for what happens in it, and what came of one with HTTP."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 from edgegap_async import DeployAccepted, Deployment, DeployRequest, GeoCoordinates, Status
-from edgegap_async.emulator import Application, Fleet, LocalDeployment, Timings
+from edgegap_async.emulator import Application, Emulator, Fleet, LocalDeployment, Timings
 from edgegap_async.emulator.apps import Catalogue
 from edgegap_async.emulator.world import Settings, World
 from edgegap_async.requests import Webhook
@@ -82,6 +82,23 @@ async def reached(deployment: LocalDeployment, status: Status) -> LocalDeploymen
 
     await until(is_there)
     return deployment
+
+
+def alive(emulator: Emulator) -> set[str]:
+    """What lives, and was not asked to stop."""
+    over = {Status.TERMINATING, Status.TERMINATED}
+    every = emulator.world.deployments.values()
+    stops = {
+        request.path.rpartition("/")[2]
+        for request in emulator.requests
+        if request.operation == "stop_deployment" and request.status < 300
+    }
+    return {one.request_id for one in every if one.status not in over} - stops
+
+
+def asked(emulator: Emulator, operation: str) -> int:
+    """How many requests for an operation came."""
+    return sum(request.operation == operation for request in emulator.requests)
 
 
 def _still_to_come(status: Status) -> set[Status]:

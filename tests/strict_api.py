@@ -14,16 +14,23 @@ import subprocess
 import sys
 import time
 from collections import deque
-from typing import Any, Self
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 import attrs
 from aiohttp import web
 
-__all__ = ["LIMITS", "Arrival", "StrictApi"]
+if TYPE_CHECKING:
+    from edgegap_async import EdgegapClient
+
+__all__ = ["LIMITS", "Arrival", "StrictApi", "demand"]
 
 LIMITS = {"deploy": 40, "get_deployment": 20, "list_deployments": 10}
 """From the published reference, on purpose not from `endpoints`."""
+
+WORKERS = 10
+"""For each operation, where as much as can be is demanded."""
 
 ROUTES = {
     "deploy": ("POST", "/v2/deployments", 202),
@@ -96,6 +103,22 @@ class StrictApi:
         self.arrivals = {
             name: [Arrival(*one) for one in came] for name, came in json.loads(written).items()
         }
+
+
+async def demand(client: EdgegapClient, seconds: float) -> None:
+    """Calls as often as the limits let it."""
+    until = asyncio.get_running_loop().time() + seconds
+
+    async def worker(call: Callable[[], Awaitable[object]]) -> None:
+        while asyncio.get_running_loop().time() < until:
+            await call()
+
+    calls: list[Callable[[], Awaitable[object]]] = [
+        lambda: client.deployments.deploy("arena", "v1", users=["192.0.2.1"]),
+        lambda: client.deployments.get("abc123"),
+        client.deployments.list_page,
+    ]
+    await asyncio.gather(*(worker(call) for call in calls for _ in range(WORKERS)))
 
 
 def serve() -> None:

@@ -18,7 +18,6 @@ import collections
 import contextlib
 import functools
 import gc
-import logging
 import random
 import secrets
 import warnings
@@ -29,6 +28,7 @@ from unittest import mock
 import attrs
 import pytest
 from canary import MARK
+from logged import logged_errors
 from virtual_clock import run_virtually
 
 from edgegap_async import (
@@ -447,15 +447,6 @@ async def _sweep(emulator: Emulator, owner: str) -> Iterator[str]:
     )
 
 
-class _Lines(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
-
-
 @attrs.frozen
 class Outcome:
     complaints: list[str]
@@ -472,12 +463,7 @@ async def play(seed: int) -> Outcome:
     )
     visible: Visible = chance.choice(("in time",) * 7 + ("late", "late", "never"))
     hidden = 4.0 if visible == "late" else chance.choice((0.0, 0.0, 0.3, 2.0))
-    lines = _Lines()
-    logger = logging.getLogger("edgegap_async")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    logger.addHandler(lines)
-    try:
+    with logged_errors(nothing_less=True) as lines:
         async with draw_emulator(chance) as emulator, draw_receiver(chance) as receiver:
             if visible == "late":
                 emulator.faults.add(Fault("deploy", Drop(), times=chance.choice((1, 2))))
@@ -505,7 +491,7 @@ async def play(seed: int) -> Outcome:
             trouble += [f"after close() there is {task}" for task in left]
             emulator.faults.clear()
             await asyncio.sleep(SETTLED)
-            said = "\n".join(line for line in lines.lines if "may go on running" in line)
+            said = "\n".join(line for line in lines if "may go on running" in line)
             for run in runs:
                 trouble += run.complaints
                 trouble += judge(run, said, visible)
@@ -513,9 +499,6 @@ async def play(seed: int) -> Outcome:
                 trouble += await _sweep(emulator, run.owner)
             requests = [(one.operation, one.path, one.status) for one in emulator.requests]
             deployed = len(emulator.world.deployments)
-    finally:
-        logger.removeHandler(lines)
-        logger.setLevel(level)
     trouble += [f"at the end there is {task}" for task in asyncio.all_tasks() - {_this_task()}]
     return Outcome(trouble, requests, deployed)
 
@@ -526,8 +509,9 @@ def _is_the_clients(task: asyncio.Task[Any]) -> bool:
     return "edgegap_async" in path and not ("emulator" in path or "webhooks" in path)
 
 
-def run_seed(seed: int) -> Outcome:
-    """A run in which all chance, ids and tags too, comes from the seed."""
+@contextlib.contextmanager
+def all_chance_from(seed: int) -> Iterator[None]:
+    """Ids, tags and waits in the block are the same each time."""
     random.seed(seed)
     source = Chance(seed)
     with mock.patch.multiple(
@@ -537,6 +521,12 @@ def run_seed(seed: int) -> Outcome:
         token_hex=lambda size: source.randbytes(size).hex(),
         token_urlsafe=lambda size: MARK + source.randbytes(size).hex(),
     ):
+        yield
+
+
+def run_seed(seed: int) -> Outcome:
+    """A run in which all chance, ids and tags too, comes from the seed."""
+    with all_chance_from(seed):
         outcome = run_virtually(play(seed), grace=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # aiohttp tells the loop as well

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from emulated_world import alive, asked
 
 from edgegap_async import (
     Batch,
@@ -96,22 +97,6 @@ def a_client(emulator: Emulator, **more: Any) -> EdgegapClient:
 async def client(emulator: Emulator) -> AsyncIterator[EdgegapClient]:
     async with a_client(emulator) as client:
         yield client
-
-
-def alive(emulator: Emulator) -> set[str]:
-    """What lives, and was not asked to stop."""
-    over = {Status.TERMINATING, Status.TERMINATED}
-    every = emulator.world.deployments.values()
-    stops = {
-        request.path.rpartition("/")[2]
-        for request in emulator.requests
-        if request.operation == "stop_deployment" and request.status < 300
-    }
-    return {one.request_id for one in every if one.status not in over} - stops
-
-
-def asked(emulator: Emulator, operation: str) -> int:
-    return sum(request.operation == operation for request in emulator.requests)
 
 
 def ids(outcomes: Any) -> set[str]:

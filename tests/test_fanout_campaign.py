@@ -11,15 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
-import random
-import secrets
 from collections.abc import Iterator
-from unittest import mock
 
 import attrs
 import pytest
-from test_campaign import Chance, draw_client, draw_emulator, draw_fault, living, operation_tag
+from logged import logged_errors
+from test_campaign import (
+    Chance,
+    all_chance_from,
+    draw_client,
+    draw_emulator,
+    draw_fault,
+    living,
+    operation_tag,
+)
 from virtual_clock import run_virtually
 
 from edgegap_async import (
@@ -170,16 +175,11 @@ def judge(run: Run, said: str) -> Iterator[str]:
 async def play(seed: int) -> tuple[list[str], int]:
     """What must not be, and how many servers there were."""
     chance = Chance(seed)
-    lines: list[str] = []
     trouble: list[str] = []
     asyncio.get_running_loop().set_exception_handler(
         lambda _, context: trouble.append(f"{context['message']}: {context.get('exception')!r}")
     )
-    handler = logging.Handler(logging.ERROR)
-    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger("edgegap_async")
-    logger.addHandler(handler)
-    try:
+    with logged_errors() as lines:
         async with draw_emulator(chance) as emulator:
             for _ in range(chance.randrange(5)):
                 emulator.faults.add(draw_fault(chance))
@@ -198,21 +198,12 @@ async def play(seed: int) -> tuple[list[str], int]:
             trouble += run.complaints
             trouble += judge(run, "\n".join(line for line in lines if "may go on running" in line))
             made = len(emulator.world.deployments)
-    finally:
-        logger.removeHandler(handler)
     left = asyncio.all_tasks() - {asyncio.current_task()}
     return trouble + [f"at the end there is {task}" for task in left], made
 
 
 def run_seed(seed: int) -> tuple[list[str], int]:
-    random.seed(seed)
-    source = Chance(seed)
-    with mock.patch.multiple(
-        secrets,
-        choice=source.choice,
-        randbelow=source.randrange,
-        token_hex=lambda size: source.randbytes(size).hex(),
-    ):
+    with all_chance_from(seed):
         return run_virtually(play(seed), grace=0)
 
 

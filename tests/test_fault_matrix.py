@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import logging
 import random
 from typing import Final
 
 import pytest
+from logged import logged_errors
 from virtual_clock import run_virtually
 
 from edgegap_async import EdgegapClient, EdgegapError, Pace, Status, Timeouts
@@ -69,23 +69,10 @@ KINDS: Final[dict[str, tuple[What, When]]] = {
 PLACES = ("deploy", "list_deployments", "get_deployment", "stop_deployment", None)
 
 
-class Lines(logging.Handler):
-    """What the log says that somebody should do something about."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
-        self.lines: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append(record.getMessage())
-
-
 async def what_is_left(kind: str, place: str | None, seed: int) -> list[str]:
     """What is wrong after a run that met the fault."""
     chance = random.Random(seed)
-    said = Lines()
-    logging.getLogger("edgegap_async").addHandler(said)
-    try:
+    with logged_errors() as said:
         async with Emulator(
             [ARENA],
             timings=Timings(seeking=0.1, deploying=0.1),
@@ -113,12 +100,10 @@ async def what_is_left(kind: str, place: str | None, seed: int) -> list[str]:
                     async with client.run("arena", "v1", users=["8.8.8.8"], timeout=60):
                         pass
                 except EdgegapError as error:
-                    said.lines += [str(error), *getattr(error, "__notes__", ())]
+                    said += [str(error), *getattr(error, "__notes__", ())]
             emulator.faults.clear()
             await asyncio.sleep(30)
-            return judged(emulator, "\n".join(said.lines))
-    finally:
-        logging.getLogger("edgegap_async").removeHandler(said)
+            return judged(emulator, "\n".join(said))
 
 
 def judged(emulator: Emulator, said: str) -> list[str]:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-
 import aiohttp
-from strict_api import LIMITS, StrictApi
+from strict_api import LIMITS, StrictApi, demand
 
 from edgegap_async import EdgegapClient
 
 SECONDS = 3.0
-WORKERS = 10
 
 
 async def test_no_second_at_the_server_holds_more_calls_than_the_limit() -> None:
@@ -20,18 +16,7 @@ async def test_no_second_at_the_server_holds_more_calls_than_the_limit() -> None
         aiohttp.ClientSession(trace_configs=[api.tracing]) as session,
         EdgegapClient("canary-token", base_url=api.url, session=session) as client,
     ):
-        until = asyncio.get_running_loop().time() + SECONDS
-
-        async def worker(call: Callable[[], Awaitable[object]]) -> None:
-            while asyncio.get_running_loop().time() < until:
-                await call()
-
-        calls: list[Callable[[], Awaitable[object]]] = [
-            lambda: client.deployments.deploy("arena", "v1", users=["192.0.2.1"]),
-            lambda: client.deployments.get("abc123"),
-            client.deployments.list_page,
-        ]
-        await asyncio.gather(*(worker(call) for call in calls for _ in range(WORKERS)))
+        await demand(client, SECONDS)
 
     for name, limit in LIMITS.items():
         came = sorted(arrival.at for arrival in api.arrivals[name])

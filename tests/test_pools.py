@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from emulated_world import alive, asked
 
 from edgegap_async import (
     ClientClosed,
@@ -73,22 +74,6 @@ async def client(emulator: Emulator) -> AsyncIterator[EdgegapClient]:
 
 def a_pool(client: EdgegapClient, **settings: Any) -> ServerPool:
     return ServerPool(client, "arena", settings.pop("version", "v1"), users=PLAYERS, **settings)
-
-
-def alive(emulator: Emulator) -> set[str]:
-    """What lives, and was not asked to stop."""
-    over = {Status.TERMINATING, Status.TERMINATED}
-    every = emulator.world.deployments.values()
-    stops = {
-        request.path.rpartition("/")[2]
-        for request in emulator.requests
-        if request.operation == "stop_deployment" and request.status < 300
-    }
-    return {one.request_id for one in every if one.status not in over} - stops
-
-
-def asked(emulator: Emulator, operation: str) -> int:
-    return sum(request.operation == operation for request in emulator.requests)
 
 
 def now() -> float:
