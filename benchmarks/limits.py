@@ -283,7 +283,6 @@ def refusals(
                 closed=how["closed"],
                 stalls=chance if how["stalls"] else None,
             ),
-            grace=0,
         )
         took = max(network.accepted) - min(network.accepted)
         refused.append(network.refused / len(network.accepted) * 1000)
@@ -384,7 +383,7 @@ def cost(make: Make, waiting: int) -> tuple[float, int]:
         await asyncio.gather(*tasks, return_exceptions=True)
         return seconds / PERMITS * 1e6, most_in_one_second(times)
 
-    return run_virtually(main(), grace=0)
+    return run_virtually(main())
 
 
 def costs(rounds: int) -> dict[str, object]:

@@ -268,7 +268,7 @@ async def deploy(client: EdgegapClient) -> DeploymentHandle:
 def measure(case: Case, wait: Wait, seed: int) -> dict[str, Any]:
     result, began = Result(), time.perf_counter()
     for number in range(case.rounds):
-        run_virtually(play(case, wait, seed + number, result), grace=0)
+        run_virtually(play(case, wait, seed + number, result))
     return {**result.as_json(case), "took": round(time.perf_counter() - began, 1)}
 
 

@@ -527,7 +527,7 @@ def all_chance_from(seed: int) -> Iterator[None]:
 def run_seed(seed: int) -> Outcome:
     """A run in which all chance, ids and tags too, comes from the seed."""
     with all_chance_from(seed):
-        outcome = run_virtually(play(seed), grace=0)
+        outcome = run_virtually(play(seed))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # aiohttp tells the loop as well
         gc.collect()  # what was dropped and not closed, or never asked for its exception

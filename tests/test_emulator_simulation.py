@@ -62,7 +62,7 @@ def test_a_thousand_servers_are_ready_and_no_port_runs_out() -> None:
             usage = servers[0].samples.series(start=None, end=None, step=None)
             assert set(usage.mem.datasets) == {0.0}
 
-    run_virtually(main(), grace=0)
+    run_virtually(main())
 
 
 async def test_the_same_seed_has_the_same_fates() -> None:

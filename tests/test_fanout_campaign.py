@@ -204,7 +204,7 @@ async def play(seed: int) -> tuple[list[str], int]:
 
 def run_seed(seed: int) -> tuple[list[str], int]:
     with all_chance_from(seed):
-        return run_virtually(play(seed), grace=0)
+        return run_virtually(play(seed))
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def play(
         await asyncio.sleep(6)
         await asyncio.gather(*tasks.values(), return_exceptions=True)
 
-    run_virtually(main(), grace=0)
+    run_virtually(main())
     return course
 
 

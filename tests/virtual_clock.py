@@ -1,8 +1,9 @@
 """An event loop whose clock jumps to the next timer: waiting costs no time.
 
-Real sockets on loopback work on it: what is on its way arrives before the clock moves. The clock
-also moves a ten-millionth of a second whenever it is read, or code that asks for "now plus a
-rounding error" would ask for ever (aiolimiter does).
+Real sockets on loopback work on it: what this process has sent to itself is there before the clock
+moves. Threads of the loop's executor are waited for. Other processes are not: tests with those take
+real time. The clock also moves a ten-millionth of a second whenever it is read, or code that asks
+for "now plus a rounding error" would ask for ever (aiolimiter does).
 """
 
 from __future__ import annotations
@@ -12,36 +13,53 @@ import selectors
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-    from typing import Any, TypeVar
+    from collections.abc import Callable, Coroutine
+    from concurrent.futures import Executor
+    from typing import Any, TypeVar, TypeVarTuple, Unpack
 
+    Arguments = TypeVarTuple("Arguments")
     Result = TypeVar("Result")
 
-GRACE = 0.001  # real seconds that other processes and threads get before the clock moves
+GRACE = 0.001  # real seconds that threads get each time before the clock moves
 
 
 class _JumpingSelector(selectors.DefaultSelector):
-    def __init__(self, grace: float) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.jumped = 0.0
-        self._grace = grace
+        self.threads = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         events = super().select(0)
         if not events and (timeout is None or timeout > 0):
-            events = super().select(None if timeout is None else min(self._grace, timeout))
+            if timeout is None or self.threads:
+                events = super().select(None if timeout is None else min(GRACE, timeout))
             if not events and timeout is not None:
                 self.jumped += timeout
         return events
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """A loop on which `asyncio.sleep(3600)` takes a millisecond."""
+    """A loop on which `asyncio.sleep(3600)` takes no time."""
 
-    def __init__(self, grace: float = GRACE) -> None:
-        self._jumping = _JumpingSelector(grace)
+    def __init__(self) -> None:
+        self._jumping = _JumpingSelector()
         self._reads = 0
         super().__init__(self._jumping)
+
+    def run_in_executor(
+        self,
+        executor: Executor | None,
+        func: Callable[[Unpack[Arguments]], Result],
+        *args: *Arguments,
+    ) -> asyncio.Future[Result]:
+        future = super().run_in_executor(executor, func, *args)
+        self._jumping.threads += 1
+        future.add_done_callback(self._thread_has_ended)
+        return future
+
+    def _thread_has_ended(self, _: object) -> None:
+        self._jumping.threads -= 1
 
     def time(self) -> float:
         self._reads += 1
@@ -52,7 +70,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._jumping.jumped += seconds
 
 
-def run_virtually(main: Coroutine[Any, Any, Result], *, grace: float = GRACE) -> Result:
-    """What `main` returns. Without threads and other processes the grace may be 0."""
-    with asyncio.Runner(loop_factory=lambda: VirtualLoop(grace)) as runner:
+def run_virtually(main: Coroutine[Any, Any, Result]) -> Result:
+    """What `main` returns."""
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)
