@@ -53,7 +53,7 @@ from .limits import (
     Permits,
     Priority,
 )
-from .lookout import LookOut, WatchStats
+from .lookout import LookOut
 from .models import (
     TRANSITIONS,
     Beacon,
@@ -115,6 +115,7 @@ from .resources import (
     Tags,
 )
 from .retries import RetryPolicy
+from .tally import WatchStats
 from .transport import (
     VERSION as __version__,  # noqa: N811 - the name that tools look for
 )

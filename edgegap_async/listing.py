@@ -2,7 +2,9 @@
 
 By what a list can be filtered is documented in one place, how many rows a page may have nowhere,
 and not every deployment of the API need keep to it. So nothing is taken for granted: each way of
-asking is used until it is refused or found to leave something out, and then the next one.
+asking is used until it is refused or found to leave something out, and then the next one. Nor is
+that believed for ever: a proxy's bad minute must not slow a program down that runs for months. So
+after a while the best way is tried again, and after twice as long if it still does not work.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ _FEWEST: Final = 10  # rows that a page holds for sure
 _TOO_LONG: Final = frozenset({413, 414, 431})
 _STRIKES: Final = 3
 _PROOFS: Final = 5  # asked for at once
+_BELIEF: Final = 60.0  # seconds
+_LONGEST_BELIEF: Final = 3600.0
 
 
 class Way(enum.IntEnum):
@@ -46,6 +50,9 @@ class Way(enum.IntEnum):
 class Listing:
     """What is known of the list.
 
+    Args:
+        believed_for: seconds for which it is believed that something does not work.
+
     Attributes:
         way: how it is asked.
         is_proven: whether it has told something asked for in that way.
@@ -57,7 +64,8 @@ class Listing:
             not tell of them before proves nothing, for they may have become READY just then.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, believed_for: float = _BELIEF) -> None:
+        self.believed_for = believed_for
         self.way = Way.CHANGED
         self.is_proven = False
         self.rows_have_status = True
@@ -91,6 +99,8 @@ class Listing:
             self._strike("it does not filter by status")
         elif ids:
             self.is_proven, self._strikes = True, 0
+            if self.way is Way.CHANGED:
+                self.believed_for = _BELIEF
         elif proofs:
             self._strike("it leaves out what is READY")
 
@@ -115,6 +125,10 @@ class Listing:
             self.step_down(str(error))
         else:  # not by us, in any way
             self.step_down(str(error), Way.NOT_AT_ALL)
+
+    def anew(self) -> Listing:
+        """As if nothing had been learnt; what is learnt again is believed twice as long."""
+        return Listing(min(2 * self.believed_for, _LONGEST_BELIEF))
 
     def step_down(self, why: str, way: Way | None = None) -> None:
         """Asks in the next way from now on, or in one further down."""

@@ -36,8 +36,6 @@ from collections.abc import Sequence
 from typing import Final
 from weakref import WeakValueDictionary
 
-import attrs
-
 from .asking import Asking
 from .awaited import PATIENCE, Awaited, Pace, Pool
 from .client import ApiClient
@@ -58,9 +56,10 @@ from .limits import Priority
 from .listing import ROWS, Listing, Way, is_whole
 from .models import Deployment, DeploymentPage, DeploymentRow, Status
 from .requests import Filter, check_segment
+from .tally import Tally, WatchStats
 from .watch import ToldBy, Watched
 
-__all__ = ["LookOut", "WatchStats"]
+__all__ = ["LookOut"]
 
 logger = logging.getLogger("edgegap_async.lookout")
 
@@ -80,32 +79,6 @@ _MOST_PROOF: Final = 10  # webhooks, beyond which more proof counts no more
 
 _PASSING = (NotSent, NoAnswer, RateLimited, ServerError, UnreadableAnswer)
 """What may be otherwise at the next look."""
-
-
-@attrs.frozen(kw_only=True)
-class WatchStats:
-    """What a look-out has done so far."""
-
-    waiting: int
-    """Deployments that somebody waits for now."""
-    looks: int
-    """Status looks."""
-    sweeps: int
-    """Lists."""
-    told_by_look: int
-    """READY, ERROR or TERMINATED that a status look found."""
-    told_by_list: int
-    """Likewise, that a list told."""
-    told_by_webhook: int
-    """Likewise, by a look or a list that a webhook asked for."""
-    mean_lag: float
-    """Seconds between the look before and the one that found it: it was told no later than that."""
-    longest_lag: float
-    """The longest of those."""
-    webhooks_proven: bool
-    """Whether webhooks come, so that looks are rare."""
-    list_asked: str
-    """How the list is asked: `changed`, `by_id`, `by_page` or `not_at_all`."""
 
 
 class LookOut:
@@ -130,11 +103,11 @@ class LookOut:
         self._looks = Asking(GET_DEPLOYMENT, _LOOKS, self._ended)
         self._lists = Asking(LIST_DEPLOYMENTS, _SWEEPS, self._ended)
         self._listing = Listing()
+        self._asks_anew_at = math.inf  # as if nothing had been learnt of the list
         self._lists_help = True  # as against that they fail, or do not answer
         self._page_at = -math.inf
         self._proof = 0  # that webhooks come, as against that they do not
-        self._told: dict[ToldBy, int] = {"look": 0, "list": 0, "webhook": 0}
-        self._lag = self._longest_lag = 0.0
+        self._tally = Tally()
 
     def __repr__(self) -> str:
         return f"<LookOut: {len(self._awaited)} waited for>"
@@ -142,16 +115,10 @@ class LookOut:
     @property
     def stats(self) -> WatchStats:
         """What it has done so far."""
-        told = sum(self._told.values())
-        return WatchStats(
+        return self._tally.stats(
             waiting=len(self._awaited),
             looks=self._looks.count,
             sweeps=self._lists.count,
-            told_by_look=self._told["look"],
-            told_by_list=self._told["list"],
-            told_by_webhook=self._told["webhook"],
-            mean_lag=self._lag / told if told else 0.0,
-            longest_lag=self._longest_lag,
             webhooks_proven=self._proof > 0,
             list_asked=self._listing.way.name.lower(),
         )
@@ -266,7 +233,10 @@ class LookOut:
     def _send_what_is_due(self, now: float) -> float:
         """Sends it, and tells the loop time at which more may be due."""
         helped, self._lists_help = self._lists_help, now < self._lists.doubtful_at()
-        if helped and not self._lists_help:
+        if now >= self._asks_anew_at:
+            self._listing, self._asks_anew_at = self._listing.anew(), math.inf
+            self._line_all_up()
+        elif helped and not self._lists_help:
             self._line_all_up()
         if self._listing.way is Way.BY_PAGE:
             swept = self._turn_the_page(now)
@@ -465,7 +435,7 @@ class LookOut:
         self._lists.answered(self._now())
         if (way, longest) == (self._listing.way, self._listing.longest):
             self._listing.refused(error)
-            self._line_all_up()
+            self._ask_otherwise()
 
     def _learn(
         self,
@@ -481,7 +451,7 @@ class LookOut:
         else:
             self._listing.turn(page)
         if known != (self._listing.way, self._listing.rows_have_status):
-            self._line_all_up()
+            self._ask_otherwise()
 
     def _read(self, row: DeploymentRow, told_by: ToldBy, *, is_roll_call: bool) -> None:
         """Tells what a row tells."""
@@ -553,10 +523,7 @@ class LookOut:
         """Keeps the statistics."""
         status = one.watched.status
         if status is not None and (status.is_ready or status.is_terminal):
-            self._told[told_by] += 1
-            lag = self._now() - one.seen_at
-            self._lag += lag
-            self._longest_lag = max(self._longest_lag, lag)
+            self._tally.add(told_by, self._now() - one.seen_at)
 
     def _passes(self, error: Exception, asked: Sequence[Awaited], asking: Asking) -> bool:
         """Whether a failure may be otherwise next time; then it is noted."""
@@ -570,8 +537,13 @@ class LookOut:
         logger.info("a look failed and will be repeated: %s", error)
         return True
 
+    def _ask_otherwise(self) -> None:
+        """The list is asked in another way from now on, for a while."""
+        self._asks_anew_at = self._now() + self._listing.believed_for
+        self._line_all_up()
+
     def _line_all_up(self) -> None:
-        """After the list is asked in another way."""
+        """After the list helps more, or less, than before."""
         for one in self._awaited.values():
             self._line_up(one)
 

@@ -54,6 +54,24 @@ def test_a_roll_call_proves_it_too() -> None:
     assert listing.is_proven
 
 
+def test_what_does_not_work_is_believed_for_twice_as_long_each_time() -> None:
+    listing, beliefs = stepped(Way.NOT_AT_ALL), []
+    for _ in range(8):
+        beliefs.append(listing.believed_for)
+        listing = listing.anew()
+        assert listing.way is Way.CHANGED
+
+    assert beliefs == [60, 120, 240, 480, 960, 1920, 3600, 3600]
+
+
+def test_a_way_that_works_after_all_is_believed_in() -> None:
+    listing = Listing().anew()
+    listing.read(page("a"), ["a"], (), is_roll_call=True)
+    assert listing.believed_for == 120
+    listing.read(page("a"), ["a"], (), is_roll_call=False)
+    assert listing.believed_for == 60
+
+
 def test_rows_without_status_are_remembered() -> None:
     listing = Listing()
     rows = (DeploymentRow(request_id="a", ready=True),)

@@ -456,6 +456,32 @@ async def test_where_no_list_is_answered_all_are_told_by_status(
     assert lateness(api, ids, times) < 2.5
 
 
+async def test_a_list_that_did_not_work_for_a_while_is_found_to_work_again(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    api.on_list = lambda asked: REFUSED if asked.at < 50 else None
+    soon = api.deploy(30, ready_in=5)
+    late = api.deploy(30, ready_in=90)
+    waiting = asyncio.create_task(told(lookout, late))
+    await told(lookout, soon)
+    assert lookout.stats.list_asked == "not_at_all"
+    times = await waiting
+
+    assert lookout.stats.list_asked == "changed"
+    assert lateness(api, late, times) < 0.5
+
+
+async def test_a_list_that_never_works_is_tried_ever_more_rarely(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    api.on_list = lambda _: REFUSED
+    await told(lookout, api.deploy(2, ready_in=8000), patience=9000)
+    tries = [one.at for one in api.lists[::3]]  # in each of three ways
+    gaps = [later - sooner for sooner, later in itertools.pairwise(tries)]
+
+    assert gaps == pytest.approx([60, 120, 240, 480, 960, 1920, 3600], abs=20)
+
+
 async def test_where_the_filter_by_id_is_ignored_all_are_told(
     api: FickleApi, lookout: LookOut
 ) -> None:
