@@ -49,6 +49,7 @@ MODULES = (
     "requests",
     "resources",
     "retries",
+    "tally",
     "transport",
     "watch",
     "webhooks",
@@ -63,6 +64,7 @@ FOR_PARTS_OF_THE_PACKAGE_ONLY = {
     "Custody",
     "Plan",
     "Request",
+    "Tally",
     "all_stopped",
     "as_check",
     "until_playable",
@@ -335,25 +337,33 @@ async def test_the_game_server_of_the_examples_stops_itself_when_it_is_empty() -
     assert answers == [b"1 here", b"0 here"]
 
 
-async def test_the_benchmarks_print_json(emulator: Emulator) -> None:
-    call = json.loads(await run(emulator, "benchmarks/get_call.py", "--rounds=1", "--calls=5"))
-    imports = json.loads(await run(emulator, "benchmarks/import_time.py", "--rounds=1"))
+@pytest.mark.parametrize(
+    "benchmark", ["get_call.py --rounds=1 --calls=5", "import_time.py --rounds=1"]
+)
+async def test_the_benchmarks_of_cost_compare(emulator: Emulator, benchmark: str) -> None:
+    name, *arguments = benchmark.split()
+    printed = json.loads(await run(emulator, f"benchmarks/{name}", *arguments))
 
+    assert printed["ratio"] > 0
+
+
+async def test_the_benchmark_of_one_server_counts_them(emulator: Emulator) -> None:
     made = json.loads(await run(emulator, "benchmarks/one_server.py", "--wishes=1"))
-    many = json.loads(
-        await run(emulator, "benchmarks/deploy_many.py", "--deployments=3", "--waiting", "3")
-    )
-
-    assert many["real time"]["told_ready"] == many["real time"]["deploys"] == 3
-    assert many["memory"][0]["bytes_each"] > 0
 
     assert made["edgegap_async"]["lost answers"]["the answer is lost once"] == {
         "servers_made_per_wish": 1,
         "errors": 0,
         "left_running_and_unknown": 0,
     }
-    assert call["ratio"] > 0
-    assert imports["ratio"] > 0
+
+
+async def test_the_benchmark_of_many_tells_time_and_memory(emulator: Emulator) -> None:
+    many = json.loads(
+        await run(emulator, "benchmarks/deploy_many.py", "--deployments=3", "--waiting", "3")
+    )
+
+    assert many["real time"]["told_ready"] == many["real time"]["deploys"] == 3
+    assert many["memory"][0]["bytes_each"] > 0
 
 
 def test_the_sample_application_ships_with_the_package() -> None:
