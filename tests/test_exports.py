@@ -141,17 +141,19 @@ def environment(emulator: Emulator) -> dict[str, str]:
 
 
 async def run(emulator: Emulator, *arguments: str) -> str:
-    """What a program prints that ends by itself, and well."""
+    """What a program prints that ends by itself, and well, without complaints."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *arguments,
         env=environment(emulator),
         cwd=ROOT,
         stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        stderr=subprocess.PIPE,
     )
-    printed, _ = await process.communicate()
-    assert process.returncode == 0, printed.decode()
+    printed, complaints = await process.communicate()
+    # In its debug mode asyncio tells of a step that took long, as on a busy machine many do.
+    said = [line for line in complaints.decode().splitlines() if not line.startswith("Executing <")]
+    assert (process.returncode, said) == (0, []), printed.decode()
     return printed.decode()
 
 

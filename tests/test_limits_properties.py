@@ -93,7 +93,8 @@ def play(
         for number, call in enumerate(calls):
             loop.call_later(call.at, come, number, call)
         for at, seconds in stalls or []:
-            loop.call_later(at, loop.stall, seconds)
+            # Not in the very step in which somebody comes: chance would say who of them goes first.
+            loop.call_later(at + 0.0005, loop.stall, seconds)
         for at, seconds in refusals or []:
             loop.call_later(at, limits.refused, DEPLOY, seconds)
         await asyncio.sleep(6)

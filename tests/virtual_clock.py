@@ -46,6 +46,9 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._jumping = _JumpingSelector()
         self._reads = 0
         super().__init__(self._jumping)
+        # What it does at each step costs ten times the step, and looks for callbacks that are slow
+        # by a clock that is not this one. Warnings are shown all the same.
+        self.set_debug(False)
 
     def run_in_executor(
         self,
