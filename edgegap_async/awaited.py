@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import math
 import random
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 from urllib.parse import quote
 
 import attrs
 
+from .requests import number
 from .watch import Watched
 
-__all__ = ["Awaited", "Pace", "Pool"]
+__all__ = ["Awaited", "Pace", "Pool", "Turns"]
 
 PATIENCE: Final = 2.0
 """Seconds for an answer, after which the same is asked once more."""
 
+_SPARE: Final = 64  # entries of a queue that may count no more, beside as many that do
 _QUOTED: Final = len(quote('"",', safe=","))  # bytes of a URL around each id
 
 
@@ -25,18 +29,18 @@ _QUOTED: Final = len(quote('"",', safe=","))  # bytes of a URL around each id
 class Pace:
     """How often a deployment is looked at while somebody waits for it. All in seconds."""
 
-    first: float = attrs.field(default=0.4, validator=attrs.validators.ge(0))
+    first: float = attrs.field(default=0.4, validator=number(least=0))
     """From the start of the first wait to the first look."""
-    gap: float = attrs.field(default=0.5, validator=attrs.validators.gt(0))
+    gap: float = attrs.field(default=0.5, validator=number(above=0))
     """Between looks while it is expected soon, for one that is waited for alone."""
-    soon: float = attrs.field(default=60.0, validator=attrs.validators.ge(0))
+    soon: float = attrs.field(default=60.0, validator=number(least=0))
     """How long that is; then each gap is half as long again as the one before."""
-    longest_gap: float = attrs.field(default=10.0, validator=attrs.validators.gt(0))
-    with_webhook: float = attrs.field(default=3.0, validator=attrs.validators.gt(0))
+    longest_gap: float = attrs.field(default=10.0, validator=number(above=0))
+    with_webhook: float = attrs.field(default=3.0, validator=number(above=0))
     """In place of `gap`, once webhooks have proved to come."""
-    check: float = attrs.field(default=4.0, validator=attrs.validators.gt(0))
+    check: float = attrs.field(default=4.0, validator=number(above=0))
     """Between two checks whether one that is swept with others is in ERROR, or gone."""
-    unknown: float = attrs.field(default=10.0, validator=attrs.validators.ge(0))
+    unknown: float = attrs.field(default=10.0, validator=number(least=0))
     """How long after its deploy "no such deployment" is not believed."""
 
     def gap_at(self, age: float, *, with_webhook: bool = False) -> float:
@@ -66,7 +70,7 @@ class Awaited:
     is_doubted: bool = False
     """Whether a status look is wanted at once."""
     turn: int = -1
-    """Which entry in the queue of status looks is the one that counts; -1 for none."""
+    """Which entry in the queues of status looks is the one that counts; -1 for none."""
     jitter: float = attrs.field(factory=lambda: random.uniform(0.9, 1.1))  # noqa: S311 - to spread looks
 
     def __attrs_post_init__(self) -> None:
@@ -119,6 +123,7 @@ class Pool:
     def go_first(self, one: Awaited) -> None:
         """It is in the next sweep."""
         self.members.move_to_end(one.request_id, last=False)
+        self._uncalled.move_to_end(one.request_id, last=False)
 
     def take(self, now: float, most: int, longest: int, *, is_roll_call: bool) -> list[Awaited]:
         """Those whose turn it is: at most so many, with at most so many bytes of ids."""
@@ -141,3 +146,78 @@ class Pool:
             if most < 0 or longest < 0:
                 return
             yield one
+
+
+class Turns:
+    """Whose turn it is to be looked at by status.
+
+    Who is doubted has a queue apart from those whose look is routine, and where both are due they
+    take turns: so a doubt waits for no routine, and who is rung for all the time starves nobody.
+
+    Args:
+        due: when the next look at one is due, by what is known at the time given.
+    """
+
+    def __init__(self, due: Callable[[Awaited, float], float]) -> None:
+        self._due = due
+        self._routine, self._doubts = _Queue(), _Queue()
+        self._numbers = itertools.count()
+        self._last_was_doubt = False
+
+    def __len__(self) -> int:
+        return len(self._routine) + len(self._doubts)
+
+    def add(self, one: Awaited, now: float) -> None:
+        """It stands in line; an earlier entry of it counts no more."""
+        one.turn = next(self._numbers)
+        queue = self._doubts if one.is_doubted else self._routine
+        queue.add(self._due(one, now), one)
+
+    def clear(self) -> None:
+        """Nobody does any more."""
+        self._routine, self._doubts = _Queue(), _Queue()
+
+    def first(self, now: float) -> float:
+        """When the first look is due; infinity for never."""
+        return min(queue.first(now, self._due) for queue in (self._routine, self._doubts))
+
+    def take(self, now: float) -> Awaited:
+        """Whose turn it is, where the first look is due by now."""
+        doubt, routine = (
+            queue.first(now, self._due) <= now for queue in (self._doubts, self._routine)
+        )
+        self._last_was_doubt = doubt and not (routine and self._last_was_doubt)
+        return (self._doubts if self._last_was_doubt else self._routine).pop()
+
+
+class _Queue:
+    """Entries by the time at which they are due, some of which count no more."""
+
+    def __init__(self) -> None:
+        self._entries: list[tuple[float, int, Awaited]] = []
+        self._most = _SPARE
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def add(self, due: float, one: Awaited) -> None:
+        if len(self._entries) >= self._most:
+            self._entries = [entry for entry in self._entries if entry[1] == entry[2].turn]
+            heapq.heapify(self._entries)
+            self._most = 2 * len(self._entries) + _SPARE
+        heapq.heappush(self._entries, (due, one.turn, one))
+
+    def first(self, now: float, due_at: Callable[[Awaited, float], float]) -> float:
+        """When the first entry that counts is due, if nothing has come between."""
+        while self._entries:
+            due, turn, one = self._entries[0]
+            if turn != one.turn:
+                heapq.heappop(self._entries)
+            elif due > now or (due := due_at(one, now)) <= now:
+                return due
+            else:  # by now its gap is longer
+                heapq.heapreplace(self._entries, (due, turn, one))
+        return math.inf
+
+    def pop(self) -> Awaited:
+        return heapq.heappop(self._entries)[2]

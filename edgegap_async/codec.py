@@ -43,6 +43,7 @@ from .requests import (
     OrderBy,
     StopFilter,
     User,
+    check_list,
 )
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
 ]
 
 Model = TypeVar("Model")
+Item = TypeVar("Item")
 
 logger = logging.getLogger("edgegap_async.codec")
 
@@ -453,13 +455,22 @@ def _read_strictly(kind: type[Model], value: object) -> Model:
         raise InvalidRequest(_reasons(error)) from None
 
 
+def _all(what: str, given: Iterable[Item], kind: type[Item]) -> tuple[Item, ...]:
+    check_list(what, given)
+    items = tuple(given)
+    for item in items:
+        if not isinstance(item, kind):
+            raise InvalidRequest(f"{what} is a list of {kind.__name__}, not of {item!r}")
+    return items
+
+
 def list_query(filters: Iterable[Filter], order_by: Iterable[OrderBy]) -> str | None:
     """The `query` of a list, or None if nothing is asked for.
 
     Raises:
-        InvalidRequest: two filters on one field.
+        InvalidRequest: two filters on one field, or they are no filters.
     """
-    chosen, orders = tuple(filters), tuple(order_by)
+    chosen, orders = _all("filters", filters, Filter), _all("order_by", order_by, OrderBy)
     fields = [condition.field for condition in chosen]
     for field in fields:
         if fields.count(field) > 1:

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Coroutine
 
-from .errors import ClientClosed, EdgegapError
+from .errors import ClientClosed, DeploymentError, EdgegapError, Unprocessable
 
 __all__ = ["Custody", "all_stopped"]
 
@@ -78,6 +78,9 @@ class Custody:
             await self.release(request_id)
         except EdgegapError as error:
             problem.add_note(f"and {request_id} could not be stopped: {error}")
+        else:
+            if isinstance(problem, DeploymentError | Unprocessable):
+                problem.stopped = problem.request_id == request_id
 
     def stop_all(self) -> None:
         """Stops, in the background, whatever is still held; nothing is taken any more."""

@@ -83,6 +83,9 @@ class EdgegapError(Exception):
     advice: ClassVar[str] = ""
     """What to do next, in a sentence; the last part of the message."""
 
+    stopped: bool = False
+    """Whether its deployment was stopped because of it: by `run`, a batch or a pool."""
+
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
 
@@ -98,7 +101,8 @@ class EdgegapError(Exception):
         return self.advice
 
     def __str__(self) -> str:
-        parts = (self._facts(), self.message, self._advice())
+        advice = "It was stopped" if self.stopped else self._advice()
+        parts = (self._facts(), self.message, advice)
         return ". ".join(part.rstrip(". ") for part in parts if part)
 
 
@@ -246,7 +250,7 @@ class MaybeCreated(NoAnswer):
     `operation_tag` is on it, if it exists: `Filter("tags", "in", [error.operation_tag])`.
     """
 
-    advice = "It may exist and be billed: client.recover() finds it later"
+    advice = "It may exist and be billed: client.recover(error.operation_tag) finds it later"
 
     def _facts(self) -> str:
         return f"{super()._facts()} (tag {self.operation_tag})"
@@ -342,7 +346,10 @@ class RateLimited(Refused):
 class ServerError(Refused):
     """5xx: the API, or a proxy before it, failed. A deploy may have been accepted."""
 
-    advice = "Try again later; after a deploy, look before you repeat"
+    advice = "Try again later"
+
+    def _advice(self) -> str:
+        return f"{self.advice}; look before you repeat it" if self.maybe_created else self.advice
 
 
 class DeploymentError(EdgegapError):

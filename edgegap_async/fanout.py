@@ -49,7 +49,7 @@ from .errors import (
 )
 from .handles import DeploymentHandle
 from .outcomes import AnyRequest, AnyRequests, Outcome, Plan, Progress, Request
-from .requests import DeployRequest
+from .requests import DeployRequest, check_number
 
 __all__ = ["Batch"]
 
@@ -276,6 +276,7 @@ class Batch:
 
     async def progress(self, every: float = 0.5) -> AsyncIterator[Progress]:
         """How far it has come: now, each so many seconds, and at the end. Takes no outcome."""
+        check_number("every", every, above=0)
         self._worker()
         while not self._over.is_set():
             yield self.progress_now
@@ -361,7 +362,7 @@ class Batch:
                 if not again:
                     break
                 if self._plan.elsewhere is not None:
-                    work.request = self._plan.elsewhere(work.request, error)
+                    work.request = _another(self._plan.elsewhere(work.request, error))
             self._finish(work.outcome(error))
         except _Ended:
             raise
@@ -470,6 +471,12 @@ class Batch:
     def _tell(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
+
+
+def _another(given: object) -> DeployRequest:
+    if not isinstance(given, DeployRequest):
+        raise InvalidRequest(f"elsewhere returns a DeployRequest, not {given!r}")
+    return given
 
 
 async def _one_by_one(requests: Iterable[AnyRequest]) -> AsyncIterator[AnyRequest]:

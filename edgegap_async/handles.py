@@ -188,6 +188,8 @@ class DeploymentHandle:
         Raises:
             InvalidRequest: it is not READY yet, or there is no such port.
         """
+        if self.status is not None and self.status.is_terminal:
+            raise InvalidRequest(f"{self.request_id} is {self.status.short}: deploy another")
         deployment = self.deployment
         if deployment is None or not deployment.current_status.is_ready:
             raise InvalidRequest(f"{self.request_id} is not READY: await wait_ready() first")

@@ -50,6 +50,8 @@ from .requests import (
     Token,
     Webhook,
     check_kind,
+    check_list,
+    check_number,
 )
 from .retries import RetryPolicy
 from .transport import Sending, Timeouts
@@ -160,7 +162,8 @@ class EdgegapClient(ApiClient):
         check_kind("pace", pace, Pace)
         if webhooks is not None and not callable(getattr(webhooks, "open", None)):
             raise InvalidRequest(f"webhooks is a WebhookReceiver, not {webhooks!r}")
-        check_kind("visibility", visibility, int, float)
+        check_number("visibility", visibility, least=0)
+        check_kind("owner", owner, str)
         self._signals = webhooks
         self.watch: Final = LookOut(self, pace or Pace())
         self.owner: Final = owner
@@ -204,6 +207,7 @@ class EdgegapClient(ApiClient):
             expects_webhook = not options.get("webhook_on_ready")
             options = _with_webhooks(options, signal)
         tag = new_tag() if options.get("operation_tag", True) else None
+        check_list("tags", options.get("tags", ()))
         tags = (*options.get("tags", ()), *filter(None, (self._owner_tag, tag)))
         request = self._deploy_request(application, version, users, {**options, "tags": tags})
         self._guard.check_live(len(self._live) + self._deploying)
@@ -302,6 +306,7 @@ class EdgegapClient(ApiClient):
             BadRequest, Unprocessable, NoAnswer: as for `deploy`.
             CallError: the block ended well, and the deployment could not be stopped.
         """
+        check_number("timeout", timeout)
         now = asyncio.get_running_loop().time
         deadline = None if timeout is None else now() + timeout
         try:

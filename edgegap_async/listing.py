@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Final
@@ -51,6 +52,7 @@ class Listing:
     """What is known of the list.
 
     Args:
+        began: loop time at which nothing was known.
         believed_for: seconds for which it is believed that something does not work.
 
     Attributes:
@@ -64,8 +66,8 @@ class Listing:
             not tell of them before proves nothing, for they may have become READY just then.
     """
 
-    def __init__(self, believed_for: float = _BELIEF) -> None:
-        self.believed_for = believed_for
+    def __init__(self, began: float = -math.inf, believed_for: float = _BELIEF) -> None:
+        self._began, self._believed_for = began, believed_for
         self.way = Way.CHANGED
         self.is_proven = False
         self.rows_have_status = True
@@ -99,8 +101,6 @@ class Listing:
             self._strike("it does not filter by status")
         elif ids:
             self.is_proven, self._strikes = True, 0
-            if self.way is Way.CHANGED:
-                self.believed_for = _BELIEF
         elif proofs:
             self._strike("it leaves out what is READY")
 
@@ -126,9 +126,20 @@ class Listing:
         else:  # not by us, in any way
             self.step_down(str(error), Way.NOT_AT_ALL)
 
-    def anew(self) -> Listing:
-        """As if nothing had been learnt; what is learnt again is believed twice as long."""
-        return Listing(min(2 * self.believed_for, _LONGEST_BELIEF))
+    @property
+    def knowledge(self) -> tuple[object, ...]:
+        """What decides how and whom it is asked for: another if something was learnt."""
+        return self.way, self.rows_have_status, self.rows
+
+    def believed_until(self, now: float) -> float:
+        """Until when to act on what was just learnt; then it is time for a list `anew`."""
+        if now > self._began + self._believed_for:  # it has worked for longer than that
+            self._began, self._believed_for = now, _BELIEF
+        return now + self._believed_for
+
+    def anew(self, now: float) -> Listing:
+        """As if nothing had been learnt; what soon is learnt again is believed twice as long."""
+        return Listing(now, min(2 * self._believed_for, _LONGEST_BELIEF))
 
     def step_down(self, why: str, way: Way | None = None) -> None:
         """Asks in the next way from now on, or in one further down."""
@@ -140,7 +151,12 @@ class Listing:
 
 def is_whole(page: DeploymentPage) -> bool:
     """Whether no other page follows. After an empty one there is none, whatever it says."""
-    return not page.data or page.pagination is None or not page.pagination.has_next
+    where = page.pagination
+    if not page.data or where is None or not where.has_next:
+        return True
+    # The published example says that there is a next page, and is the first of one.
+    pages = where.paginator.num_pages if where.paginator is not None else None
+    return pages is not None and where.number is not None and where.number >= pages
 
 
 def _is_ready(row: DeploymentRow) -> bool:

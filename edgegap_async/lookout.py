@@ -7,7 +7,7 @@ about as many as fit in a URL. So one who waits alone is looked at by status; tw
 ports: it is told at once.
 
 How often. A sweep costs a request and finds something with a chance that grows with the number who
-wait, so the best gap between sweeps shrinks with its square root: half a second for one, a sixth
+wait, so the best gap between sweeps shrinks with its square root: half a second for one, a fifth
 for ten. Those who were asked about longest ago go first, so nobody starves. Where nobody new has
 come for a while the gaps grow, and where webhooks prove to come they are long from the start.
 
@@ -28,8 +28,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import heapq
-import itertools
 import logging
 import math
 from collections.abc import Sequence
@@ -37,7 +35,7 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from .asking import Asking
-from .awaited import PATIENCE, Awaited, Pace, Pool
+from .awaited import PATIENCE, Awaited, Pace, Pool, Turns
 from .client import ApiClient
 from .codec import list_query
 from .endpoints import GET_DEPLOYMENT, LIST_DEPLOYMENTS
@@ -74,7 +72,6 @@ _LOOKS: Final = 8  # likewise, by status
 _TWICE: Final = 2  # as often is a look begun whose answer does not come
 _UNPROVEN: Final = 2.0  # seconds between status looks at one that is swept by a list not proven yet
 _LISTED: Final = 8  # times as rare are status looks at one that the roll calls tell of
-_SPARE: Final = 64  # entries of the queue that may count no more, beside as many that do
 _MOST_PROOF: Final = 10  # webhooks, beyond which more proof counts no more
 
 _PASSING = (NotSent, NoAnswer, RateLimited, ServerError, UnreadableAnswer)
@@ -95,9 +92,7 @@ class LookOut:
         self._known = WeakValueDictionary[str, Watched]()
         self._awaited: dict[str, Awaited] = {}
         self._for_ready, self._for_any = Pool(only_ready=True), Pool(only_ready=False)
-        self._queue: list[tuple[float, int, Awaited]] = []
-        """Whose status look is due when; an entry that is not its owner's `turn` counts no more."""
-        self._turns = itertools.count()
+        self._turns = Turns(self._due)
         self._task: asyncio.Task[None] | None = None
         self._stir = asyncio.Event()
         self._looks = Asking(GET_DEPLOYMENT, _LOOKS, self._ended)
@@ -133,11 +128,11 @@ class LookOut:
         Raises:
             InvalidRequest: no deployment can have that id.
         """
+        check_segment("request_id", request_id)  # one that cannot be would spoil a whole sweep
         watched = self._known.get(request_id)
         if watched is not None:
             watched.young_until = max(watched.young_until, young_until)
         else:
-            check_segment("request_id", request_id)  # one that cannot be would spoil a whole sweep
             watched = Watched(
                 self, request_id, expects_webhook=expects_webhook, young_until=young_until
             )
@@ -178,7 +173,7 @@ class LookOut:
 
     def _rest(self) -> None:
         """Nobody waits any more."""
-        self._queue.clear()
+        self._turns.clear()
         self._looks.cancel()
         self._lists.cancel()
         if self._task is not None:
@@ -189,7 +184,8 @@ class LookOut:
         """Makes the next look at it come at once."""
         one = self._awaited.get(watched.request_id)
         if one is None:
-            if watched.expects_webhook and watched.was_rung:  # it was late, and did come
+            is_of_use = self._now() < watched.ready_at + self.pace.with_webhook
+            if watched.expects_webhook and watched.was_rung and is_of_use:
                 watched.expects_webhook = False  # for READY, that is, and proves nothing more
                 self._proof = min(self._proof + 2, _MOST_PROOF)
             return
@@ -234,7 +230,7 @@ class LookOut:
         """Sends it, and tells the loop time at which more may be due."""
         helped, self._lists_help = self._lists_help, now < self._lists.doubtful_at()
         if now >= self._asks_anew_at:
-            self._listing, self._asks_anew_at = self._listing.anew(), math.inf
+            self._listing, self._asks_anew_at = self._listing.anew(now), math.inf
             self._line_all_up()
         elif helped and not self._lists_help:
             self._line_all_up()
@@ -274,13 +270,14 @@ class LookOut:
         due = max(pool.swept_at + gap, self._lists.permitted(self.client.limits, now))
         if now < due:
             return due
-        most = self._listing.rows if is_roll_call else count
+        most = self._listing.rows - len(self._listing.proofs) if is_roll_call else count
         taken = pool.take(now, most, self._listing.longest, is_roll_call=is_roll_call)
-        if taken:
-            pool.swept_at, pool.is_rung = now, False
-            if is_roll_call:
-                pool.called_at = now
-            self._lists.begin(self._ask_for(taken, now, is_roll_call=is_roll_call), now)
+        if not taken:  # all are being asked for
+            return now + max(gap, _RUNG)
+        pool.swept_at, pool.is_rung = now, False
+        if is_roll_call:
+            pool.called_at = now
+        self._begin_to_ask(taken, now, is_roll_call=is_roll_call)
         return now + gap
 
     def _is_time_for_roll_call(self, pool: Pool, now: float) -> bool:
@@ -293,22 +290,21 @@ class LookOut:
         )
 
     def _turn_the_page(self, now: float) -> float:
-        if len(self._awaited) == 1 or len(self._lists):
-            return math.inf  # what the next page is, this one tells
-        due = self._page_at + self._lists.eased(min(_RUNG, self.pace.gap))
+        if len(self._awaited) == 1:
+            return math.inf
+        # What the next page is, the one under way tells, unless it hangs.
+        gap = PATIENCE if len(self._lists) else min(_RUNG, self.pace.gap)
+        permitted = self._lists.permitted(self.client.limits, now)
+        due = max(self._page_at + self._lists.eased(gap), permitted)
         if now < due:
             return due
         self._page_at = now
-        self._lists.begin(self._ask_for((), now, is_roll_call=True), now)
-        return math.inf
+        self._begin_to_ask((), now, is_roll_call=True)
+        return now + PATIENCE
 
     def _line_up(self, one: Awaited) -> None:
-        """Puts it in the queue of status looks, and takes its earlier entry out."""
-        if len(self._queue) > 2 * len(self._awaited) + _SPARE:
-            self._queue = [entry for entry in self._queue if entry[1] == entry[2].turn]
-            heapq.heapify(self._queue)
-        one.turn = next(self._turns)
-        heapq.heappush(self._queue, (self._due(one, self._now()), one.turn, one))
+        """Puts it in the line for status looks; an earlier place of it counts no more."""
+        self._turns.add(one, self._now())
 
     def _due(self, one: Awaited, now: float) -> float:
         """When the next status look at it is due."""
@@ -324,35 +320,28 @@ class LookOut:
                 check *= _LISTED
             elif not self._listing.is_proven:
                 check = min(check, _UNPROVEN)
-            return max(looked_at, one.since) + max(check * one.jitter, gap)
+            return max(looked_at, one.watched.awaited_at) + max(check * one.jitter, gap)
         return max(one.watched.awaited_at + self.pace.first * one.jitter, looked_at + gap)
 
     def _look_at_those_due(self, now: float) -> float:
-        while self._queue:
-            due, turn, one = self._queue[0]
-            if turn != one.turn:
-                heapq.heappop(self._queue)
-                continue
-            due = max(due, self._looks.permitted(self.client.limits, now))
+        while (first := self._turns.first(now)) < math.inf:
+            due = max(first, self._looks.permitted(self.client.limits, now))
             if due > now:
                 return due
-            heapq.heappop(self._queue)
-            if (due := self._due(one, now)) <= now:
-                self._begin_to_look(one, now)
-            else:  # by now its gap is longer
-                heapq.heappush(self._queue, (due, turn, one))
+            self._begin_to_look(self._turns.take(now), now)
         return math.inf
 
     # ── looks ────────────────────────────────────────────────────────────────────────────────────
 
     def _begin_to_look(self, one: Awaited, now: float) -> None:
-        one.watched.looked_at, one.is_doubted = now, False
+        was_doubted, one.is_doubted = one.is_doubted, False
+        one.watched.looked_at = now
         one.watched.looks += 1
         one.looking += 1
         self._line_up(one)
-        self._looks.begin(self._look(one, now), now)
+        self._looks.begin(self._look(one, now, was_doubted=was_doubted), now)
 
-    async def _look(self, one: Awaited, now: float) -> None:
+    async def _look(self, one: Awaited, now: float, *, was_doubted: bool) -> None:
         watched = one.watched
         rung, watched.was_rung = watched.was_rung, False
         try:
@@ -366,8 +355,9 @@ class LookOut:
             self._looks.answered(self._now())
             watched.trouble = None
             try:
-                if watched.vanished(error, self._now()):
-                    self._count(one, "webhook" if rung else "look")
+                told_by: ToldBy = "webhook" if rung else "look"
+                if watched.vanished(error, self._now(), told_by):
+                    self._count(one, told_by)
             except CallError:
                 watched.fail(error)
         except ClientClosed:
@@ -375,8 +365,9 @@ class LookOut:
         except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
             if not self._passes(error, [one], self._looks):
                 watched.fail(error)
-            elif rung:  # it is not heard yet
-                watched.was_rung = one.is_doubted = True
+            elif rung or was_doubted:  # it is not heard yet
+                watched.was_rung = watched.was_rung or rung
+                one.is_doubted = True
         else:
             self._looks.answered(self._now())
             is_news = self._found(one, deployment, "webhook" if rung else "look")
@@ -388,9 +379,14 @@ class LookOut:
             if one.turn >= 0:
                 self._line_up(one)
 
-    async def _ask_for(self, taken: Sequence[Awaited], now: float, *, is_roll_call: bool) -> None:
+    def _begin_to_ask(self, taken: Sequence[Awaited], now: float, *, is_roll_call: bool) -> None:
+        way = self._listing.way, self._listing.longest
+        self._lists.begin(self._ask_for(taken, now, way, is_roll_call=is_roll_call), now)
+
+    async def _ask_for(
+        self, taken: Sequence[Awaited], now: float, way: tuple[Way, int], *, is_roll_call: bool
+    ) -> None:
         """Asks the list: for those, or for a page if they are none."""
-        way, longest = self._listing.way, self._listing.longest
         page = 1 if taken else self._listing.page
         proofs = tuple(self._listing.proofs) if taken else ()
         asked = {one.request_id: one for one in taken}
@@ -415,10 +411,10 @@ class LookOut:
             for request_id in rung:
                 asked[request_id].watched.was_rung = True  # it is not heard yet
             if not self._passes(error, taken, self._lists):
-                self._refused(error, way, longest)
+                self._refused(error, way)
         else:
             self._lists.answered(self._now())
-            if way is self._listing.way:
+            if way[0] is self._listing.way:
                 self._learn(answer, asked, proofs, is_roll_call=is_roll_call)
             for row in answer.data:
                 told_by: ToldBy = "webhook" if row.request_id in rung else "list"
@@ -430,10 +426,10 @@ class LookOut:
                 if one.watched.was_rung and one.turn >= 0:
                     self.wake(one.watched)  # it was rung for meanwhile
 
-    def _refused(self, error: Exception, way: Way, longest: int) -> None:
+    def _refused(self, error: Exception, way: tuple[Way, int]) -> None:
         """The list cannot be asked so; unless that was known by now."""
         self._lists.answered(self._now())
-        if (way, longest) == (self._listing.way, self._listing.longest):
+        if way == (self._listing.way, self._listing.longest):
             self._listing.refused(error)
             self._ask_otherwise()
 
@@ -445,12 +441,12 @@ class LookOut:
         *,
         is_roll_call: bool,
     ) -> None:
-        known = self._listing.way, self._listing.rows_have_status
+        known = self._listing.knowledge
         if asked:
             self._listing.read(page, asked, proofs, is_roll_call=is_roll_call)
         else:
             self._listing.turn(page)
-        if known != (self._listing.way, self._listing.rows_have_status):
+        if known != self._listing.knowledge:
             self._ask_otherwise()
 
     def _read(self, row: DeploymentRow, told_by: ToldBy, *, is_roll_call: bool) -> None:
@@ -461,15 +457,16 @@ class LookOut:
         one.is_listed = True
         ready = Status.READY if row.ready else None
         status = ready if row.status is None else row.status
-        has_address = row.fqdn is not None or row.public_ip is not None
+        has_address = bool(row.ports) and (row.fqdn is not None or row.public_ip is not None)
+        is_rung = told_by == "webhook"
         if status is None:
             return
         if status.is_ready is not row.ready or (row.ready and not has_address):
-            self._doubt(one)  # the status tells how it is, and where
+            self._doubt(one, is_rung=is_rung)  # the status tells how it is, and where
         elif status == one.watched.status:
             pass  # and a status look knows more of it than a row
         elif status == Status.ERROR:
-            self._doubt(one)  # why, the status alone tells
+            self._doubt(one, is_rung=is_rung)  # why, the status alone tells
         else:
             is_news = self._found(one, _as_deployment(row, status), told_by)
             if is_news and status.is_ready and is_roll_call and len(one.pool.members) > _FEW:
@@ -495,13 +492,15 @@ class LookOut:
                 one.pool.go_first(one)
                 continue
             one.seen_at = max(one.seen_at, now)
-            is_doubtful = is_missing and ((is_roll_call and one.is_listed) or request_id in rung)
-            if is_doubtful and self._doubt(one):
+            is_rung = request_id in rung
+            is_doubtful = is_missing and ((is_roll_call and one.is_listed) or is_rung)
+            if is_doubtful and self._doubt(one, is_rung=is_rung):
                 one.is_listed = False  # if it is there all the same, lists do not hold it for now
 
-    def _doubt(self, one: Awaited) -> bool:
+    def _doubt(self, one: Awaited, *, is_rung: bool) -> bool:
         """Has its status looked at, unless that was done just now; whether it has."""
-        if one.looking or self._now() < one.watched.looked_at + self.pace.gap:
+        was_just_done = one.looking or self._now() < one.watched.looked_at + self.pace.gap
+        if was_just_done and not is_rung:  # a webhook tells what is newer
             return False
         one.is_doubted = True
         self._line_up(one)
@@ -515,6 +514,7 @@ class LookOut:
             return False
         self._count(one, told_by)
         if deployment.current_status.is_ready and watched.expects_webhook:
+            watched.ready_at = self._now()
             step = 1 if told_by == "webhook" else -1
             self._proof = max(-1, min(self._proof + step, _MOST_PROOF))
         return True
@@ -539,7 +539,7 @@ class LookOut:
 
     def _ask_otherwise(self) -> None:
         """The list is asked in another way from now on, for a while."""
-        self._asks_anew_at = self._now() + self._listing.believed_for
+        self._asks_anew_at = self._listing.believed_until(self._now())
         self._line_all_up()
 
     def _line_all_up(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -11,7 +12,7 @@ from .errors import EdgegapError, InvalidRequest
 from .handles import DeploymentHandle
 from .models import Status
 from .playable import PlayableCheck, as_check
-from .requests import DeployRequest, FleetDeployRequest, check_kind
+from .requests import DeployRequest, FleetDeployRequest, number
 
 __all__ = ["AnyRequest", "AnyRequests", "FailurePolicy", "Outcome", "Plan", "Progress", "Request"]
 
@@ -35,7 +36,7 @@ class Outcome:
 
     index: int
     """Its place among the requests, from 0."""
-    request: DeployRequest | object
+    request: DeployRequest | Any
     """As it was deployed last; one that cannot be sent is here as it was given."""
     handle: DeploymentHandle | None = None
     """Its deployment; None if there was none."""
@@ -94,15 +95,6 @@ class Progress:
         return left / self.rate if self.rate else (None if left else 0.0)
 
 
-def _positive(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    del self
-    kinds = (int,) if attribute.name in {"concurrency", "attempts"} else (int, float)
-    check_kind(attribute.name, value, *kinds)
-    needed = attribute.name in {"concurrency", "attempts"}
-    if (value is None and needed) or (value is not None and not value > 0):
-        raise InvalidRequest(f"{attribute.name} must be above 0, not {value!r}")
-
-
 def _policy(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     del self
     if value not in {"stop_failed", "keep_going", "stop_all"}:
@@ -115,15 +107,29 @@ def _policy(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
 class Plan:
     """How a batch goes about it; `client.deploy_many` documents each."""
 
-    concurrency: int = attrs.field(validator=_positive)
-    timeout: float | None = attrs.field(validator=_positive)
-    timeout_each: float | None = attrs.field(validator=_positive)
+    concurrency: int = attrs.field(validator=number(above=0, whole=True))
+    timeout: float | None = attrs.field(validator=number(above=0, optional=True))
+    timeout_each: float | None = attrs.field(validator=number(above=0, optional=True))
     on_failure: FailurePolicy = attrs.field(validator=_policy)
-    attempts: int = attrs.field(validator=_positive)
+    attempts: int = attrs.field(validator=number(above=0, whole=True))
     elsewhere: Callable[[DeployRequest, EdgegapError], DeployRequest] | None
     playable: PlayableCheck | None = attrs.field(converter=attrs.converters.optional(as_check))
     on_progress: Callable[[Progress], object] | None
     stop_at_end: bool
+
+    def __attrs_post_init__(self) -> None:
+        if self.elsewhere is not None and not callable(self.elsewhere):
+            raise InvalidRequest(f"elsewhere is a function, not {self.elsewhere!r}")
+        if self.elsewhere is not None and self.attempts == 1:
+            raise InvalidRequest(
+                "elsewhere is asked before a second attempt: attempts is 2 or more"
+            )
+        if self.on_progress is not None and (
+            not callable(self.on_progress) or inspect.iscoroutinefunction(self.on_progress)
+        ):
+            raise InvalidRequest(
+                f"on_progress is a function, and no coroutine: {self.on_progress!r}"
+            )
 
 
 @attrs.frozen

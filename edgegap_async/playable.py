@@ -17,7 +17,7 @@ import attrs
 
 from .errors import ClientClosed, InvalidRequest, NotPlayable
 from .models import Deployment, Endpoint, Status, StatusChange
-from .requests import check_kind
+from .requests import number
 
 __all__ = [
     "Check",
@@ -28,13 +28,6 @@ __all__ = [
     "as_check",
     "until_playable",
 ]
-
-
-def _seconds(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    what = f"{type(self).__name__}.{attribute.name}"
-    check_kind(what, value, int, float)
-    if value is None or not value > 0:
-        raise InvalidRequest(f"{what} is a number of seconds above 0, not {value!r}")
 
 
 class Server(Protocol):
@@ -59,15 +52,16 @@ class _Failed(Exception):
 class PlayableCheck(abc.ABC):
     """How often a check is tried; the kinds of check are its subclasses.
 
-    For one of your own write a coroutine function that takes the `DeploymentHandle` and raises
-    while it is not playable; or a subclass with such a method `attempt`, to choose the times.
+    For one of your own write a coroutine function that takes the `DeploymentHandle` and raises, or
+    returns False, while it is not playable; or a subclass with a method `attempt` that raises, to
+    choose the times.
     """
 
-    timeout: float = attrs.field(default=30.0, validator=_seconds)
+    timeout: float = attrs.field(default=30.0, validator=number(above=0))
     """Seconds, from READY, that the server has to become playable."""
-    patience: float = attrs.field(default=2.0, validator=_seconds)
+    patience: float = attrs.field(default=2.0, validator=number(above=0))
     """Seconds that one attempt may take."""
-    interval: float = attrs.field(default=0.25, validator=_seconds)
+    interval: float = attrs.field(default=0.25, validator=number(above=0))
     """Seconds between two attempts."""
 
     shows_as: ClassVar[str] = "a check"
@@ -113,6 +107,12 @@ class UdpAnswer(_AtPort):
     expects: bytes | Callable[[bytes], bool] | None = attrs.field(default=None, repr=False)
     """What the answer begins with, or tells whether it is one; None for any answer."""
 
+    def __attrs_post_init__(self) -> None:
+        if not isinstance(self.datagram, bytes):
+            raise InvalidRequest("UdpAnswer.datagram is bytes")
+        if not (self.expects is None or isinstance(self.expects, bytes) or callable(self.expects)):
+            raise InvalidRequest("UdpAnswer.expects is bytes, or a function of the answer")
+
     shows_as: ClassVar[str] = "a datagram to"
 
     async def attempt(self, server: Server) -> None:
@@ -130,7 +130,7 @@ class UdpAnswer(_AtPort):
             transport.close()
         expects = self.expects
         if not (expects(answer) if callable(expects) else answer.startswith(expects or b"")):
-            raise _Failed(f"the answer is {answer[:100]!r}")
+            raise _Failed(f"the answer is {answer[:100]!r}, not what is expected")
 
 
 class _FirstAnswer(asyncio.DatagramProtocol):
@@ -186,8 +186,9 @@ class _Own(PlayableCheck):
 
     function: Callable[[Any], Awaitable[object]]
 
-    async def attempt(self, server: Server) -> object:
-        return await self.function(server)
+    async def attempt(self, server: Server) -> None:
+        if await self.function(server) is False:
+            raise _Failed("it returned False")
 
     def tried(self, server: Server) -> str:
         del server
@@ -196,7 +197,7 @@ class _Own(PlayableCheck):
 
 Check: TypeAlias = PlayableCheck | Callable[[Any], Awaitable[object]]
 """A check of one of the classes, or a coroutine function of one's own: it is given the
-`DeploymentHandle`, and raises while it is not playable."""
+`DeploymentHandle`, and raises, or returns False, while it is not playable."""
 
 
 def as_check(check: Check) -> PlayableCheck:
@@ -207,9 +208,15 @@ def as_check(check: Check) -> PlayableCheck:
     """
     if isinstance(check, PlayableCheck):
         return check
-    if not callable(check):
+    if isinstance(check, type) or not callable(check):
         raise InvalidRequest(f"playable is a check such as TcpConnect(), not {check!r}")
     return _Own(function=check)
+
+
+def _told(error: Exception, *, is_late: bool) -> str:
+    if is_late:
+        return "no answer"
+    return str(error) if isinstance(error, _Failed) else f"{type(error).__name__}: {error}"
 
 
 async def until_playable(server: Server, check: PlayableCheck, seconds: float | None) -> None:
@@ -239,7 +246,7 @@ async def until_playable(server: Server, check: PlayableCheck, seconds: float | 
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not playable yet
             cause = error
-            failure = "no answer" if patience.expired() else f"{type(error).__name__}: {error}"
+            failure = _told(error, is_late=patience.expired())
         else:
             return
         await asyncio.sleep(max(0.0, min(check.interval, until - now())))

@@ -56,7 +56,15 @@ from .lifecycle import DeployOptions, EdgegapClient
 from .models import Status
 from .outcomes import Outcome
 from .playable import Check, as_check
-from .requests import AnyUser, DeployRequest, Filter, FleetDeployRequest, check_kind
+from .requests import (
+    AnyUser,
+    DeployRequest,
+    Filter,
+    FleetDeployRequest,
+    check_kind,
+    check_list,
+    check_number,
+)
 
 __all__ = ["PoolStats", "ServerPool", "Taking"]
 
@@ -158,10 +166,9 @@ class ServerPool:
             ("max_idle", max_idle),
             ("max_age", max_age),
             ("look_every", look_every),
+            ("timeout_each", timeout_each),
         ):
-            check_kind(what, seconds, int, float)
-            if seconds is not None and not seconds > 0:
-                raise InvalidRequest(f"{what} is a number of seconds above 0, not {seconds!r}")
+            check_number(what, seconds, above=0)
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,14}", name):
             raise InvalidRequest(f"name is 1 to 14 of A-Z a-z 0-9 . _ -, not {name!r}")
         self._client = client
@@ -169,6 +176,7 @@ class ServerPool:
         said: dict[str, Any] = dict(options)
         if not said.pop("operation_tag", True):
             raise InvalidRequest("what a pool deploys has an operation tag")
+        check_list("tags", said.get("tags", ()))
         said["tags"] = (*said.get("tags", ()), self._tag)
         kind = FleetDeployRequest if said.get("private_host_ids") else DeployRequest
         self._request = kind(application=application, version=version, users=users, **said)
@@ -250,6 +258,7 @@ class ServerPool:
             PoolEmpty: none came in time, or the pool's deploys fail again and again.
             ClientClosed: the client is closed.
         """
+        check_number("timeout", timeout)
         return Taking(functools.partial(self._take, timeout), self._keep, self._give_back)
 
     async def _take(self, timeout: float | None) -> DeploymentHandle:  # noqa: ASYNC109 - as `take`

@@ -41,7 +41,10 @@ __all__ = [
     "User",
     "Webhook",
     "check_kind",
+    "check_list",
+    "check_number",
     "check_segment",
+    "number",
 ]
 
 
@@ -88,6 +91,10 @@ class Token:
     def __reduce__(self) -> NoReturn:
         raise TypeError("a token is not to be stored or sent: make a client where you need one")
 
+
+Item = TypeVar("Item")
+
+_Check: TypeAlias = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
 _MAX_TAG: Final = 40  # characters: the official description of 2026-04 (in 2024 it was 20)
 _MAX_VALUE: Final = 4096  # bytes: "up to 4 KB", the same
@@ -142,34 +149,74 @@ def check_kind(what: str, value: object, *kinds: type) -> None:
         not isinstance(value, kinds) or (type(value) is bool and bool not in kinds)
     ):
         names = " or ".join(kind.__name__ for kind in kinds)
-        raise InvalidRequest(f"{what} is a {names}, not {value!r}")
+        raise InvalidRequest(f"{what} is of type {names}, not {value!r}")
+
+
+def check_number(
+    what: str, value: object, *, above: float = -math.inf, least: float = -math.inf
+) -> None:
+    """Returns if the value is None, or a number above the one and not below the other.
+
+    Raises:
+        InvalidRequest: it is something else.
+    """
+    check_kind(what, value, int, float)
+    if isinstance(value, int | float) and not (value > above and value >= least):
+        bound = f"above {above:g}" if above > -math.inf else f"{least:g} or more"
+        raise InvalidRequest(f"{what} must be {bound}, not {value!r}")
+
+
+def number(
+    *,
+    above: float = -math.inf,
+    least: float = -math.inf,
+    whole: bool = False,
+    optional: bool = False,
+) -> _Check:
+    """A validator for attrs: as `check_number`, and None only where it is `optional`."""
+
+    def check(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        what = f"{type(self).__name__}.{attribute.name}"
+        if whole:
+            check_kind(what, value, int)
+        check_number(what, value, above=above, least=least)
+        if value is None and not optional:
+            raise InvalidRequest(f"{what} is a number, not None")
+
+    return check
+
+
+def check_list(what: str, values: object) -> None:
+    """Returns if the values are several: what can be iterated, and is no text and no mapping.
+
+    Raises:
+        InvalidRequest: they are something else.
+    """
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise InvalidRequest(f"{what} is a list, not {values!r}")
 
 
 def _strings(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     what = f"{type(self).__name__}.{attribute.name}"
-    for item in _as_tuple(value):
+    check_list(what, value)
+    for item in value:
         if attribute.name == "tags":
             _tag(self, attribute, item)
         else:
             _check_text(f"each of {what}", item)
-    if len(set(_as_tuple(value))) < len(_as_tuple(value)):
+    if len(set(value)) < len(value):
         raise InvalidRequest(f"{what} names something twice: {value!r}")
 
 
-Item = TypeVar("Item")
-
-
-def _as_tuple(values: Iterable[Item]) -> tuple[Item, ...]:
-    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        raise InvalidRequest(f"a list is needed here, not {values!r}")
+def _as_tuple(what: str, values: Iterable[Item]) -> tuple[Item, ...]:
+    check_list(what, values)
     return tuple(values)
 
 
 def _as_strings(values: Iterable[str]) -> tuple[str, ...]:
-    return _as_tuple(values)
-
-
-_Check: TypeAlias = Callable[[Any, "attrs.Attribute[Any]", Any], None]
+    # What is no list is left as it is, for the validator, which knows the name of the field.
+    is_list = isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping)
+    return tuple(values) if is_list else values  # type: ignore[return-value]
 
 
 def _within(lowest: float, highest: float, kind: type = float) -> _Check:
@@ -268,11 +315,13 @@ def _as_user(value: object) -> User:
         return IpAddress(str(value))
     if isinstance(value, tuple | list) and len(value) == 2:  # noqa: PLR2004 - latitude, longitude
         return GeoCoordinates(*value)
-    raise InvalidRequest(f"a user is an IP address or a pair (latitude, longitude), not {value!r}")
+    raise InvalidRequest(
+        f"users is a list; each is an IP address or a pair (latitude, longitude), not {value!r}"
+    )
 
 
 def _as_users(values: Iterable[AnyUser]) -> tuple[User, ...]:
-    return tuple(map(_as_user, _as_tuple(values)))
+    return tuple(map(_as_user, _as_tuple("users", values)))
 
 
 def _some(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -294,7 +343,10 @@ class EnvironmentVariable(_Said):
             raise InvalidRequest(f"EnvironmentVariable.key must not hold '=': {self.key!r}")
         # The value itself is in no message: it may be a secret.
         if not isinstance(self.value, str) or re.search(_NO_VALUE, self.value):
-            raise InvalidRequest(f"the value of {self.key} must be a Unicode text without NUL")
+            kind = type(self.value).__name__
+            is_text = isinstance(self.value, str)
+            wrong = "one with NUL or half surrogates" if is_text else f"of type {kind}"
+            raise InvalidRequest(f"the value of {self.key} is a text, not {wrong}")
         if len(self.value.encode()) > _MAX_VALUE:
             raise InvalidRequest(f"the value of {self.key} has more than {_MAX_VALUE} bytes")
 
@@ -307,7 +359,7 @@ def _as_variables(values: AnyVariables) -> tuple[EnvironmentVariable, ...]:
     if isinstance(values, Mapping):
         return tuple(itertools.starmap(EnvironmentVariable, values.items()))
     variables: list[EnvironmentVariable] = []
-    for variable in _as_tuple(values):
+    for variable in _as_tuple("environment_variables", values):
         if not isinstance(variable, EnvironmentVariable):
             raise InvalidRequest(
                 "environment_variables is a mapping or a list of EnvironmentVariable"
@@ -413,7 +465,8 @@ class Filter(_Said):
     """A condition on the deployments that a list holds: `Filter("tags", "in", ["eu", "ranked"])`.
 
     `in` and `nin` take a list, `ilike` a text with `%` for anything, `created_at` a datetime, and
-    `status` a word such as `ready` (or `Status.READY`). A list takes at most one filter a field.
+    `status` a word such as `ready` (or `Status.READY`). A datetime without a time zone is in UTC.
+    A list takes at most one filter a field.
     """
 
     field: FilterField
@@ -427,10 +480,10 @@ class Filter(_Said):
         if str(self.operator) not in operators:
             allowed = ", ".join(sorted(operators))
             raise InvalidRequest(f"{self.field} is filtered by {allowed}, not by {self.operator!r}")
-        if isinstance(self.value, tuple) is not (self.operator in {"in", "nin"}):
-            raise InvalidRequest(f"{self.operator!r} takes a list for in and nin, else one value")
         if isinstance(self.value, datetime) is not (self.field == "created_at"):
             raise InvalidRequest("created_at is compared with a datetime, and nothing else is")
+        if isinstance(self.value, tuple) is not (self.operator in {"in", "nin"}):
+            raise InvalidRequest(f"{self.operator!r} takes a list for in and nin, else one value")
         if not self.value:
             raise InvalidRequest(f"the filter on {self.field} has no value")
         for value in self.value if isinstance(self.value, tuple) else (self.value,):
@@ -465,7 +518,7 @@ class StopFilter(_Said):
 
 
 def _as_stop_filters(values: Iterable[StopFilter]) -> tuple[StopFilter, ...]:
-    filters = _as_tuple(values)
+    filters = _as_tuple("filters", values)
     if not all(isinstance(item, StopFilter) for item in filters):
         raise InvalidRequest("filters is a list of StopFilter")
     return filters

@@ -35,6 +35,7 @@ from .errors import (
     ServerError,
     UnreadableAnswer,
 )
+from .requests import number
 
 __all__ = ["RetryBudget", "RetryPolicy"]
 
@@ -49,16 +50,16 @@ class RetryPolicy:
     `RetryPolicy(attempts=1)` never tries again.
     """
 
-    attempts: int = attrs.field(default=4, validator=attrs.validators.ge(1))
+    attempts: int = attrs.field(default=4, validator=number(least=1, whole=True))
     """Attempts in all, 1 or more."""
-    first_wait: float = attrs.field(default=0.25, validator=attrs.validators.gt(0))
+    first_wait: float = attrs.field(default=0.25, validator=number(above=0))
     """Seconds that the first wait is at most; each next one at most twice as long."""
-    longest_wait: float = attrs.field(default=8.0, validator=attrs.validators.gt(0))
+    longest_wait: float = attrs.field(default=8.0, validator=number(above=0))
     """Seconds that no wait exceeds, `Retry-After` apart."""
-    deadline: float = attrs.field(default=60.0, validator=attrs.validators.ge(0))
+    deadline: float = attrs.field(default=60.0, validator=number(least=0))
     """Seconds after the first attempt in which another may begin."""
 
-    budget: float = attrs.field(default=50.0, validator=attrs.validators.ge(0))
+    budget: float = attrs.field(default=50.0, validator=number(least=0))
     """Repeats that all calls of a client may make beyond one for each five that succeed."""
 
     def __attrs_post_init__(self) -> None:

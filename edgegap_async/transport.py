@@ -31,7 +31,7 @@ from yarl import URL
 
 from .endpoints import Operation
 from .errors import CallError, ClientClosed, InvalidRequest, NoAnswer, NotSent, UnreadableAnswer
-from .requests import Token
+from .requests import Token, number
 from .wire import HttpRequest, HttpResponse
 
 __all__ = ["VERSION", "Sending", "Timeouts", "Transport"]
@@ -54,9 +54,9 @@ _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 class Timeouts:
     """Seconds that one attempt of a call may take. Waiting for the limits is not counted."""
 
-    total: float = attrs.field(default=30.0, validator=attrs.validators.gt(0))
+    total: float = attrs.field(default=30.0, validator=number(above=0))
     """From the connection to the answer's last byte."""
-    connect: float = attrs.field(default=10.0, validator=attrs.validators.gt(0))
+    connect: float = attrs.field(default=10.0, validator=number(above=0))
     """To open a connection."""
 
 

@@ -32,6 +32,7 @@ from .errors import (
     WaitTimedOut,
 )
 from .models import Deployment, Status, StatusChange, may_become
+from .requests import check_number
 
 __all__ = ["Bell", "Signal", "Signals", "Watched", "Watcher", "stop_surely"]
 
@@ -119,6 +120,7 @@ class Watched:
         young_until: loop time until which "no such deployment" is not believed.
         expects_webhook: whether the API was asked to tell of READY.
         was_rung: whether a webhook came since the last look was asked for.
+        ready_at: loop time at which READY was told, where a webhook was to tell it.
         trouble: why the last look failed, if it did.
     """
 
@@ -139,6 +141,7 @@ class Watched:
         self.young_until = young_until
         self.expects_webhook = expects_webhook
         self.was_rung = False
+        self.ready_at = math.inf
         self.trouble: CallError | None = None
         self._watcher = watcher
         self._news = asyncio.Event()  # a new one for each change: whoever waits holds its own
@@ -195,6 +198,7 @@ class Watched:
             DeploymentTerminated: it ended instead.
             EdgegapError: it cannot be looked at any more.
         """
+        check_number("timeout", timeout)
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
@@ -205,6 +209,8 @@ class Watched:
         except TimeoutError:
             if not limit.expired():
                 raise
+            if self.status == wanted and self.deployment is not None:  # it came in the last moment
+                return self.deployment
             seen = self.status.short if self.status else "nothing of it"
             message = f"not {wanted.short} in {timeout:g} s; seen: {seen}"
             if self.trouble is not None:
@@ -254,7 +260,7 @@ class Watched:
         self._tell()
         return True
 
-    def vanished(self, error: Gone | NotFound, now: float) -> bool:
+    def vanished(self, error: Gone | NotFound, now: float, told_by: ToldBy = "look") -> bool:
         """The API does not know the deployment: it is over, or was never there. Whether it is news.
 
         Raises:
@@ -264,9 +270,8 @@ class Watched:
             return False
         if self.deployment is None:
             raise error
-        return self.take(
-            attrs.evolve(self.deployment, current_status=Status.TERMINATED, running=False)
-        )
+        over = attrs.evolve(self.deployment, current_status=Status.TERMINATED, running=False)
+        return self.take(over, told_by)
 
     def fail(self, error: Exception) -> None:
         """It cannot be looked at any more, and all who wait are told why."""
@@ -281,8 +286,7 @@ class Watched:
     @contextlib.contextmanager
     def being_looked_at(self, *, only_ready: bool = False) -> Iterator[None]:
         """While at least one waits in here, the deployment is looked at."""
-        if not (self._awaits_ready or self._awaits_any):
-            self._failure = None
+        self._failure = None  # whoever comes now has it looked at anew
         ready, other = (1, 0) if only_ready else (0, 1)
         self._awaits_ready += ready
         self._awaits_any += other

@@ -731,14 +731,14 @@ async def test_a_call_outside_of_a_task_is_a_programming_error(client: ApiClient
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"base_url": 5}, "base_url is a str"),
-        ({"session": 3}, "session is a ClientSession"),
-        ({"timeouts": 5}, "timeouts is a Timeouts"),
-        ({"retries": 3}, "retries is a RetryPolicy"),
-        ({"guard": True}, "guard is a Guard"),
-        ({"limits": 5}, "limits is a Mapping"),
-        ({"limits": {"deploy": "20"}}, "the limit of deploy is a int or float"),
-        ({"limits": {"deploy": True}}, "the limit of deploy is a int or float"),
+        ({"base_url": 5}, "base_url is of type str"),
+        ({"session": 3}, "session is of type ClientSession"),
+        ({"timeouts": 5}, "timeouts is of type Timeouts"),
+        ({"retries": 3}, "retries is of type RetryPolicy"),
+        ({"guard": True}, "guard is of type Guard"),
+        ({"limits": 5}, "limits is of type Mapping"),
+        ({"limits": {"deploy": "20"}}, "the limit of deploy is of type int or float"),
+        ({"limits": {"deploy": True}}, "the limit of deploy is of type int or float"),
     ],
 )
 async def test_a_setting_of_a_wrong_kind_is_named(settings: dict[str, Any], message: str) -> None:

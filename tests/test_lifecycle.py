@@ -766,9 +766,9 @@ async def test_a_server_that_is_unreachable_was_sent_nothing() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"pace": 1}, "pace is a Pace"),
+        ({"pace": 1}, "pace is of type Pace"),
         ({"webhooks": "https://mm.example.com"}, "webhooks is a WebhookReceiver"),
-        ({"visibility": "10"}, "visibility is a int or float"),
+        ({"visibility": "10"}, "visibility is of type int or float"),
     ],
 )
 async def test_a_setting_of_a_wrong_kind_is_named(settings: dict[str, Any], message: str) -> None:

@@ -55,21 +55,21 @@ def test_a_roll_call_proves_it_too() -> None:
 
 
 def test_what_does_not_work_is_believed_for_twice_as_long_each_time() -> None:
-    listing, beliefs = stepped(Way.NOT_AT_ALL), []
+    listing, now, beliefs = stepped(Way.NOT_AT_ALL), 0.0, []
     for _ in range(8):
-        beliefs.append(listing.believed_for)
-        listing = listing.anew()
+        until = listing.believed_until(now + 1)
+        beliefs.append(until - now - 1)
+        now, listing = until, listing.anew(until)
         assert listing.way is Way.CHANGED
 
     assert beliefs == [60, 120, 240, 480, 960, 1920, 3600, 3600]
 
 
-def test_a_way_that_works_after_all_is_believed_in() -> None:
-    listing = Listing().anew()
-    listing.read(page("a"), ["a"], (), is_roll_call=True)
-    assert listing.believed_for == 120
-    listing.read(page("a"), ["a"], (), is_roll_call=False)
-    assert listing.believed_for == 60
+def test_what_has_worked_for_long_is_soon_believed_in_again() -> None:
+    listing = Listing().anew(1000).anew(1000)
+
+    assert listing.believed_until(1240) == 1480
+    assert listing.believed_until(1241) == 1301
 
 
 def test_rows_without_status_are_remembered() -> None:

@@ -305,7 +305,7 @@ async def test_comings_and_goings_do_not_pile_up(api: FickleApi, client: ApiClie
             with pytest.raises(WaitTimedOut):
                 await lookout.watched(one).until(Status.READY, 0.01)
 
-    assert 10 <= len(lookout._queue) < 2 * 11 + 70
+    assert 10 <= len(lookout._turns) < 2 * 11 + 70
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
@@ -625,7 +625,7 @@ async def test_what_several_lists_under_way_are_refused_for_is_learnt_once(
     for _ in range(3):
         lists.failed()
     for _ in range(4):
-        lookout._refused(too_long, Way.CHANGED, 7400)
+        lookout._refused(too_long, (Way.CHANGED, 7400))
 
     assert listing.longest == 3700
     assert lists.failures == 0  # a refusal is an answer
@@ -1313,7 +1313,7 @@ class _Campaign:
             self.longest = max(self.longest, now() - max(self.until, fate.ready))
             self.told += 1
         # It is made shorter when it grows, not when many leave at once.
-        self.deepest = max(self.deepest, len(self.lookout._queue) - 2 * len(self.api.fates) - 70)
+        self.deepest = max(self.deepest, len(self.lookout._turns) - 2 * len(self.api.fates) - 70)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -1360,7 +1360,7 @@ async def test_whatever_happens_all_are_told_rightly_and_within_limits(seed: int
         assert campaign.longest < 20
         assert campaign.deepest <= 0
         assert not campaign.lookout._awaited
-        assert not campaign.lookout._queue
+        assert not campaign.lookout._turns
         assert campaign.lookout._task is None
         for asked, limit in ((api.looks, 20), (api.lists, 10)):
             times = [one.at for one in asked]

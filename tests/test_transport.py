@@ -624,7 +624,7 @@ def test_loopback_needs_no_https(host: str) -> None:
 
 @pytest.mark.parametrize("seconds", [0, -1])
 def test_timeouts_are_above_zero(seconds: float) -> None:
-    with pytest.raises(ValueError, match="must be >"):
+    with pytest.raises(ValueError, match="must be above 0"):
         Timeouts(total=seconds)
-    with pytest.raises(ValueError, match="must be >"):
+    with pytest.raises(ValueError, match="must be above 0"):
         Timeouts(connect=seconds)
