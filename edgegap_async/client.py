@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal, Self, TypeVar
 
 import aiohttp
+import attrs
 
 from .endpoints import Operation, Repeat
 from .errors import (
@@ -210,10 +211,12 @@ class ApiClient:
         token: Token | None = None,
         priority: Priority | None = None,
         once: bool = False,
+        patient: bool = False,
     ) -> Result:
         """The answer to a request, after as many attempts as it takes and may have.
 
-        Unlike `call` it goes on while the client closes, for what has to clean up.
+        Unlike `call` it goes on while the client closes, for what has to clean up. One that is
+        `patient` waits for its turn as long as it takes, whatever the client's others do.
         """
         token = token or self._token
         if token is None:
@@ -222,30 +225,27 @@ class ApiClient:
         operation = request.operation
         loop = asyncio.get_running_loop()
         priority = Priority.of(operation) if priority is None else priority
-        began, waits = loop.time(), None
+        longest_wait = None if patient else self._patience(operation, priority)
+        waits = None
         attempts, waited = 0, 0.0
         failed: CallError | None = None  # what the last attempt ended with
-        failed_at = began
+        began = failed_at = 0.0
         while True:
             attempts += 1
             try:
-                await self.limits.acquire(
-                    operation,
-                    priority,
-                    longest_wait=self._patience(operation, priority),
-                    front=isinstance(failed, RateLimited),
+                lane = await self._turn(
+                    request, priority, longest_wait, front=isinstance(failed, RateLimited)
                 )
             except LimitReached as error:
-                if failed is not None:  # it was sent before: what came of that is what counts
-                    raise failed from None
-                error.path, error.request_id = request.path, request.request_id
-                raise
+                # If it was sent before, what came of that is what counts.
+                raise failed or error from None
             if failed is not None:
                 waited += loop.time() - failed_at
                 failed = None  # it holds this frame
+            began = began or loop.time()
             self.requests_sent += 1
             try:
-                result = decode(request, await self._transport.send(request, token, sending))
+                result = await self._send(request, token, sending, lane)
             except CallError as error:
                 error.attempts, error.waited = attempts, waited
                 error.maybe_created = operation.repeat is Repeat.ONLY_IF_UNSENT and in_doubt(error)
@@ -285,6 +285,60 @@ class ApiClient:
                 return result
             if not is_queued:
                 await asyncio.sleep(wait)
+
+    async def _send(
+        self, request: HttpRequest[Result], token: Token, sending: Sending, lane: asyncio.Semaphore
+    ) -> Result:
+        try:
+            response = await self._transport.send(request, token, sending)
+        finally:
+            lane.release()
+        try:
+            return decode(request, response)
+        except CallError:
+            pass
+        # What it says goes into the error; some proxies repeat the header that they do not like.
+        return decode(request, attrs.evolve(response, body=token.hidden_in(response.body)))
+
+    async def _turn(
+        self,
+        request: HttpRequest[Any],
+        priority: Priority,
+        longest_wait: float | None,
+        *,
+        front: bool,
+    ) -> asyncio.Semaphore:
+        """Returns when a request may go, with the lane that it holds: a permit and a connection.
+
+        The permit comes first, for who goes first is the limits' to say. Where every connection
+        hangs it is of no use: kept until one is free, the permits of all who wait there would be
+        used in one moment. So whoever waited there takes another one, before all others.
+        """
+        operation, lane = request.operation, self._transport.lane(request.operation)
+        try:
+            await self.limits.acquire(operation, priority, longest_wait=longest_wait, front=front)
+            if not lane.locked():
+                await lane.acquire()  # which does not wait
+                return lane
+            async with asyncio.timeout(longest_wait):
+                await lane.acquire()
+            try:
+                await self.limits.acquire(
+                    operation, priority, longest_wait=longest_wait, front=True
+                )
+            except BaseException:
+                lane.release()
+                raise
+        except TimeoutError:
+            problem = LimitReached(
+                "all connections are in use", operation=operation.name, method=operation.method
+            )
+        except LimitReached as error:
+            problem = error
+        else:
+            return lane
+        problem.path, problem.request_id = request.path, request.request_id
+        raise problem
 
     def _patience(self, operation: Operation[Any], priority: Priority) -> float | None:
         """Seconds that a call may wait for its turn; None for as long as it takes."""

@@ -465,12 +465,13 @@ class EdgegapClient(ApiClient):
         token: Token | None = None,
         priority: Priority | None = None,
         once: bool = False,
+        patient: bool = False,
     ) -> Result:
         """As for `ApiClient`; and takes note of what has ended."""
         is_stop = request.operation is STOP_DEPLOYMENT
         try:
             result = await super().exchange(
-                request, sending, token=token, priority=priority, once=once
+                request, sending, token=token, priority=priority, once=once, patient=patient
             )
         except (Gone, NotFound):
             if is_stop:

@@ -50,7 +50,8 @@ __all__ = ["LimitState", "Limits", "LocalPermits", "Permits", "Priority"]
 _PACE: Final = 0.975
 _WINDOW: Final = 1.025  # seconds
 _BURST: Final = 10
-_QUIET: Final = 5.0  # seconds after which connections may have to be opened
+_ROUNDING: Final = 1e-9
+_QUIET: Final = 4.0  # seconds after which connections may have to be opened: the transport's
 _OPENING: Final = 0.1  # seconds that this may take longer than a call on an open one
 
 _SLOWER: Final = 0.93  # after a 429
@@ -158,6 +159,7 @@ class LocalPermits:
         self._rate = _PACE * limit
         self._burst = max(1 / _SLOWEST, min(_BURST, limit / 4))  # or one slow call would not fit
         self._pace = AsyncLimiter(self._burst, self._burst / self._rate)
+        self._empty_at = -math.inf  # when the pace's bucket will have leaked all that was drawn
         self._is_drawn = False  # one from the pace that nobody has used yet
         self._saved_is_void = False  # what the pace has saved up for a burst
         # A limit below one a second is one call in a longer window.
@@ -184,8 +186,7 @@ class LocalPermits:
             return 0
         share = self._share_at(now)
         old_enough = sum(sent + self._window / share <= now for sent in self._sent)
-        paced = next(n for n in itertools.count() if not self._has_paced(n + 1, share))
-        return min(old_enough, paced + self._is_drawn)
+        return min(old_enough, int(self._saved(now, share) * share + _ROUNDING) + self._is_drawn)
 
     @property
     def closed_for(self) -> float:
@@ -223,9 +224,18 @@ class LocalPermits:
     async def _draw(self, share: float) -> None:
         """Takes one from the pace, and after a 429 all that it has saved up: no burst then."""
         while self._saved_is_void and self._has_paced(2, share):
-            await self._pace.acquire(1 / share)
+            await self._draw_one(share)
         self._saved_is_void = False
+        await self._draw_one(share)
+
+    async def _draw_one(self, share: float) -> None:
         await self._pace.acquire(1 / share)
+        self._empty_at = max(self._empty_at, _now()) + 1 / share / self._rate
+
+    def _saved(self, at: float, share: float) -> float:
+        """What of the pace's burst could be drawn at that time, if nobody draws until then."""
+        saved = self._burst - max(0.0, self._empty_at - at) * self._rate
+        return min(saved, 1 / share) if self._saved_is_void else saved
 
     def refused(self, seconds: float) -> None:
         """The API answered 429: no permit for so many seconds, and fewer for a while after."""
@@ -249,8 +259,10 @@ class LocalPermits:
         share = self._share_at(now)
         rounds, place = divmod(ahead, len(self._sent))
         logged = self._sent[place] + (rounds + 1) * self._window / share - now
-        paced = (ahead + 1 - self.free) / (self._rate * share)
-        return max(0.0, logged, paced, self._opens_at - now)
+        opens_at = max(now, self._opens_at)
+        drawn = (ahead + 1 - self._is_drawn) / share
+        paced = opens_at - now + (drawn - self._saved(opens_at, share)) / self._rate
+        return max(0.0, logged, paced, opens_at - now)
 
     def _share_at(self, now: float) -> float:
         if self._share == 1:
@@ -270,24 +282,28 @@ class _Queue:
 
     def __init__(self, permits: Permits) -> None:
         self.permits: Final = permits
-        self._lines = {priority: OrderedDict[int, asyncio.Future[None]]() for priority in Priority}
+        # For each priority those who were refused before, and then the others.
+        self._lines = {
+            (priority, is_new): OrderedDict[int, asyncio.Future[None]]()
+            for priority in Priority
+            for is_new in (False, True)
+        }
         self._numbers = itertools.count()
         self._called: int | None = None  # who waits for the next permit; somebody, if any wait
 
     def __len__(self) -> int:
         return sum(map(len, self._lines.values()))
 
-    def ahead(self, priority: Priority) -> int:
+    def ahead(self, priority: Priority, *, front: bool = False) -> int:
         """How many go before one that comes now."""
-        return sum(len(line) for other, line in self._lines.items() if other <= priority)
+        place = (priority, not front)
+        return sum(len(line) for other, line in self._lines.items() if other <= place)
 
     async def acquire(self, priority: Priority, *, front: bool) -> None:
         """Returns when it is this caller's turn, with a permit taken."""
-        line, number = self._lines[priority], next(self._numbers)
+        line, number = self._lines[priority, not front], next(self._numbers)
         new_future = asyncio.get_running_loop().create_future
         line[number] = new_future()
-        if front:
-            line.move_to_end(number, last=False)
         if self._called is None:
             self._call_first()
         try:
@@ -387,7 +403,7 @@ class Limits:
         if longest_wait is None:
             await queue.acquire(priority, front=front)
             return
-        predicted = queue.permits.expected_wait(0 if front else queue.ahead(priority))
+        predicted = queue.permits.expected_wait(queue.ahead(priority, front=front))
         if longest_wait <= 0 or predicted > longest_wait:
             raise _limit_reached(operation, predicted, longest_wait)
         limit = asyncio.timeout(longest_wait)

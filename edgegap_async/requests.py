@@ -58,6 +58,9 @@ def _hidden(value: object, scheme: str) -> Callable[[], str]:
     return lambda: header
 
 
+_SHORTEST_SECRET: Final = 8  # characters
+
+
 class Token:
     """A secret that prints as `***` wherever it turns up.
 
@@ -84,6 +87,13 @@ class Token:
     def header(self) -> dict[str, str]:
         """The Authorization header; not to be kept in a variable, which a traceback might show."""
         return {"Authorization": self._reveal()}
+
+    def hidden_in(self, body: bytes) -> bytes:
+        """An answer's body without the secret, which a server or a proxy may have repeated."""
+        # In no variable, as above. As short as a word it is none, and would be found in words.
+        if len(self._reveal().rpartition(" ")[2]) < _SHORTEST_SECRET:
+            return body
+        return body.replace(self._reveal().rpartition(" ")[2].encode(), b"***")
 
     def __repr__(self) -> str:
         return "***"

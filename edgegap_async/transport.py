@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import sys
 import warnings
@@ -30,7 +31,15 @@ import attrs
 from yarl import URL
 
 from .endpoints import Operation
-from .errors import CallError, ClientClosed, InvalidRequest, NoAnswer, NotSent, UnreadableAnswer
+from .errors import (
+    CallError,
+    ClientClosed,
+    InvalidRequest,
+    NoAnswer,
+    NotSent,
+    UnreadableAnswer,
+    WrongLoop,
+)
 from .requests import Token, number
 from .wire import HttpRequest, HttpResponse
 
@@ -92,8 +101,8 @@ class Transport:
     ) -> None:
         self._base_url = _checked(base_url, allow_insecure=allow_insecure)
         self._timeout = aiohttp.ClientTimeout(
-            total=timeouts.total,
-            sock_connect=timeouts.connect,
+            total=None if timeouts.total == math.inf else timeouts.total,
+            sock_connect=None if timeouts.connect == math.inf else timeouts.connect,
             ceil_threshold=float("inf"),  # else it rounds longer ones up to whole seconds
         )
         self._trace = _noting_what_is_sent()
@@ -105,6 +114,13 @@ class Transport:
 
     def __repr__(self) -> str:
         return f"Transport({self._base_url!r})"
+
+    def lane(self, operation: Operation[Any]) -> asyncio.Semaphore:
+        """The connections that an operation may have: whoever sends holds one."""
+        lane = self._lanes.get(operation.name)
+        if lane is None:
+            lane = self._lanes[operation.name] = asyncio.Semaphore(_AT_ONCE)
+        return lane
 
     def _session(self, operation: Operation[Any]) -> aiohttp.ClientSession:
         if self._closed or (self._given is not None and self._given.closed):
@@ -122,6 +138,8 @@ class Transport:
         """
         if self._given is not None:
             if not self._sessions:
+                if self._given._loop is not asyncio.get_running_loop():  # noqa: SLF001 - no public way
+                    raise WrongLoop("the session that was passed in belongs to another event loop")
                 self._given.trace_configs.append(self._trace)
             return self._given
         if not self._sessions:
@@ -144,22 +162,19 @@ class Transport:
         return session
 
     async def send(self, request: HttpRequest[Any], token: Token, sending: Sending) -> HttpResponse:
-        """The answer to a request, whatever its status.
+        """The answer to a request, whatever its status. The caller holds its `lane`.
 
         Raises:
             NotSent: it did not go out.
             NoAnswer: it went out, and no whole answer came.
             UnreadableAnswer: the answer is larger than `request.largest`, or a redirect.
             ClientClosed: the session is closed.
+            WrongLoop: the session that was passed in belongs to another event loop.
         """
         operation = request.operation
         is_read = operation.method == "GET"
         headers = _HEADERS if request.body is None else _HEADERS_OF_A_BODY
         before = sending.sent
-        lane = self._lanes.get(operation.name)
-        if lane is None:
-            lane = self._lanes[operation.name] = asyncio.Semaphore(_AT_ONCE)
-        await lane.acquire()
         reset = None if is_read else _sending.set((self._trace, sending))
         try:
             response = await self._session(operation).request(
@@ -168,13 +183,17 @@ class Transport:
                 data=request.body,
                 headers={**headers, **token.header},
                 allow_redirects=False,
+                raise_for_status=False,  # as a session that was passed in might
+                auto_decompress=True,
                 timeout=self._timeout,
             )
             body = await _whole(response, request.largest)
             if body is not None and not 300 <= response.status < 400:  # noqa: PLR2004 - redirects
                 return HttpResponse(status=response.status, headers=response.headers, body=body)
             failure = _unusable(request, response, body)
-        except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
+        # TimeoutError is an OSError; ValueError is what a session that was passed in raises where
+        # its own settings, such as `auth`, contradict what is sent.
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             never = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
             was_sent = not never if is_read else sending.sent > before
             failure = _failure(request, error, was_sent=was_sent)
@@ -183,7 +202,6 @@ class Transport:
             cancelled.__traceback__ = None
             raise
         finally:
-            lane.release()
             if reset is not None:
                 _sending.reset(reset)
         # Raised here, outside of the `except`, it has no context to leak a header from.
@@ -258,7 +276,7 @@ def _checked(base_url: str, *, allow_insecure: bool) -> str:
         raise InvalidRequest(_NO_BASE_URL) from None
     if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
         raise InvalidRequest(_NO_BASE_URL)
-    if parts.query or parts.fragment or " " in base_url or not base_url.isprintable():
+    if set(base_url) & set("?# ") or not base_url.isprintable():
         raise InvalidRequest(_NO_BASE_URL)
     if parts.username or parts.password:
         raise InvalidRequest("base_url must not hold a user or password")
@@ -312,7 +330,10 @@ def _unusable(
     facts = _facts(request, response.status)
     if body is None:
         return UnreadableAnswer(f"the answer is larger than {request.largest} bytes", **facts)
-    to = urlsplit(response.headers.get("Location", "")).hostname or "the same host"
+    try:
+        to = urlsplit(response.headers.get("Location", "")).hostname or "the same host"
+    except ValueError:  # half an IPv6 address
+        to = "nowhere"
     return UnreadableAnswer(f"a redirect to {to}, which is not followed", **facts)
 
 
@@ -330,5 +351,5 @@ def _failure(request: HttpRequest[Any], error: BaseException, *, was_sent: bool)
         return NoAnswer(why, **_facts(request))
     failure = NotSent(why, **_facts(request))
     # A certificate does not get better by trying again.
-    failure.worth_repeating = not isinstance(error, aiohttp.ClientSSLError | aiohttp.InvalidURL)
+    failure.worth_repeating = not isinstance(error, aiohttp.ClientSSLError | ValueError)
     return failure

@@ -6,6 +6,7 @@ errors. Neither knows the token.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -27,7 +28,7 @@ from .errors import (
     UnreadableAnswer,
     refusal,
 )
-from .requests import check_segment
+from .requests import check_kind, check_segment
 
 __all__ = ["LONGEST_RETRY_AFTER", "HttpRequest", "HttpResponse", "decode", "encode"]
 
@@ -80,8 +81,11 @@ def encode(
     """The request for a call. Query values that are None are left out.
 
     Raises:
-        InvalidRequest: an id or name would lead to another path than the call's own.
+        InvalidRequest: an id or name would lead to another path than the call's own, or the body
+            is not what the call takes.
     """
+    if body is not None and operation.body is not None:
+        check_kind(f"the body of {operation.name}", body, operation.body)
     segments = {name: _segment(name, value) for name, value in (path or {}).items()}
     return HttpRequest(
         operation=operation,
@@ -187,7 +191,10 @@ def _explanation(said: Mapping[str, object], response: HttpResponse) -> str:
         text = " ".join(response.body[:200].decode("utf-8", "replace").split())
         return text or "no explanation"
     more = said.get("errors") or said.get("details")
-    return f"{message} {json.dumps(more)[:500]}" if isinstance(more, dict) else message
+    with contextlib.suppress(RecursionError):  # one parser reads what is too deep for another
+        if isinstance(more, dict):
+            return f"{message} {json.dumps(more)[:500]}"
+    return message
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

@@ -72,6 +72,7 @@ class Wish:
         visibility: seconds after which a deployment that is not listed does not exist.
         stop: stops a surplus deployment.
         in_background: lets work go on after the caller was answered.
+        patient: whether it waits for its turn as long as it takes.
         sending: what is known of the request under way.
         attempts: how many times it was tried so far.
         waited: seconds that were spent between the attempts, and in looking for what they made.
@@ -83,6 +84,7 @@ class Wish:
     visibility: float
     stop: Callable[[str], Coroutine[Any, Any, None]]
     in_background: Callable[[Coroutine[Any, Any, None], str], object]
+    patient: bool = False
     sending: Sending = attrs.field(factory=Sending)
     attempts: int = attrs.field(default=0, init=False)
     waited: float = attrs.field(default=0.0, init=False)
@@ -104,7 +106,7 @@ class Wish:
 
     async def _grant(self) -> DeployAccepted:
         try:
-            return await self._send()
+            return await self._send(patient=self.patient)
         except CallError as error:
             if self.tag is None or not error.maybe_created:
                 raise
@@ -117,20 +119,21 @@ class Wish:
             doubt.maybe_created = False
             raise doubt
         try:
-            kept = await self._send()
-        except CallError as error:
-            if not error.maybe_created:
+            kept = await self._send(patient=True)
+        except CallError as second:
+            if not second.maybe_created:  # the first may show up all the same
+                self.in_background(self._stop_surplus(None, self.tag), f"what {self.tag} made")
                 raise
-            found = await self._look(error, self.tag)
+            found = await self._look(second, self.tag)
             if found is None:
-                raise self._maybe(error, "it does not show up in the list") from None
+                raise self._maybe(second, "it does not show up in the list") from None
             kept = found
         self.in_background(self._stop_surplus(kept, self.tag), f"a surplus of {self.tag}")
         return kept
 
-    async def _send(self) -> DeployAccepted:
+    async def _send(self, *, patient: bool) -> DeployAccepted:
         try:
-            accepted = await self.client.exchange(self.request, self.sending)
+            accepted = await self.client.exchange(self.request, self.sending, patient=patient)
         except CallError as error:
             error.operation_tag = self.tag
             self._count(error)
@@ -160,11 +163,11 @@ class Wish:
             self.waited += self._now() - began
         return None
 
-    async def _stop_surplus(self, kept: DeployAccepted, tag: str) -> None:
+    async def _stop_surplus(self, kept: DeployAccepted | None, tag: str) -> None:
         """Stops the other one of two that were sent, should it show up."""
         async with contextlib.aclosing(self._looks(tag)) as looks:
             async for ids in looks:
-                for surplus in set(ids) - {kept.request_id}:
+                for surplus in set(ids) - {kept and kept.request_id}:
                     await self.stop(surplus)
                     return
 
