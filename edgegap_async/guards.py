@@ -47,7 +47,8 @@ class Guard:
     applications: frozenset[str] | None = attrs.field(default=None, converter=_names)
     """The only applications that may be deployed; None for all."""
     max_live: int | None = attrs.field(default=None, validator=_count)
-    """How many deployments of this client may live at once; None for any number."""
+    """How many deployments of this client may live at once; None for any number. Those of the bare
+    calls, such as `client.deployments.deploy`, are not counted."""
     dry_run: bool = False
     """What would deploy, stop or tag is checked as ever, by the other rails too, and then not sent:
     it raises `DryRun`. What only looks is sent."""

@@ -14,8 +14,8 @@ import functools
 import logging
 import math
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, TypeVar, Unpack
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, TypeVar, Unpack, cast
 
 import aiohttp
 import attrs
@@ -102,12 +102,14 @@ class EdgegapClient(ApiClient):
             None is enough for `deployments.stop_self`.
         base_url: where the API is; EDGEGAP_BASE_URL or EDGEGAP_API_URL if left out, then
             https://api.edgegap.com.
-        session: an aiohttp session to use. It is never closed here.
+        session: an aiohttp session to use. It is never closed here. Its connections are shared: a
+            stop may have to wait for one where many deploys hang.
         timeouts: seconds for one attempt of a call; EDGEGAP_TIMEOUT_MS, then 30 s.
         limits: calls a second by operation name, where yours differ from the documented ones; or
             `Limits` that several clients share.
         on_limit: "raise" for `LimitReached` at once where a call would have to wait for the limits.
-            Stops, cleaning up and the looks of those who wait for a status always wait.
+            Stops, cleaning up, the looks of those who wait for a status, and the deploys of
+            `deploy_many` and of pools always wait.
         longest_wait: seconds that a call may wait for the limits before `LimitReached`; None for
             as long as it takes.
         retries: how often and how long a call is tried.
@@ -118,7 +120,8 @@ class EdgegapClient(ApiClient):
             EDGEGAP_APP_ALLOWLIST if left out, then nothing is forbidden.
         owner: name of this program, 1 to 16 characters, the same after a restart, such as
             `matchmaker-1`. Every deployment then carries it in a tag, by which `recover` and
-            `reap` find what an earlier run left behind.
+            `reap` find what an earlier run left behind. One program that runs has it at a time:
+            two replicas, or workers of one server, with one name would stop each other's servers.
         visibility: seconds that a deployment may take to show up in lists; after a lost answer
             it is looked for that long before the deploy is sent once more.
         allow_insecure: True to send the token over http to a host that is not this one.
@@ -197,6 +200,18 @@ class EdgegapClient(ApiClient):
             MaybeCreated: an answer was lost, and it could not be found out what it said.
             NotAllowed: the client's guard refuses it.
         """
+        return await self._deploy(application, version, users, options, patient=False)
+
+    async def _deploy(
+        self,
+        application: str,
+        version: str,
+        users: Iterable[AnyUser],
+        options: DeployOptions,
+        *,
+        patient: bool,
+    ) -> DeploymentHandle:
+        """As `deploy`; one that is patient waits for the limits as long as it takes."""
         unknown = options.keys() - DeployOptions.__annotations__.keys()
         if unknown:
             raise TypeError(f"a deploy has no option {', '.join(sorted(unknown))}")
@@ -213,7 +228,7 @@ class EdgegapClient(ApiClient):
         self._guard.check_live(len(self._live) + self._deploying)
         self._deploying += 1
         try:
-            accepted = await self._accept(request, tag)
+            accepted = await self._accept(request, tag, patient=patient)
         finally:
             self._deploying -= 1
         self._live.add(accepted.request_id)
@@ -311,7 +326,7 @@ class EdgegapClient(ApiClient):
         deadline = None if timeout is None else now() + timeout
         try:
             server = await self._deploy_by(
-                deadline, application=application, version=version, users=users, **options
+                deadline, self._deploy(application, version, users, options, patient=False)
             )
         except Unprocessable as problem:
             if problem.request_id:
@@ -419,13 +434,15 @@ class EdgegapClient(ApiClient):
             await self.custody.abandon()
             await super().close()
 
-    async def _deploy_by(self, deadline: float | None, **said: Any) -> DeploymentHandle:
-        """As `deploy`, with a time of the loop until which there must be an answer."""
+    async def _deploy_by(
+        self, deadline: float | None, deploying: Awaitable[DeploymentHandle]
+    ) -> DeploymentHandle:
+        """What a deploy makes; `deadline` is when, by the loop's time, there must be an answer."""
         began = asyncio.get_running_loop().time()
         limit = asyncio.timeout_at(deadline)
         try:
             async with limit:
-                return await self.deploy(**said)
+                return await deploying
         except TimeoutError:
             if not limit.expired() or deadline is None:
                 raise
@@ -436,8 +453,16 @@ class EdgegapClient(ApiClient):
     async def _deploy_request_by(
         self, request: DeployRequest, deadline: float | None
     ) -> DeploymentHandle:
+        """As one of many, which have time: it waits for the limits whatever `on_limit` says."""
         said = {field.name: getattr(request, field.name) for field in attrs.fields(type(request))}
-        return await self._deploy_by(deadline, **said)
+        deploying = self._deploy(
+            said.pop("application"),
+            said.pop("version"),
+            said.pop("users"),
+            cast("DeployOptions", said),
+            patient=True,
+        )
+        return await self._deploy_by(deadline, deploying)
 
     def _deploy_request(
         self, application: str, version: str, users: Iterable[AnyUser], options: DeployOptions
@@ -486,7 +511,7 @@ class EdgegapClient(ApiClient):
         self.custody.hand_over(request_id)  # to nobody
 
     async def _accept(
-        self, request: HttpRequest[DeployAccepted], tag: str | None
+        self, request: HttpRequest[DeployAccepted], tag: str | None, *, patient: bool
     ) -> DeployAccepted:
         """Deploys; a caller who goes away meanwhile leaves nothing behind."""
         self._under_way.stay_in(asyncio.get_running_loop())
@@ -497,6 +522,7 @@ class EdgegapClient(ApiClient):
             visibility=self._visibility,
             stop=self._stop,
             in_background=self.custody.in_background,
+            patient=patient,
         )
         accepting = asyncio.create_task(wish.grant())
         try:
