@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import aiohttp
+import attrs
 import pytest
 from scripted_api import Reply, ScriptedApi
 
+from edgegap_async import endpoints
 from edgegap_async.client import DEFAULT_BASE_URL, ApiClient
 from edgegap_async.endpoints import GET_DEPLOYMENT
 from edgegap_async.errors import (
@@ -38,6 +40,7 @@ from edgegap_async.transport import Timeouts
 pytestmark = pytest.mark.virtual
 
 NO_LIMITS = {"get_deployment": None}
+ONCE = RetryPolicy(attempts=1)
 
 STATUS = ("GET", "/v1/status/r1")
 STOP = ("DELETE", "/v1/stop/r1")
@@ -755,3 +758,100 @@ async def test_waiting_for_a_connection_takes_nothing_from_a_calls_timeout(
         await asyncio.gather(*stops)  # a hundred at a time, so that the last begins after 1.5 s
 
     assert len(api.requests) == 350
+
+
+async def test_while_every_connection_hangs_no_permits_are_saved_up(
+    api: ScriptedApi,
+) -> None:
+    answered = asyncio.Event()
+    api.on(*DEPLOY, Reply(202, {"request_id": "r1"}, after=answered))
+    async with ApiClient(CANARY, base_url=api.url) as client:
+        deploys = [asyncio.create_task(deploy(client)) for _ in range(250)]
+        await asyncio.sleep(10)  # as long as it takes to give them all a permit
+        assert len(api.requests) == 100
+        answered.set()
+        await asyncio.gather(*deploys)
+
+    times = [request.at for request in api.requests]
+    assert len(times) == 250
+    assert min(later - sooner for sooner, later in zip(times, times[40:], strict=False)) > 1
+
+
+async def test_who_may_not_wait_long_does_not_wait_long_for_a_connection_either(
+    api: ScriptedApi,
+) -> None:
+    answered = asyncio.Event()
+    api.on(*STATUS, attrs.evolve(SEEN, after=answered))
+    async with ApiClient(
+        CANARY, base_url=api.url, limits=NO_LIMITS, longest_wait=0.5, retries=ONCE
+    ) as client:
+        looks = [asyncio.create_task(client.deployments.get("r1")) for _ in range(100)]
+        await api.until_asked(*STATUS, 100)
+        began = now()
+        with pytest.raises(LimitReached, match="all connections are in use") as caught:
+            await client.deployments.get("r1")
+
+        assert now() - began == pytest.approx(0.5, abs=0.01)
+        assert (caught.value.path, caught.value.request_id) == ("/v1/status/r1", "r1")
+        answered.set()
+        await asyncio.gather(*looks)
+
+
+async def test_one_that_gives_up_waiting_for_its_permit_leaves_its_connection_to_others(
+    api: ScriptedApi,
+) -> None:
+    answered = asyncio.Event()
+    api.on(*STATUS, attrs.evolve(SEEN, after=answered))
+    limits = {"get_deployment": 1000.0}
+    async with ApiClient(CANARY, base_url=api.url, limits=limits, retries=ONCE) as client:
+        looks = [asyncio.create_task(client.deployments.get("r1")) for _ in range(101)]
+        await api.until_asked(*STATUS, 100)
+        client.limits.refused(GET_DEPLOYMENT, 60)
+        answered.set()
+        await asyncio.gather(*looks[:-1])
+        looks[-1].cancel()  # with a connection, and no permit
+        await asyncio.wait(looks)
+        free = [client._transport.lane(GET_DEPLOYMENT).acquire() for _ in range(100)]
+
+        assert await asyncio.wait_for(asyncio.gather(*free), 1) == [True] * 100
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Reply(403, {"message": f"'{CANARY}' is no key=value pair: 'token {CANARY}'"}),
+        Reply(502, f"<html>token {CANARY}".encode()),
+        Reply(200, f"<html>token {CANARY}".encode()),
+        Reply(200, b"<html>" + b" " * 190 + CANARY.encode()),
+    ],
+)
+async def test_row_11_an_answer_that_repeats_the_token_does_not_show_it(
+    api: ScriptedApi, answer: Reply, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.on(*STATUS, answer)
+    async with ApiClient(CANARY, base_url=api.url) as client:
+        with pytest.raises(CallError) as caught:
+            await client.deployments.get("r1")
+
+    assert CANARY[:6] not in str(caught.value) + caplog.text
+
+
+async def test_the_time_for_repeats_begins_when_the_first_attempt_does(api: ScriptedApi) -> None:
+    api.on(*STATUS, Reply(503), SEEN)
+    client = ApiClient(
+        CANARY,
+        base_url=api.url,
+        limits={"get_deployment": 0.1},
+        retries=RetryPolicy(deadline=15),
+    )
+    async with client:
+        await client.limits.acquire(GET_DEPLOYMENT)
+        await client.limits.acquire(GET_DEPLOYMENT)  # so that the next waits for 20 s
+        seen = await client.deployments.get("r1")
+
+    assert (seen.attempts, seen.current_status.is_ready) == (2, True)
+
+
+async def test_a_body_that_is_not_what_a_call_takes_is_not_sent(client: ApiClient) -> None:
+    with pytest.raises(InvalidRequest, match="the body of deploy is of type DeployRequest"):
+        await client.call(endpoints.DEPLOY, body={"application": "arena"})

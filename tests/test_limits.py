@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
@@ -199,7 +200,7 @@ async def test_nobody_who_comes_in_the_very_moment_overtakes_those_who_wait() ->
 
 
 @pytest.mark.virtual
-async def test_one_that_was_refused_goes_before_all_of_its_priority() -> None:
+async def test_those_that_were_refused_go_before_all_of_their_priority() -> None:
     limits, served = Limits({"deploy": 5}), list[str]()
 
     async def one(name: str, priority: Priority, *, front: bool = False) -> None:
@@ -211,10 +212,11 @@ async def test_one_that_was_refused_goes_before_all_of_its_priority() -> None:
         one("first", Priority.REST),
         one("second", Priority.REST),
         one("refused", Priority.REST, front=True),
+        one("refused later", Priority.REST, front=True),
         one("look", Priority.LOOK),
     )
 
-    assert served == ["look", "refused", "first", "second"]
+    assert served == ["look", "refused", "refused later", "first", "second"]
 
 
 @pytest.mark.virtual
@@ -469,8 +471,44 @@ async def test_the_predicted_wait_is_what_it_takes(sent: int, ahead: int) -> Non
     predicted, began = limits.snapshot()["deploy"].predicted_wait, now()
     await limits.acquire(DEPLOY)
 
-    assert now() - began == pytest.approx(predicted, abs=0.3)
+    assert now() - began == pytest.approx(predicted, abs=0.11)
     await asyncio.gather(*waiting)
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("limit", [0.1, 1, 3, 40])
+@pytest.mark.parametrize("since", [0.0, 0.3, 0.9, 4.2])
+async def test_it_is_exact_whatever_the_pace_has_saved_up_by_then(
+    limit: float, since: float
+) -> None:
+    limits = Limits({"deploy": limit})
+    for _ in range(math.ceil(limit)):
+        await limits.acquire(DEPLOY)
+    await asyncio.sleep(since)
+    predicted, began = limits.snapshot()["deploy"].predicted_wait, now()
+    await limits.acquire(DEPLOY)
+
+    assert now() - began == pytest.approx(predicted, abs=1e-4)
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("seconds", [0.0, 1.0])
+async def test_after_a_429_what_was_saved_up_is_not_counted(seconds: float) -> None:
+    limits = Limits()
+    await limits.acquire(DEPLOY)
+    await asyncio.sleep(1)
+    limits.refused(DEPLOY, seconds)
+    closed = limits.snapshot()["deploy"]
+    waits = [limits._queues["deploy"].permits.expected_wait(ahead) for ahead in range(10)]
+    began, times = now(), []
+    await asyncio.sleep(closed.closed_for + 1e-3)
+    opened = limits.snapshot()["deploy"].free
+    for _ in range(10):
+        await limits.acquire(DEPLOY)
+        times.append(now() - began)
+
+    assert (closed.free, opened) == (0, 1)
+    assert times == pytest.approx(waits, abs=0.01)
 
 
 # ── what can be seen ─────────────────────────────────────────────────────────────────────────────

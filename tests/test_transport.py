@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
+import math
 import pickle
 import socket
 import traceback
@@ -18,6 +19,7 @@ import pytest
 from raw_server import raw_server, read_request
 from scripted_api import Reply, ScriptedApi
 
+from edgegap_async import limits
 from edgegap_async.endpoints import (
     DEPLOY,
     GET_DEPLOYMENT,
@@ -31,6 +33,7 @@ from edgegap_async.errors import (
     NoAnswer,
     NotSent,
     UnreadableAnswer,
+    WrongLoop,
 )
 from edgegap_async.requests import DeployRequest, Token
 from edgegap_async.transport import VERSION, Sending, Timeouts, Transport
@@ -389,11 +392,16 @@ async def test_row_22_a_redirect_is_not_followed(status: int) -> None:
         assert not elsewhere.requests
 
 
-async def test_a_redirect_to_nowhere_is_not_followed_either() -> None:
+@pytest.mark.parametrize(
+    ("headers", "where"), [({}, "the same host"), ({"Location": "http://[bad"}, "nowhere")]
+)
+async def test_a_redirect_to_nowhere_is_not_followed_either(
+    headers: dict[str, str], where: str
+) -> None:
     async with ScriptedApi() as api, transport_to(api.url) as transport:
-        api.on("GET", "/v1/status/r1", Reply(304))
+        api.on("GET", "/v1/status/r1", Reply(304, headers=headers))
 
-        assert "the same host" in str(await failure(transport, GET))
+        assert f"a redirect to {where}" in str(await failure(transport, GET))
 
 
 @pytest.mark.parametrize(
@@ -537,6 +545,65 @@ async def test_a_session_that_was_passed_in_is_left_as_it_was() -> None:
         assert session.trace_configs == [own]
 
 
+async def test_what_a_session_that_was_passed_in_makes_of_an_answer_changes_nothing() -> None:
+    async with (
+        ScriptedApi() as api,
+        aiohttp.ClientSession(raise_for_status=True, auto_decompress=False) as session,
+        transport_to(api.url, session=session) as transport,
+    ):
+        body = gzip.compress(b'{"message": "no such thing"}')
+        api.on("GET", "/v1/status/r1", Reply(404, body, {"Content-Encoding": "gzip"}))
+        response = await transport.send(GET, TOKEN, Sending())
+
+    assert (response.status, response.body) == (404, b'{"message": "no such thing"}')
+
+
+@pytest.mark.filterwarnings("ignore:.* is deprecated")
+async def test_a_session_that_contradicts_what_is_sent_sends_nothing_and_shows_no_token() -> None:
+    async with (
+        ScriptedApi() as api,
+        aiohttp.ClientSession(auth=aiohttp.BasicAuth("player", "word")) as session,
+        transport_to(api.url, session=session) as transport,
+    ):
+        error = await failure(transport, POST)
+
+        assert type(error) is NotSent
+        assert not error.worth_repeating
+        assert CANARY not in shown(error)
+        assert not api.requests
+
+
+def test_a_session_of_another_event_loop_is_named() -> None:
+    async def a_session() -> aiohttp.ClientSession:
+        return aiohttp.ClientSession()
+
+    async def use(session: aiohttp.ClientSession) -> None:
+        async with transport_to(1, session=session) as transport:
+            await transport.send(GET, TOKEN, Sending())
+
+    with asyncio.Runner() as runner:
+        session = runner.run(a_session())
+        with pytest.raises(WrongLoop, match="another event loop"), asyncio.Runner() as other:
+            other.run(use(session))
+        runner.run(session.close())
+
+
+async def test_a_time_without_end_can_be_given() -> None:
+    timeouts = Timeouts(total=math.inf, connect=math.inf)
+    async with ScriptedApi() as api, transport_to(api.url, timeouts=timeouts) as transport:
+        api.on("GET", "/v1/status/r1", Reply())
+
+        assert (await transport.send(GET, TOKEN, Sending())).status == 200
+
+
+async def test_connections_are_kept_as_long_as_the_limits_take_them_to_be_open() -> None:
+    async with ScriptedApi() as api, transport_to(api.url) as transport:
+        connector = transport._session(GET.operation).connector
+        assert isinstance(connector, aiohttp.TCPConnector)
+
+        assert connector._keepalive_timeout == limits._QUIET
+
+
 async def test_a_session_that_was_closed_elsewhere_is_client_closed() -> None:
     session = aiohttp.ClientSession()
     await session.close()
@@ -593,6 +660,8 @@ async def test_cookies_are_neither_kept_nor_sent() -> None:
         "https://",
         "https://api.edgegap.com?x=y",
         "https://api.edgegap.com#x",
+        "https://api.edgegap.com?",
+        "https://api.edgegap.com#",
         "https://user@api.edgegap.com",
         "https://user:word@api.edgegap.com",
         "https://:word@api.edgegap.com",

@@ -15,6 +15,7 @@ import pytest
 
 from edgegap_async import (
     BadRequest,
+    CallError,
     EdgegapClient,
     MaybeCreated,
     NoAnswer,
@@ -149,6 +150,42 @@ async def test_what_shows_up_later_than_that_is_stopped(
             while len(live(emulator)) > 1:
                 await asyncio.sleep(0.02)
 
+        assert live(emulator) == [server.request_id]
+
+
+@pytest.mark.parametrize("second", [Answer(400), Answer(401)], ids=str)
+async def test_what_shows_up_after_a_second_attempt_was_refused_is_stopped(
+    emulator: Emulator, connect: Connect, second: What
+) -> None:
+    emulator.faults.add(
+        Fault("deploy", Drop()),
+        Fault("deploy", second, when="read"),
+        Fault("list_deployments", Hide(0.8), times=None),
+    )
+    async with connect(visibility=0.5) as client:
+        with pytest.raises(CallError):
+            await client.deploy("arena", "v1", users=USERS)
+        assert len(live(emulator)) == 1
+        async with asyncio.timeout(10):
+            while live(emulator):
+                await asyncio.sleep(0.02)
+
+
+async def test_a_second_attempt_waits_for_its_turn_though_the_client_does_not(
+    emulator: Emulator,
+) -> None:
+    emulator.faults.add(Fault("deploy", Drop(), when="read"))
+    async with EdgegapClient(
+        emulator.token,
+        base_url=emulator.url,
+        limits={"deploy": 1},
+        on_limit="raise",
+        visibility=0.0,
+        retries=QUICK,
+    ) as client:
+        server = await client.deploy("arena", "v1", users=USERS)
+
+        assert server.attempts == 2
         assert live(emulator) == [server.request_id]
 
 
