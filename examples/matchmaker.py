@@ -5,11 +5,14 @@
     POST /join {"name": "Ada", "ip": "75.28.35.192"}   waits for a match, then tells where to play
     POST /over {"match": "…"}                          ends the match; its server is stopped
 
-A match is a task that holds its server for as long as it lasts. Ending the program cancels the
-tasks, and leaving `client.run` stops the servers.
+A match is a task that holds its server for as long as it lasts. Ending the program, by Ctrl-C or
+SIGTERM, cancels the tasks, and leaving `client.run` stops the servers. What a run that was killed
+has left is stopped by the next one, which knows it by its owner.
 """
 
 import asyncio
+import json
+import signal
 import sys
 from dataclasses import dataclass, field
 
@@ -40,7 +43,7 @@ class Matchmaker:
 
     async def join(self, request: web.Request) -> web.Response:
         """Answer when the player's match has a server."""
-        player = await request.json()
+        player = await said(request, "name", "ip")
         match = self.waiting or Match({}, asyncio.get_running_loop().create_future())
         self.waiting = match
         match.players[player["name"]] = player["ip"]
@@ -74,16 +77,28 @@ class Matchmaker:
 
     async def over(self, request: web.Request) -> web.Response:
         """End a match."""
-        match = self.running.pop((await request.json())["match"], None)
+        match = self.running.pop((await said(request, "match"))["match"], None)
         if match is None:
             raise web.HTTPNotFound
         match.is_over.set()
         return web.json_response({"players": list(match.players)})
 
 
+async def said(request: web.Request, *names: str) -> dict[str, str]:
+    """What a request says by these names."""
+    try:
+        body = await request.json()
+        return {name: str(body[name]) for name in names}
+    except (json.JSONDecodeError, KeyError, TypeError) as problem:
+        raise web.HTTPBadRequest(text=f"a JSON object with {' and '.join(names)}") from problem
+
+
 async def main(port: int) -> None:
     """Serve until interrupted."""
-    async with EdgegapClient() as client, asyncio.TaskGroup() as matches:
+    if me := asyncio.current_task():  # or SIGTERM would end the program before it cleans up
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
+    async with EdgegapClient(owner="matchmaker") as client, asyncio.TaskGroup() as matches:
+        await client.reap()
         matchmaker = Matchmaker(client, matches)
         app = web.Application()
         app.router.add_post("/join", matchmaker.join)
@@ -101,5 +116,5 @@ async def main(port: int) -> None:
 if __name__ == "__main__":
     try:
         asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 8080))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         print("every server is stopped")

@@ -131,7 +131,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         ({"argv": ("x", 1)}, "argv is a list of texts"),
         ({"argv": ("",)}, "argv is a list of texts"),
         ({"ports": (AppPort("a"), AppPort("a"))}, "two ports are named 'a'"),
-        ({"environment": {"A": "\0"}}, "the value of A must be"),
+        ({"environment": {"A": "\0"}}, "the value of A is a text"),
         ({"max_duration": -2}, "Application.max_duration is a number from -1 on"),
         ({"time_to_deploy": float("inf")}, "time_to_deploy is a number"),
         ({"cpu_units": True}, "cpu_units is a number"),

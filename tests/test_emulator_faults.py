@@ -258,3 +258,11 @@ async def test_a_client_that_goes_away_meanwhile_is_no_failure_of_the_emulator(
     await until(lambda: not emulator.under_way)
 
     assert [request.status for request in emulator.requests] in ([499], [202])
+
+
+@pytest.mark.parametrize("what", [Drop, "drop", 503])
+def test_a_fault_that_is_none_is_refused_where_it_is_written(what: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"such as Drop\(\)"):
+        Fault("deploy", what)
+    with pytest.raises(InvalidRequest, match="each of faults"):
+        Faults().add([Fault("deploy", Drop())])  # type: ignore[arg-type]

@@ -518,7 +518,7 @@ async def test_in_a_shell_it_runs_until_a_signal_and_takes_its_servers_along(
         shell.send_signal(how)
         _, errors = shell.communicate(timeout=20)
 
-    assert answers == f"The emulator answers at {base}"
+    assert answers == f"The emulator answers at {base}, and can deploy: arena v1"
     assert token == "export EDGEGAP_API_TOKEN=secret"
     assert (shell.returncode, errors) == (0, "")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
@@ -541,6 +541,27 @@ def test_in_a_shell_a_mistake_is_one_line(
     output, errors = capsys.readouterr()
     assert (output, errors.count("\n")) == ("", 1)
     assert complaint in errors
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"simulate": True}, "simulate is of type Simulation"),
+        ({"timings": 0}, "timings is of type Timings"),
+        ({"apps": ["arena"]}, "each of apps is of type Application"),
+        ({"round_trip": 5}, "round_trip is of type tuple"),
+        ({"unknown_status": 403}, "unknown_status is 400 or 404"),
+        ({"host_shape": "x"}, "host_shape pin or centroid"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(settings: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InvalidRequest, match=complaint):
+        Emulator(**settings)
+
+
+def test_an_emulator_that_is_not_started_answers_nowhere() -> None:
+    with pytest.raises(InvalidRequest, match="async with Emulator"):
+        Emulator().url  # noqa: B018
 
 
 @pytest.mark.parametrize("settings", [{"port": 99999}, {"port": -1}, {"max_deployments": -5}])

@@ -61,6 +61,7 @@ FOR_PARTS_OF_THE_PACKAGE_ONLY = {
     "Call",
     "Listing",
     "Pool",
+    "Turns",
     "Custody",
     "Plan",
     "Request",
@@ -77,6 +78,9 @@ FOR_PARTS_OF_THE_PACKAGE_ONLY = {
     "Way",
     "api_token",
     "check_kind",
+    "check_list",
+    "check_number",
+    "number",
     "check_segment",
     "stop_surely",
     "in_doubt",
@@ -213,6 +217,8 @@ async def test_the_warm_pool_runs(emulator: Emulator) -> None:
 class Program:
     """A program that serves until it is interrupted."""
 
+    ended_by = signal.SIGINT
+
     def __init__(self, emulator: Emulator, *arguments: str, **variables: str) -> None:
         self.arguments = arguments
         self.environment = environment(emulator) | variables
@@ -232,7 +238,7 @@ class Program:
         return line.removeprefix("listening on ").strip()
 
     async def __aexit__(self, *_: object) -> None:
-        self.process.send_signal(signal.SIGINT)
+        self.process.send_signal(self.ended_by)
         await self.process.communicate()
 
 
@@ -260,6 +266,16 @@ async def test_the_matchmaker_hands_two_players_one_server_and_stops_it(
     assert await left(emulator) == []
 
 
+@pytest.mark.parametrize("body", ["no JSON", "[]", '{"name": "Ada"}'])
+async def test_a_matchmaker_says_what_it_must_be_told(emulator: Emulator, body: str) -> None:
+    async with (
+        Program(emulator, "examples/matchmaker.py", "0") as url,
+        aiohttp.ClientSession(url) as players,
+        players.post("/join", data=body) as answer,
+    ):
+        assert (answer.status, await answer.text()) == (400, "a JSON object with name and ip")
+
+
 async def left(emulator: Emulator) -> list[str]:
     """The deployments that are still there, once no stop is under way."""
     async with asyncio.timeout(20):
@@ -274,9 +290,14 @@ async def left(emulator: Emulator) -> list[str]:
             await asyncio.sleep(0.01)
 
 
-async def test_a_matchmaker_that_is_interrupted_stops_its_servers(emulator: Emulator) -> None:
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+async def test_a_matchmaker_that_is_ended_stops_its_servers(
+    emulator: Emulator, how: signal.Signals
+) -> None:
+    program = Program(emulator, "examples/matchmaker.py", "0")
+    program.ended_by = how
     async with (
-        Program(emulator, "examples/matchmaker.py", "0") as url,
+        program as url,
         aiohttp.ClientSession(url) as players,
     ):
         joining = [

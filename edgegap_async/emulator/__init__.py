@@ -29,7 +29,7 @@ from typing import Final, Literal, Self
 import attrs
 
 from edgegap_async.errors import InvalidRequest
-from edgegap_async.requests import Token
+from edgegap_async.requests import Token, check_kind
 
 from .apps import (
     Application,
@@ -143,15 +143,24 @@ class Emulator:
                 raise InvalidRequest(
                     f"the emulator needs {package}: pip install 'edgegap-async[emulator]'"
                 )
+        check_kind("simulate", simulate, Simulation)
+        check_kind("timings", timings, Timings)
+        check_kind("port", port, int)
+        check_kind("max_deployments", max_deployments, int)
+        if unknown_status not in {400, 404} or host_shape not in {"pin", "centroid"}:
+            raise InvalidRequest("unknown_status is 400 or 404, and host_shape pin or centroid")
         if not 0 <= port <= 65535:  # noqa: PLR2004 - what a port number can be
             raise InvalidRequest(f"port is a number from 0 to 65535, not {port}")
         if max_deployments is not None and max_deployments < 0:
             raise InvalidRequest(f"max_deployments is a number from 0 on, not {max_deployments}")
         if not _is_loopback(host):
             raise InvalidRequest(f"host is a loopback address such as 127.0.0.1, not {host!r}")
-        catalogue = (
-            load_apps(apps) if isinstance(apps, str | Path) else Catalogue(applications=tuple(apps))
-        )
+        if isinstance(apps, str | Path):
+            catalogue = load_apps(apps)
+        else:
+            catalogue = Catalogue(applications=tuple(apps))
+            for app in catalogue.applications:
+                check_kind("each of apps", app, Application)
         self._catalogue = attrs.evolve(catalogue, fleets=(*catalogue.fleets, *fleets))
         self._settings = Settings(
             timings=timings,
@@ -172,6 +181,7 @@ class Emulator:
         self._host = host
         self._port = port
         self._limits = limits
+        check_kind("round_trip", round_trip, tuple)
         if not 0 <= round_trip[0] <= round_trip[1] < math.inf:
             raise InvalidRequest(f"round_trip is (at least, at most) in seconds, not {round_trip}")
         self._round_trip = round_trip
@@ -241,7 +251,13 @@ class Emulator:
 
     @property
     def url(self) -> str:
-        """Where it answers: `http://127.0.0.1:PORT`."""
+        """Where it answers: `http://127.0.0.1:PORT`; once it is started.
+
+        Raises:
+            InvalidRequest: it is not.
+        """
+        if self._server is None:
+            raise InvalidRequest("the emulator is not started: use it as `async with Emulator(…)`")
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"http://{host}:{self._port}"
 
@@ -249,7 +265,7 @@ class Emulator:
     def world(self) -> World:
         """What exists in it; once it is started."""
         if self._world is None:
-            raise InvalidRequest("the emulator is not started")
+            raise InvalidRequest("the emulator is not started: use it as `async with Emulator(…)`")
         return self._world
 
     @property

@@ -40,6 +40,7 @@ from aiohttp import web
 from edgegap_async.codec import dumps
 from edgegap_async.endpoints import OPERATIONS
 from edgegap_async.errors import InvalidRequest
+from edgegap_async.requests import check_kind
 
 __all__ = [
     "Answer",
@@ -170,6 +171,8 @@ class Fault:
     """Of the calls after those, how many it hits, drawn from a seeded source; 1 for all."""
 
     def __attrs_post_init__(self) -> None:
+        if not isinstance(self.what, What):
+            raise InvalidRequest(f"what goes wrong is one such as Drop(), not {self.what!r}")
         if self.operation is not None and self.operation not in _CALLS | _WEBHOOKS:
             raise InvalidRequest(f"there is no call {self.operation!r}")
         if not 0 < self.share <= 1:
@@ -195,11 +198,14 @@ class Faults:
     """The script: what still goes wrong."""
 
     def __init__(self, faults: Iterable[Fault] = ()) -> None:
-        self._left = list(faults)
+        self._left: list[Fault] = []
+        self.add(*faults)
         self._chance = random.Random(0)  # noqa: S311 - what goes wrong is no secret
 
     def add(self, *faults: Fault) -> None:
         """Let these go wrong from now on."""
+        for fault in faults:
+            check_kind("each of faults", fault, Fault)
         self._left.extend(faults)
 
     def clear(self) -> None:

@@ -253,11 +253,17 @@ class World:
             self._ports.give_back(tuple(numbers))
             self._ended[deployment.request_id] = asyncio.get_running_loop().time()
 
+    @property
+    def deployable(self) -> tuple[str, ...]:
+        """Application and version of each that can be deployed, such as `arena v1`."""
+        return tuple(f"{name} {version}" for name, version in sorted(self._applications))
+
     def _application(self, request: DeployRequest) -> Application:
         application = self._applications.get((request.application, request.version))
         if application is None or not application.is_active:
             raise BadRequest(
                 "Invalid Application or Application Version. No deployment has been created"
+                f" (the emulator has {', '.join(self.deployable) or 'none'})"
             )
         return application
 
