@@ -19,7 +19,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
 
 import edgegap_async
 from edgegap_async import EdgegapClient
@@ -178,12 +177,13 @@ async def test_every_other_block_of_the_readme_runs(
     monkeypatch.setenv("EDGEGAP_API_TOKEN", emulator.token)
     monkeypatch.setenv("EDGEGAP_BASE_URL", emulator.url)
     names: dict[str, Any] = {
-        "app": web.Application(),
+        "asyncio": asyncio,
+        "signal": signal,
         "client": client,
         "EdgegapClient": EdgegapClient,
         "emulator": emulator,
     }
-    block = BLOCKS[number].replace("port=8080", "port=0")
+    block = BLOCKS[number].replace('"0.0.0.0", port=8080', '"127.0.0.1", port=0')
     code = compile(block, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
     running = eval(code, names)
     if inspect.isawaitable(running):

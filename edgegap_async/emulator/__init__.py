@@ -158,9 +158,10 @@ class Emulator:
         if isinstance(apps, str | Path):
             catalogue = load_apps(apps)
         else:
-            catalogue = Catalogue(applications=tuple(apps))
-            for app in catalogue.applications:
+            applications = tuple(apps)
+            for app in applications:
                 check_kind("each of apps", app, Application)
+            catalogue = Catalogue(applications=applications)
         self._catalogue = attrs.evolve(catalogue, fleets=(*catalogue.fleets, *fleets))
         self._settings = Settings(
             timings=timings,
