@@ -367,12 +367,21 @@ class Limits:
             if limit is not None and not 0 < limit < math.inf:
                 raise InvalidRequest(f"the limit of {name} must be above 0, not {limit!r}")
             limits[name] = limit
-        self._limits = {name: limit for name, limit in limits.items() if limit}
-        self._queues = {
-            name: _Queue(permits(name, limit) if permits else LocalPermits(limit))
-            for name, limit in self._limits.items()
-        }
+        self._permits = permits
+        self._known = limits.keys()
+        self._limits = dict[str, float]()
+        self._queues = dict[str, _Queue]()
+        for name, limit in limits.items():
+            self._open(name, limit)
         self._loop: asyncio.AbstractEventLoop | None = None
+
+    def _open(self, name: str, limit: float | None) -> _Queue | None:
+        if not limit:
+            return None
+        self._limits[name] = limit
+        permits = self._permits(name, limit) if self._permits else LocalPermits(limit)
+        queue = self._queues[name] = _Queue(permits)
+        return queue
 
     async def acquire(
         self,
@@ -398,6 +407,8 @@ class Limits:
         if loop is not self._loop:
             self._stay_in(loop)
         queue = self._queues.get(operation.name)
+        if queue is None and operation.name not in self._known:  # it is the caller's own
+            queue = self._open(operation.name, operation.limit)
         if queue is None or (queue.is_empty() and await queue.permits.take()):
             return
         if longest_wait is None:

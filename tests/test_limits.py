@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
+import attrs
 import pytest
 from virtual_clock import VirtualLoop, run_virtually
 
@@ -649,6 +650,17 @@ async def test_a_source_that_fails_fails_one_caller_and_nobody_hangs() -> None:
 
 
 # ── settings ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.virtual
+async def test_an_operation_of_ones_own_has_the_limit_that_it_says() -> None:
+    own, limits, times = attrs.evolve(DEPLOY, name="own", limit=5), Limits(), list[float]()
+    for _ in range(12):
+        await limits.acquire(own)
+        times.append(now())
+
+    assert most_in_one_second(times) == 5
+    assert limits.snapshot()["own"].limit == 5
 
 
 @pytest.mark.virtual
