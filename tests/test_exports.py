@@ -67,6 +67,7 @@ FOR_PARTS_OF_THE_PACKAGE_ONLY = {
     "Tally",
     "all_stopped",
     "as_check",
+    "is_cancelled",
     "until_playable",
     "RetryBudget",
     "DEFAULT_BASE_URL",
