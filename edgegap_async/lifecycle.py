@@ -250,7 +250,9 @@ class EdgegapClient(ApiClient):
         wanted = tag or self._owner_tag
         if wanted is None:
             raise InvalidRequest("recover() needs EdgegapClient(owner=…), or a tag")
-        async for row in self.deployments.list(filters=[Filter("tags", "in", [wanted])]):
+        filters = [Filter("tags", "in", [wanted])]
+        # All before the first is given: one that is stopped meanwhile moves the others' pages.
+        for row in [row async for row in self.deployments.list(filters=filters)]:
             # Whatever the API makes of the filter, what is not ours is not touched.
             if wanted in row.tags and row.request_id not in self._deployed:
                 made = next(filter(None, map(made_at, row.tags)), row.start_time)
@@ -361,7 +363,7 @@ class EdgegapClient(ApiClient):
                 not taken from an iterator when the time is over has no outcome.
             concurrency: how many are worked on at once, from the deploy to the outcome.
             timeout: seconds for all of it, None for no limit. What is not READY by then fails with
-                `WaitTimedOut`.
+                `WaitTimedOut`. Its stop, which the error tells of, may take longer.
             timeout_each: seconds that one has from the accepted deploy to READY.
             on_failure: `stop_failed`, and the others go on; `keep_going`: what failed is handed
                 over as it is, to read its logs; `stop_all`: the others are stopped too.
