@@ -39,7 +39,7 @@ from .guards import Guard
 from .handles import DeploymentHandle, Found
 from .limits import Limits, Priority
 from .lookout import LookOut
-from .models import DeployAccepted, Deployment, Status
+from .models import DeployAccepted, Deployment, DeploymentRow, Status
 from .requests import (
     AnyUser,
     AnyVariables,
@@ -172,6 +172,7 @@ class EdgegapClient(ApiClient):
         self._deployed = dict[str, float]()  # by this client, and until when each is young
         self._live = set[str]()  # and not known to have ended
         self._deploying = 0
+        self._wishes = set[str | None]()  # their tags: what they make may show up before its id
         self.custody: Final = Custody(self._stop)
 
     async def deploy(
@@ -212,8 +213,12 @@ class EdgegapClient(ApiClient):
         request = self._deploy_request(application, version, users, {**options, "tags": tags})
         self._guard.check_live(len(self._live) + self._deploying)
         self._deploying += 1
+        self._wishes.add(tag)
         try:
             accepted = await self._accept(request, tag)
+        except CallError:
+            self._wishes.discard(tag)  # what it made all the same is for `recover` to find
+            raise
         finally:
             self._deploying -= 1
         self._live.add(accepted.request_id)
@@ -253,10 +258,26 @@ class EdgegapClient(ApiClient):
         filters = [Filter("tags", "in", [wanted])]
         # All before the first is given: one that is stopped meanwhile moves the others' pages.
         for row in [row async for row in self.deployments.list(filters=filters)]:
-            # Whatever the API makes of the filter, what is not ours is not touched.
-            if wanted in row.tags and row.request_id not in self._deployed:
-                made = next(filter(None, map(made_at, row.tags)), row.start_time)
-                yield Found(handle=self.handle(row.request_id), row=row, made_at=made)
+            if found := self.found(row, tag):
+                yield found
+
+    def found(self, row: DeploymentRow, tag: str | None = None) -> Found | None:
+        """What an earlier run left behind, as `recover` gives it, from a list of one's own.
+
+        Args:
+            row: one of the list.
+            tag: in place of the owner's.
+
+        Returns:
+            None for what carries no such tag, and for what this client deploys itself.
+        """
+        # Whatever the API makes of a filter, what is not ours is not touched.
+        if (tag or self._owner_tag) not in row.tags or row.request_id in self._deployed:
+            return None
+        if tag is None and not self._wishes.isdisjoint(row.tags):
+            return None
+        made = next(filter(None, map(made_at, row.tags)), row.start_time)
+        return Found(handle=self.handle(row.request_id), row=row, made_at=made)
 
     async def reap(self, *, older_than: float = 0.0, dry_run: bool = False) -> tuple[str, ...]:
         """The ids of what an earlier run left behind, stopped.

@@ -26,6 +26,7 @@ from edgegap_async import (
 from edgegap_async.emulator import (
     Answer,
     Application,
+    Delay,
     Drop,
     Emulator,
     Fault,
@@ -108,6 +109,20 @@ async def test_one_that_is_stopped_as_it_is_found_hides_none_of_the_others() -> 
                 found.add(one.handle.request_id)
 
         assert found == {one.request_id for one in left}
+
+
+async def test_what_is_being_deployed_is_not_what_an_earlier_run_left(
+    emulator: Emulator, connect: Connect
+) -> None:
+    """It is in the list before the answer to its deploy is here."""
+    emulator.faults.add(Fault("deploy", Delay(0.5), when="acted"))
+    async with connect("mm-1") as client:
+        deploying = asyncio.create_task(client.deploy("arena", "v1", users=USERS))
+        while not live(emulator):
+            await asyncio.sleep(0.01)
+        assert not deploying.done()
+        assert await client.reap() == ()
+        assert live(emulator) == [(await deploying).request_id]
 
 
 async def test_nobody_finds_or_touches_another_owners(emulator: Emulator, connect: Connect) -> None:
