@@ -31,6 +31,7 @@ from .errors import (
     EdgegapError,
     Gone,
     InvalidRequest,
+    MaybeCreated,
     NotFound,
     Unprocessable,
     WaitTimedOut,
@@ -216,8 +217,8 @@ class EdgegapClient(ApiClient):
         self._wishes.add(tag)
         try:
             accepted = await self._accept(request, tag)
-        except CallError:
-            self._wishes.discard(tag)  # what it made all the same is for `recover` to find
+        except MaybeCreated:
+            self._wishes.discard(tag)  # if it made one, it is for `recover` to find
             raise
         finally:
             self._deploying -= 1
