@@ -257,19 +257,21 @@ async def test_what_is_not_stopped_yet_counts_among_those_there_may_be(
 async def test_the_stop_at_the_end_of_a_takers_block_is_tried_again_until_it_succeeds(
     emulator: Emulator, client: EdgegapClient
 ) -> None:
+    async def use(pool: ServerPool) -> None:
+        async with pool.take():
+            emulator.faults.add(Fault("stop_deployment", Answer(403), when="unread", times=None))
+
     async with a_pool(client, min_ready=0, max_total=1) as pool:
         with pytest.raises(Forbidden):
-            async with pool.take() as server:
-                emulator.faults.add(
-                    Fault("stop_deployment", Answer(403), when="unread", times=None)
-                )
+            await use(pool)
+        [used] = alive(emulator)
         with pytest.raises(PoolEmpty):
             await pool.take(timeout=60)
         assert living(emulator) == 1
         emulator.faults.clear()
 
-        assert (await pool.take(timeout=15)).request_id != server.request_id
-        assert server.request_id not in alive(emulator)
+        assert (await pool.take(timeout=15)).request_id != used
+        assert used not in alive(emulator)
 
 
 async def test_what_failed_and_could_not_be_stopped_keeps_its_place_until_it_is_gone(
