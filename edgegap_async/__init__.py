@@ -130,7 +130,8 @@ if TYPE_CHECKING:
     from .fanout import Batch
     from .outcomes import AnyRequest, AnyRequests, FailurePolicy, Outcome, Progress
     from .playable import Check, HttpGet, PlayableCheck, TcpConnect, UdpAnswer
-    from .pools import PoolStats, ServerPool, Taking
+    from .pools import PoolStats, ServerPool
+    from .shelf import Taking
     from .webhooks import WebhookEvent, WebhookReceiver, WebhookStats
 
 __all__ = [
@@ -267,7 +268,8 @@ if not TYPE_CHECKING:  # else to a type checker any name would be there
             "fanout": ["Batch"],
             "outcomes": ["AnyRequest", "AnyRequests", "FailurePolicy", "Outcome", "Progress"],
             "playable": ["Check", "HttpGet", "PlayableCheck", "TcpConnect", "UdpAnswer"],
-            "pools": ["PoolStats", "ServerPool", "Taking"],
+            "pools": ["PoolStats", "ServerPool"],
+            "shelf": ["Taking"],
             "webhooks": ["WebhookEvent", "WebhookReceiver", "WebhookStats"],
         }.items()
         for name in names

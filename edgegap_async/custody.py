@@ -27,6 +27,7 @@ class Custody:
 
     Attributes:
         closed: whether the client is closed, or being closed.
+        shelves: the tags of the pools that are open.
     """
 
     def __init__(self, stop: Callable[[str], Coroutine[object, object, None]]) -> None:
@@ -34,6 +35,7 @@ class Custody:
         self._held = set[str]()
         self._cleaning: dict[asyncio.Task[None], str] = {}
         self.closed = False
+        self.shelves = set[str]()
 
     def take(self, request_id: str) -> None:
         """From now on the client answers for it."""
@@ -59,23 +61,34 @@ class Custody:
         task.add_done_callback(self._cleaned)
         return task
 
-    async def release(self, request_id: str) -> None:
+    async def release(
+        self, request_id: str, stop: Callable[[str], asyncio.Task[None]] | None = None
+    ) -> None:
         """Stops it; goes on in the background if the caller is cancelled.
+
+        Args:
+            request_id: which deployment.
+            stop: in place of `stop`, for who takes note of what becomes of it.
 
         Raises:
             EdgegapError: it could not be stopped.
         """
         if request_id in self._held or not self.closed:
-            stopping = self.stop(request_id)
+            stopping = (stop or self.stop)(request_id)
             await asyncio.wait([stopping])
             if stopping.cancelled():  # by `close`; the caller is not
                 raise ClientClosed(f"closed before {request_id} was stopped")
             await stopping
 
-    async def release_after(self, problem: BaseException, request_id: str) -> None:
+    async def release_after(
+        self,
+        problem: BaseException,
+        request_id: str,
+        stop: Callable[[str], asyncio.Task[None]] | None = None,
+    ) -> None:
         """Likewise, for what already failed; a stop that fails too is noted on it."""
         try:
-            await self.release(request_id)
+            await self.release(request_id, stop)
         except EdgegapError as error:
             problem.add_note(f"and {request_id} could not be stopped: {error}")
         else:

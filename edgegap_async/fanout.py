@@ -27,6 +27,7 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
+    Iterator,
     Mapping,
 )
 from types import TracebackType
@@ -49,6 +50,7 @@ from .errors import (
 )
 from .handles import DeploymentHandle
 from .outcomes import AnyRequest, AnyRequests, Outcome, Plan, Progress, Request
+from .playable import is_cancelled
 from .requests import DeployRequest, check_number
 
 __all__ = ["Batch"]
@@ -87,6 +89,24 @@ class _Ended(Exception):
         super().__init__(str(cause))
         self.cause = cause
         self.by_policy = by_policy
+
+
+@contextlib.contextmanager
+def _ending_it() -> Iterator[None]:
+    """Whatever is raised in here ends the batch."""
+    try:
+        yield
+    except _Ended:
+        raise
+    except asyncio.CancelledError as stray:
+        if is_cancelled():
+            raise
+        # Raised on, it would end its task and nothing else: all others would wait for it.
+        cause = RuntimeError("something that the batch waited for was cancelled")
+        cause.__cause__ = stray
+        raise _Ended(cause, by_policy=False) from stray
+    except Exception as problem:
+        raise _Ended(problem, by_policy=False) from problem
 
 
 class Batch:
@@ -205,8 +225,9 @@ class Batch:
 
         Raises:
             ClientClosed: the client was closed meanwhile.
-            Exception: what the requests' iterator, `elsewhere` or `on_progress` has raised. The
-                outcomes that there are can still be iterated.
+            Exception: what the requests' iterator, `elsewhere` or `on_progress` has raised. In a
+                block the outcomes that there are can still be iterated; without one they are gone,
+                and what they had is stopped.
         """
         if self._working is None:
             if self._plan.stop_at_end:
@@ -286,11 +307,9 @@ class Batch:
         yield self.progress_now
 
     async def _report(self, to: Callable[[Progress], object]) -> None:
-        try:
+        with _ending_it():
             async for progress in self.progress():
                 to(progress)
-        except Exception as error:
-            raise _Ended(error, by_policy=False) from error
 
     # ── the work ─────────────────────────────────────────────────────────────────────────────────
 
@@ -307,14 +326,12 @@ class Batch:
                     end = _first(several)
         except ClientClosed as closed:
             end = _Ended(closed, by_policy=False)
-        except asyncio.CancelledError:  # the block was left
-            for work in self._works.values():
-                self._stop(work.handle)
-            raise
         if end is not None:
             self._give_up(end.cause)
             if self._stops:
-                await asyncio.wait(self._stops)
+                # Cancelled as the block is left, which then waits for them itself.
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait(self._stops)
             if not end.by_policy:
                 raise end.cause
 
@@ -336,21 +353,22 @@ class Batch:
         if self._given is None:
             return self._waiting.popleft() if self._waiting else None
         limit = asyncio.timeout_at(self._deadline)
-        try:
-            async with limit:
-                given = await anext(self._given)
-        except StopAsyncIteration:
-            return None
-        except Exception as error:
-            if limit.expired():
+        with _ending_it():
+            try:
+                async with limit:
+                    given = await anext(self._given)
+            except StopAsyncIteration:
                 return None
-            raise _Ended(error, by_policy=False) from error
-        self._taken += 1
-        return Request.of(self._taken - 1, given)
+            except Exception:
+                if limit.expired():
+                    return None
+                raise
+            self._taken += 1
+            return Request.of(self._taken - 1, given)
 
     async def _one(self, work: _Work) -> None:
         """From the deploy to the outcome, as often as it takes and may."""
-        try:
+        with _ending_it():  # `elsewhere` may fail, or the client be closed
             while (error := await self._attempt(work)) is not None:
                 again = (
                     work.attempts < self._plan.attempts
@@ -364,10 +382,6 @@ class Batch:
                 if self._plan.elsewhere is not None:
                     work.request = _another(self._plan.elsewhere(work.request, error))
             self._finish(work.outcome(error))
-        except _Ended:
-            raise
-        except Exception as problem:  # `elsewhere` has failed, or the client is closed
-            raise _Ended(problem, by_policy=False) from problem
 
     async def _attempt(self, work: _Work) -> EdgegapError | None:
         """Why it is not READY; None if it is."""
@@ -463,6 +477,8 @@ class Batch:
             self._over.set()
 
     def _tell_the_end(self, _: asyncio.Task[None]) -> None:
+        for work in self._works.values():  # the block was left, or was to be
+            self._stop(work.handle)
         if self._ended is None:
             self._ended = _now()
         self._over.set()

@@ -31,6 +31,7 @@ from .errors import (
     EdgegapError,
     Gone,
     InvalidRequest,
+    MaybeCreated,
     NotFound,
     Unprocessable,
     WaitTimedOut,
@@ -39,7 +40,7 @@ from .guards import Guard
 from .handles import DeploymentHandle, Found
 from .limits import Limits, Priority
 from .lookout import LookOut
-from .models import DeployAccepted, Deployment, Status
+from .models import DeployAccepted, Deployment, DeploymentRow, Status
 from .requests import (
     AnyUser,
     AnyVariables,
@@ -175,6 +176,7 @@ class EdgegapClient(ApiClient):
         self._deployed = dict[str, float]()  # by this client, and until when each is young
         self._live = set[str]()  # and not known to have ended
         self._deploying = 0
+        self._wishes = set[str | None]()  # their tags: what they make may show up before its id
         self.custody: Final = Custody(self._stop)
 
     async def deploy(
@@ -227,8 +229,12 @@ class EdgegapClient(ApiClient):
         request = self._deploy_request(application, version, users, {**options, "tags": tags})
         self._guard.check_live(len(self._live) + self._deploying)
         self._deploying += 1
+        self._wishes.add(tag)
         try:
             accepted = await self._accept(request, tag, patient=patient)
+        except MaybeCreated:
+            self._wishes.discard(tag)  # if it made one, it is for `recover` to find
+            raise
         finally:
             self._deploying -= 1
         self._live.add(accepted.request_id)
@@ -265,11 +271,29 @@ class EdgegapClient(ApiClient):
         wanted = tag or self._owner_tag
         if wanted is None:
             raise InvalidRequest("recover() needs EdgegapClient(owner=…), or a tag")
-        async for row in self.deployments.list(filters=[Filter("tags", "in", [wanted])]):
-            # Whatever the API makes of the filter, what is not ours is not touched.
-            if wanted in row.tags and row.request_id not in self._deployed:
-                made = next(filter(None, map(made_at, row.tags)), row.start_time)
-                yield Found(handle=self.handle(row.request_id), row=row, made_at=made)
+        filters = [Filter("tags", "in", [wanted])]
+        # All before the first is given: one that is stopped meanwhile moves the others' pages.
+        for row in [row async for row in self.deployments.list(filters=filters)]:
+            if found := self.found(row, tag):
+                yield found
+
+    def found(self, row: DeploymentRow, tag: str | None = None) -> Found | None:
+        """What an earlier run left behind, as `recover` gives it, from a list of one's own.
+
+        Args:
+            row: one of the list.
+            tag: in place of the owner's.
+
+        Returns:
+            None for what carries no such tag, and for what this client deploys itself.
+        """
+        # Whatever the API makes of a filter, what is not ours is not touched.
+        if (tag or self._owner_tag) not in row.tags or row.request_id in self._deployed:
+            return None
+        if tag is None and not self._wishes.isdisjoint(row.tags):
+            return None
+        made = next(filter(None, map(made_at, row.tags)), row.start_time)
+        return Found(handle=self.handle(row.request_id), row=row, made_at=made)
 
     async def reap(self, *, older_than: float = 0.0, dry_run: bool = False) -> tuple[str, ...]:
         """The ids of what an earlier run left behind, stopped.
@@ -376,7 +400,7 @@ class EdgegapClient(ApiClient):
                 not taken from an iterator when the time is over has no outcome.
             concurrency: how many are worked on at once, from the deploy to the outcome.
             timeout: seconds for all of it, None for no limit. What is not READY by then fails with
-                `WaitTimedOut`.
+                `WaitTimedOut`. Its stop, which the error tells of, may take longer.
             timeout_each: seconds that one has from the accepted deploy to READY.
             on_failure: `stop_failed`, and the others go on; `keep_going`: what failed is handed
                 over as it is, to read its logs; `stop_all`: the others are stopped too.

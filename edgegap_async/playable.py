@@ -26,6 +26,7 @@ __all__ = [
     "TcpConnect",
     "UdpAnswer",
     "as_check",
+    "is_cancelled",
     "until_playable",
 ]
 
@@ -244,6 +245,10 @@ async def until_playable(server: Server, check: PlayableCheck, seconds: float | 
                 await check.attempt(server)
         except (ClientClosed, InvalidRequest):
             raise
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            cause, failure = None, "what it waited for was cancelled"
         except Exception as error:  # noqa: BLE001 - whatever it is, it is not playable yet
             cause = error
             failure = _told(error, is_late=patience.expired())
@@ -259,3 +264,9 @@ async def until_playable(server: Server, check: PlayableCheck, seconds: float | 
     )
     problem.attempts = attempts
     raise problem from cause
+
+
+def is_cancelled() -> bool:
+    """Whether it is the task itself that is being cancelled, and not just what it waited for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -6,36 +6,30 @@ hands of whoever has waited longest, or on the shelf. A taker who finds one on t
 once, and a new one is begun in its place.
 
 - What is on the shelf is looked at now and then, all by one list call. A row that does not say
-  READY is doubted, and confirmed by a status look before the server is given up.
+  READY is doubted, and confirmed by a status look before the server is given up. Where the list
+  cannot be asked, status looks will do.
 - Old ones are retired when there are more than `min_ready`; while there are not, each is replaced
   first, so that the shelf does not run empty because it was filled in one go.
 - While deploys fail, one at a time is tried, each after a longer pause than the one before (1 s to
   60 s). From the third pause on, takers are told so rather than left to wait.
-- What was taken keeps its place within `max_total` until the pool sees that it has ended.
+- What was taken keeps its place within `max_total` until the pool sees that it has ended; what is
+  being stopped, until the API has taken the stop. One that fails is tried again at each look.
 
 With an owner on the client, the next run of a killed program finds its shelf by a tag, and serves
-from it. Another tag, put on in the background when a server is taken, says that it is in use.
+from it. What the list does not tell of at first is found by a later look. Another tag, put on in
+the background when a server is taken, says that it is in use.
 """
 
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import functools
 import logging
 import math
 import random
 import re
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Coroutine,
-    Generator,
-    Iterable,
-    Iterator,
-)
+from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
@@ -43,6 +37,7 @@ import attrs
 
 from .custody import all_stopped
 from .errors import (
+    BatchStopped,
     ClientClosed,
     EdgegapError,
     Gone,
@@ -51,9 +46,9 @@ from .errors import (
     NotFound,
     PoolEmpty,
 )
-from .handles import DeploymentHandle
+from .handles import DeploymentHandle, Found
 from .lifecycle import DeployOptions, EdgegapClient
-from .models import Status
+from .models import DeploymentRow, Status
 from .outcomes import Outcome
 from .playable import Check, as_check
 from .requests import (
@@ -65,14 +60,16 @@ from .requests import (
     check_list,
     check_number,
 )
+from .shelf import Shelf, Shelved, Taking
 
-__all__ = ["PoolStats", "ServerPool", "Taking"]
+__all__ = ["PoolStats", "ServerPool"]
 
 logger = logging.getLogger("edgegap_async.pools")
 
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 60.0
 _TELLS_AFTER: Final = 3  # pauses in a row
+_MARKING: Final = 5.0  # seconds that marks under way get at the end
 
 
 @attrs.frozen(kw_only=True)
@@ -82,7 +79,7 @@ class PoolStats:
     ready: int
     """Servers to be taken, now."""
     coming: int
-    """Deployed, and not READY yet."""
+    """Deployed, or found again, and not READY and playable yet."""
     taken: int
     """Handed out, and not seen to have ended."""
     waiting: int
@@ -99,17 +96,6 @@ class PoolStats:
     """Whether the newest deploy failed: then one at a time is tried, with pauses."""
 
 
-@attrs.define(eq=False)
-class _Shelved:
-    """A server to be taken."""
-
-    server: DeploymentHandle
-    since: float
-    """Loop time at which it was put here."""
-    made: float
-    """Loop time at which it became READY, about."""
-
-
 class ServerPool:
     """Keeps servers READY, and hands them out in no time.
 
@@ -119,7 +105,7 @@ class ServerPool:
             async with pool.take(timeout=10) as server:
                 ...
 
-    Leaving the block stops what was not taken.
+    Leaving the block stops what was not taken, and raises what the pool has failed with, if it has.
 
     Args:
         client: what deploys. With an `owner`, the pool finds its servers again after a kill.
@@ -134,7 +120,8 @@ class ServerPool:
         playable: what must succeed after READY, as for `wait_ready`.
         timeout_each: seconds that one has from the accepted deploy to READY.
         look_every: seconds between two looks at what is on the shelf.
-        name: of this pool among those of the client's owner, 1 to 14 characters: a tag has it.
+        name: of this pool among those of the client and its owner, 1 to 14 characters: a tag has
+            it, by which the pool knows its servers.
         options: as for `client.deploy`.
 
     Raises:
@@ -181,21 +168,25 @@ class ServerPool:
         kind = FleetDeployRequest if said.get("private_host_ids") else DeployRequest
         self._request = kind(application=application, version=version, users=users, **said)
         self._min_ready, self._max_total = min_ready, max_total
-        self._max_idle = math.inf if max_idle is None else max_idle
-        self._max_age = math.inf if max_age is None else max_age
         self._playable = None if playable is None else as_check(playable)
         self._timeout_each = timeout_each
         self._look_every = look_every
-        self._shelf = collections.deque[_Shelved]()  # the oldest first
-        self._takers = collections.deque[asyncio.Future[_Shelved]]()  # likewise
-        self._coming = 0
+        self._shelf = Shelf(max_idle, max_age)
+        self._coming = 0  # deploys without an outcome
+        self._adopting: dict[str, asyncio.Task[None]] = {}  # what an earlier run left, at first
+        self._adopted = set[str]()  # and since, also what has ended
         self._taken = set[str]()
+        self._ending: dict[str, asyncio.Task[None]] = {}  # stops under way, and those that failed
+        self._marking: dict[str, asyncio.Task[None]] = {}
+        self._begun = 0  # deploys so far
+        self._trial: int | None = None  # which of them was begun since the newest failure
         self._pauses, self._tries_again_at = 0, -math.inf
         self._failure: EdgegapError | None = None  # of the newest deploy
         self._changed = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
-        self._marking = set[asyncio.Task[None]]()
+        self._keeping_house: asyncio.Task[None] | None = None
         self._end: EdgegapError | None = None
+        self._ended_by: Exception | None = None  # where nobody expects it
         self._handed_out = self._retired = self._lost = self._failed = 0
 
     def __repr__(self) -> str:
@@ -206,9 +197,9 @@ class ServerPool:
         """What it has and has done, now."""
         return PoolStats(
             ready=len(self._shelf),
-            coming=self._coming,
+            coming=self._coming + len(self._adopting),
             taken=len(self._taken),
-            waiting=len(self._takers),
+            waiting=len(self._shelf.takers),
             handed_out=self._handed_out,
             retired=self._retired,
             lost=self._lost,
@@ -219,9 +210,18 @@ class ServerPool:
     async def __aenter__(self) -> Self:
         if self._running is not None:
             raise RuntimeError("a pool is used once: make another")
-        if self._client.owner is not None:
-            await self._recover()
+        shelves = self._client.custody.shelves
+        if self._tag in shelves:
+            raise InvalidRequest(f"the client has a pool with the tag {self._tag}: name this one")
+        shelves.add(self._tag)
+        try:
+            if self._client.owner is not None:
+                self._recover((await self._list()).values())
+        except BaseException:
+            shelves.discard(self._tag)
+            raise
         self._running = asyncio.create_task(self._run())
+        self._keeping_house = asyncio.create_task(self._keep_house())
         return self
 
     async def __aexit__(
@@ -230,18 +230,39 @@ class ServerPool:
         problem: BaseException | None,
         _: TracebackType | None,
     ) -> None:
-        running = self._running
-        assert running is not None  # noqa: S101 - it was entered
+        running, keeping_house = self._running, self._keeping_house
+        assert running and keeping_house  # noqa: S101, PT018 - it was entered
         self._finish(PoolEmpty("the block of the pool was left"))
-        running.cancel()
         custody = self._client.custody
-        ids = [shelved.server.request_id for shelved in self._shelf]
-        stops = [custody.stop(request_id) for request_id in ids if custody.holds(request_id)]
-        self._shelf.clear()
-        await asyncio.wait([running])
-        await all_stopped(stops, problem)
-        if problem is None and not running.cancelled():
-            running.result()
+        for request_id in (*(one.server.request_id for one in self._shelf), *self._adopting):
+            if custody.holds(request_id):
+                self._stop(request_id)
+        for request_id in self._refused():
+            if not custody.closed:
+                self._stop(request_id)
+        stops = tuple(self._ending.values())
+        self._shelf.servers.clear()
+        under_way = [running, keeping_house, *self._adopting.values()]
+        for task in under_way:
+            task.cancel()
+        try:
+            await asyncio.wait(under_way)
+            await self._finish_marks()
+            await all_stopped(stops, problem or self._ended_by)
+        finally:
+            custody.shelves.discard(self._tag)
+        if problem is None and self._ended_by is not None:
+            raise self._ended_by
+        for task in (running, keeping_house):
+            if problem is None and not task.cancelled():
+                task.result()
+
+    async def _finish_marks(self) -> None:
+        """A server in use that is not marked so would be taken for one of the shelf."""
+        if self._marking:
+            _, late = await asyncio.wait(self._marking.values(), timeout=_MARKING)
+            for task in late:
+                task.cancel()
 
     # ── taking ───────────────────────────────────────────────────────────────────────────────────
 
@@ -249,7 +270,8 @@ class ServerPool:
         """A READY server: at once if there is one, else the next, first come first served.
 
         `server = await pool.take()` is yours to stop. `async with pool.take() as server` stops it
-        at the end of the block.
+        at the end of the block. It can be awaited and is no coroutine: for a task of its own it
+        goes to `asyncio.ensure_future`, not to `create_task`.
 
         Args:
             timeout: seconds to wait at most, None for no limit.
@@ -264,9 +286,8 @@ class ServerPool:
     async def _take(self, timeout: float | None) -> DeploymentHandle:  # noqa: ASYNC109 - as `take`
         self._check()
         if self._shelf:  # then nobody else waits
-            return self._hand_over(self._shelf.popleft())
-        taker: asyncio.Future[_Shelved] = asyncio.get_running_loop().create_future()
-        self._takers.append(taker)
+            return self._hand_over(self._shelf.servers.popleft())
+        taker = self._shelf.wait_in_line()
         self._changed.set()
         limit = asyncio.timeout(timeout)
         try:
@@ -277,7 +298,7 @@ class ServerPool:
                 self._give(taker.result())  # it came too late: somebody else has it
             else:
                 with contextlib.suppress(ValueError):
-                    self._takers.remove(taker)
+                    self._shelf.takers.remove(taker)
             if isinstance(problem, TimeoutError) and limit.expired():
                 raise PoolEmpty(f"no server in {timeout:g} s; {self.stats}") from self._failure
             raise
@@ -287,7 +308,7 @@ class ServerPool:
         if self._running is None:
             raise RuntimeError("use it as `async with ServerPool(…) as pool`")
         if self._end is not None:
-            raise type(self._end)(self._end.message)
+            raise type(self._end)(self._end.message) from self._end.__cause__
         if self._client.custody.closed:
             raise ClientClosed("the client is closed")
         # One who asks when the pause is over waits for the next try.
@@ -299,20 +320,25 @@ class ServerPool:
         error.__cause__ = self._failure
         return error
 
-    def _hand_over(self, shelved: _Shelved) -> DeploymentHandle:
-        server = shelved.server
-        self._client.custody.hand_over(server.request_id)
+    def _hand_over(self, shelved: Shelved) -> DeploymentHandle:
+        server, custody = shelved.server, self._client.custody
+        if custody.closed and not custody.holds(server.request_id):
+            raise ClientClosed("the client was closed meanwhile")
+        custody.hand_over(server.request_id)
         self._taken.add(server.request_id)
         self._handed_out += 1
         self._changed.set()
         if self._client.owner is not None:
-            marking = asyncio.create_task(self._mark(server.request_id))
-            self._marking.add(marking)
-            marking.add_done_callback(self._marking.discard)
+            self._mark(server.request_id)
         return server
 
-    async def _mark(self, request_id: str) -> None:
-        """Let whoever recovers the shelf know that this one is in use."""
+    def _mark(self, request_id: str) -> None:
+        """Lets whoever recovers the shelf know that this one is in use."""
+        if request_id not in self._marking:
+            marking = self._marking[request_id] = asyncio.create_task(self._rename_tag(request_id))
+            marking.add_done_callback(lambda _: self._marking.pop(request_id))
+
+    async def _rename_tag(self, request_id: str) -> None:
         try:
             await self._client.tags.rename(request_id, self._tag, self._taken_tag)
         except EdgegapError as error:
@@ -324,36 +350,31 @@ class ServerPool:
 
     async def _give_back(self, server: DeploymentHandle, problem: BaseException | None) -> None:
         custody = self._client.custody
-        try:
-            if problem is None:
-                await custody.release(server.request_id)
-            else:
-                await custody.release_after(problem, server.request_id)
-        finally:
-            self._taken.discard(server.request_id)
-            self._changed.set()
+        self._taken.discard(server.request_id)
+        if problem is None:
+            await custody.release(server.request_id, self._stop)
+        else:
+            await custody.release_after(problem, server.request_id, self._stop)
 
     # ── keeping it full ──────────────────────────────────────────────────────────────────────────
 
     async def _run(self) -> None:
-        housekeeping = asyncio.create_task(self._keep_house())
-        end: EdgegapError = ClientClosed("the pool has ended")
-        try:
-            async with self._client.deploy_many(
-                self._missing(),
-                concurrency=self._max_total,
-                timeout_each=self._timeout_each,
-                playable=self._playable,
-            ) as batch:
+        async with self._client.deploy_many(
+            self._missing(),
+            concurrency=self._max_total,
+            timeout_each=self._timeout_each,
+            playable=self._playable,
+        ) as batch:
+            try:
                 async for outcome in batch:
                     self._arrived(outcome)
-        except ClientClosed as closed:
-            end = closed
-        finally:
-            self._finish(end)
-            housekeeping.cancel()
-            # A server in use that is not marked so would be taken for one of the shelf.
-            await asyncio.wait([housekeeping, *self._marking])
+            except ClientClosed as closed:
+                self._finish(closed)
+            except Exception as error:  # noqa: BLE001 - it is raised where the block is left
+                self._ended_by = error
+                failed = PoolEmpty(f"the pool has failed: {error!r}")
+                failed.__cause__ = error
+                self._finish(failed)
 
     async def _missing(self) -> AsyncIterator[DeployRequest]:
         """A request whenever a server is missing, and may be deployed."""
@@ -363,6 +384,9 @@ class ServerPool:
             if self._lacks() > 0 and self._room() > 0:
                 pause = self._pause()
                 if pause <= 0:
+                    if self._failure is not None:
+                        self._trial = self._begun
+                    self._begun += 1
                     self._coming += 1
                     yield self._request
                     continue
@@ -376,75 +400,90 @@ class ServerPool:
         """How many servers are missing, beside those that are coming."""
         if self._end is not None:
             return 0
-        young = len(self._shelf) - sum(1 for _ in self._old())
-        return self._min_ready + len(self._takers) - young - self._coming
+        young = len(self._shelf) - len(self._shelf.old(_now()))
+        coming = self._coming + len(self._adopting)
+        return self._min_ready + len(self._shelf.takers) - young - coming
 
     def _room(self) -> int:
-        return self._max_total - len(self._shelf) - self._coming - len(self._taken)
+        """How many more there may be."""
+        others = len(self._adopting) + len(self._ending)
+        return self._max_total - len(self._shelf) - self._coming - len(self._taken) - others
 
     def _pause(self) -> float:
         """Seconds until a deploy may begin; infinite until something changes."""
         if self._failure is None:
             return 0.0
-        return math.inf if self._coming else self._tries_again_at - _now()
+        return math.inf if self._trial is not None else self._tries_again_at - _now()
 
     def _arrived(self, outcome: Outcome) -> None:
         self._coming -= 1
         if outcome.handle is not None and outcome.is_ready:
-            self._pauses, self._failure = 0, None
+            self._pauses, self._failure, self._trial = 0, None, None
             self._client.custody.take(outcome.handle.request_id)
-            self._give(_Shelved(outcome.handle, since=_now(), made=_now()))
+            self._give(Shelved(outcome.handle, since=_now(), made=_now()))
         else:
-            self._failed += 1
-            self._failure = outcome.error
-            if isinstance(outcome.error, MaybeCreated):  # nobody else will ever know
-                logger.error("of the pool %s may go on running: %s", self._tag, outcome.error)
-            else:
-                logger.info("no server for the pool %s: %r", self._tag, outcome.error)
-            if _now() >= self._tries_again_at:  # not one that was begun before the last pause
-                pause = min(_FIRST_PAUSE * 2**self._pauses, _LONGEST_PAUSE)
-                self._pauses += 1
-                self._tries_again_at = _now() + pause * random.uniform(0.75, 1)  # noqa: S311
-            if self._pauses >= _TELLS_AFTER:
-                while self._takers:
-                    _resolve(self._takers.popleft(), self._is_failing())
+            self._count_failure(outcome)
         self._changed.set()
 
-    def _give(self, shelved: _Shelved) -> None:
+    def _count_failure(self, outcome: Outcome) -> None:
+        error = outcome.error
+        is_stopped = isinstance(error, BatchStopped) or (error is not None and error.stopped)
+        if outcome.handle is not None and not is_stopped and not self._client.custody.closed:
+            self._stop(outcome.handle.request_id)  # once more: it counts until it is stopped
+        if isinstance(error, MaybeCreated):  # with no owner nobody will ever know
+            logger.error("of the pool %s may go on running: %s", self._tag, error)
+        else:
+            logger.info("no server for the pool %s: %r", self._tag, error)
+        # Those that were begun before the failure say nothing new.
+        if self._failure is None or outcome.index == self._trial:
+            pause = min(_FIRST_PAUSE * 2**self._pauses, _LONGEST_PAUSE)
+            self._pauses += 1
+            self._tries_again_at = _now() + pause * random.uniform(0.75, 1)  # noqa: S311
+            self._trial = None
+        self._failed += 1
+        self._failure = error
+        if self._pauses >= _TELLS_AFTER:
+            self._shelf.tell(self._is_failing())
+
+    def _give(self, shelved: Shelved) -> None:
         """To who has waited longest, or onto the shelf."""
-        if self._end is not None:
-            custody = self._client.custody
-            if custody.holds(shelved.server.request_id):
-                custody.stop(shelved.server.request_id)
-            return
-        while self._takers:
-            if _resolve(self._takers.popleft(), shelved):
-                return
-        self._shelf.append(shelved)
+        if self._end is None:
+            self._shelf.put(shelved)
+        elif self._client.custody.holds(shelved.server.request_id):
+            self._client.custody.stop(shelved.server.request_id)
 
     def _finish(self, end: EdgegapError) -> None:
-        if self._end is None:
-            self._end = end
-        while self._takers:
-            _resolve(self._takers.popleft(), self._end)
+        self._end = self._end or end
+        self._shelf.tell(self._end)
+
+    def _stop(self, request_id: str) -> asyncio.Task[None]:
+        """Stops one, which counts until the API has taken the stop."""
+
+        def ended(stopping: asyncio.Task[None]) -> None:
+            if not stopping.cancelled() and stopping.exception() is None:
+                self._ending.pop(request_id, None)
+                self._changed.set()
+
+        stopping = self._ending[request_id] = self._client.custody.stop(request_id)
+        stopping.add_done_callback(ended)
+        return stopping
 
     # ── the shelf ────────────────────────────────────────────────────────────────────────────────
 
-    def _old(self) -> Iterator[_Shelved]:
-        now = _now()
-        for one in self._shelf:
-            if now - one.since >= self._max_idle or now - one.made >= self._max_age:
-                yield one
+    def _refused(self) -> set[str]:
+        """Whose stop has failed."""
+        return {one for one, stopping in self._ending.items() if stopping.done()}
 
     def _tidy(self) -> None:
         """Retires the old: those too many, and one to make room for its successor."""
-        old = list(self._old())
+        old = self._shelf.old(_now())
         retired = old[: max(0, len(self._shelf) - self._min_ready)]
-        if old and not retired and self._room() <= 0 and not self._coming:
+        on_the_way = self._coming or self._adopting or self._ending
+        if old and not retired and self._room() <= 0 and not on_the_way:
             retired = old[:1]
         for one in retired:
-            self._shelf.remove(one)
-            self._client.custody.stop(one.server.request_id)
+            self._shelf.servers.remove(one)
+            self._stop(one.server.request_id)
             self._retired += 1
 
     async def _keep_house(self) -> None:
@@ -453,110 +492,97 @@ class ServerPool:
             while True:
                 with self._client.until_closed():
                     await asyncio.sleep(self._look_every)
-                try:
-                    await self._look()
-                except ClientClosed:
-                    raise
-                except EdgegapError as error:
-                    logger.info("the pool %s could not be looked at: %s", self._tag, error)
+                await self._look()
                 self._changed.set()
 
     async def _look(self) -> None:
-        shelf, taken = list(self._shelf), set(self._taken)
-        if not shelf and not taken:
-            return
-        wanted = [self._tag, self._taken_tag]
-        listed = {
-            row.request_id: row
-            async for row in self._client.deployments.list(filters=[Filter("tags", "in", wanted)])
-        }
+        shelf, taken = tuple(self._shelf), set(self._taken)
+        refused = self._refused()
+        try:
+            listed = await self._list()
+        except ClientClosed:
+            raise
+        except EdgegapError as error:
+            logger.info("the pool %s is looked at one by one: %s", self._tag, error)
+            listed = {}
+        if self._client.owner is not None:
+            self._recover(listed.values())
         for one in shelf:
             row = listed.get(one.server.request_id)
             fine = row is not None and row.ready and row.status in {None, Status.READY}
             if not fine and not await self._lives(one.server, ready=True) and one in self._shelf:
-                self._shelf.remove(one)
+                self._shelf.servers.remove(one)
                 self._lost += 1
                 logger.warning("%s has died in the pool %s", one.server.request_id, self._tag)
-                self._client.custody.stop(one.server.request_id)
-        for request_id in taken - listed.keys():
+                self._stop(one.server.request_id)
+        for request_id in (taken | refused) - listed.keys():
             if not await self._lives(self._client.handle(request_id), ready=False):
                 self._taken.discard(request_id)
+                self._ending.pop(request_id, None)
+        for request_id in refused & self._ending.keys():
+            self._stop(request_id)
+        for request_id in self._taken & listed.keys():
+            if self._client.owner is not None and self._tag in listed[request_id].tags:
+                self._mark(request_id)
+
+    async def _list(self) -> dict[str, DeploymentRow]:
+        """The rows that have a tag of the pool's, by id; those of other owners too."""
+        filters = [Filter("tags", "in", [self._tag, self._taken_tag])]
+        rows = self._client.deployments.list(filters=filters)
+        return {row.request_id: row async for row in rows}
 
     async def _lives(self, server: DeploymentHandle, *, ready: bool) -> bool:
+        """Whether it does, as far as can be told."""
         try:
             status = (await server.refresh()).current_status
         except (Gone, NotFound):
             return False
+        except ClientClosed:
+            raise
+        except EdgegapError:
+            return True
         return status.is_ready if ready else status is not Status.TERMINATED
 
-    async def _recover(self) -> None:
-        """Puts on the shelf what an earlier run left there, as far as it fits."""
-        async for found in self._client.recover():
-            server = found.handle
-            if self._taken_tag in found.row.tags:
-                self._taken.add(server.request_id)
-            if self._tag not in found.row.tags:
+    # ── the next run ─────────────────────────────────────────────────────────────────────────────
+
+    def _recover(self, rows: Iterable[DeploymentRow]) -> None:
+        """Takes over what an earlier run left, as far as it fits; each once."""
+        custody = self._client.custody
+        for row in rows:
+            request_id = row.request_id
+            found = self._client.found(row)
+            if found is None or request_id in self._adopted or custody.holds(request_id):
                 continue
-            self._client.custody.take(server.request_id)
-            deployment = None
-            with contextlib.suppress(Gone, NotFound):
-                deployment = await server.refresh()
-            if (
-                deployment is not None
-                and deployment.current_status.is_ready
-                and deployment.app_name in {None, self._request.application}
-                and deployment.app_version in {None, self._request.version}
-                and self._room() > 0
+            if self._taken_tag in row.tags:
+                self._taken.add(request_id)
+            elif self._tag in row.tags:
+                custody.take(request_id)
+                if self._room() > 0:
+                    self._adopting[request_id] = asyncio.create_task(self._adopt(found))
+                else:
+                    self._stop(request_id)
+            self._adopted.add(request_id)
+
+    async def _adopt(self, found: Found) -> None:
+        """Puts one on the shelf once it is READY and playable."""
+        server = found.handle
+        fits = False
+        try:
+            deployment = await server.refresh()
+            if deployment.app_name in {None, self._request.application} and (
+                deployment.app_version in {None, self._request.version}
             ):
-                made = _now() - (found.age or 0.0)
-                self._shelf.append(_Shelved(server, since=_now(), made=made))
-            else:
-                self._client.custody.stop(server.request_id)
-
-
-class Taking:
-    """A server to be taken from a pool: await it, or enter it as a block."""
-
-    __slots__ = ("_give_back", "_keep", "_server", "_take")
-
-    def __init__(
-        self,
-        take: Callable[[], Coroutine[Any, Any, DeploymentHandle]],
-        keep: Callable[[DeploymentHandle], None],
-        give_back: Callable[[DeploymentHandle, BaseException | None], Awaitable[None]],
-    ) -> None:
-        self._take = take
-        self._keep = keep
-        self._give_back = give_back
-        self._server: DeploymentHandle | None = None
-
-    def __await__(self) -> Generator[Any, None, DeploymentHandle]:
-        return self._take().__await__()
-
-    async def __aenter__(self) -> DeploymentHandle:
-        self._server = await self._take()
-        self._keep(self._server)
-        return self._server
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        problem: BaseException | None,
-        _: TracebackType | None,
-    ) -> None:
-        assert self._server is not None  # noqa: S101 - it was entered
-        await self._give_back(self._server, problem)
-
-
-def _resolve(taker: asyncio.Future[_Shelved], with_what: _Shelved | EdgegapError) -> bool:
-    """Whether somebody still waits there."""
-    if taker.done():
-        return False
-    if isinstance(with_what, EdgegapError):
-        taker.set_exception(with_what)
-    else:
-        taker.set_result(with_what)
-    return True
+                await server.wait_ready(self._timeout_each, playable=self._playable)
+                fits = True
+        except Exception as error:  # noqa: BLE001 - a check of the caller's own may raise anything
+            logger.info("%s, left by an earlier run, is of no use: %r", server.request_id, error)
+        del self._adopting[server.request_id]
+        if fits:
+            made = _now() - (found.age or 0.0)
+            self._give(Shelved(server, since=_now(), made=made))
+        elif self._client.custody.holds(server.request_id):
+            self._stop(server.request_id)
+        self._changed.set()
 
 
 def _now() -> float:

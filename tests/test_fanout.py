@@ -38,6 +38,7 @@ from edgegap_async.emulator import (
     Answer,
     Application,
     AppPort,
+    Delay,
     Drop,
     Emulator,
     Fault,
@@ -107,6 +108,13 @@ async def collect(batch: Batch, into: list[Outcome]) -> None:
     """Put there what comes, so that it can be seen also if an error ends it."""
     async for outcome in batch:
         into.append(outcome)  # noqa: PERF401
+
+
+async def one_that_was_cancelled() -> None:
+    """Raises CancelledError, though nobody cancels who waits here."""
+    other = asyncio.create_task(asyncio.sleep(100))
+    other.cancel()
+    await other
 
 
 def now() -> float:
@@ -651,6 +659,56 @@ async def test_an_iterator_that_fails_ends_the_batch_and_loses_no_outcome(
         assert alive(emulator) == ids(one for one in outcomes if one.is_ready)
 
 
+@pytest.mark.parametrize("kind", ["a request that cannot be made", "a stray cancellation"])
+async def test_whatever_an_iterator_fails_with_nothing_is_left_to_nobody(
+    emulator: Emulator, client: EdgegapClient, kind: str
+) -> None:
+    async def requests() -> AsyncIterator[Any]:
+        yield a_request()
+        await asyncio.sleep(0.2)
+        if kind == "a stray cancellation":
+            await one_that_was_cancelled()
+        yield {"application": "arena", "version": "v1", "users": map(float, ["x"])}
+
+    async with client.deploy_many(requests()) as batch:
+        outcomes: list[Outcome] = []
+        with pytest.raises((ValueError, RuntimeError)):
+            await collect(batch, outcomes)
+
+        assert [type(outcome.error) for outcome in outcomes] == [BatchStopped]
+    assert len(emulator.world.deployments) == 1
+    assert alive(emulator) == set()
+
+
+async def test_what_ended_a_batch_is_raised_also_if_its_stops_are_under_way(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    async def requests() -> AsyncIterator[DeployRequest]:
+        yield a_request()
+        await asyncio.sleep(1)
+        raise ZeroDivisionError
+
+    emulator.faults.add(Fault("stop_deployment", Delay(2)))
+    with pytest.raises(ZeroDivisionError):
+        async with client.deploy_many(requests()):
+            await asyncio.sleep(2)
+    assert alive(emulator) == set()
+
+
+async def test_one_whose_task_somebody_else_cancels_is_stopped_at_the_end_of_the_block(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    before = asyncio.all_tasks()
+    async with client.deploy_many(some(1)) as batch:
+        await asyncio.sleep(0.3)
+        assert alive(emulator)
+        for task in asyncio.all_tasks() - before:
+            if "Batch._one" in repr(task):
+                task.cancel()
+        assert await batch.all() == ()
+    assert alive(emulator) == set()
+
+
 async def test_what_ended_a_batch_is_raised_by_the_block_if_nobody_was_told(
     client: EdgegapClient,
 ) -> None:
@@ -799,6 +857,39 @@ async def test_a_check_decides_whether_it_is_playable(
     ]
     assert "no map" in str(outcomes[1].error)
     assert alive(emulator) == ids(outcome for outcome in outcomes if outcome.is_ready)
+
+
+@pytest.mark.parametrize("on_progress", [None, lambda _: None], ids=["alone", "with progress"])
+async def test_a_check_that_awaits_what_was_cancelled_is_tried_again(
+    emulator: Emulator, client: EdgegapClient, on_progress: Any
+) -> None:
+    checked = 0
+
+    async def on_a_shared_connection(_: DeploymentHandle) -> None:
+        nonlocal checked
+        checked += 1
+        if checked == 1:
+            await one_that_was_cancelled()
+
+    async with asyncio.timeout(60):
+        outcomes = await client.deploy_many(
+            some(3), playable=on_a_shared_connection, on_progress=on_progress
+        ).all()
+
+    assert [outcome.is_ready for outcome in outcomes] == [True] * 3
+    assert alive(emulator) == ids(outcomes)
+
+
+async def test_an_elsewhere_that_raises_a_cancellation_ends_the_batch(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    def elsewhere(request: DeployRequest, error: EdgegapError) -> DeployRequest:
+        raise asyncio.CancelledError
+
+    emulator.faults.add(Fault("deploy", Answer(422), when="unread"))
+    with pytest.raises(RuntimeError, match="was cancelled"):
+        await client.deploy_many(some(2), attempts=2, elsewhere=elsewhere).all()
+    assert alive(emulator) == set()
 
 
 async def test_all_that_a_request_says_is_sent(emulator: Emulator, client: EdgegapClient) -> None:

@@ -265,6 +265,24 @@ async def test_its_failure_is_told_by_name(api: ScriptedApi) -> None:
 
 
 @pytest.mark.virtual
+async def test_what_is_cancelled_below_a_check_is_a_failed_attempt(api: ScriptedApi) -> None:
+    async def on_a_connection_that_is_gone(_: DeploymentHandle) -> None:
+        connecting = asyncio.create_task(asyncio.sleep(100))
+        connecting.cancel()
+        await connecting
+
+    async with a_server(api, 7777, "UDP") as server:
+        with pytest.raises(NotPlayable, match="at last: what it waited for was cancelled"):
+            await server.wait_ready(300, playable=on_a_connection_that_is_gone)
+
+        waiting = asyncio.create_task(server.wait_ready(300, playable=on_a_connection_that_is_gone))
+        await asyncio.sleep(1)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+
+@pytest.mark.virtual
 async def test_a_class_of_ones_own_chooses_its_times(api: ScriptedApi) -> None:
     class Slow(PlayableCheck):
         async def attempt(self, server: DeploymentHandle) -> None:

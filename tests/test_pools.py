@@ -17,8 +17,10 @@ from edgegap_async import (
     ClientClosed,
     DeploymentHandle,
     EdgegapClient,
+    Forbidden,
     InvalidRequest,
     Pace,
+    PlayableCheck,
     PoolEmpty,
     ServerPool,
     Status,
@@ -27,11 +29,14 @@ from edgegap_async.emulator import (
     Answer,
     Application,
     AppPort,
+    Delay,
+    Drop,
     Emulator,
     Fault,
     Simulation,
     Timings,
 )
+from edgegap_async.playable import _Own
 
 pytestmark = pytest.mark.virtual
 
@@ -78,6 +83,12 @@ def a_pool(client: EdgegapClient, **settings: Any) -> ServerPool:
 
 def now() -> float:
     return asyncio.get_running_loop().time()
+
+
+def living(emulator: Emulator) -> int:
+    """How many are not stopped or being stopped, whatever was asked."""
+    over = {Status.TERMINATING, Status.TERMINATED}
+    return sum(one.status not in over for one in emulator.world.deployments.values())
 
 
 async def until(condition: Callable[[], object]) -> None:
@@ -198,7 +209,7 @@ async def test_there_are_never_more_than_may_be(emulator: Emulator, client: Edge
         await asyncio.gather(*(use() for _ in range(12)))
 
     assert most == 3
-    assert alive(emulator) == set()
+    await until(lambda: alive(emulator) == set())  # what was not accepted yet is undone
 
 
 async def test_the_room_of_a_taken_server_is_free_once_it_has_ended(
@@ -211,6 +222,81 @@ async def test_the_room_of_a_taken_server_is_free_once_it_has_ended(
         await server.stop(wait=True)
 
         assert (await pool.take(timeout=10)).status is Status.READY
+
+
+async def test_a_task_can_take(client: EdgegapClient) -> None:
+    async with a_pool(client) as pool:
+        assert (await asyncio.ensure_future(pool.take(timeout=10))).status is Status.READY
+
+
+@pytest.mark.parametrize("stops", ["are refused", "take long"])
+async def test_what_is_not_stopped_yet_counts_among_those_there_may_be(
+    emulator: Emulator, client: EdgegapClient, stops: str
+) -> None:
+    most = 0
+    async with a_pool(client, min_ready=2, max_total=3, max_idle=30) as pool:
+        await until(lambda: pool.stats.ready == 2)
+        first = alive(emulator)
+        if stops == "are refused":
+            emulator.faults.add(Fault("stop_deployment", Answer(403), when="unread", times=None))
+        else:
+            emulator.faults.add(Fault("stop_deployment", Delay(20), when="read", times=None))
+        until_then = now() + 300
+        while now() < until_then:
+            most = max(most, living(emulator))
+            await asyncio.sleep(0.2)
+        assert most == 3
+        assert pool.stats.retired == 1 or stops == "take long"
+
+        emulator.faults.clear()
+        await until(lambda: not first & alive(emulator))
+        assert pool.stats.ready == 2
+    assert alive(emulator) == set()
+
+
+async def test_the_stop_at_the_end_of_a_takers_block_is_tried_again_until_it_succeeds(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    async def use(pool: ServerPool) -> None:
+        async with pool.take():
+            emulator.faults.add(Fault("stop_deployment", Answer(403), when="unread", times=None))
+
+    async with a_pool(client, min_ready=0, max_total=1) as pool:
+        with pytest.raises(Forbidden):
+            await use(pool)
+        [used] = alive(emulator)
+        with pytest.raises(PoolEmpty):
+            await pool.take(timeout=60)
+        assert living(emulator) == 1
+        emulator.faults.clear()
+
+        assert (await pool.take(timeout=15)).request_id != used
+        assert used not in alive(emulator)
+
+
+async def test_what_failed_and_could_not_be_stopped_keeps_its_place_until_it_is_gone(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    broken = set[str]()
+
+    async def the_first_is_broken(server: DeploymentHandle) -> None:
+        broken.add(server.request_id)
+        if len(broken) == 1:
+            raise OSError("no map")
+
+    emulator.faults.add(Fault("stop_deployment", Answer(403), when="unread", times=None))
+    async with a_pool(client, max_total=1, playable=the_first_is_broken) as pool:
+        await until(lambda: pool.stats.failed)
+        await asyncio.sleep(60)
+        assert living(emulator) == 1
+        [process] = [one.process for one in emulator.world.deployments.values()]
+        assert process is not None
+        process.end(1)  # type: ignore[attr-defined]
+        [request_id] = emulator.world.deployments
+        emulator.faults.clear()
+        await client.handle(request_id).stop(wait=True)
+
+        assert (await pool.take(timeout=15)).request_id != request_id
 
 
 # ── keeping it ───────────────────────────────────────────────────────────────────────────────────
@@ -253,6 +339,17 @@ async def test_row_31_a_client_that_is_closed_ends_the_pool(emulator: Emulator) 
     assert alive(emulator) == {server.request_id for server in taken}
 
 
+async def test_row_31_a_client_that_is_closed_as_some_are_coming_has_stopped_them(
+    emulator: Emulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = a_client(emulator)
+    async with a_pool(client, min_ready=3):
+        await until(lambda: len(alive(emulator)) == 3)
+        await client.close()
+    assert alive(emulator) == set()
+    assert "may go on running" not in caplog.text
+
+
 async def test_a_dead_server_is_noticed_by_one_list_call_and_replaced(
     emulator: Emulator, client: EdgegapClient
 ) -> None:
@@ -289,10 +386,27 @@ async def test_a_list_that_leaves_one_out_is_not_believed(
         assert (pool.stats.lost, pool.stats.ready) == (0, 2)
 
 
+async def test_without_a_list_the_pool_looks_at_each(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    emulator.faults.add(Fault("list_deployments", Answer(403), when="unread", times=None))
+    async with a_pool(client, min_ready=1, max_total=2, look_every=10) as pool:
+        taken = await pool.take()
+        await until(lambda: pool.stats.ready)
+        [died] = alive(emulator) - {taken.request_id}
+        await client.handle(died).stop(wait=True)
+        await taken.stop(wait=True)
+        await until(lambda: pool.stats.lost == 1 and pool.stats.taken == 0)
+        await until(lambda: pool.stats.ready)
+
+        assert (await pool.take(timeout=0.001)).request_id in alive(emulator)
+
+
 async def test_a_look_that_fails_changes_nothing(emulator: Emulator, client: EdgegapClient) -> None:
     async with a_pool(client, min_ready=2, look_every=10) as pool:
         await until(lambda: pool.stats.ready == 2)
-        emulator.faults.add(Fault("list_deployments", Answer(403), when="unread", times=2))
+        for call in ("list_deployments", "get_deployment"):
+            emulator.faults.add(Fault(call, Answer(403), when="unread", times=4))
         await asyncio.sleep(45)
 
         assert (pool.stats.lost, pool.stats.ready) == (0, 2)
@@ -400,6 +514,91 @@ async def test_one_failure_is_not_told_to_who_waits(
         assert pool.stats.failed == 2
 
 
+async def test_one_that_takes_long_does_not_keep_the_pool_from_trying_another_after_a_failure(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    checked = list[str]()
+
+    async def the_first_never_answers(server: DeploymentHandle) -> None:
+        checked.append(server.request_id)
+        if server.request_id == checked[0]:
+            raise OSError("no map yet")
+
+    check = _Own(function=the_first_never_answers, timeout=300)
+    emulator.faults.add(Fault("deploy", Answer(422), when="unread", skip=1))
+    async with a_pool(client, min_ready=2, playable=check) as pool:
+        await until(lambda: pool.stats.failed)
+
+        assert (await pool.take(timeout=20)).status is Status.READY
+        assert not pool.stats.failing
+
+
+async def test_those_begun_before_a_failure_make_the_pause_no_longer(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    """They fail one after the other, each later than the pause that the one before has made."""
+    checked = list[str]()
+
+    async def each_fails_later(server: DeploymentHandle) -> None:
+        if server.request_id not in checked:
+            checked.append(server.request_id)
+        number = checked.index(server.request_id)
+        if number < 6:
+            await asyncio.sleep(3 * number)
+            raise InvalidRequest("no such port")
+
+    check = _Own(function=each_fails_later, patience=100, timeout=100)
+    async with a_pool(client, min_ready=6, playable=check) as pool:
+        await until(lambda: pool.stats.failed)
+
+        assert (await pool.take(timeout=60)).status is Status.READY
+
+
+async def test_what_a_pool_has_failed_with_is_told_to_takers_and_raised_by_the_block(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    class Broken(PlayableCheck):
+        async def attempt(self, server: DeploymentHandle) -> None:
+            raise OSError
+
+        def tried(self, server: DeploymentHandle) -> str:
+            raise ZeroDivisionError("mine")
+
+    async def take_twice() -> None:
+        async with a_pool(client, min_ready=2, playable=Broken(timeout=1)) as pool:
+            for _ in range(2):
+                with pytest.raises(PoolEmpty, match="the pool has failed: ZeroDiv") as caught:
+                    await pool.take()
+                assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+    emulator.faults.add(Fault("stop_deployment", Delay(5), times=None))
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        await take_twice()
+    assert alive(emulator) == set()
+
+
+async def test_row_31_one_that_is_given_in_the_step_in_which_the_client_is_closed_is_not_served(
+    emulator: Emulator,
+) -> None:
+    client = a_client(emulator)
+    is_ready = asyncio.Event()
+
+    async def about_to_be_given(_: DeploymentHandle) -> None:
+        is_ready.set()
+
+    async with a_pool(client, min_ready=0, playable=about_to_be_given) as pool:
+        taking = asyncio.ensure_future(pool.take())
+        await is_ready.wait()
+        while pool.stats.waiting:
+            await asyncio.sleep(0)
+        assert not taking.done()
+        await client.close()
+        with pytest.raises(ClientClosed):
+            await taking
+    assert len(emulator.world.deployments) == 1
+    assert alive(emulator) == set()
+
+
 async def test_what_fails_in_the_cloud_is_stopped() -> None:
     simulation = Simulation(failing=1.0, ready_after=(5.0, 5.0), fails_after=(1.0, 1.0))
     async with a_cloud(simulate=simulation) as emulator, a_client(emulator) as client:
@@ -453,7 +652,8 @@ async def test_row_32_a_killed_program_finds_its_shelf_again_and_leaves_what_is_
     deploys = asked(emulator, "deploy")
     async with a_client(emulator, owner="mm-1") as client:
         async with a_pool(client, min_ready=3) as pool:
-            assert (pool.stats.ready, pool.stats.taken) == (3, 2)
+            assert (pool.stats.coming, pool.stats.taken) == (3, 2)
+            await until(lambda: pool.stats.ready == 3)
             server = await pool.take(timeout=0.001)
             assert server.endpoint("game").port
             assert server.request_id in shelf
@@ -486,6 +686,139 @@ async def test_row_32_the_shelves_of_others_are_left_alone(emulator: Emulator) -
             assert (pool.stats.ready, pool.stats.taken) == (0, 0)
 
     assert shelf | taken <= alive(emulator)
+
+
+async def test_row_32_what_an_earlier_run_left_is_not_handed_out_before_it_is_playable(
+    emulator: Emulator,
+) -> None:
+    shelf, _ = await killed(emulator)
+
+    async def of_this_run(server: DeploymentHandle) -> None:
+        if server.request_id in shelf:
+            raise OSError("no map")
+
+    async with (
+        a_client(emulator, owner="mm-1") as client,
+        a_pool(client, playable=of_this_run) as pool,
+    ):
+        assert (await pool.take(timeout=60)).request_id not in shelf
+        await until(lambda: not shelf & alive(emulator))
+
+
+async def test_row_32_what_an_earlier_run_left_and_is_not_ready_yet_is_waited_for(
+    emulator: Emulator,
+) -> None:
+    shelf, _ = await killed(emulator)
+    left = {emulator.world.deployments[one].status for one in shelf}
+    assert left == {Status.READY}
+    for one in shelf:
+        await emulator.world.stop_deployment(request_id=one)
+    emulator.faults.add(Fault("stop_deployment", Answer(403), when="unread", times=None))
+    async with a_client(emulator, owner="mm-1") as before, a_pool(before, min_ready=3) as pool:
+        await until(lambda: len(alive(emulator)) == 5)
+        coming = alive(emulator)
+        assert pool.stats.ready == 0
+    emulator.faults.clear()
+    deploys = asked(emulator, "deploy")
+    async with a_client(emulator, owner="mm-1") as client, a_pool(client, min_ready=3) as pool:
+        server = await pool.take(timeout=30)
+        assert server.request_id in coming
+        assert asked(emulator, "deploy") <= deploys + 1
+
+
+async def test_row_32_entering_that_failed_can_be_tried_again(emulator: Emulator) -> None:
+    await killed(emulator)
+    emulator.faults.add(
+        Fault("list_deployments", Answer(403), when="unread"),
+        Fault("get_deployment", Answer(403), when="unread", skip=1),
+    )
+    async with a_client(emulator, owner="mm-1") as client:
+        pool = a_pool(client, min_ready=3)
+        with pytest.raises(Forbidden):
+            await pool.__aenter__()
+        async with pool:
+            servers = {(await pool.take(timeout=30)).request_id for _ in range(4)}
+
+            assert len(servers) == 4
+            assert servers <= alive(emulator)
+
+
+async def test_row_32_what_the_list_does_not_tell_of_at_first_is_found_by_a_later_look(
+    emulator: Emulator,
+) -> None:
+    shelf, taken = await killed(emulator)
+    emulator.faults.add(Fault("list_deployments", Answer(200, {"data": []}), when="unread"))
+    async with (
+        a_client(emulator, owner="mm-1") as client,
+        a_pool(client, min_ready=3, max_total=7) as pool,
+    ):
+        assert (pool.stats.coming, pool.stats.taken) == (0, 0)
+        await until(lambda: pool.stats.taken == 2)
+        await until(lambda: not pool.stats.coming)
+        assert living(emulator) <= 7
+    assert alive(emulator) & (shelf | taken) == taken
+
+
+async def test_row_32_what_is_being_deployed_is_not_taken_for_what_an_earlier_run_left(
+    emulator: Emulator,
+) -> None:
+    """It is in the list before the answer to its deploy is here."""
+    emulator.faults.add(Fault("deploy", Delay(8), when="acted"))
+    async with (
+        a_client(emulator, owner="mm-1") as client,
+        a_pool(client, min_ready=1, look_every=1) as pool,
+    ):
+        await until(lambda: alive(emulator))
+        await asyncio.sleep(5)
+        assert [found async for found in client.recover()] == []
+        assert (pool.stats.coming, pool.stats.ready) == (1, 0)
+        await until(lambda: pool.stats.ready)
+        await asyncio.sleep(5)
+
+        assert (pool.stats.coming, pool.stats.ready) == (0, 1)
+        assert len(emulator.world.deployments) == 1
+
+
+async def test_row_32_what_a_lost_answer_has_made_is_found_by_a_later_look(
+    emulator: Emulator,
+) -> None:
+    async with a_client(emulator, owner="mm-1", visibility=0.5) as client:
+        async with a_pool(client, min_ready=1) as pool:
+            emulator.faults.add(
+                Fault("deploy", Drop(), when="acted", times=2),
+                Fault("list_deployments", Answer(503), when="unread", times=8),
+            )
+            await until(lambda: pool.stats.failed)
+            await until(lambda: pool.stats.ready == living(emulator) > 1)
+        assert alive(emulator) == set()
+
+
+async def test_row_32_a_mark_that_failed_is_made_again(emulator: Emulator) -> None:
+    emulator.faults.add(Fault("rename_tag", Answer(403), when="unread"))
+    async with a_client(emulator, owner="mm-1") as client, a_pool(client) as pool:
+        server = await pool.take()
+        made = emulator.world.deployments[server.request_id]
+        await until(lambda: asked(emulator, "rename_tag"))
+        assert "pool-default" in made.tags
+        await until(lambda: "used-default" in made.tags)
+
+
+async def test_a_mark_that_hangs_holds_nobody_up(emulator: Emulator) -> None:
+    emulator.faults.add(Fault("rename_tag", Delay(1000), when="unread", times=None))
+    async with a_client(emulator, owner="mm-1") as client:
+        async with a_pool(client) as pool:
+            await pool.take()
+            left = now()
+        assert now() - left < 10
+
+
+async def test_two_pools_of_one_name_cannot_share_a_client(client: EdgegapClient) -> None:
+    second = a_pool(client, version="v2")
+    async with a_pool(client), a_pool(client, name="ranked"):
+        with pytest.raises(InvalidRequest, match="pool-default"):
+            await second.__aenter__()
+    async with second:
+        assert (await second.take()).status is Status.READY
 
 
 # ── arguments ────────────────────────────────────────────────────────────────────────────────────

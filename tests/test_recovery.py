@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -25,14 +26,17 @@ from edgegap_async import (
 from edgegap_async.emulator import (
     Answer,
     Application,
+    Delay,
     Drop,
     Emulator,
     Fault,
+    Simulation,
     Timings,
     sample_application,
 )
 
 USERS = ["8.8.8.8"]
+NO_LIMITS = {"deploy": None, "get_deployment": None, "list_deployments": None}
 Connect = Callable[..., AbstractAsyncContextManager[EdgegapClient]]
 
 
@@ -86,6 +90,39 @@ async def test_the_next_run_finds_what_the_last_one_left_and_can_adopt_it(connec
         await found.handle.stop(wait=True, timeout=20)
 
         assert [found async for found in after.recover()] == []
+
+
+@pytest.mark.virtual
+async def test_one_that_is_stopped_as_it_is_found_hides_none_of_the_others() -> None:
+    """What is stopped leaves the list, and the next page begins further on."""
+    async with Emulator(
+        [sample_application()], timings=Timings.fast(), simulate=Simulation(), limits=False
+    ) as emulator:
+        settings: dict[str, Any] = {"base_url": emulator.url, "owner": "mm-1", "limits": NO_LIMITS}
+        async with EdgegapClient(emulator.token, **settings) as before:
+            left = [await before.deploy("arena", "v1", users=USERS) for _ in range(60)]
+            await asyncio.gather(*(one.wait_ready() for one in left))
+        async with EdgegapClient(emulator.token, **settings) as after:
+            found = set()
+            async for one in after.recover():
+                await one.handle.stop(wait=True)
+                found.add(one.handle.request_id)
+
+        assert found == {one.request_id for one in left}
+
+
+async def test_what_is_being_deployed_is_not_what_an_earlier_run_left(
+    emulator: Emulator, connect: Connect
+) -> None:
+    """It is in the list before the answer to its deploy is here."""
+    emulator.faults.add(Fault("deploy", Delay(0.5), when="acted"))
+    async with connect("mm-1") as client:
+        deploying = asyncio.create_task(client.deploy("arena", "v1", users=USERS))
+        while not live(emulator):
+            await asyncio.sleep(0.01)
+        assert not deploying.done()
+        assert await client.reap() == ()
+        assert live(emulator) == [(await deploying).request_id]
 
 
 async def test_nobody_finds_or_touches_another_owners(emulator: Emulator, connect: Connect) -> None:

@@ -1,0 +1,118 @@
+"""The servers of a pool that can be taken, and those who take: never do both wait at once."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import math
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from types import TracebackType
+from typing import Any
+
+import attrs
+
+from .errors import EdgegapError
+from .handles import DeploymentHandle
+
+__all__ = ["Shelf", "Shelved", "Taking"]
+
+
+@attrs.define(eq=False)
+class Shelved:
+    """A server to be taken."""
+
+    server: DeploymentHandle
+    since: float
+    """Loop time at which it was put here."""
+    made: float
+    """Loop time at which it became READY, about."""
+
+
+class Shelf:
+    """First come, first served.
+
+    Args:
+        max_idle: seconds on it after which a server is old; None for never.
+        max_age: likewise, since it became READY.
+
+    Attributes:
+        servers: to be taken, the oldest first.
+        takers: who waits, the one who waits longest first.
+    """
+
+    def __init__(self, max_idle: float | None, max_age: float | None) -> None:
+        self.servers = collections.deque[Shelved]()
+        self.takers = collections.deque[asyncio.Future[Shelved]]()
+        self._max_idle = math.inf if max_idle is None else max_idle
+        self._max_age = math.inf if max_age is None else max_age
+
+    def __iter__(self) -> Iterator[Shelved]:
+        """Those that can be taken, as they are now."""
+        return iter(tuple(self.servers))
+
+    def __len__(self) -> int:
+        return len(self.servers)
+
+    def wait_in_line(self) -> asyncio.Future[Shelved]:
+        """What another taker waits for."""
+        taker: asyncio.Future[Shelved] = asyncio.get_running_loop().create_future()
+        self.takers.append(taker)
+        return taker
+
+    def put(self, shelved: Shelved) -> None:
+        """It goes to who has waited longest, or onto the shelf."""
+        while self.takers:
+            taker = self.takers.popleft()
+            if not taker.done():
+                taker.set_result(shelved)
+                return
+        self.servers.append(shelved)
+
+    def tell(self, error: EdgegapError) -> None:
+        """Whoever waits waits no more."""
+        while self.takers:
+            taker = self.takers.popleft()
+            if not taker.done():
+                taker.set_exception(error)
+
+    def old(self, now: float) -> list[Shelved]:
+        """Those that have been there, or READY, for too long."""
+        return [
+            one
+            for one in self.servers
+            if now - one.since >= self._max_idle or now - one.made >= self._max_age
+        ]
+
+
+class Taking:
+    """A server to be taken from a pool: await it, or enter it as a block."""
+
+    __slots__ = ("_give_back", "_keep", "_server", "_take")
+
+    def __init__(
+        self,
+        take: Callable[[], Coroutine[Any, Any, DeploymentHandle]],
+        keep: Callable[[DeploymentHandle], None],
+        give_back: Callable[[DeploymentHandle, BaseException | None], Awaitable[None]],
+    ) -> None:
+        self._take = take
+        self._keep = keep
+        self._give_back = give_back
+        self._server: DeploymentHandle | None = None
+
+    def __await__(self) -> Generator[Any, None, DeploymentHandle]:
+        return self._take().__await__()
+
+    async def __aenter__(self) -> DeploymentHandle:
+        self._server = await self._take()
+        self._keep(self._server)
+        return self._server
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        problem: BaseException | None,
+        _: TracebackType | None,
+    ) -> None:
+        assert self._server is not None  # noqa: S101 - it was entered
+        await self._give_back(self._server, problem)
