@@ -45,7 +45,7 @@ from .errors import (
 )
 from .guards import Guard
 from .handles import DeploymentHandle, Found
-from .lifecycle import DeployOptions, EdgegapClient
+from .lifecycle import EdgegapClient
 from .limits import (
     Limits,
     LimitState,
@@ -91,6 +91,7 @@ from .models import (
 from .requests import (
     AnyUser,
     AnyVariables,
+    DeployOptions,
     DeployRequest,
     EnvironmentVariable,
     Filter,

@@ -15,7 +15,7 @@ import logging
 import math
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, Unpack, cast
 
 import aiohttp
 import attrs
@@ -43,11 +43,10 @@ from .lookout import LookOut
 from .models import DeployAccepted, Deployment, DeploymentRow, Status
 from .requests import (
     AnyUser,
-    AnyVariables,
+    DeployOptions,
     DeployRequest,
     Filter,
     FleetDeployRequest,
-    Resources,
     Token,
     Webhook,
     check_kind,
@@ -65,7 +64,7 @@ if TYPE_CHECKING:
     from .outcomes import AnyRequests, FailurePolicy, Progress
     from .playable import Check
 
-__all__ = ["DeployOptions", "EdgegapClient"]
+__all__ = ["EdgegapClient"]
 
 logger = logging.getLogger("edgegap_async.lifecycle")
 
@@ -73,23 +72,6 @@ Result = TypeVar("Result")
 
 _OVER: Final = Status.TERMINATED
 _DRAIN: Final = 10.0  # seconds that close() gives to stops under way
-
-
-class DeployOptions(TypedDict, total=False):
-    """What a deploy may say beyond application, version and users; see `deployments.deploy`."""
-
-    environment_variables: AnyVariables
-    tags: Iterable[str]
-    require_cached_locations: bool | None
-    webhook_on_ready: Webhook | str | None
-    webhook_on_error: Webhook | str | None
-    webhook_on_terminated: Webhook | str | None
-    resources: Resources | None
-    private_host_ids: Iterable[str]
-    """Hosts of a private fleet to try, in this order, before the public cloud."""
-    operation_tag: bool
-    """False for a deployment without the tag that names the wish. Then an answer that is lost is
-    `NoAnswer`, and what it made runs until its `max_duration`, known to nobody."""
 
 
 class EdgegapClient(ApiClient):

@@ -47,12 +47,13 @@ from .errors import (
     PoolEmpty,
 )
 from .handles import DeploymentHandle, Found
-from .lifecycle import DeployOptions, EdgegapClient
+from .lifecycle import EdgegapClient
 from .models import DeploymentRow, Status
 from .outcomes import Outcome
 from .playable import Check, as_check
 from .requests import (
     AnyUser,
+    DeployOptions,
     DeployRequest,
     Filter,
     FleetDeployRequest,

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Final, Literal, NoReturn, TypeAlias, TypeVar
+from typing import Any, Final, Literal, NoReturn, TypeAlias, TypedDict, TypeVar
 from urllib.parse import urlsplit
 
 import attrs
@@ -24,6 +24,7 @@ from .errors import InvalidRequest
 __all__ = [
     "AnyUser",
     "AnyVariables",
+    "DeployOptions",
     "DeployRequest",
     "EnvironmentVariable",
     "Filter",
@@ -438,6 +439,23 @@ class FleetDeployRequest(DeployRequest):
     private_host_ids: tuple[str, ...] = attrs.field(
         converter=_as_strings, validator=[_some, _strings]
     )
+
+
+class DeployOptions(TypedDict, total=False):
+    """What a deploy may say beyond application, version and users; see `deployments.deploy`."""
+
+    environment_variables: AnyVariables
+    tags: Iterable[str]
+    require_cached_locations: bool | None
+    webhook_on_ready: Webhook | str | None
+    webhook_on_error: Webhook | str | None
+    webhook_on_terminated: Webhook | str | None
+    resources: Resources | None
+    private_host_ids: Iterable[str]
+    """Hosts of a private fleet to try, in this order, before the public cloud."""
+    operation_tag: bool
+    """False for a deployment without the tag that names the wish. Then an answer that is lost is
+    `NoAnswer`, and what it made runs until its `max_duration`, known to nobody."""
 
 
 FilterField: TypeAlias = Literal[
