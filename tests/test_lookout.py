@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import math
 import random
 from collections import Counter
@@ -1183,6 +1184,53 @@ async def test_webhooks_prove_something_if_they_come_soon_after_ready(
         watched.rung()
 
     assert lookout.stats.webhooks_proven is proven
+
+
+async def test_that_no_webhook_comes_is_said_once(
+    api: FickleApi, lookout: LookOut, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    said = []
+    for one in api.deploy(12, ready_in=0):
+        await lookout.watched(one, expects_webhook=True).until(Status.READY, 60)
+        said.append(len(caplog.messages))
+
+    assert said == [*[0] * 9, *[1] * 3]
+    assert "10 deployments" in caplog.text
+    assert "public_url" in caplog.text
+    ids = api.deploy(1, ready_in=5)
+    assert lateness(api, ids, await told(lookout, ids)) < 0.7
+
+
+async def test_webhooks_may_be_on_their_way_where_many_are_ready_at_once(
+    api: FickleApi, lookout: LookOut, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    ids = api.deploy(12, ready_in=0)
+    held = [lookout.watched(one, expects_webhook=True) for one in ids]
+    await told(lookout, ids)
+    assert not caplog.messages
+    await asyncio.sleep(Pace().with_webhook)
+    [one] = api.deploy(1, ready_in=0)
+    await lookout.watched(one, expects_webhook=True).until(Status.READY, 60)
+
+    assert f"{len(held) + 1} deployments" in caplog.text
+
+
+@pytest.mark.parametrize("expected", [True, False], ids=["one came", "none was to come"])
+async def test_without_a_reason_it_is_not_said_that_no_webhook_comes(
+    api: FickleApi, lookout: LookOut, caplog: pytest.LogCaptureFixture, *, expected: bool
+) -> None:
+    caplog.set_level(logging.WARNING)
+    for number, one in enumerate(api.deploy(15, ready_in=0)):
+        watched = lookout.watched(one, expects_webhook=expected)
+        await watched.until(Status.READY, 60)
+        if expected and number == 0:
+            await asyncio.sleep(60)
+            watched.rung()  # as late as that it proves nothing, and has come all the same
+
+    assert not caplog.messages
+    assert not lookout.stats.webhooks_proven
 
 
 async def test_who_expects_no_webhook_is_looked_at_as_often_as_ever(
