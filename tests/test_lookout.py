@@ -567,8 +567,9 @@ async def test_where_no_list_is_answered_all_are_told_by_status(
 
 
 async def test_a_list_that_did_not_work_for_a_while_is_found_to_work_again(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, client: ApiClient
 ) -> None:
+    lookout = LookOut(client, Pace(soon=300))  # or lists were rare by then
     api.on_list = lambda asked: REFUSED if asked.at < 50 else None
     soon = api.deploy(30, ready_in=5)
     late = api.deploy(30, ready_in=90)
