@@ -73,6 +73,7 @@ _TWICE: Final = 2  # as often is a look begun whose answer does not come
 _UNPROVEN: Final = 2.0  # seconds between status looks at one that is swept by a list not proven yet
 _LISTED: Final = 8  # times as rare are status looks at one that the roll calls tell of
 _MOST_PROOF: Final = 10  # webhooks, beyond which more proof counts no more
+_UNHEARD: Final = 10  # deployments found READY by looking, after which somebody should know
 
 _PASSING = (NotSent, NoAnswer, RateLimited, ServerError, UnreadableAnswer)
 """What may be otherwise at the next look."""
@@ -102,6 +103,7 @@ class LookOut:
         self._lists_help = True  # as against that they fail, or do not answer
         self._page_at = -math.inf
         self._proof = 0  # that webhooks come, as against that they do not
+        self._unheard: list[float] | None = []  # when READY was found and no webhook had come yet
         self._tally = Tally()
 
     def __repr__(self) -> str:
@@ -183,6 +185,8 @@ class LookOut:
     def wake(self, watched: Watched) -> None:
         """Makes the next look at it come at once."""
         one = self._awaited.get(watched.request_id)
+        if watched.was_rung:
+            self._unheard = None
         if one is None:
             is_of_use = self._now() < watched.ready_at + self.pace.with_webhook
             if watched.expects_webhook and watched.was_rung and is_of_use:
@@ -517,7 +521,23 @@ class LookOut:
             watched.ready_at = self._now()
             step = 1 if told_by == "webhook" else -1
             self._proof = max(-1, min(self._proof + step, _MOST_PROOF))
+            self._warn_of_silence(watched.ready_at)
         return True
+
+    def _warn_of_silence(self, now: float) -> None:
+        """READY was found though no webhook has come; once it is clear that none does, says so."""
+        if self._unheard is None:
+            return
+        self._unheard.append(now)
+        # Many may be found at once, all just before their webhooks.
+        if len(self._unheard) >= _UNHEARD and now >= self._unheard[0] + self.pace.with_webhook:
+            logger.warning(
+                "%d deployments became READY and no webhook has come, though their URLs were handed"
+                " to the API: the receiver's public_url may not be reachable; looks go on as"
+                " without",
+                len(self._unheard),
+            )
+            self._unheard = None
 
     def _count(self, one: Awaited, told_by: ToldBy) -> None:
         """Keeps the statistics."""

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from edgegap_async.awaited import PATIENCE, Awaited, Pace, Pool
+from edgegap_async.awaited import PATIENCE, Awaited, Pace, Pool, Turns
 from edgegap_async.client import ApiClient
 from edgegap_async.lookout import LookOut
 
@@ -169,3 +169,94 @@ async def test_what_is_awaited_was_last_seen_when_the_wait_began(lookout: LookOu
 
     assert (one.request_id, one.seen_at) == ("a", 7.0)
     assert 0.9 <= one.jitter <= 1.1
+
+
+# ── turns ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def turns(lookout: LookOut, pool: Pool, *due: float) -> tuple[Turns, list[Awaited], list[float]]:
+    """So many who stand in line, and when each is due, which may be changed."""
+    times, awaited = list(due), join(lookout, pool, len(due))
+    line = Turns(lambda one, _: times[awaited.index(one)])
+    for one in awaited:
+        line.add(one, 0.0)
+    return line, awaited, times
+
+
+async def test_they_are_looked_at_in_the_order_in_which_they_are_due(
+    lookout: LookOut, pool: Pool
+) -> None:
+    line, [a, b, c], _ = turns(lookout, pool, 3.0, 1.0, 2.0)
+
+    assert line.first(0.0) == 1.0
+    assert [line.take(9.0) for _ in range(3)] == [b, c, a]
+    assert line.first(9.0) == math.inf
+
+
+async def test_one_that_is_doubted_does_not_stand_behind_those_due_before(
+    lookout: LookOut, pool: Pool
+) -> None:
+    line, [*_, last], _ = turns(lookout, pool, 1.0, 2.0, 3.0)
+    last.is_doubted = True
+    line.add(last, 0.0)
+
+    assert line.take(9.0) is last
+
+
+async def test_those_doubted_and_those_not_take_turns_where_both_are_due(
+    lookout: LookOut, pool: Pool
+) -> None:
+    line, awaited, _ = turns(lookout, pool, *range(6))
+    for one in awaited[3:]:
+        one.is_doubted = True
+        line.add(one, 0.0)
+    taken = []
+    while line.first(9.0) < math.inf:
+        taken.append(line.take(9.0).is_doubted)
+
+    assert taken == [True, False] * 3
+
+
+async def test_who_is_not_due_yet_gives_way(lookout: LookOut, pool: Pool) -> None:
+    line, [a, b, doubted], _ = turns(lookout, pool, 1.0, 2.0, 8.0)
+    doubted.is_doubted = True
+    line.add(doubted, 0.0)
+
+    assert [line.take(5.0), line.take(5.0)] == [a, b]
+    assert line.first(5.0) == 8.0
+
+
+async def test_an_earlier_place_counts_no_more(lookout: LookOut, pool: Pool) -> None:
+    line, [one, other], times = turns(lookout, pool, 1.0, 2.0)
+    times[0] = 5.0
+    line.add(one, 0.0)
+    other.turn = -1  # waited for no more
+    first = line.first(3.0)
+
+    assert (first, line.take(9.0)) == (5.0, one)
+    assert line.first(9.0) == math.inf
+
+
+async def test_one_whose_gap_has_grown_by_its_turn_waits_on(lookout: LookOut, pool: Pool) -> None:
+    line, [one, other], times = turns(lookout, pool, 1.0, 2.0)
+    times[0] = 5.0
+
+    assert line.first(1.0) == 2.0
+    assert [line.take(2.0), line.first(2.0)] == [other, 5.0]
+    assert line.take(5.0) is one
+
+
+async def test_the_line_does_not_grow_with_those_who_stand_in_it_anew(
+    lookout: LookOut, pool: Pool
+) -> None:
+    line, awaited, times = turns(lookout, pool, *(37 * number % 50 for number in range(50)))
+    for _ in range(20):
+        for one in awaited:
+            one.is_doubted = not one.is_doubted
+            line.add(one, 0.0)
+
+    # In each of two queues no more than twice as many as count, and a few.
+    assert len(line) < 2 * (2 * len(awaited) + 64) + 2
+    assert [times[awaited.index(line.take(99.0))] for _ in awaited] == [*range(50)]
+    line.clear()
+    assert (len(line), line.first(99.0)) == (0, math.inf)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import logging
 
+import attrs
 import pytest
 
 from edgegap_async.errors import Forbidden, InvalidRequest, Refused, Unauthorized
 from edgegap_async.listing import ROWS, Listing, Way, is_whole
-from edgegap_async.models import DeploymentPage, DeploymentRow, Pagination, Status
+from edgegap_async.models import DeploymentPage, DeploymentRow, Pagination, Paginator, Status
 
 
 def page(*ids: str, ready: bool = True, more: bool = False) -> DeploymentPage:
@@ -188,6 +189,28 @@ def test_an_empty_page_is_the_last_one() -> None:
     assert is_whole(page("a"))
     assert is_whole(DeploymentPage(data=page("a").data))
     assert not is_whole(page("a", more=True))
+
+
+@pytest.mark.parametrize(
+    ("number", "pages", "last"),
+    [(1, 1, True), (3, 3, True), (4, 3, True), (2, 3, False), (None, 3, False), (1, None, False)],
+)
+def test_the_last_page_is_known_by_its_number_whatever_it_says(
+    *, number: int | None, pages: int | None, last: bool
+) -> None:
+    where = Pagination(number=number, has_next=True, paginator=Paginator(num_pages=pages))
+
+    assert is_whole(attrs.evolve(page("a"), pagination=where)) is last
+
+
+def test_rows_are_not_fewer_where_the_last_page_says_that_another_follows() -> None:
+    listing = Listing()
+    where = Pagination(number=1, has_next=True, paginator=Paginator(num_pages=1))
+    whole = attrs.evolve(page("a"), pagination=where)
+    listing.read(whole, ["a", "b"], (), is_roll_call=True)
+    listing.turn(whole)
+
+    assert (listing.rows, listing.page) == (ROWS, 1)
 
 
 def test_pages_are_turned_and_begin_anew_after_the_last() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import logging
 import math
 import random
 from collections import Counter
@@ -74,6 +76,22 @@ def lateness(api: FickleApi, ids: Iterable[str], times: Iterable[float]) -> floa
     return max(time - api.fates[one].ready for one, time in zip(ids, times, strict=True))
 
 
+@contextlib.asynccontextmanager
+async def waiting_for(
+    lookout: LookOut, ids: Iterable[str], wanted: Status = Status.READY
+) -> AsyncIterator[None]:
+    """While somebody waits for each, whatever it ends with."""
+    waits = (lookout.watched(one).until(wanted, 3600) for one in ids)
+    waiting = asyncio.gather(*waits, return_exceptions=True)
+    await asyncio.sleep(0)  # they begin
+    try:
+        yield
+    finally:
+        waiting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await waiting
+
+
 def others(before: set[asyncio.Task[object]]) -> list[asyncio.Task[object]]:
     """The tasks that were not there before, the server's apart."""
     return [
@@ -81,6 +99,12 @@ def others(before: set[asyncio.Task[object]]) -> list[asyncio.Task[object]]:
         for task in asyncio.all_tasks() - before
         if "aiohttp" not in repr(task.get_coro()) and "RequestHandler" not in repr(task)
     ]
+
+
+def only(number: int, reply: Reply) -> Callable[[object], Reply | None]:
+    """The request of that number, from 0 on, is answered so."""
+    numbers = itertools.count()
+    return lambda _: reply if next(numbers) == number else None
 
 
 # ── how it looks ─────────────────────────────────────────────────────────────────────────────────
@@ -117,7 +141,7 @@ async def test_of_many_only_those_that_are_ready_are_asked_for_and_now_and_then_
     assert lateness(api, ids, times) < 0.6
     assert len(calls) < len(api.lists) / 3
     assert all(0.9 < later - earlier < 3.5 for earlier, later in itertools.pairwise(calls))
-    assert all(one.ids and len(one.ids) <= 105 for one in api.lists if not one.only_ready)
+    assert all(one.ids and len(one.ids) <= 100 for one in api.lists if not one.only_ready)
 
 
 async def test_where_one_list_cannot_hold_all_they_come_as_often_as_they_may(
@@ -325,6 +349,20 @@ async def test_one_who_comes_back_again_and_again_is_told(api: FickleApi, lookou
     assert watched.looks < 10
 
 
+async def test_one_who_comes_back_again_and_again_beside_another_is_told_what_lists_hide(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    [steady, one] = [*api.deploy(1), *api.deploy(1, ready_in=5)]
+    api.hidden_until = {one: NEVER}
+    watched = lookout.watched(one)
+    async with waiting_for(lookout, [steady]):
+        while watched.status != Status.READY and now() < api.fates[one].ready + 30:
+            with contextlib.suppress(WaitTimedOut):
+                await watched.until(Status.READY, 1)
+
+    assert now() - api.fates[one].ready < 6
+
+
 async def test_who_comes_back_is_looked_at_no_more_often(api: FickleApi, lookout: LookOut) -> None:
     [one] = api.deploy(1)
     watched = lookout.watched(one)
@@ -333,6 +371,67 @@ async def test_who_comes_back_is_looked_at_no_more_often(api: FickleApi, lookout
             await watched.until(Status.READY, 0.1)
 
     assert 15 < len(api.looks) < 25
+
+
+async def test_who_is_rung_for_does_not_stand_behind_those_whose_look_is_routine(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    api.on_list = lambda _: REFUSED
+    ids = api.deploy(100)  # a look at each takes five seconds
+    async with waiting_for(lookout, ids):
+        while len(api.looks) < 150:
+            await asyncio.sleep(0.01)
+        watched = lookout.watched(api.looks[-1].request_id or "")
+        api.fates[watched.request_id] = Fate(ready=now())
+        watched.rung()
+        await watched.until(Status.READY, 60)
+
+        assert now() - api.fates[watched.request_id].ready < 1
+
+
+async def test_what_a_roll_call_tells_does_not_stand_behind_those_whose_look_is_routine(
+    api: FickleApi, client: ApiClient
+) -> None:
+    lookout = LookOut(client, Pace(check=0.1))  # more looks than there may be
+    ids = api.deploy(100)
+    async with waiting_for(lookout, ids):
+        while len(api.looks) < 150:
+            await asyncio.sleep(0.01)
+        last = api.looks[-1].request_id or ""
+        api.fates[last] = Fate(error=now())
+        with pytest.raises(DeploymentFailed):
+            await lookout.watched(last).until(Status.READY, 60)
+
+        assert now() - api.fates[last].error < 1.5
+
+
+async def test_those_who_are_rung_for_all_the_time_do_not_starve_the_others(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    api.on_list = lambda _: REFUSED
+    loud, quiet = api.deploy(15), api.deploy(15)
+    async with waiting_for(lookout, [*loud, *quiet]):
+        for _ in range(60):
+            await asyncio.sleep(0.1)
+            for one in loud:
+                lookout.watched(one).rung()
+
+    each = Counter(one.request_id for one in api.looks)
+    assert min(each[one] for one in quiet) >= 3
+
+
+async def test_one_in_error_whose_look_fails_is_soon_looked_at_again(
+    api: FickleApi, client: ApiClient
+) -> None:
+    lookout = LookOut(client, Pace(gap=10))
+    api.on_look = only(0, BROKEN)
+    [one, *_] = ids = [*api.deploy(1, error=0), *api.deploy(3)]
+    async with waiting_for(lookout, ids):
+        with pytest.raises(DeploymentFailed):
+            await lookout.watched(one).until(Status.READY, 60)
+
+    assert len(api.looks) == 2
+    assert api.looks[1].at - api.looks[0].at < 0.6
 
 
 # ── lists that do not work ───────────────────────────────────────────────────────────────────────
@@ -444,6 +543,17 @@ async def test_pages_that_fail_are_turned_more_slowly(api: FickleApi, lookout: L
     assert len(api.lists) < 16
 
 
+async def test_a_page_that_hangs_does_not_stop_the_others(api: FickleApi, lookout: LookOut) -> None:
+    hangs = only(3, Reply(delay=600))
+    api.on_list = lambda asked: REFUSED if asked.ids else hangs(asked)
+    api.on_look = lambda _: Reply(delay=600)
+    ids = api.deploy(3, ready_in=2)
+    times = await told(lookout, ids)
+
+    assert lateness(api, ids, times) < 2.5
+    assert lookout.stats.list_asked == "by_page"
+
+
 async def test_where_no_list_is_answered_all_are_told_by_status(
     api: FickleApi, lookout: LookOut
 ) -> None:
@@ -457,8 +567,9 @@ async def test_where_no_list_is_answered_all_are_told_by_status(
 
 
 async def test_a_list_that_did_not_work_for_a_while_is_found_to_work_again(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, client: ApiClient
 ) -> None:
+    lookout = LookOut(client, Pace(soon=300))  # or lists were rare by then
     api.on_list = lambda asked: REFUSED if asked.at < 50 else None
     soon = api.deploy(30, ready_in=5)
     late = api.deploy(30, ready_in=90)
@@ -480,6 +591,19 @@ async def test_a_list_that_never_works_is_tried_ever_more_rarely(
     gaps = [later - sooner for sooner, later in itertools.pairwise(tries)]
 
     assert gaps == pytest.approx([60, 120, 240, 480, 960, 1920, 3600], abs=20)
+
+
+async def test_refusals_that_are_far_apart_do_not_add_up(api: FickleApi, client: ApiClient) -> None:
+    lookout, gaps = LookOut(client, Pace(gap=5)), list[float]()
+    for _ in range(2):
+        await asyncio.sleep(7200)
+        api.asked.clear()
+        api.on_list = only(0, Reply(403))
+        await told(lookout, api.deploy(2, ready_in=140))
+        refused, again, *_ = [one.at for one in api.lists]
+        gaps.append(again - refused)
+
+    assert gaps == pytest.approx([60, 60], abs=15)
 
 
 async def test_where_the_filter_by_id_is_ignored_all_are_told(
@@ -647,6 +771,19 @@ async def test_that_it_is_not_known_yet_is_an_answer(api: FickleApi, lookout: Lo
     assert sum(look.at > began + 10 for look in api.looks) >= 7
 
 
+async def test_a_roll_call_asks_for_no_more_than_a_page_holds_proofs_included(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    api.on_list = lambda asked: REFUSED if asked.only_ready else None
+    ids = [one for seconds in range(4) for one in api.deploy(40, ready_in=2 + seconds / 2)]
+    times = await told(lookout, ids)
+    when = dict(zip(ids, times, strict=True))
+    sizes = [len(one.ids or ()) for one in api.lists if not one.only_ready]
+
+    assert max(sizes) == 100
+    assert any(one.at > when[asked] for one in api.lists for asked in one.ids or ())  # proofs
+
+
 async def test_lists_that_lag_behind_do_not_make_anybody_wait(
     api: FickleApi, lookout: LookOut
 ) -> None:
@@ -724,13 +861,19 @@ async def test_rows_that_contradict_themselves_cost_a_look_now_and_then(
     assert 40 < len(api.looks) < 130
 
 
+@pytest.mark.parametrize(
+    "lack",
+    [{"fqdn": None, "public_ip": None}, {"ports": {}}, {"ports": None}],
+    ids=["no host", "no port", "null for ports"],
+)
 async def test_of_one_that_is_ready_without_an_address_the_status_is_looked_at(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: LookOut, lack: dict[str, object]
 ) -> None:
-    api.change_row = lambda row: row | {"fqdn": None, "public_ip": None, "ports": {}}
+    api.change_row = lambda row: row | lack
     ids = api.deploy(3, ready_in=5)
-    await told(lookout, ids)
+    seen = await asyncio.gather(*(lookout.watched(one).until(Status.READY, 300) for one in ids))
 
+    assert all(one.fqdn and one.public_ip and one.ports for one in seen)
     assert [lookout.stats.told_by_list, lookout.stats.told_by_look] == [0, 3]
 
 
@@ -783,6 +926,21 @@ async def test_an_error_that_lists_hide_is_told_soon(api: FickleApi, lookout: Lo
     )
 
     assert {type(one) for one in results} == {DeploymentFailed}
+    assert now() - api.fates[ids[0]].error < 1
+
+
+async def test_the_last_page_is_known_by_its_number_whatever_it_says(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    where = {"number": 1, "has_next": True, "paginator": {"num_pages": 1}}
+    api.on_list = lambda asked: Reply(body={**api._page(asked), "pagination": where})
+    api.lists_errors = False
+    ids = api.deploy(5, error=4)
+    async with waiting_for(lookout, [*api.deploy(1), *ids]):  # an empty page is the last one anyway
+        for one in ids:
+            with pytest.raises(DeploymentFailed):
+                await lookout.watched(one).until(Status.READY, 60)
+
     assert now() - api.fates[ids[0]].error < 1
 
 
@@ -858,6 +1016,30 @@ async def test_who_is_rung_for_goes_before_all_others(api: FickleApi, client: Ap
     await asyncio.gather(waiting, return_exceptions=True)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "way"),
+    [(Status.TERMINATED, Way.CHANGED), (Status.READY, Way.BY_ID)],
+    ids=["any change", "by id"],
+)
+async def test_who_is_rung_for_goes_first_where_all_are_asked_for_and_not_at_once(
+    api: FickleApi, client: ApiClient, wanted: Status, way: Way
+) -> None:
+    lookout = LookOut(client, Pace(gap=60, check=60, first=60))
+    lookout._listing.step_down("a test", way)
+    ids = api.deploy(110, ready_in=0 if wanted is Status.TERMINATED else NEVER)
+    async with waiting_for(lookout, ids, wanted):
+        while lookout.watched(ids[0]).status is None:
+            await asyncio.sleep(0.01)
+        [last] = (api.lists[-1].ids or ())[-1:]
+        fate = Fate(ready=now(), over=now() if wanted is Status.TERMINATED else NEVER)
+        api.fates[last] = fate
+        watched = lookout.watched(last)
+        watched.rung()
+        await watched.until(wanted, 60)
+
+        assert now() - fate.ready < 0.5
+
+
 async def test_a_webhook_that_came_before_the_wait_is_heard(
     api: FickleApi, client: ApiClient
 ) -> None:
@@ -905,6 +1087,28 @@ async def test_a_webhook_whose_look_fails_is_not_forgotten(
     await waiting
 
     assert now() - began < 3
+
+
+@pytest.mark.parametrize("listed", [True, False], ids=["listed", "hidden"])
+async def test_a_webhook_that_comes_right_after_a_look_is_heard(
+    api: FickleApi, client: ApiClient, *, listed: bool
+) -> None:
+    lookout = LookOut(client, Pace(gap=20))
+    [one, *_] = ids = api.deploy(4)
+    api.hidden_until = {one: NEVER}
+    watched = lookout.watched(one)
+    async with waiting_for(lookout, ids):
+        watched.rung()
+        while watched.status is None:
+            await asyncio.sleep(0.01)
+        assert [asked.request_id for asked in api.asked] == [None, one]  # and nothing is under way
+        api.hidden_until = {} if listed else {one: NEVER}
+        api.fates[one] = Fate(error=now())
+        watched.rung()
+        with pytest.raises(DeploymentFailed):
+            await watched.until(Status.READY, 60)
+
+    assert now() - api.fates[one].error < 1
 
 
 async def test_a_webhook_is_heard_while_lists_fail(api: FickleApi, client: ApiClient) -> None:
@@ -968,6 +1172,66 @@ async def test_looks_are_rare_once_webhooks_have_come_and_until_they_fail(
     proof = lookout._proof
     watched.rung()  # twice proves nothing more
     assert lookout._proof == proof
+
+
+@pytest.mark.parametrize(("late", "proven"), [(0.1, True), (4, False)])
+async def test_webhooks_prove_something_if_they_come_soon_after_ready(
+    api: FickleApi, lookout: LookOut, *, late: float, proven: bool
+) -> None:
+    for one in api.deploy(3, ready_in=0):
+        watched = lookout.watched(one, expects_webhook=True)
+        await watched.until(Status.READY, 60)
+        await asyncio.sleep(late)
+        watched.rung()
+
+    assert lookout.stats.webhooks_proven is proven
+
+
+async def test_that_no_webhook_comes_is_said_once(
+    api: FickleApi, lookout: LookOut, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    said = []
+    for one in api.deploy(12, ready_in=0):
+        await lookout.watched(one, expects_webhook=True).until(Status.READY, 60)
+        said.append(len(caplog.messages))
+
+    assert said == [*[0] * 9, *[1] * 3]
+    assert "10 deployments" in caplog.text
+    assert "public_url" in caplog.text
+    ids = api.deploy(1, ready_in=5)
+    assert lateness(api, ids, await told(lookout, ids)) < 0.7
+
+
+async def test_webhooks_may_be_on_their_way_where_many_are_ready_at_once(
+    api: FickleApi, lookout: LookOut, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    ids = api.deploy(12, ready_in=0)
+    held = [lookout.watched(one, expects_webhook=True) for one in ids]
+    await told(lookout, ids)
+    assert not caplog.messages
+    await asyncio.sleep(Pace().with_webhook)
+    [one] = api.deploy(1, ready_in=0)
+    await lookout.watched(one, expects_webhook=True).until(Status.READY, 60)
+
+    assert f"{len(held) + 1} deployments" in caplog.text
+
+
+@pytest.mark.parametrize("expected", [True, False], ids=["one came", "none was to come"])
+async def test_without_a_reason_it_is_not_said_that_no_webhook_comes(
+    api: FickleApi, lookout: LookOut, caplog: pytest.LogCaptureFixture, *, expected: bool
+) -> None:
+    caplog.set_level(logging.WARNING)
+    for number, one in enumerate(api.deploy(15, ready_in=0)):
+        watched = lookout.watched(one, expects_webhook=expected)
+        await watched.until(Status.READY, 60)
+        if expected and number == 0:
+            await asyncio.sleep(60)
+            watched.rung()  # as late as that it proves nothing, and has come all the same
+
+    assert not caplog.messages
+    assert not lookout.stats.webhooks_proven
 
 
 async def test_who_expects_no_webhook_is_looked_at_as_often_as_ever(
@@ -1060,6 +1324,28 @@ async def test_the_limits_hold(api: FickleApi, lookout: LookOut) -> None:
     for asked, limit in ((api.looks, 20), (api.lists, 10)):
         times = [one.at for one in asked]
         assert all(later - times[n] > 0.95 for n, later in enumerate(times[limit:]))
+
+
+async def test_while_all_are_being_asked_for_it_does_not_look_for_more_all_the_time(
+    api: FickleApi, client: ApiClient
+) -> None:
+    counted = itertools.count()
+
+    class Counted(Pace):
+        def gap_at(self, age: float, *, with_webhook: bool = False) -> float:
+            next(counted)
+            return super().gap_at(age, with_webhook=with_webhook)
+
+    lookout = LookOut(client, Counted(gap=0.001))
+    api.on_list = lambda _: Reply(delay=600)
+    api.on_look = lambda _: Reply(delay=600)
+    async with waiting_for(lookout, api.deploy(61)):
+        while not api.lists:
+            await asyncio.sleep(0.01)
+        before = next(counted)
+        await asyncio.sleep(1)
+
+        assert next(counted) - before < 100
 
 
 # ── ends ─────────────────────────────────────────────────────────────────────────────────────────

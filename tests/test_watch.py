@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from scripted_api import Reply, ScriptedApi, deployment
+from virtual_clock import VirtualLoop
 
 from edgegap_async.awaited import Pace
 from edgegap_async.client import ApiClient
@@ -23,6 +24,7 @@ from edgegap_async.errors import (
     Unauthorized,
     WaitTimedOut,
 )
+from edgegap_async.handles import DeploymentHandle
 from edgegap_async.lookout import LookOut
 from edgegap_async.models import Deployment, Status
 from edgegap_async.retries import RetryPolicy
@@ -210,6 +212,21 @@ async def test_one_who_waits_again_after_a_timeout_is_told(
     assert (await watched.until(Status.READY, 30)).current_status.is_ready
 
 
+async def test_what_comes_in_the_same_turn_as_the_deadline_has_come(
+    api: ScriptedApi, client: ApiClient
+) -> None:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    watched = seen(client, Pace(first=60))
+    waiting = asyncio.create_task(watched.until(Status.READY, 5))
+    await asyncio.sleep(0)
+    loop.call_later(4.98, loop.stall, 1)  # then both are due
+    loop.call_later(4.99, watched.take, at(Status.READY))
+
+    assert (await waiting).current_status.is_ready
+    assert not api.requests
+
+
 async def test_a_wait_without_a_limit_goes_on(api: ScriptedApi, watched: Watched) -> None:
     api.on(*STATUS, *[deployment("DEPLOYING")] * 200, deployment("READY"))
     began = now()
@@ -318,6 +335,20 @@ async def test_after_such_a_failure_a_new_wait_looks_again(
     await watched.until(Status.READY, 300)
 
     assert statuses(watched) == ["READY"]
+
+
+async def test_after_such_a_failure_a_new_wait_looks_again_beside_one_that_goes_on(
+    api: ScriptedApi, client: ApiClient, watched: Watched
+) -> None:
+    api.on(*STATUS, deployment("DEPLOYING"), *[Reply(401)] * 2, deployment("READY"))
+    changes = DeploymentHandle(client, watched, None).changes()
+    first = await anext(changes)  # and whoever iterates does not come back for long
+    for _ in range(2):
+        with pytest.raises(Unauthorized):
+            await watched.until(Status.READY, 300)
+    await watched.until(Status.READY, 300)
+
+    assert [first.status, (await anext(changes)).status] == [Status.DEPLOYING, Status.READY]
 
 
 @pytest.mark.parametrize("reply", [Reply(404), Reply(400)])
