@@ -37,13 +37,17 @@ pytestmark = pytest.mark.skipif(
 
 
 class RedisServer:
-    """A Redis of its own, which may be killed and started again on the same port."""
+    """A Redis of its own, which may be killed and started again on the same port.
 
-    def __init__(self, directory: Path) -> None:
+    With settings, such as `"--requirepass"`, it may not be asked, only connected to.
+    """
+
+    def __init__(self, directory: Path, *settings: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self.port}"
         self._directory = directory
+        self._settings = settings
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -52,12 +56,17 @@ class RedisServer:
             "redis-server",
             *("--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"),
             *("--dir", str(self._directory), "--repl-diskless-sync-delay", "0"),
+            *self._settings,
             stdout=asyncio.subprocess.DEVNULL,
         )
         await until(self.answers)
 
     async def answers(self) -> bool:
         with contextlib.suppress(Exception):
+            if self._settings:
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+                writer.close()
+                return True
             return bool(await self.command("PING"))
         return False
 
@@ -421,6 +430,38 @@ async def test_no_password_is_shown() -> None:
     cluster = Cluster("rediss://me:hush@redis.example.com:6380/2?password=hush")
 
     assert repr(cluster) == "Cluster('rediss://redis.example.com:6380/2')"
+
+
+@pytest.mark.parametrize("user", ["", "me"])
+@pytest.mark.parametrize("unknown", [("HELLO",), ("AUTH",), ("HELLO", "AUTH")])
+async def test_a_password_that_redis_repeats_in_its_error_is_not_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, unknown: tuple[str, ...], user: str
+) -> None:
+    password = "canary-redis-5d20"
+    renamed = [word for name in unknown for word in ("--rename-command", name, "")]
+    server = RedisServer(tmp_path, "--requirepass", password, *renamed)
+    await server.start()
+    try:
+        async with Cluster(f"redis://{user}:{password}@127.0.0.1:{server.port}") as cluster:
+            is_shared = not cluster._link.is_lost
+            await cluster.limits.acquire(DEPLOY)
+    finally:
+        await server.kill()
+
+    lines = [r.getMessage() for r in caplog.records if r.name == "edgegap_async.cluster"]
+    assert [line.rpartition("programs: ")[2] for line in lines] == (
+        [] if is_shared else ["ResponseError" if "HELLO" in unknown else "AuthenticationError"]
+    )
+
+
+async def test_why_the_network_failed_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    async with Cluster(f"redis://127.0.0.1:{port}"):
+        pass
+
+    assert "ConnectionError: Error" in caplog.text
+    assert f"127.0.0.1:{port}" in caplog.text
 
 
 async def test_without_its_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

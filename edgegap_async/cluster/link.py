@@ -180,10 +180,9 @@ class Link:
             self._lost_at = loop_time()
             self.alone_until = math.inf
             logger.warning(
-                "Redis is lost; on with a share of the limits, as one of %s programs: %s: %s",
+                "Redis is lost; on with a share of the limits, as one of %s programs: %s",
                 self.programs or "unknown",
-                type(error).__name__,
-                error,
+                _said(error),
             )
         # After a failover the next connection may reach another server; this one never does.
         with contextlib.suppress(Exception):
@@ -205,6 +204,22 @@ class Link:
             await asyncio.sleep(RETRY)
             if self._lost_at is not None or loop_time() >= self._heard_at + _BEAT:
                 await self.ask()
+
+
+def _said(error: Exception) -> str:
+    """What may be told of an error: its kind, and its text if that is none of Redis's own.
+
+    A server that does not know a command repeats its arguments, and of one that is sent at each
+    connection the password is one. What is a kind of connection error to redis-py may be such an
+    answer too, so only the very classes count.
+    """
+    from redis import exceptions  # noqa: PLC0415 - an extra, and slow to import
+
+    is_the_networks = isinstance(error, OSError) or type(error) in {
+        exceptions.ConnectionError,
+        exceptions.TimeoutError,
+    }
+    return f"{type(error).__name__}: {error}" if is_the_networks else type(error).__name__
 
 
 def loop_time() -> float:
