@@ -368,6 +368,18 @@ async def test_run_alone_it_is_opened_and_closed_with_its_server() -> None:
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
 
 
+async def test_it_can_be_attached_again_once_an_application_has_ended(
+    session: aiohttp.ClientSession,
+) -> None:
+    receiver = WebhookReceiver(PUBLIC)
+    hook = receiver.open(lambda: None)
+    for _ in range(2):
+        runner, port = await running(own_application(receiver))
+        local = hook.on_ready.replace(PUBLIC, f"http://127.0.0.1:{port}")
+        assert await status_of(session, local) == 204
+        await runner.cleanup()
+
+
 async def test_it_can_be_served_again(session: aiohttp.ClientSession) -> None:
     receiver = WebhookReceiver()
     for _ in range(2):
