@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import logging
 import shutil
@@ -279,6 +280,42 @@ async def test_a_429_in_one_program_closes_the_limit_for_all(redis: RedisServer)
         one.limits.refused(DEPLOY, 0.1)
         await until(lambda: not one._link._tasks)
         assert one.limits.snapshot()["deploy"].rate >= 0.9 * 0.95 * 40  # one cut more, not two
+
+
+async def test_a_429_that_does_not_say_for_how_long_closes_for_a_moment_that_doubles(
+    redis: RedisServer,
+) -> None:
+    async with programs(redis.url, 2) as [one, other]:
+        for least in (0.125, 0.25, 0.5, 1.0, 1.0):
+            await one.limits.acquire(DEPLOY)
+            refused = now()
+            one.limits.refused(DEPLOY, 0)
+            one.limits.refused(DEPLOY, 0)  # it went out before the limit was closed
+            assert 0.75 * least < one.limits.snapshot()["deploy"].closed_for <= least
+            await until(lambda: not one._link._tasks)
+            await other.limits.acquire(DEPLOY)
+            assert now() - refused > least - 0.05
+
+
+async def test_after_a_429_no_burst_goes(redis: RedisServer) -> None:
+    async with programs(redis.url, 2) as [one, other]:
+        link = other._link
+        await until(lambda: now() > link._heard_at + 0.4)  # by now there is a burst again
+        one.limits.refused(DEPLOY, 0.5)
+        await until(lambda: not one._link._tasks)
+        answer = await link.ask("deploy", limit=40, wanted=12, horizon=2)
+
+    assert answer is not None
+    gap = 1 / (38 * 0.95)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(answer.slots)]
+    assert gaps == pytest.approx([gap] * 11, rel=0.01)
+
+
+async def test_one_call_can_go_at_once_however_low_the_limit(redis: RedisServer) -> None:
+    async with programs(redis.url, 1, limits={"deploy": 3, "get_deployment": 0.5}) as [cluster]:
+        state = cluster.limits.snapshot()
+
+        assert state["deploy"].predicted_wait == state["get_deployment"].predicted_wait == 0
 
 
 async def test_namespaces_share_nothing_and_no_key_tells_what_they_are_called(
@@ -763,10 +800,30 @@ async def test_row_33_alone_it_slows_down_after_a_429_too(redis: RedisServer) ->
         with pytest.raises(LimitReached):
             await limits.acquire(DEPLOY, longest_wait=0)
         state = limits.snapshot()["deploy"]
-        assert state.rate == pytest.approx(0.95 / 1.05)
+        assert state.rate == pytest.approx(0.93 / 1.05, rel=0.001)
         began = now()
         await limits.acquire(DEPLOY)
         assert now() - began >= 0.9
+
+
+@pytest.mark.virtual
+async def test_row_33_alone_the_refusals_of_one_burst_are_one_cut_from_which_it_recovers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    async with Cluster(f"redis://127.0.0.1:{port}") as cluster:
+
+        def share() -> float:
+            return cluster.limits.snapshot()["deploy"].rate * 1.05
+
+        assert share() == pytest.approx(1)
+        for _ in range(6):
+            cluster.limits.refused(DEPLOY, 0)
+        assert share() == pytest.approx(0.93, rel=0.001)
+        await asyncio.sleep(1.1)
+        cluster.limits.refused(DEPLOY, 0)
+        assert share() == pytest.approx(0.93**2, rel=0.002)
+        await asyncio.sleep(140)
+        assert share() == pytest.approx(1)
 
 
 async def test_row_33_keys_that_are_not_ours_are_as_good_as_no_redis(redis: RedisServer) -> None:
