@@ -78,6 +78,9 @@ class RedisServer:
         finally:
             await redis.aclose()
 
+    async def has_no_other_client(self) -> bool:
+        return len((await self.command("CLIENT", "LIST")).splitlines()) == 1
+
     def send(self, what: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(what)
@@ -366,6 +369,41 @@ async def test_who_would_rather_not_wait_is_told_so(redis: RedisServer) -> None:
         await limits.acquire(LIST_DEPLOYMENTS, longest_wait=0)
 
 
+@pytest.mark.parametrize("where", ["entering", "leaving"])
+async def test_a_cluster_that_is_cancelled_at_any_step_leaves_no_connection(
+    redis: RedisServer, where: str
+) -> None:
+    async def use(entered: asyncio.Event, go_on: asyncio.Event) -> None:
+        async with Cluster(redis.url):
+            entered.set()
+            await go_on.wait()
+
+    is_over = False
+    steps = 0
+    while not is_over:
+        entered, go_on = asyncio.Event(), asyncio.Event()
+        using = asyncio.create_task(use(entered, go_on))
+        if where == "leaving":
+            await entered.wait()
+            go_on.set()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        is_over = entered.is_set() if where == "entering" else using.done()
+        using.cancel()
+        await asyncio.gather(using, return_exceptions=True)
+        await until(redis.has_no_other_client)
+        steps += 1
+
+    assert steps > 3
+
+
+async def test_a_cluster_that_is_left_at_once_leaves_no_connection(redis: RedisServer) -> None:
+    async with Cluster(redis.url) as cluster:
+        cluster.signals(WebhookReceiver("http://127.0.0.1:1"))
+
+    await until(redis.has_no_other_client)
+
+
 async def test_a_caller_who_leaves_while_redis_is_asked_leaves_the_slot_to_the_next(
     redis: RedisServer,
 ) -> None:
@@ -461,6 +499,14 @@ async def test_a_cluster_that_is_not_open_says_so() -> None:
 async def test_a_url_that_is_none_of_a_redis_is_refused_without_showing_it(url: str) -> None:
     with pytest.raises(InvalidRequest, match="redis://host:port"):
         Cluster(url)
+
+
+async def test_a_cluster_needs_a_url_and_a_namespace() -> None:
+    nothing: Any = None
+    with pytest.raises(InvalidRequest, match="the url of its Redis: redis://host:port"):
+        Cluster(nothing)
+    with pytest.raises(InvalidRequest, match="the same for all programs"):
+        Cluster("redis://127.0.0.1", namespace=nothing)
 
 
 async def test_no_password_is_shown() -> None:
@@ -583,6 +629,13 @@ async def test_a_webhook_for_nobody_wakes_nobody(
         assert await post(url, "garbage") == 204  # it is not read, nor would it be believed
         await behind.woken[1].wait()
         assert [woken.is_set() for woken in behind.woken] == [False, True]
+
+
+async def test_an_entry_of_another_kind_in_the_stream_is_skipped(redis: RedisServer) -> None:
+    async with programs(redis.url, 2) as clusters, behind_one_url(clusters) as behind:
+        await redis.command("XADD", clusters[1]._relay._stream, "*", "not", "a webhook")
+        assert await post(behind.hooks[1].on_ready) == 204
+        await behind.woken[1].wait()
 
 
 async def test_a_wait_ends_by_a_webhook_that_came_to_another_program(redis: RedisServer) -> None:

@@ -51,6 +51,7 @@ class Link:
         self._program = secrets.token_hex(8)
         self._clock = Clock()
         self._tasks = set[asyncio.Task[None]]()
+        self._running = set[asyncio.Future[list[Any]]]()
         self._beating: asyncio.Task[None] | None = None
         self._heard_at = -math.inf
         self._lost_at: float | None = None
@@ -73,6 +74,8 @@ class Link:
         with contextlib.suppress(Exception):  # it is forgotten in some seconds anyway
             async with asyncio.timeout(ANSWER):
                 await self._redis.zrem(self._keys[1], self._program)
+        if self._running:  # or they would open another connection when this one is closed
+            await asyncio.wait(self._running, timeout=ANSWER)
 
     @property
     def is_lost(self) -> bool:
@@ -144,8 +147,8 @@ class Link:
         running: asyncio.Future[list[Any]] = asyncio.ensure_future(
             self._script(self._keys, arguments)
         )
-        # What becomes of one that is given up is nobody's concern.
-        running.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        self._running.add(running)
+        running.add_done_callback(self._ended)
         try:
             for _ in range(3):  # a loop that stands still uses up one of them, and not all
                 done, _ = await asyncio.wait([running], timeout=ANSWER / 3)
@@ -154,6 +157,11 @@ class Link:
         finally:
             running.cancel()
         raise TimeoutError(f"no answer in {ANSWER} s")
+
+    def _ended(self, running: asyncio.Future[list[Any]]) -> None:
+        self._running.discard(running)
+        if not running.cancelled():
+            running.exception()  # what becomes of one that was given up is nobody's concern
 
     def _read(self, told: list[Any], sent: float, received: float) -> Answer:
         seconds, micros, programs, opens, *line = told
