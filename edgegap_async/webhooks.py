@@ -32,7 +32,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
+import inspect
 import logging
 import math
 import re
@@ -163,8 +165,8 @@ class WebhookReceiver:
         max_waiting: events that wait for `on_event`; more are dropped.
 
     Raises:
-        InvalidRequest: `public_url` is not an http or https URL, `path` not a path, or a number
-            is below 1.
+        InvalidRequest: `public_url` is not an http or https URL, `path` not a path, `on_event` not
+            a coroutine function, or a number is below 1.
     """
 
     def __init__(
@@ -180,6 +182,8 @@ class WebhookReceiver:
             raise InvalidRequest(f"not a URL that the API could reach: {public_url!r}")
         if not path.startswith("/") or not path.strip("/"):
             raise InvalidRequest(f"path begins with / and names something, not {path!r}")
+        if on_event is not None and not _is_coroutine_function(on_event):
+            raise InvalidRequest("on_event is a coroutine function: async def on_event(event)")
         if min(max_reading, max_waiting) < 1:
             raise InvalidRequest("max_reading and max_waiting are numbers from 1 on")
         self._public_url = public_url and public_url.rstrip("/")
@@ -436,6 +440,13 @@ def _is_object(body: bytes) -> bool:
         return isinstance(loads(body), dict)
     except (ValueError, RecursionError):
         return False
+
+
+def _is_coroutine_function(function: object) -> bool:
+    while isinstance(function, functools.partial):
+        function = function.func
+    called = getattr(type(function), "__call__", None)  # noqa: B004 - what it is, not whether
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
 
 
 def _reachable(url: str) -> bool:

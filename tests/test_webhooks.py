@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, MutableMapping
@@ -78,6 +79,39 @@ def test_the_limits_are_numbers_from_one_on(reading: int, waiting: int) -> None:
 def test_the_path_names_something(path: str) -> None:
     with pytest.raises(InvalidRequest, match="path begins with /"):
         WebhookReceiver(PUBLIC, path=path)
+
+
+class Teller:
+    async def __call__(self, *_: object) -> None:
+        pass
+
+    async def tell(self, *_: object) -> None:
+        pass
+
+    def write_down(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "on_event",
+    [
+        Teller(),
+        Teller().tell,
+        functools.partial(Teller().tell, "more"),
+        functools.partial(functools.partial(Teller(), "more"), "still"),
+    ],
+)
+def test_on_event_is_any_coroutine_function(on_event: Any) -> None:
+    WebhookReceiver(PUBLIC, on_event=on_event)
+
+
+@pytest.mark.parametrize(
+    "on_event",
+    [print, Teller, Teller().write_down, functools.partial(Teller().write_down, "more"), "tell"],
+)
+def test_on_event_is_no_other_function(on_event: Any) -> None:
+    with pytest.raises(InvalidRequest, match="async def on_event"):
+        WebhookReceiver(PUBLIC, on_event=on_event)
 
 
 def test_without_an_address_there_are_no_urls() -> None:
