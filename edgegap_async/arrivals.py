@@ -4,23 +4,35 @@ What is right about a webhook is decided in `webhooks`, once. Here is what diffe
 and ASGI: how a body comes in pieces, how an answer goes out, and where the server would log the
 URL, whose secret is nobody's business.
 
-Whoever is answered before all of the body has come is hung up on. Neither server would: aiohttp
+Whoever is answered before all of the body was read is hung up on. Neither server would: aiohttp
 reads on for ten seconds and logs what it finds wrong there as an unhandled exception, uvicorn
-reads on for as long as something comes.
+reads on for as long as something comes. So a stranger has one connection for one request. And only
+whose body is going to be read is told to send it, if he waits for that (`Expect: 100-continue`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-__all__ = ["Arrival", "AsgiApplication", "Broken", "Judge", "aiohttp_handler", "asgi_application"]
+__all__ = [
+    "Arrival",
+    "AsgiApplication",
+    "Broken",
+    "Judge",
+    "aiohttp_application",
+    "aiohttp_server",
+    "asgi_application",
+]
+
+_IDLE: Final = 15.0  # seconds for the head of a request to come, and between two
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Scope]]
@@ -66,33 +78,98 @@ class _AiohttpArrival:
     def __init__(self, request: web.BaseRequest) -> None:
         self.method = request.method
         self.path = request.path
+        self.is_whole = False
         self._request = request
+        self._is_awaited = request.headers.get("Expect", "").lower() == "100-continue"
 
     def header(self, name: str) -> str:
         return self._request.headers.get(name, "")
 
     async def read(self) -> bytes:
+        if self._is_awaited and self._request.transport is not None:
+            self._is_awaited = False
+            self._request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
-            return await self._request.content.readany()
+            piece = await self._request.content.readany()
         except Exception as error:
             # Chunks that are none, a compression that is none, a caller who is gone: the parsers,
             # in C and in Python, have an error of their own for each.
             raise Broken from error
+        self.is_whole = not piece
+        return piece
 
     def hide(self, path: str) -> None:
         # There is no public way; a test sees that it works.
         self._request._rel_url = self._request.rel_url.with_path(path)  # noqa: SLF001
 
 
-def aiohttp_handler(judge: Judge) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
-    """The handler of an aiohttp application or of a bare `web.Server`."""
+def aiohttp_application(
+    judge: Judge, *, opened: Callable[[], None], close: Callable[[], Awaitable[None]]
+) -> web.Application:
+    """An aiohttp application; `opened` and `close` are called where it begins and ends."""
     from aiohttp import web  # noqa: PLC0415 - a tenth of the package's import time
 
+    async def on_startup(_: web.Application) -> None:
+        opened()
+
+    async def on_shutdown(_: web.Application) -> None:
+        await close()
+
+    async def expected(_: web.Request) -> None:
+        # aiohttp's own would answer before us, and leave the URL in the access log as it came.
+        return
+
+    application = web.Application()
+    application.router.add_route(
+        "*", "/{anything:.*}", _aiohttp_handler(judge), expect_handler=expected
+    )
+    application.on_startup.append(on_startup)
+    application.on_shutdown.append(on_shutdown)
+    return application
+
+
+def aiohttp_server(
+    judge: Judge, *, most: int, crowded: Callable[[], None], logger: logging.Logger
+) -> web.Server:
+    """A bare server. It hangs up on who is silent or slow, and on who comes when it is full.
+
+    Args:
+        judge: what answers.
+        most: connections that are open at once. Those beyond are closed as they come.
+        crowded: called when one is.
+        logger: told of what is not HTTP.
+    """
+    from aiohttp import web  # noqa: PLC0415 - as above
+    from aiohttp.web_protocol import RequestHandler  # noqa: PLC0415 - as above
+
+    class Server(web.Server):
+        def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+            super().connection_made(handler, transport)
+            if len(self.connections) > most:
+                crowded()
+                transport.close()
+
+    # The URLs are secret, so no access log; what is compressed is refused, not unpacked.
+    return Server(
+        _aiohttp_handler(judge),
+        logger=logger,
+        access_log=None,
+        auto_decompress=False,
+        handler_cancellation=True,
+        keepalive_timeout=_IDLE,
+    )
+
+
+def _aiohttp_handler(judge: Judge) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
+    from aiohttp import web  # noqa: PLC0415 - as above
+
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        status = await judge(_AiohttpArrival(request))
+        arrival = _AiohttpArrival(request)
+        status = await judge(arrival)
         answer = web.Response(status=status, headers=_allowed(status))
-        if not request.content.is_eof():
+        if not arrival.is_whole:
             answer.force_close()
+        if not request.content.is_eof():
             with contextlib.suppress(ConnectionError):  # hung up before we could
                 await answer.prepare(request)
                 await answer.write_eof()

@@ -10,11 +10,14 @@ twice, or in the wrong order. As waits look by themselves, if rarely, none needs
 The secrets are kept as hashes, as long as somebody holds the deployment's handle. To find a hash in
 a table takes a time that depends on the hash, but that tells nothing of the secret, as nobody can
 make secrets whose hashes come ever nearer to one. A URL that is unknown, or not any more, is 404
-before anything of its body is read: a stranger costs one hash.
+before anything of its body is read, and its caller is hung up on: a stranger costs one hash. In a
+cluster another program may know it, if it has the form of one of ours: it is 204 then, and its hash
+is passed on, its body unread as well.
 
 Who has a right URL can still be slow, large or many. So a body has 64 kB and five seconds, three of
 one deployment are read at once, so many in all, and what comes to one makes two looks a second at
-most.
+most. Who has none can still hold a connection open: a server of its own gives each fifteen seconds
+to say what it wants, and has room for four times as many as it reads at once.
 
 Four ways to use it, the receiver made first and given to the client as `webhooks`, all in the
 client's event loop:
@@ -29,9 +32,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
+import inspect
 import logging
 import math
+import re
 import secrets
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -42,7 +48,14 @@ from weakref import WeakValueDictionary
 
 import attrs
 
-from .arrivals import Arrival, AsgiApplication, Broken, aiohttp_handler, asgi_application
+from .arrivals import (
+    Arrival,
+    AsgiApplication,
+    Broken,
+    aiohttp_application,
+    aiohttp_server,
+    asgi_application,
+)
 from .codec import loads, read_answer
 from .errors import InvalidRequest
 from .models import Deployment
@@ -56,10 +69,12 @@ logger = logging.getLogger("edgegap_async.webhooks")
 
 Kind: TypeAlias = Literal["ready", "error", "terminated"]
 
+_SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43,86}")  # 32 bytes; room for a later version's
 _KINDS: Final = frozenset({"ready", "error", "terminated"})
 _LARGEST: Final = 64 * 1024  # bytes: a status has about one thousand
 _LONGEST: Final = 5.0  # seconds for a body to come
 _OF_ONE: Final = 3  # bodies of one deployment that are read at once: one of each kind
+_CONNECTIONS: Final = 4  # to a server of its own, for each body that may be read
 _BETWEEN_WAKES: Final = 0.5  # seconds: who has a right URL may not spend the limit on looks
 _BETWEEN_COMPLAINTS: Final = 60.0  # seconds
 _HIDDEN: Final = "hidden"  # in logs, in place of the secret
@@ -145,12 +160,13 @@ class WebhookReceiver:
             as its handle is held; one at a time, in the order they came, after they were answered.
             What it raises is logged. Where it is too slow events are dropped: it is for chat
             messages and counters, a match waits with its handle.
-        max_reading: bodies that are read at once; more are answered 503.
+        max_reading: bodies that are read at once; more are answered 503. A server of its own has
+            four times as many connections; more are closed as they come.
         max_waiting: events that wait for `on_event`; more are dropped.
 
     Raises:
-        InvalidRequest: `public_url` is not an http or https URL, `path` not a path, or a number
-            is below 1.
+        InvalidRequest: `public_url` is not an http or https URL, `path` not a path, `on_event` not
+            a coroutine function, or a number is below 1.
     """
 
     def __init__(
@@ -166,6 +182,8 @@ class WebhookReceiver:
             raise InvalidRequest(f"not a URL that the API could reach: {public_url!r}")
         if not path.startswith("/") or not path.strip("/"):
             raise InvalidRequest(f"path begins with / and names something, not {path!r}")
+        if on_event is not None and not _is_coroutine_function(on_event):
+            raise InvalidRequest("on_event is a coroutine function: async def on_event(event)")
         if min(max_reading, max_waiting) < 1:
             raise InvalidRequest("max_reading and max_waiting are numbers from 1 on")
         self._public_url = public_url and public_url.rstrip("/")
@@ -221,15 +239,7 @@ class WebhookReceiver:
 
     def application(self) -> web.Application:
         """An aiohttp application that receives the webhooks, to be mounted at `path`."""
-        from aiohttp import web  # noqa: PLC0415 - a tenth of the package's import time
-
-        async def close(_: web.Application) -> None:
-            await self.close()
-
-        application = web.Application()
-        application.router.add_route("*", "/{anything:.*}", aiohttp_handler(self._judge))
-        application.on_shutdown.append(close)
-        return application
+        return aiohttp_application(self._judge, opened=self._open_again, close=self.close)
 
     def attach(self, application: web.Application) -> None:
         """Mounts the receiver in an application of yours, which has not started yet."""
@@ -255,7 +265,7 @@ class WebhookReceiver:
         """
         if self._public_url is None and host in {"", "0.0.0.0", "::"}:  # noqa: S104 - what is refused
             raise InvalidRequest("a receiver that listens on all addresses needs a public_url")
-        from aiohttp import web  # noqa: PLC0415 - as above
+        from aiohttp import web  # noqa: PLC0415 - a tenth of the package's import time
         from aiohttp.http import HttpProcessingError  # noqa: PLC0415 - as above
 
         def complain(record: logging.LogRecord) -> bool:
@@ -269,13 +279,11 @@ class WebhookReceiver:
         # What is not HTTP aiohttp would log each time, with a traceback.
         quiet = logging.Logger(logger.name, logging.WARNING)  # noqa: LOG001 - this server's alone
         quiet.addFilter(complain)
-        # The URLs are secret, so no access log; what is compressed is refused, not unpacked.
-        server = web.Server(
-            aiohttp_handler(self._judge),
+        server = aiohttp_server(
+            self._judge,
+            most=_CONNECTIONS * self._max_reading,
+            crowded=lambda: self._complain("too many connections are open"),
             logger=quiet,
-            access_log=None,
-            auto_decompress=False,
-            handler_cancellation=True,
         )
         runner = web.ServerRunner(server, shutdown_timeout=1.0)
         await runner.setup()
@@ -330,9 +338,10 @@ class WebhookReceiver:
         # What comes before the secret is the mount's affair, or a proxy's.
         before, slash, kind = arrival.path.rpartition("/")
         before, slash, secret = before.rpartition("/")
-        key, is_ours = _hash(secret), bool(slash) and kind in _KINDS
-        hook = self._hooks.get(key) if is_ours else None
-        if hook is None and (self.elsewhere is None or not is_ours):
+        key = _hash(secret)
+        may_be_ours = slash and kind in _KINDS and _SECRET.fullmatch(secret)
+        hook = self._hooks.get(key) if may_be_ours else None
+        if hook is None and (self.elsewhere is None or not may_be_ours):
             arrival.hide(f"/{_HIDDEN}")  # there may be a secret in it all the same
             raise _Refused(HTTPStatus.NOT_FOUND)
         arrival.hide(f"{before}/{_HIDDEN}/{kind}")
@@ -340,32 +349,31 @@ class WebhookReceiver:
             raise _Refused(HTTPStatus.METHOD_NOT_ALLOWED)
         if arrival.header("content-encoding").lower() not in {"", "identity"}:
             raise _Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+        if self._is_closed:
+            raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE)
+        if hook is None:
+            assert self.elsewhere is not None  # noqa: S101 - or it was turned away above
+            self.elsewhere(key)  # unread: whoever makes up URLs may not take the room of others
+            return
         with self._one_more(hook):
             body = await _read(arrival)
         if not _is_object(body):
             raise _Refused(HTTPStatus.BAD_REQUEST)
-        if hook is None:
-            assert self.elsewhere is not None  # noqa: S101 - or it was turned away above
-            self.elsewhere(key)
-            return
         hook.ring()
         if self._on_event is not None:
             self._tell(hook, cast("Kind", kind), body)
 
     @contextlib.contextmanager
-    def _one_more(self, hook: _Hook | None) -> Iterator[None]:
-        too_many = hook is not None and hook.reading >= _OF_ONE
-        if self._is_closed or self._reading >= self._max_reading or too_many:
+    def _one_more(self, hook: _Hook) -> Iterator[None]:
+        if self._reading >= self._max_reading or hook.reading >= _OF_ONE:
             raise _Refused(HTTPStatus.SERVICE_UNAVAILABLE)
         self._reading += 1
-        if hook is not None:
-            hook.reading += 1
+        hook.reading += 1
         try:
             yield
         finally:
             self._reading -= 1
-            if hook is not None:
-                hook.reading -= 1
+            hook.reading -= 1
 
     def _complain(self, why: str) -> None:
         self._complaints += 1
@@ -432,6 +440,13 @@ def _is_object(body: bytes) -> bool:
         return isinstance(loads(body), dict)
     except (ValueError, RecursionError):
         return False
+
+
+def _is_coroutine_function(function: object) -> bool:
+    while isinstance(function, functools.partial):
+        function = function.func
+    called = getattr(type(function), "__call__", None)  # noqa: B004 - what it is, not whether
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
 
 
 def _reachable(url: str) -> bool:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import functools
 import gzip
+import hashlib
 import itertools
 import json
 import logging
@@ -225,6 +226,32 @@ async def test_row_40_every_url_that_is_not_known_gets_the_same_answer_and_none_
         assert all(answer == answers[0] for answer in answers)
         assert receiver.stats.unknown == len(unknown)
         assert receiver.stats.refused == {}
+
+
+@each_front
+async def test_row_40_in_a_cluster_a_url_of_nobody_here_is_passed_on_and_none_is_read(
+    front: str,
+) -> None:
+    async with receiver_in(front, max_reading=1) as receiver:
+        passed: list[bytes] = []
+        receiver.elsewhere = passed.append
+        hook = receiver.open(lambda: None)
+        known = hook.on_ready
+        secret = known.split("/")[-2]
+        elsewhere = known.replace(secret, secret[::-1])
+        # Their bodies never come; who is not hung up on would take the only room.
+        answers = [await send(known, head(elsewhere, HUGE)) for _ in range(3)]
+        short = known.replace(secret, secret[:42])
+        strange = known.replace(secret, f"{secret[:-1]}~")
+        nobodys = [await send(known, head(url, HUGE)) for url in (short, strange)]
+
+        assert {status(answer) for answer in answers} == {204}
+        assert all(b"connection: close" in answer.lower() for answer in answers)
+        assert passed == [hashlib.sha256(secret[::-1].encode()).digest()] * 3
+        assert {status(answer) for answer in nobodys} == {404}
+        assert await post(known) == 204
+        await receiver.close()
+        assert await post(elsewhere) == 503
 
 
 @virtual
@@ -503,6 +530,85 @@ async def test_row_42_who_is_answered_before_all_has_come_is_hung_up_on(
         writer.close()
 
 
+SAID = {
+    "half a line": b"POST /edg",
+    "half a header": b"POST /edgegap/webhooks/x/ready HTTP/1.1\r\nHost: x\r\nX-A: ",
+    "no end": b"POST /edgegap/webhooks/x/ready HTTP/1.1\r\nHost: x\r\n",
+    "nothing": b"",
+}
+
+
+@virtual
+@pytest.mark.parametrize(
+    ("said", "gap"), [*itertools.product(list(SAID)[:3], [None, 1.0, 60.0]), ("nothing", None)]
+)
+async def test_row_42_who_is_silent_or_slow_to_say_what_he_wants_is_hung_up_on(
+    said: str, gap: float | None
+) -> None:
+    async with receiver_in("served") as receiver:
+        parts = urlsplit(receiver.open(print).on_ready)
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        began = now()
+        writer.write(SAID[said])
+
+        async def go_on(gap: float) -> None:
+            while not writer.is_closing():
+                await asyncio.sleep(gap)
+                writer.write(b"a")
+
+        going_on = None if gap is None else asyncio.create_task(go_on(gap))
+        with contextlib.suppress(ConnectionError):
+            assert await reader.read() == b""
+
+        assert now() - began == pytest.approx(15, abs=1)
+        if going_on is not None:
+            going_on.cancel()
+        writer.close()
+
+
+@virtual
+async def test_row_42_a_connection_is_kept_for_fifteen_seconds_after_an_answer() -> None:
+    async with receiver_in("served") as receiver:
+        hook = receiver.open(lambda: None)
+        url = hook.on_ready
+        parts = urlsplit(url)
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        for _ in range(3):
+            writer.write(head(url, "Content-Length: 2") + b"{}")
+            assert status(await reader.readuntil(b"\r\n\r\n")) == 204
+            answered = now()
+            await asyncio.sleep(14)
+
+        assert await reader.read() == b""
+        assert now() - answered == pytest.approx(15, abs=0.1)
+        writer.close()
+
+
+@virtual
+async def test_row_42_only_so_many_connections_are_open_and_those_who_have_one_are_served(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with receiver_in("served", max_reading=1) as receiver:
+        hook = receiver.open(lambda: None)
+        url = hook.on_ready
+        parts = urlsplit(url)
+        opened = [await asyncio.open_connection(parts.hostname, parts.port) for _ in range(4)]
+        began = now()
+        for _ in range(20):
+            assert await send(url, head(url, "Content-Length: 2") + b"{}") == b""
+        assert now() - began < 1
+
+        reader, writer = opened[-1]
+        writer.write(head(url, "Content-Length: 2") + b"{}")
+        assert status(await reader.readuntil(b"\r\n\r\n")) == 204
+        for silent, _ in opened[:-1]:
+            assert await silent.read() == b""
+        assert await post(url) == 204
+        for _, each in opened:
+            each.close()
+    assert "a webhook was turned away: too many connections are open" in caplog.text
+
+
 @each_front
 async def test_row_42_exactly_64_kilobytes_are_taken(front: str) -> None:
     async with receiver_in(front) as receiver:
@@ -566,6 +672,25 @@ async def test_row_42_only_so_many_are_read_at_once(front: str) -> None:
         assert await post(hooks[2].on_ready) == 503
         await asyncio.gather(*sending)
         assert await post(hooks[2].on_ready) == 204
+
+
+@each_front
+async def test_row_42_who_waits_to_be_told_to_send_is_told_if_it_is_going_to_be_read(
+    front: str,
+) -> None:
+    async with receiver_in(front) as receiver:
+        hook = receiver.open(lambda: None)
+        url = hook.on_ready
+        lines = ("Content-Length: 2", "Expect: 100-continue")
+        parts = urlsplit(url)
+        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        writer.write(head(url, *lines))
+        assert status(await reader.readuntil(b"\r\n\r\n")) == 100
+        writer.write(b"{}")
+        assert status(await reader.readuntil(b"\r\n\r\n")) == 204
+        writer.close()
+
+        assert status(await send(url, head(f"{url}x", *lines))) == 404
 
 
 # ── 43: a handler of one's own ───────────────────────────────────────────────────────────────────
@@ -741,11 +866,12 @@ async def test_row_40_the_secret_of_a_url_is_in_no_log_and_no_repr(
             await post(hook.on_ready, b"no"),
             await post(hook.on_ready, method="GET"),
             await post(hook.on_ready, b"{}", "Content-Encoding: gzip"),
+            await post(hook.on_ready, b"{}", "Expect: made-up"),
         ]
 
-        assert answers == [204, 400, 405, 415]
+        assert answers == [204, 400, 405, 415, 204]
         assert secret not in f"{hook!r} {receiver!r} {receiver.stats!r} {vars(receiver)!r}"
     access = [r for r in caplog.records if "access" in r.name]
-    assert len(access) == (0 if front == "served" else 4)
+    assert len(access) == (0 if front == "served" else 5)
     assert all("/edgegap/webhooks/hidden/ready" in r.getMessage() for r in access)
     assert secret not in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, MutableMapping
@@ -78,6 +79,39 @@ def test_the_limits_are_numbers_from_one_on(reading: int, waiting: int) -> None:
 def test_the_path_names_something(path: str) -> None:
     with pytest.raises(InvalidRequest, match="path begins with /"):
         WebhookReceiver(PUBLIC, path=path)
+
+
+class Teller:
+    async def __call__(self, *_: object) -> None:
+        pass
+
+    async def tell(self, *_: object) -> None:
+        pass
+
+    def write_down(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    "on_event",
+    [
+        Teller(),
+        Teller().tell,
+        functools.partial(Teller().tell, "more"),
+        functools.partial(functools.partial(Teller(), "more"), "still"),
+    ],
+)
+def test_on_event_is_any_coroutine_function(on_event: Any) -> None:
+    WebhookReceiver(PUBLIC, on_event=on_event)
+
+
+@pytest.mark.parametrize(
+    "on_event",
+    [print, Teller, Teller().write_down, functools.partial(Teller().write_down, "more"), "tell"],
+)
+def test_on_event_is_no_other_function(on_event: Any) -> None:
+    with pytest.raises(InvalidRequest, match="async def on_event"):
+        WebhookReceiver(PUBLIC, on_event=on_event)
 
 
 def test_without_an_address_there_are_no_urls() -> None:
@@ -366,6 +400,18 @@ async def test_run_alone_it_is_opened_and_closed_with_its_server() -> None:
 
     assert await status() == 503
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+async def test_it_can_be_attached_again_once_an_application_has_ended(
+    session: aiohttp.ClientSession,
+) -> None:
+    receiver = WebhookReceiver(PUBLIC)
+    hook = receiver.open(lambda: None)
+    for _ in range(2):
+        runner, port = await running(own_application(receiver))
+        local = hook.on_ready.replace(PUBLIC, f"http://127.0.0.1:{port}")
+        assert await status_of(session, local) == 204
+        await runner.cleanup()
 
 
 async def test_it_can_be_served_again(session: aiohttp.ClientSession) -> None:

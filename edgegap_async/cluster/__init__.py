@@ -30,6 +30,7 @@ A 429 closes the timeline for all, and slows it down as `limits` does for one pr
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Self, TypeVar
@@ -82,6 +83,8 @@ class Cluster:
         limits: Mapping[str, float | None] | None = None,
     ) -> None:
         check_kind("namespace", namespace, str)
+        if namespace is None:
+            raise InvalidRequest("namespace is a name, the same for all programs that share limits")
         self._where = _where(url)
         self._redis = _client(url)
         del url  # a traceback that shows local variables must not show its password
@@ -106,10 +109,22 @@ class Cluster:
         return not self._link.is_alone(loop_time())
 
     async def __aenter__(self) -> Self:
-        await self._link.open()
+        try:
+            await self._link.open()
+        except BaseException:  # who does not come in does not leave
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        leaving = asyncio.create_task(self._leave())
+        try:
+            await asyncio.shield(leaving)
+        except asyncio.CancelledError:
+            await asyncio.wait([leaving])  # some seconds at most, or connections would stay open
+            raise
+
+    async def _leave(self) -> None:
         await self._relay.close()
         await self._link.close()
         await self._redis.aclose()
@@ -157,6 +172,8 @@ def _client(url: str) -> Redis:
 def _where(url: str) -> str:
     """The URL without its user and password, and without its query, which may have them too."""
     check_kind("url", url, str)
+    if url is None:
+        raise InvalidRequest("a cluster needs the url of its Redis: redis://host:port")
     try:
         parts = urlsplit(url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -51,6 +51,7 @@ class Link:
         self._program = secrets.token_hex(8)
         self._clock = Clock()
         self._tasks = set[asyncio.Task[None]]()
+        self._running = set[asyncio.Future[list[Any]]]()
         self._beating: asyncio.Task[None] | None = None
         self._heard_at = -math.inf
         self._lost_at: float | None = None
@@ -73,6 +74,8 @@ class Link:
         with contextlib.suppress(Exception):  # it is forgotten in some seconds anyway
             async with asyncio.timeout(ANSWER):
                 await self._redis.zrem(self._keys[1], self._program)
+        if self._running:  # or they would open another connection when this one is closed
+            await asyncio.wait(self._running, timeout=ANSWER)
 
     @property
     def is_lost(self) -> bool:
@@ -144,8 +147,8 @@ class Link:
         running: asyncio.Future[list[Any]] = asyncio.ensure_future(
             self._script(self._keys, arguments)
         )
-        # What becomes of one that is given up is nobody's concern.
-        running.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        self._running.add(running)
+        running.add_done_callback(self._ended)
         try:
             for _ in range(3):  # a loop that stands still uses up one of them, and not all
                 done, _ = await asyncio.wait([running], timeout=ANSWER / 3)
@@ -154,6 +157,11 @@ class Link:
         finally:
             running.cancel()
         raise TimeoutError(f"no answer in {ANSWER} s")
+
+    def _ended(self, running: asyncio.Future[list[Any]]) -> None:
+        self._running.discard(running)
+        if not running.cancelled():
+            running.exception()  # what becomes of one that was given up is nobody's concern
 
     def _read(self, told: list[Any], sent: float, received: float) -> Answer:
         seconds, micros, programs, opens, *line = told
@@ -180,10 +188,9 @@ class Link:
             self._lost_at = loop_time()
             self.alone_until = math.inf
             logger.warning(
-                "Redis is lost; on with a share of the limits, as one of %s programs: %s: %s",
+                "Redis is lost; on with a share of the limits, as one of %s programs: %s",
                 self.programs or "unknown",
-                type(error).__name__,
-                error,
+                _said(error),
             )
         # After a failover the next connection may reach another server; this one never does.
         with contextlib.suppress(Exception):
@@ -205,6 +212,22 @@ class Link:
             await asyncio.sleep(RETRY)
             if self._lost_at is not None or loop_time() >= self._heard_at + _BEAT:
                 await self.ask()
+
+
+def _said(error: Exception) -> str:
+    """What may be told of an error: its kind, and its text if that is none of Redis's own.
+
+    A server that does not know a command repeats its arguments, and of one that is sent at each
+    connection the password is one. What is a kind of connection error to redis-py may be such an
+    answer too, so only the very classes count.
+    """
+    from redis import exceptions  # noqa: PLC0415 - an extra, and slow to import
+
+    is_the_networks = isinstance(error, OSError) or type(error) in {
+        exceptions.ConnectionError,
+        exceptions.TimeoutError,
+    }
+    return f"{type(error).__name__}: {error}" if is_the_networks else type(error).__name__
 
 
 def loop_time() -> float:

@@ -8,6 +8,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from edgegap_async.limits import LocalPermits
+
 from .link import Link, loop_time
 from .timeline import BURST, PACE, WINDOW, Answer
 
@@ -19,7 +21,11 @@ _HORIZON: Final = 1.25  # seconds: no slot is asked for further ahead
 
 
 class SharedPermits:
-    """The permits of one operation: slots leased from Redis, or this program's own while alone."""
+    """The permits of one operation: slots leased from Redis, or this program's own while alone.
+
+    Each program remembers its own refusals as one without a cluster does. They tell how long the
+    limit is closed for all where the API did not, and how much slower this program is while alone.
+    """
 
     def __init__(self, link: Link, name: str, limit: float) -> None:
         self._link = link
@@ -30,7 +36,8 @@ class SharedPermits:
         self._next_at = -math.inf  # no shared one can be had before, by the last answer
         self._ask_at = -math.inf
         self._closed_until = -math.inf
-        self._share = 1.0
+        self._share = 1.0  # of the rate of all, by the last answer
+        self._refusals = LocalPermits(limit)  # of which no permit is taken
         self._asking: asyncio.Task[None] | None = None
 
     @property
@@ -100,13 +107,14 @@ class SharedPermits:
     def refused(self, seconds: float) -> None:
         """The API answered 429: no permit for so many seconds, and fewer for a while after."""
         now = loop_time()
-        self._closed_until = max(self._closed_until, now + seconds)
+        self._refusals.refused(seconds)
+        closed = self._refusals.closed_for
+        self._closed_until = max(self._closed_until, now + closed)
         self._slots.clear()
         if self._link.is_alone(now):
-            self._share = max(0.8, self._share * 0.95)
             self._own_from = now + self._spacing
         else:
-            self._link.start(self._tell_refused(seconds))
+            self._link.start(self._tell_refused(closed))
 
     def expected_wait(self, ahead: int) -> float:
         """Seconds until whoever has so many others before him may go, if no other program asks."""
@@ -118,7 +126,7 @@ class SharedPermits:
         if self._link.is_alone(now):
             return max(closed, self._own_from - now) + ahead * self._spacing
         if self._next_at <= now:
-            ahead = max(0, ahead + 1 - int(min(BURST, self._limit / 4)))
+            ahead = max(0, ahead + 1 - int(max(1, min(BURST, self._limit / 4))))
         return max(closed, self._next_at - now) + ahead / self.rate
 
     @property
@@ -128,7 +136,8 @@ class SharedPermits:
         None sends more than its whole share in any second, so all together do not exceed the limit.
         """
         fair = self._limit / (self._link.programs or math.inf)
-        return WINDOW * max(1.0, 1 / self._limit) / max(1, int(fair)) / self._share
+        share = self._refusals._share_at(loop_time())  # noqa: SLF001 - `rate` has a pace in it too
+        return WINDOW * max(1.0, 1 / self._limit) / max(1, int(fair)) / share
 
     def _take(self) -> bool:
         now = loop_time()

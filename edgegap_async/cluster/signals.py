@@ -67,9 +67,9 @@ class Relay:
         self._is_closed = True  # a cancellation has been seen to get lost on its way to Redis
         for receiver in self._receivers:
             receiver.elsewhere = None
-        if self._reading is not None:
+        while self._reading is not None and not self._reading.done():
             self._reading.cancel()
-            await asyncio.wait([self._reading])
+            await asyncio.wait([self._reading], timeout=ANSWER)
 
     def _pass_on(self, key: bytes) -> None:
         if not self._link.is_lost and len(self._passing) < _UNDER_WAY:
@@ -95,7 +95,8 @@ class Relay:
                 for _, entries in told or ():
                     for number, fields in entries:
                         last = number
-                        self._wake(fields[b"url"])
+                        if b"url" in fields:  # or a later version says something else there
+                            self._wake(fields[b"url"])
             except Exception:  # noqa: BLE001 - as above
                 last = _BEGINNING  # the next connection may lead to a server with other numbers
                 await asyncio.sleep(RETRY)

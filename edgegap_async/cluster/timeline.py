@@ -75,6 +75,9 @@ local window = WINDOW * math.max(1, 1 / limit) / share
 local size = math.max(1, math.floor(limit))
 local early = (math.max(1, math.min(BURST, limit / 4)) - 1) * gap  -- what is left of the burst
 line.next = math.max(line.next, opens + early)
+if refused >= 0 then  -- what was saved up is void
+  line.next = math.max(line.next, line.closed + early)
+end
 local function earliest()
   local sent = line.sent
   return math.max(now + lead, opens, line.closed, line.next - early, sent[#sent] or 0,
