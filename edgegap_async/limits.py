@@ -174,9 +174,14 @@ class LocalPermits:
         self._refused_at = self._slowed_at = self._closed_at = -math.inf
 
     @property
+    def share(self) -> float:
+        """Which part of the usual rate goes at present: 1, or less for some time after a 429."""
+        return self._share_at(_now())
+
+    @property
     def rate(self) -> float:
         """Calls a second in the long run, less for some time after a 429."""
-        return self._rate * self._share_at(_now())
+        return self._rate * self.share
 
     @property
     def free(self) -> int:

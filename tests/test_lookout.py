@@ -1030,7 +1030,7 @@ async def test_who_is_rung_for_goes_first_where_all_are_asked_for_and_not_at_onc
     async with waiting_for(lookout, ids, wanted):
         while lookout.watched(ids[0]).status is None:
             await asyncio.sleep(0.01)
-        [last] = (api.lists[-1].ids or ())[-1:]
+        last = (api.lists[-1].ids or ids)[-1]
         fate = Fate(ready=now(), over=now() if wanted is Status.TERMINATED else NEVER)
         api.fates[last] = fate
         watched = lookout.watched(last)

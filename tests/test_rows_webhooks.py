@@ -573,6 +573,7 @@ async def test_row_42_a_connection_is_kept_for_fifteen_seconds_after_an_answer()
         url = hook.on_ready
         parts = urlsplit(url)
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+        answered = 0.0
         for _ in range(3):
             writer.write(head(url, "Content-Length: 2") + b"{}")
             assert status(await reader.readuntil(b"\r\n\r\n")) == 204

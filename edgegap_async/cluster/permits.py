@@ -136,7 +136,7 @@ class SharedPermits:
         None sends more than its whole share in any second, so all together do not exceed the limit.
         """
         fair = self._limit / (self._link.programs or math.inf)
-        share = self._refusals._share_at(loop_time())  # noqa: SLF001 - `rate` has a pace in it too
+        share = self._refusals.share
         return WINDOW * max(1.0, 1 / self._limit) / max(1, int(fair)) / share
 
     def _take(self) -> bool:
