@@ -27,7 +27,6 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
-    Iterator,
     Mapping,
 )
 from types import TracebackType
@@ -91,22 +90,23 @@ class _Ended(Exception):
         self.by_policy = by_policy
 
 
-@contextlib.contextmanager
-def _ending_it() -> Iterator[None]:
-    """Whatever is raised in here ends the batch."""
-    try:
-        yield
-    except _Ended:
-        raise
-    except asyncio.CancelledError as stray:
-        if is_cancelled():
-            raise
-        # Raised on, it would end its task and nothing else: all others would wait for it.
-        cause = RuntimeError("something that the batch waited for was cancelled")
-        cause.__cause__ = stray
-        raise _Ended(cause, by_policy=False) from stray
-    except Exception as problem:
-        raise _Ended(problem, by_policy=False) from problem
+class _EndingIt:
+    """A block in which whatever is raised ends the batch. One for all: thousands are in it."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, problem: BaseException | None, __: object) -> None:
+        if isinstance(problem, asyncio.CancelledError) and not is_cancelled():
+            # Raised on, it would end its task and nothing else: all others would wait for it.
+            cause = RuntimeError("something that the batch waited for was cancelled")
+            cause.__cause__ = problem
+            raise _Ended(cause, by_policy=False) from problem
+        if isinstance(problem, Exception) and not isinstance(problem, _Ended):
+            raise _Ended(problem, by_policy=False) from problem
+
+
+_ENDING_IT: Final = _EndingIt()
 
 
 class Batch:
@@ -307,7 +307,7 @@ class Batch:
         yield self.progress_now
 
     async def _report(self, to: Callable[[Progress], object]) -> None:
-        with _ending_it():
+        with _ENDING_IT:
             async for progress in self.progress():
                 to(progress)
 
@@ -353,7 +353,7 @@ class Batch:
         if self._given is None:
             return self._waiting.popleft() if self._waiting else None
         limit = asyncio.timeout_at(self._deadline)
-        with _ending_it():
+        with _ENDING_IT:
             try:
                 async with limit:
                     given = await anext(self._given)
@@ -368,7 +368,7 @@ class Batch:
 
     async def _one(self, work: _Work) -> None:
         """From the deploy to the outcome, as often as it takes and may."""
-        with _ending_it():  # `elsewhere` may fail, or the client be closed
+        with _ENDING_IT:  # `elsewhere` may fail, or the client be closed
             while (error := await self._attempt(work)) is not None:
                 again = (
                     work.attempts < self._plan.attempts

@@ -12,10 +12,9 @@ until then it is young, and neither a look nor a stop takes "no such deployment"
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Literal, Protocol, TypeAlias
 
@@ -283,20 +282,42 @@ class Watched:
         self._news.set()
         self._news = asyncio.Event()
 
-    @contextlib.contextmanager
-    def being_looked_at(self, *, only_ready: bool = False) -> Iterator[None]:
-        """While at least one waits in here, the deployment is looked at."""
-        self._failure = None  # whoever comes now has it looked at anew
-        ready, other = (1, 0) if only_ready else (0, 1)
-        self._awaits_ready += ready
-        self._awaits_any += other
+    def being_looked_at(self, *, only_ready: bool = False) -> _BeingLookedAt:
+        """A block: while at least one waits in there, the deployment is looked at."""
+        return _BeingLookedAt(self, only_ready=only_ready)
+
+    def await_more(self, count: int, *, only_ready: bool) -> None:
+        """So many more, or fewer, wait for it."""
+        if count > 0:
+            self._failure = None  # whoever comes now has it looked at anew
+        if only_ready:
+            self._awaits_ready += count
+        else:
+            self._awaits_any += count
+        self._watcher.attend(self)
+
+
+class _BeingLookedAt:
+    """While at least one waits in such a block, the deployment is looked at.
+
+    A generator would do the same, and take a third of a kilobyte of each who waits.
+    """
+
+    __slots__ = ("_only_ready", "_watched")
+
+    def __init__(self, watched: Watched, *, only_ready: bool) -> None:
+        self._watched = watched
+        self._only_ready = only_ready
+
+    def __enter__(self) -> None:
         try:
-            self._watcher.attend(self)
-            yield
-        finally:
-            self._awaits_ready -= ready
-            self._awaits_any -= other
-            self._watcher.attend(self)
+            self._watched.await_more(1, only_ready=self._only_ready)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._watched.await_more(-1, only_ready=self._only_ready)
 
 
 async def stop_surely(stop: Callable[[], Awaitable[object]], *, young_until: float) -> None:
