@@ -52,6 +52,7 @@ from .requests import (
     check_kind,
     check_list,
     check_number,
+    check_segment,
 )
 from .retries import RetryPolicy
 from .transport import Sending, Timeouts
@@ -234,7 +235,12 @@ class EdgegapClient(ApiClient):
         return self._deployed.setdefault(request_id, until)
 
     def handle(self, request_id: str) -> DeploymentHandle:
-        """A handle of a deployment that exists already. Makes no call."""
+        """A handle of a deployment that exists already. Makes no call.
+
+        Raises:
+            InvalidRequest: no deployment can have that id.
+        """
+        check_segment("request_id", request_id)
         young_until = self._deployed.get(request_id, -math.inf)
         watched = self.watch.watched(request_id, young_until=young_until)
         return DeploymentHandle(self, watched, None)

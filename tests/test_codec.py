@@ -490,3 +490,20 @@ def test_a_stop_that_was_accepted_is_readable_whatever_its_summary_is() -> None:
 
     assert stopped.message == "will be deleted"
     assert stopped.deployment_summary is None
+
+
+@pytest.mark.parametrize(
+    ("filters", "order_by", "message"),
+    [
+        ({"tags": "x"}, (), "filters is a list"),
+        (Filter("tags", "eq", "x"), (), "filters is a list"),
+        (["tags"], (), "filters is a list of Filter, not of 'tags'"),
+        ((), "created_at", "order_by is a list"),
+        ((), ["created_at"], "order_by is a list of OrderBy, not of 'created_at'"),
+    ],
+)
+def test_what_a_list_cannot_be_asked_for_is_named(
+    filters: Any, order_by: Any, message: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        list_query(filters, order_by)

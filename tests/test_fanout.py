@@ -26,6 +26,7 @@ from edgegap_async import (
     EdgegapError,
     Guard,
     InvalidRequest,
+    LimitReached,
     MaybeCreated,
     Outcome,
     Pace,
@@ -402,6 +403,10 @@ async def test_what_the_guard_forbids_fails_before_the_wire(emulator: Emulator) 
         {"attempts": 0},
         {"on_failure": "explode"},
         {"playable": "yes"},
+        {"elsewhere": lambda request, _: request},  # and no second attempt
+        {"elsewhere": 3},
+        {"on_progress": "yes"},
+        {"on_progress": asyncio.sleep},
     ],
 )
 async def test_what_cannot_be_meant_is_refused_at_once(
@@ -418,6 +423,36 @@ async def test_requests_that_are_no_list_are_refused_at_once(
 ) -> None:
     with pytest.raises(InvalidRequest, match="a list of DeployRequest"):
         client.deploy_many(requests)
+
+
+async def test_an_elsewhere_that_is_none_ends_the_batch_and_is_named() -> None:
+    def nowhere(*_: object) -> Any:
+        return None
+
+    async with a_cloud(simulate=silent(True)) as emulator, a_client(emulator) as client:
+        batch = client.deploy_many(some(1), timeout_each=5, attempts=2, elsewhere=nowhere)
+        with pytest.raises(InvalidRequest, match="elsewhere returns a DeployRequest, not None"):
+            await batch.all()
+
+        assert alive(emulator) == set()
+
+
+async def test_progress_is_not_told_without_end_in_one_moment(client: EdgegapClient) -> None:
+    async with client.deploy_many(some(1)) as batch:
+        with pytest.raises(InvalidRequest, match="every must be above 0"):
+            await anext(batch.progress(0))
+
+
+async def test_a_batch_waits_for_the_limits_though_its_client_would_not() -> None:
+    async with (
+        a_cloud() as emulator,
+        a_client(emulator, limits={"deploy": 5}, on_limit="raise") as client,
+    ):
+        outcomes = await client.deploy_many(some(20)).all()
+        with pytest.raises(LimitReached):
+            await asyncio.gather(*(client.deploy("arena", "v1", users=PLAYERS) for _ in range(9)))
+
+    assert all(outcome.is_ready for outcome in outcomes)
 
 
 async def test_a_batch_is_a_block_and_is_used_once(client: EdgegapClient) -> None:

@@ -12,7 +12,7 @@ from scripted_api import Reply, ScriptedApi, deployment
 from edgegap_async.errors import Forbidden, InvalidRequest, WaitTimedOut
 from edgegap_async.handles import DeploymentHandle
 from edgegap_async.lifecycle import EdgegapClient
-from edgegap_async.models import Deployment, Endpoint, Port, Status
+from edgegap_async.models import DeployAccepted, Deployment, Endpoint, Port, Status
 
 pytestmark = pytest.mark.virtual
 
@@ -226,3 +226,29 @@ async def test_there_is_no_endpoint_before_the_server_is_ready(client: EdgegapCl
         client.handle("abc123").endpoint()
     with pytest.raises(InvalidRequest, match="not READY"):
         handle_of(client, GAME, current_status=Status.DEPLOYING).endpoint()
+
+
+# ── what cannot be meant ─────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_timeout_that_is_no_number_is_named(client: EdgegapClient) -> None:
+    handle: Any = client.handle("abc123")
+    for wait in (handle.wait_ready, handle.wait_terminated):
+        with pytest.raises(InvalidRequest, match="timeout is of type int or float, not '10'"):
+            await wait("10")
+
+
+async def test_a_handle_is_of_a_request_id(client: EdgegapClient) -> None:
+    with pytest.raises(InvalidRequest, match="request_id"):
+        client.handle(DeployAccepted(request_id="abc123"))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("status", ["ERROR", "TERMINATED"])
+async def test_one_that_is_over_has_no_endpoint_and_never_will(
+    api: ScriptedApi, client: EdgegapClient, status: str
+) -> None:
+    api.on(*STATUS, deployment(status))
+    handle = client.handle("abc123")
+    await handle.refresh()
+    with pytest.raises(InvalidRequest, match=f"is {status}: deploy another"):
+        handle.endpoint("game")

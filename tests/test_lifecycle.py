@@ -769,8 +769,54 @@ async def test_a_server_that_is_unreachable_was_sent_nothing() -> None:
         ({"pace": 1}, "pace is of type Pace"),
         ({"webhooks": "https://mm.example.com"}, "webhooks is a WebhookReceiver"),
         ({"visibility": "10"}, "visibility is of type int or float"),
+        ({"visibility": -1}, "visibility must be 0 or more"),
+        ({"owner": 5}, "owner is of type str"),
     ],
 )
 async def test_a_setting_of_a_wrong_kind_is_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidRequest, match=message):
         EdgegapClient("canary-t", **settings)
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"tags": "ranked"}, "tags is a list, not 'ranked'"),
+        ({"users": "192.0.2.1"}, "users is a list, not '192.0.2.1'"),
+        ({"users": (45.5, -73.6)}, "users is a list; each is an IP address or a pair"),
+        ({"environment_variables": {"MODE": 3}}, "the value of MODE is a text, not of type int"),
+        ({"environment_variables": "x"}, "environment_variables is a list"),
+        ({"private_host_ids": "host"}, "private_host_ids is a list"),
+    ],
+)
+async def test_what_a_deploy_cannot_say_is_named_and_not_sent(
+    api: ScriptedApi, client: EdgegapClient, said: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        await client.deploy("arena", "v1", **({"users": ["192.0.2.1"]} | said))
+    assert not api.requests
+
+
+async def test_an_error_of_run_says_that_its_server_was_stopped(
+    api: ScriptedApi, client: EdgegapClient
+) -> None:
+    api.on(*STATUS, deployment("DEPLOYING"))
+    with pytest.raises(WaitTimedOut, match=r"It was stopped$") as caught:
+        async with client.run("arena", "v1", users=["192.0.2.1"], timeout=5):
+            pass
+
+    assert caught.value.stopped
+    assert stops(api) == 1
+
+
+async def test_an_error_of_run_does_not_say_so_where_the_stop_was_refused(
+    api: ScriptedApi, client: EdgegapClient
+) -> None:
+    api.on(*STATUS, deployment("DEPLOYING"))
+    api.on(*STOP, Reply(403))
+    with pytest.raises(WaitTimedOut, match="It still exists and is billed") as caught:
+        async with client.run("arena", "v1", users=["192.0.2.1"], timeout=5):
+            pass
+
+    assert not caught.value.stopped
+    assert "could not be stopped" in "".join(caught.value.__notes__)

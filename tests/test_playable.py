@@ -293,6 +293,32 @@ async def test_a_class_of_ones_own_chooses_its_times(api: ScriptedApi) -> None:
             await server.wait_ready(300, playable=Slow(timeout=10, patience=4, interval=2))
 
 
+@pytest.mark.virtual
+async def test_a_function_of_ones_own_that_returns_false_says_not_yet(api: ScriptedApi) -> None:
+    answers = [False, None]
+
+    async def loaded(_: DeploymentHandle) -> bool | None:
+        return answers.pop(0) if answers else False
+
+    async with a_server(api, 7777, "UDP") as server:
+        await server.wait_ready(300, playable=loaded)
+        assert not answers
+        with pytest.raises(NotPlayable, match="at last: it returned False"):
+            await server.wait_ready(300, playable=loaded)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"datagram": "ping"}, "datagram is bytes"),
+        ({"datagram": b"ping", "expects": "pong"}, "expects is bytes"),
+    ],
+)
+def test_a_datagram_that_is_a_text_is_refused(more: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        UdpAnswer("game", **more)
+
+
 def test_a_class_of_ones_own_that_does_not_say_how_is_refused() -> None:
     class Forgotten(PlayableCheck):
         patience = 1.0
@@ -347,8 +373,11 @@ def test_times_that_cannot_be_are_refused(name: str, seconds: Any) -> None:
 
 
 @pytest.mark.virtual
-async def test_a_check_that_is_none_is_refused_before_it_waits(api: ScriptedApi) -> None:
+@pytest.mark.parametrize("check", ["yes", TcpConnect])
+async def test_a_check_that_is_none_is_refused_before_it_waits(
+    api: ScriptedApi, check: Any
+) -> None:
     async with EdgegapClient("canary-secret", base_url=api.url) as client:
         with pytest.raises(InvalidRequest, match="playable is a check"):
-            await client.handle("abc123").wait_ready(20, playable="yes")  # type: ignore[arg-type]
+            await client.handle("abc123").wait_ready(20, playable=check)
     assert api.requests == []

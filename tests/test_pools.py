@@ -839,6 +839,8 @@ async def test_two_pools_of_one_name_cannot_share_a_client(client: EdgegapClient
         {"playable": "yes"},
         {"operation_tag": False},
         {"tags": ["x" * 50]},
+        {"tags": "ranked"},
+        {"timeout_each": "soon"},
     ],
 )
 async def test_what_cannot_be_meant_is_refused_at_once(

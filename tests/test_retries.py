@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from edgegap_async.errors import (
     BadRequest,
     CallError,
     Gone,
+    InvalidRequest,
     NoAnswer,
     NotFound,
     NotSent,
@@ -151,3 +153,19 @@ def test_a_budget_is_never_fuller_than_it_was() -> None:
         budget.give_back()
 
     assert budget.left == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"attempts": 0}, "RetryPolicy.attempts must be 1 or more"),
+        ({"attempts": "3"}, "RetryPolicy.attempts is of type int"),
+        ({"attempts": 1.5}, "RetryPolicy.attempts is of type int"),
+        ({"first_wait": 0}, "RetryPolicy.first_wait must be above 0"),
+        ({"deadline": None}, "RetryPolicy.deadline is a number, not None"),
+        ({"budget": float("nan")}, "RetryPolicy.budget must be 0 or more"),
+    ],
+)
+def test_a_policy_that_cannot_be_is_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        RetryPolicy(**settings)
