@@ -392,6 +392,13 @@ def test_an_address_with_a_zone_is_refused() -> None:
         IpAddress("fe80::1%eth0")
 
 
+def test_a_token_is_hidden_where_it_is_repeated_unless_it_is_as_short_as_a_word() -> None:
+    body = b'{"message": "token s3cret-and-long, take s3cret"}'
+
+    assert Token("s3cret-and-long").hidden_in(body) == b'{"message": "token ***, take s3cret"}'
+    assert Token("token").hidden_in(body) == body
+
+
 def test_a_token_that_is_no_text_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="a token is a text"):
         Token(None)  # type: ignore[arg-type]
