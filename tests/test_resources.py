@@ -295,7 +295,10 @@ async def test_locations_need_no_arguments() -> None:
         (lambda api: api.metrics("a", steps="2s"), "steps is one of 30s"),
         (lambda api: api.metrics("a", start="yesterday"), "start is of type datetime"),
         (lambda api: api.metrics("a", raw="maybe"), "raw is of type bool"),
-        (lambda api: api.stop("a", container_log_storage=5), "container_log_storage is of type str"),
+        (
+            lambda api: api.stop("a", container_log_storage=5),
+            "container_log_storage is of type str",
+        ),
         (lambda api: api.stop("a", container_log_storage=""), "storage's name"),
         (lambda api: api.list_page("1"), "page is of type int"),
         (lambda api: api.list_page(limit=True), "limit is of type int"),
