@@ -253,6 +253,7 @@ async def test_a_run_that_fails_and_has_no_logs_is_stopped_all_the_same(
     assert live(emulator) == []
 
 
+@pytest.mark.timeout(0)
 async def test_row_32_a_program_killed_at_any_time_leaves_nothing_that_reap_does_not_find(
     emulator: Emulator, connect: Connect, rounds: int
 ) -> None:
