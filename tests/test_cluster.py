@@ -222,8 +222,8 @@ async def test_four_processes_never_exceed_the_documented_number(redis: RedisSer
     assert most_in_one_second(times) <= 40
     # On a machine that stands still calls arrive together that went apart.
     assert refused == 0 or max(stalls) > 0.015
-    # And a program that it does not let run cannot have its share.
-    assert min(len(one["times"]) for one in said) >= 0.8 * len(times) / 4 or max(stalls) > 0.1
+    # And a program that it does not let run, or that was refused, has less than its share.
+    assert min(len(one["times"]) for one in said) >= 0.8 * len(times) / 4 or max(stalls) > 0.015
 
 
 async def test_the_slots_of_all_programs_are_one_sequence_that_keeps_the_limit(
