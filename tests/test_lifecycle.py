@@ -792,8 +792,9 @@ async def test_a_setting_of_a_wrong_kind_is_named(settings: dict[str, Any], mess
 async def test_what_a_deploy_cannot_say_is_named_and_not_sent(
     api: ScriptedApi, client: EdgegapClient, said: dict[str, Any], message: str
 ) -> None:
+    options: dict[str, Any] = {"users": ["192.0.2.1"], **said}
     with pytest.raises(InvalidRequest, match=message):
-        await client.deploy("arena", "v1", **({"users": ["192.0.2.1"]} | said))
+        await client.deploy("arena", "v1", **options)
     assert not api.requests
 
 
