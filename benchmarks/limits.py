@@ -324,6 +324,10 @@ def table(arguments: argparse.Namespace) -> dict[str, object]:
 PERMITS: Final = 2000
 """Permits over which the CPU time of one is taken."""
 
+WARM_UP: Final = 10_000
+"""Permits before those: as many as wait at most, and so many for all, for the cost changes a little
+as calls that came together spread over the second."""
+
 Make = Callable[[], Callable[[], Awaitable[object]]]
 """Makes a limiter, and gives what waits for one of its permits."""
 
@@ -363,7 +367,7 @@ def cost(make: Make, waiting: int) -> tuple[float, int]:
 
     async def main() -> tuple[float, int]:
         loop, acquire, times = asyncio.get_running_loop(), make(), list[float]()
-        served, began, took = itertools.count(1 - waiting), 0.0, loop.create_future()
+        served, began, took = itertools.count(1 - WARM_UP), 0.0, loop.create_future()
 
         async def one() -> None:
             nonlocal began
@@ -371,7 +375,7 @@ def cost(make: Make, waiting: int) -> tuple[float, int]:
                 await acquire()
                 times.append(loop.time())
                 number = next(served)
-                if number == 0:  # as many as wait have been served: all is as it stays
+                if number == 0:
                     began = time.process_time()
                 elif number == PERMITS:
                     took.set_result(time.process_time() - began)

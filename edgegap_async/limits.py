@@ -160,7 +160,6 @@ class LocalPermits:
         self._burst = max(1 / _SLOWEST, min(_BURST, limit / 4))  # or one slow call would not fit
         self._pace = AsyncLimiter(self._burst, self._burst / self._rate)
         self._empty_at = -math.inf  # when the pace's bucket will have leaked all that was drawn
-        self._is_drawn = False  # one from the pace that nobody has used yet
         self._saved_is_void = False  # what the pace has saved up for a burst
         # A limit below one a second is one call in a longer window.
         self._window = _WINDOW * max(1.0, 1 / limit)
@@ -191,7 +190,7 @@ class LocalPermits:
             return 0
         share = self._share_at(now)
         old_enough = sum(sent + self._window / share <= now for sent in self._sent)
-        return min(old_enough, int(self._saved(now, share) * share + _ROUNDING) + self._is_drawn)
+        return min(old_enough, int(self._saved(now, share) * share + _ROUNDING))
 
     @property
     def closed_for(self) -> float:
@@ -202,11 +201,9 @@ class LocalPermits:
         """Takes a permit if there is one, and tells whether there was."""
         now = _now()
         share = self._share_at(now)
-        if now < self._earliest(share) or not (self._is_drawn or self._has_paced(1, share)):
+        if now < self._earliest(share) or not self._has_paced(1, share):
             return False
-        if not self._is_drawn:
-            await self._draw(share)  # which does not wait: it is there
-        self._is_drawn = False
+        await self._draw(share)  # which does not wait: it is there
         if now > self._sent[-1] + self._quiet:
             self._warm_at = now + _OPENING
         self._sent.append(max(now, self._warm_at))
@@ -214,17 +211,8 @@ class LocalPermits:
 
     async def ready(self, wanted: Callable[[], int]) -> None:  # noqa: ARG002 - each comes alone
         """Returns when `take` finds one."""
-        while True:
-            now = _now()
-            share = self._share_at(now)
-            wait = self._earliest(share) - now
-            if wait > 0:
-                await asyncio.sleep(wait)
-            elif self._is_drawn:
-                return
-            else:
-                await self._draw(share)
-                self._is_drawn = True  # and what the others say may have changed meanwhile
+        while (wait := self.expected_wait(0)) > 0 or not self._has_paced(1, self.share):
+            await asyncio.sleep(max(wait, _ROUNDING))
 
     async def _draw(self, share: float) -> None:
         """Takes one from the pace, and after a 429 all that it has saved up: no burst then."""
@@ -245,7 +233,7 @@ class LocalPermits:
     def refused(self, seconds: float) -> None:
         """The API answered 429: no permit for so many seconds, and fewer for a while after."""
         now = _now()
-        self._is_drawn, self._saved_is_void = False, True
+        self._saved_is_void = True
         if now >= self._opens_at:  # or it went out before the bucket was closed
             is_again = now < self._closed_at + _IS_AGAIN
             self._pause = min(2 * self._pause, _LONGEST_PAUSE) if is_again else _PAUSE
@@ -265,8 +253,8 @@ class LocalPermits:
         rounds, place = divmod(ahead, len(self._sent))
         logged = self._sent[place] + (rounds + 1) * self._window / share - now
         opens_at = max(now, self._opens_at)
-        drawn = (ahead + 1 - self._is_drawn) / share
-        paced = opens_at - now + (drawn - self._saved(opens_at, share)) / self._rate
+        unsaved = (ahead + 1) / share - self._saved(opens_at, share)
+        paced = opens_at - now + unsaved / self._rate
         return max(0.0, logged, paced, opens_at - now)
 
     def _share_at(self, now: float) -> float:

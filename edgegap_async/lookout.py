@@ -64,7 +64,8 @@ logger = logging.getLogger("edgegap_async.lookout")
 _FASTEST: Final = 0.2  # seconds between sweeps that hold everybody
 _RUNG: Final = 0.15  # seconds after a sweep that one may follow which a webhook asks for
 _FEW: Final = 60  # as long as no more wait, every sweep is a roll call
-_ROLL_EVERY: Final = 1.0  # seconds at least between roll calls where more do
+_ROLL_EVERY: Final = 1.0  # seconds at least between roll calls where more do,
+_FOR_EACH: Final = 1000  # of so many: they take room from those who are READY
 _ID: Final = 20  # bytes of a URL, about, that each takes
 _DEARER: Final = 1.35  # is a sweep than a status look; the best gap grows with the square root
 _SWEEPS: Final = 4  # under way at once
@@ -289,9 +290,8 @@ class LookOut:
         if self._listing.way is Way.BY_ID or not pool.only_ready or count <= _FEW:
             return True
         share = min(1.0, self._listing.rows / count)
-        return now >= pool.called_at + max(
-            self.pace.check * share, min(_ROLL_EVERY, self.pace.check)
-        )
+        least = min(_ROLL_EVERY, self.pace.check) * max(1.0, count / _FOR_EACH)
+        return now >= pool.called_at + max(self.pace.check * share, least)
 
     def _turn_the_page(self, now: float) -> float:
         if len(self._awaited) == 1:
