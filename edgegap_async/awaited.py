@@ -21,6 +21,7 @@ __all__ = ["Awaited", "Pace", "Pool", "Turns"]
 PATIENCE: Final = 2.0
 """Seconds for an answer, after which the same is asked once more."""
 
+_LATENESS: Final = 1 / 20  # of the time beyond which nothing is expected soon
 _SPARE: Final = 64  # entries of a queue that may count no more, beside as many that do
 _QUOTED: Final = len(quote('"",', safe=","))  # bytes of a URL around each id
 
@@ -34,7 +35,7 @@ class Pace:
     gap: float = attrs.field(default=0.5, validator=number(above=0))
     """Between looks while it is expected soon, for one that is waited for alone."""
     soon: float = attrs.field(default=60.0, validator=number(least=0))
-    """How long that is; then each gap is half as long again as the one before."""
+    """How long that is; then each gap is a twentieth longer than the one before."""
     longest_gap: float = attrs.field(default=10.0, validator=number(above=0))
     with_webhook: float = attrs.field(default=3.0, validator=number(above=0))
     """In place of `gap`, once webhooks have proved to come."""
@@ -46,7 +47,7 @@ class Pace:
     def gap_at(self, age: float, *, with_webhook: bool = False) -> float:
         """Seconds between looks at what is waited for since `age` seconds."""
         gap = self.with_webhook if with_webhook else self.gap
-        return max(gap, min(gap + (age - self.soon) / 2, self.longest_gap))
+        return max(gap, min(gap + (age - self.soon) * _LATENESS, self.longest_gap))
 
 
 @attrs.define(eq=False)

@@ -76,17 +76,21 @@ def statuses(watched: Watched) -> list[str]:
 
 
 def test_looks_come_often_then_ever_more_rarely() -> None:
-    pace = Pace(gap=0.5, soon=2.0, longest_gap=3.0)
+    pace = Pace(gap=0.5, soon=2.0, longest_gap=0.6)
     age, gaps = 0.0, list[float]()
     while len(gaps) < 10:
         gaps.append(pace.gap_at(age))
         age += gaps[-1]
 
-    assert gaps == [0.5, 0.5, 0.5, 0.5, 0.5, 0.75, 1.125, 1.6875, 2.53125, 3.0]
+    assert gaps == pytest.approx([0.5] * 5 + [0.525, 0.55125, 0.5788125, 0.6, 0.6])
+
+
+def test_who_is_ready_late_is_told_a_little_later() -> None:
+    assert [Pace().gap_at(age) for age in (60, 80, 160, 600)] == [0.5, 1.5, 5.5, 10.0]
 
 
 def test_looks_are_slow_where_webhooks_come() -> None:
-    assert [Pace().gap_at(age, with_webhook=True) for age in (0, 20, 100)] == [3.0, 3.0, 10.0]
+    assert [Pace().gap_at(age, with_webhook=True) for age in (0, 20, 180)] == [3.0, 3.0, 9.0]
 
 
 async def test_the_server_is_asked_at_that_pace(api: ScriptedApi, watched: Watched) -> None:
@@ -228,7 +232,7 @@ async def test_what_comes_in_the_same_turn_as_the_deadline_has_come(
 
 
 async def test_a_wait_without_a_limit_goes_on(api: ScriptedApi, watched: Watched) -> None:
-    api.on(*STATUS, *[deployment("DEPLOYING")] * 200, deployment("READY"))
+    api.on(*STATUS, *[deployment("DEPLOYING")] * 250, deployment("READY"))
     began = now()
     await watched.until(Status.READY, None)
 
