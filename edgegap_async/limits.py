@@ -211,7 +211,8 @@ class LocalPermits:
 
     async def ready(self, wanted: Callable[[], int]) -> None:  # noqa: ARG002 - each comes alone
         """Returns when `take` finds one."""
-        while (wait := self.expected_wait(0)) > 0 or not self._has_paced(1, self.share):
+        # What opens it is the clock, and a 429 meanwhile makes it later.
+        while (wait := self.expected_wait(0)) > 0 or not self._has_paced(1, self.share):  # noqa: ASYNC110
             await asyncio.sleep(max(wait, _ROUNDING))
 
     async def _draw(self, share: float) -> None:

@@ -385,14 +385,21 @@ class LookOut:
 
     def _begin_to_ask(self, taken: Sequence[Awaited], now: float, *, is_roll_call: bool) -> None:
         way = self._listing.way, self._listing.longest
-        self._lists.begin(self._ask_for(taken, now, way, is_roll_call=is_roll_call), now)
+        proofs = tuple(self._listing.proofs) if taken else ()  # for which there is room, by now
+        asking = self._ask_for(taken, proofs, now, way, is_roll_call=is_roll_call)
+        self._lists.begin(asking, now)
 
     async def _ask_for(
-        self, taken: Sequence[Awaited], now: float, way: tuple[Way, int], *, is_roll_call: bool
+        self,
+        taken: Sequence[Awaited],
+        proofs: Sequence[str],
+        now: float,
+        way: tuple[Way, int],
+        *,
+        is_roll_call: bool,
     ) -> None:
         """Asks the list: for those, or for a page if they are none."""
         page = 1 if taken else self._listing.page
-        proofs = tuple(self._listing.proofs) if taken else ()
         asked = {one.request_id: one for one in taken}
         rung = {one.request_id for one in taken if one.watched.was_rung}
         for one in taken:
