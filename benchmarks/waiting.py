@@ -205,6 +205,7 @@ async def play(case: Case, wait: Wait, seed: int, result: Result) -> None:
         silent=case.silent,
     )
     many = {"deploy": 1e6} if case.restart or case.foreign else {}
+    random.seed(seed)  # for the jitter of the look-out
     loop = asyncio.get_running_loop()
     async with contextlib.AsyncExitStack() as stack:
         receiver = WebhookReceiver()
