@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import functools
 import logging
-import math
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, Unpack, cast
@@ -23,7 +22,7 @@ import attrs
 from .awaited import Pace
 from .client import ApiClient, api_token
 from .custody import Custody
-from .endpoints import DEPLOY, DEPLOY_TO_FLEET, STOP_DEPLOYMENT
+from .endpoints import DEPLOY, DEPLOY_TO_FLEET, GET_DEPLOYMENT, STOP_DEPLOYMENT
 from .errors import (
     CallError,
     ClientClosed,
@@ -41,6 +40,7 @@ from .handles import DeploymentHandle, Found
 from .limits import Limits, Priority
 from .lookout import LookOut
 from .models import DeployAccepted, Deployment, DeploymentRow, Status
+from .remembered import Remembered
 from .requests import (
     AnyUser,
     DeployOptions,
@@ -156,10 +156,9 @@ class EdgegapClient(ApiClient):
         self.owner: Final = owner
         self._owner_tag = _owner_tag(owner) if owner is not None else None
         self._visibility = visibility
-        self._deployed = dict[str, float]()  # by this client, and until when each is young
-        self._live = set[str]()  # and not known to have ended
+        self._deployed = Remembered()  # by this client; held until they end, and how long young
         self._deploying = 0
-        self._wishes = set[str | None]()  # their tags: what they make may show up before its id
+        self._wishes = Remembered()  # their tags: what they make may show up before its id
         self.custody: Final = Custody(self._stop)
 
     async def deploy(
@@ -210,17 +209,17 @@ class EdgegapClient(ApiClient):
         check_list("tags", options.get("tags", ()))
         tags = (*options.get("tags", ()), *filter(None, (self._owner_tag, tag)))
         request = self._deploy_request(application, version, users, {**options, "tags": tags})
-        self._guard.check_live(len(self._live) + self._deploying)
+        self._guard.check_live(len(self._deployed) + self._deploying)
         self._deploying += 1
-        self._wishes.add(tag)
+        self._wishes.hold(tag)
         try:
             accepted = await self._accept(request, tag, patient=patient)
         except MaybeCreated:
-            self._wishes.discard(tag)  # if it made one, it is for `recover` to find
+            self._wishes.forget(tag)  # if it made one, it is for `recover` to find
             raise
         finally:
             self._deploying -= 1
-        self._live.add(accepted.request_id)
+            self._wishes.let_go(tag)
         watched = self.watch.watched(
             accepted.request_id,
             expects_webhook=expects_webhook,
@@ -232,7 +231,7 @@ class EdgegapClient(ApiClient):
     def _young_until(self, request_id: str) -> float:
         """Until when "no such deployment" is not believed of one that this client deployed."""
         until = asyncio.get_running_loop().time() + self.watch.pace.unknown
-        return self._deployed.setdefault(request_id, until)
+        return self._deployed.hold(request_id, until)
 
     def handle(self, request_id: str) -> DeploymentHandle:
         """A handle of a deployment that exists already. Makes no call.
@@ -241,8 +240,7 @@ class EdgegapClient(ApiClient):
             InvalidRequest: no deployment can have that id.
         """
         check_segment("request_id", request_id)
-        young_until = self._deployed.get(request_id, -math.inf)
-        watched = self.watch.watched(request_id, young_until=young_until)
+        watched = self.watch.watched(request_id, young_until=self._deployed.until(request_id))
         return DeploymentHandle(self, watched, None)
 
     async def recover(self, tag: str | None = None) -> AsyncIterator[Found]:
@@ -278,7 +276,7 @@ class EdgegapClient(ApiClient):
         # Whatever the API makes of a filter, what is not ours is not touched.
         if (tag or self._owner_tag) not in row.tags or row.request_id in self._deployed:
             return None
-        if tag is None and not self._wishes.isdisjoint(row.tags):
+        if tag is None and any(one in self._wishes for one in row.tags):
             return None
         made = next(filter(None, map(made_at, row.tags)), row.start_time)
         return Found(handle=self.handle(row.request_id), row=row, made_at=made)
@@ -505,21 +503,23 @@ class EdgegapClient(ApiClient):
         patient: bool = False,
     ) -> Result:
         """As for `ApiClient`; and takes note of what has ended."""
-        is_stop = request.operation is STOP_DEPLOYMENT
+        is_stop, request_id = request.operation is STOP_DEPLOYMENT, request.request_id or ""
         try:
             result = await super().exchange(
                 request, sending, token=token, priority=priority, once=once, patient=patient
             )
-        except (Gone, NotFound):
-            if is_stop:
-                self._has_ended(request.request_id or "")
+        except (Gone, NotFound) as error:
+            is_young = asyncio.get_running_loop().time() < self._deployed.until(request_id)
+            is_credible = isinstance(error, Gone) or not is_young
+            if is_stop or (request.operation is GET_DEPLOYMENT and is_credible):
+                self._has_ended(request_id)
             raise
         if is_stop or (isinstance(result, Deployment) and result.current_status is _OVER):
-            self._has_ended(request.request_id or "")
+            self._has_ended(request_id)
         return result
 
     def _has_ended(self, request_id: str) -> None:
-        self._live.discard(request_id)
+        self._deployed.let_go(request_id)
         self.custody.hand_over(request_id)  # to nobody
 
     async def _accept(

@@ -1,13 +1,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pickle
 from typing import Any
 
 import pytest
 
-from edgegap_async import DryRun, EdgegapClient, Guard, InvalidRequest, NotAllowed
-from edgegap_async.emulator import Emulator
+from edgegap_async import (
+    DryRun,
+    EdgegapClient,
+    Gone,
+    Guard,
+    InvalidRequest,
+    NotAllowed,
+    NotFound,
+    Pace,
+)
+from edgegap_async.emulator import Answer, Emulator, Fault, Timings, sample_application
 from edgegap_async.endpoints import DEPLOY, OPERATIONS, STOP_DEPLOYMENT
 from edgegap_async.requests import DeployRequest
 
@@ -172,3 +182,28 @@ async def test_one_that_ended_by_itself_does_not_count(emulator: Emulator) -> No
             await client.deploy("arena", "v1", users=["8.8.8.8"])
         await server.refresh()
         await client.deploy("arena", "v1", users=["8.8.8.8"])
+
+
+@pytest.mark.parametrize(
+    ("status", "young", "then"),
+    [
+        (410, 60, contextlib.nullcontext()),
+        (404, 0, contextlib.nullcontext()),
+        (404, 60, pytest.raises(NotAllowed)),
+    ],
+)
+async def test_one_that_the_api_knows_no_more_does_not_count(
+    status: int, young: float, then: contextlib.AbstractContextManager[Any]
+) -> None:
+    guard, gone = Guard(max_live=1), Fault("get_deployment", Answer(status))
+    async with (
+        Emulator([sample_application()], timings=Timings.fast(), faults=[gone]) as emulator,
+        EdgegapClient(
+            emulator.token, base_url=emulator.url, guard=guard, pace=Pace(unknown=young)
+        ) as client,
+    ):
+        server = await client.deploy("arena", "v1", users=["8.8.8.8"])
+        with pytest.raises((Gone, NotFound)):
+            await server.refresh()
+        with then:
+            await client.deploy("arena", "v1", users=["8.8.8.8"])

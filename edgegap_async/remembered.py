@@ -1,0 +1,50 @@
+"""What a client remembers as long as it lasts, and for a while after: it may run for months."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from typing import Final
+
+__all__ = ["Remembered"]
+
+_AFTERWARDS: Final = 10_000
+"""How many that are over are remembered: at 40 deploys a second, those of the last four minutes."""
+
+
+class Remembered:
+    """Names that are held, and the last thousands that were let go.
+
+    Its length is how many are held.
+    """
+
+    def __init__(self) -> None:
+        self._held = dict[str | None, float]()
+        self._let_go = OrderedDict[str | None, None]()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def __contains__(self, name: str | None) -> bool:
+        return name in self._held or name in self._let_go
+
+    def hold(self, name: str | None, until: float = -math.inf) -> float:
+        """Remembers it until it is let go, with a time that counts if it is not held already."""
+        self._let_go.pop(name, None)
+        return self._held.setdefault(name, until)
+
+    def until(self, name: str | None) -> float:
+        """The time that it is held with; minus infinity if it is not held."""
+        return self._held.get(name, -math.inf)
+
+    def let_go(self, name: str | None) -> None:
+        """Remembers it only as long as not too many others are let go."""
+        if self._held.pop(name, None) is None:
+            return
+        self._let_go[name] = None
+        if len(self._let_go) > _AFTERWARDS:
+            self._let_go.popitem(last=False)
+
+    def forget(self, name: str | None) -> None:
+        """Remembers it no more."""
+        self._held.pop(name, None)
