@@ -9,6 +9,7 @@ the stops under way, and names in the log what may go on running.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable, Collection, Coroutine
 
@@ -49,10 +50,18 @@ class Custody:
         """From now on somebody else answers for it."""
         self._held.discard(request_id)
 
-    def stop(self, request_id: str) -> asyncio.Task[None]:
-        """Stops it in the background; the task may be awaited or left alone."""
+    def stop(self, request_id: str, because: EdgegapError | None = None) -> asyncio.Task[None]:
+        """Stops it in the background; the task may be awaited or left alone.
+
+        Args:
+            request_id: which deployment.
+            because: what went wrong with it; how the stop went will be noted there.
+        """
         self._held.discard(request_id)
-        return self.in_background(self._stop(request_id), request_id)
+        stopping = self.in_background(self._stop(request_id), request_id)
+        if because is not None:
+            stopping.add_done_callback(functools.partial(_note, because, request_id))
+        return stopping
 
     def in_background(self, work: Coroutine[object, object, None], what: str) -> asyncio.Task[None]:
         """Lets work go on when its caller has left; `what` may go on running if it fails."""
@@ -103,8 +112,10 @@ class Custody:
 
     async def drain(self, seconds: float) -> None:
         """Returns when nothing is under way in the background, or after so many seconds."""
-        if self._cleaning:
-            await asyncio.wait(self._cleaning, timeout=seconds)
+        now = asyncio.get_running_loop().time
+        until = now() + seconds
+        while self._cleaning and (left := until - now()) > 0:  # what ends may begin another
+            await asyncio.wait(self._cleaning, timeout=left)
 
     async def abandon(self) -> None:
         """Cancels what is still under way; each is named in the log."""
@@ -122,6 +133,14 @@ class Custody:
             logger.error("%s may go on running: closed before an answer", what)
         elif (error := task.exception()) is not None:
             logger.error("%s may go on running: it could not be stopped: %s", what, error)
+
+
+def _note(problem: EdgegapError, request_id: str, stopping: asyncio.Task[None]) -> None:
+    error = "closed before an answer" if stopping.cancelled() else stopping.exception()
+    if error is None:
+        problem.stopped = True
+    else:
+        problem.add_note(f"and {request_id} could not be stopped: {error}")
 
 
 async def all_stopped(

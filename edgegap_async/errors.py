@@ -38,6 +38,7 @@ No error holds the API token, a header, or a query string.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ __all__ = [
     "UnreadableAnswer",
     "WaitTimedOut",
     "WrongLoop",
+    "is_cancelled",
     "refusal",
 ]
 
@@ -457,6 +459,11 @@ class BatchStopped(DeploymentError):
 
     advice = "Nothing is left of it: deploy it again"
 
+    def _advice(self) -> str:
+        if not self.request_id:
+            return self.advice
+        return "It is being stopped; a note says if that fails, for then it runs on and is billed"
+
 
 _BY_STATUS: dict[int, type[Refused]] = {
     400: BadRequest,
@@ -473,3 +480,12 @@ _BY_STATUS: dict[int, type[Refused]] = {
 def refusal(status: int) -> type[Refused]:
     """The class of error for an HTTP error status (400 to 599)."""
     return _BY_STATUS.get(status) or (ServerError if status >= 500 else Refused)  # noqa: PLR2004 - 5xx
+
+
+def is_cancelled() -> bool:
+    """Whether the task itself is being cancelled, where CancelledError is raised in it.
+
+    It is not if just what it waited for was.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -46,10 +46,10 @@ from .errors import (
     MaybeCreated,
     Unprocessable,
     WaitTimedOut,
+    is_cancelled,
 )
 from .handles import DeploymentHandle
 from .outcomes import AnyRequest, AnyRequests, Outcome, Plan, Progress, Request
-from .playable import is_cancelled
 from .requests import DeployRequest, check_number
 
 __all__ = ["Batch"]
@@ -68,6 +68,8 @@ class _Work:
     began: float
     attempts: int = 0
     handle: DeploymentHandle | None = None
+    error: EdgegapError | None = None
+    """Why its newest attempt came to nothing, where that is known."""
 
     def outcome(self, error: EdgegapError | None) -> Outcome:
         """What became of it, now."""
@@ -132,7 +134,7 @@ class Batch:
         custody: Custody,
         deploy: Callable[[DeployRequest, float | None], Awaitable[DeploymentHandle]],
         handle: Callable[[str], DeploymentHandle],
-        ask_why: Callable[[DeploymentFailed], Awaitable[None]],
+        ask_why: Callable[[DeploymentFailed, float | None], Awaitable[None]],
     ) -> None:
         if isinstance(requests, str | bytes | Mapping | DeployRequest) or not isinstance(
             requests, Iterable | AsyncIterable
@@ -202,6 +204,9 @@ class Batch:
         await all_stopped(self._stops, problem)
         if problem is None and not self._told:
             self._raise_what_ended_it(working)
+        elif not (self._told or working.cancelled()) and (end := working.exception()):
+            assert problem is not None  # noqa: S101 - or it was raised
+            problem.add_note(f"and the batch had ended by {end!r}")
 
     # ── outcomes ─────────────────────────────────────────────────────────────────────────────────
 
@@ -328,6 +333,8 @@ class Batch:
             end = _Ended(closed, by_policy=False)
         if end is not None:
             self._give_up(end.cause)
+            if end.by_policy and self._plan.on_progress is not None:
+                self._plan.on_progress(self.progress_now)
             if self._stops:
                 # Cancelled as the block is left, which then waits for them itself.
                 with contextlib.suppress(asyncio.CancelledError):
@@ -337,16 +344,30 @@ class Batch:
 
     async def _begin_all(self, group: asyncio.TaskGroup) -> None:
         slots = asyncio.Semaphore(self._plan.concurrency)
-        while await slots.acquire() and (request := await self._next()):
+        while True:
+            has_slot = await self._acquired(slots)
+            request = await self._next()
+            if request is None:
+                break
             error = request.error or (self._too_late() if self._is_too_late() else None)
             if error is not None:
-                slots.release()
+                if has_slot:
+                    slots.release()
                 self._finish(Outcome(index=request.index, request=request.given, error=error))
                 continue
             work = self._works[request.index] = _Work(request.index, request.given, _now())
             group.create_task(self._one(work)).add_done_callback(lambda _: slots.release())
         self._begun_all = True
+        self._total = self._ready + self._failed + len(self._works)
         self._check_whether_over()
+
+    async def _acquired(self, slots: asyncio.Semaphore) -> bool:
+        """Whether there was a slot before it was too late for all that wait for one."""
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                return await slots.acquire()
+        except TimeoutError:
+            return False
 
     async def _next(self) -> Request | None:
         """The next request; None if there is none, or an iterator gives it too late."""
@@ -386,7 +407,7 @@ class Batch:
     async def _attempt(self, work: _Work) -> EdgegapError | None:
         """Why it is not READY; None if it is."""
         work.attempts += 1
-        work.handle = None
+        work.handle = work.error = None
         plan = self._plan
         try:
             work.handle = await self._deploy(work.request, self._deadline)
@@ -395,11 +416,12 @@ class Batch:
         except ClientClosed:
             raise
         except EdgegapError as error:
+            work.error = error
             if isinstance(error, Unprocessable) and error.request_id:  # it was made all the same
                 work.handle = self._handle(error.request_id)
                 self._custody.take(error.request_id)
             if isinstance(error, DeploymentFailed):
-                await self._ask_why(error)
+                await self._ask_why(error, self._time_left())
             return error
         return None
 
@@ -435,22 +457,24 @@ class Batch:
         fresh, self._fresh = self._fresh, collections.deque()
         for outcome in fresh:
             if outcome.is_ready:
-                self._stop(outcome.handle)
-                self._fresh.append(self._not_ready(outcome, cause))
+                failed = self._not_ready(outcome, cause)
+                self._stop(failed.handle, failed.error)
+                self._fresh.append(failed)
             else:
                 self._fresh.append(outcome)
         for work in self._works.values():
-            self._stop(work.handle)
-            self._add(work.outcome(_stopped(cause, work.handle)))
+            error = work.error or _stopped(cause, work.handle)
+            self._stop(work.handle, error)
+            self._add(work.outcome(error))
         self._works.clear()
         for request in self._waiting:
             error = request.error or _stopped(cause)
             self._add(Outcome(index=request.index, request=request.given, error=error))
         self._waiting.clear()
 
-    def _stop(self, handle: DeploymentHandle | None) -> None:
+    def _stop(self, handle: DeploymentHandle | None, because: EdgegapError | None = None) -> None:
         if handle is not None and self._custody.holds(handle.request_id):
-            self._stops.append(self._custody.stop(handle.request_id))
+            self._stops.append(self._custody.stop(handle.request_id, because))
 
     # ── time ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -472,7 +496,6 @@ class Batch:
 
     def _check_whether_over(self) -> None:
         if self._begun_all and not self._works:
-            self._total = self._ready + self._failed
             self._ended = _now()
             self._over.set()
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from .client import ApiClient
-from .errors import Gone, InvalidRequest, NotFound
+from .errors import Gone, InvalidRequest, NotFound, NotPlayable
 from .models import DeployAccepted, Deployment, DeploymentRow, Endpoint, Status, StatusChange
 from .watch import Signal, Watched, stop_surely
 
@@ -119,8 +119,12 @@ class DeploymentHandle:
         began = now()
         deployment = await self._watched.until(Status.READY, timeout)
         left = None if timeout is None else timeout - (now() - began)
-        with self._client.until_closed():
-            await until_playable(self, check, left)
+        with self._client.until_closed(), self._watched.being_looked_at():
+            try:
+                await until_playable(self, check, left)
+            except NotPlayable:
+                self._watched.check(Status.READY)
+                raise
         return deployment
 
     async def wait_terminated(self, timeout: float | None = 300.0) -> Deployment:  # noqa: ASYNC109 - WaitTimedOut says more

@@ -53,6 +53,7 @@ from .requests import (
     check_list,
     check_number,
     check_segment,
+    deploy_request,
 )
 from .retries import RetryPolicy
 from .transport import Sending, Timeouts
@@ -71,6 +72,7 @@ logger = logging.getLogger("edgegap_async.lifecycle")
 
 Result = TypeVar("Result")
 
+_LOGS: Final = 10.0  # seconds that the logs of what has failed are waited for
 _OVER: Final = Status.TERMINATED
 _DRAIN: Final = 10.0  # seconds that close() gives to stops under way
 
@@ -349,7 +351,7 @@ class EdgegapClient(ApiClient):
         except BaseException as problem:
             try:
                 if isinstance(problem, DeploymentFailed):
-                    await self._ask_why(problem)
+                    await self._ask_why(problem, deadline and deadline - now())
             finally:
                 await self.custody.release_after(problem, server.request_id)
             raise
@@ -484,11 +486,8 @@ class EdgegapClient(ApiClient):
             **options,
         }
         said.pop("operation_tag", None)
-        if not said.get("private_host_ids"):
-            said.pop("private_host_ids", None)
-        in_fleet = "private_host_ids" in said
-        operation = DEPLOY_TO_FLEET if in_fleet else DEPLOY
-        body = FleetDeployRequest(**said) if in_fleet else DeployRequest(**said)
+        body = deploy_request(said)
+        operation = DEPLOY_TO_FLEET if isinstance(body, FleetDeployRequest) else DEPLOY
         self._guard.check(operation, body)
         return encode(operation, body=body)
 
@@ -559,12 +558,16 @@ class EdgegapClient(ApiClient):
         if request_id:
             await self._stop(request_id)
 
-    async def _ask_why(self, problem: DeploymentFailed) -> None:
-        """Puts the logs on the error, as long as they are there."""
+    async def _ask_why(self, problem: DeploymentFailed, seconds: float | None) -> None:
+        """Puts the logs on the error, if they come in so many seconds, and a few at most."""
+        limit = asyncio.timeout(_LOGS if seconds is None else min(seconds, _LOGS))
         try:
-            problem.logs = await self.deployments.logs(problem.request_id)
-        except EdgegapError as error:
-            logger.info("%s: no logs: %s", problem.request_id, error)
+            async with limit:
+                problem.logs = await self.deployments.logs(problem.request_id)
+        except (EdgegapError, TimeoutError) as error:
+            if not isinstance(error, EdgegapError) and not limit.expired():
+                raise
+            logger.info("%s: no logs: %r", problem.request_id, error)
 
     async def _stop(self, request_id: str) -> None:
         stop = functools.partial(self.cleaning.stop, request_id)

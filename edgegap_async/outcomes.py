@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -12,7 +11,7 @@ from .errors import EdgegapError, InvalidRequest
 from .handles import DeploymentHandle
 from .models import Status
 from .playable import PlayableCheck, as_check
-from .requests import DeployRequest, FleetDeployRequest, number
+from .requests import DeployRequest, deploy_request, is_coroutine_function, number
 
 __all__ = ["AnyRequest", "AnyRequests", "FailurePolicy", "Outcome", "Plan", "Progress", "Request"]
 
@@ -125,7 +124,7 @@ class Plan:
                 "elsewhere is asked before a second attempt: attempts is 2 or more"
             )
         if self.on_progress is not None and (
-            not callable(self.on_progress) or inspect.iscoroutinefunction(self.on_progress)
+            not callable(self.on_progress) or is_coroutine_function(self.on_progress)
         ):
             raise InvalidRequest(
                 f"on_progress is a function, and no coroutine: {self.on_progress!r}"
@@ -158,5 +157,4 @@ def _as_request(given: object) -> DeployRequest:
         return given
     if not isinstance(given, Mapping):
         raise InvalidRequest(f"a DeployRequest or a mapping is needed, not {given!r}")
-    in_fleet = given.get("private_host_ids")
-    return FleetDeployRequest(**given) if in_fleet else DeployRequest(**given)
+    return deploy_request(given)

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 
 import attrs
 
-from .errors import ClientClosed, InvalidRequest, NotPlayable
+from .errors import ClientClosed, InvalidRequest, NotPlayable, is_cancelled
 from .models import Deployment, Endpoint, Status, StatusChange
 from .requests import number
 
@@ -26,7 +26,6 @@ __all__ = [
     "TcpConnect",
     "UdpAnswer",
     "as_check",
-    "is_cancelled",
     "until_playable",
 ]
 
@@ -229,7 +228,7 @@ async def until_playable(server: Server, check: PlayableCheck, seconds: float | 
         seconds: at most so many, where the check's own timeout is longer.
 
     Raises:
-        NotPlayable: it was not in time. It still exists.
+        NotPlayable: it was not in time, or was seen to fail or end. It still exists.
         InvalidRequest: there is no such port.
     """
     now = asyncio.get_running_loop().time
@@ -237,7 +236,7 @@ async def until_playable(server: Server, check: PlayableCheck, seconds: float | 
     until = now() + limit
     attempts, failure = 0, "there was no time for an attempt"
     cause: Exception | None = None
-    while (left := until - now()) > 0:
+    while (left := until - now()) > 0 and not (server.status and server.status.is_terminal):
         attempts += 1
         patience = asyncio.timeout(min(check.patience, left))
         try:
@@ -253,20 +252,24 @@ async def until_playable(server: Server, check: PlayableCheck, seconds: float | 
             cause = error
             failure = _told(error, is_late=patience.expired())
         else:
-            return
+            if not patience.expired():
+                return
+            cause, failure = None, "no answer"  # and the check has kept its time-out to itself
         await asyncio.sleep(max(0.0, min(check.interval, until - now())))
+    message = f"{check.tried(server)} failed {attempts} times in {limit:g} s; at last: {failure}"
+    try:
+        raise _not_playable(server, message, attempts) from cause
+    finally:
+        del cause  # its traceback holds this frame, and that the server
+
+
+def _not_playable(server: Server, message: str, attempts: int) -> NotPlayable:
     problem = NotPlayable(
-        f"{check.tried(server)} failed {attempts} times in {limit:g} s; at last: {failure}",
+        message,
         request_id=server.request_id,
         last_status=server.status,
         history=server.history,
         deployment=server.deployment,
     )
     problem.attempts = attempts
-    raise problem from cause
-
-
-def is_cancelled() -> bool:
-    """Whether it is the task itself that is being cancelled, and not just what it waited for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+    return problem

@@ -13,11 +13,13 @@ once, and a new one is begun in its place.
 - While deploys fail, one at a time is tried, each after a longer pause than the one before (1 s to
   60 s). From the third pause on, takers are told so rather than left to wait.
 - What was taken keeps its place within `max_total` until the pool sees that it has ended; what is
-  being stopped, until the API has taken the stop. One that fails is tried again at each look.
+  being stopped, until the API has taken the stop. One that fails is tried again at each look. One
+  that was taken and is in ERROR is stopped after a minute, in which its logs can be read.
 
 With an owner on the client, the next run of a killed program finds its shelf by a tag, and serves
 from it. What the list does not tell of at first is found by a later look. Another tag, put on in
-the background when a server is taken, says that it is in use.
+the background when a server is taken, says that it is in use: who is killed within the moment that
+this takes finds that server again, and may hand it out twice.
 """
 
 from __future__ import annotations
@@ -56,10 +58,10 @@ from .requests import (
     DeployOptions,
     DeployRequest,
     Filter,
-    FleetDeployRequest,
     check_kind,
     check_list,
     check_number,
+    deploy_request,
 )
 from .shelf import Shelf, Shelved, Taking
 
@@ -70,6 +72,7 @@ logger = logging.getLogger("edgegap_async.pools")
 _FIRST_PAUSE: Final = 1.0
 _LONGEST_PAUSE: Final = 60.0
 _TELLS_AFTER: Final = 3  # pauses in a row
+_FOR_LOGS: Final = 60.0  # seconds that one which was taken is left alone in ERROR
 _MARKING: Final = 5.0  # seconds that marks under way get at the end
 
 
@@ -166,8 +169,8 @@ class ServerPool:
             raise InvalidRequest("what a pool deploys has an operation tag")
         check_list("tags", said.get("tags", ()))
         said["tags"] = (*said.get("tags", ()), self._tag)
-        kind = FleetDeployRequest if said.get("private_host_ids") else DeployRequest
-        self._request = kind(application=application, version=version, users=users, **said)
+        said |= {"application": application, "version": version, "users": users}
+        self._request = deploy_request(said)
         self._min_ready, self._max_total = min_ready, max_total
         self._playable = None if playable is None else as_check(playable)
         self._timeout_each = timeout_each
@@ -177,6 +180,7 @@ class ServerPool:
         self._adopting: dict[str, asyncio.Task[None]] = {}  # what an earlier run left, at first
         self._adopted = set[str]()  # and since, also what has ended
         self._taken = set[str]()
+        self._crashed = dict[str, float]()  # of those taken, and when that was seen
         self._ending: dict[str, asyncio.Task[None]] = {}  # stops under way, and those that failed
         self._marking: dict[str, asyncio.Task[None]] = {}
         self._begun = 0  # deploys so far
@@ -199,7 +203,7 @@ class ServerPool:
         return PoolStats(
             ready=len(self._shelf),
             coming=self._coming + len(self._adopting),
-            taken=len(self._taken),
+            taken=self._shelf.given + len(self._taken),
             waiting=len(self._shelf.takers),
             handed_out=self._handed_out,
             retired=self._retired,
@@ -296,6 +300,7 @@ class ServerPool:
                 shelved = await taker
         except BaseException as problem:
             if taker.done() and not taker.cancelled() and taker.exception() is None:
+                self._shelf.given -= 1
                 self._give(taker.result())  # it came too late: somebody else has it
             else:
                 with contextlib.suppress(ValueError):
@@ -303,6 +308,7 @@ class ServerPool:
             if isinstance(problem, TimeoutError) and limit.expired():
                 raise PoolEmpty(f"no server in {timeout:g} s; {self.stats}") from self._failure
             raise
+        self._shelf.given -= 1
         return self._hand_over(shelved)
 
     def _check(self) -> None:
@@ -407,8 +413,8 @@ class ServerPool:
 
     def _room(self) -> int:
         """How many more there may be."""
-        others = len(self._adopting) + len(self._ending)
-        return self._max_total - len(self._shelf) - self._coming - len(self._taken) - others
+        here = len(self._shelf) + self._shelf.given + len(self._taken) + len(self._ending)
+        return self._max_total - here - self._coming - len(self._adopting)
 
     def _pause(self) -> float:
         """Seconds until a deploy may begin; infinite until something changes."""
@@ -511,15 +517,19 @@ class ServerPool:
         for one in shelf:
             row = listed.get(one.server.request_id)
             fine = row is not None and row.ready and row.status in {None, Status.READY}
-            if not fine and not await self._lives(one.server, ready=True) and one in self._shelf:
+            seen = None if fine else await self._status_of(one.server)
+            if seen is not None and not seen.is_ready and one in self._shelf:
                 self._shelf.servers.remove(one)
                 self._lost += 1
                 logger.warning("%s has died in the pool %s", one.server.request_id, self._tag)
                 self._stop(one.server.request_id)
-        for request_id in (taken | refused) - listed.keys():
-            if not await self._lives(self._client.handle(request_id), ready=False):
+        for request_id in taken | refused:
+            row = listed.get(request_id)
+            seen = row.status if row else await self._status_of(self._client.handle(request_id))
+            if seen is Status.TERMINATED:
                 self._taken.discard(request_id)
                 self._ending.pop(request_id, None)
+            self._judge(request_id, seen)
         for request_id in refused & self._ending.keys():
             self._stop(request_id)
         for request_id in self._taken & listed.keys():
@@ -532,17 +542,26 @@ class ServerPool:
         rows = self._client.deployments.list(filters=filters)
         return {row.request_id: row async for row in rows}
 
-    async def _lives(self, server: DeploymentHandle, *, ready: bool) -> bool:
-        """Whether it does, as far as can be told."""
+    async def _status_of(self, server: DeploymentHandle) -> Status | None:
+        """What a look tells; None if that cannot be told now."""
         try:
-            status = (await server.refresh()).current_status
+            return (await server.refresh()).current_status
         except (Gone, NotFound):
-            return False
+            return Status.TERMINATED
         except ClientClosed:
             raise
         except EdgegapError:
-            return True
-        return status.is_ready if ready else status is not Status.TERMINATED
+            return None
+
+    def _judge(self, request_id: str, status: Status | None) -> None:
+        """Stops one that was taken and has crashed, when its logs could be read for a while."""
+        if status is not Status.ERROR or request_id not in self._taken:
+            self._crashed.pop(request_id, None)
+        elif _now() >= self._crashed.setdefault(request_id, _now()) + _FOR_LOGS:
+            logger.warning("%s was taken and is in ERROR: the pool stops it", request_id)
+            self._taken.discard(request_id)
+            del self._crashed[request_id]
+            self._stop(request_id)
 
     # ── the next run ─────────────────────────────────────────────────────────────────────────────
 

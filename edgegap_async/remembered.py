@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import Hashable
 from typing import Final
 
 __all__ = ["Remembered"]
@@ -19,25 +20,25 @@ class Remembered:
     """
 
     def __init__(self) -> None:
-        self._held = dict[str | None, float]()
-        self._let_go = OrderedDict[str | None, None]()
+        self._held = dict[Hashable, float]()
+        self._let_go = OrderedDict[Hashable, None]()
 
     def __len__(self) -> int:
         return len(self._held)
 
-    def __contains__(self, name: str | None) -> bool:
+    def __contains__(self, name: Hashable) -> bool:
         return name in self._held or name in self._let_go
 
-    def hold(self, name: str | None, until: float = -math.inf) -> float:
+    def hold(self, name: Hashable, until: float = -math.inf) -> float:
         """Remembers it until it is let go, with a time that counts if it is not held already."""
         self._let_go.pop(name, None)
         return self._held.setdefault(name, until)
 
-    def until(self, name: str | None) -> float:
+    def until(self, name: Hashable) -> float:
         """The time that it is held with; minus infinity if it is not held."""
         return self._held.get(name, -math.inf)
 
-    def let_go(self, name: str | None) -> None:
+    def let_go(self, name: Hashable) -> None:
         """Remembers it only as long as not too many others are let go."""
         if self._held.pop(name, None) is None:
             return
@@ -45,6 +46,6 @@ class Remembered:
         if len(self._let_go) > _AFTERWARDS:
             self._let_go.popitem(last=False)
 
-    def forget(self, name: str | None) -> None:
+    def forget(self, name: Hashable) -> None:
         """Remembers it no more."""
         self._held.pop(name, None)

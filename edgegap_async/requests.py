@@ -7,6 +7,8 @@ of an environment variable or the path of a webhook: they may be secrets.
 
 from __future__ import annotations
 
+import functools
+import inspect
 import ipaddress
 import itertools
 import math
@@ -45,6 +47,8 @@ __all__ = [
     "check_list",
     "check_number",
     "check_segment",
+    "deploy_request",
+    "is_coroutine_function",
     "number",
 ]
 
@@ -195,6 +199,14 @@ def number(
             raise InvalidRequest(f"{what} is a number, not None")
 
     return check
+
+
+def is_coroutine_function(function: object) -> bool:
+    """Whether calling it gives what is to be awaited; partials and objects that are called too."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    called = getattr(type(function), "__call__", None)  # noqa: B004 - what it is, not whether
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
 
 
 def check_list(what: str, values: object) -> None:
@@ -439,6 +451,13 @@ class FleetDeployRequest(DeployRequest):
     private_host_ids: tuple[str, ...] = attrs.field(
         converter=_as_strings, validator=[_some, _strings]
     )
+
+
+def deploy_request(given: Mapping[str, Any]) -> DeployRequest:
+    """The body of a deploy with these fields: to private hosts, where it names some."""
+    if given.get("private_host_ids"):
+        return FleetDeployRequest(**given)
+    return DeployRequest(**{name: given[name] for name in given if name != "private_host_ids"})
 
 
 class DeployOptions(TypedDict, total=False):

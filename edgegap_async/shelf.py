@@ -38,11 +38,13 @@ class Shelf:
     Attributes:
         servers: to be taken, the oldest first.
         takers: who waits, the one who waits longest first.
+        given: servers that a taker has and has not come for yet.
     """
 
     def __init__(self, max_idle: float | None, max_age: float | None) -> None:
         self.servers = collections.deque[Shelved]()
         self.takers = collections.deque[asyncio.Future[Shelved]]()
+        self.given = 0
         self._max_idle = math.inf if max_idle is None else max_idle
         self._max_age = math.inf if max_age is None else max_age
 
@@ -65,6 +67,7 @@ class Shelf:
             taker = self.takers.popleft()
             if not taker.done():
                 taker.set_result(shelved)
+                self.given += 1
                 return
         self.servers.append(shelved)
 

@@ -203,7 +203,7 @@ class Watched:
             async with limit:
                 with self.being_looked_at(only_ready=wanted is Status.READY):
                     while self.status != wanted:
-                        self._check(wanted)
+                        self.check(wanted)
                         await self._until_news(len(self.history))
         except TimeoutError:
             if not limit.expired():
@@ -218,7 +218,12 @@ class Watched:
         assert self.deployment is not None  # noqa: S101 - it was seen in `wanted`
         return self.deployment
 
-    def _check(self, wanted: Status) -> None:
+    def check(self, wanted: Status) -> None:
+        """Returns if it may still be seen in `wanted`.
+
+        Raises:
+            DeploymentFailed, DeploymentTerminated: as for `until`.
+        """
         if self.status is None or wanted is Status.TERMINATED:
             return
         if self.status == Status.ERROR:

@@ -32,9 +32,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import hashlib
-import inspect
 import logging
 import math
 import re
@@ -57,8 +55,10 @@ from .arrivals import (
     asgi_application,
 )
 from .codec import loads, read_answer
-from .errors import InvalidRequest
+from .errors import InvalidRequest, is_cancelled
 from .models import Deployment
+from .remembered import Remembered
+from .requests import is_coroutine_function
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -81,7 +81,7 @@ _HIDDEN: Final = "hidden"  # in logs, in place of the secret
 
 _WHY: Final = {
     HTTPStatus.BAD_REQUEST: "it is not a JSON object",
-    HTTPStatus.NOT_FOUND: "its URL is not known, or not any more",
+    HTTPStatus.NOT_FOUND: "its URL is not known",
     HTTPStatus.METHOD_NOT_ALLOWED: "it is not a POST",
     HTTPStatus.REQUEST_TIMEOUT: f"its body took longer than {_LONGEST:g} s",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: f"its body has more than {_LARGEST} bytes",
@@ -91,8 +91,9 @@ _WHY: Final = {
 
 
 class _Refused(Exception):
-    def __init__(self, status: HTTPStatus) -> None:
+    def __init__(self, status: HTTPStatus, *, is_late: bool = False) -> None:
         self.status = status
+        self.is_late = is_late
 
 
 @attrs.frozen
@@ -111,7 +112,9 @@ class WebhookStats:
     received: int
     """Webhooks that were taken, doubles too."""
     unknown: int
-    """Requests to a URL that is not known, or not any more."""
+    """Requests to a URL that is not known."""
+    late: int
+    """Webhooks of one whose handle nobody has any more, as TERMINATED after `run`."""
     refused: Mapping[int, int]
     """Others that were turned away, by the status they were answered."""
     handled: int
@@ -182,16 +185,18 @@ class WebhookReceiver:
             raise InvalidRequest(f"not a URL that the API could reach: {public_url!r}")
         if not path.startswith("/") or not path.strip("/"):
             raise InvalidRequest(f"path begins with / and names something, not {path!r}")
-        if on_event is not None and not _is_coroutine_function(on_event):
+        if on_event is not None and not is_coroutine_function(on_event):
             raise InvalidRequest("on_event is a coroutine function: async def on_event(event)")
         if min(max_reading, max_waiting) < 1:
             raise InvalidRequest("max_reading and max_waiting are numbers from 1 on")
         self._public_url = public_url and public_url.rstrip("/")
         self._path = path.rstrip("/")
         self._hooks = WeakValueDictionary[bytes, _Hook]()
+        self._opened = Remembered()  # the newest: what comes to them is no stranger's
         self._max_reading = max_reading
         self._reading = 0
         self._answers = Counter[int]()  # by status
+        self._late = 0
         self.elsewhere: Callable[[bytes], None] | None = None
         """What to call with the hash of a URL that is not known here; see `Cluster.signals`."""
         self._on_event = on_event
@@ -210,6 +215,7 @@ class WebhookReceiver:
         return WebhookStats(
             received=answers.pop(HTTPStatus.NO_CONTENT, 0),
             unknown=answers.pop(HTTPStatus.NOT_FOUND, 0),
+            late=self._late,
             refused=answers,
             handled=self._outcomes["handled"],
             failed=self._outcomes["failed"],
@@ -224,7 +230,10 @@ class WebhookReceiver:
             )
         secret = secrets.token_urlsafe(32)
         hook = _Hook(f"{self._public_url}{self._path}/{secret}", wake)
-        self._hooks[_hash(secret)] = hook
+        key = _hash(secret)
+        self._hooks[key] = hook
+        self._opened.hold(key)
+        self._opened.let_go(key)
         return hook
 
     def wake(self, key: bytes) -> bool:
@@ -330,6 +339,9 @@ class WebhookReceiver:
             await self._take(arrival)
         except _Refused as refusal:
             status = refusal.status
+            if refusal.is_late:
+                self._late += 1
+                return status
             self._complain(_WHY[status])
         self._answers[status] += 1
         return status
@@ -341,9 +353,10 @@ class WebhookReceiver:
         key = _hash(secret)
         may_be_ours = slash and kind in _KINDS and _SECRET.fullmatch(secret)
         hook = self._hooks.get(key) if may_be_ours else None
-        if hook is None and (self.elsewhere is None or not may_be_ours):
+        is_late = may_be_ours and hook is None and key in self._opened  # its handle is gone
+        if hook is None and (is_late or self.elsewhere is None or not may_be_ours):
             arrival.hide(f"/{_HIDDEN}")  # there may be a secret in it all the same
-            raise _Refused(HTTPStatus.NOT_FOUND)
+            raise _Refused(HTTPStatus.NOT_FOUND, is_late=is_late)
         arrival.hide(f"{before}/{_HIDDEN}/{kind}")
         if arrival.method != "POST":
             raise _Refused(HTTPStatus.METHOD_NOT_ALLOWED)
@@ -409,7 +422,9 @@ class WebhookReceiver:
             event = self._events.popleft()
             try:
                 await self._on_event(event)
-            except Exception:
+            except (Exception, asyncio.CancelledError):
+                if is_cancelled():
+                    raise
                 self._outcomes["failed"] += 1
                 logger.exception(
                     "on_event failed at %s of %s", event.kind, event.deployment.request_id
@@ -440,13 +455,6 @@ def _is_object(body: bytes) -> bool:
         return isinstance(loads(body), dict)
     except (ValueError, RecursionError):
         return False
-
-
-def _is_coroutine_function(function: object) -> bool:
-    while isinstance(function, functools.partial):
-        function = function.func
-    called = getattr(type(function), "__call__", None)  # noqa: B004 - what it is, not whether
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
 
 
 def _reachable(url: str) -> bool:

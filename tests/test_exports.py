@@ -85,6 +85,8 @@ FOR_PARTS_OF_THE_PACKAGE_ONLY = {
     "check_number",
     "number",
     "check_segment",
+    "deploy_request",
+    "is_coroutine_function",
     "stop_surely",
     "in_doubt",
     "is_whole",

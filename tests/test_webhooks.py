@@ -511,7 +511,9 @@ async def test_the_callers_own_webhooks_are_left_as_they_are() -> None:
 
 
 @pytest.mark.virtual
-async def test_a_dropped_handle_closes_its_urls(session: aiohttp.ClientSession) -> None:
+async def test_a_dropped_handle_closes_its_urls_and_what_comes_then_is_no_strangers(
+    session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
     async with (
         ScriptedApi() as api,
         WebhookReceiver().serve() as receiver,
@@ -525,6 +527,11 @@ async def test_a_dropped_handle_closes_its_urls(session: aiohttp.ClientSession) 
         gc.collect()
 
         assert await status_of(session, url) == 404
+        assert (receiver.stats.late, receiver.stats.unknown) == (1, 0)
+        assert "turned away" not in caplog.text
+        assert await status_of(session, url.replace("/ready", "s/ready")) == 404
+        assert (receiver.stats.late, receiver.stats.unknown) == (1, 1)
+        assert "turned away: its URL is not known" in caplog.text
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", ""])

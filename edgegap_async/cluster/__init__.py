@@ -134,7 +134,8 @@ class Cluster:
 
         For programs behind one public URL: `EdgegapClient(webhooks=cluster.signals(receiver))`,
         each with a receiver of its own that has that URL and the same path. A webhook that Redis
-        does not pass on is one that was lost: the look-out finds out.
+        does not pass on is one that was lost: the look-out finds out. The receiver's `on_event` is
+        given only what reaches its own program.
 
         Raises:
             InvalidRequest: the cluster is not open yet.
@@ -157,16 +158,20 @@ def _client(url: str) -> Redis:
         del url
         raise InvalidRequest("a cluster needs redis: pip install 'edgegap-async[redis]'") from None
     try:
-        return Redis.from_url(
+        redis = Redis.from_url(
             url.replace("valkey", "redis", 1) if url.startswith("valkey") else url,
             # Left to itself it tries ten times in four seconds. Once more is for a connection
             # that was closed while nobody used it. How long it all may take is not left to it.
             retry=Retry(NoBackoff(), 1, (Dropped,)),
         )
     except ValueError:
-        pass
+        redis = None
     del url
-    raise InvalidRequest("url is redis://host:port, or rediss, valkey, valkeys or unix")
+    if redis is None:
+        raise InvalidRequest("url is redis://host:port, or rediss, valkey, valkeys or unix")
+    if redis.connection_pool.connection_kwargs.get("decode_responses"):
+        raise InvalidRequest("the url has decode_responses: what the cluster reads is no text")
+    return redis
 
 
 def _where(url: str) -> str:

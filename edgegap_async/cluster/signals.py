@@ -58,7 +58,8 @@ class Relay:
     def add(self, receiver: Receiver) -> None:
         """From now on what comes there is for all, and what comes to the others for it."""
         receiver.elsewhere = self._pass_on
-        self._receivers.append(receiver)
+        if not any(receiver is other for other in self._receivers):
+            self._receivers.append(receiver)
         if self._reading is None:
             self._reading = asyncio.create_task(self._read())
 
