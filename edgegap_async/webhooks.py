@@ -351,7 +351,7 @@ class WebhookReceiver:
         before, slash, kind = arrival.path.rpartition("/")
         before, slash, secret = before.rpartition("/")
         key = _hash(secret)
-        may_be_ours = slash and kind in _KINDS and _SECRET.fullmatch(secret)
+        may_be_ours = bool(slash) and kind in _KINDS and bool(_SECRET.fullmatch(secret))
         hook = self._hooks.get(key) if may_be_ours else None
         is_late = may_be_ours and hook is None and key in self._opened  # its handle is gone
         if hook is None and (is_late or self.elsewhere is None or not may_be_ours):
