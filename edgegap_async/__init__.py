@@ -131,8 +131,8 @@ if TYPE_CHECKING:
     from .fanout import Batch
     from .outcomes import AnyRequest, AnyRequests, FailurePolicy, Outcome, Progress
     from .playable import Check, HttpGet, PlayableCheck, TcpConnect, UdpAnswer
-    from .pools import PoolStats, ServerPool
-    from .shelf import Taking
+    from .pools import ServerPool
+    from .shelf import PoolStats, Taking
     from .webhooks import WebhookEvent, WebhookReceiver, WebhookStats
 
 __all__ = [
@@ -269,8 +269,8 @@ if not TYPE_CHECKING:  # else to a type checker any name would be there
             "fanout": ["Batch"],
             "outcomes": ["AnyRequest", "AnyRequests", "FailurePolicy", "Outcome", "Progress"],
             "playable": ["Check", "HttpGet", "PlayableCheck", "TcpConnect", "UdpAnswer"],
-            "pools": ["PoolStats", "ServerPool"],
-            "shelf": ["Taking"],
+            "pools": ["ServerPool"],
+            "shelf": ["PoolStats", "Taking"],
             "webhooks": ["WebhookEvent", "WebhookReceiver", "WebhookStats"],
         }.items()
         for name in names

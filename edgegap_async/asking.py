@@ -8,6 +8,7 @@ there are never more than twice as many. While they fail, they come more rarely.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
@@ -18,8 +19,11 @@ from .limits import Limits, Priority
 
 __all__ = ["Asking"]
 
+logger = logging.getLogger("edgegap_async.lookout")
+
 _LONGEST: Final = 5.0  # seconds between requests while they fail
 _MOST_FAILURES: Final = 10
+_TOLD_AFTER: Final = 5  # failures in a row, so that whoever waits without a limit may know why
 _TROUBLE: Final = 2  # failures in a row, from which on nothing is expected
 
 
@@ -74,9 +78,12 @@ class Asking:
         self.failures = 0
         self._answered_at = now
 
-    def failed(self) -> None:
+    def failed(self, error: Exception) -> None:
         """One was not, and the next may be."""
         self.failures = min(self.failures + 1, _MOST_FAILURES)
+        level = logging.WARNING if self.failures == _TOLD_AFTER else logging.INFO
+        text = "a look failed (%d in a row) and will be repeated: %s"
+        logger.log(level, text, self.failures, error)
 
     def eased(self, gap: float) -> float:
         """A gap between requests, made longer while they fail."""

@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 import attrs
 
-from .requests import number
+from .checks import number
 from .watch import Watched
 
 __all__ = ["Awaited", "Pace", "Pool", "Turns"]

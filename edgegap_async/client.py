@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, Self, TypeVar
 import aiohttp
 import attrs
 
+from .checks import check_kind
 from .endpoints import Operation, Repeat
 from .errors import (
     CallError,
@@ -32,7 +33,7 @@ from .errors import (
 from .guards import Guard
 from .limits import Limits, Priority
 from .models import took
-from .requests import DeployRequest, Token, check_kind
+from .requests import DeployRequest, Token
 from .resources import Deployments, Locations, PrivateFleets, Tags
 from .retries import RetryBudget, RetryPolicy
 from .transport import Sending, Timeouts, Transport
@@ -108,6 +109,8 @@ class ApiClient:
         return f"{type(self).__name__}({getattr(self, '_transport', None)!r})"
 
     async def __aenter__(self) -> Self:
+        if self._under_way.closing:
+            raise ClientClosed("the client was closed before: make another")
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -31,6 +31,7 @@ from cattrs.errors import BaseValidationError
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 from cattrs.v import format_exception
 
+from .checks import check_list
 from .errors import InvalidRequest
 from .models import DeleteSchedule, FleetHost, Location, Received, Status, field_readers
 from .requests import (
@@ -43,7 +44,6 @@ from .requests import (
     OrderBy,
     StopFilter,
     User,
-    check_list,
 )
 
 __all__ = [

@@ -157,9 +157,17 @@ class PoolEmpty(EdgegapError):
     """A `ServerPool` has no READY server, and none came in time or none can be had.
 
     `__cause__` is why the last deploy failed, if that is why.
+
+    Attributes:
+        is_over: whether the pool has ended, and there will never be one.
     """
 
     advice = "See pool.stats: more servers (max_total), more time, or what the last failure says"
+
+    is_over: bool = False
+
+    def _advice(self) -> str:
+        return "" if self.is_over else self.advice
 
 
 class CallError(EdgegapError):
@@ -244,6 +252,9 @@ class NoAnswer(CallError):
     """The request went out and no usable answer came back: nobody knows what the API did."""
 
     advice = "The API may have acted on it: look before you repeat"
+
+    def _advice(self) -> str:
+        return "Nothing was changed by it: try again" if self.method == "GET" else self.advice
 
 
 class MaybeCreated(NoAnswer):
@@ -392,7 +403,10 @@ class WaitTimedOut(DeploymentError, TimeoutError):
     advice = "It still exists and is billed: wait again, or stop it"
 
     def _advice(self) -> str:
-        return self.advice if self.request_id else ""  # without an id there is none
+        if not self.request_id:  # then there is none
+            return ""
+        exists = "It still exists and is" if self.last_status else "It may exist and be"
+        return self.advice.replace("It still exists and is", exists)
 
 
 class DeploymentFailed(DeploymentError):

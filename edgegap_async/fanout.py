@@ -34,6 +34,7 @@ from typing import Final, Self
 
 import attrs
 
+from .checks import check_number
 from .client import ApiClient
 from .custody import Custody, all_stopped
 from .errors import (
@@ -50,7 +51,7 @@ from .errors import (
 )
 from .handles import DeploymentHandle
 from .outcomes import AnyRequest, AnyRequests, Outcome, Plan, Progress, Request
-from .requests import DeployRequest, check_number
+from .requests import DeployRequest
 
 __all__ = ["Batch"]
 
@@ -492,7 +493,7 @@ class Batch:
         left = math.inf if self._deadline is None else self._deadline - _now()
         each = self._plan.timeout_each
         seconds = left if each is None else min(each, left)
-        return None if seconds == math.inf else seconds
+        return None if seconds == math.inf else max(0.0, seconds)
 
     def _check_whether_over(self) -> None:
         if self._begun_all and not self._works:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
+from .checks import check_number
 from .client import ApiClient
 from .errors import Gone, InvalidRequest, NotFound, NotPlayable
 from .models import DeployAccepted, Deployment, DeploymentRow, Endpoint, Status, StatusChange
@@ -118,7 +119,7 @@ class DeploymentHandle:
         now = asyncio.get_running_loop().time
         began = now()
         deployment = await self._watched.until(Status.READY, timeout)
-        left = None if timeout is None else timeout - (now() - began)
+        left = None if timeout is None else max(0.0, timeout - (now() - began))
         with self._client.until_closed(), self._watched.being_looked_at():
             try:
                 await until_playable(self, check, left)
@@ -157,6 +158,7 @@ class DeploymentHandle:
             WaitTimedOut: it was asked to stop, and was not TERMINATED in time.
             CallError: it could not be asked; it goes on running.
         """
+        check_number("timeout", timeout, least=0)
         stop = functools.partial(
             self._client.deployments.stop,
             self.request_id,
@@ -171,7 +173,9 @@ class DeploymentHandle:
     async def changes(self) -> AsyncIterator[StatusChange]:
         """Every change of status: those already seen first, then each as it is seen.
 
-        Ends after ERROR or TERMINATED. Looks at the deployment while it is iterated.
+        Ends after ERROR or TERMINATED. Looks at the deployment while it is iterated; looks that
+        fail, as where the API cannot be reached, are repeated for ever, and the fifth in a row is
+        logged as a warning. `asyncio.timeout` ends it.
         """
         known = 0
         with self._watched.being_looked_at():

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import functools
 import logging
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, Unpack, cast
 
@@ -20,6 +19,7 @@ import aiohttp
 import attrs
 
 from .awaited import Pace
+from .checks import check_kind, check_list, check_number, check_segment
 from .client import ApiClient, api_token
 from .custody import Custody
 from .endpoints import DEPLOY, DEPLOY_TO_FLEET, GET_DEPLOYMENT, STOP_DEPLOYMENT
@@ -49,17 +49,14 @@ from .requests import (
     FleetDeployRequest,
     Token,
     Webhook,
-    check_kind,
-    check_list,
-    check_number,
-    check_segment,
+    check_options,
     deploy_request,
 )
 from .retries import RetryPolicy
 from .transport import Sending, Timeouts
 from .watch import Bell, Signal, Signals, stop_surely
 from .wire import HttpRequest, encode
-from .wishes import Wish, made_at, new_tag
+from .wishes import Wish, made_at, new_tag, owner_tag
 
 if TYPE_CHECKING:
     from .fanout import Batch
@@ -156,7 +153,7 @@ class EdgegapClient(ApiClient):
         self._signals = webhooks
         self.watch: Final = LookOut(self, pace or Pace())
         self.owner: Final = owner
-        self._owner_tag = _owner_tag(owner) if owner is not None else None
+        self._owner_tag = owner_tag(owner) if owner is not None else None
         self._visibility = visibility
         self._deployed = Remembered()  # by this client; held until they end, and how long young
         self._deploying = 0
@@ -198,9 +195,7 @@ class EdgegapClient(ApiClient):
         patient: bool,
     ) -> DeploymentHandle:
         """As `deploy`; one that is patient waits for the limits as long as it takes."""
-        unknown = options.keys() - DeployOptions.__annotations__.keys()
-        if unknown:
-            raise TypeError(f"a deploy has no option {', '.join(sorted(unknown))}")
+        check_options(options)
         bell, signal, expects_webhook = Bell(), None, False
         if self._signals is not None:
             signal = self._signals.open(bell.ring)
@@ -295,6 +290,9 @@ class EdgegapClient(ApiClient):
             InvalidRequest: the client has no `owner`.
             ExceptionGroup: some could not be stopped; all were tried.
         """
+        check_number("older_than", older_than, least=0, optional=False)
+        if self._owner_tag is None:
+            raise InvalidRequest("reap() needs EdgegapClient(owner=…)")
         old = [found async for found in self.recover() if (found.age or 0.0) >= older_than]
         if not (dry_run or self._guard.dry_run):
             stops = (found.handle.stop() for found in old)
@@ -333,7 +331,7 @@ class EdgegapClient(ApiClient):
             BadRequest, Unprocessable, NoAnswer: as for `deploy`.
             CallError: the block ended well, and the deployment could not be stopped.
         """
-        check_number("timeout", timeout)
+        check_number("timeout", timeout, above=0)
         now = asyncio.get_running_loop().time
         deadline = None if timeout is None else now() + timeout
         try:
@@ -346,12 +344,13 @@ class EdgegapClient(ApiClient):
             raise
         self.custody.take(server.request_id)
         try:
-            await server.wait_ready(deadline and deadline - now(), playable=playable)
+            left = None if deadline is None else max(0.0, deadline - now())
+            await server.wait_ready(left, playable=playable)
             yield server
         except BaseException as problem:
             try:
                 if isinstance(problem, DeploymentFailed):
-                    await self._ask_why(problem, deadline and deadline - now())
+                    await self._ask_why(problem, None if deadline is None else deadline - now())
             finally:
                 await self.custody.release_after(problem, server.request_id)
             raise
@@ -587,10 +586,3 @@ def _with_webhooks(options: DeployOptions, signal: Signal) -> DeployOptions:
             options.get("webhook_on_terminated") or Webhook(signal.on_terminated)
         ),
     }
-
-
-def _owner_tag(owner: str) -> str:
-    # With its prefix it is as long as older descriptions allow a tag to be.
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,16}", owner):
-        raise InvalidRequest(f"owner is 1 to 16 of A-Z a-z 0-9 . _ -, not {owner!r}")
-    return f"own-{owner}"

@@ -41,9 +41,9 @@ from typing import Final, Protocol
 
 import attrs
 
+from .checks import check_kind
 from .endpoints import DEPLOY, DEPLOY_TO_FLEET, OPERATIONS, Operation
 from .errors import InvalidRequest, LimitReached, WrongLoop
-from .requests import check_kind
 
 __all__ = ["LimitState", "Limits", "LocalPermits", "Permits", "Priority"]
 

@@ -36,6 +36,7 @@ from weakref import WeakValueDictionary
 
 from .asking import Asking
 from .awaited import PATIENCE, Awaited, Pace, Pool, Turns
+from .checks import check_segment
 from .client import ApiClient
 from .codec import list_query
 from .endpoints import GET_DEPLOYMENT, LIST_DEPLOYMENTS
@@ -53,7 +54,7 @@ from .errors import (
 from .limits import Priority
 from .listing import ROWS, Listing, Way, is_whole
 from .models import Deployment, DeploymentPage, DeploymentRow, Status
-from .requests import Filter, check_segment
+from .requests import Filter
 from .tally import Tally, WatchStats
 from .watch import ToldBy, Watched
 
@@ -558,10 +559,9 @@ class LookOut:
             return False
         if isinstance(error, NotSent) and not error.worth_repeating:
             return False  # a certificate that does not match will not match later
-        asking.failed()
+        asking.failed(error)
         for one in asked:
             one.watched.trouble = error
-        logger.info("a look failed and will be repeated: %s", error)
         return True
 
     def _ask_otherwise(self) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import attrs
 
+from .checks import is_coroutine_function, number
 from .errors import EdgegapError, InvalidRequest
 from .handles import DeploymentHandle
 from .models import Status
 from .playable import PlayableCheck, as_check
-from .requests import DeployRequest, deploy_request, is_coroutine_function, number
+from .requests import DeployRequest, deploy_request
 
 __all__ = ["AnyRequest", "AnyRequests", "FailurePolicy", "Outcome", "Plan", "Progress", "Request"]
 
@@ -105,6 +106,8 @@ def _policy(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
 @attrs.frozen(kw_only=True)
 class Plan:
     """How a batch goes about it; `client.deploy_many` documents each."""
+
+    made_by: ClassVar[str] = "deploy_many"
 
     concurrency: int = attrs.field(validator=number(above=0, whole=True))
     timeout: float | None = attrs.field(validator=number(above=0, optional=True))

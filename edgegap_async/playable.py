@@ -10,14 +10,15 @@ from __future__ import annotations
 import abc
 import asyncio
 import contextlib
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 import attrs
 
+from .checks import number
 from .errors import ClientClosed, InvalidRequest, NotPlayable, is_cancelled
 from .models import Deployment, Endpoint, Status, StatusChange
-from .requests import number
 
 __all__ = [
     "Check",
@@ -187,7 +188,10 @@ class _Own(PlayableCheck):
     function: Callable[[Any], Awaitable[object]]
 
     async def attempt(self, server: Server) -> None:
-        if await self.function(server) is False:
+        answer = self.function(server)
+        if not inspect.isawaitable(answer):
+            raise InvalidRequest(f"playable is a coroutine function, and this is none: {answer!r}")
+        if await answer is False:
             raise _Failed("it returned False")
 
     def tried(self, server: Server) -> str:

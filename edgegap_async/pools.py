@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import functools
 import logging
 import math
@@ -35,8 +36,7 @@ from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
-import attrs
-
+from .checks import check_kind, check_list, check_number
 from .custody import all_stopped
 from .errors import (
     BatchStopped,
@@ -53,19 +53,10 @@ from .lifecycle import EdgegapClient
 from .models import DeploymentRow, Status
 from .outcomes import Outcome
 from .playable import Check, as_check
-from .requests import (
-    AnyUser,
-    DeployOptions,
-    DeployRequest,
-    Filter,
-    check_kind,
-    check_list,
-    check_number,
-    deploy_request,
-)
-from .shelf import Shelf, Shelved, Taking
+from .requests import AnyUser, DeployOptions, DeployRequest, Filter, check_options, deploy_request
+from .shelf import PoolStats, Shelf, Shelved, Taking
 
-__all__ = ["PoolStats", "ServerPool"]
+__all__ = ["ServerPool"]
 
 logger = logging.getLogger("edgegap_async.pools")
 
@@ -74,30 +65,6 @@ _LONGEST_PAUSE: Final = 60.0
 _TELLS_AFTER: Final = 3  # pauses in a row
 _FOR_LOGS: Final = 60.0  # seconds that one which was taken is left alone in ERROR
 _MARKING: Final = 5.0  # seconds that marks under way get at the end
-
-
-@attrs.frozen(kw_only=True)
-class PoolStats:
-    """What a pool has and has done."""
-
-    ready: int
-    """Servers to be taken, now."""
-    coming: int
-    """Deployed, or found again, and not READY and playable yet."""
-    taken: int
-    """Handed out, and not seen to have ended."""
-    waiting: int
-    """Takers without a server."""
-    handed_out: int
-    """How many were, in all."""
-    retired: int
-    """Stopped because they were old."""
-    lost: int
-    """Replaced because they had died on the shelf."""
-    failed: int
-    """Deploys that came to nothing."""
-    failing: bool
-    """Whether the newest deploy failed: then one at a time is tried, with pauses."""
 
 
 class ServerPool:
@@ -149,6 +116,7 @@ class ServerPool:
         name: str = "default",
         **options: Unpack[DeployOptions],
     ) -> None:
+        check_kind("client", client, EdgegapClient)
         for what, number in (("min_ready", min_ready), ("max_total", max_total)):
             check_kind(what, number, int)
         if not 0 <= min_ready <= max_total or not max_total:
@@ -164,6 +132,7 @@ class ServerPool:
             raise InvalidRequest(f"name is 1 to 14 of A-Z a-z 0-9 . _ -, not {name!r}")
         self._client = client
         self._tag, self._taken_tag = f"pool-{name}", f"used-{name}"
+        check_options(options)
         said: dict[str, Any] = dict(options)
         if not said.pop("operation_tag", True):
             raise InvalidRequest("what a pool deploys has an operation tag")
@@ -252,6 +221,8 @@ class ServerPool:
             task.cancel()
         try:
             await asyncio.wait(under_way)
+            self._coming = 0
+            self._adopting.clear()
             await self._finish_marks()
             await all_stopped(stops, problem or self._ended_by)
         finally:
@@ -285,7 +256,7 @@ class ServerPool:
             PoolEmpty: none came in time, or the pool's deploys fail again and again.
             ClientClosed: the client is closed.
         """
-        check_number("timeout", timeout)
+        check_number("timeout", timeout, least=0)
         return Taking(functools.partial(self._take, timeout), self._keep, self._give_back)
 
     async def _take(self, timeout: float | None) -> DeploymentHandle:  # noqa: ASYNC109 - as `take`
@@ -306,7 +277,9 @@ class ServerPool:
                 with contextlib.suppress(ValueError):
                     self._shelf.takers.remove(taker)
             if isinstance(problem, TimeoutError) and limit.expired():
-                raise PoolEmpty(f"no server in {timeout:g} s; {self.stats}") from self._failure
+                why = f"; the last failure: {self._failure}" if self._failure else ""
+                message = f"no server in {timeout:g} s; {self.stats}{why}"
+                raise PoolEmpty(message) from self._failure
             raise
         self._shelf.given -= 1
         return self._hand_over(shelved)
@@ -315,7 +288,7 @@ class ServerPool:
         if self._running is None:
             raise RuntimeError("use it as `async with ServerPool(…) as pool`")
         if self._end is not None:
-            raise type(self._end)(self._end.message) from self._end.__cause__
+            raise copy.copy(self._end) from self._end.__cause__
         if self._client.custody.closed:
             raise ClientClosed("the client is closed")
         # One who asks when the pause is over waits for the next try.
@@ -460,6 +433,8 @@ class ServerPool:
             self._client.custody.stop(shelved.server.request_id)
 
     def _finish(self, end: EdgegapError) -> None:
+        if isinstance(end, PoolEmpty):
+            end.is_over = True
         self._end = self._end or end
         self._shelf.tell(self._end)
 

@@ -7,8 +7,6 @@ of an environment variable or the path of a webhook: they may be secrets.
 
 from __future__ import annotations
 
-import functools
-import inspect
 import ipaddress
 import itertools
 import math
@@ -21,6 +19,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from .checks import Validator, check_list
 from .errors import InvalidRequest
 
 __all__ = [
@@ -43,13 +42,8 @@ __all__ = [
     "Token",
     "User",
     "Webhook",
-    "check_kind",
-    "check_list",
-    "check_number",
-    "check_segment",
+    "check_options",
     "deploy_request",
-    "is_coroutine_function",
-    "number",
 ]
 
 
@@ -109,8 +103,6 @@ class Token:
 
 Item = TypeVar("Item")
 
-_Check: TypeAlias = Callable[[Any, "attrs.Attribute[Any]", Any], None]
-
 _MAX_TAG: Final = 40  # characters: the official description of 2026-04 (in 2024 it was 20)
 _MAX_VALUE: Final = 4096  # bytes: "up to 4 KB", the same
 _NO_VALUE: Final = "[\0\ud800-\udfff]"  # NUL, and what UTF-8 cannot say
@@ -131,92 +123,6 @@ def _text(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
 
 def _tag(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     _check_text(f"{type(self).__name__}.{attribute.name}", value, _MAX_TAG)
-
-
-_LEAVES_ITS_PLACE: Final = r"[\x00-\x1f\x7f/\\%?#\ud800-\udfff]"
-
-
-def check_segment(what: str, value: object) -> str:
-    """The value, if it can stand in a path and lead nowhere else.
-
-    Quoting alone is not enough: `..` survives it, and `stop("../app/arena")` would be
-    `DELETE /v1/app/arena`.
-
-    Raises:
-        InvalidRequest: it cannot.
-    """
-    if not isinstance(value, str) or not value.strip(". ") or len(value) > 128:  # noqa: PLR2004 - no name is longer
-        raise InvalidRequest(f"{what} must be a text of 1 to 128 characters, not {value!r}")
-    if re.search(_LEAVES_ITS_PLACE, value):
-        raise InvalidRequest(
-            f"{what} must not hold / \\ % ? #, control characters or half surrogates: {value!r}"
-        )
-    return value
-
-
-def check_kind(what: str, value: object, *kinds: type) -> None:
-    """Returns if the value is None or one of these.
-
-    Raises:
-        InvalidRequest: it is something else.
-    """
-    if value is not None and (
-        not isinstance(value, kinds) or (type(value) is bool and bool not in kinds)
-    ):
-        names = " or ".join(kind.__name__ for kind in kinds)
-        raise InvalidRequest(f"{what} is of type {names}, not {value!r}")
-
-
-def check_number(
-    what: str, value: object, *, above: float = -math.inf, least: float = -math.inf
-) -> None:
-    """Returns if the value is None, or a number above the one and not below the other.
-
-    Raises:
-        InvalidRequest: it is something else.
-    """
-    check_kind(what, value, int, float)
-    if isinstance(value, int | float) and not (value > above and value >= least):
-        bound = f"above {above:g}" if above > -math.inf else f"{least:g} or more"
-        raise InvalidRequest(f"{what} must be {bound}, not {value!r}")
-
-
-def number(
-    *,
-    above: float = -math.inf,
-    least: float = -math.inf,
-    whole: bool = False,
-    optional: bool = False,
-) -> _Check:
-    """A validator for attrs: as `check_number`, and None only where it is `optional`."""
-
-    def check(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-        what = f"{type(self).__name__}.{attribute.name}"
-        if whole:
-            check_kind(what, value, int)
-        check_number(what, value, above=above, least=least)
-        if value is None and not optional:
-            raise InvalidRequest(f"{what} is a number, not None")
-
-    return check
-
-
-def is_coroutine_function(function: object) -> bool:
-    """Whether calling it gives what is to be awaited; partials and objects that are called too."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    called = getattr(type(function), "__call__", None)  # noqa: B004 - what it is, not whether
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
-
-
-def check_list(what: str, values: object) -> None:
-    """Returns if the values are several: what can be iterated, and is no text and no mapping.
-
-    Raises:
-        InvalidRequest: they are something else.
-    """
-    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        raise InvalidRequest(f"{what} is a list, not {values!r}")
 
 
 def _strings(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -242,7 +148,7 @@ def _as_strings(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(values) if is_list else values  # type: ignore[return-value]
 
 
-def _within(lowest: float, highest: float, kind: type = float) -> _Check:
+def _within(lowest: float, highest: float, kind: type = float) -> Validator:
     def check(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
         number = isinstance(value, (int, kind)) and not isinstance(value, bool)
         if not number or not lowest <= value <= highest:
@@ -252,7 +158,7 @@ def _within(lowest: float, highest: float, kind: type = float) -> _Check:
     return check
 
 
-def _one_of(*allowed: str) -> _Check:
+def _one_of(*allowed: str) -> Validator:
     def check(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
         if value not in allowed:
             what = f"{type(self).__name__}.{attribute.name}"
@@ -261,7 +167,7 @@ def _one_of(*allowed: str) -> _Check:
     return check
 
 
-def _is_a(*kinds: type) -> _Check:
+def _is_a(*kinds: type) -> Validator:
     def check(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
         if not isinstance(value, kinds):
             what = f"{type(self).__name__}.{attribute.name}"
@@ -475,6 +381,16 @@ class DeployOptions(TypedDict, total=False):
     operation_tag: bool
     """False for a deployment without the tag that names the wish. Then an answer that is lost is
     `NoAnswer`, and what it made runs until its `max_duration`, known to nobody."""
+
+
+def check_options(options: DeployOptions) -> None:
+    """Returns if a deploy has all of these options.
+
+    Raises:
+        TypeError: it has not, as for any argument that there is not.
+    """
+    if unknown := options.keys() - DeployOptions.__annotations__.keys():
+        raise TypeError(f"a deploy has no option {', '.join(sorted(unknown))}")
 
 
 FilterField: TypeAlias = Literal[

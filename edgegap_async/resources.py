@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
 from datetime import datetime
 from typing import Final, Literal, Protocol, TypeVar
 
+from .checks import check_kind, check_list
 from .codec import list_query
 from .endpoints import (
     CREATE_TAG,
@@ -60,7 +61,6 @@ from .requests import (
     TagName,
     Token,
     Webhook,
-    check_kind,
 )
 
 __all__ = ["Call", "Deployments", "Locations", "PrivateFleets", "Tags"]
@@ -232,6 +232,7 @@ class Deployments:
         Raises:
             InvalidRequest: the list is empty and `everything` is not said, or the other way round.
         """
+        check_list("filters", filters)
         body = StopFilters(tuple(filters))
         if everything is bool(body.filters):
             raise InvalidRequest(
@@ -258,6 +259,8 @@ class Deployments:
             order_by: the order; not documented where it is left out.
             limit: rows a page, 1 or more.
         """
+        check_list("filters", filters)
+        check_list("order_by", order_by)
         filters, order_by = tuple(filters), tuple(order_by)
         seen = set[str]()
         for number in range(1, _MOST_PAGES + 1):

@@ -26,6 +26,7 @@ from collections.abc import Iterator
 
 import attrs
 
+from .checks import number
 from .endpoints import Operation, Repeat
 from .errors import (
     CallError,
@@ -35,7 +36,6 @@ from .errors import (
     ServerError,
     UnreadableAnswer,
 )
-from .requests import number
 
 __all__ = ["RetryBudget", "RetryPolicy"]
 

@@ -14,7 +14,31 @@ import attrs
 from .errors import EdgegapError
 from .handles import DeploymentHandle
 
-__all__ = ["Shelf", "Shelved", "Taking"]
+__all__ = ["PoolStats", "Shelf", "Shelved", "Taking"]
+
+
+@attrs.frozen(kw_only=True)
+class PoolStats:
+    """What a pool has and has done."""
+
+    ready: int
+    """Servers to be taken, now."""
+    coming: int
+    """Deployed, or found again, and not READY and playable yet."""
+    taken: int
+    """Handed out, and not seen to have ended."""
+    waiting: int
+    """Takers without a server."""
+    handed_out: int
+    """How many were, in all."""
+    retired: int
+    """Stopped because they were old."""
+    lost: int
+    """Replaced because they had died on the shelf."""
+    failed: int
+    """Deploys that came to nothing."""
+    failing: bool
+    """Whether the newest deploy failed: then one at a time is tried, with pauses."""
 
 
 @attrs.define(eq=False)

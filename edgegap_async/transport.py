@@ -30,6 +30,7 @@ import aiohttp
 import attrs
 from yarl import URL
 
+from .checks import number
 from .endpoints import Operation
 from .errors import (
     CallError,
@@ -40,7 +41,7 @@ from .errors import (
     UnreadableAnswer,
     WrongLoop,
 )
-from .requests import Token, number
+from .requests import Token
 from .wire import HttpRequest, HttpResponse
 
 __all__ = ["VERSION", "Sending", "Timeouts", "Transport"]

@@ -20,6 +20,7 @@ from typing import Literal, Protocol, TypeAlias
 
 import attrs
 
+from .checks import check_number
 from .client import ApiClient
 from .errors import (
     CallError,
@@ -31,7 +32,6 @@ from .errors import (
     WaitTimedOut,
 )
 from .models import Deployment, Status, StatusChange, may_become
-from .requests import check_number
 
 __all__ = ["Bell", "Signal", "Signals", "Watched", "Watcher", "stop_surely"]
 
@@ -197,7 +197,7 @@ class Watched:
             DeploymentTerminated: it ended instead.
             EdgegapError: it cannot be looked at any more.
         """
-        check_number("timeout", timeout)
+        check_number("timeout", timeout, least=0)
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
@@ -211,7 +211,7 @@ class Watched:
             if self.status == wanted and self.deployment is not None:  # it came in the last moment
                 return self.deployment
             seen = self.status.short if self.status else "nothing of it"
-            message = f"not {wanted.short} in {timeout:g} s; seen: {seen}"
+            message = f"not {wanted.short} in {round(timeout or 0, 2):g} s; seen: {seen}"
             if self.trouble is not None:
                 message += f"; the last look failed: {self.trouble}"
             raise self._error(WaitTimedOut, message) from None

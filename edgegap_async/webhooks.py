@@ -54,11 +54,11 @@ from .arrivals import (
     aiohttp_server,
     asgi_application,
 )
+from .checks import is_coroutine_function
 from .codec import loads, read_answer
 from .errors import InvalidRequest, is_cancelled
 from .models import Deployment
 from .remembered import Remembered
-from .requests import is_coroutine_function
 
 if TYPE_CHECKING:
     from aiohttp import web

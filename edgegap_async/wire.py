@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode
 
 import attrs
 
+from .checks import check_kind, check_segment
 from .codec import dumps, format_time, loads, read_answer, to_json
 from .endpoints import Operation
 from .errors import (
@@ -28,7 +29,6 @@ from .errors import (
     UnreadableAnswer,
     refusal,
 )
-from .requests import check_kind, check_segment
 
 __all__ = ["LONGEST_RETRY_AFTER", "HttpRequest", "HttpResponse", "decode", "encode"]
 
@@ -157,6 +157,11 @@ def _refused(request: HttpRequest[Any], response: HttpResponse) -> CallError:
     if response.status < 400:  # noqa: PLR2004 - not an error status, and not one that is documented
         return UnreadableAnswer("a status that this call does not have", **facts)
     said = _said(response.body)
+    if said is None:
+        if response.status in {404, 410} and request.request_id and response.body.strip():
+            # A proxy's, or of another path: believed, it would end a wait for a server that runs.
+            return _unreadable(request, response, "it is not the API that says so")
+        said = {}
     if isinstance(said.get("request_id"), str):
         facts["request_id"] = said["request_id"]
     kind: type[Refused] = refusal(response.status)
@@ -176,12 +181,13 @@ def _is_unknown(request: HttpRequest[Any], said: Mapping[str, object]) -> bool:
     return not sent_more or "request id" in str(said.get("message")).lower()
 
 
-def _said(body: bytes) -> dict[str, Any]:
+def _said(body: bytes) -> dict[str, Any] | None:
+    """The JSON object of an error; None if it is none."""
     try:
         value = loads(body)
     except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _explanation(said: Mapping[str, object], response: HttpResponse) -> str:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -31,13 +32,13 @@ from typing import Any, Final
 import attrs
 
 from .client import ApiClient
-from .errors import CallError, MaybeCreated
+from .errors import CallError, InvalidRequest, MaybeCreated
 from .models import DeployAccepted, took
 from .requests import Filter
 from .transport import Sending
 from .wire import HttpRequest
 
-__all__ = ["Wish", "made_at", "new_tag"]
+__all__ = ["Wish", "made_at", "new_tag", "owner_tag"]
 
 logger = logging.getLogger("edgegap_async.wishes")
 
@@ -203,3 +204,15 @@ class Wish:
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
+
+
+def owner_tag(owner: str) -> str:
+    """The tag of all that a client with this owner deploys.
+
+    Raises:
+        InvalidRequest: it is no owner.
+    """
+    # With its prefix it is as long as older descriptions allow a tag to be.
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,16}", owner):
+        raise InvalidRequest(f"owner is 1 to 16 of A-Z a-z 0-9 . _ -, not {owner!r}")
+    return f"own-{owner}"

@@ -117,12 +117,12 @@ async def test_gaps_double_with_each_failure_up_to_a_few_seconds(asking: Asked) 
     gaps = []
     for _ in range(6):
         gaps.append(asking.eased(0.5))
-        asking.failed()
+        asking.failed(OSError("gone"))
 
     assert gaps == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
     assert asking.eased(8.0) == 8.0  # it is slow enough
     for _ in range(2000):
-        asking.failed()
+        asking.failed(OSError("gone"))
     assert asking.eased(0.5) == 5.0
     asking.answered(1.0)
     assert asking.eased(0.5) == 0.5
@@ -130,9 +130,9 @@ async def test_gaps_double_with_each_failure_up_to_a_few_seconds(asking: Asked) 
 
 async def test_after_two_failures_nothing_is_expected_until_one_is_answered(asking: Asked) -> None:
     assert asking.doubtful_at() == math.inf
-    asking.failed()
+    asking.failed(OSError("gone"))
     assert asking.doubtful_at() == math.inf
-    asking.failed()
+    asking.failed(OSError("gone"))
     assert asking.doubtful_at() == -math.inf
     asking.answered(1.0)
     assert asking.doubtful_at() == math.inf
@@ -146,3 +146,22 @@ async def test_nothing_is_expected_of_what_is_not_answered_for_long(asking: Aske
     assert asking.doubtful_at() == 8.0 + PATIENCE
     asking.answered(8.5)
     assert asking.doubtful_at() == math.inf
+
+
+async def test_the_fifth_failure_in_a_row_is_a_warning(
+    asking: Asked, caplog: pytest.LogCaptureFixture
+) -> None:
+    def warned() -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+    caplog.set_level("INFO", "edgegap_async")
+    for _ in range(4):
+        asking.failed(OSError("no route"))
+    assert warned() == []
+    for _ in range(96):
+        asking.failed(OSError("no route"))
+    assert warned() == ["a look failed (5 in a row) and will be repeated: no route"]
+    asking.answered(1.0)
+    for _ in range(5):
+        asking.failed(OSError("no route"))
+    assert len(warned()) == 2

@@ -501,6 +501,14 @@ async def test_a_url_that_is_none_of_a_redis_is_refused_without_showing_it(url: 
         Cluster(url)
 
 
+async def test_a_url_that_would_make_text_of_what_is_read_is_refused_without_showing_it() -> None:
+    with pytest.raises(InvalidRequest, match="the url has decode_responses") as caught:
+        Cluster("redis://me:hush@127.0.0.1?decode_responses=true")
+
+    assert "hush" not in str(caught.value)
+    assert caught.value.__cause__ is caught.value.__context__ is None
+
+
 async def test_a_cluster_needs_a_url_and_a_namespace() -> None:
     nothing: Any = None
     with pytest.raises(InvalidRequest, match="the url of its Redis: redis://host:port"):
@@ -664,6 +672,31 @@ async def test_a_wait_ends_by_a_webhook_that_came_to_another_program(redis: Redi
         assert (own.stats.received, others.stats.received) == (0, 1)
         assert [change.told_by for change in handle.history][-1] == "webhook"
         await handle.stop()
+
+
+class Counting:
+    """A receiver that counts how often it is woken."""
+
+    def __init__(self) -> None:
+        self.elsewhere: Callable[[bytes], None] | None = None
+        self.woken: list[bytes] = []
+
+    def wake(self, key: bytes) -> bool:
+        self.woken.append(key)
+        return True
+
+
+async def test_a_receiver_whose_signals_two_clients_have_is_woken_once(redis: RedisServer) -> None:
+    async with programs(redis.url, 2) as [here, there]:
+        own, others = Counting(), Counting()
+        for _ in range(2):
+            assert here.signals(own) is own
+        there.signals(others)
+        assert others.elsewhere is not None
+        others.elsewhere(b"key")
+        await until(lambda: bool(own.woken))
+
+        assert own.woken == [b"key"]
 
 
 async def test_signals_are_for_a_cluster_that_is_open() -> None:

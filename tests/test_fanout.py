@@ -118,6 +118,13 @@ async def one_that_was_cancelled() -> None:
     await other
 
 
+class Asynchronous:
+    """It has to be awaited, and nobody would."""
+
+    async def __call__(self, _: Progress) -> None:
+        pass
+
+
 def now() -> float:
     return asyncio.get_running_loop().time()
 
@@ -407,6 +414,7 @@ async def test_what_the_guard_forbids_fails_before_the_wire(emulator: Emulator) 
         {"elsewhere": 3},
         {"on_progress": "yes"},
         {"on_progress": asyncio.sleep},
+        {"on_progress": Asynchronous()},
     ],
 )
 async def test_what_cannot_be_meant_is_refused_at_once(
@@ -531,6 +539,64 @@ async def test_the_outcomes_of_those_that_were_stopped_say_why(emulator: Emulato
         for outcome in outcomes:
             assert outcome.error is cause or (outcome.error and outcome.error.__cause__ is cause)
     assert alive(emulator) == set()
+
+
+async def stopped_by_a_400(emulator: Emulator) -> tuple[Outcome, Outcome, Outcome]:
+    """The outcomes of one that was not READY yet, one that was, and one that was not begun."""
+    emulator.faults.add(Fault("deploy", Answer(400), when="unread", skip=2))
+    async with a_client(emulator) as client:
+        requests = some(4)
+        outcomes = await client.deploy_many(requests, concurrency=2, on_failure="stop_all").all()
+        first, second, cause, fourth = outcomes
+        assert type(cause.error).__name__ == "BadRequest"
+        return first, second, fourth
+
+
+async def test_those_that_were_stopped_with_the_batch_say_that_nothing_is_left() -> None:
+    async with a_cloud(simulate=silent(True, False)) as emulator:
+        *made, not_begun = await stopped_by_a_400(emulator)
+
+        for outcome in made:
+            assert isinstance(outcome.error, BatchStopped)
+            assert outcome.error.stopped
+            assert str(outcome.error).endswith("It was stopped")
+            assert not hasattr(outcome.error, "__notes__")
+        assert isinstance(not_begun.error, BatchStopped)
+        assert str(not_begun.error).endswith("Nothing is left of it: deploy it again")
+        assert alive(emulator) == set()
+
+
+async def test_those_that_could_not_be_stopped_with_the_batch_have_a_note_of_it() -> None:
+    async with a_cloud(simulate=silent(True, False)) as emulator:
+        emulator.faults.add(Fault("stop_deployment", Answer(403), when="unread", times=None))
+        *made, not_begun = await stopped_by_a_400(emulator)
+
+        for outcome in made:
+            assert isinstance(outcome.error, BatchStopped)
+            assert not outcome.error.stopped
+            assert "Nothing is left" not in str(outcome.error)
+            [note] = outcome.error.__notes__
+            assert note.startswith(f"and {outcome.error.request_id} could not be stopped: DELETE")
+        assert not hasattr(not_begun.error, "__notes__")
+        assert alive(emulator) == ids(made)
+
+
+async def test_one_that_had_failed_by_itself_keeps_its_own_error_when_all_are_stopped() -> None:
+    """Its logs were being fetched when the failure of another stopped the batch."""
+    simulation = Simulation(failing=1.0, ready_after=(50.0, 50.0), fails_after=(3.0, 6.0))
+    async with a_cloud(simulate=simulation) as emulator, a_client(emulator) as client:
+        emulator.faults.add(Fault("get_container_logs", Delay(100)))
+        began = now()
+        outcomes = await client.deploy_many(some(2), on_failure="stop_all").all()
+
+        assert now() - began < 10  # it did not wait for those logs
+        errors = [outcome.error for outcome in outcomes if outcome.error]
+        assert [type(error) for error in errors] == [DeploymentFailed] * 2
+        assert {error.request_id for error in errors if isinstance(error, DeploymentFailed)} == ids(
+            outcomes
+        )
+        assert [error.stopped for error in errors] == [True, True]
+        assert alive(emulator) == set()
 
 
 async def test_what_is_ready_and_not_taken_is_stopped_with_the_others() -> None:
@@ -665,6 +731,36 @@ async def test_what_was_not_begun_at_the_deadline_says_so() -> None:
         assert asked(emulator, "deploy") == 1
 
 
+async def test_what_waits_for_a_slot_at_the_deadline_is_told_then_though_none_is_free() -> None:
+    async with a_cloud(simulate=silent(True)) as emulator, a_client(emulator) as client:
+        emulator.faults.add(Fault("stop_deployment", Delay(20)))
+        began, told = now(), dict[int, float]()
+        async with client.deploy_many(some(3), timeout=5, concurrency=1) as batch:
+            async for outcome in batch:
+                assert isinstance(outcome.error, WaitTimedOut)
+                told[outcome.index] = now() - began
+
+        assert [told[1], told[2]] == pytest.approx([5, 5], abs=0.1)
+        assert told[0] > 20  # it has the slot until it is stopped
+
+
+@pytest.mark.parametrize(("timeout", "least"), [(10, 10), (None, 15)])
+async def test_logs_that_hang_are_waited_for_ten_seconds_and_never_beyond_the_deadline(
+    timeout: float | None, least: float
+) -> None:
+    simulation = Simulation(failing=1.0, ready_after=(50.0, 50.0), fails_after=(5.0, 5.0))
+    async with a_cloud(simulate=simulation) as emulator, a_client(emulator) as client:
+        emulator.faults.add(Fault("get_container_logs", Delay(1000), times=None))
+        began = now()
+        outcomes = await client.deploy_many(some(3), timeout=timeout).all()
+
+        assert least <= now() - began < least + 2
+        for outcome in outcomes:
+            assert isinstance(outcome.error, DeploymentFailed)
+            assert outcome.error.logs is None
+        assert alive(emulator) == set()
+
+
 async def test_at_the_deadline_nothing_more_is_taken_from_an_iterator(
     emulator: Emulator, client: EdgegapClient
 ) -> None:
@@ -757,6 +853,25 @@ async def test_what_ended_a_batch_is_raised_by_the_block_if_nobody_was_told(
 
     with pytest.raises(ZeroDivisionError):
         await watch()
+
+
+async def test_what_ended_a_batch_is_noted_on_an_error_of_the_block(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    def elsewhere(request: DeployRequest, error: EdgegapError) -> DeployRequest:
+        raise ValueError("no place")
+
+    async def use() -> None:
+        async with client.deploy_many(some(1), attempts=2, elsewhere=elsewhere) as batch:
+            async for _ in batch.progress():
+                pass
+            raise LookupError
+
+    emulator.faults.add(Fault("deploy", Answer(422), when="unread"))
+    with pytest.raises(LookupError) as caught:
+        await use()
+
+    assert caught.value.__notes__ == ["and the batch had ended by ValueError('no place')"]
 
 
 async def test_row_31_a_client_that_is_closed_ends_it_and_stops_what_was_not_handed_over(
@@ -860,6 +975,31 @@ async def test_the_rate_is_that_of_the_last_ten_seconds(client: EdgegapClient) -
                 assert (progress.total, progress.waiting, progress.time_left) == (None, None, None)
                 assert progress.rate == 0.0
                 break
+
+
+async def test_how_many_there_are_is_known_as_soon_as_an_iterator_has_ended(
+    client: EdgegapClient,
+) -> None:
+    async with client.deploy_many(iter(some(10))) as batch:
+        seen = [progress async for progress in batch.progress(0.25)]
+
+    under_way = [progress for progress in seen if progress.under_way]
+    assert {(progress.total, progress.waiting) for progress in under_way} == {(10, 0)}
+    assert any(progress.time_left for progress in under_way)
+
+
+async def test_the_end_of_a_batch_that_a_failure_has_stopped_is_told(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    told: list[Progress] = []
+    emulator.faults.add(Fault("deploy", Answer(400), when="unread", skip=5))
+    outcomes = await client.deploy_many(
+        some(8), on_failure="stop_all", on_progress=told.append
+    ).all()
+
+    assert len(outcomes) == 8
+    last = told[-1]
+    assert (last.ready, last.failed, last.waiting, last.under_way) == (0, 8, 0, {})
 
 
 async def test_an_on_progress_that_fails_ends_the_batch(emulator: Emulator) -> None:

@@ -253,6 +253,21 @@ async def test_a_deploy_that_is_refused_leaves_nothing_to_stop(
     assert stops(api) == 0
 
 
+@pytest.mark.parametrize(("timeout", "seconds"), [(4, 4), (300, 10), (None, 10)])
+async def test_logs_that_hang_are_waited_for_ten_seconds_and_never_beyond_the_time_of_the_run(
+    api: ScriptedApi, client: EdgegapClient, timeout: float | None, seconds: float
+) -> None:
+    api.on(*STATUS, deployment("ERROR"))
+    api.on(*LOGS, Reply(delay=1000))
+    began = now()
+    with pytest.raises(DeploymentFailed) as caught:
+        await use(client, timeout=timeout)
+
+    assert now() - began == pytest.approx(seconds, abs=1)
+    assert caught.value.logs is None
+    assert stops(api) == 1
+
+
 async def test_row_21_a_deployment_that_was_made_in_error_is_stopped(
     api: ScriptedApi, client: EdgegapClient
 ) -> None:
@@ -567,6 +582,25 @@ async def test_row_30_close_does_not_wait_for_ever_and_names_what_may_go_on_runn
     assert now() - began == pytest.approx(10, abs=0.1)
     assert caplog.text.count("abc123 may go on running: closed before an answer") == 1
     await cancel(working)
+
+
+async def test_close_waits_also_for_a_stop_that_begins_meanwhile(
+    api: ScriptedApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first answer is lost, and what it made shows up when there is a second one."""
+    api.on(*DEPLOY, Reply(lost=True), Reply(202, {"request_id": "second"}, delay=2))
+    api.on("DELETE", "/v1/stop/second", Reply())
+    async with EdgegapClient("canary-t", base_url=api.url, visibility=3) as client:
+        working = asyncio.create_task(use(client))
+        await api.until_asked(*DEPLOY, times=2)
+        rows = [{"request_id": name, "tags": [operation_tag(api)]} for name in ("abc123", "second")]
+        api.on(*LIST, Reply(200, {"data": rows}))
+        await client.close()
+
+        assert stops(api) == len(api.asked("DELETE", "/v1/stop/second")) == 1
+        with pytest.raises(ClientClosed):
+            await working
+    assert "may go on running" not in caplog.text
 
 
 async def test_one_who_waits_for_a_stop_that_close_gives_up_is_not_cancelled(

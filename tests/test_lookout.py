@@ -747,7 +747,7 @@ async def test_what_several_lists_under_way_are_refused_for_is_learnt_once(
     listing, lists = lookout._listing, lookout._lists
     too_long = Refused("no", operation="", method="", path="", status=414)
     for _ in range(3):
-        lists.failed()
+        lists.failed(OSError("gone"))
     for _ in range(4):
         lookout._refused(too_long, (Way.CHANGED, 7400))
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,8 +16,11 @@ from scripted_api import ScriptedApi, deployment
 
 from edgegap_async import (
     ClientClosed,
+    DeploymentFailed,
     DeploymentHandle,
+    DeploymentTerminated,
     EdgegapClient,
+    EdgegapError,
     HttpGet,
     InvalidRequest,
     NotPlayable,
@@ -343,6 +348,76 @@ async def test_a_wait_ends_the_check_with_itself(api: ScriptedApi) -> None:
     async with EdgegapClient("canary-secret", base_url=api.url) as client:
         with pytest.raises(WaitTimedOut):
             await client.handle("abc123").wait_ready(5, playable=never)
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize(
+    ("end", "error"), [("ERROR", DeploymentFailed), ("TERMINATED", DeploymentTerminated)]
+)
+async def test_a_server_that_ends_ends_its_check(
+    api: ScriptedApi, end: str, error: type[EdgegapError]
+) -> None:
+    async def never(_: DeploymentHandle) -> None:
+        raise ValueError("never")
+
+    loop = asyncio.get_running_loop()
+    async with a_server(api, 7777, "UDP") as server:
+        waiting = asyncio.create_task(server.wait_ready(300, playable=never))
+        await asyncio.sleep(10)
+        assert not waiting.done()
+        api.on("GET", "/v1/status/abc123", deployment(end))
+        ended = loop.time()
+        with pytest.raises(error):
+            await waiting
+
+        assert loop.time() - ended < 2
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("kept", [asyncio.CancelledError, BaseException])
+async def test_a_check_that_keeps_its_time_out_to_itself_has_not_succeeded(
+    api: ScriptedApi, kept: type[BaseException]
+) -> None:
+    async def hangs(_: DeploymentHandle) -> None:
+        with contextlib.suppress(kept):
+            await asyncio.sleep(1000)
+
+    async with a_server(api, 7777, "UDP") as server:
+        with pytest.raises(NotPlayable, match="hangs failed 14 times in 30 s; at last: no answer"):
+            await server.wait_ready(300, playable=hangs)
+
+        waiting = asyncio.create_task(server.wait_ready(300, playable=TcpConnect(**QUICK)))
+        with pytest.raises(NotPlayable):
+            await waiting
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("way", ["raises", "hangs"])
+async def test_a_server_that_is_not_playable_is_let_go_with_its_error(
+    api: ScriptedApi, way: str
+) -> None:
+    async def check(_: DeploymentHandle) -> None:
+        if way == "raises":
+            raise ValueError("no map")
+        await asyncio.sleep(1000)
+
+    async def wait(client: EdgegapClient) -> weakref.ref[DeploymentHandle]:
+        server = client.handle("abc123")
+        try:
+            await server.wait_ready(20, playable=check)
+        except NotPlayable:
+            return weakref.ref(server)
+        pytest.fail("it is not playable")
+
+    api.on("GET", "/v1/status/abc123", deployment("READY"))
+    gc.collect()
+    gc.disable()
+    try:
+        async with EdgegapClient("canary-secret", base_url=api.url) as client:
+            server = await wait(client)
+            assert server() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.virtual

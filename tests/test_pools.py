@@ -97,6 +97,13 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.05)
 
 
+def crash(emulator: Emulator, request_id: str) -> None:
+    """Its program exits with code 1, and it is in ERROR."""
+    process = emulator.world.deployments[request_id].process
+    assert process is not None
+    process.end(1)  # type: ignore[attr-defined]
+
+
 # ── taking ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -212,6 +219,23 @@ async def test_there_are_never_more_than_may_be(emulator: Emulator, client: Edge
     await until(lambda: alive(emulator) == set())  # what was not accepted yet is undone
 
 
+async def test_many_who_take_at_once_are_given_no_more_than_may_be(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    """What a taker was given, and has not come for yet, is there too."""
+    most = 0
+    async with a_pool(client, min_ready=5, max_total=10) as pool:
+        taking = [asyncio.ensure_future(pool.take()) for _ in range(10)]
+        until_then = now() + 20
+        while now() < until_then:
+            most = max(most, living(emulator))
+            await asyncio.sleep(0.01)
+
+        assert {(await one).status for one in taking} == {Status.READY}
+        assert (pool.stats.taken, pool.stats.coming) == (10, 0)
+    assert most == 10
+
+
 async def test_the_room_of_a_taken_server_is_free_once_it_has_ended(
     emulator: Emulator, client: EdgegapClient
 ) -> None:
@@ -222,6 +246,40 @@ async def test_the_room_of_a_taken_server_is_free_once_it_has_ended(
         await server.stop(wait=True)
 
         assert (await pool.take(timeout=10)).status is Status.READY
+
+
+@pytest.mark.parametrize("lists", ["tell of it", "are refused"])
+async def test_a_taken_server_in_error_is_left_alone_for_a_minute_and_then_stopped(
+    emulator: Emulator, client: EdgegapClient, lists: str
+) -> None:
+    if lists == "are refused":
+        emulator.faults.add(Fault("list_deployments", Answer(403), when="unread", times=None))
+    async with a_pool(client, min_ready=0, max_total=1, look_every=5) as pool:
+        server = await pool.take()
+        crash(emulator, server.request_id)
+        with pytest.raises(PoolEmpty):
+            await pool.take(timeout=60)
+        assert server.request_id in alive(emulator)
+        assert emulator.world.deployments[server.request_id].status is Status.ERROR
+        assert pool.stats.taken == 1
+
+        assert (await pool.take(timeout=15)).request_id != server.request_id
+        assert server.request_id not in alive(emulator)
+        assert pool.stats.taken == 1
+
+
+async def test_the_room_of_a_taken_server_in_error_is_free_once_its_taker_has_stopped_it(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    async with a_pool(client, min_ready=0, max_total=1, look_every=5) as pool:
+        server = await pool.take()
+        crash(emulator, server.request_id)
+        await asyncio.sleep(20)
+        await server.stop(wait=True)
+
+        assert (await pool.take(timeout=10)).status is Status.READY
+        await asyncio.sleep(100)
+        assert asked(emulator, "stop_deployment") == 1  # the pool asks for none of its own
 
 
 async def test_a_task_can_take(client: EdgegapClient) -> None:

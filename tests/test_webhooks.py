@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, MutableMapping
 from typing import Any
@@ -18,7 +19,7 @@ from scripted_api import Reply, ScriptedApi, deployment
 
 from edgegap_async import EdgegapClient, Pace
 from edgegap_async.errors import InvalidRequest
-from edgegap_async.webhooks import WebhookReceiver
+from edgegap_async.webhooks import WebhookEvent, WebhookReceiver
 
 PUBLIC = "https://mm.example"
 DEPLOY = ("POST", "/v2/deployments")
@@ -278,6 +279,61 @@ async def test_a_caller_who_goes_away_in_the_middle_does_no_harm(
 
         assert await status_of(session, hook.on_ready) == 204
     assert "Traceback" not in caplog.text
+
+
+STATUS_OF_ABC123 = json.dumps({"request_id": "abc123", "current_status": "Status.READY"}).encode()
+
+
+async def test_an_on_event_that_awaits_what_was_cancelled_has_failed_and_the_next_are_handled(
+    session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    came = asyncio.Event()
+    gone = asyncio.get_running_loop().create_future()
+    gone.cancel()
+    told: list[str] = []
+
+    async def on_event(event: WebhookEvent) -> None:
+        told.append(event.kind)
+        await came.wait()
+        if event.kind == "ready":
+            await gone
+
+    async with WebhookReceiver(on_event=on_event).serve() as receiver:
+        hook = receiver.open(lambda: None)
+        for url in (hook.on_ready, hook.on_error, hook.on_terminated):
+            assert await status_of(session, url, STATUS_OF_ABC123) == 204
+        assert told == ["ready"]
+        came.set()
+
+    assert told == ["ready", "error", "terminated"]
+    stats = receiver.stats
+    assert (stats.handled, stats.failed, stats.dropped) == (2, 1, 0)
+    assert "on_event failed at ready of abc123" in caplog.text
+
+
+@pytest.mark.virtual
+async def test_an_on_event_that_hangs_is_cancelled_at_the_end_and_has_not_failed(
+    session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    how = list[str]()
+
+    async def on_event(_: WebhookEvent) -> None:
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            how.append("cancelled")
+            raise
+
+    async with WebhookReceiver(on_event=on_event).serve() as receiver:
+        hook = receiver.open(lambda: None)
+        assert await status_of(session, hook.on_ready, STATUS_OF_ABC123) == 204
+        assert await status_of(session, hook.on_error, STATUS_OF_ABC123) == 204
+        began = now()
+
+    assert 5 <= now() - began < 7
+    assert how == ["cancelled"]
+    assert (receiver.stats.failed, receiver.stats.dropped) == (0, 2)
+    assert "on_event failed" not in caplog.text
 
 
 @pytest.mark.shows_secrets("a mistake of ours is logged with its frames, and one holds the URL")

@@ -36,9 +36,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
+from edgegap_async.checks import check_kind
 from edgegap_async.errors import InvalidRequest
 from edgegap_async.limits import Limits
-from edgegap_async.requests import check_kind
 
 from .link import Link, loop_time
 from .permits import SharedPermits

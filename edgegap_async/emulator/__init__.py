@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import importlib.util
 import ipaddress
-import math
 import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -28,8 +27,9 @@ from typing import Final, Literal, Self
 
 import attrs
 
+from edgegap_async.checks import check_kind, check_list
 from edgegap_async.errors import InvalidRequest
-from edgegap_async.requests import Token, check_kind
+from edgegap_async.requests import Token
 
 from .apps import (
     Application,
@@ -44,7 +44,7 @@ from .deliveries import Deliveries
 from .deployments import LocalDeployment, Timings
 from .faults import Answer, Delay, Dribble, Drop, Fault, Faults, HangUp, Hide, Repeat, Truncate
 from .server import Limits, RecordedRequest, Server
-from .simulation import Simulation
+from .simulation import Simulation, is_span
 from .world import Settings, World
 
 __all__ = [
@@ -158,6 +158,7 @@ class Emulator:
         if isinstance(apps, str | Path):
             catalogue = load_apps(apps)
         else:
+            check_list("apps", apps)
             applications = tuple(apps)
             for app in applications:
                 check_kind("each of apps", app, Application)
@@ -182,10 +183,12 @@ class Emulator:
         self._host = host
         self._port = port
         self._limits = limits
-        check_kind("round_trip", round_trip, tuple)
-        if not 0 <= round_trip[0] <= round_trip[1] < math.inf:
-            raise InvalidRequest(f"round_trip is (at least, at most) in seconds, not {round_trip}")
+        if not is_span(round_trip):
+            raise InvalidRequest(
+                f"round_trip is (at least, at most) in seconds, not {round_trip!r}"
+            )
         self._round_trip = round_trip
+        check_list("faults", faults)
         self.faults = Faults(faults)
         """What still goes wrong."""
         self._deliveries = Deliveries(webhook_allow, timeout=webhook_timeout, faults=self.faults)

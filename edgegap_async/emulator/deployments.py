@@ -21,6 +21,7 @@ from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 import attrs
 
+from edgegap_async.checks import number
 from edgegap_async.models import (
     TRANSITIONS,
     CrashData,
@@ -104,20 +105,26 @@ class Machine(Protocol[AProcess]):
         ...
 
 
+_SECONDS: Final = number(least=0)
+
+
 @attrs.frozen(kw_only=True)
 class Timings:
     """Seconds that a deployment spends in each status, at least.
 
     With these READY comes about a second after the deploy.
+
+    Raises:
+        InvalidRequest: one is no number from 0 on.
     """
 
-    initializing: float = 0.1
-    seeking: float = 0.25
-    seeked: float = 0.1
-    scanning: float = 0.1
-    deploying: float = 0.4
-    terminating: float = 0.1
-    restart: float = 0.5
+    initializing: float = attrs.field(default=0.1, validator=_SECONDS)
+    seeking: float = attrs.field(default=0.25, validator=_SECONDS)
+    seeked: float = attrs.field(default=0.1, validator=_SECONDS)
+    scanning: float = attrs.field(default=0.1, validator=_SECONDS)
+    deploying: float = attrs.field(default=0.4, validator=_SECONDS)
+    terminating: float = attrs.field(default=0.1, validator=_SECONDS)
+    restart: float = attrs.field(default=0.5, validator=_SECONDS)
     """Before a process that exited is started again; doubled each time, up to a minute."""
 
     @classmethod

@@ -37,10 +37,10 @@ from typing import Final, Literal, TypeAlias
 import attrs
 from aiohttp import web
 
+from edgegap_async.checks import check_kind
 from edgegap_async.codec import dumps
 from edgegap_async.endpoints import OPERATIONS
 from edgegap_async.errors import InvalidRequest
-from edgegap_async.requests import check_kind
 
 __all__ = [
     "Answer",

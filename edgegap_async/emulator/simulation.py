@@ -36,15 +36,25 @@ _CRASHED: Final = 1
 
 def _span(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     del self
-    if not callable(value) and not 0 <= value[0] <= value[1] < math.inf:
+    if not callable(value) and not is_span(value):
         raise InvalidRequest(
             f"Simulation.{attribute.name} is (at least, at most) in seconds, not {value!r}"
         )
 
 
-def _share(self: object, attribute: attrs.Attribute[Any], value: float) -> None:
+def is_span(value: object) -> bool:
+    """Whether it is two finite numbers from 0 on, the second not below the first."""
+    return (
+        isinstance(value, tuple)
+        and len(value) == 2  # noqa: PLR2004 - a span has two ends
+        and all(isinstance(end, int | float) for end in value)
+        and 0 <= value[0] <= value[1] < math.inf
+    )
+
+
+def _share(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     del self
-    if not 0 <= value <= 1:
+    if not isinstance(value, int | float) or not 0 <= value <= 1:
         raise InvalidRequest(f"Simulation.{attribute.name} is a share from 0 to 1, not {value!r}")
 
 
