@@ -6,7 +6,7 @@ import heapq
 import itertools
 import math
 import random
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from typing import Final
 from urllib.parse import quote
@@ -92,7 +92,9 @@ class Pool:
         newest: loop time at which the last one came.
         swept_at: loop time of the last sweep.
         called_at: loop time of the last one that told of those too who are not READY.
-        is_rung: whether a webhook came for one of them since the last sweep.
+        is_urgent: whether the next sweep is wanted at once: a webhook came for one of them since
+            the last one, or that had no room for all that it found.
+        is_full: whether the last sweep found so many that room is short.
     """
 
     def __init__(self, *, only_ready: bool) -> None:
@@ -100,7 +102,7 @@ class Pool:
         self.members = OrderedDict[str, Awaited]()
         self.newest = 0.0
         self.swept_at = self.called_at = -math.inf
-        self.is_rung = False
+        self.is_urgent = self.is_full = False
         self._uncalled = OrderedDict[str, Awaited]()  # whose roll was called longest ago first
         self._without_webhook = 0
 
@@ -138,8 +140,7 @@ class Pool:
     def _take(
         self, now: float, most: int, longest: int, *, is_roll_call: bool
     ) -> Iterator[Awaited]:
-        all_fit = len(self.members) <= most
-        for one in (self._uncalled if is_roll_call and not all_fit else self.members).values():
+        for one in (self._uncalled if is_roll_call else self.members).values():
             if one.sweeping and now < one.swept_at + PATIENCE and not is_roll_call:
                 continue  # its answer is on the way
             most -= 1
@@ -152,8 +153,9 @@ class Pool:
 class Turns:
     """Whose turn it is to be looked at by status.
 
-    Who is doubted has a queue apart from those whose look is routine, and where both are due they
-    take turns: so a doubt waits for no routine, and who is rung for all the time starves nobody.
+    Who is doubted has a queue apart, and so have those who are swept and only checked now and
+    then. Where several queues have somebody who is due they take turns: so a doubt waits for no
+    routine, who is looked at by nothing else waits for no checks, and nobody starves.
 
     Args:
         due: when the next look at one is due, by what is known at the time given.
@@ -161,34 +163,33 @@ class Turns:
 
     def __init__(self, due: Callable[[Awaited, float], float]) -> None:
         self._due = due
-        self._routine, self._doubts = _Queue(), _Queue()
         self._numbers = itertools.count()
-        self._last_was_doubt = False
+        self.clear()
 
     def __len__(self) -> int:
-        return len(self._routine) + len(self._doubts)
+        return sum(map(len, self._queues))
 
-    def add(self, one: Awaited, now: float) -> None:
+    def add(self, one: Awaited, now: float, *, is_check: bool = False) -> None:
         """It stands in line; an earlier entry of it counts no more."""
         one.turn = next(self._numbers)
-        queue = self._doubts if one.is_doubted else self._routine
+        queue = self._doubts if one.is_doubted else self._checks if is_check else self._routine
         queue.add(self._due(one, now), one)
 
     def clear(self) -> None:
         """Nobody does any more."""
-        self._routine, self._doubts = _Queue(), _Queue()
+        self._doubts, self._routine, self._checks = _Queue(), _Queue(), _Queue()
+        self._queues = deque((self._doubts, self._routine, self._checks))  # whose turn is next
 
     def first(self, now: float) -> float:
         """When the first look is due; infinity for never."""
-        return min(queue.first(now, self._due) for queue in (self._routine, self._doubts))
+        return min(queue.first(now, self._due) for queue in self._queues)
 
     def take(self, now: float) -> Awaited:
         """Whose turn it is, where the first look is due by now."""
-        doubt, routine = (
-            queue.first(now, self._due) <= now for queue in (self._doubts, self._routine)
-        )
-        self._last_was_doubt = doubt and not (routine and self._last_was_doubt)
-        return (self._doubts if self._last_was_doubt else self._routine).pop()
+        queue = next(one for one in self._queues if one.first(now, self._due) <= now)
+        self._queues.remove(queue)
+        self._queues.append(queue)
+        return queue.pop()
 
 
 class _Queue:

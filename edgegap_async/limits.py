@@ -48,6 +48,7 @@ from .errors import InvalidRequest, LimitReached, WrongLoop
 __all__ = ["LimitState", "Limits", "LocalPermits", "Permits", "Priority"]
 
 _PACE: Final = 0.975
+_HIGHEST: Final = 100_000  # calls a second, each of which is logged
 _WINDOW: Final = 1.025  # seconds
 _BURST: Final = 10
 _ROUNDING: Final = 1e-9
@@ -156,7 +157,8 @@ class LocalPermits:
     def __init__(self, limit: float) -> None:
         from aiolimiter import AsyncLimiter  # noqa: PLC0415 - it reads its metadata from disk
 
-        self._rate = _PACE * limit
+        # No second holds a part of a call: of 2.9 a second two may go.
+        self._rate = _PACE * (limit if limit < 1 else int(limit))
         self._burst = max(1 / _SLOWEST, min(_BURST, limit / 4))  # or one slow call would not fit
         self._pace = AsyncLimiter(self._burst, self._burst / self._rate)
         self._empty_at = -math.inf  # when the pace's bucket will have leaked all that was drawn
@@ -337,7 +339,8 @@ class Limits:
 
     Args:
         settings: calls a second by operation name, where yours differ from the documented ones:
-            `{"deploy": 20, "list_deployments": None}`; None lifts a limit. Lower them where
+            `{"deploy": 20, "list_deployments": None}`; None lifts a limit, and of one above 1 a
+            fraction is of no use, for no second holds a part of a call. Lower them where
             several programs share the organization's limit.
         permits: what gives the permits of an operation, by its name and limit; this process alone
             if left out.
@@ -358,8 +361,11 @@ class Limits:
             if name not in limits:
                 raise InvalidRequest(f"no operation {name!r}; there is {', '.join(limits)}")
             check_kind(f"the limit of {name}", limit, int, float)
-            if limit is not None and not 0 < limit < math.inf:
-                raise InvalidRequest(f"the limit of {name} must be above 0, not {limit!r}")
+            if limit is not None and not 0 < limit <= _HIGHEST:
+                raise InvalidRequest(
+                    f"the limit of {name} must be above 0 and {_HIGHEST:,} at most, not {limit!r};"
+                    " None lifts it"
+                )
             limits[name] = limit
         self._permits = permits
         self._known = limits.keys()

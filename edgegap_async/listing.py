@@ -17,9 +17,9 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from .errors import Forbidden, Refused, Unauthorized
-from .models import DeploymentPage, DeploymentRow, Status
+from .models import Deployment, DeploymentPage, DeploymentRow, Status
 
-__all__ = ["ROWS", "Listing", "Way", "is_whole"]
+__all__ = ["ROWS", "Listing", "Way", "as_deployment", "is_whole"]
 
 logger = logging.getLogger("edgegap_async.lookout")
 
@@ -161,3 +161,22 @@ def is_whole(page: DeploymentPage) -> bool:
 
 def _is_ready(row: DeploymentRow) -> bool:
     return row.ready or row.status == Status.READY
+
+
+def as_deployment(row: DeploymentRow, status: Status) -> Deployment:
+    """What a row tells of a deployment."""
+    if not status.is_ready:  # thousands may be waited for: each holds only what there is to know
+        return Deployment(request_id=row.request_id, current_status=status)
+    return Deployment(
+        request_id=row.request_id,
+        fqdn=row.fqdn,
+        current_status=status,
+        running=status.is_ready,
+        start_time=row.start_time,
+        ports=row.ports,
+        public_ip=row.public_ip,
+        tags=row.tags,
+        sockets=row.sockets,
+        sockets_usage=row.sockets_usage,
+        raw=row.raw,
+    )

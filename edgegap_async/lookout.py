@@ -52,7 +52,7 @@ from .errors import (
     UnreadableAnswer,
 )
 from .limits import Priority
-from .listing import ROWS, Listing, Way, is_whole
+from .listing import ROWS, Listing, Way, as_deployment, is_whole
 from .models import Deployment, DeploymentPage, DeploymentRow, Status
 from .requests import Filter
 from .tally import Tally, WatchStats
@@ -66,7 +66,7 @@ _FASTEST: Final = 0.2  # seconds between sweeps that hold everybody
 _RUNG: Final = 0.15  # seconds after a sweep that one may follow which a webhook asks for
 _FEW: Final = 60  # as long as no more wait, every sweep is a roll call
 _ROLL_EVERY: Final = 1.0  # seconds at least between roll calls where more do,
-_FOR_EACH: Final = 1000  # of so many: they take room from those who are READY
+_FOR_EACH: Final = 1000  # of so many, while they would take the room of those who are READY
 _ID: Final = 20  # bytes of a URL, about, that each takes
 _DEARER: Final = 1.35  # is a sweep than a status look; the best gap grows with the square root
 _SWEEPS: Final = 4  # under way at once
@@ -196,7 +196,7 @@ class LookOut:
                 self._proof = min(self._proof + 2, _MOST_PROOF)
             return
         if self._is_swept(one.pool) and self._lists_help:
-            one.pool.is_rung = True
+            one.pool.is_urgent = True
             one.pool.go_first(one)
         else:
             one.is_doubted = True
@@ -249,7 +249,8 @@ class LookOut:
     def _is_swept(self, pool: Pool) -> bool:
         """Whether the members of a pool are asked for together."""
         works = self._listing.way < Way.BY_PAGE
-        return works and len(pool.members) > 1 and self._tells_of(pool)
+        few = 0 if len(self._awaited) > _FEW else 1  # beside many a look of its own would be late
+        return works and len(pool.members) > few and self._tells_of(pool)
 
     def _tells_of(self, pool: Pool) -> bool:
         """Whether a row tells all that the members of a pool wait for."""
@@ -271,7 +272,7 @@ class LookOut:
             self._lists.eased(self._gap(pool, now)) * math.sqrt(_DEARER / count),
             self._lists.eased(min(_FASTEST, self.pace.gap) * share),
         )
-        if pool.is_rung:
+        if pool.is_urgent:
             gap = min(gap, self._lists.eased(_RUNG))
         due = max(pool.swept_at + gap, self._lists.permitted(self.client.limits, now))
         if now < due:
@@ -280,7 +281,7 @@ class LookOut:
         taken = pool.take(now, most, self._listing.longest, is_roll_call=is_roll_call)
         if not taken:  # all are being asked for
             return now + max(gap, _RUNG)
-        pool.swept_at, pool.is_rung = now, False
+        pool.swept_at, pool.is_urgent = now, False
         if is_roll_call:
             pool.called_at = now
         self._begin_to_ask(taken, now, is_roll_call=is_roll_call)
@@ -291,7 +292,9 @@ class LookOut:
         if self._listing.way is Way.BY_ID or not pool.only_ready or count <= _FEW:
             return True
         share = min(1.0, self._listing.rows / count)
-        least = min(_ROLL_EVERY, self.pace.check) * max(1.0, count / _FOR_EACH)
+        least = min(_ROLL_EVERY, self.pace.check)
+        if pool.is_full:
+            least *= max(1.0, count / _FOR_EACH)
         return now >= pool.called_at + max(self.pace.check * share, least)
 
     def _turn_the_page(self, now: float) -> float:
@@ -309,7 +312,8 @@ class LookOut:
 
     def _line_up(self, one: Awaited) -> None:
         """Puts it in the line for status looks; an earlier place of it counts no more."""
-        self._turns.add(one, self._now())
+        is_check = self._is_swept(one.pool) and self._lists_help
+        self._turns.add(one, self._now(), is_check=is_check)
 
     def _due(self, one: Awaited, now: float) -> float:
         """When the next status look at it is due."""
@@ -386,7 +390,7 @@ class LookOut:
 
     def _begin_to_ask(self, taken: Sequence[Awaited], now: float, *, is_roll_call: bool) -> None:
         way = self._listing.way, self._listing.longest
-        proofs = tuple(self._listing.proofs) if taken else ()  # for which there is room, by now
+        proofs = tuple(self._listing.proofs)  # there is room for them, by now
         asking = self._ask_for(taken, proofs, now, way, is_roll_call=is_roll_call)
         self._lists.begin(asking, now)
 
@@ -471,6 +475,8 @@ class LookOut:
         status = ready if row.status is None else row.status
         has_address = bool(row.ports) and (row.fqdn is not None or row.public_ip is not None)
         is_rung = told_by == "webhook"
+        if is_rung and not row.ready:
+            self._doubt(one, is_rung=False)  # the list may not have heard yet
         if status is None:
             return
         if status.is_ready is not row.ready or (row.ready and not has_address):
@@ -480,7 +486,7 @@ class LookOut:
         elif status == Status.ERROR:
             self._doubt(one, is_rung=is_rung)  # why, the status alone tells
         else:
-            is_news = self._found(one, _as_deployment(row, status), told_by)
+            is_news = self._found(one, as_deployment(row, status), told_by)
             if is_news and status.is_ready and is_roll_call and len(one.pool.members) > _FEW:
                 self._listing.proofs.append(row.request_id)
 
@@ -495,6 +501,8 @@ class LookOut:
     ) -> None:
         """Draws conclusions from what was asked for and did not come."""
         ids = {row.request_id for row in page.data}
+        if not is_roll_call:
+            self._for_ready.is_full = 2 * len(ids) >= self._listing.rows
         for request_id, one in reversed(asked.items()):
             if self._awaited.get(request_id) is not one:
                 continue  # told just now, or waited for no more
@@ -502,6 +510,7 @@ class LookOut:
             is_missing = request_id not in ids
             if is_missing and not is_whole(page):
                 one.pool.go_first(one)
+                one.pool.is_urgent = True
                 continue
             one.seen_at = max(one.seen_at, now)
             is_rung = request_id in rung
@@ -577,22 +586,3 @@ class LookOut:
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
-
-
-def _as_deployment(row: DeploymentRow, status: Status) -> Deployment:
-    """What a row tells of a deployment."""
-    if not status.is_ready:  # thousands may be waited for: each holds only what there is to know
-        return Deployment(request_id=row.request_id, current_status=status)
-    return Deployment(
-        request_id=row.request_id,
-        fqdn=row.fqdn,
-        current_status=status,
-        running=status.is_ready,
-        start_time=row.start_time,
-        ports=row.ports,
-        public_ip=row.public_ip,
-        tags=row.tags,
-        sockets=row.sockets,
-        sockets_usage=row.sockets_usage,
-        raw=row.raw,
-    )

@@ -68,6 +68,7 @@ FOR_PARTS_OF_THE_PACKAGE_ONLY = {
     "Tally",
     "all_stopped",
     "as_check",
+    "as_deployment",
     "is_cancelled",
     "until_playable",
     "RetryBudget",

@@ -590,12 +590,9 @@ async def test_one_that_had_failed_by_itself_keeps_its_own_error_when_all_are_st
         outcomes = await client.deploy_many(some(2), on_failure="stop_all").all()
 
         assert now() - began < 10  # it did not wait for those logs
-        errors = [outcome.error for outcome in outcomes if outcome.error]
-        assert [type(error) for error in errors] == [DeploymentFailed] * 2
-        assert {error.request_id for error in errors if isinstance(error, DeploymentFailed)} == ids(
-            outcomes
-        )
-        assert [error.stopped for error in errors] == [True, True]
+        for outcome in outcomes:
+            assert isinstance(outcome.error, DeploymentFailed)
+            assert outcome.error.stopped
         assert alive(emulator) == set()
 
 
@@ -744,15 +741,15 @@ async def test_what_waits_for_a_slot_at_the_deadline_is_told_then_though_none_is
         assert told[0] > 20  # it has the slot until it is stopped
 
 
-@pytest.mark.parametrize(("timeout", "least"), [(10, 10), (None, 15)])
+@pytest.mark.parametrize(("limit", "least"), [(10, 10), (None, 15)])
 async def test_logs_that_hang_are_waited_for_ten_seconds_and_never_beyond_the_deadline(
-    timeout: float | None, least: float
+    limit: float | None, least: float
 ) -> None:
     simulation = Simulation(failing=1.0, ready_after=(50.0, 50.0), fails_after=(5.0, 5.0))
     async with a_cloud(simulate=simulation) as emulator, a_client(emulator) as client:
         emulator.faults.add(Fault("get_container_logs", Delay(1000), times=None))
         began = now()
-        outcomes = await client.deploy_many(some(3), timeout=timeout).all()
+        outcomes = await client.deploy_many(some(3), timeout=limit).all()
 
         assert least <= now() - began < least + 2
         for outcome in outcomes:

@@ -253,15 +253,15 @@ async def test_a_deploy_that_is_refused_leaves_nothing_to_stop(
     assert stops(api) == 0
 
 
-@pytest.mark.parametrize(("timeout", "seconds"), [(4, 4), (300, 10), (None, 10)])
+@pytest.mark.parametrize(("limit", "seconds"), [(4, 4), (300, 10), (None, 10)])
 async def test_logs_that_hang_are_waited_for_ten_seconds_and_never_beyond_the_time_of_the_run(
-    api: ScriptedApi, client: EdgegapClient, timeout: float | None, seconds: float
+    api: ScriptedApi, client: EdgegapClient, limit: float | None, seconds: float
 ) -> None:
     api.on(*STATUS, deployment("ERROR"))
     api.on(*LOGS, Reply(delay=1000))
     began = now()
     with pytest.raises(DeploymentFailed) as caught:
-        await use(client, timeout=timeout)
+        await use(client, timeout=limit)
 
     assert now() - began == pytest.approx(seconds, abs=1)
     assert caught.value.logs is None
