@@ -94,7 +94,7 @@ class Pool:
         called_at: loop time of the last one that told of those too who are not READY.
         is_urgent: whether the next sweep is wanted at once: a webhook came for one of them since
             the last one, or that had no room for all that it found.
-        is_full: whether the last sweep found so many that room is short.
+        is_full: whether the last sweep found so many that room is getting short.
     """
 
     def __init__(self, *, only_ready: bool) -> None:

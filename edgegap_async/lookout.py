@@ -291,10 +291,12 @@ class LookOut:
         count = len(pool.members)
         if self._listing.way is Way.BY_ID or not pool.only_ready or count <= _FEW:
             return True
+        if pool.called_at >= pool.swept_at:
+            return False  # however rare they are, every other one holds all
         share = min(1.0, self._listing.rows / count)
         least = min(_ROLL_EVERY, self.pace.check)
         if pool.is_full:
-            least *= max(1.0, count / _FOR_EACH)
+            least = max(self.pace.check, least * count / _FOR_EACH)
         return now >= pool.called_at + max(self.pace.check * share, least)
 
     def _turn_the_page(self, now: float) -> float:
@@ -502,7 +504,7 @@ class LookOut:
         """Draws conclusions from what was asked for and did not come."""
         ids = {row.request_id for row in page.data}
         if not is_roll_call:
-            self._for_ready.is_full = 2 * len(ids) >= self._listing.rows
+            self._for_ready.is_full = 4 * len(ids) >= self._listing.rows
         for request_id, one in reversed(asked.items()):
             if self._awaited.get(request_id) is not one:
                 continue  # told just now, or waited for no more

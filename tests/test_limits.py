@@ -20,7 +20,7 @@ from edgegap_async.endpoints import (
     STOP_DEPLOYMENT,
 )
 from edgegap_async.errors import InvalidRequest, LimitReached, WrongLoop
-from edgegap_async.limits import Limits, LimitState, Permits, Priority
+from edgegap_async.limits import Limits, LimitState, LocalPermits, Permits, Priority
 
 
 def most_in_one_second(times: list[float]) -> int:
@@ -512,6 +512,63 @@ async def test_after_a_429_what_was_saved_up_is_not_counted(seconds: float) -> N
     assert times == pytest.approx(waits, abs=0.01)
 
 
+@pytest.mark.virtual
+@pytest.mark.parametrize("limit", [1.9, 20 / 7])
+async def test_a_part_of_a_call_goes_in_no_second_and_is_not_predicted(limit: float) -> None:
+    limits = Limits({"deploy": limit})
+    rate = limits.snapshot()["deploy"].rate
+    waiting = [in_background(limits.acquire(DEPLOY)) for _ in range(50)]
+    await asyncio.sleep(0)
+    predicted, began = limits.snapshot()["deploy"].predicted_wait, now()
+    await limits.acquire(DEPLOY)
+
+    assert now() - began == pytest.approx(predicted, abs=0.11)
+    assert 50 / (now() - began) == pytest.approx(rate, rel=0.05)
+    await asyncio.gather(*waiting)
+
+
+@pytest.mark.virtual
+async def test_after_a_429_the_log_is_as_much_longer_as_the_rate_is_less() -> None:
+    limits = Limits()
+    await limits.acquire(DEPLOY)
+    limits.refused(DEPLOY, 0)
+    await asyncio.sleep(1.5)
+    await limits.acquire(DEPLOY)
+    await asyncio.sleep(0.5)  # so that there is a burst, and a rate that goes on from there
+    times = await send(limits, 60)
+
+    longer = 1.025 / 0.94
+    assert max(sum(one <= time < one + longer for time in times) for one in times) <= 40
+
+
+class _StillLoop(asyncio.SelectorEventLoop):
+    """Its clock moves when it waits for a timer, and a little at each turn."""
+
+    moved = 0.0
+
+    def time(self) -> float:
+        return self.moved
+
+    def _run_once(self) -> None:
+        self.moved += 2e-5
+        if not self._ready and self._scheduled:  # type: ignore[attr-defined]
+            self.moved = max(self.moved, self._scheduled[0]._when)  # type: ignore[attr-defined]
+        super()._run_once()  # type: ignore[misc]
+
+
+def test_who_is_first_lets_others_run_however_the_two_accounts_of_the_pace_differ() -> None:
+    async def main() -> float:
+        limits = Limits({"deploy": 10})
+        permits = cast("LocalPermits", limits._queues["deploy"].permits)
+        await asyncio.gather(*(limits.acquire(DEPLOY) for _ in range(3)))
+        permits._empty_at -= 0.001  # as rounding may add up to, in years
+        await asyncio.gather(*(limits.acquire(DEPLOY) for _ in range(5)))
+        return now()
+
+    with asyncio.Runner(loop_factory=_StillLoop) as runner:
+        assert runner.run(main()) == pytest.approx(0.56, abs=0.1)
+
+
 # ── what can be seen ─────────────────────────────────────────────────────────────────────────────
 
 
@@ -680,6 +737,7 @@ async def test_a_limit_can_be_lifted() -> None:
         ({"deploy": 0}, "above 0"),
         ({"deploy": -1}, "above 0"),
         ({"deploy": float("inf")}, "above 0"),
+        ({"deploy": 1e9}, "100,000 at most, not 1000000000.0; None lifts it"),
         ({"deploy": float("nan")}, "above 0"),
     ],
 )

@@ -680,10 +680,11 @@ async def test_those_that_a_page_had_no_room_for_come_first_on_the_next(
     ids = api.deploy(900, ready_in=6)
     ready = now() + 6
     await told(lookout, ids)
-    first, second = [one.ids or () for one in api.lists if one.only_ready and one.at > ready][:2]
+    first, *later = [one.ids or () for one in api.lists if one.only_ready and one.at > ready]
     shown = sorted(first)[: api.page_size]
     looked_at = {look.request_id for look in api.looks if look.at > ready}
     left = [one for one in first if one not in {*shown, *looked_at}]
+    second = next(ids for ids in later if left[0] in ids)  # one may have been on its way
     then = [one for one in second if one not in looked_at]
 
     assert len(left) > 4 * api.page_size
@@ -1654,3 +1655,117 @@ async def test_whatever_happens_all_are_told_rightly_and_within_limits(seed: int
             assert min(gaps, default=1) > 0.95
     await asyncio.sleep(0.1)
     assert not others(before)
+
+
+# ── beside many ──────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_one_who_waits_alone_does_not_stand_behind_the_checks_of_many_others(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    many = api.deploy(1000, ready_in=0)
+    async with waiting_for(lookout, many, Status.TERMINATED):
+        await asyncio.sleep(30)
+        ids = api.deploy(1, ready_in=5)
+        times = await told(lookout, ids)
+
+    assert lateness(api, ids, times) < 2
+
+
+async def test_whose_change_no_row_tells_does_not_stand_behind_the_checks_of_many_others(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    api.change_row = lambda row: {name: row[name] for name in row if name != "status"}
+    async with waiting_for(lookout, api.deploy(400)):
+        await asyncio.sleep(20)
+        ids = api.deploy(2, ready_in=0, over=5)
+        [first, _] = await told(lookout, ids, Status.TERMINATED)
+
+        assert first - api.fates[ids[0]].over < 1.5
+
+
+async def test_a_list_that_has_not_heard_of_what_a_webhook_told_is_not_believed(
+    api: FickleApi, client: ApiClient
+) -> None:
+    api.lag = 0.5
+    lookout = LookOut(client, Pace(gap=3, first=3))  # as where webhooks come
+    ids = api.deploy(4)
+    async with waiting_for(lookout, ids):
+        while not api.lists:
+            await asyncio.sleep(0.01)
+        api.fates[ids[0]] = Fate(ready=now())
+        watched = lookout.watched(ids[0])
+        watched.rung()
+        await watched.until(Status.READY, 60)
+
+        assert now() - api.fates[ids[0]].ready < 0.5
+
+
+async def test_a_page_that_had_no_room_for_all_is_followed_at_once(
+    api: FickleApi, client: ApiClient
+) -> None:
+    lookout = LookOut(client, Pace(gap=30, first=30))
+    ids = api.deploy(350)
+    async with waiting_for(lookout, ids):
+        await asyncio.sleep(20)
+        while api.lists[-1].only_ready:  # so that all are asked for next
+            await asyncio.sleep(0.01)
+        at = now()
+        api.fates.update(dict.fromkeys(ids, Fate(ready=at)))
+        before = len(api.lists)
+        while not (api.lists[before:] and lookout.stats.waiting < len(ids)):
+            await asyncio.sleep(0.01)
+        first = now()
+        while lookout.stats.waiting:
+            await asyncio.sleep(0.01)
+
+        assert now() - first < 1
+
+
+async def test_roll_calls_of_thousands_give_way_only_to_what_would_have_no_room(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    def calls(begin: float, end: float) -> int:
+        return sum(not one.only_ready and begin <= one.at < end for one in api.lists)
+
+    ids = api.deploy(3000)
+    async with waiting_for(lookout, ids):
+        quiet = now() + 2
+        await asyncio.sleep(12)
+        assert 8 <= calls(quiet, quiet + 10) <= 11
+        api.fates.update(dict.fromkeys(ids[:2000], Fate(ready=now())))
+        busy = now()
+        while lookout.stats.waiting > 1200:
+            await asyncio.sleep(0.01)
+
+        assert now() - busy < 2.6
+        assert calls(busy, now()) <= 1
+
+
+async def test_a_roll_call_asks_for_no_more_than_a_page_holds_whatever_was_proven_meanwhile(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    ids = api.deploy(150)
+    async with waiting_for(lookout, ids):
+        while all(one.only_ready for one in api.lists):
+            await asyncio.sleep(0.01)
+        members = list(lookout._for_ready.members.values())[:100]
+        lookout._begin_to_ask(members, now(), is_roll_call=True)
+        lookout._listing.proofs.append("proof")
+        await asyncio.sleep(0.2)
+
+    assert max(len(one.ids or ()) for one in api.lists if not one.only_ready) == 100
+
+
+async def test_a_wait_that_cannot_begin_leaves_nobody_waiting(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    [one] = api.deploy(1, ready_in=1)
+    watched = lookout.watched(one)
+    await lookout.client.close()
+    for _ in range(2):
+        with pytest.raises(ClientClosed):
+            await watched.until(Status.READY, 5)
+
+    assert not watched.is_awaited
+    assert lookout.stats.waiting == 0

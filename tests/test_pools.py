@@ -347,10 +347,8 @@ async def test_what_failed_and_could_not_be_stopped_keeps_its_place_until_it_is_
         await until(lambda: pool.stats.failed)
         await asyncio.sleep(60)
         assert living(emulator) == 1
-        [process] = [one.process for one in emulator.world.deployments.values()]
-        assert process is not None
-        process.end(1)  # type: ignore[attr-defined]
         [request_id] = emulator.world.deployments
+        crash(emulator, request_id)
         emulator.faults.clear()
         await client.handle(request_id).stop(wait=True)
 
@@ -419,9 +417,7 @@ async def test_a_dead_server_is_noticed_by_one_list_call_and_replaced(
         assert 9 <= asked(emulator, "list_deployments") - lists <= 11
 
         victim, other = sorted(alive(emulator))[:2]
-        process = emulator.world.deployments[victim].process
-        assert process is not None
-        process.end(1)  # type: ignore[attr-defined]
+        crash(emulator, victim)
         await client.handle(other).stop(wait=True)
         await until(lambda: pool.stats.lost == 2 and pool.stats.ready == 5)
 

@@ -541,3 +541,7 @@ async def test_a_stop_is_asked_for_until_the_answer_can_be_believed(
 
     assert len(api.requests) == asked
     assert now() - began == pytest.approx(took, abs=0.1)
+
+
+def test_a_gap_that_is_longer_than_the_longest_stays_as_it_is() -> None:
+    assert Pace(gap=20).gap_at(0) == 20
