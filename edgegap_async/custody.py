@@ -35,6 +35,7 @@ class Custody:
         self._stop = stop
         self._held = set[str]()
         self._cleaning: dict[asyncio.Task[None], str] = {}
+        self._stopping: dict[str, asyncio.Task[None]] = {}  # the newest stop of each
         self.closed = False
         self.shelves = set[str]()
 
@@ -59,9 +60,20 @@ class Custody:
         """
         self._held.discard(request_id)
         stopping = self.in_background(self._stop(request_id), request_id)
+        self._stopping[request_id] = stopping
+        stopping.add_done_callback(functools.partial(self._stopped, request_id))
         if because is not None:
-            stopping.add_done_callback(functools.partial(_note, because, request_id))
+            self.note(because, request_id)
         return stopping
+
+    def _stopped(self, request_id: str, stopping: asyncio.Task[None]) -> None:
+        if self._stopping.get(request_id) is stopping:
+            del self._stopping[request_id]
+
+    def note(self, problem: EdgegapError, request_id: str) -> None:
+        """Notes on what went wrong how the stop goes that is under way, if one is."""
+        if stopping := self._stopping.get(request_id):
+            stopping.add_done_callback(functools.partial(_note, problem, request_id))
 
     def in_background(self, work: Coroutine[object, object, None], what: str) -> asyncio.Task[None]:
         """Lets work go on when its caller has left; `what` may go on running if it fails."""

@@ -471,7 +471,7 @@ class NotPlayable(DeploymentError):
 class BatchStopped(DeploymentError):
     """It was given up, and stopped if it existed, because the batch was; `__cause__` is why."""
 
-    advice = "Nothing is left of it: deploy it again"
+    advice = "Nothing is left of it, unless the log says so: deploy it again"
 
     def _advice(self) -> str:
         if not self.request_id:

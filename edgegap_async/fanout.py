@@ -266,7 +266,9 @@ class Batch:
     def _not_ready(self, outcome: Outcome, cause: Exception) -> Outcome:
         """The outcome of one that was READY, and had to be stopped before it was handed over."""
         self._ready, self._failed = self._ready - 1, self._failed + 1
-        return attrs.evolve(outcome, error=_stopped(cause, outcome.handle), seconds=None)
+        error = _stopped(cause, outcome.handle)
+        self._stop(outcome.handle, error)
+        return attrs.evolve(outcome, error=error, seconds=None)
 
     def _worker(self) -> asyncio.Task[None]:
         if self._working is None:
@@ -374,6 +376,8 @@ class Batch:
         """The next request; None if there is none, or an iterator gives it too late."""
         if self._given is None:
             return self._waiting.popleft() if self._waiting else None
+        if self._is_too_late():
+            return None
         limit = asyncio.timeout_at(self._deadline)
         with _ENDING_IT:
             try:
@@ -458,9 +462,7 @@ class Batch:
         fresh, self._fresh = self._fresh, collections.deque()
         for outcome in fresh:
             if outcome.is_ready:
-                failed = self._not_ready(outcome, cause)
-                self._stop(failed.handle, failed.error)
-                self._fresh.append(failed)
+                self._fresh.append(self._not_ready(outcome, cause))
             else:
                 self._fresh.append(outcome)
         for work in self._works.values():
@@ -474,8 +476,12 @@ class Batch:
         self._waiting.clear()
 
     def _stop(self, handle: DeploymentHandle | None, because: EdgegapError | None = None) -> None:
-        if handle is not None and self._custody.holds(handle.request_id):
+        if handle is None:
+            return
+        if self._custody.holds(handle.request_id):
             self._stops.append(self._custody.stop(handle.request_id, because))
+        elif because is not None:  # `close` stops it, or its own failure did
+            self._custody.note(because, handle.request_id)
 
     # ── time ─────────────────────────────────────────────────────────────────────────────────────
 

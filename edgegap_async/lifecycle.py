@@ -346,6 +346,7 @@ class EdgegapClient(ApiClient):
         try:
             left = None if deadline is None else max(0.0, deadline - now())
             await server.wait_ready(left, playable=playable)
+            deadline = None  # the block has all the time it takes
             yield server
         except BaseException as problem:
             try:

@@ -243,6 +243,7 @@ async def until_playable(server: Server, check: PlayableCheck, seconds: float | 
     while (left := until - now()) > 0 and not (server.status and server.status.is_terminal):
         attempts += 1
         patience = asyncio.timeout(min(check.patience, left))
+        cancellations = _cancellations()
         try:
             async with patience:
                 await check.attempt(server)
@@ -256,15 +257,23 @@ async def until_playable(server: Server, check: PlayableCheck, seconds: float | 
             cause = error
             failure = _told(error, is_late=patience.expired())
         else:
+            if _cancellations() > cancellations:  # and the check has kept it to itself
+                raise asyncio.CancelledError
             if not patience.expired():
                 return
-            cause, failure = None, "no answer"  # and the check has kept its time-out to itself
+            cause, failure = None, "no answer"  # likewise
         await asyncio.sleep(max(0.0, min(check.interval, until - now())))
     message = f"{check.tried(server)} failed {attempts} times in {limit:g} s; at last: {failure}"
     try:
         raise _not_playable(server, message, attempts) from cause
     finally:
         del cause  # its traceback holds this frame, and that the server
+
+
+def _cancellations() -> int:
+    """How often the task was cancelled; a time-out that has ended does not count."""
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0
 
 
 def _not_playable(server: Server, message: str, attempts: int) -> NotPlayable:

@@ -422,8 +422,8 @@ class WebhookReceiver:
             event = self._events.popleft()
             try:
                 await self._on_event(event)
-            except (Exception, asyncio.CancelledError):
-                if is_cancelled():
+            except (Exception, asyncio.CancelledError) as error:
+                if isinstance(error, asyncio.CancelledError) and is_cancelled():
                     raise
                 self._outcomes["failed"] += 1
                 logger.exception(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import random
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -562,7 +563,7 @@ async def test_those_that_were_stopped_with_the_batch_say_that_nothing_is_left()
             assert str(outcome.error).endswith("It was stopped")
             assert not hasattr(outcome.error, "__notes__")
         assert isinstance(not_begun.error, BatchStopped)
-        assert str(not_begun.error).endswith("Nothing is left of it: deploy it again")
+        assert str(not_begun.error).endswith("unless the log says so: deploy it again")
         assert alive(emulator) == set()
 
 
@@ -579,6 +580,42 @@ async def test_those_that_could_not_be_stopped_with_the_batch_have_a_note_of_it(
             assert note.startswith(f"and {outcome.error.request_id} could not be stopped: DELETE")
         assert not hasattr(not_begun.error, "__notes__")
         assert alive(emulator) == ids(made)
+
+
+@pytest.mark.parametrize("stops", [True, False])
+async def test_those_that_close_stops_say_how_that_went(*, stops: bool) -> None:
+    async with a_cloud(simulate=silent(True, True)) as emulator, a_client(emulator) as client:
+        outcomes: list[Outcome] = []
+
+        async def wait() -> None:
+            async with client.deploy_many(some(2)) as batch:
+                with pytest.raises(ClientClosed):
+                    await collect(batch, outcomes)
+
+        waiting = asyncio.create_task(wait())
+        while client.watch.stats.waiting < 2:
+            await asyncio.sleep(0.01)
+        if not stops:
+            emulator.faults.add(Fault("stop_deployment", Answer(403), when="unread", times=None))
+        await client.close()
+        await waiting
+
+        assert [type(outcome.error) for outcome in outcomes] == [BatchStopped] * 2
+        for outcome in outcomes:
+            assert outcome.error is not None
+            assert outcome.error.stopped is stops
+            assert hasattr(outcome.error, "__notes__") is not stops
+
+
+async def test_an_endless_source_of_requests_ends_with_the_time() -> None:
+    async with a_cloud(simulate=silent(True, True, True)) as emulator, a_client(emulator) as client:
+        began = now()
+        endless = itertools.repeat(some(1)[0])
+        outcomes = await client.deploy_many(endless, timeout=5, concurrency=3).all()
+
+        assert now() - began < 6
+        assert {type(outcome.error) for outcome in outcomes} == {WaitTimedOut}
+        assert len(outcomes) <= 4
 
 
 async def test_one_that_had_failed_by_itself_keeps_its_own_error_when_all_are_stopped() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import math
 import traceback
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
@@ -266,6 +267,46 @@ async def test_logs_that_hang_are_waited_for_ten_seconds_and_never_beyond_the_ti
     assert now() - began == pytest.approx(seconds, abs=1)
     assert caught.value.logs is None
     assert stops(api) == 1
+
+
+async def test_the_time_of_a_run_is_over_with_ready_and_logs_are_fetched_however_late_it_fails(
+    api: ScriptedApi, client: EdgegapClient
+) -> None:
+    api.on(*STATUS, deployment("READY"), deployment("ERROR"))
+    api.on(*LOGS, Reply(body={"logs": "out of memory"}))
+
+    async def play() -> None:
+        async with client.run("arena", "v1", users=PLAYERS, timeout=4) as server:
+            await asyncio.sleep(100)
+            await server.refresh()
+            await server.wait_ready()
+
+    with pytest.raises(DeploymentFailed) as caught:
+        await play()
+
+    assert caught.value.last_lines == "out of memory"
+
+
+@pytest.mark.parametrize("seconds", [0, -1, math.nan])
+async def test_a_run_that_has_no_time_is_refused_before_anything_is_sent(
+    api: ScriptedApi, client: EdgegapClient, seconds: float
+) -> None:
+    with pytest.raises(InvalidRequest, match="timeout must be above 0"):
+        await use(client, timeout=seconds)
+    for wait in (client.handle("abc123").wait_ready, client.handle("abc123").wait_terminated):
+        with pytest.raises(InvalidRequest, match="timeout must be 0 or more, not -1"):
+            await wait(-1)
+    with pytest.raises(InvalidRequest, match="timeout must be 0 or more, not -1"):
+        await client.handle("abc123").stop(wait=True, timeout=-1)
+
+    assert not api.requests
+
+
+async def test_a_client_that_is_closed_is_not_entered_again(client: EdgegapClient) -> None:
+    await client.close()
+    with pytest.raises(ClientClosed, match="make another"):
+        async with client:
+            pytest.fail("entered")
 
 
 async def test_row_21_a_deployment_that_was_made_in_error_is_stopped(

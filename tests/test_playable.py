@@ -388,6 +388,36 @@ async def test_a_check_that_keeps_its_time_out_to_itself_has_not_succeeded(
 
 
 @pytest.mark.virtual
+async def test_a_check_that_keeps_a_cancellation_to_itself_has_not_succeeded(
+    api: ScriptedApi,
+) -> None:
+    async def hangs(_: DeploymentHandle) -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(1000)
+
+    async with a_server(api, 7777, "UDP") as server:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await server.wait_ready(300, playable=hangs)
+
+
+@pytest.mark.virtual
+async def test_a_check_that_is_no_coroutine_function_is_refused_at_once(api: ScriptedApi) -> None:
+    async def awaited(_: DeploymentHandle) -> bool:
+        return True
+
+    loop = asyncio.get_running_loop()
+    async with a_server(api, 7777, "UDP") as server:
+        await server.wait_ready(300)
+        began = loop.time()
+        with pytest.raises(InvalidRequest, match="playable is a coroutine function"):
+            await server.wait_ready(300, playable=lambda _: True)  # type: ignore[arg-type]
+        await server.wait_ready(300, playable=lambda one: awaited(one))  # noqa: PLW0108 - that is tested
+
+        assert loop.time() - began < 0.1
+
+
+@pytest.mark.virtual
 @pytest.mark.parametrize("way", ["raises", "hangs"])
 async def test_a_server_that_is_not_playable_is_let_go_with_its_error(
     api: ScriptedApi, way: str

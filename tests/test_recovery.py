@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import subprocess
 import sys
@@ -281,3 +282,15 @@ async def test_row_32_a_program_killed_at_any_time_leaves_nothing_that_reap_does
 
         assert live(emulator) == []
     assert left_behind or rounds < 10  # or it was not killed in the middle of anything
+
+
+@pytest.mark.parametrize("older_than", [-5, math.nan, "60", None])
+async def test_an_age_that_cannot_be_stops_nothing(emulator: Emulator, older_than: Any) -> None:
+    async with EdgegapClient(emulator.token, base_url=emulator.url, owner="mm") as client:
+        with pytest.raises(InvalidRequest, match="older_than"):
+            await client.reap(older_than=older_than)
+    async with EdgegapClient(emulator.token, base_url=emulator.url) as client:
+        with pytest.raises(InvalidRequest, match=r"reap\(\) needs EdgegapClient\(owner"):
+            await client.reap()
+
+    assert not emulator.requests

@@ -336,6 +336,22 @@ async def test_an_on_event_that_hangs_is_cancelled_at_the_end_and_has_not_failed
     assert "on_event failed" not in caplog.text
 
 
+async def test_an_on_event_that_fails_as_it_is_cancelled_has_failed(
+    session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def on_event(_: WebhookEvent) -> None:
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            raise ValueError("at the end")
+
+    async with WebhookReceiver(on_event=on_event).serve() as receiver:
+        hook = receiver.open(lambda: None)
+        assert await status_of(session, hook.on_ready, STATUS_OF_ABC123) == 204
+
+    assert "on_event failed at ready of abc123" in caplog.text
+
+
 @pytest.mark.shows_secrets("a mistake of ours is logged with its frames, and one holds the URL")
 async def test_a_mistake_of_ours_is_answered_500_and_logged_in_full(
     session: aiohttp.ClientSession, caplog: pytest.LogCaptureFixture

@@ -28,6 +28,7 @@ from edgegap_async.endpoints import (
 from edgegap_async.errors import (
     BadRequest,
     CallError,
+    Gone,
     InvalidRequest,
     NotFound,
     RateLimited,
@@ -427,3 +428,16 @@ def test_row_14_an_unreadable_date_of_the_server_is_replaced_by_our_clock(unread
     soon = format_datetime(datetime.now(UTC) + timedelta(seconds=30))
 
     assert retry_after(Retry_After=soon, Date=unreadable) == pytest.approx(29, abs=2)
+
+
+@pytest.mark.parametrize("status", [404, 410])
+@pytest.mark.parametrize("body", [b"404: Not Found", b"<html>", b"[]"])
+def test_that_a_deployment_is_gone_is_believed_in_the_apis_words_only(
+    status: int, body: bytes
+) -> None:
+    request = encode(STOP_DEPLOYMENT, path={"request_id": "abc123"})
+    with pytest.raises(UnreadableAnswer, match="it is not the API that says so"):
+        decode(request, HttpResponse(status=status, headers={}, body=body))
+    for theirs in (b"", b"{}", b'{"message": "no such deployment"}'):
+        with pytest.raises((NotFound, Gone)):
+            decode(request, HttpResponse(status=status, headers={}, body=theirs))

@@ -86,8 +86,10 @@ class Cluster:
         if namespace is None:
             raise InvalidRequest("namespace is a name, the same for all programs that share limits")
         self._where = _where(url)
-        self._redis = _client(url)
-        del url  # a traceback that shows local variables must not show its password
+        try:
+            self._redis = _client(url)
+        finally:
+            del url  # a traceback that shows local variables must not show its password
         account = hashlib.sha256(namespace.encode()).hexdigest()[:16]
         # Keys with the same word in braces are on the same machine, where Redis has several.
         prefix = f"{{edgegap:{account}}}"
@@ -170,7 +172,9 @@ def _client(url: str) -> Redis:
     if redis is None:
         raise InvalidRequest("url is redis://host:port, or rediss, valkey, valkeys or unix")
     if redis.connection_pool.connection_kwargs.get("decode_responses"):
-        raise InvalidRequest("the url has decode_responses: what the cluster reads is no text")
+        raise InvalidRequest(
+            "leave decode_responses out of the url: it reads bytes"
+        )
     return redis
 
 
