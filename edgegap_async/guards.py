@@ -48,7 +48,8 @@ class Guard:
     """The only applications that may be deployed; None for all."""
     max_live: int | None = attrs.field(default=None, validator=_count)
     """How many deployments of this client may live at once; None for any number. Those of the bare
-    calls, such as `client.deployments.deploy`, are not counted."""
+    calls, such as `client.deployments.deploy`, are not counted. Where there are as many, some calls
+    find out, each ten seconds at most, which have ended by themselves."""
     dry_run: bool = False
     """What would deploy, stop or tag is checked as ever, by the other rails too, and then not sent:
     it raises `DryRun`. What only looks is sent."""

@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, Unpack, cast
 
@@ -31,6 +32,7 @@ from .errors import (
     Gone,
     InvalidRequest,
     MaybeCreated,
+    NotAllowed,
     NotFound,
     Unprocessable,
     WaitTimedOut,
@@ -48,13 +50,12 @@ from .requests import (
     Filter,
     FleetDeployRequest,
     Token,
-    Webhook,
     check_options,
     deploy_request,
 )
 from .retries import RetryPolicy
 from .transport import Sending, Timeouts
-from .watch import Bell, Signal, Signals, stop_surely
+from .watch import Bell, Signals, stop_surely, with_webhooks
 from .wire import HttpRequest, encode
 from .wishes import Wish, made_at, new_tag, owner_tag
 
@@ -69,6 +70,8 @@ logger = logging.getLogger("edgegap_async.lifecycle")
 
 Result = TypeVar("Result")
 
+_NOTE_EVERY: Final = 10.0  # seconds between looks for ends, while the guard refuses deploys
+_SHOWN: Final = 300.0  # seconds beyond which no API hides what runs
 _LOGS: Final = 10.0  # seconds that the logs of what has failed are waited for
 _OVER: Final = Status.TERMINATED
 _DRAIN: Final = 10.0  # seconds that close() gives to stops under way
@@ -157,6 +160,7 @@ class EdgegapClient(ApiClient):
         self._visibility = visibility
         self._deployed = Remembered()  # by this client; held until they end, and how long young
         self._deploying = 0
+        self._ends_noted_at = -math.inf
         self._wishes = Remembered()  # their tags: what they make may show up before its id
         self.custody: Final = Custody(self._stop)
 
@@ -201,12 +205,16 @@ class EdgegapClient(ApiClient):
             signal = self._signals.open(bell.ring)
             # With a webhook of the caller's own in its place, READY is not told to us.
             expects_webhook = not options.get("webhook_on_ready")
-            options = _with_webhooks(options, signal)
+            options = with_webhooks(options, signal)
         tag = new_tag() if options.get("operation_tag", True) else None
         check_list("tags", options.get("tags", ()))
         tags = (*options.get("tags", ()), *filter(None, (self._owner_tag, tag)))
         request = self._deploy_request(application, version, users, {**options, "tags": tags})
-        self._guard.check_live(len(self._deployed) + self._deploying)
+        try:
+            self._check_live()
+        except NotAllowed:
+            await self._note_ends()
+            self._check_live()
         self._deploying += 1
         self._wishes.hold(tag)
         try:
@@ -224,6 +232,22 @@ class EdgegapClient(ApiClient):
         )
         bell.belongs_to(watched)
         return DeploymentHandle(self, watched, signal, accepted)
+
+    def _check_live(self) -> None:
+        self._guard.check_live(len(self._deployed) + self._deploying)
+
+    async def _note_ends(self) -> None:
+        """Looks which of those that were deployed first have ended by themselves, now and then."""
+        now, oldest = asyncio.get_running_loop().time(), self._deployed.oldest(100)
+        if not oldest or now < self._ends_noted_at + _NOTE_EVERY:
+            return
+        self._ends_noted_at = now
+        with contextlib.suppress(CallError):
+            rows = self.deployments.list(filters=[Filter("request_id", "in", oldest)], limit=100)
+            listed = {row.request_id async for row in rows}
+            for request_id in (one for one in oldest if one not in listed):
+                with contextlib.suppress(Gone, NotFound):  # and that is noted
+                    await self.deployments.get(request_id)
 
     def _young_until(self, request_id: str) -> float:
         """Until when "no such deployment" is not believed of one that this client deployed."""
@@ -508,8 +532,8 @@ class EdgegapClient(ApiClient):
                 request, sending, token=token, priority=priority, once=once, patient=patient
             )
         except (Gone, NotFound) as error:
-            is_young = asyncio.get_running_loop().time() < self._deployed.until(request_id)
-            is_credible = isinstance(error, Gone) or not is_young
+            age = asyncio.get_running_loop().time() - self._deployed.until(request_id)
+            is_credible = isinstance(error, Gone) or age >= _SHOWN
             if is_stop or (request.operation is GET_DEPLOYMENT and is_credible):
                 self._has_ended(request_id)
             raise
@@ -572,18 +596,3 @@ class EdgegapClient(ApiClient):
     async def _stop(self, request_id: str) -> None:
         stop = functools.partial(self.cleaning.stop, request_id)
         await stop_surely(stop, young_until=self._young_until(request_id))
-
-
-def _with_webhooks(options: DeployOptions, signal: Signal) -> DeployOptions:
-    """The options with the signal's URLs wherever the caller has none of their own.
-
-    As `Webhook`s, which print no path: a traceback that shows local variables shows the options.
-    """
-    return {
-        **options,
-        "webhook_on_ready": options.get("webhook_on_ready") or Webhook(signal.on_ready),
-        "webhook_on_error": options.get("webhook_on_error") or Webhook(signal.on_error),
-        "webhook_on_terminated": (
-            options.get("webhook_on_terminated") or Webhook(signal.on_terminated)
-        ),
-    }

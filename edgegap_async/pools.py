@@ -30,7 +30,6 @@ import copy
 import functools
 import logging
 import math
-import random
 import re
 from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
@@ -55,14 +54,12 @@ from .outcomes import Outcome
 from .playable import Check, as_check
 from .requests import AnyUser, DeployOptions, DeployRequest, Filter, check_options, deploy_request
 from .shelf import PoolStats, Shelf, Shelved, Taking
+from .trials import Trials
 
 __all__ = ["ServerPool"]
 
 logger = logging.getLogger("edgegap_async.pools")
 
-_FIRST_PAUSE: Final = 1.0
-_LONGEST_PAUSE: Final = 60.0
-_TELLS_AFTER: Final = 3  # pauses in a row
 _FOR_LOGS: Final = 60.0  # seconds that one which was taken is left alone in ERROR
 _MARKING: Final = 5.0  # seconds that marks under way get at the end
 
@@ -76,7 +73,9 @@ class ServerPool:
             async with pool.take(timeout=10) as server:
                 ...
 
-    Leaving the block stops what was not taken, and raises what the pool has failed with, if it has.
+    Entering it waits for no server: what cannot be deployed, as a name that is wrong, is told to
+    who takes, by PoolEmpty. Leaving the block stops what was not taken, and raises what the pool
+    has failed with, if it has.
 
     Args:
         client: what deploys. With an `owner`, the pool finds its servers again after a kill.
@@ -152,16 +151,13 @@ class ServerPool:
         self._crashed = dict[str, float]()  # of those taken, and when that was seen
         self._ending: dict[str, asyncio.Task[None]] = {}  # stops under way, and those that failed
         self._marking: dict[str, asyncio.Task[None]] = {}
-        self._begun = 0  # deploys so far
-        self._trial: int | None = None  # which of them was begun since the newest failure
-        self._pauses, self._tries_again_at = 0, -math.inf
-        self._failure: EdgegapError | None = None  # of the newest deploy
+        self._trials = Trials()
         self._changed = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
         self._keeping_house: asyncio.Task[None] | None = None
         self._end: EdgegapError | None = None
         self._ended_by: Exception | None = None  # where nobody expects it
-        self._handed_out = self._retired = self._lost = self._failed = 0
+        self._handed_out = self._retired = self._lost = 0
 
     def __repr__(self) -> str:
         return f"<ServerPool {self._request.application} {self._request.version}: {self.stats}>"
@@ -177,8 +173,8 @@ class ServerPool:
             handed_out=self._handed_out,
             retired=self._retired,
             lost=self._lost,
-            failed=self._failed,
-            failing=self._failure is not None,
+            failed=self._trials.failed,
+            failing=self._trials.failure is not None,
         )
 
     async def __aenter__(self) -> Self:
@@ -277,12 +273,39 @@ class ServerPool:
                 with contextlib.suppress(ValueError):
                     self._shelf.takers.remove(taker)
             if isinstance(problem, TimeoutError) and limit.expired():
-                why = f"; the last failure: {self._failure}" if self._failure else ""
-                message = f"no server in {timeout:g} s; {self.stats}{why}"
-                raise PoolEmpty(message) from self._failure
+                raise self._is_late(f"no server in {timeout:g} s") from self._trials.failure
             raise
         self._shelf.given -= 1
         return self._hand_over(shelved)
+
+    def _is_late(self, what: str) -> PoolEmpty:
+        why = f"; the last failure: {self._trials.failure}" if self._trials.failure else ""
+        return PoolEmpty(f"{what}; {self.stats}{why}")
+
+    async def filled(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - PoolEmpty says more
+        """Returns when `min_ready` servers can be taken at once, as before a program takes players.
+
+        Args:
+            timeout: seconds to wait at most, None for no limit.
+
+        Raises:
+            PoolEmpty: they were not READY in time, or the pool's deploys fail again and again.
+            ClientClosed: the client is closed.
+        """
+        check_number("timeout", timeout, least=0)
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit:
+                while self._is_short():
+                    await self._shelf.news.wait()
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise self._is_late(f"not filled in {timeout:g} s") from self._trials.failure
+
+    def _is_short(self) -> bool:
+        self._check()
+        return len(self._shelf) < self._min_ready
 
     def _check(self) -> None:
         if self._running is None:
@@ -292,12 +315,13 @@ class ServerPool:
         if self._client.custody.closed:
             raise ClientClosed("the client is closed")
         # One who asks when the pause is over waits for the next try.
-        if not self._shelf and self._pauses >= _TELLS_AFTER and self._pause() > 0:
+        if not self._shelf and self._trials.are_hopeless and self._trials.pause > 0:
             raise self._is_failing()
 
     def _is_failing(self) -> PoolEmpty:
-        error = PoolEmpty(f"deploys fail, {self._failed} so far; the last: {self._failure}")
-        error.__cause__ = self._failure
+        trials = self._trials
+        error = PoolEmpty(f"deploys fail, {trials.failed} so far; the last: {trials.failure}")
+        error.__cause__ = trials.failure
         return error
 
     def _hand_over(self, shelved: Shelved) -> DeploymentHandle:
@@ -362,11 +386,9 @@ class ServerPool:
             self._changed.clear()
             self._tidy()
             if self._lacks() > 0 and self._room() > 0:
-                pause = self._pause()
+                pause = self._trials.pause
                 if pause <= 0:
-                    if self._failure is not None:
-                        self._trial = self._begun
-                    self._begun += 1
+                    self._trials.begin()
                     self._coming += 1
                     yield self._request
                     continue
@@ -389,16 +411,10 @@ class ServerPool:
         here = len(self._shelf) + self._shelf.given + len(self._taken) + len(self._ending)
         return self._max_total - here - self._coming - len(self._adopting)
 
-    def _pause(self) -> float:
-        """Seconds until a deploy may begin; infinite until something changes."""
-        if self._failure is None:
-            return 0.0
-        return math.inf if self._trial is not None else self._tries_again_at - _now()
-
     def _arrived(self, outcome: Outcome) -> None:
         self._coming -= 1
         if outcome.handle is not None and outcome.is_ready:
-            self._pauses, self._failure, self._trial = 0, None, None
+            self._trials.succeed()
             self._client.custody.take(outcome.handle.request_id)
             self._give(Shelved(outcome.handle, since=_now(), made=_now()))
         else:
@@ -414,15 +430,8 @@ class ServerPool:
             logger.error("of the pool %s may go on running: %s", self._tag, error)
         else:
             logger.info("no server for the pool %s: %r", self._tag, error)
-        # Those that were begun before the failure say nothing new.
-        if self._failure is None or outcome.index == self._trial:
-            pause = min(_FIRST_PAUSE * 2**self._pauses, _LONGEST_PAUSE)
-            self._pauses += 1
-            self._tries_again_at = _now() + pause * random.uniform(0.75, 1)  # noqa: S311
-            self._trial = None
-        self._failed += 1
-        self._failure = error
-        if self._pauses >= _TELLS_AFTER:
+        self._trials.fail(outcome.index, error)
+        if self._trials.are_hopeless:
             self._shelf.tell(self._is_failing())
 
     def _give(self, shelved: Shelved) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import OrderedDict
 from collections.abc import Hashable
-from typing import Final
+from typing import Any, Final
 
 __all__ = ["Remembered"]
 
@@ -33,6 +34,10 @@ class Remembered:
         """Remembers it until it is let go, with a time that counts if it is not held already."""
         self._let_go.pop(name, None)
         return self._held.setdefault(name, until)
+
+    def oldest(self, most: int) -> list[Any]:
+        """Those that have been held longest."""
+        return list(itertools.islice(self._held, most))
 
     def until(self, name: Hashable) -> float:
         """The time that it is held with; minus infinity if it is not held."""

@@ -63,12 +63,14 @@ class Shelf:
         servers: to be taken, the oldest first.
         takers: who waits, the one who waits longest first.
         given: servers that a taker has and has not come for yet.
+        news: is set when there is one more, or there will be none; then it is another.
     """
 
     def __init__(self, max_idle: float | None, max_age: float | None) -> None:
         self.servers = collections.deque[Shelved]()
         self.takers = collections.deque[asyncio.Future[Shelved]]()
         self.given = 0
+        self.news = asyncio.Event()
         self._max_idle = math.inf if max_idle is None else max_idle
         self._max_age = math.inf if max_age is None else max_age
 
@@ -94,9 +96,15 @@ class Shelf:
                 self.given += 1
                 return
         self.servers.append(shelved)
+        self._tell_of_news()
+
+    def _tell_of_news(self) -> None:
+        self.news.set()
+        self.news = asyncio.Event()
 
     def tell(self, error: EdgegapError) -> None:
         """Whoever waits waits no more."""
+        self._tell_of_news()
         while self.takers:
             taker = self.takers.popleft()
             if not taker.done():

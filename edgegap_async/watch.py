@@ -32,8 +32,9 @@ from .errors import (
     WaitTimedOut,
 )
 from .models import Deployment, Status, StatusChange, may_become
+from .requests import DeployOptions, Webhook
 
-__all__ = ["Bell", "Signal", "Signals", "Watched", "Watcher", "stop_surely"]
+__all__ = ["Bell", "Signal", "Signals", "Watched", "Watcher", "stop_surely", "with_webhooks"]
 
 _ASK_AGAIN = 0.5  # seconds between stops of a deployment that is not known yet
 
@@ -343,3 +344,18 @@ async def stop_surely(stop: Callable[[], Awaitable[object]], *, young_until: flo
         else:
             return
         await asyncio.sleep(_ASK_AGAIN)
+
+
+def with_webhooks(options: DeployOptions, signal: Signal) -> DeployOptions:
+    """The options with the signal's URLs wherever the caller has none of their own.
+
+    As `Webhook`s, which print no path: a traceback that shows local variables shows the options.
+    """
+    return {
+        **options,
+        "webhook_on_ready": options.get("webhook_on_ready") or Webhook(signal.on_ready),
+        "webhook_on_error": options.get("webhook_on_error") or Webhook(signal.on_error),
+        "webhook_on_terminated": (
+            options.get("webhook_on_terminated") or Webhook(signal.on_terminated)
+        ),
+    }

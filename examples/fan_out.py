@@ -4,6 +4,7 @@ python examples/fan_out.py [HOW_MANY]
 """
 
 import asyncio
+import signal
 import sys
 
 from edgegap_async import DeploymentHandle, DeployRequest, EdgegapClient, Progress, UdpAnswer
@@ -23,6 +24,8 @@ async def play(server: DeploymentHandle, number: int, seconds: float) -> None:
 
 async def main(how_many: int) -> None:
     """Play all matches, each as soon as its server is READY and answers players."""
+    if me := asyncio.current_task():  # or SIGTERM would end the program before it cleans up
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     requests = [
         DeployRequest(
             application="arena",
@@ -54,4 +57,7 @@ async def main(how_many: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 10))
+    try:
+        asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 10))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("every server is stopped")

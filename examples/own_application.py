@@ -10,6 +10,7 @@ PUBLIC_URL is how Edgegap reaches this program; the emulator reaches it on this 
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
@@ -62,6 +63,8 @@ def application(public_url: str) -> web.Application:
 
 async def main() -> None:
     """Serve until interrupted."""
+    if me := asyncio.current_task():  # or SIGTERM would end the program before it cleans up
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     public_url = os.environ["PUBLIC_URL"]
     runner = web.AppRunner(application(public_url))
     await runner.setup()
@@ -74,4 +77,7 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("every server is stopped")

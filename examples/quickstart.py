@@ -7,6 +7,7 @@ Needs EDGEGAP_API_TOKEN; with EDGEGAP_BASE_URL it runs on the emulator:
 """
 
 import asyncio
+import signal
 import socket
 
 from edgegap_async import EdgegapClient
@@ -14,6 +15,8 @@ from edgegap_async import EdgegapClient
 
 async def main() -> None:
     """Deploy, play, stop."""
+    if me := asyncio.current_task():  # or SIGTERM would end the program before it cleans up
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     async with EdgegapClient() as client:
         async with client.run("arena", "v1", users=["75.28.35.192", (45.5, -73.6)]) as server:
             game = server.endpoint("game")

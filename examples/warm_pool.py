@@ -5,6 +5,7 @@ python examples/warm_pool.py [MATCHES]
 
 import asyncio
 import random
+import signal
 import sys
 import time
 
@@ -25,6 +26,8 @@ async def match(pool: ServerPool, number: int) -> None:
 
 async def main(matches: int) -> None:
     """Play so many matches, one begun after the other."""
+    if me := asyncio.current_task():  # or SIGTERM would end the program before it cleans up
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     async with (
         EdgegapClient(owner="matchmaker-1") as client,
         ServerPool(
@@ -32,17 +35,21 @@ async def main(matches: int) -> None:
             "arena",
             "v1",
             users=[(48.86, 2.35)],
-            min_ready=2,
-            max_total=8,
+            min_ready=4,
+            max_total=12,
             playable=UdpAnswer("game", datagram=b"ping"),
         ) as pool,
         asyncio.TaskGroup() as group,
     ):
+        await pool.filled(timeout=60)  # or the first players would wait for that
         for number in range(matches):
             group.create_task(match(pool, number))
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.5)
     print(f"{pool.stats.handed_out} handed out, all stopped")
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 10))
+    try:
+        asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 10))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        print("every server is stopped")

@@ -18,7 +18,16 @@ from aiohttp import web
 from emulated_world import until
 
 from edgegap_async import InvalidRequest
-from edgegap_async.emulator import Emulator, Fleet, PrivateHost, Timings, sample_application
+from edgegap_async.emulator import (
+    Answer,
+    Emulator,
+    Fault,
+    Fleet,
+    PrivateHost,
+    Simulation,
+    Timings,
+    sample_application,
+)
 from edgegap_async.emulator.__main__ import main
 from edgegap_async.emulator.server import Limit
 from edgegap_async.endpoints import DEPLOY, OPERATIONS, Auth
@@ -549,7 +558,10 @@ def test_in_a_shell_a_mistake_is_one_line(
         ({"simulate": True}, "simulate is of type Simulation"),
         ({"timings": 0}, "timings is of type Timings"),
         ({"apps": ["arena"]}, "each of apps is of type Application"),
-        ({"round_trip": 5}, "round_trip is of type tuple"),
+        ({"round_trip": 5}, "round_trip is two numbers of seconds, not 5"),
+        ({"round_trip": (0.1, "x")}, "round_trip is two numbers"),
+        ({"apps": sample_application()}, "apps is a list"),
+        ({"faults": Fault("deploy", Answer(500))}, "faults is a list"),
         ({"unknown_status": 403}, "unknown_status is 400 or 404"),
         ({"host_shape": "x"}, "host_shape pin or centroid"),
     ],
@@ -557,6 +569,17 @@ def test_in_a_shell_a_mistake_is_one_line(
 def test_a_setting_that_cannot_be_is_named(settings: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InvalidRequest, match=complaint):
         Emulator(**settings)
+
+
+@pytest.mark.parametrize("seconds", ["x", -1, None, float("nan")])
+def test_a_time_that_cannot_be_is_named(seconds: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"Timings\.deploying"):
+        Timings(deploying=seconds)
+    with pytest.raises(InvalidRequest, match=r"Simulation\.failing"):
+        Simulation(failing=seconds)
+    for span in (seconds, (seconds, 1), (0.5, seconds)):
+        with pytest.raises(InvalidRequest, match=r"Simulation\.ready_after"):
+            Simulation(ready_after=span)
 
 
 def test_an_emulator_that_is_not_started_answers_nowhere() -> None:

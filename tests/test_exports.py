@@ -84,6 +84,7 @@ FOR_PARTS_OF_THE_PACKAGE_ONLY = {
     "check_options",
     "deploy_request",
     "stop_surely",
+    "with_webhooks",
     "in_doubt",
     "is_whole",
     "may_become",

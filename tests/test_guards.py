@@ -15,9 +15,8 @@ from edgegap_async import (
     InvalidRequest,
     NotAllowed,
     NotFound,
-    Pace,
 )
-from edgegap_async.emulator import Answer, Emulator, Fault, Timings, sample_application
+from edgegap_async.emulator import Answer, Emulator, Fault, Simulation, sample_application
 from edgegap_async.endpoints import DEPLOY, OPERATIONS, STOP_DEPLOYMENT
 from edgegap_async.requests import DeployRequest
 
@@ -170,39 +169,46 @@ async def test_so_many_live_at_once_however_many_ask_at_the_same_time(emulator: 
         await client.deploy("arena", "v1", users=["8.8.8.8"])
 
 
-async def test_one_that_ended_by_itself_does_not_count(emulator: Emulator) -> None:
-    guard = Guard(max_live=1)
+async def test_one_that_ended_by_itself_does_not_count_for_long(emulator: Emulator) -> None:
+    guard = Guard(max_live=2)
     async with (
         EdgegapClient(emulator.token, base_url=emulator.url) as other,
         EdgegapClient(emulator.token, base_url=emulator.url, guard=guard) as client,
     ):
-        server = await client.deploy("arena", "v1", users=["8.8.8.8"])
-        await other.handle(server.request_id).stop(wait=True, timeout=20)
+        servers = [await client.deploy("arena", "v1", users=["8.8.8.8"]) for _ in range(2)]
         with pytest.raises(NotAllowed):
             await client.deploy("arena", "v1", users=["8.8.8.8"])
-        await server.refresh()
+        for server in servers:
+            await other.handle(server.request_id).stop(wait=True, timeout=20)
+        with pytest.raises(NotAllowed):  # it was looked just now
+            await client.deploy("arena", "v1", users=["8.8.8.8"])
+        await servers[0].refresh()
         await client.deploy("arena", "v1", users=["8.8.8.8"])
+        client._ends_noted_at -= 10  # the time until it looks again
+        await client.deploy("arena", "v1", users=["8.8.8.8"])
+        with pytest.raises(NotAllowed):
+            await client.deploy("arena", "v1", users=["8.8.8.8"])
 
 
 @pytest.mark.parametrize(
-    ("status", "young", "then"),
+    ("status", "age", "then"),
     [
-        (410, 60, contextlib.nullcontext()),
-        (404, 0, contextlib.nullcontext()),
-        (404, 60, pytest.raises(NotAllowed)),
+        (410, 0, contextlib.nullcontext()),
+        (404, 320, contextlib.nullcontext()),
+        (404, 290, pytest.raises(NotAllowed)),
     ],
 )
+@pytest.mark.virtual
 async def test_one_that_the_api_knows_no_more_does_not_count(
-    status: int, young: float, then: contextlib.AbstractContextManager[Any]
+    status: int, age: float, then: contextlib.AbstractContextManager[Any]
 ) -> None:
     guard, gone = Guard(max_live=1), Fault("get_deployment", Answer(status))
     async with (
-        Emulator([sample_application()], timings=Timings.fast(), faults=[gone]) as emulator,
-        EdgegapClient(
-            emulator.token, base_url=emulator.url, guard=guard, pace=Pace(unknown=young)
-        ) as client,
+        Emulator([sample_application()], simulate=Simulation(), faults=[gone]) as emulator,
+        EdgegapClient(emulator.token, base_url=emulator.url, guard=guard) as client,
     ):
         server = await client.deploy("arena", "v1", users=["8.8.8.8"])
+        await asyncio.sleep(age)
         with pytest.raises((Gone, NotFound)):
             await server.refresh()
         with then:

@@ -913,3 +913,30 @@ async def test_a_pool_is_a_block_and_is_used_once(client: EdgegapClient) -> None
     with pytest.raises(RuntimeError, match="used once"):
         async with pool:
             pass
+
+
+# ── filled ───────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_pool_is_filled_when_so_many_can_be_taken_at_once(client: EdgegapClient) -> None:
+    async with a_pool(client, min_ready=3) as pool:
+        began = now()
+        await pool.filled(timeout=60)
+
+        assert now() - began == pytest.approx(2.2, abs=0.5)
+        assert pool.stats.ready == 3
+        await pool.filled(timeout=0)
+        taken = [await pool.take(timeout=0) for _ in range(3)]
+        with pytest.raises(PoolEmpty, match=r"not filled in 0 s; PoolStats\(ready=0"):
+            await pool.filled(timeout=0)
+        await asyncio.gather(*(server.stop() for server in taken))
+
+
+async def test_who_waits_for_a_pool_that_cannot_be_filled_is_told_why(emulator: Emulator) -> None:
+    async with a_client(emulator) as client, a_pool(client, version="v9") as pool:
+        with pytest.raises(PoolEmpty, match=r"not filled in 1 s.*the last failure: POST"):
+            await pool.filled(timeout=1)
+        with pytest.raises(PoolEmpty, match="deploys fail, 3 so far"):
+            await pool.filled()
+    with pytest.raises(PoolEmpty, match="left$"):
+        await pool.filled()

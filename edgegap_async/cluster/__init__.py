@@ -172,9 +172,7 @@ def _client(url: str) -> Redis:
     if redis is None:
         raise InvalidRequest("url is redis://host:port, or rediss, valkey, valkeys or unix")
     if redis.connection_pool.connection_kwargs.get("decode_responses"):
-        raise InvalidRequest(
-            "leave decode_responses out of the url: it reads bytes"
-        )
+        raise InvalidRequest("leave decode_responses out of the url: it reads bytes")
     return redis
 
 
