@@ -938,5 +938,5 @@ async def test_who_waits_for_a_pool_that_cannot_be_filled_is_told_why(emulator: 
             await pool.filled(timeout=1)
         with pytest.raises(PoolEmpty, match="deploys fail, 3 so far"):
             await pool.filled()
-    with pytest.raises(PoolEmpty, match="left$"):
+    with pytest.raises(PoolEmpty, match=r"left$"):
         await pool.filled()
