@@ -87,9 +87,21 @@ class DeploymentHandle:
 
     async def refresh(self) -> Deployment:
         """The deployment as it is now. One call; raises as `deployments.get` does."""
+        was_rung = self._watched.was_rung
         deployment = await self._client.deployments.get(self.request_id)
         self._watched.take(deployment)
+        if was_rung and not self._watched.is_awaited:
+            self._watched.was_rung = False  # this look has answered it
         return deployment
+
+    def hear(self, heard: asyncio.Event | None) -> None:
+        """Sets that event whenever a webhook comes for it; for the pools of this package."""
+        self._watched.heard = heard
+
+    @property
+    def is_rung(self) -> bool:
+        """Whether a webhook came that no look has answered yet; likewise."""
+        return self._watched.was_rung
 
     async def wait_ready(
         self,

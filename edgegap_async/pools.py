@@ -5,9 +5,9 @@ gives the next one whenever a server is missing, and a loop that puts what becom
 hands of whoever has waited longest, or on the shelf. A taker who finds one on the shelf has it at
 once, and a new one is begun in its place.
 
-- What is on the shelf is looked at now and then, all by one list call. A row that does not say
-  READY is doubted, and confirmed by a status look before the server is given up. Where the list
-  cannot be asked, status looks will do.
+- What is on the shelf is looked at now and then, all by one list call, and at once when a webhook
+  comes for it. A row that does not say READY is doubted, and confirmed by a status look before the
+  server is given up. Where the list cannot be asked, status looks will do.
 - Old ones are retired when there are more than `min_ready`; while there are not, each is replaced
   first, so that the shelf does not run empty because it was filled in one go.
 - While deploys fail, one at a time is tried, each after a longer pause than the one before (1 s to
@@ -326,6 +326,7 @@ class ServerPool:
 
     def _hand_over(self, shelved: Shelved) -> DeploymentHandle:
         server, custody = shelved.server, self._client.custody
+        server.hear(None)
         if custody.closed and not custody.holds(server.request_id):
             raise ClientClosed("the client was closed meanwhile")
         custody.hand_over(server.request_id)
@@ -478,11 +479,13 @@ class ServerPool:
             self._retired += 1
 
     async def _keep_house(self) -> None:
-        """Looks at all that there is, now and then."""
+        """Looks at all that there is, now and then, and when a webhook comes for the shelf."""
         with contextlib.suppress(ClientClosed):
             while True:
-                with self._client.until_closed():
-                    await asyncio.sleep(self._look_every)
+                with self._client.until_closed(), contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._look_every):
+                        await self._shelf.rung.wait()
+                self._shelf.rung.clear()
                 await self._look()
                 self._changed.set()
 
@@ -501,6 +504,7 @@ class ServerPool:
         for one in shelf:
             row = listed.get(one.server.request_id)
             fine = row is not None and row.ready and row.status in {None, Status.READY}
+            fine = fine and not one.server.is_rung  # which the list may not have heard yet
             seen = None if fine else await self._status_of(one.server)
             if seen is not None and not seen.is_ready and one in self._shelf:
                 self._shelf.servers.remove(one)

@@ -63,6 +63,7 @@ class Shelf:
         servers: to be taken, the oldest first.
         takers: who waits, the one who waits longest first.
         given: servers that a taker has and has not come for yet.
+        rung: is set when a webhook comes for one that can be taken.
         news: is set when there is one more, or there will be none; then it is another.
     """
 
@@ -71,6 +72,7 @@ class Shelf:
         self.takers = collections.deque[asyncio.Future[Shelved]]()
         self.given = 0
         self.news = asyncio.Event()
+        self.rung = asyncio.Event()
         self._max_idle = math.inf if max_idle is None else max_idle
         self._max_age = math.inf if max_age is None else max_age
 
@@ -96,6 +98,7 @@ class Shelf:
                 self.given += 1
                 return
         self.servers.append(shelved)
+        shelved.server.hear(self.rung)
         self._tell_of_news()
 
     def _tell_of_news(self) -> None:

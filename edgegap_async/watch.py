@@ -120,6 +120,7 @@ class Watched:
         young_until: loop time until which "no such deployment" is not believed.
         expects_webhook: whether the API was asked to tell of READY.
         was_rung: whether a webhook came since the last look was asked for.
+        heard: what to set when one comes, also while nobody waits.
         ready_at: loop time at which READY was told, where a webhook was to tell it.
         trouble: why the last look failed, if it did.
     """
@@ -141,6 +142,7 @@ class Watched:
         self.young_until = young_until
         self.expects_webhook = expects_webhook
         self.was_rung = False
+        self.heard: asyncio.Event | None = None
         self.ready_at = math.inf
         self.trouble: CallError | None = None
         self._watcher = watcher
@@ -171,6 +173,8 @@ class Watched:
     def rung(self) -> None:
         """A webhook came."""
         self.was_rung = True
+        if self.heard is not None:
+            self.heard.set()
         self._watcher.wake(self)
 
     async def until_news(self, known: int) -> None:

@@ -24,6 +24,7 @@ from edgegap_async import (
     PoolEmpty,
     ServerPool,
     Status,
+    WebhookReceiver,
 )
 from edgegap_async.emulator import (
     Answer,
@@ -940,3 +941,23 @@ async def test_who_waits_for_a_pool_that_cannot_be_filled_is_told_why(emulator: 
             await pool.filled()
     with pytest.raises(PoolEmpty, match=r"left$"):
         await pool.filled()
+
+
+async def test_one_that_a_webhook_tells_has_ended_is_not_handed_out(emulator: Emulator) -> None:
+    async with (
+        WebhookReceiver().serve() as receiver,
+        a_client(emulator, webhooks=receiver) as client,
+        a_pool(client, min_ready=2, look_every=3600) as pool,
+    ):
+        await pool.filled(timeout=60)
+        await until(lambda: not any(one.server.is_rung for one in pool._shelf))
+        first = next(iter(pool._shelf)).server.request_id
+        async with a_client(emulator) as other:
+            await other.handle(first).stop()
+        await until(lambda: pool.stats.lost)
+        await pool.filled(timeout=60)
+        server = await pool.take(timeout=0)
+
+        assert server.request_id != first
+        assert living(emulator) >= 2
+        await server.stop()
