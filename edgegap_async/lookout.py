@@ -172,8 +172,9 @@ class LookOut:
         del self._awaited[one.request_id]
         one.turn = -1
         one.pool.remove(one)
-        if len(one.pool.members) == 1:
-            self._line_up(*one.pool.members.values())  # it is alone now
+        for pool in (self._for_ready, self._for_any):
+            if len(pool.members) == 1 and (pool is one.pool or len(self._awaited) == _FEW):
+                self._line_up(*pool.members.values())  # it is swept no more
 
     def _rest(self) -> None:
         """Nobody waits any more."""

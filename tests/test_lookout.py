@@ -1769,3 +1769,14 @@ async def test_a_wait_that_cannot_begin_leaves_nobody_waiting(
 
     assert not watched.is_awaited
     assert lookout.stats.waiting == 0
+
+
+async def test_one_who_is_left_alone_by_many_is_looked_at_again_by_status(
+    api: FickleApi, lookout: LookOut
+) -> None:
+    many, [lone] = api.deploy(80, ready_in=10), api.deploy(1, ready_in=0, over=16)
+    waiting = asyncio.create_task(told(lookout, many))
+    [over] = await told(lookout, [lone], Status.TERMINATED)
+    await waiting
+
+    assert over - api.fates[lone].over < 1
