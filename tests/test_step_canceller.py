@@ -149,6 +149,11 @@ async def take(client: EdgegapClient, _: DeploymentHandle) -> None:
         await asyncio.sleep(0)
 
 
+async def fill(client: EdgegapClient, _: DeploymentHandle) -> None:
+    async with ServerPool(client, "arena", "v1", users=USERS, min_ready=1) as pool:
+        await pool.filled(20)
+
+
 async def rows(client: EdgegapClient, _: DeploymentHandle) -> None:
     async for _row in client.deployments.list():
         pass
@@ -164,6 +169,7 @@ LEAVES_NOTHING: dict[str, Work] = {
     "Batch.all": all_of_them,
     "Batch.progress": look_on,
     "ServerPool.take": take,
+    "ServerPool.filled": fill,
     "EdgegapClient.deploy": lambda client, _: client.deploy("arena", "v1", users=USERS),
     "EdgegapClient.recover": recover,
     "EdgegapClient.reap": lambda client, _: client.reap(older_than=1000),
