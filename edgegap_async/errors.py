@@ -476,7 +476,7 @@ class BatchStopped(DeploymentError):
     def _advice(self) -> str:
         if not self.request_id:
             return self.advice
-        return "It is being stopped; a note says if that fails, for then it runs on and is billed"
+        return "It is being stopped; a note or the log says if it runs on and is billed"
 
 
 _BY_STATUS: dict[int, type[Refused]] = {

@@ -87,11 +87,16 @@ class DeploymentHandle:
 
     async def refresh(self) -> Deployment:
         """The deployment as it is now. One call; raises as `deployments.get` does."""
-        was_rung = self._watched.was_rung
-        deployment = await self._client.deployments.get(self.request_id)
-        self._watched.take(deployment)
-        if was_rung and not self._watched.is_awaited:
-            self._watched.was_rung = False  # this look has answered it
+        watched = self._watched
+        answers_ring = watched.was_rung and not watched.is_awaited
+        if answers_ring:
+            watched.was_rung = False  # one that comes from now on is for another look
+        try:
+            deployment = await self._client.deployments.get(self.request_id)
+        except BaseException:
+            watched.was_rung |= answers_ring
+            raise
+        watched.take(deployment)
         return deployment
 
     def hear(self, heard: asyncio.Event | None) -> None:
@@ -135,7 +140,7 @@ class DeploymentHandle:
         with self._client.until_closed(), self._watched.being_looked_at():
             try:
                 await until_playable(self, check, left)
-            except NotPlayable:
+            except (NotPlayable, InvalidRequest):  # one that ended has no endpoint any more
                 self._watched.check(Status.READY)
                 raise
         return deployment

@@ -237,15 +237,15 @@ class EdgegapClient(ApiClient):
         self._guard.check_live(len(self._deployed) + self._deploying)
 
     async def _note_ends(self) -> None:
-        """Looks which of those that were deployed first have ended by themselves, now and then."""
-        now, oldest = asyncio.get_running_loop().time(), self._deployed.oldest(100)
-        if not oldest or now < self._ends_noted_at + _NOTE_EVERY:
+        """Looks now and then, a hundred at a time, who has ended by itself."""
+        now = asyncio.get_running_loop().time()
+        if not self._deployed or now < self._ends_noted_at + _NOTE_EVERY:
             return
-        self._ends_noted_at = now
+        self._ends_noted_at, some = now, self._deployed.next(100)
         with contextlib.suppress(CallError):
-            rows = self.deployments.list(filters=[Filter("request_id", "in", oldest)], limit=100)
+            rows = self.deployments.list(filters=[Filter("request_id", "in", some)], limit=100)
             listed = {row.request_id async for row in rows}
-            for request_id in (one for one in oldest if one not in listed):
+            for request_id in (one for one in some if one not in listed):
                 with contextlib.suppress(Gone, NotFound):  # and that is noted
                     await self.deployments.get(request_id)
 

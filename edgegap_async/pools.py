@@ -115,7 +115,8 @@ class ServerPool:
         name: str = "default",
         **options: Unpack[DeployOptions],
     ) -> None:
-        check_kind("client", client, EdgegapClient)
+        if not isinstance(client, EdgegapClient):
+            raise InvalidRequest(f"client is an EdgegapClient, not {client!r}")
         for what, number in (("min_ready", min_ready), ("max_total", max_total)):
             check_kind(what, number, int)
         if not 0 <= min_ready <= max_total or not max_total:
@@ -241,9 +242,9 @@ class ServerPool:
     def take(self, timeout: float | None = None) -> Taking:
         """A READY server: at once if there is one, else the next, first come first served.
 
-        `server = await pool.take()` is yours to stop. `async with pool.take() as server` stops it
-        at the end of the block. It can be awaited and is no coroutine: for a task of its own it
-        goes to `asyncio.ensure_future`, not to `create_task`.
+        `server = await pool.take()` is yours to stop; one in ERROR the pool stops after a minute.
+        `async with pool.take() as server` stops it at the end of the block. It can be awaited and
+        is no coroutine: a task of its own is made by `asyncio.ensure_future`.
 
         Args:
             timeout: seconds to wait at most, None for no limit.
@@ -304,10 +305,10 @@ class ServerPool:
             raise self._is_late(f"not filled in {timeout:g} s") from self._trials.failure
 
     def _is_short(self) -> bool:
-        self._check()
+        self._check(self._min_ready)
         return len(self._shelf) < self._min_ready
 
-    def _check(self) -> None:
+    def _check(self, wanted: int = 1) -> None:
         if self._running is None:
             raise RuntimeError("use it as `async with ServerPool(…) as pool`")
         if self._end is not None:
@@ -315,7 +316,8 @@ class ServerPool:
         if self._client.custody.closed:
             raise ClientClosed("the client is closed")
         # One who asks when the pause is over waits for the next try.
-        if not self._shelf and self._trials.are_hopeless and self._trials.pause > 0:
+        hopeless = self._trials.are_hopeless and self._trials.pause > 0
+        if hopeless and len(self._shelf) < wanted:
             raise self._is_failing()
 
     def _is_failing(self) -> PoolEmpty:
@@ -356,6 +358,7 @@ class ServerPool:
     async def _give_back(self, server: DeploymentHandle, problem: BaseException | None) -> None:
         custody = self._client.custody
         self._taken.discard(server.request_id)
+        self._crashed.pop(server.request_id, None)
         if problem is None:
             await custody.release(server.request_id, self._stop)
         else:

@@ -31,13 +31,19 @@ class Remembered:
         return name in self._held or name in self._let_go
 
     def hold(self, name: Hashable, until: float = -math.inf) -> float:
-        """Remembers it until it is let go, with a time that counts if it is not held already."""
-        self._let_go.pop(name, None)
-        return self._held.setdefault(name, until)
+        """Remembers it until it is let go, with a time that counts if it is not held already.
 
-    def oldest(self, most: int) -> list[Any]:
-        """Those that have been held longest."""
-        return list(itertools.islice(self._held, most))
+        Returns:
+            The time that counts; minus infinity for what was let go, and is not held again.
+        """
+        return -math.inf if name in self._let_go else self._held.setdefault(name, until)
+
+    def next(self, most: int) -> list[Any]:
+        """So many that are held, each in its turn."""
+        names = list(itertools.islice(self._held, most))
+        for name in names:
+            self._held[name] = self._held.pop(name)  # it comes last now
+        return names
 
     def until(self, name: Hashable) -> float:
         """The time that it is held with; minus infinity if it is not held."""

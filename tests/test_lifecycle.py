@@ -309,6 +309,19 @@ async def test_a_client_that_is_closed_is_not_entered_again(client: EdgegapClien
             pytest.fail("entered")
 
 
+async def test_what_ended_in_its_block_and_is_forgotten_is_not_stopped_again_and_again(
+    api: ScriptedApi, client: EdgegapClient
+) -> None:
+    async with client.run("arena", "v1", users=PLAYERS) as server:
+        await server.stop()
+        await asyncio.sleep(100)
+        api.on(*STOP, Reply(404))
+        before, left = stops(api), now()
+
+    assert now() - left < 0.1
+    assert stops(api) == before + 1
+
+
 async def test_row_21_a_deployment_that_was_made_in_error_is_stopped(
     api: ScriptedApi, client: EdgegapClient
 ) -> None:

@@ -15,6 +15,7 @@ from aiohttp import web
 from scripted_api import ScriptedApi, deployment
 
 from edgegap_async import (
+    Check,
     ClientClosed,
     DeploymentFailed,
     DeploymentHandle,
@@ -354,12 +355,14 @@ async def test_a_wait_ends_the_check_with_itself(api: ScriptedApi) -> None:
 @pytest.mark.parametrize(
     ("end", "error"), [("ERROR", DeploymentFailed), ("TERMINATED", DeploymentTerminated)]
 )
+@pytest.mark.parametrize("kind", ["own", "built in"])
 async def test_a_server_that_ends_ends_its_check(
-    api: ScriptedApi, end: str, error: type[EdgegapError]
+    api: ScriptedApi, end: str, error: type[EdgegapError], kind: str
 ) -> None:
-    async def never(_: DeploymentHandle) -> None:
+    async def fails(_: DeploymentHandle) -> None:
         raise ValueError("never")
 
+    never: Check = fails if kind == "own" else TcpConnect("game")
     loop = asyncio.get_running_loop()
     async with a_server(api, 7777, "UDP") as server:
         waiting = asyncio.create_task(server.wait_ready(300, playable=never))

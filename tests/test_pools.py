@@ -933,6 +933,19 @@ async def test_a_pool_is_filled_when_so_many_can_be_taken_at_once(client: Edgega
         await asyncio.gather(*(server.stop() for server in taken))
 
 
+async def test_who_waits_for_a_pool_of_which_only_a_part_is_there_is_told_too(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    async with a_pool(client, min_ready=2) as pool:
+        await pool.filled(timeout=60)
+        emulator.faults.add(Fault("deploy", Answer(400), times=None))
+        server = await pool.take()
+        with pytest.raises(PoolEmpty, match="deploys fail, 3 so far"):
+            await pool.filled()
+        assert pool.stats.ready == 1
+        await server.stop()
+
+
 async def test_who_waits_for_a_pool_that_cannot_be_filled_is_told_why(emulator: Emulator) -> None:
     async with a_client(emulator) as client, a_pool(client, version="v9") as pool:
         with pytest.raises(PoolEmpty, match=r"not filled in 1 s.*the last failure: POST"):

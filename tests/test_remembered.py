@@ -36,8 +36,18 @@ def test_the_time_is_that_of_the_first_hold(names: Remembered) -> None:
     assert names.until("one") == 5.0
     names.let_go("one")
     assert names.until("one") == -math.inf
-    assert names.hold("one", 9.0) == 9.0
+    assert names.hold("one", 9.0) == -math.inf
     assert "one" in names
+    assert len(names) == 0
+
+
+def test_each_that_is_held_has_its_turn(names: Remembered) -> None:
+    for number in range(5):
+        names.hold(number, number)
+
+    assert [names.next(2) for _ in range(3)] == [[0, 1], [2, 3], [4, 0]]
+    assert names.until(3) == 3
+    assert names.next(9) == [1, 2, 3, 4, 0]
 
 
 def test_what_was_never_held_is_not_remembered(names: Remembered) -> None:
