@@ -533,8 +533,8 @@ class EdgegapClient(ApiClient):
             )
         except (Gone, NotFound) as error:
             age = asyncio.get_running_loop().time() - self._deployed.until(request_id)
-            is_credible = isinstance(error, Gone) or age >= _SHOWN
-            if is_stop or (request.operation is GET_DEPLOYMENT and is_credible):
+            is_credible = isinstance(error, Gone) or age >= (0 if is_stop else _SHOWN)
+            if is_credible and request.operation in {STOP_DEPLOYMENT, GET_DEPLOYMENT}:
                 self._has_ended(request_id)
             raise
         if is_stop or (isinstance(result, Deployment) and result.current_status is _OVER):
@@ -595,4 +595,6 @@ class EdgegapClient(ApiClient):
 
     async def _stop(self, request_id: str) -> None:
         stop = functools.partial(self.cleaning.stop, request_id)
-        await stop_surely(stop, young_until=self._young_until(request_id))
+        is_over = self._deployed.is_over(request_id)
+        young_until = -math.inf if is_over else self._young_until(request_id)
+        await stop_surely(stop, young_until=young_until)

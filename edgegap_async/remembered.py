@@ -31,12 +31,13 @@ class Remembered:
         return name in self._held or name in self._let_go
 
     def hold(self, name: Hashable, until: float = -math.inf) -> float:
-        """Remembers it until it is let go, with a time that counts if it is not held already.
+        """Remembers it until it is let go, with a time that counts if it is not held already."""
+        self._let_go.pop(name, None)
+        return self._held.setdefault(name, until)
 
-        Returns:
-            The time that counts; minus infinity for what was let go, and is not held again.
-        """
-        return -math.inf if name in self._let_go else self._held.setdefault(name, until)
+    def is_over(self, name: Hashable) -> bool:
+        """Whether it was let go."""
+        return name in self._let_go
 
     def next(self, most: int) -> list[Any]:
         """So many that are held, each in its turn."""

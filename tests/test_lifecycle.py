@@ -755,6 +755,19 @@ async def test_a_stop_of_a_young_deployment_goes_on_until_the_api_knows_it(
     assert stops(api) == 6
 
 
+async def test_a_stop_of_a_young_deployment_that_is_given_up_is_made_again_as_the_block_is_left(
+    api: ScriptedApi, client: EdgegapClient
+) -> None:
+    api.on(*STOP, *[Reply(404)] * 3, Reply())
+    async with client.run("arena", "v1", users=PLAYERS) as server:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.7):
+                await server.stop()
+        assert stops(api) == 2
+
+    assert stops(api) == 4
+
+
 async def test_that_a_deployment_is_not_known_is_believed_when_it_is_not_young(
     api: ScriptedApi, client: EdgegapClient
 ) -> None:

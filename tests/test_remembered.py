@@ -36,9 +36,10 @@ def test_the_time_is_that_of_the_first_hold(names: Remembered) -> None:
     assert names.until("one") == 5.0
     names.let_go("one")
     assert names.until("one") == -math.inf
-    assert names.hold("one", 9.0) == -math.inf
+    assert names.is_over("one")
+    assert names.hold("one", 9.0) == 9.0
+    assert not names.is_over("one")
     assert "one" in names
-    assert len(names) == 0
 
 
 def test_each_that_is_held_has_its_turn(names: Remembered) -> None:
