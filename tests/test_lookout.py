@@ -1644,7 +1644,8 @@ async def test_whatever_happens_all_are_told_rightly_and_within_limits(seed: int
         await asyncio.sleep(0.5)
 
         assert not campaign.wrong
-        assert campaign.longest < 20
+        # Two looks that hang hold one up until they time out, after 15 s each at most.
+        assert campaign.longest < 40
         assert campaign.deepest <= 0
         assert not campaign.lookout._awaited
         assert not campaign.lookout._turns
