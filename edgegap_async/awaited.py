@@ -91,7 +91,7 @@ class Pool:
         members: by request_id, who was asked about longest ago first.
         newest: loop time at which the last one came.
         swept_at: loop time of the last sweep.
-        were: how many there were then.
+        last_count: how many there were then.
         called_at: loop time of the last one that told of those too who are not READY.
         is_urgent: whether the next sweep is wanted at once: a webhook came for one of them since
             the last one, or that had no room for all that it found.
@@ -103,7 +103,7 @@ class Pool:
         self.members = OrderedDict[str, Awaited]()
         self.newest = 0.0
         self.swept_at = self.called_at = -math.inf
-        self.were = 0
+        self.last_count = 0
         self.is_urgent = self.is_full = False
         self._uncalled = OrderedDict[str, Awaited]()  # whose roll was called longest ago first
         self._without_webhook = 0

@@ -73,7 +73,7 @@ class Custody:
     def note(self, problem: EdgegapError, request_id: str) -> None:
         """Notes on what went wrong how the stop goes that is under way, if one is."""
         if stopping := self._stopping.get(request_id):
-            stopping.add_done_callback(functools.partial(_note, problem, request_id))
+            stopping.add_done_callback(functools.partial(_note_end, problem, request_id))
 
     def in_background(self, work: Coroutine[object, object, None], what: str) -> asyncio.Task[None]:
         """Lets work go on when its caller has left; `what` may go on running if it fails."""
@@ -111,10 +111,9 @@ class Custody:
         try:
             await self.release(request_id, stop)
         except EdgegapError as error:
-            problem.add_note(f"and {request_id} could not be stopped: {error}")
+            _note(problem, request_id, error)
         else:
-            if isinstance(problem, DeploymentError | Unprocessable):
-                problem.stopped = problem.request_id == request_id
+            _note(problem, request_id, None)
 
     def stop_all(self) -> None:
         """Stops, in the background, whatever is still held; nothing is taken any more."""
@@ -147,12 +146,17 @@ class Custody:
             logger.error("%s may go on running: it could not be stopped: %s", what, error)
 
 
-def _note(problem: EdgegapError, request_id: str, stopping: asyncio.Task[None]) -> None:
+def _note_end(problem: EdgegapError, request_id: str, stopping: asyncio.Task[None]) -> None:
     error = "closed before an answer" if stopping.cancelled() else stopping.exception()
-    if error is None:
-        problem.stopped = True
-    else:
+    _note(problem, request_id, error)
+
+
+def _note(problem: BaseException, request_id: str, error: object) -> None:
+    """Notes on what went wrong how a stop went: what it failed by, or None."""
+    if error is not None:
         problem.add_note(f"and {request_id} could not be stopped: {error}")
+    elif isinstance(problem, DeploymentError | Unprocessable):
+        problem.stopped = problem.request_id == request_id
 
 
 async def all_stopped(

@@ -405,8 +405,8 @@ class WaitTimedOut(DeploymentError, TimeoutError):
     def _advice(self) -> str:
         if not self.request_id:  # then there is none
             return ""
-        exists = "It still exists and is" if self.last_status else "It may exist and be"
-        return self.advice.replace("It still exists and is", exists)
+        nobody_saw_it = "It may exist and be billed: wait again, or stop it"
+        return self.advice if self.last_status else nobody_saw_it
 
 
 class DeploymentFailed(DeploymentError):

@@ -269,9 +269,10 @@ class LookOut:
         is_roll_call = self._is_time_for_roll_call(pool, now)
         # Where one list cannot hold all, each needs its turn as often.
         share = min(1.0, self._listing.longest / (_ID * count))
+        # Where many were told just now, the others are looked for as soon as those were.
+        many = max(count, pool.last_count)
         gap = max(
-            # Where many were told just now, the others are looked for as soon as they were.
-            self._lists.eased(self._gap(pool, now)) * math.sqrt(_DEARER / max(count, pool.were)),
+            self._lists.eased(self._gap(pool, now)) * math.sqrt(_DEARER / many),
             self._lists.eased(min(_FASTEST, self.pace.gap) * share),
         )
         if pool.is_urgent:
@@ -283,7 +284,7 @@ class LookOut:
         taken = pool.take(now, most, self._listing.longest, is_roll_call=is_roll_call)
         if not taken:  # all are being asked for
             return now + max(gap, _RUNG)
-        pool.swept_at, pool.were, pool.is_urgent = now, count, False
+        pool.swept_at, pool.last_count, pool.is_urgent = now, count, False
         if is_roll_call:
             pool.called_at = now
         self._begin_to_ask(taken, now, is_roll_call=is_roll_call)

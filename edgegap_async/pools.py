@@ -274,12 +274,12 @@ class ServerPool:
                 with contextlib.suppress(ValueError):
                     self._shelf.takers.remove(taker)
             if isinstance(problem, TimeoutError) and limit.expired():
-                raise self._is_late(f"no server in {timeout:g} s") from self._trials.failure
+                raise self._too_late(f"no server in {timeout:g} s") from self._trials.failure
             raise
         self._shelf.given -= 1
         return self._hand_over(shelved)
 
-    def _is_late(self, what: str) -> PoolEmpty:
+    def _too_late(self, what: str) -> PoolEmpty:
         why = f"; the last failure: {self._trials.failure}" if self._trials.failure else ""
         return PoolEmpty(f"{what}; {self.stats}{why}")
 
@@ -302,7 +302,7 @@ class ServerPool:
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise self._is_late(f"not filled in {timeout:g} s") from self._trials.failure
+            raise self._too_late(f"not filled in {timeout:g} s") from self._trials.failure
 
     def _is_short(self) -> bool:
         self._check(self._min_ready)

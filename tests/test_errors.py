@@ -230,3 +230,12 @@ def test_the_advice_fits_what_was_asked(error: CallError, advice: str) -> None:
 
 def test_a_deployment_nobody_has_an_id_of_is_not_named() -> None:
     assert str(WaitTimedOut("no answer to the deploy")).startswith("no answer to the deploy")
+
+
+def test_what_is_advised_fits_what_is_known() -> None:
+    assert str(NoAnswer("late", method="GET")).endswith("Nothing was changed by it: try again")
+    assert str(NoAnswer("late", method="POST")).endswith("look before you repeat")
+    seen = WaitTimedOut("late", request_id="abc", last_status=Status.DEPLOYING)
+    assert str(seen).endswith("It still exists and is billed: wait again, or stop it")
+    unseen = WaitTimedOut("late", request_id="abc")
+    assert str(unseen).endswith("It may exist and be billed: wait again, or stop it")

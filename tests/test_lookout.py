@@ -1781,3 +1781,20 @@ async def test_one_who_is_left_alone_by_many_is_looked_at_again_by_status(
     await waiting
 
     assert over - api.fates[lone].over < 1
+
+
+async def test_those_who_are_left_when_many_were_told_are_looked_for_as_soon_as_those(
+    api: FickleApi, client: ApiClient
+) -> None:
+    lookout = LookOut(client, Pace(gap=20, first=20))
+    many, two = api.deploy(98), api.deploy(2)
+    async with waiting_for(lookout, [*many, *two]):
+        await asyncio.sleep(10)
+        api.fates.update(dict.fromkeys(many, Fate(ready=now())))
+        while lookout.stats.waiting > 2:
+            await asyncio.sleep(0.01)
+        before, at = len(api.lists), now()
+        while len(api.lists) == before:
+            await asyncio.sleep(0.01)
+
+        assert now() - at < 3  # for two alone it would be 16

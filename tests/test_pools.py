@@ -974,3 +974,10 @@ async def test_one_that_a_webhook_tells_has_ended_is_not_handed_out(emulator: Em
         assert server.request_id != first
         assert living(emulator) >= 2
         await server.stop()
+
+
+async def test_a_pool_whose_block_was_left_has_nothing_coming(client: EdgegapClient) -> None:
+    async with a_pool(client, min_ready=3) as pool:
+        await until(lambda: pool.stats.coming)
+
+    assert (pool.stats.coming, pool.stats.ready, pool.stats.taken) == (0, 0, 0)

@@ -545,3 +545,16 @@ async def test_a_stop_is_asked_for_until_the_answer_can_be_believed(
 
 def test_a_gap_that_is_longer_than_the_longest_stays_as_it_is() -> None:
     assert Pace(gap=20).gap_at(0) == 20
+
+
+async def test_a_look_that_fails_has_answered_no_webhook(
+    api: ScriptedApi, watched: Watched, client: ApiClient
+) -> None:
+    handle = DeploymentHandle(client, watched, None)
+    watched.rung()
+    api.on(*STATUS, Reply(403), deployment("READY"))
+    with pytest.raises(Forbidden):
+        await handle.refresh()
+    assert handle.is_rung
+    await handle.refresh()
+    assert not handle.is_rung
