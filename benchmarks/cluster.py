@@ -26,7 +26,7 @@ from redis import ConnectionError as NotYet
 from redis import Redis
 
 from edgegap_async import Cluster
-from edgegap_async.endpoints import DEPLOY
+from edgegap_async.api.operations import DEPLOY
 
 LIMIT = 40
 CALLERS = 40

@@ -24,10 +24,11 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
-from edgegap_async import EdgegapClient, Timeouts, Token, codec
-from edgegap_async.endpoints import GET_DEPLOYMENT
-from edgegap_async.transport import Sending, Transport
-from edgegap_async.wire import decode, encode
+from edgegap_async import EdgegapClient, Timeouts, Token
+from edgegap_async.api import codec
+from edgegap_async.api.messages import decode, encode
+from edgegap_async.api.operations import GET_DEPLOYMENT
+from edgegap_async.http.transport import SendState, Transport
 
 REFERENCE = Path(__file__).parents[1] / "tests/reference/operations.json"
 REQUEST_ID = "c0653765de3b"
@@ -80,13 +81,13 @@ async def measure(url: str, rounds: int, calls: int) -> dict[str, object]:
                 return json.loads(await response.read())["current_status"]
 
         async def sent() -> object:
-            return await transport.send(request, token, Sending())
+            return await transport.send(request, token, SendState())
 
         async def decoded() -> object:
-            return decode(request, await transport.send(request, token, Sending()))
+            return decode(request, await transport.send(request, token, SendState()))
 
         async def exchanged() -> object:
-            return await client.exchange(request, Sending())
+            return await client.exchange(request, SendState())
 
         async def called() -> object:
             return await client.deployments.get(REQUEST_ID)

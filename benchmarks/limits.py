@@ -34,7 +34,7 @@ from typing import Final, Protocol, cast
 from aiolimiter import AsyncLimiter
 
 from edgegap_async import Limits
-from edgegap_async.endpoints import DEPLOY
+from edgegap_async.api.operations import DEPLOY
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from virtual_clock import VirtualLoop, run_virtually

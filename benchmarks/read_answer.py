@@ -18,7 +18,8 @@ from pathlib import Path
 
 import attrs
 
-from edgegap_async import Deployment, DeploymentPage, codec
+from edgegap_async import Deployment, DeploymentPage
+from edgegap_async.api import codec
 
 REFERENCE = Path(__file__).parents[1] / "tests/reference/operations.json"
 ROWS = 100

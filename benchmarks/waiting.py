@@ -47,7 +47,7 @@ from edgegap_async.emulator import (
     Simulation,
     Timings,
 )
-from edgegap_async.emulator.apps import AppPort
+from edgegap_async.emulator.catalogue import AppPort
 
 ARENA = Application(
     name="arena", version="v1", argv=["arena"], ports=[AppPort("game", "UDP")], time_to_deploy=3000

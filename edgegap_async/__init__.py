@@ -6,55 +6,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .awaited import Pace
-from .client import ApiClient
-from .endpoints import (
-    OPERATIONS,
-    Operation,
-)
-from .errors import (
-    BadRequest,
-    BatchStopped,
-    CallError,
-    ClientClosed,
-    Conflict,
-    DeploymentError,
-    DeploymentFailed,
-    DeploymentTerminated,
-    DryRun,
-    EdgegapError,
-    Forbidden,
-    Gone,
-    InvalidRequest,
-    LimitReached,
-    MaybeCreated,
-    NoAnswer,
-    NotAllowed,
-    NotFound,
-    NotPlayable,
-    NotSent,
-    PoolEmpty,
-    RateLimited,
-    Refused,
-    ServerError,
-    Unauthorized,
-    Unprocessable,
-    UnreadableAnswer,
-    WaitTimedOut,
-    WrongLoop,
-)
-from .guards import Guard
-from .handles import DeploymentHandle, Found
-from .lifecycle import EdgegapClient
-from .limits import (
-    Limits,
-    LimitState,
-    LocalPermits,
-    Permits,
-    Priority,
-)
-from .lookout import LookOut
-from .models import (
+from .api.models import (
     TRANSITIONS,
     Beacon,
     BulkStop,
@@ -88,7 +40,11 @@ from .models import (
     Tag,
     TagPage,
 )
-from .requests import (
+from .api.operations import (
+    OPERATIONS,
+    Operation,
+)
+from .api.requests import (
     AnyUser,
     AnyVariables,
     DeployOptions,
@@ -109,31 +65,75 @@ from .requests import (
     User,
     Webhook,
 )
-from .resources import (
+from .client import EdgegapClient
+from .deployments.handle import DeploymentHandle, Found
+from .errors import (
+    BadRequest,
+    BatchStopped,
+    CallError,
+    ClientClosed,
+    Conflict,
+    DeploymentError,
+    DeploymentFailed,
+    DeploymentTerminated,
+    DryRun,
+    EdgegapError,
+    Forbidden,
+    Gone,
+    InvalidRequest,
+    LimitReached,
+    MaybeCreated,
+    NoAnswer,
+    NotAllowed,
+    NotFound,
+    NotPlayable,
+    NotSent,
+    PoolEmpty,
+    RateLimited,
+    Refused,
+    ServerError,
+    Unauthorized,
+    Unprocessable,
+    UnreadableAnswer,
+    WaitTimedOut,
+    WrongLoop,
+)
+from .http.api_client import ApiClient
+from .http.guard import Guard
+from .http.rate_limits import (
+    Limits,
+    LimitState,
+    LocalPermits,
+    Permits,
+    Priority,
+)
+from .http.resources import (
     Deployments,
     Locations,
     PrivateFleets,
     Tags,
 )
-from .retries import RetryPolicy
-from .tally import WatchStats
-from .transport import (
+from .http.retries import RetryPolicy
+from .http.transport import (
     VERSION as __version__,  # noqa: N811 - the name that tools look for
 )
-from .transport import Timeouts
-from .watch import (
+from .http.transport import Timeouts
+from .polling.poller import LookOut
+from .polling.schedule import Pace
+from .polling.stats import WatchStats
+from .polling.tracker import (
     Signal,
     Signals,
 )
 
 if TYPE_CHECKING:
+    from .batch.batch import Batch
+    from .batch.plan import AnyRequest, AnyRequests, FailurePolicy, Outcome, Progress
     from .cluster import Cluster
-    from .fanout import Batch
-    from .outcomes import AnyRequest, AnyRequests, FailurePolicy, Outcome, Progress
-    from .playable import Check, HttpGet, PlayableCheck, TcpConnect, UdpAnswer
-    from .pools import ServerPool
-    from .shelf import PoolStats, Taking
-    from .webhooks import WebhookEvent, WebhookReceiver, WebhookStats
+    from .deployments.playable import Check, HttpGet, PlayableCheck, TcpConnect, UdpAnswer
+    from .pool.inventory import PoolStats, Taking
+    from .pool.pool import ServerPool
+    from .webhooks.receiver import WebhookEvent, WebhookReceiver, WebhookStats
 
 __all__ = [
     "OPERATIONS",
@@ -266,12 +266,18 @@ if not TYPE_CHECKING:  # else to a type checker any name would be there
         name: module
         for module, names in {
             "cluster": ["Cluster"],
-            "fanout": ["Batch"],
-            "outcomes": ["AnyRequest", "AnyRequests", "FailurePolicy", "Outcome", "Progress"],
-            "playable": ["Check", "HttpGet", "PlayableCheck", "TcpConnect", "UdpAnswer"],
-            "pools": ["ServerPool"],
-            "shelf": ["PoolStats", "Taking"],
-            "webhooks": ["WebhookEvent", "WebhookReceiver", "WebhookStats"],
+            "batch.batch": ["Batch"],
+            "batch.plan": ["AnyRequest", "AnyRequests", "FailurePolicy", "Outcome", "Progress"],
+            "deployments.playable": [
+                "Check",
+                "HttpGet",
+                "PlayableCheck",
+                "TcpConnect",
+                "UdpAnswer",
+            ],
+            "pool.pool": ["ServerPool"],
+            "pool.inventory": ["PoolStats", "Taking"],
+            "webhooks.receiver": ["WebhookEvent", "WebhookReceiver", "WebhookStats"],
         }.items()
         for name in names
     }

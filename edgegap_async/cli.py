@@ -18,13 +18,13 @@ from typing import Final
 
 import attrs
 
-from .awaited import Pace
+from .api.models import Endpoint, Status
+from .client import EdgegapClient
+from .deployments.handle import DeploymentHandle
 from .errors import EdgegapError, InvalidRequest
-from .handles import DeploymentHandle
-from .lifecycle import EdgegapClient
-from .models import Endpoint, Status
-from .transport import VERSION
-from .webhooks import WebhookReceiver
+from .http.transport import VERSION
+from .polling.schedule import Pace
+from .webhooks.receiver import WebhookReceiver
 
 __all__ = ["main"]
 

@@ -1,470 +1,600 @@
-"""Owns the parts, and takes one call through all of them.
+"""Deploy, wait, use, stop: several calls that make one intention.
 
-`call` is the one way to the API: encode, then for each attempt wait for the limits, send and
-decode, until it succeeds or `retries` says that the error is final.
+Ownership. From the moment the API accepts a deploy until somebody else answers for it, the client
+does (see `custody`). `deploy` hands the deployment over when it returns; `deploy_many` with its
+outcome; `run` never does. A caller who is cancelled before that leaves it with the client, which
+stops it in the background; `close` waits for that, and names in the log what could not be stopped.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import logging
-import os
-from collections.abc import Mapping
-from typing import Any, Final, Literal, Self, TypeVar
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, Unpack, cast
 
 import aiohttp
 import attrs
 
-from .checks import check_kind
-from .endpoints import Operation, Repeat
+from .api.messages import HttpRequest, encode
+from .api.models import DeployAccepted, Deployment, DeploymentRow, Status
+from .api.operations import DEPLOY, DEPLOY_TO_FLEET, GET_DEPLOYMENT, STOP_DEPLOYMENT
+from .api.requests import (
+    AnyUser,
+    DeployOptions,
+    DeployRequest,
+    Filter,
+    FleetDeployRequest,
+    Token,
+    check_options,
+    deploy_request,
+)
+from .api.validation import check_kind, check_list, check_number, check_segment
+from .deployments.handle import DeploymentHandle, Found
+from .deployments.idempotency import IdempotentDeploy, new_operation_tag, operation_time, owner_tag
+from .deployments.ownership import OwnedDeployments
+from .deployments.registry import ActiveRegistry
 from .errors import (
     CallError,
     ClientClosed,
+    DeploymentFailed,
+    EdgegapError,
     Gone,
     InvalidRequest,
-    LimitReached,
-    NoAnswer,
+    MaybeCreated,
+    NotAllowed,
     NotFound,
-    RateLimited,
-    ServerError,
-    UnreadableAnswer,
-    WrongLoop,
+    Unprocessable,
+    WaitTimedOut,
 )
-from .guards import Guard
-from .limits import Limits, Priority
-from .models import took
-from .requests import DeployRequest, Token
-from .resources import Deployments, Locations, PrivateFleets, Tags
-from .retries import RetryBudget, RetryPolicy
-from .transport import Sending, Timeouts, Transport
-from .wire import HttpRequest, decode, encode
+from .http.api_client import ApiClient, api_token
+from .http.guard import Guard
+from .http.rate_limits import Limits, Priority
+from .http.retries import RetryPolicy
+from .http.transport import SendState, Timeouts
+from .polling.poller import LookOut
+from .polling.schedule import Pace
+from .polling.tracker import Signals, WebhookTrigger, stop_until_confirmed, with_webhook_urls
 
-__all__ = ["DEFAULT_BASE_URL", "ApiClient"]
+if TYPE_CHECKING:
+    from .batch.batch import Batch
+    from .batch.plan import AnyRequests, FailurePolicy, Progress
+    from .deployments.playable import Check
 
-DEFAULT_BASE_URL: Final = "https://api.edgegap.com"
+__all__ = ["EdgegapClient"]
+
+logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-logger = logging.getLogger("edgegap_async.client")
+_GUARD_RECHECK: Final = 10.0  # seconds between looks for ends, while the guard refuses deploys
+_MAX_LIST_DELAY: Final = 300.0  # seconds beyond which no API hides what runs
+_LOG_TIMEOUT: Final = 10.0  # seconds that the logs of what has failed are waited for
+_OVER: Final = Status.TERMINATED
+_CLOSE_TIMEOUT: Final = 10.0  # seconds that close() gives to stops under way
 
 
-class ApiClient:
-    """The sixteen calls of the API, with limits and repeats. See `EdgegapClient` for the arguments.
+class EdgegapClient(ApiClient):
+    """Runs game servers on Edgegap: deploys them, waits until they are READY, stops them.
 
-    Attributes:
-        deployments: deploy, get, stop, list, logs, metrics.
-        locations: where servers can run.
-        private_fleets: deploy to hosts of your own.
-        tags: tags of deployments.
-        cleaning: as `deployments`, for what has to clean up: it goes on while the client closes,
-            before other calls, and waits for its turn as long as it takes.
-        limits: who may send, and when. `limits.snapshot()` tells how busy each operation is.
-        requests_sent: how many requests went out so far, repeats included.
+    Use it as `async with EdgegapClient() as client`. One client serves a whole program: it holds
+    the limits, which are the organization's.
+
+    Args:
+        token: the API token, with or without its leading word; EDGEGAP_API_TOKEN if left out.
+            None is enough for `deployments.stop_self`.
+        base_url: where the API is; EDGEGAP_BASE_URL or EDGEGAP_API_URL if left out, then
+            https://api.edgegap.com.
+        session: an aiohttp session to use. It is never closed here. Its connections are shared: a
+            stop may have to wait for one where many deploys hang.
+        timeouts: seconds for one attempt of a call; EDGEGAP_TIMEOUT_MS, then 30 s.
+        limits: calls a second by operation name, where yours differ from the documented ones; or
+            `Limits` that several clients share.
+        on_limit: "raise" for `LimitReached` at once where a call would have to wait for the limits.
+            Stops, cleaning up, the looks of those who wait for a status, and the deploys of
+            `deploy_many` and of pools always wait.
+        longest_wait: seconds that a call may wait for the limits before `LimitReached`; None for
+            as long as it takes.
+        retries: how often and how long a call is tried.
+        webhooks: a `WebhookReceiver`. Then `deploy` and `run` hand its URLs to the API, and waits
+            end as soon as it is told.
+        pace: how often a deployment is looked at while somebody waits for it.
+        guard: what this program may not do; EDGEGAP_READ_ONLY, EDGEGAP_DRY_RUN and
+            EDGEGAP_APP_ALLOWLIST if left out, then nothing is forbidden.
+        owner: name of this program, 1 to 16 characters, the same after a restart, such as
+            `matchmaker-1`. Every deployment then carries it in a tag, by which `recover` and
+            `reap` find what an earlier run left behind. One program that runs has it at a time:
+            two replicas, or workers of one server, with one name would stop each other's servers.
+        visibility: seconds that a deployment may take to show up in lists; after a lost answer
+            it is looked for that long before the deploy is sent once more.
+        allow_insecure: True to send the token over http to a host that is not this one.
+
+    Raises:
+        InvalidRequest: an argument, or a variable of the environment, cannot be used.
     """
 
     def __init__(
         self,
-        token: str | Token | None = None,
+        token: str | None = None,
         *,
         base_url: str | None = None,
         session: aiohttp.ClientSession | None = None,
         timeouts: Timeouts | None = None,
         limits: Limits | Mapping[str, float | None] | None = None,
-        retries: RetryPolicy | None = None,
-        guard: Guard | None = None,
         on_limit: Literal["wait", "raise"] = "wait",
         longest_wait: float | None = None,
+        retries: RetryPolicy | None = None,
+        webhooks: Signals | None = None,
+        pace: Pace | None = None,
+        guard: Guard | None = None,
+        owner: str | None = None,
+        visibility: float = 10.0,
         allow_insecure: bool = False,
     ) -> None:
-        self._token = api_token(token)
+        secret = api_token(token)
         del token  # a traceback that shows local variables must not show it
-        check_kind("base_url", base_url, str)
-        check_kind("session", session, aiohttp.ClientSession)
-        check_kind("timeouts", timeouts, Timeouts)
-        check_kind("retries", retries, RetryPolicy)
-        check_kind("guard", guard, Guard)
-        self._transport = Transport(
-            base_url
-            or _from_environment("EDGEGAP_BASE_URL", "EDGEGAP_API_URL")
-            or DEFAULT_BASE_URL,
+        super().__init__(
+            secret,
+            base_url=base_url,
             session=session,
-            timeouts=timeouts or _timeouts_from_environment(),
+            timeouts=timeouts,
+            limits=limits,
+            on_limit=on_limit,
+            longest_wait=longest_wait,
+            retries=retries,
+            guard=guard,
             allow_insecure=allow_insecure,
         )
-        self.limits: Final = limits if isinstance(limits, Limits) else Limits(limits)
-        self._longest_wait = _longest_wait(on_limit, longest_wait)
-        self._guard = guard or Guard.from_environment(os.environ)
-        self._retries = retries or RetryPolicy()
-        self._budget = RetryBudget(self._retries.budget)
-        self._under_way = _UnderWay()
-        self.requests_sent = 0
-        self.deployments: Final = Deployments(self.call)
-        self.locations: Final = Locations(self.call)
-        self.private_fleets: Final = PrivateFleets(self.call)
-        self.tags: Final = Tags(self.call)
-        self.cleaning: Final = Deployments(self._call)
+        check_kind("pace", pace, Pace)
+        if webhooks is not None and not callable(getattr(webhooks, "open", None)):
+            raise InvalidRequest(f"webhooks is a WebhookReceiver, not {webhooks!r}")
+        check_number("visibility", visibility, least=0)
+        check_kind("owner", owner, str)
+        self._signals = webhooks
+        self.watch: Final = LookOut(self, pace or Pace())
+        self.owner: Final = owner
+        self._owner_tag = owner_tag(owner) if owner is not None else None
+        self._visibility = visibility
+        self._deployed = ActiveRegistry()  # by this client; held until they end, and how long young
+        self._deploying = 0
+        self._ends_noted_at = -math.inf
+        self._wishes = ActiveRegistry()  # their tags: what they make may show up before its id
+        self.custody: Final = OwnedDeployments(self._stop)
 
-    def __repr__(self) -> str:
-        # One that could not be made has no transport, and is shown in that error's traceback.
-        return f"{type(self).__name__}({getattr(self, '_transport', None)!r})"
-
-    async def __aenter__(self) -> Self:
-        if self._under_way.closing:
-            raise ClientClosed("the client was closed before: make another")
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Ends every call under way with `ClientClosed`, and closes the session if it is our own.
-
-        Twice is fine. A session that was passed in stays open.
-        """
-        self._under_way.stay_in(asyncio.get_running_loop())
-        await self._under_way.end()
-        await self._transport.close()
-
-    def until_closed(self) -> _UntilClosed:
-        """A block that ends with `ClientClosed` as soon as the client is closed.
-
-        It must not hold a `yield`, nor await what calls `close`: `close` waits for its end.
-        """
-        return _UntilClosed(self._under_way)
-
-    async def call(
+    async def deploy(
         self,
-        operation: Operation[Result],
+        application: str,
+        version: str,
         *,
-        path: Mapping[str, str] | None = None,
-        query: Mapping[str, object] | None = None,
-        body: object = None,
-        token: Token | None = None,
-        largest: int = 8 * 2**20,
-        priority: Priority | None = None,
-        once: bool = False,
-    ) -> Result:
-        """What the API answers to an operation, for calls that have no method of their own.
+        users: Iterable[AnyUser],
+        **options: Unpack[DeployOptions],
+    ) -> DeploymentHandle:
+        """A handle of a new deployment, accepted and not READY yet. It is yours to stop.
+
+        Cancelled while the API may have accepted it, the client stops it in the background.
 
         Args:
-            operation: one of `endpoints.OPERATIONS`, or one of your own making.
-            path: values for the names in the operation's path.
-            query: query parameters; those that are None are left out.
-            body: a model of `requests`, sent as JSON.
-            token: in place of the API token, where the operation takes the deployment's own.
-            largest: bytes that the answer may have.
-            priority: before whom it goes where others wait for the same limit; by the operation
-                if left out.
-            once: True to send it once only, whatever comes of it.
+            application: name of the application.
+            version: name of its version.
+            users: the players, by IP address or by (latitude, longitude); at least one.
+            options: as for `deployments.deploy`, and `private_host_ids` for a private fleet.
 
         Raises:
-            InvalidRequest: it cannot be sent.
+            BadRequest, Unprocessable, NoAnswer: as for `deployments.deploy`.
+            MaybeCreated: an answer was lost, and it could not be found out what it said.
             NotAllowed: the client's guard refuses it.
-            CallError: it did not succeed; one of its classes. `LimitReached` among them where
-                the client shall not wait, unless `priority` puts it before its usual place.
-            ClientClosed: the client is closed, or was meanwhile.
-            WrongLoop: the client was first used in another event loop.
         """
-        with self.until_closed():
-            return await self._call(
-                operation,
-                path=path,
-                query=query,
-                body=body,
-                token=token,
-                largest=largest,
-                priority=Priority.of(operation) if priority is None else priority,
-                once=once,
-            )
+        return await self._deploy(application, version, users, options, patient=False)
 
-    async def _call(
+    async def _deploy(
         self,
-        operation: Operation[Result],
+        application: str,
+        version: str,
+        users: Iterable[AnyUser],
+        options: DeployOptions,
         *,
-        path: Mapping[str, str] | None = None,
-        query: Mapping[str, object] | None = None,
-        body: object = None,
-        token: Token | None = None,
-        largest: int = 8 * 2**20,
-        priority: Priority | None = None,
-        once: bool = False,
-    ) -> Result:
-        self._guard.check(operation, body)
-        request = encode(operation, path=path, query=query, body=body, largest=largest)
-        if priority is None:  # it is for cleaning
-            priority = min(Priority.of(operation), Priority.DEPLOY)
-        sending = Sending()
+        patient: bool,
+    ) -> DeploymentHandle:
+        """As `deploy`; one that is patient waits for the limits as long as it takes."""
+        check_options(options)
+        bell, signal, expects_webhook = WebhookTrigger(), None, False
+        if self._signals is not None:
+            signal = self._signals.open(bell.ring)
+            # With a webhook of the caller's own in its place, READY is not told to us.
+            expects_webhook = not options.get("webhook_on_ready")
+            options = with_webhook_urls(options, signal)
+        tag = new_operation_tag() if options.get("operation_tag", True) else None
+        check_list("tags", options.get("tags", ()))
+        tags = (*options.get("tags", ()), *filter(None, (self._owner_tag, tag)))
+        request = self._deploy_request(application, version, users, {**options, "tags": tags})
         try:
-            return await self.exchange(request, sending, token=token, priority=priority, once=once)
-        except asyncio.CancelledError:
-            if sending.sent and isinstance(body, DeployRequest):
-                logger.error(  # noqa: TRY400 - the traceback of a cancellation tells nothing
-                    "%s %s may go on running: its deploy was ended before an answer came,"
-                    " and carries no operation tag to find it by (client.deploy gives one)",
-                    body.application,
-                    body.version,
-                )
+            self._check_live()
+        except NotAllowed:
+            await self._note_ends()
+            self._check_live()
+        self._deploying += 1
+        self._wishes.hold(tag)
+        try:
+            accepted = await self._accept(request, tag, patient=patient)
+        except MaybeCreated:
+            self._wishes.forget(tag)  # if it made one, it is for `recover` to find
             raise
+        finally:
+            self._deploying -= 1
+            self._wishes.let_go(tag)
+        watched = self.watch.watched(
+            accepted.request_id,
+            expects_webhook=expects_webhook,
+            young_until=self._young_until(accepted.request_id),
+        )
+        bell.belongs_to(watched)
+        return DeploymentHandle(self, watched, signal, accepted)
+
+    def _check_live(self) -> None:
+        self._guard.check_live(len(self._deployed) + self._deploying)
+
+    async def _note_ends(self) -> None:
+        """Looks now and then, a hundred at a time, who has ended by itself."""
+        now = asyncio.get_running_loop().time()
+        if not self._deployed or now < self._ends_noted_at + _GUARD_RECHECK:
+            return
+        self._ends_noted_at, some = now, self._deployed.next(100)
+        with contextlib.suppress(CallError):
+            rows = self.deployments.list(filters=[Filter("request_id", "in", some)], limit=100)
+            listed = {row.request_id async for row in rows}
+            for request_id in (one for one in some if one not in listed):
+                with contextlib.suppress(Gone, NotFound):  # and that is noted
+                    await self.deployments.get(request_id)
+
+    def _young_until(self, request_id: str) -> float:
+        """Until when "no such deployment" is not believed of one that this client deployed."""
+        until = asyncio.get_running_loop().time() + self.watch.pace.unknown
+        return self._deployed.hold(request_id, until)
+
+    def handle(self, request_id: str) -> DeploymentHandle:
+        """A handle of a deployment that exists already. Makes no call.
+
+        Raises:
+            InvalidRequest: no deployment can have that id.
+        """
+        check_segment("request_id", request_id)
+        watched = self.watch.watched(request_id, young_until=self._deployed.until(request_id))
+        return DeploymentHandle(self, watched, None)
+
+    async def recover(self, tag: str | None = None) -> AsyncIterator[Found]:
+        """Each deployment that an earlier run of this program left behind, to adopt or to stop.
+
+        Those that this client deployed itself are not among them, nor any of another owner.
+
+        Args:
+            tag: in place of the owner's: the `operation_tag` of a `MaybeCreated`.
+
+        Raises:
+            InvalidRequest: the client has no `owner`, and no tag is given.
+        """
+        wanted = tag or self._owner_tag
+        if wanted is None:
+            raise InvalidRequest("recover() needs EdgegapClient(owner=…), or a tag")
+        filters = [Filter("tags", "in", [wanted])]
+        # All before the first is given: one that is stopped meanwhile moves the others' pages.
+        for row in [row async for row in self.deployments.list(filters=filters)]:
+            if found := self.found(row, tag):
+                yield found
+
+    def found(self, row: DeploymentRow, tag: str | None = None) -> Found | None:
+        """What an earlier run left behind, as `recover` gives it, from a list of one's own.
+
+        Args:
+            row: one of the list.
+            tag: in place of the owner's.
+
+        Returns:
+            None for what carries no such tag, and for what this client deploys itself.
+        """
+        # Whatever the API makes of a filter, what is not ours is not touched.
+        if (tag or self._owner_tag) not in row.tags or row.request_id in self._deployed:
+            return None
+        if tag is None and any(one in self._wishes for one in row.tags):
+            return None
+        made = next(filter(None, map(operation_time, row.tags)), row.start_time)
+        return Found(handle=self.handle(row.request_id), row=row, made_at=made)
+
+    async def reap(self, *, older_than: float = 0.0, dry_run: bool = False) -> tuple[str, ...]:
+        """The ids of what an earlier run left behind, stopped.
+
+        Args:
+            older_than: seconds; younger ones are left alone, and those whose age is not known
+                too, unless it is 0.
+            dry_run: True to stop nothing, only to tell; also by the client's guard.
+
+        Raises:
+            InvalidRequest: the client has no `owner`.
+            ExceptionGroup: some could not be stopped; all were tried.
+        """
+        check_number("older_than", older_than, least=0, optional=False)
+        if self._owner_tag is None:
+            raise InvalidRequest("reap() needs EdgegapClient(owner=…)")
+        old = [found async for found in self.recover() if (found.age or 0.0) >= older_than]
+        if not (dry_run or self._guard.dry_run):
+            stops = (found.handle.stop() for found in old)
+            outcomes = await asyncio.gather(*stops, return_exceptions=True)
+            failures = [one for one in outcomes if isinstance(one, Exception)]
+            if failures:
+                raise ExceptionGroup("what an earlier run left could not all be stopped", failures)
+        return tuple(found.handle.request_id for found in old)
+
+    @contextlib.asynccontextmanager
+    async def run(
+        self,
+        application: str,
+        version: str,
+        *,
+        users: Iterable[AnyUser],
+        timeout: float | None = 300.0,  # noqa: ASYNC109 - as in wait_ready
+        playable: Check | None = None,
+        **options: Unpack[DeployOptions],
+    ) -> AsyncIterator[DeploymentHandle]:
+        """A deployment that is READY inside the block, and stopped on the way out.
+
+        Whatever ends the block ends the deployment: its end, an error, a cancellation, a
+        deployment that is never READY, `client.close()`.
+
+        Args:
+            application: name of the application.
+            version: name of its version.
+            users: the players, by IP address or by (latitude, longitude); at least one.
+            timeout: seconds until it must be READY, counted from the call, None for no limit.
+            playable: what must succeed before the block begins, as for `wait_ready`.
+            options: as for `deploy`.
+
+        Raises:
+            WaitTimedOut, DeploymentFailed, DeploymentTerminated, NotPlayable: as for `wait_ready`.
+            BadRequest, Unprocessable, NoAnswer: as for `deploy`.
+            CallError: the block ended well, and the deployment could not be stopped.
+        """
+        check_number("timeout", timeout, above=0)
+        now = asyncio.get_running_loop().time
+        deadline = None if timeout is None else now() + timeout
+        try:
+            server = await self._deploy_by(
+                deadline, self._deploy(application, version, users, options, patient=False)
+            )
+        except Unprocessable as problem:
+            if problem.request_id:
+                await self.custody.release_after(problem, problem.request_id)
+            raise
+        self.custody.take(server.request_id)
+        try:
+            left = None if deadline is None else max(0.0, deadline - now())
+            await server.wait_ready(left, playable=playable)
+            deadline = None  # the block has all the time it takes
+            yield server
+        except BaseException as problem:
+            try:
+                if isinstance(problem, DeploymentFailed):
+                    await self._ask_why(problem, None if deadline is None else deadline - now())
+            finally:
+                await self.custody.release_after(problem, server.request_id)
+            raise
+        await self.custody.release(server.request_id)
+
+    def deploy_many(
+        self,
+        requests: AnyRequests,
+        *,
+        concurrency: int = 1000,
+        timeout: float | None = None,
+        timeout_each: float | None = 300.0,
+        on_failure: FailurePolicy = "stop_failed",
+        attempts: int = 1,
+        elsewhere: Callable[[DeployRequest, EdgegapError], DeployRequest] | None = None,
+        playable: Check | None = None,
+        on_progress: Callable[[Progress], object] | None = None,
+        stop_at_end: bool = False,
+    ) -> Batch:
+        """Many deployments at once, as fast as the limits allow: a block with their outcomes.
+
+        ::
+
+            async with client.deploy_many(requests) as batch:
+                async for outcome in batch:
+                    ...
+
+        or, for all of them in order, `outcomes = await client.deploy_many(requests).all()`. An
+        outcome that you were given is yours, with its deployment; leaving the block stops the rest.
+
+        Args:
+            requests: `DeployRequest`s, or mappings of their fields: a list, or anything that gives
+                one after the other. One that cannot be sent fails alone, before the wire. What was
+                not taken from an iterator when the time is over has no outcome.
+            concurrency: how many are worked on at once, from the deploy to the outcome.
+            timeout: seconds for all of it, None for no limit. What is not READY by then fails with
+                `WaitTimedOut`. Its stop, which the error tells of, may take longer.
+            timeout_each: seconds that one has from the accepted deploy to READY.
+            on_failure: `stop_failed`, and the others go on; `keep_going`: what failed is handed
+                over as it is, to read its logs; `stop_all`: the others are stopped too.
+            attempts: how many times one is deployed at most, where the deployment is what failed
+                (ERROR, no capacity, not READY or playable in time); the failed one is stopped.
+            elsewhere: what to deploy in the next attempt, from the request and its error; the same
+                again if left out.
+            playable: what must succeed after READY, as for `wait_ready`.
+            on_progress: is called with the `Progress` twice a second and at the end. An exception
+                in it, as one in `elsewhere`, ends the batch.
+            stop_at_end: True to stop, when the block is left, also what you were given, as `run`
+                does with its one server.
+
+        Raises:
+            InvalidRequest: an argument cannot be used.
+        """
+        from .batch.batch import Batch  # noqa: PLC0415 - imported when asked for
+        from .batch.plan import BatchOptions  # noqa: PLC0415
+
+        plan = BatchOptions(
+            concurrency=concurrency,
+            timeout=timeout,
+            timeout_each=timeout_each,
+            on_failure=on_failure,
+            attempts=attempts,
+            elsewhere=elsewhere,
+            playable=playable,
+            on_progress=on_progress,
+            stop_at_end=stop_at_end,
+        )
+        return Batch(
+            self,
+            requests,
+            plan,
+            custody=self.custody,
+            deploy=self._deploy_request_by,
+            handle=self.handle,
+            ask_why=self._ask_why,
+        )
+
+    async def close(self) -> None:
+        """Stops what it answers for, ends every wait with `ClientClosed`, closes what is our own.
+
+        It answers for what `run`, `deploy_many` and pools have and did not hand over. Takes 10
+        seconds at most for stops that get no answer; what may go on running is named in the log.
+        Twice is fine.
+        """
+        self._under_way.stay_in(asyncio.get_running_loop())
+        self.custody.stop_all()
+        try:
+            await self._under_way.end()
+            await self.custody.drain(_CLOSE_TIMEOUT)
+        finally:
+            await self._under_way.end()  # again: the first may have been cancelled
+            await self.custody.abandon()
+            await super().close()
+
+    async def _deploy_by(
+        self, deadline: float | None, deploying: Awaitable[DeploymentHandle]
+    ) -> DeploymentHandle:
+        """What a deploy makes; `deadline` is when, by the loop's time, there must be an answer."""
+        began = asyncio.get_running_loop().time()
+        limit = asyncio.timeout_at(deadline)
+        try:
+            async with limit:
+                return await deploying
+        except TimeoutError:
+            if not limit.expired() or deadline is None:
+                raise
+            # Cancelled, the deploy is undone in the background, as for any caller who goes away.
+            seconds = deadline - began
+            raise WaitTimedOut(f"no answer to the deploy in {seconds:g} s; it is undone") from None
+
+    async def _deploy_request_by(
+        self, request: DeployRequest, deadline: float | None
+    ) -> DeploymentHandle:
+        """As one of many, which have time: it waits for the limits whatever `on_limit` says."""
+        said = {field.name: getattr(request, field.name) for field in attrs.fields(type(request))}
+        deploying = self._deploy(
+            said.pop("application"),
+            said.pop("version"),
+            said.pop("users"),
+            cast("DeployOptions", said),
+            patient=True,
+        )
+        return await self._deploy_by(deadline, deploying)
+
+    def _deploy_request(
+        self, application: str, version: str, users: Iterable[AnyUser], options: DeployOptions
+    ) -> HttpRequest[DeployAccepted]:
+        said: dict[str, Any] = {
+            "application": application,
+            "version": version,
+            "users": users,
+            **options,
+        }
+        said.pop("operation_tag", None)
+        body = deploy_request(said)
+        operation = DEPLOY_TO_FLEET if isinstance(body, FleetDeployRequest) else DEPLOY
+        self._guard.check(operation, body)
+        return encode(operation, body=body)
 
     async def exchange(
         self,
         request: HttpRequest[Result],
-        sending: Sending,
+        sending: SendState,
         *,
         token: Token | None = None,
         priority: Priority | None = None,
         once: bool = False,
         patient: bool = False,
     ) -> Result:
-        """The answer to a request, after as many attempts as it takes and may have.
-
-        Unlike `call` it goes on while the client closes, for what has to clean up. One that is
-        `patient` waits for its turn as long as it takes, whatever the client's others do.
-        """
-        token = token or self._token
-        if token is None:
-            raise InvalidRequest("no API token: set EDGEGAP_API_TOKEN, or pass token")
-        self._guard.check_sending(request)
-        operation = request.operation
-        loop = asyncio.get_running_loop()
-        priority = Priority.of(operation) if priority is None else priority
-        longest_wait = None if patient else self._patience(operation, priority)
-        waits = None
-        attempts, waited = 0, 0.0
-        failed: CallError | None = None  # what the last attempt ended with
-        began = failed_at = 0.0
-        while True:
-            attempts += 1
-            try:
-                lane = await self._turn(
-                    request, priority, longest_wait, front=isinstance(failed, RateLimited)
-                )
-            except LimitReached as error:
-                # If it was sent before, what came of that is what counts.
-                raise failed or error from None
-            if failed is not None:
-                waited += loop.time() - failed_at
-                failed = None  # it holds this frame
-            began = began or loop.time()
-            self.requests_sent += 1
-            try:
-                result = await self._send(request, token, sending, lane)
-            except CallError as error:
-                error.attempts, error.waited = attempts, waited
-                error.maybe_created = operation.repeat is Repeat.ONLY_IF_UNSENT and in_doubt(error)
-                if isinstance(error, Gone | NotFound) and _did_it_before(operation, sending):
-                    result = operation.returns()
-                    took(result, attempts=attempts, waited=waited)
-                    return result
-                # Where the API says how long, the limits wait for that; where not, it waits here.
-                is_queued = (
-                    isinstance(error, RateLimited)
-                    and self.limits.refused(operation, error.retry_after or 0.0)
-                    and error.retry_after is not None
-                )
-                waits = waits or self._retries.waits()
-                failed, failed_at = error, loop.time()
-                wait = self._retries.wait_after(
-                    error,
-                    operation,
-                    attempts=attempts,
-                    elapsed=failed_at - began,
-                    wait=0.0 if is_queued else next(waits),
-                )
-                if (
-                    once
-                    or wait is None
-                    or sending.unwanted
-                    or not self._budget.take(error, operation)
-                ):
-                    raise
-                if isinstance(error, RateLimited) and sending.sent:
-                    sending.sent -= 1  # it was refused: as if it had not been sent
-                logger.info("%s; again in %.2f s", error, wait)
-            else:
-                self._budget.give_back()
-                if attempts > 1:
-                    took(result, attempts=attempts, waited=waited)
-                return result
-            if not is_queued:
-                await asyncio.sleep(wait)
-
-    async def _send(
-        self, request: HttpRequest[Result], token: Token, sending: Sending, lane: asyncio.Semaphore
-    ) -> Result:
+        """As for `ApiClient`; and takes note of what has ended."""
+        is_stop, request_id = request.operation is STOP_DEPLOYMENT, request.request_id or ""
         try:
-            response = await self._transport.send(request, token, sending)
-        finally:
-            lane.release()
-        try:
-            return decode(request, response)
-        except CallError:
-            pass
-        # What it says goes into the error; some proxies repeat the header that they do not like.
-        return decode(request, attrs.evolve(response, body=token.hidden_in(response.body)))
-
-    async def _turn(
-        self,
-        request: HttpRequest[Any],
-        priority: Priority,
-        longest_wait: float | None,
-        *,
-        front: bool,
-    ) -> asyncio.Semaphore:
-        """Returns when a request may go, with the lane that it holds: a permit and a connection.
-
-        The permit comes first, for who goes first is the limits' to say. Where every connection
-        hangs it is of no use: kept until one is free, the permits of all who wait there would be
-        used in one moment. So whoever waited there takes another one, before all others.
-        """
-        operation, lane = request.operation, self._transport.lane(request.operation)
-        try:
-            await self.limits.acquire(operation, priority, longest_wait=longest_wait, front=front)
-            if not lane.locked():
-                await lane.acquire()  # which does not wait
-                return lane
-            async with asyncio.timeout(longest_wait):
-                await lane.acquire()
-            try:
-                await self.limits.acquire(
-                    operation, priority, longest_wait=longest_wait, front=True
-                )
-            except BaseException:
-                lane.release()
-                raise
-        except TimeoutError:
-            problem = LimitReached(
-                "all connections are in use", operation=operation.name, method=operation.method
+            result = await super().exchange(
+                request, sending, token=token, priority=priority, once=once, patient=patient
             )
-        except LimitReached as error:
-            problem = error
-        else:
-            return lane
-        problem.path, problem.request_id = request.path, request.request_id
-        raise problem
+        except (Gone, NotFound) as error:
+            age = asyncio.get_running_loop().time() - self._deployed.until(request_id)
+            is_credible = isinstance(error, Gone) or age >= (0 if is_stop else _MAX_LIST_DELAY)
+            if is_credible and request.operation in {STOP_DEPLOYMENT, GET_DEPLOYMENT}:
+                self._has_ended(request_id)
+            raise
+        if is_stop or (isinstance(result, Deployment) and result.current_status is _OVER):
+            self._has_ended(request_id)
+        return result
 
-    def _patience(self, operation: Operation[Any], priority: Priority) -> float | None:
-        """Seconds that a call may wait for its turn; None for as long as it takes."""
-        if self._longest_wait is None:
-            return None
-        usual = Priority.of(operation)
-        # A stop, and what goes before its usual place: other work cannot go on without them.
-        if usual is Priority.STOP or priority < usual:
-            return None
-        return self._longest_wait
+    def _has_ended(self, request_id: str) -> None:
+        self._deployed.let_go(request_id)
+        self.custody.hand_over(request_id)  # to nobody
 
+    async def _accept(
+        self, request: HttpRequest[DeployAccepted], tag: str | None, *, patient: bool
+    ) -> DeployAccepted:
+        """Deploys; a caller who goes away meanwhile leaves nothing behind."""
+        self._under_way.stay_in(asyncio.get_running_loop())
+        wish = IdempotentDeploy(
+            client=self,
+            request=request,
+            tag=tag,
+            visibility=self._visibility,
+            stop=self._stop,
+            in_background=self.custody.in_background,
+            patient=patient,
+        )
+        accepting = asyncio.create_task(wish.grant())
+        try:
+            with self.until_closed():
+                return await asyncio.shield(accepting)
+        except (asyncio.CancelledError, ClientClosed):
+            if wish.sending.sent:
+                wish.sending.unwanted = True
+                what = f"what a cancelled deploy made (tag {tag})"
+                self.custody.in_background(self._undo(accepting), what)
+            else:
+                accepting.cancel()
+            raise
 
-class _UnderWay:
-    """The calls and waits of one client."""
+    async def _undo(self, accepting: asyncio.Task[DeployAccepted]) -> None:
+        try:
+            request_id: str | None = (await accepting).request_id
+        except CallError as error:
+            if error.maybe_created:
+                raise
+            request_id = error.request_id  # of a 422: it was made, and is in error
+        if request_id:
+            await self._stop(request_id)
 
-    def __init__(self) -> None:
-        self.blocks = set[_UntilClosed]()
-        self.closing = False
-        self.none_left = asyncio.Event()
-        self.loop: asyncio.AbstractEventLoop | None = None
+    async def _ask_why(self, problem: DeploymentFailed, seconds: float | None) -> None:
+        """Puts the logs on the error, if they come in so many seconds, and a few at most."""
+        limit = asyncio.timeout(_LOG_TIMEOUT if seconds is None else min(seconds, _LOG_TIMEOUT))
+        try:
+            async with limit:
+                problem.logs = await self.deployments.logs(problem.request_id)
+        except (EdgegapError, TimeoutError) as error:
+            if not isinstance(error, EdgegapError) and not limit.expired():
+                raise
+            logger.info("%s: no logs: %r", problem.request_id, error)
 
-    def stay_in(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Binds the client to the loop that it is first used in.
-
-        Raises:
-            WrongLoop: it is bound to another.
-        """
-        if self.loop is None:
-            self.loop = loop
-        elif self.loop is not loop:
-            raise WrongLoop("the client was first used in another event loop")
-
-    async def end(self) -> None:
-        """Cancels them all, and returns when they have left. No new one comes in."""
-        self.closing = True
-        for block in self.blocks:
-            block.end()
-        if self.blocks:
-            await self.none_left.wait()
-
-
-class _UntilClosed:
-    """Turns the cancellation by `_UnderWay.end`, and no other, into `ClientClosed`.
-
-    What `asyncio.timeout` does for a deadline, this does for a close, at a tenth of the cost.
-    """
-
-    __slots__ = ("_before", "_ended", "_task", "_under_way")
-
-    def __init__(self, under_way: _UnderWay) -> None:
-        self._under_way = under_way
-        self._ended = False
-
-    def __enter__(self) -> None:
-        if self._under_way.closing:
-            raise ClientClosed("the client is closed")
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("the client is used inside an asyncio task")
-        self._under_way.stay_in(task.get_loop())
-        self._task = task
-        self._before = task.cancelling()
-        self._under_way.blocks.add(self)
-
-    def end(self) -> None:
-        """Cancels what is in the block; once, however often the client is closed."""
-        if not self._ended:
-            self._ended = True
-            self._task.cancel()
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        blocks = self._under_way.blocks
-        blocks.remove(self)
-        if self._under_way.closing and not blocks:
-            self._under_way.none_left.set()
-        if not self._ended:
-            return
-        nobody_else_cancelled = self._task.uncancel() <= self._before
-        if nobody_else_cancelled and kind is asyncio.CancelledError:
-            raise ClientClosed("the client was closed meanwhile") from None
-
-
-def _did_it_before(operation: Operation[Any], sending: Sending) -> bool:
-    """Whether "it is not there" is the success of a DELETE whose first answer was lost."""
-    return operation.method == "DELETE" and operation.repeat is Repeat.HARMLESS and sending.sent > 1
-
-
-def in_doubt(error: CallError) -> bool:
-    """Whether the API may have done all the same what a failed call asked for."""
-    if isinstance(error, UnreadableAnswer):
-        return error.status is not None and error.status < 300  # noqa: PLR2004 - not a redirect
-    return isinstance(error, NoAnswer | ServerError)
-
-
-def api_token(token: str | Token | None) -> Token | None:
-    """The token that was passed, or else the environment's, as a secret."""
-    if isinstance(token, Token):
-        return token
-    token = token or _from_environment("EDGEGAP_API_TOKEN")
-    return Token(token, scheme="token") if token else None
-
-
-def _longest_wait(on_limit: object, longest_wait: float | None) -> float | None:
-    if on_limit not in {"wait", "raise"}:
-        raise InvalidRequest(f'on_limit is "wait" or "raise", not {on_limit!r}')
-    check_kind("longest_wait", longest_wait, int, float)
-    if on_limit == "raise":
-        if longest_wait:
-            raise InvalidRequest('with on_limit="raise" nothing waits: leave longest_wait out')
-        return 0.0
-    if longest_wait is not None and not longest_wait >= 0:
-        raise InvalidRequest(f"longest_wait is 0 seconds or more, not {longest_wait!r}")
-    return longest_wait
-
-
-def _from_environment(*names: str) -> str | None:
-    return next((value for name in names if (value := os.environ.get(name))), None)
-
-
-def _timeouts_from_environment() -> Timeouts:
-    text = _from_environment("EDGEGAP_TIMEOUT_MS")
-    if text is None:
-        return Timeouts()
-    if not text.isdecimal() or not int(text):
-        raise InvalidRequest(f"EDGEGAP_TIMEOUT_MS is a number of milliseconds, not {text!r}")
-    return Timeouts(total=int(text) / 1000)
+    async def _stop(self, request_id: str) -> None:
+        stop = functools.partial(self.cleaning.stop, request_id)
+        is_over = self._deployed.is_over(request_id)
+        young_until = -math.inf if is_over else self._young_until(request_id)
+        await stop_until_confirmed(stop, young_until=young_until)

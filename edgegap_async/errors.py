@@ -42,7 +42,7 @@ import asyncio
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from .models import Deployment, Logs, Status, StatusChange
+    from .api.models import Deployment, Logs, Status, StatusChange
 
 __all__ = [
     "BadRequest",

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 from edgegap_async import DeployAccepted, Deployment, DeployRequest, GeoCoordinates, Status
+from edgegap_async.api.requests import Webhook
 from edgegap_async.emulator import Application, Emulator, Fleet, LocalDeployment, Timings
-from edgegap_async.emulator.apps import Catalogue
-from edgegap_async.emulator.world import Settings, World
-from edgegap_async.requests import Webhook
+from edgegap_async.emulator.catalogue import Catalogue
+from edgegap_async.emulator.cloud import Settings, World
 
 IN_PARIS = GeoCoordinates(48.9, 2.4)
 

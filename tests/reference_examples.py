@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edgegap_async.models import (
+from edgegap_async.api.models import (
     BulkStop,
     DeployAccepted,
     Deployment,
@@ -19,7 +19,7 @@ from edgegap_async.models import (
     Tag,
     TagPage,
 )
-from edgegap_async.requests import DeployRequest, FleetDeployRequest, StopFilters, TagName
+from edgegap_async.api.requests import DeployRequest, FleetDeployRequest, StopFilters, TagName
 
 REFERENCE = json.loads((Path(__file__).parent / "reference/operations.json").read_text("utf-8"))
 ANSWERS = {

@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from edgegap_async.asking import Asking
-from edgegap_async.awaited import PATIENCE
-from edgegap_async.endpoints import GET_DEPLOYMENT
-from edgegap_async.limits import Limits, Priority
+from edgegap_async.api.operations import GET_DEPLOYMENT
+from edgegap_async.http.rate_limits import Limits, Priority
+from edgegap_async.polling.in_flight import InFlightRequests
+from edgegap_async.polling.schedule import ANSWER_TIMEOUT
 
 pytestmark = pytest.mark.virtual
 
 
-class Asked(Asking):
+class Asked(InFlightRequests):
     """Requests that are answered when a test says so."""
 
     def __init__(self, most: int) -> None:
@@ -72,8 +72,8 @@ async def test_one_that_hangs_is_soon_not_waited_for(asking: Asked) -> None:
     asking.go(7.0)
     asking.limits.refused(GET_DEPLOYMENT, 60)
 
-    assert asking.may_go_at(7.0) == 7.0 + PATIENCE
-    assert asking.may_go_at(7.0 + PATIENCE) == 7.0 + PATIENCE
+    assert asking.may_go_at(7.0) == 7.0 + ANSWER_TIMEOUT
+    assert asking.may_go_at(7.0 + ANSWER_TIMEOUT) == 7.0 + ANSWER_TIMEOUT
 
 
 async def test_only_so_many_go_at_a_time_and_those_that_hang_are_counted_no_more(
@@ -81,11 +81,11 @@ async def test_only_so_many_go_at_a_time_and_those_that_hang_are_counted_no_more
 ) -> None:
     asking.go(7.0, 2)
     asking.go(8.0)
-    assert asking.may_go_at(8.0) == 7.0 + PATIENCE
+    assert asking.may_go_at(8.0) == 7.0 + ANSWER_TIMEOUT
     asking.go(9.5)
     assert asking.may_go_at(9.5) == 9.5
     asking.go(9.5)
-    assert asking.may_go_at(9.5) == 8.0 + PATIENCE
+    assert asking.may_go_at(9.5) == 8.0 + ANSWER_TIMEOUT
 
 
 async def test_twice_as_many_are_the_most(asking: Asked) -> None:
@@ -141,9 +141,9 @@ async def test_after_two_failures_nothing_is_expected_until_one_is_answered(aski
 async def test_nothing_is_expected_of_what_is_not_answered_for_long(asking: Asked) -> None:
     asking.go(7.0)
     asking.go(8.0)
-    assert asking.doubtful_at() == 7.0 + PATIENCE
+    assert asking.doubtful_at() == 7.0 + ANSWER_TIMEOUT
     asking.answered(7.5)  # a later one was: the first is lost, and the second may come
-    assert asking.doubtful_at() == 8.0 + PATIENCE
+    assert asking.doubtful_at() == 8.0 + ANSWER_TIMEOUT
     asking.answered(8.5)
     assert asking.doubtful_at() == math.inf
 

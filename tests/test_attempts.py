@@ -12,6 +12,7 @@ from reference_examples import SHOWN_ANSWERS
 from scripted_api import Reply, ScriptedApi
 
 from edgegap_async import EdgegapClient, MaybeCreated
+from edgegap_async.api.operations import OPERATIONS, Operation
 from edgegap_async.emulator import (
     Answer,
     Delay,
@@ -23,7 +24,6 @@ from edgegap_async.emulator import (
     sample_application,
 )
 from edgegap_async.emulator.faults import What
-from edgegap_async.endpoints import OPERATIONS, Operation
 
 pytestmark = pytest.mark.virtual
 

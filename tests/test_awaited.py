@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from edgegap_async.awaited import PATIENCE, Awaited, Pace, Pool, Turns
-from edgegap_async.client import ApiClient
-from edgegap_async.lookout import LookOut
+from edgegap_async.http.api_client import ApiClient
+from edgegap_async.polling.poller import LookOut
+from edgegap_async.polling.schedule import ANSWER_TIMEOUT, ListGroup, Pace, PollEntry, StatusQueue
 
 EACH = len("d000") + 7
 
@@ -20,11 +20,13 @@ async def lookout() -> AsyncIterator[LookOut]:
         yield LookOut(client, Pace())
 
 
-def join(lookout: LookOut, pool: Pool, count: int, *, webhook: bool = False) -> list[Awaited]:
+def join(
+    lookout: LookOut, pool: ListGroup, count: int, *, webhook: bool = False
+) -> list[PollEntry]:
     """So many more who wait, each since the second of its number."""
     known = len(pool.members)
     new = [
-        Awaited(lookout.watched(f"d{number:03}", expects_webhook=webhook), float(number), pool)
+        PollEntry(lookout.watched(f"d{number:03}", expects_webhook=webhook), float(number), pool)
         for number in range(known, known + count)
     ]
     for one in new:
@@ -33,7 +35,12 @@ def join(lookout: LookOut, pool: Pool, count: int, *, webhook: bool = False) -> 
 
 
 def take(
-    pool: Pool, most: int = 100, longest: int = 7400, *, roll_call: bool = False, now: float = 0.0
+    pool: ListGroup,
+    most: int = 100,
+    longest: int = 7400,
+    *,
+    roll_call: bool = False,
+    now: float = 0.0,
 ) -> list[int]:
     """The numbers of those whose turn it is."""
     taken = pool.take(now, most, longest, is_roll_call=roll_call)
@@ -41,8 +48,8 @@ def take(
 
 
 @pytest.fixture
-def pool() -> Pool:
-    return Pool(only_ready=True)
+def pool() -> ListGroup:
+    return ListGroup(only_ready=True)
 
 
 # ── pace ─────────────────────────────────────────────────────────────────────────────────────────
@@ -66,7 +73,7 @@ def test_a_pace_may_begin_at_once(name: str) -> None:
 
 
 async def test_those_who_were_asked_about_longest_ago_go_first(
-    lookout: LookOut, pool: Pool
+    lookout: LookOut, pool: ListGroup
 ) -> None:
     join(lookout, pool, 5)
 
@@ -76,7 +83,7 @@ async def test_those_who_were_asked_about_longest_ago_go_first(
     assert take(pool, 6) == [1, 2, 3, 4, 0, 5]
 
 
-async def test_no_more_are_taken_than_have_room(lookout: LookOut, pool: Pool) -> None:
+async def test_no_more_are_taken_than_have_room(lookout: LookOut, pool: ListGroup) -> None:
     join(lookout, pool, 5)
 
     assert take(pool, longest=3 * EACH) == [0, 1, 2]
@@ -86,18 +93,18 @@ async def test_no_more_are_taken_than_have_room(lookout: LookOut, pool: Pool) ->
 
 
 async def test_who_has_an_answer_on_its_way_is_passed_over_for_a_while(
-    lookout: LookOut, pool: Pool
+    lookout: LookOut, pool: ListGroup
 ) -> None:
     first, second, third = join(lookout, pool, 3)
     first.sweeping, first.swept_at = 1, 10.0
     second.swept_at = 10.0
-    third.sweeping, third.swept_at = 1, 10.0 - PATIENCE
+    third.sweeping, third.swept_at = 1, 10.0 - ANSWER_TIMEOUT
 
     assert take(pool, now=10.0) == [1, 2]
-    assert take(pool, now=10.0 + PATIENCE) == [0, 1, 2]
+    assert take(pool, now=10.0 + ANSWER_TIMEOUT) == [0, 1, 2]
 
 
-async def test_a_roll_call_is_for_all(lookout: LookOut, pool: Pool) -> None:
+async def test_a_roll_call_is_for_all(lookout: LookOut, pool: ListGroup) -> None:
     [first, _] = join(lookout, pool, 2)
     first.sweeping, first.swept_at = 1, 10.0
 
@@ -105,7 +112,7 @@ async def test_a_roll_call_is_for_all(lookout: LookOut, pool: Pool) -> None:
 
 
 async def test_a_roll_call_that_has_not_room_for_all_goes_on_where_the_last_one_ended(
-    lookout: LookOut, pool: Pool
+    lookout: LookOut, pool: ListGroup
 ) -> None:
     join(lookout, pool, 5)
 
@@ -116,14 +123,14 @@ async def test_a_roll_call_that_has_not_room_for_all_goes_on_where_the_last_one_
     assert sorted(take(pool, 5, roll_call=True)) == [0, 1, 2, 3, 4]
 
 
-async def test_one_that_is_doubted_goes_first(lookout: LookOut, pool: Pool) -> None:
+async def test_one_that_is_doubted_goes_first(lookout: LookOut, pool: ListGroup) -> None:
     *_, last = join(lookout, pool, 4)
     pool.go_first(last)
 
     assert take(pool, 2) == [3, 0]
 
 
-async def test_who_leaves_is_not_taken(lookout: LookOut, pool: Pool) -> None:
+async def test_who_leaves_is_not_taken(lookout: LookOut, pool: ListGroup) -> None:
     join(lookout, pool, 3)
     pool.remove(pool.members["d001"])
 
@@ -132,8 +139,13 @@ async def test_who_leaves_is_not_taken(lookout: LookOut, pool: Pool) -> None:
     assert take(pool, 1, roll_call=True) == [2]
 
 
-async def test_the_newest_is_the_one_that_waits_since_last(lookout: LookOut, pool: Pool) -> None:
-    late, early = Awaited(lookout.watched("a"), 7.0, pool), Awaited(lookout.watched("b"), 3.0, pool)
+async def test_the_newest_is_the_one_that_waits_since_last(
+    lookout: LookOut, pool: ListGroup
+) -> None:
+    late, early = (
+        PollEntry(lookout.watched("a"), 7.0, pool),
+        PollEntry(lookout.watched("b"), 3.0, pool),
+    )
     pool.add(late)
     pool.add(early)
 
@@ -141,7 +153,7 @@ async def test_the_newest_is_the_one_that_waits_since_last(lookout: LookOut, poo
 
 
 async def test_it_is_known_whether_webhooks_are_to_come_for_all(
-    lookout: LookOut, pool: Pool
+    lookout: LookOut, pool: ListGroup
 ) -> None:
     join(lookout, pool, 2, webhook=True)
     told = [pool.all_expect_webhooks]
@@ -153,9 +165,9 @@ async def test_it_is_known_whether_webhooks_are_to_come_for_all(
     assert told == [True, False, True]
 
 
-async def test_who_moves_to_another_pool_belongs_there(lookout: LookOut, pool: Pool) -> None:
+async def test_who_moves_to_another_pool_belongs_there(lookout: LookOut, pool: ListGroup) -> None:
     [one] = join(lookout, pool, 1)
-    other = Pool(only_ready=False)
+    other = ListGroup(only_ready=False)
     pool.remove(one)
     other.add(one)
 
@@ -165,7 +177,7 @@ async def test_who_moves_to_another_pool_belongs_there(lookout: LookOut, pool: P
 
 
 async def test_what_is_awaited_was_last_seen_when_the_wait_began(lookout: LookOut) -> None:
-    one = Awaited(lookout.watched("a"), 7.0, Pool(only_ready=True))
+    one = PollEntry(lookout.watched("a"), 7.0, ListGroup(only_ready=True))
 
     assert (one.request_id, one.seen_at) == ("a", 7.0)
     assert 0.9 <= one.jitter <= 1.1
@@ -174,17 +186,19 @@ async def test_what_is_awaited_was_last_seen_when_the_wait_began(lookout: LookOu
 # ── turns ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def turns(lookout: LookOut, pool: Pool, *due: float) -> tuple[Turns, list[Awaited], list[float]]:
+def turns(
+    lookout: LookOut, pool: ListGroup, *due: float
+) -> tuple[StatusQueue, list[PollEntry], list[float]]:
     """So many who stand in line, and when each is due, which may be changed."""
     times, awaited = list(due), join(lookout, pool, len(due))
-    line = Turns(lambda one, _: times[awaited.index(one)])
+    line = StatusQueue(lambda one, _: times[awaited.index(one)])
     for one in awaited:
         line.add(one, 0.0)
     return line, awaited, times
 
 
 async def test_they_are_looked_at_in_the_order_in_which_they_are_due(
-    lookout: LookOut, pool: Pool
+    lookout: LookOut, pool: ListGroup
 ) -> None:
     line, [a, b, c], _ = turns(lookout, pool, 3.0, 1.0, 2.0)
 
@@ -194,7 +208,7 @@ async def test_they_are_looked_at_in_the_order_in_which_they_are_due(
 
 
 async def test_one_that_is_doubted_does_not_stand_behind_those_due_before(
-    lookout: LookOut, pool: Pool
+    lookout: LookOut, pool: ListGroup
 ) -> None:
     line, [*_, last], _ = turns(lookout, pool, 1.0, 2.0, 3.0)
     last.is_doubted = True
@@ -204,7 +218,7 @@ async def test_one_that_is_doubted_does_not_stand_behind_those_due_before(
 
 
 async def test_those_doubted_and_those_not_take_turns_where_both_are_due(
-    lookout: LookOut, pool: Pool
+    lookout: LookOut, pool: ListGroup
 ) -> None:
     line, awaited, _ = turns(lookout, pool, *range(6))
     for one in awaited[3:]:
@@ -217,7 +231,7 @@ async def test_those_doubted_and_those_not_take_turns_where_both_are_due(
     assert taken == [True, False] * 3
 
 
-async def test_who_is_not_due_yet_gives_way(lookout: LookOut, pool: Pool) -> None:
+async def test_who_is_not_due_yet_gives_way(lookout: LookOut, pool: ListGroup) -> None:
     line, [a, b, doubted], _ = turns(lookout, pool, 1.0, 2.0, 8.0)
     doubted.is_doubted = True
     line.add(doubted, 0.0)
@@ -226,7 +240,7 @@ async def test_who_is_not_due_yet_gives_way(lookout: LookOut, pool: Pool) -> Non
     assert line.first(5.0) == 8.0
 
 
-async def test_an_earlier_place_counts_no_more(lookout: LookOut, pool: Pool) -> None:
+async def test_an_earlier_place_counts_no_more(lookout: LookOut, pool: ListGroup) -> None:
     line, [one, other], times = turns(lookout, pool, 1.0, 2.0)
     times[0] = 5.0
     line.add(one, 0.0)
@@ -237,7 +251,9 @@ async def test_an_earlier_place_counts_no_more(lookout: LookOut, pool: Pool) -> 
     assert line.first(9.0) == math.inf
 
 
-async def test_one_whose_gap_has_grown_by_its_turn_waits_on(lookout: LookOut, pool: Pool) -> None:
+async def test_one_whose_gap_has_grown_by_its_turn_waits_on(
+    lookout: LookOut, pool: ListGroup
+) -> None:
     line, [one, other], times = turns(lookout, pool, 1.0, 2.0)
     times[0] = 5.0
 
@@ -247,7 +263,7 @@ async def test_one_whose_gap_has_grown_by_its_turn_waits_on(lookout: LookOut, po
 
 
 async def test_the_line_does_not_grow_with_those_who_stand_in_it_anew(
-    lookout: LookOut, pool: Pool
+    lookout: LookOut, pool: ListGroup
 ) -> None:
     line, awaited, times = turns(lookout, pool, *(37 * number % 50 for number in range(50)))
     for _ in range(20):

@@ -27,10 +27,10 @@ from edgegap_async import (
     Webhook,
     WebhookReceiver,
 )
+from edgegap_async.api.messages import encode
+from edgegap_async.api.operations import DEPLOY
+from edgegap_async.api.requests import DeployRequest
 from edgegap_async.emulator import Emulator
-from edgegap_async.endpoints import DEPLOY
-from edgegap_async.requests import DeployRequest
-from edgegap_async.wire import encode
 
 TOKEN = "canary-token-7b1e55"
 HIDDEN = "canary-value-90af3c"

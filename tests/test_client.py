@@ -12,9 +12,10 @@ import attrs
 import pytest
 from scripted_api import Reply, ScriptedApi
 
-from edgegap_async import endpoints
-from edgegap_async.client import DEFAULT_BASE_URL, ApiClient
-from edgegap_async.endpoints import GET_DEPLOYMENT
+from edgegap_async.api import operations as endpoints
+from edgegap_async.api.models import Stopped
+from edgegap_async.api.operations import GET_DEPLOYMENT
+from edgegap_async.api.requests import Token
 from edgegap_async.errors import (
     BadRequest,
     CallError,
@@ -30,12 +31,11 @@ from edgegap_async.errors import (
     Unauthorized,
     UnreadableAnswer,
 )
-from edgegap_async.limits import Limits, Priority
-from edgegap_async.models import Stopped
-from edgegap_async.requests import Token
-from edgegap_async.resources import Deployments
-from edgegap_async.retries import RetryPolicy
-from edgegap_async.transport import Timeouts
+from edgegap_async.http.api_client import DEFAULT_BASE_URL, ApiClient
+from edgegap_async.http.rate_limits import Limits, Priority
+from edgegap_async.http.resources import Deployments
+from edgegap_async.http.retries import RetryPolicy
+from edgegap_async.http.transport import Timeouts
 
 pytestmark = pytest.mark.virtual
 

@@ -23,11 +23,12 @@ from raw_server import raw_server
 from redis.asyncio import Redis
 
 from edgegap_async import Cluster, EdgegapClient, Limits, Pace, WebhookReceiver
-from edgegap_async.cluster import link, signals
+from edgegap_async.api.operations import DEPLOY, LIST_DEPLOYMENTS
+from edgegap_async.cluster import connection as link
+from edgegap_async.cluster import webhook_relay as signals
 from edgegap_async.cluster.permits import SharedPermits
-from edgegap_async.cluster.timeline import Clock
+from edgegap_async.cluster.slots import ClockOffset
 from edgegap_async.emulator import Emulator, Simulation, sample_application
-from edgegap_async.endpoints import DEPLOY, LIST_DEPLOYMENTS
 from edgegap_async.errors import InvalidRequest, LimitReached
 
 PROGRAM = Path(__file__).with_name("program_that_shares.py")
@@ -107,7 +108,7 @@ def _patience(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     """On a busy machine a Redis that is well may be late; only row 33 is about one that is not."""
     if "row_33" not in request.node.name:
         for module in (link, signals):
-            monkeypatch.setattr(module, "ANSWER", 20.0)
+            monkeypatch.setattr(module, "REDIS_TIMEOUT", 20.0)
 
 
 async def until(holds: Callable[[], Awaitable[bool] | bool]) -> None:
@@ -539,7 +540,7 @@ async def test_a_password_that_redis_repeats_in_its_error_is_not_logged(
     finally:
         await server.kill()
 
-    lines = [r.getMessage() for r in caplog.records if r.name == "edgegap_async.cluster"]
+    lines = [r.getMessage() for r in caplog.records if r.name.startswith("edgegap_async.cluster")]
     assert [line.rpartition("programs: ")[2] for line in lines] == (
         [] if is_shared else ["ResponseError" if "HELLO" in unknown else "AuthenticationError"]
     )
@@ -568,7 +569,7 @@ async def test_valkey_is_as_good(redis: RedisServer) -> None:
 
 
 def test_the_answer_that_came_fastest_tells_the_clock() -> None:
-    clock = Clock()
+    clock = ClockOffset()
     clock.hear(1000.0, sent=0.0, received=0.2)
     clock.hear(1001.1, sent=1.099, received=1.101)
     clock.hear(1002.3, sent=2.1, received=2.3)  # slow on its way there
@@ -577,7 +578,7 @@ def test_the_answer_that_came_fastest_tells_the_clock() -> None:
 
 
 def test_another_clock_is_noticed() -> None:
-    clock = Clock()
+    clock = ClockOffset()
     clock.hear(1000.0, sent=-0.001, received=0.001)
     clock.hear(501.0, sent=0.9, received=1.1)
 

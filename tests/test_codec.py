@@ -18,8 +18,8 @@ import attrs
 import pytest
 from reference_examples import SHOWN_ANSWERS, SHOWN_REQUESTS
 
-from edgegap_async import codec
-from edgegap_async.codec import (
+from edgegap_async.api import codec
+from edgegap_async.api.codec import (
     ListQuery,
     dumps,
     format_time,
@@ -31,8 +31,7 @@ from edgegap_async.codec import (
     read_time,
     to_json,
 )
-from edgegap_async.errors import InvalidRequest
-from edgegap_async.models import (
+from edgegap_async.api.models import (
     Centroid,
     DeployAccepted,
     Deployment,
@@ -48,7 +47,8 @@ from edgegap_async.models import (
     Stopped,
     TagPage,
 )
-from edgegap_async.requests import DeployRequest, Filter, OrderBy, StopFilters, TagName
+from edgegap_async.api.requests import DeployRequest, Filter, OrderBy, StopFilters, TagName
+from edgegap_async.errors import InvalidRequest
 
 KIND = pytest.mark.parametrize("kind", SHOWN_ANSWERS, ids=lambda kind: kind.__name__)
 
@@ -443,14 +443,14 @@ def test_the_faster_reader_of_json_is_used_where_it_is_installed(
 ) -> None:
     monkeypatch.setitem(sys.modules, "orjson", orjson)  # None: as if it were not installed
 
-    assert runpy.run_path(codec.__file__, run_name="edgegap_async.codec")["loads"] is expected
+    assert runpy.run_path(codec.__file__, run_name="edgegap_async.api.codec")["loads"] is expected
 
 
 def test_nesting_that_the_reader_of_json_gives_up_on_is_unreadable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "orjson", None)
-    module = runpy.run_path(codec.__file__, run_name="edgegap_async.codec")
+    module = runpy.run_path(codec.__file__, run_name="edgegap_async.api.codec")
 
     with pytest.raises(ValueError, match="nested too deep"):
         module["read_answer"](Deployment, b"[" * 100_000)
@@ -460,7 +460,7 @@ def test_nesting_that_the_reader_of_json_gives_up_on_is_unreadable(
 
 def test_a_number_too_big_for_a_float_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "orjson", None)  # which would not read it at all
-    module = runpy.run_path(codec.__file__, run_name="edgegap_async.codec")
+    module = runpy.run_path(codec.__file__, run_name="edgegap_async.api.codec")
     read = module["read_answer"](LocationPage, b'{"locations":[{"latitude":1' + b"0" * 400 + b"}]}")
 
     assert read.locations[0].latitude is None

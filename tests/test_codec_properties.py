@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_examples import SHOWN_ANSWERS, SHOWN_REQUESTS
 
-from edgegap_async.codec import (
+from edgegap_async.api.codec import (
     ListQuery,
     dumps,
     format_time,
@@ -25,9 +25,8 @@ from edgegap_async.codec import (
     read_time,
     to_json,
 )
-from edgegap_async.errors import InvalidRequest
-from edgegap_async.models import Tag, TagPage
-from edgegap_async.requests import (
+from edgegap_async.api.models import Tag, TagPage
+from edgegap_async.api.requests import (
     DeployRequest,
     EnvironmentVariable,
     Filter,
@@ -41,6 +40,7 @@ from edgegap_async.requests import (
     TagName,
     Webhook,
 )
+from edgegap_async.errors import InvalidRequest
 
 
 def body(value: object) -> bytes:

@@ -16,9 +16,9 @@ import attrs
 import pytest
 from aiohttp import web
 
-from edgegap_async import endpoints
+from edgegap_async.api import operations as endpoints
+from edgegap_async.api.operations import OPERATIONS, Auth, Operation, Repeat
 from edgegap_async.emulator import Emulator, Timings, sample_application
-from edgegap_async.endpoints import OPERATIONS, Auth, Operation, Repeat
 
 REFERENCE = json.loads((Path(__file__).parent / "reference/operations.json").read_text("utf-8"))
 SHOWN: dict[tuple[str, str], Any] = {

@@ -15,7 +15,7 @@ from edgegap_async.emulator import (
     load_apps,
     sample_application,
 )
-from edgegap_async.emulator.apps import Catalogue
+from edgegap_async.emulator.catalogue import Catalogue
 
 
 def _written(folder: Path, text: str) -> Path:

@@ -9,9 +9,9 @@ import pytest
 from aiohttp import web
 
 from edgegap_async import Deployment, InvalidRequest, Status
-from edgegap_async.emulator.deliveries import Deliveries
+from edgegap_async.api.requests import Webhook
 from edgegap_async.emulator.faults import Delay, Drop, Fault, Faults, Repeat
-from edgegap_async.requests import Webhook
+from edgegap_async.emulator.webhook_sender import Deliveries
 
 READY = Deployment(request_id="aaaaaaaaaaaa", current_status=Status.READY, running=True)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from edgegap_async import GeoCoordinates, InvalidRequest, IpAddress
-from edgegap_async.emulator.places import CITIES, Places, distance_km
+from edgegap_async.emulator.locations import CITIES, Places, distance_km
 
 MONTREAL = (45.508888, -73.561668)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from edgegap_async.emulator.queries import named_in
-from edgegap_async.requests import Filter
+from edgegap_async.api.requests import Filter
+from edgegap_async.emulator.list_queries import named_in
 
 
 @pytest.mark.parametrize(

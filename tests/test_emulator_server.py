@@ -18,6 +18,7 @@ from aiohttp import web
 from emulated_world import until
 
 from edgegap_async import InvalidRequest
+from edgegap_async.api.operations import DEPLOY, OPERATIONS, Auth
 from edgegap_async.emulator import (
     Answer,
     Emulator,
@@ -30,7 +31,6 @@ from edgegap_async.emulator import (
 )
 from edgegap_async.emulator.__main__ import main
 from edgegap_async.emulator.server import Limit
-from edgegap_async.endpoints import DEPLOY, OPERATIONS, Auth
 
 DEPLOY_BODY: dict[str, Any] = {
     "application": "arena",

@@ -26,7 +26,8 @@ from edgegap_async import (
     Unauthorized,
     Unprocessable,
 )
-from edgegap_async.codec import to_json
+from edgegap_async.api.codec import to_json
+from edgegap_async.api.requests import StopFilters, TagName
 from edgegap_async.emulator import (
     Application,
     AppPort,
@@ -36,8 +37,7 @@ from edgegap_async.emulator import (
     Timings,
     sample_application,
 )
-from edgegap_async.emulator.world import World
-from edgegap_async.requests import StopFilters, TagName
+from edgegap_async.emulator.cloud import World
 
 ARENA = sample_application()
 UNKNOWN = "000000000000"
@@ -653,7 +653,7 @@ async def test_a_terminated_deployment_is_remembered_for_a_while() -> None:
 async def test_only_so_many_terminated_deployments_are_remembered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("edgegap_async.emulator.world._MOST_REMEMBERED", 2)
+    monkeypatch.setattr("edgegap_async.emulator.cloud._MOST_REMEMBERED", 2)
     async with a_world(SLEEPER, max_deployments=0) as world:
         request_id = ""
         for _ in range(5):

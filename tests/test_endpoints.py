@@ -5,8 +5,8 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from edgegap_async import endpoints
-from edgegap_async.endpoints import OPERATIONS, Auth, Operation
+from edgegap_async.api import operations as endpoints
+from edgegap_async.api.operations import OPERATIONS, Auth, Operation
 
 
 def test_the_table_holds_every_constant_of_the_module_once() -> None:

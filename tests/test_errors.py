@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from edgegap_async import errors
+from edgegap_async.api.models import CrashData, Deployment, Logs, Status, StatusChange
 from edgegap_async.errors import (
     BadRequest,
     CallError,
@@ -34,7 +35,6 @@ from edgegap_async.errors import (
     WaitTimedOut,
     refusal,
 )
-from edgegap_async.models import CrashData, Deployment, Logs, Status, StatusChange
 
 
 def test_the_tree_in_the_docstring_is_the_tree_of_classes() -> None:

@@ -28,68 +28,68 @@ ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
 
 MODULES = (
-    "awaited",
-    "client",
+    "polling.schedule",
+    "http.api_client",
     "cluster",
-    "endpoints",
-    "custody",
+    "api.operations",
+    "deployments.ownership",
     "errors",
-    "fanout",
-    "guards",
-    "handles",
-    "lifecycle",
-    "limits",
-    "listing",
-    "lookout",
-    "models",
-    "outcomes",
-    "playable",
-    "pools",
-    "requests",
-    "resources",
-    "retries",
-    "shelf",
-    "tally",
-    "transport",
-    "watch",
-    "webhooks",
+    "batch.batch",
+    "http.guard",
+    "deployments.handle",
+    "client",
+    "http.rate_limits",
+    "polling.list_strategy",
+    "polling.poller",
+    "api.models",
+    "batch.plan",
+    "deployments.playable",
+    "pool.pool",
+    "api.requests",
+    "http.resources",
+    "http.retries",
+    "pool.inventory",
+    "polling.stats",
+    "http.transport",
+    "polling.tracker",
+    "webhooks.receiver",
 )
 FOR_PARTS_OF_THE_PACKAGE_ONLY = {
     "ApiClient.call",
-    "Awaited",
-    "Bell",
+    "PollEntry",
+    "WebhookTrigger",
     "Call",
-    "Listing",
-    "Pool",
-    "Turns",
-    "Custody",
-    "Plan",
-    "Request",
-    "Tally",
-    "all_stopped",
+    "ListStrategy",
+    "ListGroup",
+    "StatusQueue",
+    "OwnedDeployments",
+    "BatchOptions",
+    "BatchItem",
+    "LagCounter",
+    "wait_for_stops",
     "as_check",
     "as_deployment",
     "is_cancelled",
     "until_playable",
     "RetryBudget",
     "DEFAULT_BASE_URL",
-    "Sending",
-    "Shelf",
-    "Shelved",
+    "SendState",
+    "ReadyQueue",
+    "ReadyServer",
     "Transport",
-    "Watched",
-    "Watcher",
-    "Way",
+    "DeploymentTracker",
+    "TrackerOwner",
+    "ListMode",
     "api_token",
     "check_options",
     "deploy_request",
-    "stop_surely",
-    "with_webhooks",
+    "stop_until_confirmed",
+    "with_webhook_urls",
     "in_doubt",
     "is_whole",
     "may_become",
     "refusal",
-    "took",
+    "record_attempts",
 }
 
 
@@ -117,12 +117,13 @@ def test_every_exported_name_is_there_and_says_what_it_is() -> None:
 def test_what_many_never_use_is_imported_when_it_is_asked_for() -> None:
     program = (
         "import sys, edgegap_async\n"
-        "late = 'cluster', 'fanout', 'outcomes', 'playable', 'pools', 'shelf'\n"
-        "late += 'webhooks', 'emulator'\n"
+        "late = 'cluster', 'batch.batch', 'batch.plan', 'deployments.playable'\n"
+        "late += 'pool.pool', 'pool.inventory'\n"
+        "late += 'webhooks.receiver', 'emulator'\n"
         "assert not {f'edgegap_async.{name}' for name in late} & set(sys.modules)\n"
         "assert set(edgegap_async.__all__) <= set(dir(edgegap_async))\n"
         "from edgegap_async import *\n"
-        "assert ServerPool.__module__ == 'edgegap_async.pools'\n"
+        "assert ServerPool.__module__ == 'edgegap_async.pool.pool'\n"
         "assert 'ServerPool' in vars(edgegap_async)  # and not looked for again\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, cwd=ROOT)

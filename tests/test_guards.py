@@ -16,9 +16,9 @@ from edgegap_async import (
     NotAllowed,
     NotFound,
 )
+from edgegap_async.api.operations import DEPLOY, OPERATIONS, STOP_DEPLOYMENT
+from edgegap_async.api.requests import DeployRequest
 from edgegap_async.emulator import Answer, Emulator, Fault, Simulation, sample_application
-from edgegap_async.endpoints import DEPLOY, OPERATIONS, STOP_DEPLOYMENT
-from edgegap_async.requests import DeployRequest
 
 BODY = DeployRequest(application="arena", version="v1", users=["8.8.8.8"])
 

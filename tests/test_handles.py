@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from scripted_api import Reply, ScriptedApi, deployment
 
+from edgegap_async.api.models import DeployAccepted, Deployment, Endpoint, Port, Status
+from edgegap_async.client import EdgegapClient
+from edgegap_async.deployments.handle import DeploymentHandle
 from edgegap_async.errors import Forbidden, InvalidRequest, WaitTimedOut
-from edgegap_async.handles import DeploymentHandle
-from edgegap_async.lifecycle import EdgegapClient
-from edgegap_async.models import DeployAccepted, Deployment, Endpoint, Port, Status
 
 pytestmark = pytest.mark.virtual
 

@@ -14,7 +14,7 @@ import attrs
 import pytest
 from scripted_api import Reply, ScriptedApi, deployment
 
-from edgegap_async.awaited import Pace
+from edgegap_async.client import EdgegapClient
 from edgegap_async.errors import (
     BadRequest,
     ClientClosed,
@@ -30,9 +30,9 @@ from edgegap_async.errors import (
     Unprocessable,
     WaitTimedOut,
 )
-from edgegap_async.lifecycle import EdgegapClient
-from edgegap_async.retries import RetryPolicy
-from edgegap_async.webhooks import WebhookReceiver
+from edgegap_async.http.retries import RetryPolicy
+from edgegap_async.polling.schedule import Pace
+from edgegap_async.webhooks.receiver import WebhookReceiver
 
 pytestmark = pytest.mark.virtual
 

@@ -11,7 +11,7 @@ import attrs
 import pytest
 from virtual_clock import VirtualLoop, run_virtually
 
-from edgegap_async.endpoints import (
+from edgegap_async.api.operations import (
     DEPLOY,
     DEPLOY_TO_FLEET,
     GET_DEPLOYMENT,
@@ -20,7 +20,7 @@ from edgegap_async.endpoints import (
     STOP_DEPLOYMENT,
 )
 from edgegap_async.errors import InvalidRequest, LimitReached, WrongLoop
-from edgegap_async.limits import Limits, LimitState, LocalPermits, Permits, Priority
+from edgegap_async.http.rate_limits import Limits, LimitState, LocalPermits, Permits, Priority
 
 
 def most_in_one_second(times: list[float]) -> int:

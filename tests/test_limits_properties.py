@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from virtual_clock import VirtualLoop, run_virtually
 
-from edgegap_async.endpoints import DEPLOY
-from edgegap_async.limits import Limits, Priority
+from edgegap_async.api.operations import DEPLOY
+from edgegap_async.http.rate_limits import Limits, Priority
 
 SETTINGS = settings(max_examples=150, deadline=None)
 

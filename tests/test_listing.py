@@ -8,9 +8,9 @@ import logging
 import attrs
 import pytest
 
+from edgegap_async.api.models import DeploymentPage, DeploymentRow, Pagination, Paginator, Status
 from edgegap_async.errors import Forbidden, InvalidRequest, Refused, Unauthorized
-from edgegap_async.listing import ROWS, Listing, Way, is_whole
-from edgegap_async.models import DeploymentPage, DeploymentRow, Pagination, Paginator, Status
+from edgegap_async.polling.list_strategy import PAGE_SIZE, ListMode, ListStrategy, is_whole
 
 
 def page(*ids: str, ready: bool = True, more: bool = False) -> DeploymentPage:
@@ -24,22 +24,26 @@ def refusal(status: int) -> Refused:
     return kind("no", operation="list_deployments", method="GET", path="/", status=status)
 
 
-def stepped(way: Way) -> Listing:
-    listing = Listing()
+def stepped(way: ListMode) -> ListStrategy:
+    listing = ListStrategy()
     while listing.way < way:
         listing.step_down("a test")
     return listing
 
 
 def test_at_first_the_list_is_asked_for_what_has_changed() -> None:
-    listing = Listing()
+    listing = ListStrategy()
 
-    assert (listing.way, listing.is_proven, listing.rows_have_status) == (Way.CHANGED, False, True)
-    assert listing.rows == ROWS
+    assert (listing.way, listing.is_proven, listing.rows_have_status) == (
+        ListMode.CHANGED,
+        False,
+        True,
+    )
+    assert listing.rows == PAGE_SIZE
 
 
 def test_an_answer_that_tells_proves_the_way() -> None:
-    listing = Listing()
+    listing = ListStrategy()
     listing.read(page(), ["a", "b"], (), is_roll_call=False)
     assert not listing.is_proven
     listing.read(page("a"), ["a", "b"], (), is_roll_call=False)
@@ -47,7 +51,7 @@ def test_an_answer_that_tells_proves_the_way() -> None:
 
 
 def test_a_roll_call_proves_it_too() -> None:
-    listing = Listing()
+    listing = ListStrategy()
     listing.read(page(), ["a"], (), is_roll_call=True)
     assert not listing.is_proven
     listing.read(page("a", ready=False), ["a"], (), is_roll_call=True)
@@ -56,50 +60,50 @@ def test_a_roll_call_proves_it_too() -> None:
 
 
 def test_what_does_not_work_is_believed_for_twice_as_long_each_time() -> None:
-    listing, now, beliefs = stepped(Way.NOT_AT_ALL), 0.0, []
+    listing, now, beliefs = stepped(ListMode.NOT_AT_ALL), 0.0, []
     for _ in range(8):
         until = listing.believed_until(now + 1)
         beliefs.append(until - now - 1)
         now, listing = until, listing.anew(until)
-        assert listing.way is Way.CHANGED
+        assert listing.way is ListMode.CHANGED
 
     assert beliefs == [60, 120, 240, 480, 960, 1920, 3600, 3600]
 
 
 def test_what_has_worked_for_long_is_soon_believed_in_again() -> None:
-    listing = Listing().anew(1000).anew(1000)
+    listing = ListStrategy().anew(1000).anew(1000)
 
     assert listing.believed_until(1240) == 1480
     assert listing.believed_until(1241) == 1301
 
 
 def test_rows_without_status_are_remembered() -> None:
-    listing = Listing()
+    listing = ListStrategy()
     rows = (DeploymentRow(request_id="a", ready=True),)
     listing.read(DeploymentPage(data=rows), ["a"], (), is_roll_call=False)
 
     assert not listing.rows_have_status
-    assert listing.way is Way.CHANGED
+    assert listing.way is ListMode.CHANGED
 
 
 @pytest.mark.parametrize("is_roll_call", [True, False])
 def test_a_row_that_was_not_asked_for_shows_that_ids_are_no_filter(*, is_roll_call: bool) -> None:
-    listing = Listing()
+    listing = ListStrategy()
     listing.read(page("a", "foreign"), ["a"], (), is_roll_call=is_roll_call)
 
-    assert (listing.way, listing.is_proven) == (Way.BY_PAGE, False)
+    assert (listing.way, listing.is_proven) == (ListMode.BY_PAGE, False)
 
 
 def test_a_proof_was_asked_for_too() -> None:
-    listing = Listing()
+    listing = ListStrategy()
     listing.proofs.append("proof")
     listing.read(page("proof"), ["a"], ("proof",), is_roll_call=False)
 
-    assert (listing.way, listing.is_proven) == (Way.CHANGED, True)
+    assert (listing.way, listing.is_proven) == (ListMode.CHANGED, True)
 
 
 def test_a_proof_counts_once_and_those_that_came_meanwhile_stay() -> None:
-    listing = Listing()
+    listing = ListStrategy()
     listing.proofs.extend(["old", "new"])
     listing.read(page(), ["a"], ("old",), is_roll_call=False)
 
@@ -110,10 +114,10 @@ def test_a_proof_counts_once_and_those_that_came_meanwhile_stay() -> None:
 
 @pytest.mark.parametrize(
     ("way", "is_roll_call", "then"),
-    [(Way.CHANGED, False, Way.BY_ID), (Way.BY_ID, True, Way.BY_PAGE)],
+    [(ListMode.CHANGED, False, ListMode.BY_ID), (ListMode.BY_ID, True, ListMode.BY_PAGE)],
 )
 def test_a_list_that_thrice_leaves_out_what_is_ready_is_asked_in_another_way(
-    *, way: Way, is_roll_call: bool, then: Way, caplog: pytest.LogCaptureFixture
+    *, way: ListMode, is_roll_call: bool, then: ListMode, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
     listing = stepped(way)
@@ -129,54 +133,54 @@ def test_a_list_that_thrice_leaves_out_what_is_ready_is_asked_in_another_way(
 
 
 def test_strikes_are_counted_in_a_row() -> None:
-    listing = Listing()
+    listing = ListStrategy()
     for _ in range(5):
         listing.read(page(), ["a"], ("proof",), is_roll_call=False)
         listing.read(page(), ["a"], ("proof",), is_roll_call=False)
         listing.read(page("a"), ["a"], ("proof",), is_roll_call=False)
 
-    assert listing.way is Way.CHANGED
+    assert listing.way is ListMode.CHANGED
 
 
 def test_that_there_is_nothing_to_tell_is_no_strike() -> None:
-    listing = Listing()
+    listing = ListStrategy()
     for _ in range(9):
         listing.read(page(), ["a"], (), is_roll_call=False)
 
-    assert listing.way is Way.CHANGED
+    assert listing.way is ListMode.CHANGED
 
 
 def test_what_a_roll_call_tells_does_not_excuse_what_the_others_leave_out() -> None:
-    listing = Listing()
+    listing = ListStrategy()
     for _ in range(3):
         listing.read(page("a", ready=False), ["a"], ("proof",), is_roll_call=True)
-        assert listing.way is Way.CHANGED
+        assert listing.way is ListMode.CHANGED
         listing.read(page(), ["a"], ("proof",), is_roll_call=False)
 
-    assert listing.way is Way.BY_ID
+    assert listing.way is ListMode.BY_ID
 
 
 def test_a_list_that_thrice_holds_what_is_not_ready_does_not_filter_by_status() -> None:
-    listing, ways = Listing(), []
+    listing, ways = ListStrategy(), []
     for _ in range(3):
         ways.append(listing.way)
         listing.read(page("a", ready=False), ["a"], (), is_roll_call=False)
 
-    assert [*ways, listing.way] == [*[Way.CHANGED] * 3, Way.BY_ID]
+    assert [*ways, listing.way] == [*[ListMode.CHANGED] * 3, ListMode.BY_ID]
 
 
 def test_by_id_all_are_welcome() -> None:
-    listing = stepped(Way.BY_ID)
+    listing = stepped(ListMode.BY_ID)
     for _ in range(5):
         listing.read(page("a", ready=False), ["a"], (), is_roll_call=True)
 
-    assert (listing.way, listing.is_proven) == (Way.BY_ID, True)
+    assert (listing.way, listing.is_proven) == (ListMode.BY_ID, True)
 
 
 def test_a_short_page_tells_how_many_rows_a_page_may_have() -> None:
-    listing = Listing()
+    listing = ListStrategy()
     listing.read(page("a", "b"), ["a", "b"], (), is_roll_call=True)
-    assert listing.rows == ROWS
+    assert listing.rows == PAGE_SIZE
     twenty = [str(number) for number in range(20)]
     listing.read(page(*twenty, more=True), [*twenty, "a"], (), is_roll_call=True)
     assert listing.rows == 20
@@ -204,17 +208,17 @@ def test_the_last_page_is_known_by_its_number_whatever_it_says(
 
 
 def test_rows_are_not_fewer_where_the_last_page_says_that_another_follows() -> None:
-    listing = Listing()
+    listing = ListStrategy()
     where = Pagination(number=1, has_next=True, paginator=Paginator(num_pages=1))
     whole = attrs.evolve(page("a"), pagination=where)
     listing.read(whole, ["a", "b"], (), is_roll_call=True)
     listing.turn(whole)
 
-    assert (listing.rows, listing.page) == (ROWS, 1)
+    assert (listing.rows, listing.page) == (PAGE_SIZE, 1)
 
 
 def test_pages_are_turned_and_begin_anew_after_the_last() -> None:
-    listing, numbers = Listing(), []
+    listing, numbers = ListStrategy(), []
     pages = [page("a", more=True), page("b", more=True), page("c")]
     for one in itertools.islice(itertools.cycle(pages), 7):
         numbers.append(listing.page)
@@ -224,7 +228,7 @@ def test_pages_are_turned_and_begin_anew_after_the_last() -> None:
 
 
 def test_pages_that_repeat_begin_anew() -> None:
-    listing = Listing()
+    listing = ListStrategy()
     listing.turn(page("a", "b", more=True))
     assert listing.page == 2
     listing.turn(page("b", "a", more=True))
@@ -234,7 +238,7 @@ def test_pages_that_repeat_begin_anew() -> None:
 
 
 def test_an_empty_page_begins_anew() -> None:
-    listing = Listing()
+    listing = ListStrategy()
     listing.turn(page("a", more=True))
     listing.turn(page(more=True))
 
@@ -243,48 +247,54 @@ def test_an_empty_page_begins_anew() -> None:
 
 @pytest.mark.parametrize("status", [413, 414, 431])
 def test_a_request_that_is_too_long_is_made_shorter_before_anything_else(status: int) -> None:
-    listing, lengths = Listing(), []
-    while listing.way is Way.CHANGED:
+    listing, lengths = ListStrategy(), []
+    while listing.way is ListMode.CHANGED:
         lengths.append(listing.longest)
         listing.refused(refusal(status))
 
     assert lengths == [7400, 3700, 1850, 925, 462]
-    assert listing.way is Way.BY_ID
+    assert listing.way is ListMode.BY_ID
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 422])
 def test_what_is_refused_is_asked_in_the_next_way(status: int) -> None:
-    listing, ways = Listing(), []
+    listing, ways = ListStrategy(), []
     listing.proofs.append("proof")
     for _ in range(5):
         ways.append(listing.way)
         listing.refused(refusal(status))
 
-    assert ways == [Way.CHANGED, Way.BY_ID, Way.BY_PAGE, Way.NOT_AT_ALL, Way.NOT_AT_ALL]
+    assert ways == [
+        ListMode.CHANGED,
+        ListMode.BY_ID,
+        ListMode.BY_PAGE,
+        ListMode.NOT_AT_ALL,
+        ListMode.NOT_AT_ALL,
+    ]
     assert not listing.proofs
 
 
 @pytest.mark.parametrize("error", [refusal(401), refusal(403), InvalidRequest("no"), OSError()])
 def test_what_may_not_be_asked_at_all_is_not(error: Exception) -> None:
-    listing = Listing()
+    listing = ListStrategy()
     listing.refused(error)
 
-    assert listing.way is Way.NOT_AT_ALL
+    assert listing.way is ListMode.NOT_AT_ALL
 
 
 def test_nothing_is_asked_in_a_better_way_again() -> None:
-    listing = stepped(Way.NOT_AT_ALL)
-    listing.step_down("a test", Way.BY_PAGE)
+    listing = stepped(ListMode.NOT_AT_ALL)
+    listing.step_down("a test", ListMode.BY_PAGE)
 
-    assert listing.way is Way.NOT_AT_ALL
+    assert listing.way is ListMode.NOT_AT_ALL
 
 
 def test_the_next_way_begins_without_strikes_and_unproven() -> None:
-    listing = Listing()
+    listing = ListStrategy()
     listing.read(page("a"), ["a"], (), is_roll_call=False)
     for _ in range(3):
         listing.read(page(), ["a"], ("proof",), is_roll_call=False)
     assert not listing.is_proven
     listing.read(page(), ["a"], ("proof",), is_roll_call=True)
 
-    assert listing.way is Way.BY_ID
+    assert listing.way is ListMode.BY_ID

@@ -15,8 +15,7 @@ import pytest
 from fickle_api import Asked, Fate, FickleApi, now
 from scripted_api import Reply
 
-from edgegap_async.awaited import Pace
-from edgegap_async.client import ApiClient
+from edgegap_async.api.models import Deployment, Status
 from edgegap_async.errors import (
     ClientClosed,
     DeploymentFailed,
@@ -29,11 +28,12 @@ from edgegap_async.errors import (
     WaitTimedOut,
     WrongLoop,
 )
-from edgegap_async.limits import Limits
-from edgegap_async.listing import Way
-from edgegap_async.lookout import LookOut
-from edgegap_async.models import Deployment, Status
-from edgegap_async.watch import Watched
+from edgegap_async.http.api_client import ApiClient
+from edgegap_async.http.rate_limits import Limits
+from edgegap_async.polling.list_strategy import ListMode
+from edgegap_async.polling.poller import LookOut
+from edgegap_async.polling.schedule import Pace
+from edgegap_async.polling.tracker import DeploymentTracker
 
 pytestmark = pytest.mark.virtual
 
@@ -64,7 +64,7 @@ async def told(
 ) -> list[float]:
     """The loop times at which each was told."""
 
-    async def one(watched: Watched) -> float:
+    async def one(watched: DeploymentTracker) -> float:
         await watched.until(wanted, patience)
         return now()
 
@@ -750,7 +750,7 @@ async def test_what_several_lists_under_way_are_refused_for_is_learnt_once(
     for _ in range(3):
         lists.failed(OSError("gone"))
     for _ in range(4):
-        lookout._refused(too_long, (Way.CHANGED, 7400))
+        lookout._refused(too_long, (ListMode.CHANGED, 7400))
 
     assert listing.longest == 3700
     assert lists.failures == 0  # a refusal is an answer
@@ -1019,11 +1019,11 @@ async def test_who_is_rung_for_goes_before_all_others(api: FickleApi, client: Ap
 
 @pytest.mark.parametrize(
     ("wanted", "way"),
-    [(Status.TERMINATED, Way.CHANGED), (Status.READY, Way.BY_ID)],
+    [(Status.TERMINATED, ListMode.CHANGED), (Status.READY, ListMode.BY_ID)],
     ids=["any change", "by id"],
 )
 async def test_who_is_rung_for_goes_first_where_all_are_asked_for_and_not_at_once(
-    api: FickleApi, client: ApiClient, wanted: Status, way: Way
+    api: FickleApi, client: ApiClient, wanted: Status, way: ListMode
 ) -> None:
     lookout = LookOut(client, Pace(gap=60, check=60, first=60))
     lookout._listing.step_down("a test", way)
@@ -1140,7 +1140,7 @@ async def test_a_forged_webhook_tells_nothing(api: FickleApi, lookout: LookOut) 
 async def test_looks_are_rare_once_webhooks_have_come_and_until_they_fail(
     api: FickleApi, lookout: LookOut
 ) -> None:
-    def wait_for(seconds: float) -> tuple[Watched, asyncio.Task[Deployment]]:
+    def wait_for(seconds: float) -> tuple[DeploymentTracker, asyncio.Task[Deployment]]:
         [one] = api.deploy(1, ready_in=seconds)
         watched = lookout.watched(one, expects_webhook=True)
         return watched, asyncio.create_task(watched.until(Status.READY, 300))

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgegap_async import models
-from edgegap_async.models import (
+from edgegap_async.api import models
+from edgegap_async.api.models import (
     TRANSITIONS,
     BulkStop,
     DeployAccepted,

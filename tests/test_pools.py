@@ -26,6 +26,7 @@ from edgegap_async import (
     Status,
     WebhookReceiver,
 )
+from edgegap_async.deployments.playable import _CallableCheck
 from edgegap_async.emulator import (
     Answer,
     Application,
@@ -37,7 +38,6 @@ from edgegap_async.emulator import (
     Simulation,
     Timings,
 )
-from edgegap_async.playable import _Own
 
 pytestmark = pytest.mark.virtual
 
@@ -579,7 +579,7 @@ async def test_one_that_takes_long_does_not_keep_the_pool_from_trying_another_af
         if server.request_id == checked[0]:
             raise OSError("no map yet")
 
-    check = _Own(function=the_first_never_answers, timeout=300)
+    check = _CallableCheck(function=the_first_never_answers, timeout=300)
     emulator.faults.add(Fault("deploy", Answer(422), when="unread", skip=1))
     async with a_pool(client, min_ready=2, playable=check) as pool:
         await until(lambda: pool.stats.failed)
@@ -602,7 +602,7 @@ async def test_those_begun_before_a_failure_make_the_pause_no_longer(
             await asyncio.sleep(3 * number)
             raise InvalidRequest("no such port")
 
-    check = _Own(function=each_fails_later, patience=100, timeout=100)
+    check = _CallableCheck(function=each_fails_later, patience=100, timeout=100)
     async with a_pool(client, min_ready=6, playable=check) as pool:
         await until(lambda: pool.stats.failed)
 

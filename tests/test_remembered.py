@@ -6,17 +6,17 @@ import math
 
 import pytest
 
-from edgegap_async.remembered import Remembered
+from edgegap_async.deployments.registry import ActiveRegistry
 
 AFTERWARDS = 10_000
 
 
 @pytest.fixture
-def names() -> Remembered:
-    return Remembered()
+def names() -> ActiveRegistry:
+    return ActiveRegistry()
 
 
-def test_what_is_held_is_remembered_however_much_is_let_go(names: Remembered) -> None:
+def test_what_is_held_is_remembered_however_much_is_let_go(names: ActiveRegistry) -> None:
     names.hold("kept")
     for number in range(2 * AFTERWARDS):
         names.hold(f"{number}")
@@ -29,7 +29,7 @@ def test_what_is_held_is_remembered_however_much_is_let_go(names: Remembered) ->
     assert f"{AFTERWARDS - 1}" not in names
 
 
-def test_the_time_is_that_of_the_first_hold(names: Remembered) -> None:
+def test_the_time_is_that_of_the_first_hold(names: ActiveRegistry) -> None:
     assert names.until("one") == -math.inf
     assert names.hold("one", 5.0) == 5.0
     assert names.hold("one", 9.0) == 5.0
@@ -42,7 +42,7 @@ def test_the_time_is_that_of_the_first_hold(names: Remembered) -> None:
     assert "one" in names
 
 
-def test_each_that_is_held_has_its_turn(names: Remembered) -> None:
+def test_each_that_is_held_has_its_turn(names: ActiveRegistry) -> None:
     for number in range(5):
         names.hold(number, number)
 
@@ -51,13 +51,13 @@ def test_each_that_is_held_has_its_turn(names: Remembered) -> None:
     assert names.next(9) == [1, 2, 3, 4, 0]
 
 
-def test_what_was_never_held_is_not_remembered(names: Remembered) -> None:
+def test_what_was_never_held_is_not_remembered(names: ActiveRegistry) -> None:
     names.let_go("stranger")
 
     assert "stranger" not in names
 
 
-def test_what_is_forgotten_is_not_remembered_when_it_is_let_go(names: Remembered) -> None:
+def test_what_is_forgotten_is_not_remembered_when_it_is_let_go(names: ActiveRegistry) -> None:
     names.hold("one")
     names.forget("one")
     names.let_go("one")

@@ -15,9 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgegap_async.errors import InvalidRequest
-from edgegap_async.models import Status
-from edgegap_async.requests import (
+from edgegap_async.api.models import Status
+from edgegap_async.api.requests import (
     DeployRequest,
     EnvironmentVariable,
     Filter,
@@ -32,6 +31,7 @@ from edgegap_async.requests import (
     Token,
     Webhook,
 )
+from edgegap_async.errors import InvalidRequest
 
 
 def deploy(**fields: Any) -> DeployRequest:

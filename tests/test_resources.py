@@ -10,11 +10,10 @@ from typing import Any, TypeVar, cast
 import attrs
 import pytest
 
-from edgegap_async import endpoints
-from edgegap_async.endpoints import LIST_DEPLOYMENTS, OPERATIONS, Operation
-from edgegap_async.errors import InvalidRequest
-from edgegap_async.models import DeploymentPage, DeploymentRow, Pagination
-from edgegap_async.requests import (
+from edgegap_async.api import operations as endpoints
+from edgegap_async.api.models import DeploymentPage, DeploymentRow, Pagination
+from edgegap_async.api.operations import LIST_DEPLOYMENTS, OPERATIONS, Operation
+from edgegap_async.api.requests import (
     DeployRequest,
     Filter,
     FleetDeployRequest,
@@ -25,7 +24,8 @@ from edgegap_async.requests import (
     TagName,
     Token,
 )
-from edgegap_async.resources import Deployments, Locations, PrivateFleets, Tags
+from edgegap_async.errors import InvalidRequest
+from edgegap_async.http.resources import Deployments, Locations, PrivateFleets, Tags
 
 Result = TypeVar("Result")
 

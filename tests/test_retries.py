@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from edgegap_async.endpoints import (
+from edgegap_async.api.operations import (
     DEPLOY,
     GET_DEPLOYMENT,
     OPERATIONS,
@@ -27,7 +27,7 @@ from edgegap_async.errors import (
     Unprocessable,
     UnreadableAnswer,
 )
-from edgegap_async.retries import RetryBudget, RetryPolicy
+from edgegap_async.http.retries import RetryBudget, RetryPolicy
 
 
 def wait_after(

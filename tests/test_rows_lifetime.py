@@ -23,9 +23,9 @@ from raw_server import raw_server, read_request
 from scripted_api import Reply, ScriptedApi, deployment
 
 from edgegap_async import EdgegapClient, NotSent, RetryPolicy, Status, WrongLoop
+from edgegap_async.deployments.idempotency import new_operation_tag
 from edgegap_async.emulator import Emulator, Fault, Timings, sample_application
 from edgegap_async.emulator.faults import Delay
-from edgegap_async.wishes import new_tag
 
 USERS = ["192.0.2.1"]
 DEPLOY = ("POST", "/v2/deployments")
@@ -80,7 +80,7 @@ def test_row_27_tags_made_while_the_clock_goes_back_are_different(
 ) -> None:
     monkeypatch.setattr(time, "time", lambda: 1_750_000_000.0)
 
-    assert len({new_tag() for _ in range(1000)}) == 1000
+    assert len({new_operation_tag() for _ in range(1000)}) == 1000
 
 
 # ── the end of a program ─────────────────────────────────────────────────────────────────────────

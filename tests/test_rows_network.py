@@ -42,8 +42,8 @@ from edgegap_async import (
     Unauthorized,
     UnreadableAnswer,
 )
+from edgegap_async.api.operations import OPERATIONS
 from edgegap_async.emulator import Dribble, Emulator, Fault, Timings, sample_application
-from edgegap_async.endpoints import OPERATIONS
 
 USERS = ["8.8.8.8"]
 DEPLOY = ("POST", "/v2/deployments")
@@ -536,7 +536,7 @@ async def main(url):
             await client.deploy("arena", "v1", users=["8.8.8.8"])
         except NotSent as error:
             print(error.attempts, error.maybe_created, "Too many open files" in str(error))
-        log = logging.getLogger("edgegap_async.client")
+        log = logging.getLogger("edgegap_async.http.api_client")
         log.setLevel(logging.INFO)
         log.addHandler(GivesBack())
         server = await client.deploy("arena", "v1", users=["8.8.8.8"])

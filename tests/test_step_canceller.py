@@ -29,6 +29,7 @@ from edgegap_async import (
     Status,
     StopFilter,
 )
+from edgegap_async.api.operations import LIST_LOCATIONS, OPERATIONS
 from edgegap_async.emulator import (
     Emulator,
     Fleet,
@@ -37,8 +38,7 @@ from edgegap_async.emulator import (
     Timings,
     sample_application,
 )
-from edgegap_async.endpoints import LIST_LOCATIONS, OPERATIONS
-from edgegap_async.resources import Deployments, Locations, PrivateFleets, Tags
+from edgegap_async.http.resources import Deployments, Locations, PrivateFleets, Tags
 
 USERS = ["8.8.8.8"]
 A_REQUEST = DeployRequest(application="arena", version="v1", users=USERS)

@@ -19,13 +19,14 @@ import pytest
 from raw_server import raw_server, read_request
 from scripted_api import Reply, ScriptedApi
 
-from edgegap_async import limits
-from edgegap_async.endpoints import (
+from edgegap_async.api.messages import HttpRequest, encode
+from edgegap_async.api.operations import (
     DEPLOY,
     GET_DEPLOYMENT,
     LIST_DEPLOYMENTS,
     STOP_DEPLOYMENT,
 )
+from edgegap_async.api.requests import DeployRequest, Token
 from edgegap_async.errors import (
     CallError,
     ClientClosed,
@@ -35,9 +36,8 @@ from edgegap_async.errors import (
     UnreadableAnswer,
     WrongLoop,
 )
-from edgegap_async.requests import DeployRequest, Token
-from edgegap_async.transport import VERSION, Sending, Timeouts, Transport
-from edgegap_async.wire import HttpRequest, encode
+from edgegap_async.http import rate_limits as limits
+from edgegap_async.http.transport import VERSION, SendState, Timeouts, Transport
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -128,10 +128,10 @@ class NoSuchHost(aiohttp.abc.AbstractResolver):
 
 
 async def failure(
-    transport: Transport, request: HttpRequest[Any], sending: Sending | None = None
+    transport: Transport, request: HttpRequest[Any], sending: SendState | None = None
 ) -> CallError:
     with pytest.raises(CallError) as caught:
-        await transport.send(request, TOKEN, sending or Sending())
+        await transport.send(request, TOKEN, sending or SendState())
     return caught.value
 
 
@@ -155,7 +155,7 @@ def shown(error: BaseException) -> str:
 async def test_a_request_goes_out_as_it_was_encoded() -> None:
     async with ScriptedApi() as api, transport_to(f"{api.url}/") as transport:
         api.on("POST", "/v2/deployments", Reply(202, {"request_id": "r1"}, {"X-Y": "z"}))
-        sending = Sending()
+        sending = SendState()
         answer = await transport.send(POST, TOKEN, sending)
         [got] = api.requests
 
@@ -171,7 +171,7 @@ async def test_a_request_goes_out_as_it_was_encoded() -> None:
 async def test_a_base_url_may_have_a_path() -> None:
     async with ScriptedApi() as api, transport_to(f"{api.url}/mirror") as transport:
         api.on("GET", "/mirror/v1/status/r1", Reply())
-        answer = await transport.send(GET, TOKEN, Sending())
+        answer = await transport.send(GET, TOKEN, SendState())
 
         assert answer.status == 200
         assert "Content-Type" not in api.requests[0].headers
@@ -181,7 +181,7 @@ async def test_an_error_status_is_an_answer_like_any_other() -> None:
     async with ScriptedApi() as api, transport_to(api.url) as transport:
         api.on("GET", "/v1/status/r1", Reply(500, b"oops"))
 
-        assert (await transport.send(GET, TOKEN, Sending())).status == 500
+        assert (await transport.send(GET, TOKEN, SendState())).status == 500
 
 
 # ── sent or not ──────────────────────────────────────────────────────────────────────────────────
@@ -192,7 +192,7 @@ async def test_row_02_a_refused_connection_means_that_nothing_was_sent(
     request_: HttpRequest[Any], closed_port: int
 ) -> None:
     async with transport_to(closed_port) as transport:
-        sending = Sending()
+        sending = SendState()
         error = await failure(transport, request_, sending)
 
     assert type(error) is NotSent
@@ -249,7 +249,7 @@ async def test_row_06_a_server_that_hangs_up_after_reading_may_have_acted(
     request_: HttpRequest[Any], talk: Talk
 ) -> None:
     async with raw_server(talk) as port, transport_to(port) as transport:
-        sending = Sending()
+        sending = SendState()
         error = await failure(transport, request_, sending)
 
     assert type(error) is NoAnswer
@@ -285,7 +285,7 @@ async def test_in_a_session_of_the_users_aiohttp_sends_a_delete_again_and_both_a
         aiohttp.ClientSession() as session,
         transport_to(port, session=session) as transport,
     ):
-        sending = Sending()
+        sending = SendState()
         error = await failure(transport, STOP, sending)
 
     assert type(error) is NoAnswer
@@ -300,7 +300,7 @@ async def test_clients_that_share_a_session_count_only_their_own_requests() -> N
         transport_to(api.url, session=session) as other,
     ):
         api.on("DELETE", "/v1/stop/r1", Reply())
-        first, second = Sending(), Sending()
+        first, second = SendState(), SendState()
         await one.send(STOP, TOKEN, first)
         await other.send(STOP, TOKEN, second)
         await one.send(STOP, TOKEN, first)
@@ -321,7 +321,7 @@ async def test_an_answer_that_does_not_come_in_time_is_no_answer(
         raw_server(say_nothing) as port,
         transport_to(port, timeouts=Timeouts(total=7)) as transport,
     ):
-        began, sending = loop.time(), Sending()
+        began, sending = loop.time(), SendState()
         error = await failure(transport, request_, sending)
 
     assert type(error) is NoAnswer
@@ -424,7 +424,7 @@ async def test_row_25_an_answer_that_is_too_large_is_not_taken(head: bytes) -> N
 
     async with raw_server(talk) as port, transport_to(port) as transport:
         error = await failure(transport, request)
-        answer = await transport.send(request, TOKEN, Sending())
+        answer = await transport.send(request, TOKEN, SendState())
 
     assert type(error) is UnreadableAnswer
     assert "larger than 1000 bytes" in str(error)
@@ -436,7 +436,7 @@ async def test_a_compressed_answer_is_read() -> None:
         body, headers = gzip.compress(b"[1, 2]"), {"Content-Encoding": "gzip"}
         api.on("GET", "/v1/status/r1", Reply(200, body, headers))
 
-        assert (await transport.send(GET, TOKEN, Sending())).body == b"[1, 2]"
+        assert (await transport.send(GET, TOKEN, SendState())).body == b"[1, 2]"
 
 
 async def test_row_25_a_gzip_bomb_does_not_fill_the_memory() -> None:
@@ -508,7 +508,7 @@ async def test_the_callers_own_timeout_shows_no_token_either(
     async with raw_server(talk) as port, transport_to(port) as transport:
         with pytest.raises(TimeoutError) as caught:
             async with asyncio.timeout(1):
-                await transport.send(request_, TOKEN, Sending())
+                await transport.send(request_, TOKEN, SendState())
 
     assert not isinstance(caught.value, CallError)
     assert CANARY not in shown(caught.value)
@@ -519,7 +519,7 @@ async def test_a_cancellation_while_connecting_shows_no_token(full_port: int) ->
     async with transport_to(full_port) as transport:
         with pytest.raises(TimeoutError) as caught:
             async with asyncio.timeout(1):
-                await transport.send(POST, TOKEN, Sending())
+                await transport.send(POST, TOKEN, SendState())
 
     assert CANARY not in shown(caught.value)
 
@@ -539,7 +539,7 @@ async def test_a_session_that_was_passed_in_is_left_as_it_was() -> None:
         own.freeze()
         session.trace_configs.append(own)
         async with transport_to(api.url, session=session) as transport:
-            await transport.send(GET, TOKEN, Sending())
+            await transport.send(GET, TOKEN, SendState())
 
         assert not session.closed
         assert session.trace_configs == [own]
@@ -553,7 +553,7 @@ async def test_what_a_session_that_was_passed_in_makes_of_an_answer_changes_noth
     ):
         body = gzip.compress(b'{"message": "no such thing"}')
         api.on("GET", "/v1/status/r1", Reply(404, body, {"Content-Encoding": "gzip"}))
-        response = await transport.send(GET, TOKEN, Sending())
+        response = await transport.send(GET, TOKEN, SendState())
 
     assert (response.status, response.body) == (404, b'{"message": "no such thing"}')
 
@@ -579,7 +579,7 @@ def test_a_session_of_another_event_loop_is_named() -> None:
 
     async def use(session: aiohttp.ClientSession) -> None:
         async with transport_to(1, session=session) as transport:
-            await transport.send(GET, TOKEN, Sending())
+            await transport.send(GET, TOKEN, SendState())
 
     with asyncio.Runner() as runner:
         session = runner.run(a_session())
@@ -593,7 +593,7 @@ async def test_a_time_without_end_can_be_given() -> None:
     async with ScriptedApi() as api, transport_to(api.url, timeouts=timeouts) as transport:
         api.on("GET", "/v1/status/r1", Reply())
 
-        assert (await transport.send(GET, TOKEN, Sending())).status == 200
+        assert (await transport.send(GET, TOKEN, SendState())).status == 200
 
 
 async def test_connections_are_kept_as_long_as_the_limits_take_them_to_be_open() -> None:
@@ -601,7 +601,7 @@ async def test_connections_are_kept_as_long_as_the_limits_take_them_to_be_open()
         connector = transport._session(GET.operation).connector
         assert isinstance(connector, aiohttp.TCPConnector)
 
-        assert connector._keepalive_timeout == limits._QUIET
+        assert connector._keepalive_timeout == limits._IDLE_TIME
 
 
 async def test_a_session_that_was_closed_elsewhere_is_client_closed() -> None:
@@ -609,17 +609,17 @@ async def test_a_session_that_was_closed_elsewhere_is_client_closed() -> None:
     await session.close()
     async with transport_to(1, session=session) as transport:
         with pytest.raises(ClientClosed):
-            await transport.send(GET, TOKEN, Sending())
+            await transport.send(GET, TOKEN, SendState())
 
 
 async def test_after_close_nothing_is_sent_and_closing_twice_is_fine() -> None:
     async with ScriptedApi() as api, transport_to(api.url) as transport:
         api.on("GET", "/v1/status/r1", Reply())
-        await transport.send(GET, TOKEN, Sending())
+        await transport.send(GET, TOKEN, SendState())
         await transport.close()
         await transport.close()
         with pytest.raises(ClientClosed):
-            await transport.send(GET, TOKEN, Sending())
+            await transport.send(GET, TOKEN, SendState())
 
         assert len(api.requests) == 1
 
@@ -629,7 +629,7 @@ async def test_a_close_that_is_cancelled_closes_every_session_all_the_same() -> 
         api.on("GET", "/v1/status/r1", Reply())
         api.on("DELETE", "/v1/stop/r1", Reply())
         for request in (GET, STOP):
-            await transport.send(request, TOKEN, Sending())
+            await transport.send(request, TOKEN, SendState())
         sessions = list(transport._sessions.values())
         closing = asyncio.create_task(transport.close())
         await asyncio.sleep(0)
@@ -643,7 +643,7 @@ async def test_cookies_are_neither_kept_nor_sent() -> None:
     async with ScriptedApi() as api, transport_to(api.url) as transport:
         api.on("GET", "/v1/status/r1", Reply(headers={"Set-Cookie": "a=b"}))
         for _ in range(2):
-            await transport.send(GET, TOKEN, Sending())
+            await transport.send(GET, TOKEN, SendState())
 
         assert "Cookie" not in api.requests[1].headers
 

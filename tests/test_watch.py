@@ -11,8 +11,8 @@ import pytest
 from scripted_api import Reply, ScriptedApi, deployment
 from virtual_clock import VirtualLoop
 
-from edgegap_async.awaited import Pace
-from edgegap_async.client import ApiClient
+from edgegap_async.api.models import Deployment, Status
+from edgegap_async.deployments.handle import DeploymentHandle
 from edgegap_async.errors import (
     ClientClosed,
     DeploymentFailed,
@@ -24,11 +24,11 @@ from edgegap_async.errors import (
     Unauthorized,
     WaitTimedOut,
 )
-from edgegap_async.handles import DeploymentHandle
-from edgegap_async.lookout import LookOut
-from edgegap_async.models import Deployment, Status
-from edgegap_async.retries import RetryPolicy
-from edgegap_async.watch import Bell, Watched, stop_surely
+from edgegap_async.http.api_client import ApiClient
+from edgegap_async.http.retries import RetryPolicy
+from edgegap_async.polling.poller import LookOut
+from edgegap_async.polling.schedule import Pace
+from edgegap_async.polling.tracker import DeploymentTracker, WebhookTrigger, stop_until_confirmed
 
 pytestmark = pytest.mark.virtual
 
@@ -49,13 +49,13 @@ async def client(api: ScriptedApi) -> AsyncIterator[ApiClient]:
 
 
 @pytest.fixture
-async def watched(client: ApiClient) -> Watched:
+async def watched(client: ApiClient) -> DeploymentTracker:
     """One that was deployed just now."""
     until = asyncio.get_running_loop().time() + 10
     return LookOut(client, Pace()).watched("abc123", young_until=until)
 
 
-def seen(client: ApiClient, pace: Pace | None = None) -> Watched:
+def seen(client: ApiClient, pace: Pace | None = None) -> DeploymentTracker:
     """One that was deployed long ago."""
     return LookOut(client, pace or Pace()).watched("abc123")
 
@@ -68,7 +68,7 @@ def at(status: Status) -> Deployment:
     return Deployment(request_id="abc123", current_status=status)
 
 
-def statuses(watched: Watched) -> list[str]:
+def statuses(watched: DeploymentTracker) -> list[str]:
     return [change.status.short for change in watched.history]
 
 
@@ -93,7 +93,9 @@ def test_looks_are_slow_where_webhooks_come() -> None:
     assert [Pace().gap_at(age, with_webhook=True) for age in (0, 20, 180)] == [3.0, 3.0, 9.0]
 
 
-async def test_the_server_is_asked_at_that_pace(api: ScriptedApi, watched: Watched) -> None:
+async def test_the_server_is_asked_at_that_pace(
+    api: ScriptedApi, watched: DeploymentTracker
+) -> None:
     api.on(*STATUS, *[deployment("DEPLOYING")] * 5, deployment("READY"))
     began = now()
     await watched.until(Status.READY, 300)
@@ -124,7 +126,9 @@ async def test_a_wake_makes_the_next_look_come_at_once(api: ScriptedApi, client:
 # ── what a wait ends with ────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_wait_ends_when_the_status_has_come(api: ScriptedApi, watched: Watched) -> None:
+async def test_a_wait_ends_when_the_status_has_come(
+    api: ScriptedApi, watched: DeploymentTracker
+) -> None:
     api.on(*STATUS, *map(deployment, ["SEEKING", "SEEKING", "DEPLOYING", "READY"]))
     ready = await watched.until(Status.READY, 300)
 
@@ -134,7 +138,9 @@ async def test_a_wait_ends_when_the_status_has_come(api: ScriptedApi, watched: W
     assert all(change.told_by == "look" for change in watched.history)
 
 
-async def test_what_is_known_already_needs_no_look(api: ScriptedApi, watched: Watched) -> None:
+async def test_what_is_known_already_needs_no_look(
+    api: ScriptedApi, watched: DeploymentTracker
+) -> None:
     watched.take(at(Status.READY))
     await watched.until(Status.READY, 0)
 
@@ -142,7 +148,7 @@ async def test_what_is_known_already_needs_no_look(api: ScriptedApi, watched: Wa
 
 
 async def test_row_23_an_unknown_status_is_waited_through(
-    api: ScriptedApi, watched: Watched, caplog: pytest.LogCaptureFixture
+    api: ScriptedApi, watched: DeploymentTracker, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     api.on(*STATUS, *map(deployment, ["BAKING", "BAKING", "READY"]))
@@ -153,7 +159,7 @@ async def test_row_23_an_unknown_status_is_waited_through(
 
 
 async def test_a_failed_deployment_ends_the_wait_with_its_reason(
-    api: ScriptedApi, watched: Watched
+    api: ScriptedApi, watched: DeploymentTracker
 ) -> None:
     why = "image not found"
     api.on(*STATUS, deployment("DEPLOYING"), deployment("ERROR", error=True, error_detail=why))
@@ -167,7 +173,9 @@ async def test_a_failed_deployment_ends_the_wait_with_its_reason(
     assert "DEPLOYING → ERROR" in str(caught.value)
 
 
-async def test_a_deployment_may_fail_without_a_reason(api: ScriptedApi, watched: Watched) -> None:
+async def test_a_deployment_may_fail_without_a_reason(
+    api: ScriptedApi, watched: DeploymentTracker
+) -> None:
     api.on(*STATUS, deployment("ERROR"))
     with pytest.raises(DeploymentFailed, match="does not say why") as caught:
         await watched.until(Status.READY, 300)
@@ -177,14 +185,16 @@ async def test_a_deployment_may_fail_without_a_reason(api: ScriptedApi, watched:
 
 @pytest.mark.parametrize("status", ["TERMINATING", "TERMINATED"])
 async def test_a_deployment_that_ends_before_it_is_ready_ends_the_wait(
-    api: ScriptedApi, watched: Watched, status: str
+    api: ScriptedApi, watched: DeploymentTracker, status: str
 ) -> None:
     api.on(*STATUS, deployment("DEPLOYING"), deployment(status))
     with pytest.raises(DeploymentTerminated, match=status):
         await watched.until(Status.READY, 300)
 
 
-async def test_a_wait_for_the_end_goes_through_error(api: ScriptedApi, watched: Watched) -> None:
+async def test_a_wait_for_the_end_goes_through_error(
+    api: ScriptedApi, watched: DeploymentTracker
+) -> None:
     api.on(*STATUS, *map(deployment, ["ERROR", "TERMINATING", "TERMINATED"]))
     await watched.until(Status.TERMINATED, 300)
 
@@ -192,7 +202,7 @@ async def test_a_wait_for_the_end_goes_through_error(api: ScriptedApi, watched: 
 
 
 async def test_a_wait_that_takes_too_long_says_what_was_seen(
-    api: ScriptedApi, watched: Watched
+    api: ScriptedApi, watched: DeploymentTracker
 ) -> None:
     api.on(*STATUS, deployment("DEPLOYING"))
     began = now()
@@ -207,7 +217,7 @@ async def test_a_wait_that_takes_too_long_says_what_was_seen(
 
 
 async def test_one_who_waits_again_after_a_timeout_is_told(
-    api: ScriptedApi, watched: Watched
+    api: ScriptedApi, watched: DeploymentTracker
 ) -> None:
     api.on(*STATUS, deployment("DEPLOYING"), deployment("DEPLOYING"), deployment("READY"))
     with pytest.raises(WaitTimedOut):
@@ -231,7 +241,7 @@ async def test_what_comes_in_the_same_turn_as_the_deadline_has_come(
     assert not api.requests
 
 
-async def test_a_wait_without_a_limit_goes_on(api: ScriptedApi, watched: Watched) -> None:
+async def test_a_wait_without_a_limit_goes_on(api: ScriptedApi, watched: DeploymentTracker) -> None:
     api.on(*STATUS, *[deployment("DEPLOYING")] * 250, deployment("READY"))
     began = now()
     await watched.until(Status.READY, None)
@@ -239,7 +249,9 @@ async def test_a_wait_without_a_limit_goes_on(api: ScriptedApi, watched: Watched
     assert now() - began > 600
 
 
-async def test_the_callers_own_timeout_is_not_ours(api: ScriptedApi, watched: Watched) -> None:
+async def test_the_callers_own_timeout_is_not_ours(
+    api: ScriptedApi, watched: DeploymentTracker
+) -> None:
     api.on(*STATUS, deployment("DEPLOYING"))
     with pytest.raises(TimeoutError) as caught:
         async with asyncio.timeout(5):
@@ -278,7 +290,7 @@ async def test_what_goes_wrong_inside_is_told_and_is_no_timeout_of_ours(
     ],
 )
 async def test_looks_that_fail_for_a_while_do_not_end_a_wait(
-    api: ScriptedApi, watched: Watched, reply: Reply
+    api: ScriptedApi, watched: DeploymentTracker, reply: Reply
 ) -> None:
     api.on(*STATUS, *[reply] * 5, deployment("READY"))
     await watched.until(Status.READY, 300)
@@ -309,7 +321,7 @@ async def test_a_server_that_does_not_speak_tls_ends_the_wait_at_once(api: Scrip
 
 
 async def test_a_look_that_fails_for_ever_is_named_when_the_time_is_up(
-    api: ScriptedApi, watched: Watched
+    api: ScriptedApi, watched: DeploymentTracker
 ) -> None:
     api.on(*STATUS, deployment("DEPLOYING"), Reply(503))
     with pytest.raises(WaitTimedOut, match=r"the last look failed: GET .* answered 503"):
@@ -320,7 +332,7 @@ async def test_a_look_that_fails_for_ever_is_named_when_the_time_is_up(
     ("status", "error"), [(401, Unauthorized), (403, Forbidden)], ids=["401", "403"]
 )
 async def test_a_look_that_may_not_be_ends_every_wait(
-    api: ScriptedApi, watched: Watched, status: int, error: type[Exception]
+    api: ScriptedApi, watched: DeploymentTracker, status: int, error: type[Exception]
 ) -> None:
     api.on(*STATUS, deployment("DEPLOYING"), Reply(status))
     waits = (watched.until(wanted, 300) for wanted in (Status.READY, Status.TERMINATED))
@@ -331,7 +343,7 @@ async def test_a_look_that_may_not_be_ends_every_wait(
 
 
 async def test_after_such_a_failure_a_new_wait_looks_again(
-    api: ScriptedApi, watched: Watched
+    api: ScriptedApi, watched: DeploymentTracker
 ) -> None:
     api.on(*STATUS, Reply(401), deployment("READY"))
     with pytest.raises(Unauthorized):
@@ -342,7 +354,7 @@ async def test_after_such_a_failure_a_new_wait_looks_again(
 
 
 async def test_after_such_a_failure_a_new_wait_looks_again_beside_one_that_goes_on(
-    api: ScriptedApi, client: ApiClient, watched: Watched
+    api: ScriptedApi, client: ApiClient, watched: DeploymentTracker
 ) -> None:
     api.on(*STATUS, deployment("DEPLOYING"), *[Reply(401)] * 2, deployment("READY"))
     changes = DeploymentHandle(client, watched, None).changes()
@@ -357,7 +369,7 @@ async def test_after_such_a_failure_a_new_wait_looks_again_beside_one_that_goes_
 
 @pytest.mark.parametrize("reply", [Reply(404), Reply(400)])
 async def test_row_18_a_deployment_that_is_not_known_yet_is_waited_for(
-    api: ScriptedApi, watched: Watched, reply: Reply
+    api: ScriptedApi, watched: DeploymentTracker, reply: Reply
 ) -> None:
     api.on(*STATUS, *[reply] * 5, deployment("READY"))
     await watched.until(Status.READY, 300)
@@ -367,7 +379,7 @@ async def test_row_18_a_deployment_that_is_not_known_yet_is_waited_for(
 
 @pytest.mark.parametrize(("status", "error"), [(404, NotFound), (400, NotFound)])
 async def test_a_deployment_that_stays_unknown_ends_the_wait(
-    api: ScriptedApi, watched: Watched, status: int, error: type[Exception]
+    api: ScriptedApi, watched: DeploymentTracker, status: int, error: type[Exception]
 ) -> None:
     api.on(*STATUS, Reply(status))
     began = now()
@@ -377,7 +389,9 @@ async def test_a_deployment_that_stays_unknown_ends_the_wait(
     assert now() - began == pytest.approx(10.3, abs=0.4)
 
 
-async def test_what_is_said_to_be_over_is_over_at_once(api: ScriptedApi, watched: Watched) -> None:
+async def test_what_is_said_to_be_over_is_over_at_once(
+    api: ScriptedApi, watched: DeploymentTracker
+) -> None:
     api.on(*STATUS, Reply(410))
     began = now()
     with pytest.raises(Gone):
@@ -399,7 +413,7 @@ async def test_of_one_that_is_not_young_it_is_believed_at_once(
 
 @pytest.mark.parametrize("status", [404, 400])
 async def test_one_stray_answer_does_not_end_a_young_deployment(
-    api: ScriptedApi, watched: Watched, status: int
+    api: ScriptedApi, watched: DeploymentTracker, status: int
 ) -> None:
     api.on(*STATUS, deployment("DEPLOYING"), Reply(status), deployment("READY"))
     await watched.until(Status.READY, 300)
@@ -409,7 +423,7 @@ async def test_one_stray_answer_does_not_end_a_young_deployment(
 
 @pytest.mark.parametrize("status", [404, 400, 410])
 async def test_a_deployment_that_was_seen_and_is_gone_is_terminated(
-    api: ScriptedApi, watched: Watched, status: int
+    api: ScriptedApi, watched: DeploymentTracker, status: int
 ) -> None:
     api.on(*STATUS, deployment("READY"), Reply(status))
     last = await watched.until(Status.TERMINATED, 300)
@@ -427,7 +441,7 @@ async def test_an_id_that_cannot_be_one_ends_the_wait(client: ApiClient) -> None
 # ── news ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_old_news_is_not_taken(watched: Watched) -> None:
+async def test_old_news_is_not_taken(watched: DeploymentTracker) -> None:
     for status in (Status.READY, Status.DEPLOYING, Status.READY):
         watched.take(at(status))
 
@@ -435,7 +449,9 @@ async def test_old_news_is_not_taken(watched: Watched) -> None:
     assert watched.status == Status.READY
 
 
-async def test_a_look_with_the_same_status_is_newer_all_the_same(watched: Watched) -> None:
+async def test_a_look_with_the_same_status_is_newer_all_the_same(
+    watched: DeploymentTracker,
+) -> None:
     watched.take(at(Status.READY))
     newer = Deployment(request_id="abc123", current_status=Status.READY, elapsed_time=5)
     watched.take(newer)
@@ -444,14 +460,16 @@ async def test_a_look_with_the_same_status_is_newer_all_the_same(watched: Watche
     assert watched.deployment is newer
 
 
-async def test_several_who_wait_share_the_looks(api: ScriptedApi, watched: Watched) -> None:
+async def test_several_who_wait_share_the_looks(
+    api: ScriptedApi, watched: DeploymentTracker
+) -> None:
     api.on(*STATUS, *map(deployment, ["SEEKING", "DEPLOYING", "READY"]))
     await asyncio.gather(*(watched.until(Status.READY, 300) for _ in range(20)))
 
     assert len(api.requests) == 3
 
 
-async def test_nobody_waits_and_nobody_looks(api: ScriptedApi, watched: Watched) -> None:
+async def test_nobody_waits_and_nobody_looks(api: ScriptedApi, watched: DeploymentTracker) -> None:
     api.on(*STATUS, deployment("DEPLOYING"))
     with pytest.raises(WaitTimedOut):
         await watched.until(Status.READY, 5)
@@ -463,7 +481,7 @@ async def test_nobody_waits_and_nobody_looks(api: ScriptedApi, watched: Watched)
 
 
 async def test_one_who_goes_away_does_not_disturb_the_others(
-    api: ScriptedApi, watched: Watched
+    api: ScriptedApi, watched: DeploymentTracker
 ) -> None:
     api.on(*STATUS, *[deployment("DEPLOYING")] * 10, deployment("READY"))
     one, other = (asyncio.create_task(watched.until(Status.READY, 300)) for _ in range(2))
@@ -477,7 +495,7 @@ async def test_one_who_goes_away_does_not_disturb_the_others(
 
 
 async def test_row_31_closing_the_client_ends_every_wait_at_once(
-    api: ScriptedApi, client: ApiClient, watched: Watched
+    api: ScriptedApi, client: ApiClient, watched: DeploymentTracker
 ) -> None:
     api.on(*STATUS, deployment("DEPLOYING"), Reply(delay=25))
     waits = [asyncio.create_task(watched.until(Status.READY, 300)) for _ in range(2)]
@@ -490,7 +508,9 @@ async def test_row_31_closing_the_client_ends_every_wait_at_once(
     assert now() - began < 0.1
 
 
-async def test_news_are_told_once_for_each_change(api: ScriptedApi, watched: Watched) -> None:
+async def test_news_are_told_once_for_each_change(
+    api: ScriptedApi, watched: DeploymentTracker
+) -> None:
     api.on(*STATUS, *map(deployment, ["SEEKING", "SEEKING", "READY"]))
     await watched.until_news(0)
     assert statuses(watched) == ["SEEKING"]
@@ -499,7 +519,7 @@ async def test_news_are_told_once_for_each_change(api: ScriptedApi, watched: Wat
 
 
 async def test_a_failure_comes_while_the_one_who_waits_is_busy_and_is_told_later(
-    api: ScriptedApi, watched: Watched
+    api: ScriptedApi, watched: DeploymentTracker
 ) -> None:
     api.on(*STATUS, Reply(401))
     with watched.being_looked_at():
@@ -514,9 +534,9 @@ async def test_a_failure_comes_while_the_one_who_waits_is_busy_and_is_told_later
 
 @pytest.mark.parametrize("early", [True, False], ids=["before", "after"])
 async def test_a_bell_is_heard_whether_it_rings_before_or_after_it_has_an_owner(
-    watched: Watched, *, early: bool
+    watched: DeploymentTracker, *, early: bool
 ) -> None:
-    bell = Bell()
+    bell = WebhookTrigger()
     if early:
         bell.ring()
     bell.belongs_to(watched)
@@ -537,7 +557,7 @@ async def test_a_stop_is_asked_for_until_the_answer_can_be_believed(
 ) -> None:
     api.on("DELETE", "/v1/stop/abc123", Reply(status, {"message": "so it is"}))
     began = now()
-    await stop_surely(lambda: client.deployments.stop("abc123"), young_until=began + 2)
+    await stop_until_confirmed(lambda: client.deployments.stop("abc123"), young_until=began + 2)
 
     assert len(api.requests) == asked
     assert now() - began == pytest.approx(took, abs=0.1)
@@ -548,7 +568,7 @@ def test_a_gap_that_is_longer_than_the_longest_stays_as_it_is() -> None:
 
 
 async def test_a_look_that_fails_has_answered_no_webhook(
-    api: ScriptedApi, watched: Watched, client: ApiClient
+    api: ScriptedApi, watched: DeploymentTracker, client: ApiClient
 ) -> None:
     handle = DeploymentHandle(client, watched, None)
     watched.rung()

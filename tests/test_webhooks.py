@@ -19,7 +19,7 @@ from scripted_api import Reply, ScriptedApi, deployment
 
 from edgegap_async import EdgegapClient, Pace
 from edgegap_async.errors import InvalidRequest
-from edgegap_async.webhooks import WebhookEvent, WebhookReceiver
+from edgegap_async.webhooks.receiver import WebhookEvent, WebhookReceiver
 
 PUBLIC = "https://mm.example"
 DEPLOY = ("POST", "/v2/deployments")

@@ -12,7 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgegap_async.endpoints import (
+from edgegap_async.api.messages import HttpRequest, HttpResponse, decode, encode
+from edgegap_async.api.models import DeployAccepted, Status
+from edgegap_async.api.operations import (
     CREATE_TAG,
     DELETE_TAG,
     DEPLOY,
@@ -25,6 +27,7 @@ from edgegap_async.endpoints import (
     STOP_DEPLOYMENT,
     Operation,
 )
+from edgegap_async.api.requests import DeployRequest, TagName
 from edgegap_async.errors import (
     BadRequest,
     CallError,
@@ -38,9 +41,6 @@ from edgegap_async.errors import (
     UnreadableAnswer,
     refusal,
 )
-from edgegap_async.models import DeployAccepted, Status
-from edgegap_async.requests import DeployRequest, TagName
-from edgegap_async.wire import HttpRequest, HttpResponse, decode, encode
 
 FUZZ = settings(max_examples=300, deadline=None)
 

@@ -25,6 +25,7 @@ from edgegap_async import (
     Status,
     Timeouts,
 )
+from edgegap_async.deployments.idempotency import new_operation_tag, operation_time
 from edgegap_async.emulator import (
     Answer,
     Delay,
@@ -37,7 +38,6 @@ from edgegap_async.emulator import (
     sample_application,
 )
 from edgegap_async.emulator.faults import What
-from edgegap_async.wishes import made_at, new_tag
 
 USERS = ["8.8.8.8"]
 QUICK = RetryPolicy(attempts=2, first_wait=0.01)
@@ -328,12 +328,12 @@ async def test_a_read_is_never_said_to_have_made_something(
 
 def test_no_two_wishes_have_the_same_tag_and_each_tells_its_time() -> None:
     before = datetime.now(UTC).replace(microsecond=0)
-    tags = {new_tag() for _ in range(1000)}
+    tags = {new_operation_tag() for _ in range(1000)}
 
     assert len(tags) == 1000
     for tag in tags:
         assert len(tag) == 20
-        made = made_at(tag)
+        made = operation_time(tag)
         assert made is not None
         assert before <= made <= before + timedelta(seconds=5)
 
@@ -342,4 +342,4 @@ def test_no_two_wishes_have_the_same_tag_and_each_tells_its_time() -> None:
     "tag", ["", "ranked", "op-", "op-toz", "xx-tozbod0wkwdqv58cv", "op-TOZBOD0WKWDQV58CV"]
 )
 def test_another_tag_tells_no_time(tag: str) -> None:
-    assert made_at(tag) is None
+    assert operation_time(tag) is None

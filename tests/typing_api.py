@@ -31,7 +31,7 @@ from edgegap_async import (
     Tag,
     TagPage,
 )
-from edgegap_async.endpoints import GET_DEPLOYMENT
+from edgegap_async.api.operations import GET_DEPLOYMENT
 
 
 async def calls(client: EdgegapClient) -> None:

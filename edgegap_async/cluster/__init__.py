@@ -36,13 +36,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
-from edgegap_async.checks import check_kind
+from edgegap_async.api.validation import check_kind
 from edgegap_async.errors import InvalidRequest
-from edgegap_async.limits import Limits
+from edgegap_async.http.rate_limits import Limits
 
-from .link import Link, loop_time
+from .connection import RedisConnection, loop_time
 from .permits import SharedPermits
-from .signals import Receiver, Relay
+from .webhook_relay import Receiver, WebhookRelay
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -93,8 +93,8 @@ class Cluster:
         account = hashlib.sha256(namespace.encode()).hexdigest()[:16]
         # Keys with the same word in braces are on the same machine, where Redis has several.
         prefix = f"{{edgegap:{account}}}"
-        self._link = Link(self._redis, prefix)
-        self._relay = Relay(self._link, self._redis, f"{prefix}:webhooks")
+        self._link = RedisConnection(self._redis, prefix)
+        self._relay = WebhookRelay(self._link, self._redis, f"{prefix}:webhooks")
         self.limits: Final = Limits(limits, permits=self._permits)
 
     def __repr__(self) -> str:

@@ -8,10 +8,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from edgegap_async.limits import LocalPermits
+from edgegap_async.http.rate_limits import LocalPermits
 
-from .link import Link, loop_time
-from .timeline import BURST, PACE, WINDOW, Answer
+from .connection import RedisConnection, loop_time
+from .slots import BURST, PACE, WINDOW, SlotReply
 
 __all__ = ["SharedPermits"]
 
@@ -27,7 +27,7 @@ class SharedPermits:
     limit is closed for all where the API did not, and how much slower this program is while alone.
     """
 
-    def __init__(self, link: Link, name: str, limit: float) -> None:
+    def __init__(self, link: RedisConnection, name: str, limit: float) -> None:
         self._link = link
         self._name = name
         self._limit = limit
@@ -189,6 +189,6 @@ class SharedPermits:
         if answer is not None:
             self._learn(answer)
 
-    def _learn(self, answer: Answer) -> None:
+    def _learn(self, answer: SlotReply) -> None:
         self._share, self._next_at = answer.share, answer.next_at
         self._closed_until = max(self._closed_until, answer.closed_until)

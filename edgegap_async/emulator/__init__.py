@@ -27,11 +27,11 @@ from typing import Final, Literal, Self
 
 import attrs
 
-from edgegap_async.checks import check_kind, check_list
+from edgegap_async.api.requests import Token
+from edgegap_async.api.validation import check_kind, check_list
 from edgegap_async.errors import InvalidRequest
-from edgegap_async.requests import Token
 
-from .apps import (
+from .catalogue import (
     Application,
     AppPort,
     Catalogue,
@@ -40,12 +40,12 @@ from .apps import (
     load_apps,
     sample_application,
 )
-from .deliveries import Deliveries
+from .cloud import Settings, World
 from .deployments import LocalDeployment, Timings
 from .faults import Answer, Delay, Dribble, Drop, Fault, Faults, HangUp, Hide, Repeat, Truncate
 from .server import Limits, RecordedRequest, Server
 from .simulation import Simulation, is_span
-from .world import Settings, World
+from .webhook_sender import Deliveries
 
 __all__ = [
     "Answer",

@@ -21,8 +21,7 @@ from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 import attrs
 
-from edgegap_async.checks import number
-from edgegap_async.models import (
+from edgegap_async.api.models import (
     TRANSITIONS,
     CrashData,
     Deployment,
@@ -33,9 +32,10 @@ from edgegap_async.models import (
     Status,
     Tag,
 )
-from edgegap_async.requests import DeployRequest, Webhook
+from edgegap_async.api.requests import DeployRequest, Webhook
+from edgegap_async.api.validation import number
 
-from .apps import Application, PrivateHost
+from .catalogue import Application, PrivateHost
 from .environment import PUBLIC_IP, Secrets, environment
 from .metrics import Samples
 from .processes import Limits, Output, Usage
@@ -43,7 +43,7 @@ from .procfs import Binding
 
 __all__ = ["LocalDeployment", "Machine", "Process", "Timings"]
 
-_log: Final = logging.getLogger("edgegap_async.emulator")
+_log: Final = logging.getLogger(__name__)
 
 _CLOSING_GRACE: Final = 0.5
 """Seconds from SIGTERM to SIGKILL where the emulator itself ends."""

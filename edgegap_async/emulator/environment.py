@@ -12,11 +12,11 @@ from typing import Final
 
 import attrs
 
-from edgegap_async.codec import dumps
-from edgegap_async.models import Location, Port
-from edgegap_async.requests import DeployRequest
+from edgegap_async.api.codec import dumps
+from edgegap_async.api.models import Location, Port
+from edgegap_async.api.requests import DeployRequest
 
-from .apps import Application
+from .catalogue import Application
 
 __all__ = ["MARK", "PUBLIC_IP", "Secrets", "environment"]
 

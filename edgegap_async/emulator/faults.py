@@ -37,9 +37,9 @@ from typing import Final, Literal, TypeAlias
 import attrs
 from aiohttp import web
 
-from edgegap_async.checks import check_kind
-from edgegap_async.codec import dumps
-from edgegap_async.endpoints import OPERATIONS
+from edgegap_async.api.codec import dumps
+from edgegap_async.api.operations import OPERATIONS
+from edgegap_async.api.validation import check_kind
 from edgegap_async.errors import InvalidRequest
 
 __all__ = [

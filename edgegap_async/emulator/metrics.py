@@ -15,7 +15,7 @@ from typing import Final
 
 import attrs
 
-from edgegap_async.models import Metrics, MetricSeries, MetricTotals, NetworkMetrics
+from edgegap_async.api.models import Metrics, MetricSeries, MetricTotals, NetworkMetrics
 
 from .processes import Usage
 

@@ -21,16 +21,16 @@ from urllib.parse import urlsplit
 import attrs
 from aiohttp import web
 
-from edgegap_async.codec import dumps, read_request, to_json
-from edgegap_async.endpoints import OPERATIONS, Auth, Operation
+from edgegap_async.api.codec import dumps, read_request, to_json
+from edgegap_async.api.operations import OPERATIONS, Auth, Operation
 from edgegap_async.errors import InvalidRequest, Refused, refusal
 
+from .cloud import Reply, World
 from .faults import Faults, Hide, spoil
-from .world import Reply, World
 
 __all__ = ["Limit", "Limits", "RecordedRequest", "Server"]
 
-_log: Final = logging.getLogger("edgegap_async.emulator")
+_log: Final = logging.getLogger(__name__)
 
 Limits: TypeAlias = bool | Mapping[str, float]
 """True: as documented. False: none. Or calls a second by the operation's name; as documented for

@@ -1,0 +1,521 @@
+"""Models to JSON and back, with no network.
+
+One writer and two readers, for we are strict in what we send and forgiving in what we read:
+
+- **Answers** are read as they come. The page and the live API disagree on types (`sockets` is
+  `"5"` or `5`, coordinates are texts or numbers, times have a `T` or a space, or are null), so a
+  value is taken for what it means. One that means nothing becomes None, and stays in `raw`. Only
+  what cannot be done without, such as a `request_id`, makes an answer unreadable.
+- **Requests** (read by the emulator) must be exactly what the reference documents.
+
+Reading is done late: of an answer, and of each row of a list, only what it cannot do without is
+read at once, and any other field when it is first looked at (see `models.Received`). So a status
+costs little more than its JSON does; and so does a list of a hundred rows, of which a program looks
+at a few. That is safe, for no hook of what can be missing ever raises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import logging
+import math
+from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, TypeVar, get_args, get_origin
+
+import attrs
+from cattrs import Converter, transform_error
+from cattrs.errors import BaseValidationError
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+from cattrs.v import format_exception
+
+from edgegap_async.errors import InvalidRequest
+
+from .models import DeleteSchedule, FleetHost, LazyModel, Location, Status, field_readers
+from .requests import (
+    DeployRequest,
+    EnvironmentVariable,
+    Filter,
+    FleetDeployRequest,
+    GeoCoordinates,
+    IpAddress,
+    OrderBy,
+    StopFilter,
+    User,
+)
+from .validation import check_list
+
+__all__ = [
+    "ListQuery",
+    "dumps",
+    "format_time",
+    "list_query",
+    "loads",
+    "read_answer",
+    "read_list_query",
+    "read_request",
+    "read_time",
+    "to_json",
+]
+
+Model = TypeVar("Model")
+Item = TypeVar("Item")
+
+logger = logging.getLogger(__name__)
+
+loads: Callable[[bytes], Any] = json.loads
+"""JSON text as values; ValueError or RecursionError if it is none."""
+with contextlib.suppress(ImportError):  # the extra `speed`
+    import orjson
+
+    loads = orjson.loads
+
+
+def dumps(value: object) -> bytes:
+    """A JSON value as compact UTF-8."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+# ── times ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def format_time(value: datetime) -> str:
+    """A time as v1 writes it: `2025-11-29 22:35:31.971359`, in UTC. A naive one is taken as UTC."""
+    return _utc(value).strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+def _iso(value: datetime) -> str:
+    """A time as v2 and filters write it: `2025-11-26T16:32:30.825138Z`."""
+    return _utc(value).replace(tzinfo=None).isoformat() + "Z"
+
+
+def _utc(value: datetime) -> datetime:
+    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def read_time(value: object, _: object = None) -> datetime | None:
+    """A time in any spelling that the API uses, or None."""
+    if not value or not isinstance(value, str):
+        return None
+    try:
+        # As v1 writes it, in UTC without saying so, it takes a third of the time.
+        if len(value) == len("YYYY-MM-DD HH:MM:SS.ffffff") and value[10] == " ":
+            return datetime.fromisoformat(value + "+00:00")
+        return _utc(datetime.fromisoformat(value))
+    except (ValueError, OverflowError):
+        return None
+
+
+# ── answers: forgiving ───────────────────────────────────────────────────────────────────────────
+
+
+def _text(value: object, _: object = None) -> str | None:
+    if value is None or type(value) is str:
+        return value
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _needed_text(value: object, _: object = None) -> str:
+    text = _text(value)
+    if not text:
+        raise ValueError(f"a text is needed, not {value!r:.50}")
+    return text
+
+
+def _texts(value: object, _: object = None) -> tuple[str, ...]:
+    texts = map(_text, value) if isinstance(value, list) else ()
+    return tuple(text for text in texts if text is not None)
+
+
+def _number(value: object, _: object = None) -> float | None:
+    if type(value) is float and math.isfinite(value):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _whole(value: object, _: object = None) -> int | None:
+    if value is None or type(value) is int:
+        return value
+    number = _number(value)
+    return int(number) if number is not None and number.is_integer() else None
+
+
+def _yes(value: object, _: object = None) -> bool:
+    if type(value) is bool:
+        return value
+    return isinstance(value, str) and value.lower() == "true"
+
+
+_STATUSES: Final[Mapping[object, Status]] = {status.value: status for status in Status}
+
+
+def _status(value: object, _: object = None) -> Status:
+    if type(value) is not str:
+        return Status("")
+    return _STATUSES.get(value) or Status(value)
+
+
+def _maybe_status(value: object, _: object = None) -> Status | None:
+    return _status(value) if isinstance(value, str) and value else None
+
+
+@functools.cache
+def _forgiving() -> Converter:
+    # No hook but `_needed_text` ever raises, so there are no errors for cattrs to explain.
+    converter = Converter(detailed_validation=False)
+    exact: dict[object, Callable[[Any, Any], Any]] = {
+        str: _needed_text,
+        str | None: _text,
+        int | None: _whole,
+        float | None: _number,
+        bool: _yes,
+        datetime | None: read_time,
+        Status: _status,
+        Status | None: _maybe_status,
+    }
+    for kind, hook in exact.items():
+        converter.register_structure_hook(kind, hook)
+
+    @converter.register_structure_hook_factory(attrs.has)
+    def _part(kind: type[Any]) -> Callable[[Any, Any], Any]:
+        attrs.resolve_types(kind)
+        read = make_dict_structure_fn(kind, converter)
+        # Each of its fields can be missing, so what is no object reads as an empty one.
+        return lambda value, _: read(value if isinstance(value, dict) else {}, kind)
+
+    @converter.register_structure_hook_factory(_is_received)
+    def _received(kind: type[LazyModel]) -> Callable[[Any, Any], Any]:
+        attrs.resolve_types(kind)
+        every = attrs.fields(kind)
+        fields = [field for field in every if field.init and field.name != "raw"]
+        ours = [(field.name, field.default) for field in every if not field.init]
+        hooks = {field.name: converter.get_structure_hook(field.type) for field in fields}
+        needed = [field.name for field in fields if field.default is attrs.NOTHING]
+        field_readers[kind] = hooks
+        put = object.__setattr__
+
+        def read(value: Any, _: Any) -> Any:
+            # As its own `__init__` would, but with nothing in the fields that are read late.
+            answer = kind.__new__(kind)
+            put(answer, "raw", value)
+            for name, default in ours:
+                put(answer, name, default)
+            for name in needed:
+                try:
+                    put(answer, name, hooks[name](value.get(name), None))
+                except ValueError as error:
+                    raise ValueError(f"{error} @ $.{name}") from None
+            return answer
+
+        return read
+
+    @converter.register_structure_hook_factory(_is_maybe_object)
+    def _maybe_object(kind: Any) -> Callable[[Any, Any], Any]:
+        inner = get_args(kind)[0]
+        read = _or_none(inner, converter.get_structure_hook(inner))
+        return lambda value, _: read(value) if isinstance(value, dict) else None
+
+    @converter.register_structure_hook_factory(functools.partial(_is_made_of, tuple))
+    def _list(kind: Any) -> Callable[[Any, Any], Any]:
+        inner = get_args(kind)[0]
+        if inner is str:
+            return _texts
+        read_one = converter.get_structure_hook(inner)
+        if not attrs.has(inner):
+            return lambda value, _: (
+                tuple([read_one(item, inner) for item in value]) if isinstance(value, list) else ()
+            )
+        read = _or_none(inner, read_one)
+
+        def read_all(value: Any, _: Any) -> tuple[Any, ...]:
+            if not isinstance(value, list):
+                return ()
+            items = [read(item) for item in value if isinstance(item, dict)]
+            return tuple([item for item in items if item is not None])
+
+        return read_all
+
+    @converter.register_structure_hook_factory(functools.partial(_is_made_of, Mapping))
+    def _mapping(kind: Any) -> Callable[[Any, Any], Any]:
+        inner = get_args(kind)[1]
+        read = converter.get_structure_hook(inner)
+        return lambda value, _: (
+            {key: read(item, inner) for key, item in value.items() if isinstance(item, dict)}
+            if isinstance(value, dict)
+            else {}
+        )
+
+    return converter
+
+
+def _or_none(
+    kind: type[Any], read: Callable[[Any, Any], Any]
+) -> Callable[[Mapping[str, object]], Any]:
+    def read_or_none(value: Mapping[str, object]) -> Any:
+        try:
+            return read(value, kind)
+        except ValueError as error:
+            # One row without an id must not lose the whole list.
+            logger.warning("left out of an answer: %s: %s", kind.__name__, error)
+            return None
+
+    return read_or_none
+
+
+def _is_received(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, LazyModel)
+
+
+def _is_made_of(wanted: object, kind: Any) -> bool:
+    return get_origin(kind) is wanted
+
+
+def _is_maybe_object(kind: Any) -> bool:
+    parts: tuple[Any, ...] = get_args(kind)
+    return parts[1:] == (type(None),) and isinstance(parts[0], type) and attrs.has(parts[0])
+
+
+def read_answer(kind: type[Model], body: bytes) -> Model:
+    """An answer's body as its model.
+
+    Raises:
+        ValueError: it is not JSON, or lacks what it cannot do without; the message says what.
+    """
+    try:
+        value = loads(body)
+    except RecursionError:
+        raise ValueError("JSON nested too deep") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"a JSON object is needed, not a {type(value).__name__}")  # noqa: TRY004 - as documented
+    return _forgiving().structure(value, kind)
+
+
+def _reasons(error: BaseValidationError) -> str:
+    def why(problem: BaseException, kind: type | None) -> str:
+        ours = isinstance(problem, InvalidRequest | TypeError) or type(problem) is ValueError
+        return str(problem) if ours else format_exception(problem, kind)
+
+    return "; ".join(transform_error(error, format_exception=why))
+
+
+# ── to JSON, both ways the same ──────────────────────────────────────────────────────────────────
+
+
+@functools.cache
+def _writing() -> Converter:
+    converter = Converter()
+    converter.register_unstructure_hook(datetime, format_time)
+    converter.register_unstructure_hook(
+        IpAddress,
+        lambda user: {
+            "user_type": "ip_address",
+            "user_data": {"ip_address": user.ip_address},
+        },
+    )
+    converter.register_unstructure_hook(
+        GeoCoordinates,
+        lambda user: {
+            "user_type": "geo_coordinates",
+            "user_data": {"latitude": user.latitude, "longitude": user.longitude},
+        },
+    )
+    leave_out = override(omit_if_default=True)
+    v2_time = override(unstruct_hook=lambda value: value and _iso(value))
+    special: dict[type[Any], dict[str, Any]] = {
+        Location: {"type": leave_out, "tags": leave_out},
+        FleetHost: {
+            "created_at": v2_time,
+            "updated_at": v2_time,
+            # One of the two shapes, whichever the host has.
+            "pin": leave_out,
+            "delete_schedules": leave_out,
+            "centroid": leave_out,
+            "delete_schedule": leave_out,
+            "fleet_host_specifications": leave_out,
+        },
+        DeleteSchedule: {"scheduled_at": v2_time},
+    }
+    for kind in (DeployRequest, FleetDeployRequest):
+        special[kind] = {
+            field.name: leave_out
+            for field in attrs.fields(kind)
+            if field.default is not attrs.NOTHING
+        }
+
+    @converter.register_unstructure_hook_factory(attrs.has)
+    def _object(kind: type[Any]) -> Callable[[Any], dict[str, Any]]:
+        attrs.resolve_types(kind)
+        overrides = dict(special.get(kind, {}))
+        if hasattr(attrs.fields(kind), "raw"):
+            overrides["raw"] = override(omit=True)
+        return make_dict_unstructure_fn(kind, converter, **overrides)
+
+    return converter
+
+
+def to_json(value: object) -> Any:
+    """A model as the JSON that the API would send or take."""
+    return _writing().unstructure(value)
+
+
+# ── requests: strict, for whoever serves them ────────────────────────────────────────────────────
+
+
+@functools.cache
+def _strict() -> Converter:
+    converter = Converter(forbid_extra_keys=True)
+
+    def exactly(*kinds: type) -> Callable[[Any, Any], Any]:
+        def read(value: Any, _: Any) -> Any:
+            if type(value) not in kinds:
+                raise TypeError(f"a {kinds[0].__name__} is needed, not {value!r:.50}")
+            return value
+
+        return read
+
+    def parts(what: str, value: Any, *names: str) -> tuple[Any, ...]:
+        if not isinstance(value, dict) or set(value) != set(names):
+            raise TypeError(f"{what} has {', '.join(names[:-1])} and {names[-1]}")
+        return tuple(value[name] for name in names)
+
+    for kinds in ((str,), (int,), (bool,), (float, int)):
+        converter.register_structure_hook(kinds[0], exactly(*kinds))
+
+    @converter.register_structure_hook_factory(functools.partial(_is_made_of, tuple))
+    def _list(kind: Any) -> Callable[[Any, Any], Any]:
+        inner = get_args(kind)[0]
+        read = converter.get_structure_hook(inner)
+        is_list = exactly(list)
+        return lambda value, _: tuple(read(item, inner) for item in is_list(value, None))
+
+    @converter.register_structure_hook
+    def _user(value: Any, _: Any) -> User:
+        kinds: dict[str, type[User]] = {
+            "ip_address": IpAddress,
+            "geo_coordinates": GeoCoordinates,
+        }
+        user_type, user_data = parts("a user", value, "user_type", "user_data")
+        kind = kinds.get(str(user_type))
+        if kind is None:
+            raise TypeError(f"user_type is one of {', '.join(kinds)}, not {user_type!r:.50}")
+        return converter.structure(user_data, kind)
+
+    # What a value may be depends on the field and operator beside it; `Filter` checks it.
+    @converter.register_structure_hook
+    def _filter(value: Any, _: Any) -> Filter:
+        field, operator, compared = parts("a filter", value, "field", "operator", "value")
+        if field == "created_at":
+            compared = read_time(compared) or compared
+        return Filter(field, operator, compared)
+
+    # The next three have defaults for those who write Python; the API wants everything said.
+    @converter.register_structure_hook
+    def _order(value: Any, _: Any) -> OrderBy:
+        return OrderBy(*parts("an order", value, "field", "order"))
+
+    @converter.register_structure_hook
+    def _stop_filter(value: Any, _: Any) -> StopFilter:
+        return StopFilter(*parts("a stop filter", value, "field", "values", "filter_type"))
+
+    @converter.register_structure_hook
+    def _variable(value: Any, _: Any) -> EnvironmentVariable:
+        return EnvironmentVariable(
+            *parts("an environment variable", value, "key", "value", "is_hidden")
+        )
+
+    return converter
+
+
+def read_request(kind: type[Model], body: bytes) -> Model:
+    """A request's body as its model, if it is just what is documented.
+
+    Raises:
+        InvalidRequest: it is not JSON, lacks a field, has one too many, or one that is wrong.
+    """
+    try:
+        value = loads(body)
+    except (ValueError, RecursionError):
+        raise InvalidRequest("the body is not JSON") from None
+    return _read_strictly(kind, value)
+
+
+def _read_strictly(kind: type[Model], value: object) -> Model:
+    if not isinstance(value, dict):
+        raise InvalidRequest("a JSON object is needed")
+    try:
+        return _strict().structure(value, kind)
+    except BaseValidationError as error:
+        raise InvalidRequest(_reasons(error)) from None
+
+
+def _all(what: str, given: Iterable[Item], kind: type[Item]) -> tuple[Item, ...]:
+    check_list(what, given)
+    items = tuple(given)
+    for item in items:
+        if not isinstance(item, kind):
+            raise InvalidRequest(f"{what} is a list of {kind.__name__}, not of {item!r}")
+    return items
+
+
+def list_query(filters: Iterable[Filter], order_by: Iterable[OrderBy]) -> str | None:
+    """The `query` of a list, or None if nothing is asked for.
+
+    Raises:
+        InvalidRequest: two filters on one field, or they are no filters.
+    """
+    chosen, orders = _all("filters", filters, Filter), _all("order_by", order_by, OrderBy)
+    fields = [condition.field for condition in chosen]
+    for field in fields:
+        if fields.count(field) > 1:
+            raise InvalidRequest(f"two filters on {field}: the API takes one a field")
+    query: dict[str, object] = {}
+    if chosen:
+        query["filters"] = [
+            {
+                "field": condition.field,
+                "operator": condition.operator,
+                "value": _filter_value(condition),
+            }
+            for condition in chosen
+        ]
+    if orders:
+        query["order_by"] = [attrs.asdict(order) for order in orders]
+    return json.dumps(query, separators=(",", ":")) if query else None
+
+
+def _filter_value(condition: Filter) -> object:
+    value = condition.value
+    if isinstance(value, datetime):
+        return _iso(value)
+    if condition.field == "status":  # lower case and without prefix, as the documentation shows
+        return Status(str(value)).short.lower()
+    return value
+
+
+@attrs.frozen
+class ListQuery:
+    """What a list asks for."""
+
+    filters: tuple[Filter, ...] = ()
+    order_by: tuple[OrderBy, ...] = ()
+
+
+def read_list_query(text: str | None) -> ListQuery:
+    """The `query` of a list, if it keeps to the documented grammar.
+
+    Raises:
+        InvalidRequest: it does not.
+    """
+    if text is None:
+        return ListQuery()
+    query = read_request(ListQuery, text.encode(errors="surrogatepass"))
+    list_query(query.filters, ())  # one filter a field
+    return query

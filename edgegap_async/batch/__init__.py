@@ -1,0 +1,1 @@
+"""Many deployments as one piece of work: `client.deploy_many`."""

@@ -1,0 +1,555 @@
+"""What exists in this cloud: one coroutine for each call of the API, by its name.
+
+Each takes what the request holds and returns the HTTP status and the answer's model, or raises the
+error that the client shall see. Nothing here knows of HTTP otherwise. What happens to a deployment
+between two calls is in `deployments`.
+
+Where the documents say nothing, this is what was chosen: a list comes oldest first, 20 rows a page
+and 100 at most; several filters hold together; `tags eq` means that the deployment has that tag;
+a bulk stop without filters stops all, as in production; the logs of a deployment are gone once it
+is TERMINATED, and all else of it a minute later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import secrets
+from collections.abc import Coroutine, Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, TypeAlias
+
+import attrs
+
+from edgegap_async.api.models import (
+    BulkStop,
+    Centroid,
+    DeployAccepted,
+    DeploymentPage,
+    FleetHost,
+    HostPage,
+    HostSpecifications,
+    LocationPage,
+    LocationTag,
+    Status,
+    Stopped,
+    Tag,
+    TagPage,
+)
+from edgegap_async.api.requests import (
+    DeployRequest,
+    FleetDeployRequest,
+    StopFilters,
+    TagName,
+)
+from edgegap_async.errors import (
+    BadRequest,
+    Conflict,
+    Gone,
+    InvalidRequest,
+    NotFound,
+    Unauthorized,
+    Unprocessable,
+)
+
+from .catalogue import Application, Catalogue, PrivateHost
+from .deployments import Announce, LocalDeployment, Machine, Timings
+from .environment import MARK, PUBLIC_IP, Secrets
+from .list_queries import list_query, matches, named_in, pagination, passes, time_of, whole
+from .locations import CITIES, Places
+from .metrics import STEPS
+from .ports import NoPortLeft, Ports
+from .processes import Machine as ThisMachine
+from .simulation import SimulatedMachine, SimulatedPorts, Simulation
+
+__all__ = ["Reply", "Settings", "World"]
+
+Reply: TypeAlias = tuple[int, object]
+"""HTTP status, and the model that is the answer's body."""
+
+_UNKNOWN: Final = "Bad Request ID provided"
+_PAGE: Final = 20
+_LONGEST_PAGE: Final = 100
+_MOST_TAGS: Final = 40
+_MOST_REMEMBERED: Final = 1000
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """How this cloud behaves."""
+
+    timings: Timings = Timings()
+    ports: range = range(30000, 32768)
+    """The cloud's own range, below the one from which the kernel takes ports for clients."""
+    port_rest: float = 60.0
+    """Seconds before a port is used again."""
+    max_deployments: int | None = None
+    """Those that exist, in ERROR too; a deploy beyond it is answered 422. None for no limit."""
+    fqdn: str = PUBLIC_IP
+    """Such as `{request_id}.pr.edgegap.net`, as in the cloud; no client can connect to that."""
+    networks: Mapping[str, tuple[float, float]] = attrs.field(factory=dict)
+    """Where the players of some networks are, by CIDR: latitude and longitude."""
+    sample_every: float = 1.0
+    """Seconds between two measurements."""
+    remember: float = 60.0
+    """Seconds for which the status of a deployment that is TERMINATED is still told."""
+    unknown_status: Literal[400, 404] = 400
+    """What a call for an unknown deployment is answered: 400 as in the cloud, or as documented."""
+    host_shape: Literal["pin", "centroid"] = "pin"
+    """How hosts are described: as until 2025-11, or as since."""
+    row_status: bool = True
+    """Whether the rows of lists have a `status`, which is not documented."""
+    list_filters: bool = True
+    """Whether lists take a query, or answer 400 to it."""
+    list_errors: bool = True
+    """Whether lists hold what is in ERROR."""
+    simulation: Simulation | None = None
+    """What becomes of game servers that are not really there; None for real processes."""
+
+
+class World:
+    """A small cloud.
+
+    Attributes:
+        deployments: all that are remembered, by request_id, oldest first.
+        failures: exceptions that should not have been.
+        base_url: of the API, for what is told to game servers.
+    """
+
+    def __init__(
+        self, catalogue: Catalogue, settings: Settings, *, announce: Announce, base_url: str
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.deployments: dict[str, LocalDeployment] = {}
+        self.failures: list[BaseException] = []
+        self.base_url = base_url
+        self.settings = settings
+        self._applications = {(one.name, one.version): one for one in catalogue.applications}
+        self._fleets = {fleet.name: fleet for fleet in catalogue.fleets}
+        for host in self._private_hosts().values():
+            if host.city not in CITIES:
+                cities = ", ".join(CITIES)
+                raise InvalidRequest(f"host {host.host_id}: no city {host.city!r}; {cities}")
+        self._announce = announce
+        self._places = Places(settings.networks)
+        self._machine: Machine[Any]
+        self._ports: Ports | SimulatedPorts
+        if settings.simulation is None:
+            self._machine = ThisMachine(mark=MARK)
+            self._ports = Ports(settings.ports, loop.time, rest=settings.port_rest)
+        else:
+            self._machine = SimulatedMachine(settings.simulation)
+            self._ports = SimulatedPorts(settings.ports)
+        self._ended: dict[str, float] = {}
+        self._since = datetime.now(UTC)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._spawn(self._sample())
+
+    async def close(self) -> None:
+        """End all processes at once, without a word to anyone."""
+        for task in self._tasks:
+            task.cancel()
+        try:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        finally:
+            # A loop that shuts down cancels everything, this too: then nobody waited for the
+            # processes to end, and nothing may be left to wait for.
+            self._machine.end_now()
+            self._ports.close()
+        await self._machine.close()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (failure := task.exception()):
+            self.failures.append(failure)
+
+    async def _sample(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.sample_every)
+            running = [
+                (one.samples, one.process)
+                for one in self.deployments.values()
+                if one.process is not None
+            ]
+            usages = await self._machine.usage([process for _, process in running])
+            now = datetime.now(UTC)
+            for (samples, _), usage in zip(running, usages, strict=True):
+                samples.add(usage, now)
+
+    # ── deploy ───────────────────────────────────────────────────────────────────────────────────
+
+    async def deploy(self, *, body: DeployRequest) -> Reply:
+        """Accept a deploy to the public cloud."""
+        return self._deploy(body, None)
+
+    async def deploy_to_fleet(self, *, body: FleetDeployRequest) -> Reply:
+        """Accept a deploy to the first of the private hosts that has room, else to the cloud."""
+        hosts = self._private_hosts()
+        application = self._application(body)
+        needed = (
+            (body.resources.cpu_units, body.resources.memory_mib)
+            if body.resources
+            else (application.cpu_units, application.memory_mb)
+        )
+        for host in filter(None, map(hosts.get, body.private_host_ids)):
+            cpu, memory = self._room(host)
+            if host.status == "ACTIVE" and needed[0] <= cpu and needed[1] <= memory:
+                return self._deploy(body, host)
+        return self._deploy(body, None)
+
+    def _deploy(self, request: DeployRequest, host: PrivateHost | None) -> Reply:
+        application = self._application(request)
+        self._forget_old()
+        request_id = secrets.token_hex(6)
+        numbers: tuple[int, ...] = ()
+        problem = ""
+        most = self.settings.max_deployments
+        if most is not None and len(self._existing()) >= most:
+            problem = f"No capacity: {most} deployments exist, and that is the most"
+        else:
+            try:
+                numbers = self._ports.take(len(application.ports))
+            except NoPortLeft as nothing:
+                problem = str(nothing)
+        fleets = {one.host_id: fleet.name for fleet in self._fleets.values() for one in fleet.hosts}
+        now = datetime.now(UTC)
+        deployment = LocalDeployment(
+            request_id=request_id,
+            application=application,
+            request=request,
+            location=CITIES[host.city] if host else self._places.best(request.users),
+            fleet_name=fleets[host.host_id] if host else None,
+            host=host,
+            numbers=dict(zip((port.name for port in application.ports), numbers, strict=False)),
+            fqdn=self.settings.fqdn.replace("{request_id}", request_id),
+            base_url=self.base_url,
+            secrets=Secrets(
+                access_point_id=100000 + secrets.randbelow(900000),
+                delete_token=secrets.token_hex(16),
+                context_token=secrets.token_hex(16),
+            ),
+            machine=self._machine,
+            timings=self.settings.timings,
+            announce=self._announce,
+            tags={name: Tag(name=name, create_time=now, last_updated=now) for name in request.tags},
+        )
+        self.deployments[request_id] = deployment
+        if problem:
+            deployment.refuse(problem)
+        self._spawn(self._live(deployment, numbers))
+        if problem:
+            raise Unprocessable(problem, request_id=request_id)
+        return 202, DeployAccepted(request_id=request_id)
+
+    async def _live(self, deployment: LocalDeployment, numbers: Iterable[int]) -> None:
+        try:
+            await deployment.live()
+        finally:
+            self._ports.give_back(tuple(numbers))
+            self._ended[deployment.request_id] = asyncio.get_running_loop().time()
+
+    @property
+    def deployable(self) -> tuple[str, ...]:
+        """Application and version of each that can be deployed, such as `arena v1`."""
+        return tuple(f"{name} {version}" for name, version in sorted(self._applications))
+
+    def _application(self, request: DeployRequest) -> Application:
+        application = self._applications.get((request.application, request.version))
+        if application is None or not application.is_active:
+            raise BadRequest(
+                "Invalid Application or Application Version. No deployment has been created"
+                f" (the emulator has {', '.join(self.deployable) or 'none'})"
+            )
+        return application
+
+    # ── look ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def get_deployment(self, *, request_id: str, hidden: float = 0.0) -> Reply:
+        """The status of one that was deployed at least `hidden` seconds ago."""
+        return 200, self._find(request_id, hidden).deployment()
+
+    async def list_deployments(
+        self,
+        *,
+        query: str | None = None,
+        page: str | None = None,
+        limit: str | None = None,
+        hidden: float = 0.0,
+    ) -> Reply:
+        """The rows of those that are not terminated and that the filters leave.
+
+        One that was deployed less than `hidden` seconds ago does not show up yet.
+        """
+        if query is not None and not self.settings.list_filters:
+            raise BadRequest("query is not supported")
+        wanted = list_query(query)
+        chosen = [
+            one
+            for one in self._existing(named_in(wanted.filters))
+            if one.age >= hidden
+            and (self.settings.list_errors or one.status is not Status.ERROR)
+            and all(passes(one, condition) for condition in wanted.filters)
+        ]
+        for order in reversed(wanted.order_by):
+            if order.field == "created_at":  # no deployment here has session sockets to order by
+                chosen.sort(key=lambda one: one.created_at, reverse=order.order == "desc")
+        size = min(whole("limit", limit, _PAGE), _LONGEST_PAGE)
+        number = whole("page", page, 1)
+        rows = chosen[(number - 1) * size : number * size]
+        return 200, DeploymentPage(
+            data=tuple(one.row(with_status=self.settings.row_status) for one in rows),
+            total_count=len(chosen),
+            pagination=pagination(number, size, len(chosen)),
+        )
+
+    async def list_locations(
+        self,
+        *,
+        app: str | None = None,
+        version: str | None = None,
+        type: str | None = None,
+        tags: str | None = None,
+    ) -> Reply:
+        """The cities. All of them run every application."""
+        known = {name for pair in self._applications for name in (pair, (pair[0], None))}
+        if app is not None and (app, version) not in known:
+            raise BadRequest("Invalid Application or Application Version")
+        labels = (LocationTag(key="emulated", value="true"),) if tags == "true" else ()
+        return 200, LocationPage(
+            locations=tuple(
+                attrs.evolve(city, type="standard", tags=labels)
+                for city in CITIES.values()
+                if type in {None, "standard"}
+            ),
+        )
+
+    async def get_container_logs(self, *, request_id: str) -> Reply:
+        """What its process has written."""
+        deployment = self._find(request_id)
+        if deployment.status is Status.TERMINATED:
+            raise NotFound(f"The logs of {request_id} are gone: it is terminated")
+        return 200, deployment.logs()
+
+    async def get_metrics(
+        self,
+        *,
+        request_id: str,
+        start_time: str | None = None,
+        end_time: str | None = None,
+        steps: str | None = None,
+        raw: str | None = None,
+    ) -> Reply:
+        """How it uses this machine."""
+        deployment = self._find(request_id)
+        start, end = time_of("start_time", start_time), time_of("end_time", end_time)
+        if start and end and end <= start:
+            raise Unprocessable("end_time must be after start_time")
+        if steps is not None and steps not in STEPS:
+            raise Unprocessable(f"steps is one of {', '.join(STEPS)}")
+        if raw not in {None, "true", "false"}:
+            raise Unprocessable("raw is true or false")
+        step = None if raw == "true" else STEPS[steps or "30s"]
+        return 200, deployment.samples.series(start=start, end=end, step=step)
+
+    # ── stop ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def stop_deployment(
+        self,
+        *,
+        request_id: str,
+        container_log_storage: str | None = None,  # noqa: ARG002 - there is no storage to put them in
+    ) -> Reply:
+        """Stop one: 200 if it ends now, 202 if it does so once it is READY or in ERROR."""
+        deployment = self._find(request_id)
+        if deployment.status is Status.TERMINATED:
+            raise Gone(f"Instance {request_id} is already terminated")
+        summary = deployment.deployment()
+        deployment.stop()
+        if not summary.current_status.is_ready and not summary.current_status.is_terminal:
+            return 202, Stopped(message=f"{request_id} - Delete request will be processed soon")
+        return 200, Stopped(
+            message=f"Instance {request_id} will be deleted", deployment_summary=summary
+        )
+
+    async def stop_self(
+        self,
+        *,
+        request_id: str,
+        access_point_id: str,
+        token: str,
+        container_log_storage: str | None = None,
+    ) -> Reply:
+        """Stop the deployment that the call comes from, as its token shows."""
+        deployment = self._find(request_id)
+        own = deployment.secrets
+        if not hmac.compare_digest(own.delete_token.encode(), token.encode(errors="replace")):
+            raise Unauthorized("The token is not the one of this deployment")
+        if access_point_id != str(own.access_point_id):
+            raise self._unknown()
+        return await self.stop_deployment(
+            request_id=request_id, container_log_storage=container_log_storage
+        )
+
+    async def stop_matching(self, *, body: StopFilters) -> Reply:
+        """Stop all that match every filter."""
+        chosen = [
+            one
+            for one in self._existing()
+            if one.status is not Status.TERMINATING
+            and all(matches(one, condition) for condition in body.filters)
+        ]
+        for deployment in chosen:
+            deployment.stop()
+        return 202, BulkStop(
+            processable=tuple(DeployAccepted(request_id=one.request_id) for one in chosen)
+        )
+
+    # ── private fleets ───────────────────────────────────────────────────────────────────────────
+
+    async def list_fleet_hosts(self, *, fleet_name: str) -> Reply:
+        """The hosts of a fleet, with the room that they have."""
+        fleet = self._fleets.get(fleet_name)
+        if fleet is None:
+            raise BadRequest(f"There is no private fleet {fleet_name!r}")
+        hosts = tuple(self._fleet_host(fleet.name, host) for host in fleet.hosts)
+        if self.settings.host_shape == "pin":
+            return 200, HostPage(data=hosts)
+        count = len(hosts)
+        return 200, HostPage(
+            data=hosts, total_count=count, pagination=pagination(1, max(1, count), count)
+        )
+
+    def _fleet_host(self, fleet_name: str, host: PrivateHost) -> FleetHost:
+        city = CITIES[host.city]
+        cpu, memory = self._room(host)
+        point = Centroid(
+            label=fleet_name,
+            latitude=city.latitude,
+            longitude=city.longitude,
+            radius_km=700,
+            radius_strategy=1 if self.settings.host_shape == "pin" else None,
+            cpu_cores=host.cpu_units // 1024,
+            memory_gb=host.memory_mb // 1024,
+            clock_speed_ghz=2,
+            desired_host_count=len(self._fleets[fleet_name].hosts),
+        )
+        described = FleetHost(
+            host_id=host.host_id,
+            status=host.status,
+            ip_address=PUBLIC_IP,
+            latitude=city.latitude,
+            longitude=city.longitude,
+            city=city.city,
+            country=city.country,
+            continent=city.continent,
+            allocated_cpu_units=host.cpu_units - cpu,
+            allocated_memory_mb=host.memory_mb - memory,
+            allocatable_cpu_units=cpu,
+            allocatable_memory_mb=memory,
+            created_at=self._since,
+            updated_at=self._since,
+        )
+        if self.settings.host_shape == "pin":
+            return attrs.evolve(described, pin=point)
+        return attrs.evolve(
+            described,
+            centroid=point,
+            fleet_host_specifications=HostSpecifications(
+                cpu_units=host.cpu_units, memory_mb=host.memory_mb, base_clock_speed_mhz=2000
+            ),
+        )
+
+    def _private_hosts(self) -> dict[str, PrivateHost]:
+        return {host.host_id: host for fleet in self._fleets.values() for host in fleet.hosts}
+
+    def _room(self, host: PrivateHost) -> tuple[int, int]:
+        """The CPU units and memory that a host has left."""
+        on_it = [one for one in self._existing() if one.host is host]
+        cpu = host.cpu_units - sum(one.cpu_units for one in on_it)
+        return cpu, host.memory_mb - sum(one.memory_mb for one in on_it)
+
+    # ── tags ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def list_tags(self, *, request_id: str) -> Reply:
+        """All tags of one."""
+        tags = tuple(self._find(request_id).tags.values())
+        return 200, TagPage(
+            tags=tags,
+            count=len(tags),
+            total_count=len(tags),
+            pagination=pagination(1, max(1, len(tags)), len(tags)),
+        )
+
+    async def get_tag(self, *, request_id: str, tag_name: str) -> Reply:
+        """One tag of one."""
+        return 200, self._tag(request_id, tag_name)
+
+    async def create_tag(self, *, request_id: str, body: TagName) -> Reply:
+        """Give it one more tag. Its environment stays as it was."""
+        tags = self._find(request_id).tags
+        if body.name in tags:
+            raise Conflict(f"Tag {body.name} exists already")
+        if len(tags) >= _MOST_TAGS:
+            raise BadRequest(f"A deployment has {_MOST_TAGS} tags at most")
+        now = datetime.now(UTC)
+        tags[body.name] = Tag(name=body.name, create_time=now, last_updated=now)
+        return 200, tags[body.name]
+
+    async def rename_tag(self, *, request_id: str, tag_name: str, body: TagName) -> Reply:
+        """Give a tag another name."""
+        tag = self._tag(request_id, tag_name)
+        tags = self.deployments[request_id].tags
+        if body.name in tags and body.name != tag_name:
+            raise Conflict(f"Tag {body.name} exists already")
+        renamed = attrs.evolve(tag, name=body.name, last_updated=datetime.now(UTC))
+        in_order = [renamed if one is tag else one for one in tags.values()]
+        tags.clear()
+        tags.update((one.name, one) for one in in_order)
+        return 200, renamed
+
+    async def delete_tag(self, *, request_id: str, tag_name: str) -> Reply:
+        """Take a tag away."""
+        self._tag(request_id, tag_name)
+        del self.deployments[request_id].tags[tag_name]
+        return 204, None
+
+    def _tag(self, request_id: str, name: str) -> Tag:
+        tag = self._find(request_id).tags.get(name)
+        if tag is None:
+            raise NotFound(f"Tag {name} not found")
+        return tag
+
+    # ── who is there ─────────────────────────────────────────────────────────────────────────────
+
+    def _find(self, request_id: str, hidden: float = 0.0) -> LocalDeployment:
+        self._forget_old()
+        deployment = self.deployments.get(request_id)
+        if deployment is None or deployment.age < hidden:
+            raise self._unknown()
+        return deployment
+
+    def _unknown(self) -> BadRequest | NotFound:
+        return (BadRequest if self.settings.unknown_status == 400 else NotFound)(_UNKNOWN)  # noqa: PLR2004 - an HTTP status
+
+    def _existing(self, named: frozenset[str] | None = None) -> list[LocalDeployment]:
+        """Those that are not TERMINATED, oldest first; of those that are named, if any are."""
+        if named is None:
+            candidates: Iterable[LocalDeployment] = self.deployments.values()
+        else:  # to go through all of thousands would take its time
+            known = (self.deployments[name] for name in named if name in self.deployments)
+            candidates = sorted(known, key=lambda one: one.created_at)
+        return [one for one in candidates if one.status is not Status.TERMINATED]
+
+    def _forget_old(self) -> None:
+        before = asyncio.get_running_loop().time() - self.settings.remember
+        surplus = len(self._ended) - _MOST_REMEMBERED
+        for request_id, ended_at in list(self._ended.items()):  # in the order in which they ended
+            if ended_at > before and surplus <= 0:
+                break
+            del self._ended[request_id], self.deployments[request_id]
+            surplus -= 1

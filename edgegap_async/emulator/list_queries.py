@@ -1,0 +1,98 @@
+"""What the queries of requests mean: filters, pages, numbers and times."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import datetime
+
+from edgegap_async.api.codec import ListQuery, read_list_query, read_time
+from edgegap_async.api.models import Pagination, Paginator, Status
+from edgegap_async.api.requests import Filter, StopFilter
+from edgegap_async.errors import BadRequest, InvalidRequest, Unprocessable
+
+from .deployments import LocalDeployment
+
+__all__ = ["list_query", "matches", "named_in", "pagination", "passes", "time_of", "whole"]
+
+
+def list_query(text: str | None) -> ListQuery:
+    """What a list asks for; a BadRequest if it does not keep to the grammar."""
+    try:
+        return read_list_query(text)
+    except InvalidRequest as problem:
+        raise BadRequest(problem.message) from None
+
+
+def whole(name: str, text: str | None, default: int) -> int:
+    """A number from 1 on; a BadRequest if it is none."""
+    if text is None:
+        return default
+    if not re.fullmatch("[1-9][0-9]{0,8}", text):
+        raise BadRequest(f"{name} is a whole number from 1 on")
+    return int(text)
+
+
+def time_of(name: str, text: str | None) -> datetime | None:
+    """A time, in any spelling; Unprocessable if it is none."""
+    time = read_time(text)
+    if text and time is None:
+        raise Unprocessable(f"{name} is a time such as 2025-11-29 22:35:31.971359")
+    return time
+
+
+def pagination(number: int, size: int, total: int) -> Pagination:
+    """Which page of how many this is."""
+    pages = max(1, -(-total // size))
+    return Pagination(
+        number=number,
+        next_page_number=number + 1 if number < pages else None,
+        previous_page_number=number - 1 if number > 1 else None,
+        paginator=Paginator(num_pages=pages),
+        has_next=number < pages,
+        has_previous=number > 1,
+    )
+
+
+def named_in(filters: Iterable[Filter]) -> frozenset[str] | None:
+    """The ids that the filters leave, or None if they name none."""
+    for condition in filters:
+        if condition.field == "request_id" and condition.operator in {"eq", "in"}:
+            value = condition.value
+            return frozenset(value if isinstance(value, tuple) else [str(value)])
+    return None
+
+
+def passes(deployment: LocalDeployment, condition: Filter) -> bool:
+    """Whether a list that has this filter holds the deployment."""
+    value, operator = condition.value, condition.operator
+    if isinstance(value, datetime):
+        at = deployment.created_at
+        return {"eq": at == value, "gte": at >= value, "lte": at <= value}[operator]
+    if condition.field == "status":
+        return (Status(str(value)) is deployment.status) is (operator == "eq")
+    texts: dict[str, tuple[str, ...]] = {
+        "request_id": (deployment.request_id,),
+        "tags": tuple(deployment.tags),
+        "application": (deployment.application.name,),
+        "version": (deployment.application.version,),
+        "fleet_name": (deployment.fleet_name,) if deployment.fleet_name else (),
+        "host_name": (deployment.host_id,),
+    }
+    has = texts[condition.field]
+    if operator == "ilike":
+        pattern = ".*".join(map(re.escape, str(value).split("%")))
+        return any(re.fullmatch(pattern, text, re.IGNORECASE | re.DOTALL) for text in has)
+    wanted = value if isinstance(value, tuple) else (value,)
+    return bool(set(has) & set(wanted)) is (operator in {"eq", "in"})
+
+
+def matches(deployment: LocalDeployment, condition: StopFilter) -> bool:
+    """Whether a bulk stop that has this filter stops the deployment."""
+    has = {deployment.request_id} if condition.field == "request_id" else set(deployment.tags)
+    wanted = set(condition.values)
+    return {
+        "any": bool(has & wanted),
+        "all": wanted <= has,
+        "not": not has & wanted,
+    }[condition.filter_type]

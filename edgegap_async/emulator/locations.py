@@ -1,0 +1,147 @@
+"""Where game servers can run, where players are, and which place is best for them.
+
+The cities are real; what the cloud has is its own affair. A player's address is placed without any
+network: first by the networks that the settings name, then by its country (iptocc) and the point
+where the country's people live on average, and where nothing is known (private and loopback
+addresses), in Montreal. The best city is the one with the smallest sum of distances to all players.
+
+`countries.json` is made from GeoNames (https://www.geonames.org), licensed under CC BY 4.0: the
+mean of a country's cities, weighted by their people, as [latitude, longitude].
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import json
+import math
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from typing import Final, TypeAlias
+
+from edgegap_async.api.models import Location
+from edgegap_async.api.requests import GeoCoordinates, User
+from edgegap_async.errors import InvalidRequest
+
+__all__ = ["CITIES", "Places", "Point", "distance_km"]
+
+Point: TypeAlias = tuple[float, float]
+"""Degrees north, degrees east."""
+
+_EARTH_RADIUS_KM: Final = 6371.0
+_MONTREAL: Final[Point] = (45.508888, -73.561668)
+
+
+def _cities() -> Mapping[str, Location]:
+    table = """
+    Montreal      | Canada         | North America | Quebec                | Eastern Time         | 45.508888 | -73.561668
+    Toronto       | Canada         | North America | Ontario               | Eastern Time         |  43.65107 |  -79.34702
+    New York      | United States  | North America | New York              | Eastern Time         |  40.71278 |  -74.00594
+    Miami         | United States  | North America | Florida               | Eastern Time         |  25.76168 |  -80.19179
+    Chicago       | United States  | North America | Illinois              | Central Time         |  41.87811 |  -87.62980
+    Dallas        | United States  | North America | Texas                 | Central Time         |  32.77666 |  -96.79699
+    Denver        | United States  | North America | Colorado              | Mountain Time        |  39.73924 | -104.99025
+    Los Angeles   | United States  | North America | California            | Pacific Time         |  34.05223 | -118.24368
+    Seattle       | United States  | North America | Washington            | Pacific Time         |  47.60621 | -122.33207
+    São Paulo     | Brazil         | South America | São Paulo             | Brasilia Time        | -23.55052 |  -46.63331
+    Santiago      | Chile          | South America | Santiago Metropolitan | Chile Time           | -33.44889 |  -70.66927
+    London        | United Kingdom | Europe        | England               | Greenwich Mean Time  |  51.50735 |   -0.12776
+    Paris         | France         | Europe        | Île-de-France         | Central European Time |  48.85661 |    2.35222
+    Frankfurt     | Germany        | Europe        | Hesse                 | Central European Time |  50.11092 |    8.68213
+    Madrid        | Spain          | Europe        | Madrid                | Central European Time |  40.41678 |   -3.70379
+    Stockholm     | Sweden         | Europe        | Stockholm             | Central European Time |  59.32932 |   18.06858
+    Warsaw        | Poland         | Europe        | Masovia               | Central European Time |  52.22968 |   21.01223
+    Istanbul      | Turkey         | Europe        | Istanbul              | Turkey Time          |  41.00824 |   28.97836
+    Dubai         | United Arab Emirates | Asia    | Dubai                 | Gulf Time            |  25.20485 |   55.27078
+    Mumbai        | India          | Asia          | Maharashtra           | India Time           |  19.07598 |   72.87766
+    Singapore     | Singapore      | Asia          | Singapore             | Singapore Time       |   1.35208 |  103.81984
+    Hong Kong     | Hong Kong      | Asia          | Hong Kong             | Hong Kong Time       |  22.31930 |  114.16936
+    Seoul         | South Korea    | Asia          | Seoul                 | Korea Time           |  37.56654 |  126.97797
+    Tokyo         | Japan          | Asia          | Tokyo                 | Japan Time           |  35.68949 |  139.69171
+    Sydney        | Australia      | Oceania       | New South Wales       | Eastern Time         | -33.86882 |  151.20929
+    Johannesburg  | South Africa   | Africa        | Gauteng               | South Africa Time    | -26.20410 |   28.04731
+    """  # noqa: E501 - a table is read across
+    cities: dict[str, Location] = {}
+    for line in table.strip().splitlines():
+        city, country, continent, division, zone, north, east = map(str.strip, line.split("|"))
+        cities[city] = Location(
+            city=city,
+            country=country,
+            continent=continent,
+            administrative_division=division,
+            timezone=zone,
+            latitude=float(north),
+            longitude=float(east),
+        )
+    return cities
+
+
+CITIES: Final[Mapping[str, Location]] = _cities()
+"""Where deployments can land, by the city's name."""
+
+
+@functools.cache
+def _countries() -> Mapping[str, Point]:
+    text = files(__package__ or __name__).joinpath("countries.json").read_text("utf-8")
+    return {country: (north, east) for country, (north, east) in json.loads(text).items()}
+
+
+def distance_km(one: Point, other: Point) -> float:
+    """The way between two points along a great circle."""
+    north, east, other_north, other_east = map(math.radians, (*one, *other))
+    across = (
+        math.sin((other_north - north) / 2) ** 2
+        + math.cos(north) * math.cos(other_north) * math.sin((other_east - east) / 2) ** 2
+    )
+    return 2 * _EARTH_RADIUS_KM * math.asin(math.sqrt(min(1.0, across)))
+
+
+def _point(location: Location) -> Point:
+    return location.latitude or 0.0, location.longitude or 0.0
+
+
+class Places:
+    """Finds the best city for players.
+
+    Args:
+        networks: where the addresses of some networks are, such as `{"10.0.0.0/8": (48.9, 2.4)}`.
+            The narrowest that holds an address counts.
+
+    Raises:
+        InvalidRequest: a network or a point that is none.
+    """
+
+    def __init__(self, networks: Mapping[str, Point] | None = None) -> None:
+        self._networks: list[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, Point]] = []
+        for text, point in (networks or {}).items():
+            try:
+                self._networks.append((ipaddress.ip_network(text), _checked(point)))
+            except ValueError as problem:
+                raise InvalidRequest(f"networks: {text!r}: {problem}") from None
+        self._networks.sort(key=lambda item: item[0].prefixlen, reverse=True)
+
+    def where(self, user: User) -> Point:
+        """Where a player is, as far as can be told."""
+        if isinstance(user, GeoCoordinates):
+            return user.latitude, user.longitude
+        address = ipaddress.ip_address(user.ip_address)
+        address = getattr(address, "ipv4_mapped", None) or address
+        for network, point in self._networks:
+            if address in network:
+                return point
+        import iptocc  # noqa: PLC0415 - of the extra `emulator`
+
+        return _countries().get(iptocc.country_code(str(address)) or "", _MONTREAL)
+
+    def best(self, users: Iterable[User]) -> Location:
+        """The city with the smallest sum of distances to all of these players."""
+        points = [self.where(user) for user in users]
+        return min(
+            CITIES.values(),
+            key=lambda city: math.fsum(distance_km(_point(city), point) for point in points),
+        )
+
+
+def _checked(point: Point) -> Point:
+    place = GeoCoordinates(*point)
+    return place.latitude, place.longitude

@@ -1,0 +1,475 @@
+"""Owns the parts, and takes one call through all of them.
+
+`call` is the one way to the API: encode, then for each attempt wait for the limits, send and
+decode, until it succeeds or `retries` says that the error is final.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any, Final, Literal, Self, TypeVar
+
+import aiohttp
+import attrs
+
+from edgegap_async.api.messages import HttpRequest, decode, encode
+from edgegap_async.api.models import record_attempts
+from edgegap_async.api.operations import Operation, Repeat
+from edgegap_async.api.requests import DeployRequest, Token
+from edgegap_async.api.validation import check_kind
+from edgegap_async.errors import (
+    CallError,
+    ClientClosed,
+    Gone,
+    InvalidRequest,
+    LimitReached,
+    NoAnswer,
+    NotFound,
+    RateLimited,
+    ServerError,
+    UnreadableAnswer,
+    WrongLoop,
+)
+
+from .guard import Guard
+from .rate_limits import Limits, Priority
+from .resources import Deployments, Locations, PrivateFleets, Tags
+from .retries import RetryBudget, RetryPolicy
+from .transport import SendState, Timeouts, Transport
+
+__all__ = ["DEFAULT_BASE_URL", "ApiClient"]
+
+DEFAULT_BASE_URL: Final = "https://api.edgegap.com"
+
+Result = TypeVar("Result")
+
+logger = logging.getLogger(__name__)
+
+
+class ApiClient:
+    """The sixteen calls of the API, with limits and repeats. See `EdgegapClient` for the arguments.
+
+    Attributes:
+        deployments: deploy, get, stop, list, logs, metrics.
+        locations: where servers can run.
+        private_fleets: deploy to hosts of your own.
+        tags: tags of deployments.
+        cleaning: as `deployments`, for what has to clean up: it goes on while the client closes,
+            before other calls, and waits for its turn as long as it takes.
+        limits: who may send, and when. `limits.snapshot()` tells how busy each operation is.
+        requests_sent: how many requests went out so far, repeats included.
+    """
+
+    def __init__(
+        self,
+        token: str | Token | None = None,
+        *,
+        base_url: str | None = None,
+        session: aiohttp.ClientSession | None = None,
+        timeouts: Timeouts | None = None,
+        limits: Limits | Mapping[str, float | None] | None = None,
+        retries: RetryPolicy | None = None,
+        guard: Guard | None = None,
+        on_limit: Literal["wait", "raise"] = "wait",
+        longest_wait: float | None = None,
+        allow_insecure: bool = False,
+    ) -> None:
+        self._token = api_token(token)
+        del token  # a traceback that shows local variables must not show it
+        check_kind("base_url", base_url, str)
+        check_kind("session", session, aiohttp.ClientSession)
+        check_kind("timeouts", timeouts, Timeouts)
+        check_kind("retries", retries, RetryPolicy)
+        check_kind("guard", guard, Guard)
+        self._transport = Transport(
+            base_url
+            or _from_environment("EDGEGAP_BASE_URL", "EDGEGAP_API_URL")
+            or DEFAULT_BASE_URL,
+            session=session,
+            timeouts=timeouts or _timeouts_from_environment(),
+            allow_insecure=allow_insecure,
+        )
+        self.limits: Final = limits if isinstance(limits, Limits) else Limits(limits)
+        self._longest_wait = _longest_wait(on_limit, longest_wait)
+        self._guard = guard or Guard.from_environment(os.environ)
+        self._retries = retries or RetryPolicy()
+        self._budget = RetryBudget(self._retries.budget)
+        self._under_way = _OpenCalls()
+        self.requests_sent = 0
+        self.deployments: Final = Deployments(self.call)
+        self.locations: Final = Locations(self.call)
+        self.private_fleets: Final = PrivateFleets(self.call)
+        self.tags: Final = Tags(self.call)
+        self.cleaning: Final = Deployments(self._call)
+
+    def __repr__(self) -> str:
+        # One that could not be made has no transport, and is shown in that error's traceback.
+        return f"{type(self).__name__}({getattr(self, '_transport', None)!r})"
+
+    async def __aenter__(self) -> Self:
+        if self._under_way.closing:
+            raise ClientClosed("the client was closed before: make another")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends every call under way with `ClientClosed`, and closes the session if it is our own.
+
+        Twice is fine. A session that was passed in stays open.
+        """
+        self._under_way.stay_in(asyncio.get_running_loop())
+        await self._under_way.end()
+        await self._transport.close()
+
+    def until_closed(self) -> _CloseScope:
+        """A block that ends with `ClientClosed` as soon as the client is closed.
+
+        It must not hold a `yield`, nor await what calls `close`: `close` waits for its end.
+        """
+        return _CloseScope(self._under_way)
+
+    async def call(
+        self,
+        operation: Operation[Result],
+        *,
+        path: Mapping[str, str] | None = None,
+        query: Mapping[str, object] | None = None,
+        body: object = None,
+        token: Token | None = None,
+        largest: int = 8 * 2**20,
+        priority: Priority | None = None,
+        once: bool = False,
+    ) -> Result:
+        """What the API answers to an operation, for calls that have no method of their own.
+
+        Args:
+            operation: one of `endpoints.OPERATIONS`, or one of your own making.
+            path: values for the names in the operation's path.
+            query: query parameters; those that are None are left out.
+            body: a model of `requests`, sent as JSON.
+            token: in place of the API token, where the operation takes the deployment's own.
+            largest: bytes that the answer may have.
+            priority: before whom it goes where others wait for the same limit; by the operation
+                if left out.
+            once: True to send it once only, whatever comes of it.
+
+        Raises:
+            InvalidRequest: it cannot be sent.
+            NotAllowed: the client's guard refuses it.
+            CallError: it did not succeed; one of its classes. `LimitReached` among them where
+                the client shall not wait, unless `priority` puts it before its usual place.
+            ClientClosed: the client is closed, or was meanwhile.
+            WrongLoop: the client was first used in another event loop.
+        """
+        with self.until_closed():
+            return await self._call(
+                operation,
+                path=path,
+                query=query,
+                body=body,
+                token=token,
+                largest=largest,
+                priority=Priority.of(operation) if priority is None else priority,
+                once=once,
+            )
+
+    async def _call(
+        self,
+        operation: Operation[Result],
+        *,
+        path: Mapping[str, str] | None = None,
+        query: Mapping[str, object] | None = None,
+        body: object = None,
+        token: Token | None = None,
+        largest: int = 8 * 2**20,
+        priority: Priority | None = None,
+        once: bool = False,
+    ) -> Result:
+        self._guard.check(operation, body)
+        request = encode(operation, path=path, query=query, body=body, largest=largest)
+        if priority is None:  # it is for cleaning
+            priority = min(Priority.of(operation), Priority.DEPLOY)
+        sending = SendState()
+        try:
+            return await self.exchange(request, sending, token=token, priority=priority, once=once)
+        except asyncio.CancelledError:
+            if sending.sent and isinstance(body, DeployRequest):
+                logger.error(  # noqa: TRY400 - the traceback of a cancellation tells nothing
+                    "%s %s may go on running: its deploy was ended before an answer came,"
+                    " and carries no operation tag to find it by (client.deploy gives one)",
+                    body.application,
+                    body.version,
+                )
+            raise
+
+    async def exchange(
+        self,
+        request: HttpRequest[Result],
+        sending: SendState,
+        *,
+        token: Token | None = None,
+        priority: Priority | None = None,
+        once: bool = False,
+        patient: bool = False,
+    ) -> Result:
+        """The answer to a request, after as many attempts as it takes and may have.
+
+        Unlike `call` it goes on while the client closes, for what has to clean up. One that is
+        `patient` waits for its turn as long as it takes, whatever the client's others do.
+        """
+        token = token or self._token
+        if token is None:
+            raise InvalidRequest("no API token: set EDGEGAP_API_TOKEN, or pass token")
+        self._guard.check_sending(request)
+        operation = request.operation
+        loop = asyncio.get_running_loop()
+        priority = Priority.of(operation) if priority is None else priority
+        longest_wait = None if patient else self._patience(operation, priority)
+        waits = None
+        attempts, waited = 0, 0.0
+        failed: CallError | None = None  # what the last attempt ended with
+        began = failed_at = 0.0
+        while True:
+            attempts += 1
+            try:
+                lane = await self._turn(
+                    request, priority, longest_wait, front=isinstance(failed, RateLimited)
+                )
+            except LimitReached as error:
+                # If it was sent before, what came of that is what counts.
+                raise failed or error from None
+            if failed is not None:
+                waited += loop.time() - failed_at
+                failed = None  # it holds this frame
+            began = began or loop.time()
+            self.requests_sent += 1
+            try:
+                result = await self._send(request, token, sending, lane)
+            except CallError as error:
+                error.attempts, error.waited = attempts, waited
+                error.maybe_created = operation.repeat is Repeat.ONLY_IF_UNSENT and in_doubt(error)
+                if isinstance(error, Gone | NotFound) and _already_deleted(operation, sending):
+                    result = operation.returns()
+                    record_attempts(result, attempts=attempts, waited=waited)
+                    return result
+                # Where the API says how long, the limits wait for that; where not, it waits here.
+                is_queued = (
+                    isinstance(error, RateLimited)
+                    and self.limits.refused(operation, error.retry_after or 0.0)
+                    and error.retry_after is not None
+                )
+                waits = waits or self._retries.waits()
+                failed, failed_at = error, loop.time()
+                wait = self._retries.wait_after(
+                    error,
+                    operation,
+                    attempts=attempts,
+                    elapsed=failed_at - began,
+                    wait=0.0 if is_queued else next(waits),
+                )
+                if (
+                    once
+                    or wait is None
+                    or sending.unwanted
+                    or not self._budget.take(error, operation)
+                ):
+                    raise
+                if isinstance(error, RateLimited) and sending.sent:
+                    sending.sent -= 1  # it was refused: as if it had not been sent
+                logger.info("%s; again in %.2f s", error, wait)
+            else:
+                self._budget.give_back()
+                if attempts > 1:
+                    record_attempts(result, attempts=attempts, waited=waited)
+                return result
+            if not is_queued:
+                await asyncio.sleep(wait)
+
+    async def _send(
+        self,
+        request: HttpRequest[Result],
+        token: Token,
+        sending: SendState,
+        lane: asyncio.Semaphore,
+    ) -> Result:
+        try:
+            response = await self._transport.send(request, token, sending)
+        finally:
+            lane.release()
+        try:
+            return decode(request, response)
+        except CallError:
+            pass
+        # What it says goes into the error; some proxies repeat the header that they do not like.
+        return decode(request, attrs.evolve(response, body=token.hidden_in(response.body)))
+
+    async def _turn(
+        self,
+        request: HttpRequest[Any],
+        priority: Priority,
+        longest_wait: float | None,
+        *,
+        front: bool,
+    ) -> asyncio.Semaphore:
+        """Returns when a request may go, with the lane that it holds: a permit and a connection.
+
+        The permit comes first, for who goes first is the limits' to say. Where every connection
+        hangs it is of no use: kept until one is free, the permits of all who wait there would be
+        used in one moment. So whoever waited there takes another one, before all others.
+        """
+        operation, lane = request.operation, self._transport.lane(request.operation)
+        try:
+            await self.limits.acquire(operation, priority, longest_wait=longest_wait, front=front)
+            if not lane.locked():
+                await lane.acquire()  # which does not wait
+                return lane
+            async with asyncio.timeout(longest_wait):
+                await lane.acquire()
+            try:
+                await self.limits.acquire(
+                    operation, priority, longest_wait=longest_wait, front=True
+                )
+            except BaseException:
+                lane.release()
+                raise
+        except TimeoutError:
+            problem = LimitReached(
+                "all connections are in use", operation=operation.name, method=operation.method
+            )
+        except LimitReached as error:
+            problem = error
+        else:
+            return lane
+        problem.path, problem.request_id = request.path, request.request_id
+        raise problem
+
+    def _patience(self, operation: Operation[Any], priority: Priority) -> float | None:
+        """Seconds that a call may wait for its turn; None for as long as it takes."""
+        if self._longest_wait is None:
+            return None
+        usual = Priority.of(operation)
+        # A stop, and what goes before its usual place: other work cannot go on without them.
+        if usual is Priority.STOP or priority < usual:
+            return None
+        return self._longest_wait
+
+
+class _OpenCalls:
+    """The calls and waits of one client."""
+
+    def __init__(self) -> None:
+        self.blocks = set[_CloseScope]()
+        self.closing = False
+        self.none_left = asyncio.Event()
+        self.loop: asyncio.AbstractEventLoop | None = None
+
+    def stay_in(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Binds the client to the loop that it is first used in.
+
+        Raises:
+            WrongLoop: it is bound to another.
+        """
+        if self.loop is None:
+            self.loop = loop
+        elif self.loop is not loop:
+            raise WrongLoop("the client was first used in another event loop")
+
+    async def end(self) -> None:
+        """Cancels them all, and returns when they have left. No new one comes in."""
+        self.closing = True
+        for block in self.blocks:
+            block.end()
+        if self.blocks:
+            await self.none_left.wait()
+
+
+class _CloseScope:
+    """Turns the cancellation by `_UnderWay.end`, and no other, into `ClientClosed`.
+
+    What `asyncio.timeout` does for a deadline, this does for a close, at a tenth of the cost.
+    """
+
+    __slots__ = ("_before", "_ended", "_task", "_under_way")
+
+    def __init__(self, under_way: _OpenCalls) -> None:
+        self._under_way = under_way
+        self._ended = False
+
+    def __enter__(self) -> None:
+        if self._under_way.closing:
+            raise ClientClosed("the client is closed")
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("the client is used inside an asyncio task")
+        self._under_way.stay_in(task.get_loop())
+        self._task = task
+        self._before = task.cancelling()
+        self._under_way.blocks.add(self)
+
+    def end(self) -> None:
+        """Cancels what is in the block; once, however often the client is closed."""
+        if not self._ended:
+            self._ended = True
+            self._task.cancel()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        blocks = self._under_way.blocks
+        blocks.remove(self)
+        if self._under_way.closing and not blocks:
+            self._under_way.none_left.set()
+        if not self._ended:
+            return
+        nobody_else_cancelled = self._task.uncancel() <= self._before
+        if nobody_else_cancelled and kind is asyncio.CancelledError:
+            raise ClientClosed("the client was closed meanwhile") from None
+
+
+def _already_deleted(operation: Operation[Any], sending: SendState) -> bool:
+    """Whether "it is not there" is the success of a DELETE whose first answer was lost."""
+    return operation.method == "DELETE" and operation.repeat is Repeat.HARMLESS and sending.sent > 1
+
+
+def in_doubt(error: CallError) -> bool:
+    """Whether the API may have done all the same what a failed call asked for."""
+    if isinstance(error, UnreadableAnswer):
+        return error.status is not None and error.status < 300  # noqa: PLR2004 - not a redirect
+    return isinstance(error, NoAnswer | ServerError)
+
+
+def api_token(token: str | Token | None) -> Token | None:
+    """The token that was passed, or else the environment's, as a secret."""
+    if isinstance(token, Token):
+        return token
+    token = token or _from_environment("EDGEGAP_API_TOKEN")
+    return Token(token, scheme="token") if token else None
+
+
+def _longest_wait(on_limit: object, longest_wait: float | None) -> float | None:
+    if on_limit not in {"wait", "raise"}:
+        raise InvalidRequest(f'on_limit is "wait" or "raise", not {on_limit!r}')
+    check_kind("longest_wait", longest_wait, int, float)
+    if on_limit == "raise":
+        if longest_wait:
+            raise InvalidRequest('with on_limit="raise" nothing waits: leave longest_wait out')
+        return 0.0
+    if longest_wait is not None and not longest_wait >= 0:
+        raise InvalidRequest(f"longest_wait is 0 seconds or more, not {longest_wait!r}")
+    return longest_wait
+
+
+def _from_environment(*names: str) -> str | None:
+    return next((value for name in names if (value := os.environ.get(name))), None)
+
+
+def _timeouts_from_environment() -> Timeouts:
+    text = _from_environment("EDGEGAP_TIMEOUT_MS")
+    if text is None:
+        return Timeouts()
+    if not text.isdecimal() or not int(text):
+        raise InvalidRequest(f"EDGEGAP_TIMEOUT_MS is a number of milliseconds, not {text!r}")
+    return Timeouts(total=int(text) / 1000)

@@ -1,0 +1,1 @@
+"""Learns the status of deployments: whom to ask about, how, and when."""

@@ -1,0 +1,375 @@
+"""One deployment that somebody waits for: what was seen of it, and who is told.
+
+The API tells a status only when asked; who asks, and when, is in `lookout`. A webhook makes the
+next look come at once, and decides nothing itself: what is true is what the look says. So a webhook
+that is lost, late, doubled or forged does no harm, and one that comes before the deploy was
+answered is not lost.
+
+That the API does not know a deployment (404, 400) is believed only some time after its deploy:
+until then it is young, and neither a look nor a stop takes "no such deployment" for an answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Literal, Protocol, TypeAlias
+
+import attrs
+
+from edgegap_async.api.models import Deployment, Status, StatusChange, may_become
+from edgegap_async.api.requests import DeployOptions, Webhook
+from edgegap_async.api.validation import check_number
+from edgegap_async.errors import (
+    CallError,
+    DeploymentFailed,
+    DeploymentTerminated,
+    EdgegapError,
+    Gone,
+    NotFound,
+    WaitTimedOut,
+)
+from edgegap_async.http.api_client import ApiClient
+
+__all__ = [
+    "DeploymentTracker",
+    "Signal",
+    "Signals",
+    "TrackerOwner",
+    "WebhookTrigger",
+    "stop_until_confirmed",
+    "with_webhook_urls",
+]
+
+_STOP_RETRY_INTERVAL = 0.5  # seconds between stops of a deployment that is not known yet
+
+logger = logging.getLogger(__name__)
+
+ChangeSource: TypeAlias = Literal["look", "list", "webhook"]
+
+
+class Signal(Protocol):
+    """The webhook URLs of one deployment, open as long as somebody holds this."""
+
+    @property
+    def on_ready(self) -> str:
+        """Where the API is to tell of READY."""
+        ...
+
+    @property
+    def on_error(self) -> str:
+        """Where the API is to tell of ERROR."""
+        ...
+
+    @property
+    def on_terminated(self) -> str:
+        """Where the API is to tell of TERMINATED."""
+        ...
+
+
+class Signals(Protocol):
+    """Something that can be told of a change of status, such as a `WebhookReceiver`."""
+
+    def open(self, wake: Callable[[], None]) -> Signal:
+        """Fresh URLs for one deployment; whatever comes to them calls `wake`, in the loop."""
+        ...
+
+
+class TrackerOwner(Protocol):
+    """Who looks at deployments for those who wait: the look-out."""
+
+    @property
+    def client(self) -> ApiClient:
+        """Whose deployments they are."""
+        ...
+
+    def attend(self, watched: DeploymentTracker) -> None:
+        """Looks at it as long as it `is_awaited`; to be told whenever that has changed."""
+        ...
+
+    def wake(self, watched: DeploymentTracker) -> None:
+        """Makes the next look at it come at once."""
+        ...
+
+
+class WebhookTrigger:
+    """What a webhook rings. It may ring before anybody knows which deployment it is for."""
+
+    def __init__(self) -> None:
+        self._rung = False
+        self._watched: DeploymentTracker | None = None
+
+    def ring(self) -> None:
+        """Wakes who looks at the deployment, once it is known."""
+        self._rung = True
+        if self._watched is not None:
+            self._watched.rung()
+
+    def belongs_to(self, watched: DeploymentTracker) -> None:
+        """Says which deployment it is for; what rang before is heard now."""
+        self._watched = watched
+        if self._rung:
+            watched.rung()
+
+
+class DeploymentTracker:
+    """One deployment, its history, and those who wait for it. Made by the look-out.
+
+    Attributes:
+        request_id: which deployment.
+        history: every status it was seen in, with its time, oldest first.
+        deployment: the newest look at it, or None. One that a list told has what lists hold.
+        looks: how many status looks there were.
+        looked_at: loop time of the last one.
+        awaited_at: loop time from which on somebody waited, at first.
+        young_until: loop time until which "no such deployment" is not believed.
+        expects_webhook: whether the API was asked to tell of READY.
+        was_rung: whether a webhook came since the last look was asked for.
+        heard: what to set when one comes, also while nobody waits.
+        ready_at: loop time at which READY was told, where a webhook was to tell it.
+        trouble: why the last look failed, if it did.
+    """
+
+    def __init__(
+        self,
+        watcher: TrackerOwner,
+        request_id: str,
+        *,
+        expects_webhook: bool = False,
+        young_until: float = -math.inf,
+    ) -> None:
+        self.request_id = request_id
+        self.history: tuple[StatusChange, ...] = ()
+        self.deployment: Deployment | None = None
+        self.looks = 0
+        self.looked_at = -math.inf
+        self.awaited_at = math.inf
+        self.young_until = young_until
+        self.expects_webhook = expects_webhook
+        self.was_rung = False
+        self.heard: asyncio.Event | None = None
+        self.ready_at = math.inf
+        self.trouble: CallError | None = None
+        self._watcher = watcher
+        self._news = asyncio.Event()  # a new one for each change: whoever waits holds its own
+        self._awaits_ready = 0
+        self._awaits_any = 0
+        self._failure: Exception | None = None
+
+    @property
+    def status(self) -> Status | None:
+        """The newest status, or None if it was not seen yet."""
+        return self.history[-1].status if self.history else None
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether anybody waits, and it can still be looked at."""
+        return self._failure is None and (self._awaits_ready or self._awaits_any) > 0
+
+    @property
+    def awaits_only_ready(self) -> bool:
+        """Whether no other change than to READY, or away from it, matters to anybody."""
+        return not self._awaits_any
+
+    def look_now(self) -> None:
+        """Makes the next look come at once."""
+        self._watcher.wake(self)
+
+    def rung(self) -> None:
+        """A webhook came."""
+        self.was_rung = True
+        if self.heard is not None:
+            self.heard.set()
+        self._watcher.wake(self)
+
+    async def until_news(self, known: int) -> None:
+        """Returns when `history` is longer than `known`.
+
+        Raises:
+            EdgegapError: it cannot be looked at any more.
+        """
+        with self.being_looked_at():
+            await self._until_news(known)
+
+    async def _until_news(self, known: int) -> None:
+        while len(self.history) <= known:
+            if self._failure is not None:
+                raise self._failure
+            with self._watcher.client.until_closed():
+                await self._news.wait()
+
+    async def until(self, wanted: Status, timeout: float | None) -> Deployment:  # noqa: ASYNC109 - WaitTimedOut says more
+        """The deployment, once it is seen in `wanted`.
+
+        Raises:
+            WaitTimedOut: it was not in so many seconds.
+            DeploymentFailed: it is in Status.ERROR instead.
+            DeploymentTerminated: it ended instead.
+            EdgegapError: it cannot be looked at any more.
+        """
+        check_number("timeout", timeout, least=0)
+        limit = asyncio.timeout(timeout)
+        try:
+            async with limit:
+                with self.being_looked_at(only_ready=wanted is Status.READY):
+                    while self.status != wanted:
+                        self.check(wanted)
+                        await self._until_news(len(self.history))
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            if self.status == wanted and self.deployment is not None:  # it came in the last moment
+                return self.deployment
+            seen = self.status.short if self.status else "nothing of it"
+            message = f"not {wanted.short} in {round(timeout or 0, 2):g} s; seen: {seen}"
+            if self.trouble is not None:
+                message += f"; the last look failed: {self.trouble}"
+            raise self._error(WaitTimedOut, message) from None
+        assert self.deployment is not None  # noqa: S101 - it was seen in `wanted`
+        return self.deployment
+
+    def check(self, wanted: Status) -> None:
+        """Returns if it may still be seen in `wanted`.
+
+        Raises:
+            DeploymentFailed, DeploymentTerminated: as for `until`.
+        """
+        if self.status is None or wanted is Status.TERMINATED:
+            return
+        if self.status == Status.ERROR:
+            detail = self.deployment and self.deployment.error_detail
+            raise self._error(DeploymentFailed, detail or "it failed and does not say why")
+        if self.status.is_terminal:
+            raise self._error(DeploymentTerminated, f"it is {self.status.short}")
+
+    def _error(
+        self,
+        kind: type[WaitTimedOut | DeploymentFailed | DeploymentTerminated],
+        message: str,
+    ) -> EdgegapError:
+        return kind(
+            message,
+            request_id=self.request_id,
+            last_status=self.status,
+            history=self.history,
+            deployment=self.deployment,
+        )
+
+    def take(self, deployment: Deployment, told_by: ChangeSource = "look") -> bool:
+        """Makes a look at the deployment known to all who wait; whether it is news to them."""
+        status = deployment.current_status
+        if (
+            self.status is not None
+            and status != self.status
+            and not may_become(self.status, status)
+        ):
+            logger.debug("%s: %s after %s is old news", self.request_id, status, self.status)
+            return False
+        self.deployment = deployment
+        if status == self.status:
+            return False
+        if not status.is_known:
+            logger.info("%s: unknown status %r, waiting on", self.request_id, status.value)
+        self.history += (StatusChange(status, datetime.now(UTC), told_by),)
+        self._tell()
+        return True
+
+    def vanished(self, error: Gone | NotFound, now: float, told_by: ChangeSource = "look") -> bool:
+        """The API does not know the deployment: it is over, or was never there. Whether it is news.
+
+        Raises:
+            Gone, NotFound: it was never seen, and is not young.
+        """
+        if isinstance(error, NotFound) and now < self.young_until:
+            return False
+        if self.deployment is None:
+            raise error
+        over = attrs.evolve(self.deployment, current_status=Status.TERMINATED, running=False)
+        return self.take(over, told_by)
+
+    def fail(self, error: Exception) -> None:
+        """It cannot be looked at any more, and all who wait are told why."""
+        self._failure = error
+        self._tell()
+        self._watcher.attend(self)
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
+
+    def being_looked_at(self, *, only_ready: bool = False) -> _WaiterScope:
+        """A block: while at least one waits in there, the deployment is looked at."""
+        return _WaiterScope(self, only_ready=only_ready)
+
+    def await_more(self, count: int, *, only_ready: bool) -> None:
+        """So many more, or fewer, wait for it."""
+        if count > 0:
+            self._failure = None  # whoever comes now has it looked at anew
+        if only_ready:
+            self._awaits_ready += count
+        else:
+            self._awaits_any += count
+        self._watcher.attend(self)
+
+
+class _WaiterScope:
+    """While at least one waits in such a block, the deployment is looked at.
+
+    A generator would do the same, and take a third of a kilobyte of each who waits.
+    """
+
+    __slots__ = ("_only_ready", "_watched")
+
+    def __init__(self, watched: DeploymentTracker, *, only_ready: bool) -> None:
+        self._watched = watched
+        self._only_ready = only_ready
+
+    def __enter__(self) -> None:
+        try:
+            self._watched.await_more(1, only_ready=self._only_ready)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._watched.await_more(-1, only_ready=self._only_ready)
+
+
+async def stop_until_confirmed(
+    stop: Callable[[], Awaitable[object]], *, young_until: float
+) -> None:
+    """Returns when the API takes a stop, or tells credibly that there is nothing to stop.
+
+    Args:
+        stop: asks the API once.
+        young_until: loop time until which "no such deployment" is not believed.
+    """
+    while True:
+        try:
+            await stop()
+        except Gone:
+            return
+        except NotFound:
+            if asyncio.get_running_loop().time() >= young_until:
+                return
+        else:
+            return
+        await asyncio.sleep(_STOP_RETRY_INTERVAL)
+
+
+def with_webhook_urls(options: DeployOptions, signal: Signal) -> DeployOptions:
+    """The options with the signal's URLs wherever the caller has none of their own.
+
+    As `Webhook`s, which print no path: a traceback that shows local variables shows the options.
+    """
+    return {
+        **options,
+        "webhook_on_ready": options.get("webhook_on_ready") or Webhook(signal.on_ready),
+        "webhook_on_error": options.get("webhook_on_error") or Webhook(signal.on_error),
+        "webhook_on_terminated": (
+            options.get("webhook_on_terminated") or Webhook(signal.on_terminated)
+        ),
+    }

@@ -1,0 +1,1 @@
+"""Servers kept READY in advance: `ServerPool`."""

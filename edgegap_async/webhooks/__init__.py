@@ -1,0 +1,1 @@
+"""Receives webhooks over aiohttp or ASGI and triggers status requests."""
