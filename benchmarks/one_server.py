@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable
 import aiohttp
 
 from edgegap_async import EdgegapClient, Status
-from edgegap_async.emulator import Answer, Drop, Emulator, Fault, Timings, sample_application
+from edgegap_async.emulator import Drop, Emulator, Fault, Respond, Timings, sample_application
 
 with warnings.catch_warnings():  # backoff's decorators use what asyncio deprecates
     warnings.simplefilter("ignore")
@@ -33,7 +33,7 @@ BODY = {
 LOST = {
     "the answer is lost once": [Fault("deploy", Drop())],
     "it is lost three times": [Fault("deploy", Drop(), times=3)],
-    "a proxy answers 502 for it": [Fault("deploy", Answer.html(502))],
+    "a proxy answers 502 for it": [Fault("deploy", Respond.html(502))],
     "it never arrives": [Fault("deploy", Drop(), when="read")],
 }
 
@@ -63,7 +63,7 @@ def ours(client: EdgegapClient) -> Deploy:
 
 def live(emulator: Emulator) -> set[str]:
     over = {Status.TERMINATING, Status.TERMINATED}
-    return {one.request_id for one in emulator.world.deployments.values() if one.status not in over}
+    return {one.request_id for one in emulator.cloud.deployments.values() if one.status not in over}
 
 
 async def settled(emulator: Emulator) -> set[str]:
@@ -80,7 +80,7 @@ async def settled(emulator: Emulator) -> set[str]:
 async def lost_answers(emulator: Emulator, deploy: Deploy, wishes: int) -> dict[str, object]:
     rows: dict[str, object] = {}
     for name, faults in LOST.items():
-        made, known = len(emulator.world.deployments), set[str]()
+        made, known = len(emulator.cloud.deployments), set[str]()
         errors, before = 0, await settled(emulator)
         for _ in range(wishes):
             emulator.faults.clear()
@@ -91,7 +91,7 @@ async def lost_answers(emulator: Emulator, deploy: Deploy, wishes: int) -> dict[
                 errors += 1
         emulator.faults.clear()
         rows[name] = {
-            "servers_made_per_wish": (len(emulator.world.deployments) - made) / wishes,
+            "servers_made_per_wish": (len(emulator.cloud.deployments) - made) / wishes,
             "errors": errors,
             "left_running_and_unknown": len(await settled(emulator) - before - known),
         }
@@ -120,7 +120,7 @@ async def measure(wishes: int) -> dict[str, object]:
         headers = {"Authorization": f"token {emulator.token}"}
         async with (
             aiohttp.ClientSession(emulator.url, headers=headers) as session,
-            EdgegapClient(emulator.token, base_url=emulator.url, visibility=0.3) as client,
+            EdgegapClient(emulator.token, base_url=emulator.url, list_delay=0.3) as client,
         ):
             for name, deploy in (("plain", plain(session)), ("edgegap_async", ours(client))):
                 results[name] = {

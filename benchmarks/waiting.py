@@ -35,15 +35,15 @@ from edgegap_async import (
     DeploymentFailed,
     DeploymentHandle,
     EdgegapClient,
-    Signal,
     Status,
     WebhookReceiver,
+    WebhookUrls,
 )
 from edgegap_async.emulator import (
-    Answer,
     Application,
     Emulator,
     Fault,
+    Respond,
     Simulation,
     Timings,
 )
@@ -90,7 +90,7 @@ class Case:
     most_requests: float | None = None
 
 
-REFUSED = Fault("list_deployments", Answer(400), times=None)
+REFUSED = Fault("list_deployments", Respond(400), times=None)
 CASES = {
     "1": Case(count=1, rounds=300, goal=(0.30, 0.65), most_requests=14),
     "10": Case(count=10, rounds=60, goal=(0.18, 0.6), most_requests=6),
@@ -183,7 +183,7 @@ class Lossy:
         self._share = share
         self._chance = random.Random(seed)
 
-    def open(self, wake: Callable[[], None]) -> Signal:
+    def open(self, wake: Callable[[], None]) -> WebhookUrls:
         """As the receiver does."""
         if self._chance.random() >= self._share:
             return self._receiver.open(lambda: None)
@@ -251,7 +251,7 @@ async def play(case: Case, wait: Wait, seed: int, result: Result) -> None:
                 result.untold += 1
                 return
             lags.append(
-                loop.time() - max(began, emulator.world.deployments[server.request_id].since)
+                loop.time() - max(began, emulator.cloud.deployments[server.request_id].since)
             )
 
         await asyncio.gather(*map(one, ids))

@@ -66,7 +66,7 @@ from .api.requests import (
     Webhook,
 )
 from .client import EdgegapClient
-from .deployments.handle import DeploymentHandle, Found
+from .deployments.handle import DeploymentHandle, RecoveredDeployment
 from .errors import (
     BadRequest,
     BatchStopped,
@@ -118,12 +118,12 @@ from .http.transport import (
     VERSION as __version__,  # noqa: N811 - the name that tools look for
 )
 from .http.transport import Timeouts
-from .polling.poller import LookOut
-from .polling.schedule import Pace
-from .polling.stats import WatchStats
+from .polling.poller import StatusPoller
+from .polling.schedule import PollingPolicy
+from .polling.stats import PollerStats
 from .polling.tracker import (
-    Signal,
-    Signals,
+    WebhookSource,
+    WebhookUrls,
 )
 
 if TYPE_CHECKING:
@@ -131,13 +131,14 @@ if TYPE_CHECKING:
     from .batch.plan import AnyRequest, AnyRequests, FailurePolicy, Outcome, Progress
     from .cluster import Cluster
     from .deployments.playable import Check, HttpGet, PlayableCheck, TcpConnect, UdpAnswer
-    from .pool.inventory import PoolStats, Taking
+    from .pool.inventory import Allocation, PoolStats
     from .pool.pool import ServerPool
     from .webhooks.receiver import WebhookEvent, WebhookReceiver, WebhookStats
 
 __all__ = [
     "OPERATIONS",
     "TRANSITIONS",
+    "Allocation",
     "AnyRequest",
     "AnyRequests",
     "AnyUser",
@@ -179,7 +180,6 @@ __all__ = [
     "FleetDeployRequest",
     "FleetHost",
     "Forbidden",
-    "Found",
     "GeoCoordinates",
     "Gone",
     "Guard",
@@ -198,7 +198,6 @@ __all__ = [
     "LocationTag",
     "Locations",
     "Logs",
-    "LookOut",
     "MaybeCreated",
     "MetricSeries",
     "MetricTotals",
@@ -212,11 +211,12 @@ __all__ = [
     "Operation",
     "OrderBy",
     "Outcome",
-    "Pace",
     "Pagination",
     "Paginator",
     "Permits",
     "PlayableCheck",
+    "PollerStats",
+    "PollingPolicy",
     "PoolEmpty",
     "PoolStats",
     "Port",
@@ -224,16 +224,16 @@ __all__ = [
     "PrivateFleets",
     "Progress",
     "RateLimited",
+    "RecoveredDeployment",
     "Refused",
     "Resources",
     "RetryPolicy",
     "ServerError",
     "ServerPool",
     "Session",
-    "Signal",
-    "Signals",
     "Status",
     "StatusChange",
+    "StatusPoller",
     "StopFilter",
     "StopFilters",
     "Stopped",
@@ -241,7 +241,6 @@ __all__ = [
     "TagName",
     "TagPage",
     "Tags",
-    "Taking",
     "TcpConnect",
     "Timeouts",
     "Token",
@@ -251,11 +250,12 @@ __all__ = [
     "UnreadableAnswer",
     "User",
     "WaitTimedOut",
-    "WatchStats",
     "Webhook",
     "WebhookEvent",
     "WebhookReceiver",
+    "WebhookSource",
     "WebhookStats",
+    "WebhookUrls",
     "WrongLoop",
     "__version__",
 ]
@@ -276,7 +276,7 @@ if not TYPE_CHECKING:  # else to a type checker any name would be there
                 "UdpAnswer",
             ],
             "pool.pool": ["ServerPool"],
-            "pool.inventory": ["PoolStats", "Taking"],
+            "pool.inventory": ["PoolStats", "Allocation"],
             "webhooks.receiver": ["WebhookEvent", "WebhookReceiver", "WebhookStats"],
         }.items()
         for name in names

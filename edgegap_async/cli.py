@@ -23,13 +23,13 @@ from .client import EdgegapClient
 from .deployments.handle import DeploymentHandle
 from .errors import EdgegapError, InvalidRequest
 from .http.transport import VERSION
-from .polling.schedule import Pace
+from .polling.schedule import PollingPolicy
 from .webhooks.receiver import WebhookReceiver
 
 __all__ = ["main"]
 
 PLAYERS: Final = ("75.28.35.192", (45.508888, -73.561668))
-RARE: Final = Pace(first=3.0, gap=3.0)  # so that it is the webhook that tells
+RARE: Final = PollingPolicy(first_delay=3.0, interval=3.0)  # so that it is the webhook that tells
 AT_ONCE: Final = 10
 PATIENCE: Final = 2.0  # seconds that a game server has to answer a datagram
 
@@ -82,7 +82,7 @@ class _Stage:
 
     application: str
     version: str
-    open_client: Callable[[WebhookReceiver | None, Pace | None], EdgegapClient]
+    open_client: Callable[[WebhookReceiver | None, PollingPolicy | None], EdgegapClient]
     receiver: WebhookReceiver | None
 
 
@@ -132,8 +132,10 @@ async def _demo(options: argparse.Namespace) -> None:
     print(f"  {len(told)} deployments, {requests} requests, every server stopped")
 
 
-def _from_environment(hooks: WebhookReceiver | None, pace: Pace | None) -> EdgegapClient:
-    return EdgegapClient(webhooks=hooks, pace=pace)
+def _from_environment(
+    hooks: WebhookReceiver | None, polling: PollingPolicy | None
+) -> EdgegapClient:
+    return EdgegapClient(webhooks=hooks, polling=polling)
 
 
 @contextlib.asynccontextmanager
@@ -156,7 +158,9 @@ async def _stage(options: argparse.Namespace) -> AsyncIterator[_Stage]:
         yield _Stage(
             sample.name,
             sample.version,
-            lambda hooks, pace: EdgegapClient(token, base_url=url, webhooks=hooks, pace=pace),
+            lambda hooks, polling: EdgegapClient(
+                token, base_url=url, webhooks=hooks, polling=polling
+            ),
             WebhookReceiver(),
         )
 
@@ -171,9 +175,9 @@ async def _one(stage: _Stage, client: EdgegapClient, part: str) -> _Told:
         print(f"  {0:6.2f} s  deployed for {PLAYERS[0]} and {PLAYERS[1]}: {server.request_id}")
         async for change in server.changes():
             now = time.monotonic() - began
-            print(f"  {now:6.2f} s  {change.status.short:<12} ({change.told_by})")
+            print(f"  {now:6.2f} s  {change.status.short:<12} ({change.source})")
             if change.status is Status.READY:
-                ready_after, told_by = now, change.told_by
+                ready_after, told_by = now, change.source
                 await _use(client, server)
                 await server.stop()
         if not told_by:
@@ -181,7 +185,7 @@ async def _one(stage: _Stage, client: EdgegapClient, part: str) -> _Told:
     except BaseException:
         await server.stop()
         raise
-    return _Told(part, server.request_id, ready_after, told_by, server.looks)
+    return _Told(part, server.request_id, ready_after, told_by, server.status_requests)
 
 
 async def _use(client: EdgegapClient, server: DeploymentHandle) -> None:
@@ -213,8 +217,8 @@ async def _many(stage: _Stage, client: EdgegapClient) -> list[_Told]:
         ) as server:
             ready_after = time.monotonic() - began
             print(f"  {ready_after:6.2f} s  READY: {server.request_id} at {_port(server)}")
-            told_by = server.history[-1].told_by
-            return _Told("at once", server.request_id, ready_after, told_by, server.looks)
+            told_by = server.history[-1].source
+            return _Told("at once", server.request_id, ready_after, told_by, server.status_requests)
 
     try:
         async with asyncio.TaskGroup() as group:  # an error ends the others, which stop theirs

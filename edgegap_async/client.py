@@ -33,7 +33,7 @@ from .api.requests import (
     deploy_request,
 )
 from .api.validation import check_kind, check_list, check_number, check_segment
-from .deployments.handle import DeploymentHandle, Found
+from .deployments.handle import DeploymentHandle, RecoveredDeployment
 from .deployments.idempotency import IdempotentDeploy, new_operation_tag, operation_time, owner_tag
 from .deployments.ownership import OwnedDeployments
 from .deployments.registry import ActiveRegistry
@@ -55,9 +55,9 @@ from .http.guard import Guard
 from .http.rate_limits import Limits, Priority
 from .http.retries import RetryPolicy
 from .http.transport import SendState, Timeouts
-from .polling.poller import LookOut
-from .polling.schedule import Pace
-from .polling.tracker import Signals, WebhookTrigger, stop_until_confirmed, with_webhook_urls
+from .polling.poller import StatusPoller
+from .polling.schedule import PollingPolicy
+from .polling.tracker import WebhookSource, WebhookTrigger, stop_until_confirmed, with_webhook_urls
 
 if TYPE_CHECKING:
     from .batch.batch import Batch
@@ -96,19 +96,19 @@ class EdgegapClient(ApiClient):
         on_limit: "raise" for `LimitReached` at once where a call would have to wait for the limits.
             Stops, cleaning up, the looks of those who wait for a status, and the deploys of
             `deploy_many` and of pools always wait.
-        longest_wait: seconds that a call may wait for the limits before `LimitReached`; None for
+        max_wait: seconds that a call may wait for the limits before `LimitReached`; None for
             as long as it takes.
         retries: how often and how long a call is tried.
         webhooks: a `WebhookReceiver`. Then `deploy` and `run` hand its URLs to the API, and waits
             end as soon as it is told.
-        pace: how often a deployment is looked at while somebody waits for it.
+        polling: how often a deployment is looked at while somebody waits for it.
         guard: what this program may not do; EDGEGAP_READ_ONLY, EDGEGAP_DRY_RUN and
             EDGEGAP_APP_ALLOWLIST if left out, then nothing is forbidden.
         owner: name of this program, 1 to 16 characters, the same after a restart, such as
             `matchmaker-1`. Every deployment then carries it in a tag, by which `recover` and
             `reap` find what an earlier run left behind. One program that runs has it at a time:
             two replicas, or workers of one server, with one name would stop each other's servers.
-        visibility: seconds that a deployment may take to show up in lists; after a lost answer
+        list_delay: seconds that a deployment may take to show up in lists; after a lost answer
             it is looked for that long before the deploy is sent once more.
         allow_insecure: True to send the token over http to a host that is not this one.
 
@@ -125,13 +125,13 @@ class EdgegapClient(ApiClient):
         timeouts: Timeouts | None = None,
         limits: Limits | Mapping[str, float | None] | None = None,
         on_limit: Literal["wait", "raise"] = "wait",
-        longest_wait: float | None = None,
+        max_wait: float | None = None,
         retries: RetryPolicy | None = None,
-        webhooks: Signals | None = None,
-        pace: Pace | None = None,
+        webhooks: WebhookSource | None = None,
+        polling: PollingPolicy | None = None,
         guard: Guard | None = None,
         owner: str | None = None,
-        visibility: float = 10.0,
+        list_delay: float = 10.0,
         allow_insecure: bool = False,
     ) -> None:
         secret = api_token(token)
@@ -143,21 +143,21 @@ class EdgegapClient(ApiClient):
             timeouts=timeouts,
             limits=limits,
             on_limit=on_limit,
-            longest_wait=longest_wait,
+            max_wait=max_wait,
             retries=retries,
             guard=guard,
             allow_insecure=allow_insecure,
         )
-        check_kind("pace", pace, Pace)
+        check_kind("polling", polling, PollingPolicy)
         if webhooks is not None and not callable(getattr(webhooks, "open", None)):
             raise InvalidRequest(f"webhooks is a WebhookReceiver, not {webhooks!r}")
-        check_number("visibility", visibility, least=0)
+        check_number("list_delay", list_delay, least=0)
         check_kind("owner", owner, str)
-        self._signals = webhooks
-        self.watch: Final = LookOut(self, pace or Pace())
+        self._webhook_source = webhooks
+        self.poller: Final = StatusPoller(self, polling or PollingPolicy())
         self.owner: Final = owner
         self._owner_tag = owner_tag(owner) if owner is not None else None
-        self._visibility = visibility
+        self._list_delay = list_delay
         self._deployed = ActiveRegistry()  # by this client; held until they end, and how long young
         self._deploying = 0
         self._ends_noted_at = -math.inf
@@ -187,7 +187,7 @@ class EdgegapClient(ApiClient):
             MaybeCreated: an answer was lost, and it could not be found out what it said.
             NotAllowed: the client's guard refuses it.
         """
-        return await self._deploy(application, version, users, options, patient=False)
+        return await self._deploy(application, version, users, options, ignore_wait_limit=False)
 
     async def _deploy(
         self,
@@ -196,16 +196,16 @@ class EdgegapClient(ApiClient):
         users: Iterable[AnyUser],
         options: DeployOptions,
         *,
-        patient: bool,
+        ignore_wait_limit: bool,
     ) -> DeploymentHandle:
         """As `deploy`; one that is patient waits for the limits as long as it takes."""
         check_options(options)
-        bell, signal, expects_webhook = WebhookTrigger(), None, False
-        if self._signals is not None:
-            signal = self._signals.open(bell.ring)
+        trigger, urls, expects_webhook = WebhookTrigger(), None, False
+        if self._webhook_source is not None:
+            urls = self._webhook_source.open(trigger.fire)
             # With a webhook of the caller's own in its place, READY is not told to us.
             expects_webhook = not options.get("webhook_on_ready")
-            options = with_webhook_urls(options, signal)
+            options = with_webhook_urls(options, urls)
         tag = new_operation_tag() if options.get("operation_tag", True) else None
         check_list("tags", options.get("tags", ()))
         tags = (*options.get("tags", ()), *filter(None, (self._owner_tag, tag)))
@@ -218,20 +218,20 @@ class EdgegapClient(ApiClient):
         self._deploying += 1
         self._wishes.hold(tag)
         try:
-            accepted = await self._accept(request, tag, patient=patient)
+            accepted = await self._accept(request, tag, ignore_wait_limit=ignore_wait_limit)
         except MaybeCreated:
             self._wishes.forget(tag)  # if it made one, it is for `recover` to find
             raise
         finally:
             self._deploying -= 1
             self._wishes.let_go(tag)
-        watched = self.watch.watched(
+        tracker = self.poller.tracker(
             accepted.request_id,
             expects_webhook=expects_webhook,
-            young_until=self._young_until(accepted.request_id),
+            not_found_until=self._not_found_until(accepted.request_id),
         )
-        bell.belongs_to(watched)
-        return DeploymentHandle(self, watched, signal, accepted)
+        trigger.connect(tracker)
+        return DeploymentHandle(self, tracker, urls, accepted)
 
     def _check_live(self) -> None:
         self._guard.check_live(len(self._deployed) + self._deploying)
@@ -249,9 +249,9 @@ class EdgegapClient(ApiClient):
                 with contextlib.suppress(Gone, NotFound):  # and that is noted
                     await self.deployments.get(request_id)
 
-    def _young_until(self, request_id: str) -> float:
+    def _not_found_until(self, request_id: str) -> float:
         """Until when "no such deployment" is not believed of one that this client deployed."""
-        until = asyncio.get_running_loop().time() + self.watch.pace.unknown
+        until = asyncio.get_running_loop().time() + self.poller.policy.not_found_grace
         return self._deployed.hold(request_id, until)
 
     def handle(self, request_id: str) -> DeploymentHandle:
@@ -261,10 +261,10 @@ class EdgegapClient(ApiClient):
             InvalidRequest: no deployment can have that id.
         """
         check_segment("request_id", request_id)
-        watched = self.watch.watched(request_id, young_until=self._deployed.until(request_id))
+        watched = self.poller.tracker(request_id, not_found_until=self._deployed.until(request_id))
         return DeploymentHandle(self, watched, None)
 
-    async def recover(self, tag: str | None = None) -> AsyncIterator[Found]:
+    async def recover(self, tag: str | None = None) -> AsyncIterator[RecoveredDeployment]:
         """Each deployment that an earlier run of this program left behind, to adopt or to stop.
 
         Those that this client deployed itself are not among them, nor any of another owner.
@@ -284,7 +284,7 @@ class EdgegapClient(ApiClient):
             if found := self.found(row, tag):
                 yield found
 
-    def found(self, row: DeploymentRow, tag: str | None = None) -> Found | None:
+    def found(self, row: DeploymentRow, tag: str | None = None) -> RecoveredDeployment | None:
         """What an earlier run left behind, as `recover` gives it, from a list of one's own.
 
         Args:
@@ -300,7 +300,7 @@ class EdgegapClient(ApiClient):
         if tag is None and any(one in self._wishes for one in row.tags):
             return None
         made = next(filter(None, map(operation_time, row.tags)), row.start_time)
-        return Found(handle=self.handle(row.request_id), row=row, made_at=made)
+        return RecoveredDeployment(handle=self.handle(row.request_id), row=row, deployed_at=made)
 
     async def reap(self, *, older_than: float = 0.0, dry_run: bool = False) -> tuple[str, ...]:
         """The ids of what an earlier run left behind, stopped.
@@ -360,7 +360,8 @@ class EdgegapClient(ApiClient):
         deadline = None if timeout is None else now() + timeout
         try:
             server = await self._deploy_by(
-                deadline, self._deploy(application, version, users, options, patient=False)
+                deadline,
+                self._deploy(application, version, users, options, ignore_wait_limit=False),
             )
         except Unprocessable as problem:
             if problem.request_id:
@@ -390,7 +391,7 @@ class EdgegapClient(ApiClient):
         timeout_each: float | None = 300.0,
         on_failure: FailurePolicy = "stop_failed",
         attempts: int = 1,
-        elsewhere: Callable[[DeployRequest, EdgegapError], DeployRequest] | None = None,
+        retry_with: Callable[[DeployRequest, EdgegapError], DeployRequest] | None = None,
         playable: Check | None = None,
         on_progress: Callable[[Progress], object] | None = None,
         stop_at_end: bool = False,
@@ -418,7 +419,7 @@ class EdgegapClient(ApiClient):
                 over as it is, to read its logs; `stop_all`: the others are stopped too.
             attempts: how many times one is deployed at most, where the deployment is what failed
                 (ERROR, no capacity, not READY or playable in time); the failed one is stopped.
-            elsewhere: what to deploy in the next attempt, from the request and its error; the same
+            retry_with: what to deploy in the next attempt, from the request and its error; the same
                 again if left out.
             playable: what must succeed after READY, as for `wait_ready`.
             on_progress: is called with the `Progress` twice a second and at the end. An exception
@@ -438,7 +439,7 @@ class EdgegapClient(ApiClient):
             timeout_each=timeout_each,
             on_failure=on_failure,
             attempts=attempts,
-            elsewhere=elsewhere,
+            retry_with=retry_with,
             playable=playable,
             on_progress=on_progress,
             stop_at_end=stop_at_end,
@@ -496,7 +497,7 @@ class EdgegapClient(ApiClient):
             said.pop("version"),
             said.pop("users"),
             cast("DeployOptions", said),
-            patient=True,
+            ignore_wait_limit=True,
         )
         return await self._deploy_by(deadline, deploying)
 
@@ -523,13 +524,18 @@ class EdgegapClient(ApiClient):
         token: Token | None = None,
         priority: Priority | None = None,
         once: bool = False,
-        patient: bool = False,
+        ignore_wait_limit: bool = False,
     ) -> Result:
         """As for `ApiClient`; and takes note of what has ended."""
         is_stop, request_id = request.operation is STOP_DEPLOYMENT, request.request_id or ""
         try:
             result = await super().exchange(
-                request, sending, token=token, priority=priority, once=once, patient=patient
+                request,
+                sending,
+                token=token,
+                priority=priority,
+                once=once,
+                ignore_wait_limit=ignore_wait_limit,
             )
         except (Gone, NotFound) as error:
             age = asyncio.get_running_loop().time() - self._deployed.until(request_id)
@@ -546,7 +552,7 @@ class EdgegapClient(ApiClient):
         self.custody.hand_over(request_id)  # to nobody
 
     async def _accept(
-        self, request: HttpRequest[DeployAccepted], tag: str | None, *, patient: bool
+        self, request: HttpRequest[DeployAccepted], tag: str | None, *, ignore_wait_limit: bool
     ) -> DeployAccepted:
         """Deploys; a caller who goes away meanwhile leaves nothing behind."""
         self._under_way.stay_in(asyncio.get_running_loop())
@@ -554,12 +560,12 @@ class EdgegapClient(ApiClient):
             client=self,
             request=request,
             tag=tag,
-            visibility=self._visibility,
+            list_delay=self._list_delay,
             stop=self._stop,
             in_background=self.custody.in_background,
-            patient=patient,
+            ignore_wait_limit=ignore_wait_limit,
         )
-        accepting = asyncio.create_task(wish.grant())
+        accepting = asyncio.create_task(wish.run())
         try:
             with self.until_closed():
                 return await asyncio.shield(accepting)
@@ -596,5 +602,5 @@ class EdgegapClient(ApiClient):
     async def _stop(self, request_id: str) -> None:
         stop = functools.partial(self.cleaning.stop, request_id)
         is_over = self._deployed.is_over(request_id)
-        young_until = -math.inf if is_over else self._young_until(request_id)
-        await stop_until_confirmed(stop, young_until=young_until)
+        young_until = -math.inf if is_over else self._not_found_until(request_id)
+        await stop_until_confirmed(stop, not_found_until=young_until)

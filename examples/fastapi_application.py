@@ -56,7 +56,7 @@ async def deploy(request: Request) -> dict[str, str | None]:
     return {
         "request_id": server.request_id,
         "link": server.endpoint("game").link,
-        "told_by": server.history[-1].told_by,
+        "source": server.history[-1].source,
     }
 
 

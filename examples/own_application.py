@@ -33,7 +33,7 @@ async def deploy(request: web.Request) -> web.Response:
         {
             "request_id": server.request_id,
             "link": server.endpoint("game").link,
-            "told_by": server.history[-1].told_by,
+            "source": server.history[-1].source,
         }
     )
 

@@ -16,7 +16,7 @@ async def match(pool: ServerPool, number: int) -> None:
     """Take a server, play, and let it be stopped."""
     began = time.perf_counter()
     try:
-        async with pool.take(timeout=30) as server:
+        async with pool.allocate(timeout=30) as server:
             waited = (time.perf_counter() - began) * 1000
             print(f"match {number:>3}: {waited:7.2f} ms to a server at {server.endpoint('game')}")
             await asyncio.sleep(random.uniform(0.1, 0.3))  # noqa: S311 - so long it takes
@@ -45,7 +45,7 @@ async def main(matches: int) -> None:
         for number in range(matches):
             group.create_task(match(pool, number))
             await asyncio.sleep(0.5)
-    print(f"{pool.stats.handed_out} handed out, all stopped")
+    print(f"{pool.stats.allocated_total} handed out, all stopped")
 
 
 if __name__ == "__main__":

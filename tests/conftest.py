@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 import pytest
 from virtual_clock import VirtualLoop
 
-from edgegap_async import EdgegapClient, Pace
+from edgegap_async import EdgegapClient, PollingPolicy
 from edgegap_async.emulator import Emulator, Timings, sample_application
 
 pytest_plugins = ["canary"]
@@ -61,6 +61,6 @@ async def emulator() -> AsyncIterator[Emulator]:
 @pytest.fixture
 async def client(emulator: Emulator) -> AsyncIterator[EdgegapClient]:
     """A client of that emulator."""
-    pace = Pace(first=0.02, gap=0.05)
-    async with EdgegapClient(emulator.token, base_url=emulator.url, pace=pace) as client:
+    polling = PollingPolicy(first_delay=0.02, interval=0.05)
+    async with EdgegapClient(emulator.token, base_url=emulator.url, polling=polling) as client:
         yield client

@@ -11,7 +11,7 @@ from edgegap_async import DeployAccepted, Deployment, DeployRequest, GeoCoordina
 from edgegap_async.api.requests import Webhook
 from edgegap_async.emulator import Application, Emulator, Fleet, LocalDeployment, Timings
 from edgegap_async.emulator.catalogue import Catalogue
-from edgegap_async.emulator.cloud import Settings, World
+from edgegap_async.emulator.cloud import Cloud, Settings
 
 IN_PARIS = GeoCoordinates(48.9, 2.4)
 
@@ -49,10 +49,10 @@ async def a_world(
     fleets: Iterable[Fleet] = (),
     announced: Announced | None = None,
     **settings: Any,
-) -> AsyncIterator[World]:
+) -> AsyncIterator[Cloud]:
     """A world in a hurry; what fails in it fails the test."""
     chosen: dict[str, Any] = {"timings": Timings.fast(), **settings}
-    world = World(
+    world = Cloud(
         Catalogue(applications=applications, fleets=tuple(fleets)),
         Settings(**chosen),
         announce=announced or Announced(),
@@ -65,7 +65,7 @@ async def a_world(
     assert world.failures == []
 
 
-async def deployed(world: World, application: Application, **more: Any) -> LocalDeployment:
+async def deployed(world: Cloud, application: Application, **more: Any) -> LocalDeployment:
     """A deployment that was just accepted."""
     status, accepted = await world.deploy(body=a_request(application, **more))
     assert status == 202
@@ -87,7 +87,7 @@ async def reached(deployment: LocalDeployment, status: Status) -> LocalDeploymen
 def alive(emulator: Emulator) -> set[str]:
     """What lives, and was not asked to stop."""
     over = {Status.TERMINATING, Status.TERMINATED}
-    every = emulator.world.deployments.values()
+    every = emulator.cloud.deployments.values()
     stops = {
         request.path.rpartition("/")[2]
         for request in emulator.requests

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from edgegap_async import EdgegapClient, Pace
+from edgegap_async import EdgegapClient, PollingPolicy
 
 
 async def main(url: str, token: str) -> None:
     async with EdgegapClient(
-        token, base_url=url, owner="mm-1", pace=Pace(first=0.01, gap=0.02), limits={"deploy": None}
+        token,
+        base_url=url,
+        owner="mm-1",
+        polling=PollingPolicy(first_delay=0.01, interval=0.02),
+        limits={"deploy": None},
     ) as client:
 
         async def match() -> None:

@@ -21,18 +21,18 @@ from edgegap_async import (
     EdgegapClient,
     EdgegapError,
     EnvironmentVariable,
-    Pace,
+    PollingPolicy,
     RetryPolicy,
     Timeouts,
     WebhookReceiver,
 )
 from edgegap_async.emulator import (
-    Answer,
     Delay,
     Dribble,
     Drop,
     Emulator,
     Fault,
+    Respond,
     Timings,
     Truncate,
     sample_application,
@@ -43,14 +43,14 @@ USERS = ["8.8.8.8"]
 PAGE = "<html>" + "sorry " * 100
 FAULTS: tuple[What, ...] = (
     *(Drop(), Truncate(), Dribble(0.05), Delay(0.15)),
-    *(Answer(status) for status in (401, 404, 422, 500)),
-    Answer(429, headers={"Retry-After": "0"}),
-    *(Answer(202, "{"), Answer.html(), Answer(200, PAGE), Answer(200, b" " * 9_000_000)),
-    *(Answer(307, headers={"Location": "http://127.0.0.1:9/?x"}), Answer.gzip_bomb(2**24)),
+    *(Respond(status) for status in (401, 404, 422, 500)),
+    Respond(429, headers={"Retry-After": "0"}),
+    *(Respond(202, "{"), Respond.html(), Respond(200, PAGE), Respond(200, b" " * 9_000_000)),
+    *(Respond(307, headers={"Location": "http://127.0.0.1:9/?x"}), Respond.gzip_bomb(2**24)),
 )
 TOLD: tuple[What, ...] = (  # of which every machine is told, however slow it is
-    *(Drop(), Answer(422), Answer(500), Answer(202, "{")),
-    Answer(429, headers={"Retry-After": "0"}),
+    *(Drop(), Respond(422), Respond(500), Respond(202, "{")),
+    Respond(429, headers={"Retry-After": "0"}),
 )
 
 
@@ -83,8 +83,8 @@ def a_client(
         base_url=url,
         webhooks=webhooks,
         owner="mm-1",
-        visibility=0,
-        pace=Pace(first=0.01, gap=0.02),
+        list_delay=0,
+        polling=PollingPolicy(first_delay=0.01, interval=0.02),
         retries=RetryPolicy(attempts=2, first_wait=0.01),
         timeouts=Timeouts(total=seconds),
     )

@@ -59,11 +59,11 @@ async def test_others_go_when_nobody_would_stand_before_them(asking: Asked) -> N
     assert asking.may_go_at(7.0) == 7.0
     for _ in range(15):
         await asking.limits.acquire(GET_DEPLOYMENT)
-    other = asyncio.create_task(asking.limits.acquire(GET_DEPLOYMENT, Priority.REST))
+    other = asyncio.create_task(asking.limits.acquire(GET_DEPLOYMENT, Priority.OTHER))
     await asyncio.sleep(0)
-    free = asking.limits.expected_wait(GET_DEPLOYMENT, Priority.REST)
+    free = asking.limits.expected_wait(GET_DEPLOYMENT, Priority.OTHER)
 
-    assert free > asking.limits.expected_wait(GET_DEPLOYMENT, Priority.LOOK)
+    assert free > asking.limits.expected_wait(GET_DEPLOYMENT, Priority.STATUS)
     assert asking.may_go_at(7.0) == pytest.approx(7.0 + free, abs=0.001)
     await other
 

@@ -14,12 +14,12 @@ from scripted_api import Reply, ScriptedApi
 from edgegap_async import EdgegapClient, MaybeCreated
 from edgegap_async.api.operations import OPERATIONS, Operation
 from edgegap_async.emulator import (
-    Answer,
     Delay,
     Drop,
     Emulator,
     Fault,
     Hide,
+    Respond,
     Simulation,
     sample_application,
 )
@@ -95,12 +95,12 @@ async def test_a_call_without_an_answer_may_take_several_attempts(
     ("faults", "attempts", "waited"),
     [
         ([], 1, 0),
-        ([Fault("deploy", Answer(429, headers={"Retry-After": "2"}), when="unread")], 2, 2),
+        ([Fault("deploy", Respond(429, headers={"Retry-After": "2"}), when="unread")], 2, 2),
         ([Fault("deploy", Drop()), Fault("list_deployments", Hide(3), times=None)], 1, 3),
         ([Fault("deploy", Drop(), when="read")], 2, 5),  # looked for as long as it may be late
         (
             [
-                Fault("deploy", Answer(429, headers={"Retry-After": "2"}), when="unread"),
+                Fault("deploy", Respond(429, headers={"Retry-After": "2"}), when="unread"),
                 Fault("deploy", Drop(), when="read"),
             ],
             3,
@@ -114,7 +114,7 @@ async def test_a_handle_tells_how_often_its_deploy_was_tried_and_how_long_that_t
 ) -> None:
     async with (
         Emulator([sample_application()], simulate=Simulation(seed=1), limits=False) as emulator,
-        EdgegapClient(emulator.token, base_url=emulator.url, visibility=5) as client,
+        EdgegapClient(emulator.token, base_url=emulator.url, list_delay=5) as client,
     ):
         emulator.faults.add(*faults)
         server = await client.deploy("arena", "v1", users=USERS)
@@ -127,7 +127,7 @@ async def test_a_handle_tells_how_often_its_deploy_was_tried_and_how_long_that_t
 
 @pytest.mark.parametrize(
     ("listed", "attempts", "waited"),
-    [(Delay(0), 2, 10), (Answer(403), 1, 0)],
+    [(Delay(0), 2, 10), (Respond(403), 1, 0)],
     ids=["it does not show up", "it cannot be looked for"],
 )
 async def test_an_error_counts_every_attempt_and_the_time_that_was_spent_in_looking(
@@ -135,7 +135,7 @@ async def test_an_error_counts_every_attempt_and_the_time_that_was_spent_in_look
 ) -> None:
     async with (
         Emulator([sample_application()], simulate=Simulation(seed=1), limits=False) as emulator,
-        EdgegapClient(emulator.token, base_url=emulator.url, visibility=5) as client,
+        EdgegapClient(emulator.token, base_url=emulator.url, list_delay=5) as client,
     ):
         emulator.faults.add(
             Fault("deploy", Drop(), when="read", times=None),

@@ -8,25 +8,31 @@ from collections.abc import AsyncIterator
 import pytest
 
 from edgegap_async.http.api_client import ApiClient
-from edgegap_async.polling.poller import LookOut
-from edgegap_async.polling.schedule import ANSWER_TIMEOUT, ListGroup, Pace, PollEntry, StatusQueue
+from edgegap_async.polling.poller import StatusPoller
+from edgegap_async.polling.schedule import (
+    ANSWER_TIMEOUT,
+    ListGroup,
+    PollEntry,
+    PollingPolicy,
+    StatusQueue,
+)
 
 EACH = len("d000") + 7
 
 
 @pytest.fixture
-async def lookout() -> AsyncIterator[LookOut]:
+async def lookout() -> AsyncIterator[StatusPoller]:
     async with ApiClient("canary-t", base_url="http://127.0.0.1:9") as client:
-        yield LookOut(client, Pace())
+        yield StatusPoller(client, PollingPolicy())
 
 
 def join(
-    lookout: LookOut, pool: ListGroup, count: int, *, webhook: bool = False
+    lookout: StatusPoller, pool: ListGroup, count: int, *, webhook: bool = False
 ) -> list[PollEntry]:
     """So many more who wait, each since the second of its number."""
     known = len(pool.members)
     new = [
-        PollEntry(lookout.watched(f"d{number:03}", expects_webhook=webhook), float(number), pool)
+        PollEntry(lookout.tracker(f"d{number:03}", expects_webhook=webhook), float(number), pool)
         for number in range(known, known + count)
     ]
     for one in new:
@@ -52,28 +58,30 @@ def pool() -> ListGroup:
     return ListGroup(only_ready=True)
 
 
-# ── pace ─────────────────────────────────────────────────────────────────────────────────────────
+# ── polling ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("name", ["gap", "longest_gap", "with_webhook", "check"])
+@pytest.mark.parametrize(
+    "name", ["interval", "max_interval", "webhook_interval", "full_list_interval"]
+)
 @pytest.mark.parametrize("value", [0, -1, math.nan])
 def test_a_gap_is_more_than_nothing(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=name):
-        Pace(**{name: value})
+        PollingPolicy(**{name: value})
 
 
-@pytest.mark.parametrize("name", ["first", "soon", "unknown"])
+@pytest.mark.parametrize("name", ["first_delay", "fast_period", "not_found_grace"])
 def test_a_pace_may_begin_at_once(name: str) -> None:
-    assert getattr(Pace(**{name: 0}), name) == 0
+    assert getattr(PollingPolicy(**{name: 0}), name) == 0
     with pytest.raises(ValueError, match=name):
-        Pace(**{name: -0.1})
+        PollingPolicy(**{name: -0.1})
 
 
 # ── pools ────────────────────────────────────────────────────────────────────────────────────────
 
 
 async def test_those_who_were_asked_about_longest_ago_go_first(
-    lookout: LookOut, pool: ListGroup
+    lookout: StatusPoller, pool: ListGroup
 ) -> None:
     join(lookout, pool, 5)
 
@@ -83,7 +91,7 @@ async def test_those_who_were_asked_about_longest_ago_go_first(
     assert take(pool, 6) == [1, 2, 3, 4, 0, 5]
 
 
-async def test_no_more_are_taken_than_have_room(lookout: LookOut, pool: ListGroup) -> None:
+async def test_no_more_are_taken_than_have_room(lookout: StatusPoller, pool: ListGroup) -> None:
     join(lookout, pool, 5)
 
     assert take(pool, longest=3 * EACH) == [0, 1, 2]
@@ -93,7 +101,7 @@ async def test_no_more_are_taken_than_have_room(lookout: LookOut, pool: ListGrou
 
 
 async def test_who_has_an_answer_on_its_way_is_passed_over_for_a_while(
-    lookout: LookOut, pool: ListGroup
+    lookout: StatusPoller, pool: ListGroup
 ) -> None:
     first, second, third = join(lookout, pool, 3)
     first.sweeping, first.swept_at = 1, 10.0
@@ -104,7 +112,7 @@ async def test_who_has_an_answer_on_its_way_is_passed_over_for_a_while(
     assert take(pool, now=10.0 + ANSWER_TIMEOUT) == [0, 1, 2]
 
 
-async def test_a_roll_call_is_for_all(lookout: LookOut, pool: ListGroup) -> None:
+async def test_a_roll_call_is_for_all(lookout: StatusPoller, pool: ListGroup) -> None:
     [first, _] = join(lookout, pool, 2)
     first.sweeping, first.swept_at = 1, 10.0
 
@@ -112,7 +120,7 @@ async def test_a_roll_call_is_for_all(lookout: LookOut, pool: ListGroup) -> None
 
 
 async def test_a_roll_call_that_has_not_room_for_all_goes_on_where_the_last_one_ended(
-    lookout: LookOut, pool: ListGroup
+    lookout: StatusPoller, pool: ListGroup
 ) -> None:
     join(lookout, pool, 5)
 
@@ -123,14 +131,14 @@ async def test_a_roll_call_that_has_not_room_for_all_goes_on_where_the_last_one_
     assert sorted(take(pool, 5, roll_call=True)) == [0, 1, 2, 3, 4]
 
 
-async def test_one_that_is_doubted_goes_first(lookout: LookOut, pool: ListGroup) -> None:
+async def test_one_that_is_doubted_goes_first(lookout: StatusPoller, pool: ListGroup) -> None:
     *_, last = join(lookout, pool, 4)
     pool.go_first(last)
 
     assert take(pool, 2) == [3, 0]
 
 
-async def test_who_leaves_is_not_taken(lookout: LookOut, pool: ListGroup) -> None:
+async def test_who_leaves_is_not_taken(lookout: StatusPoller, pool: ListGroup) -> None:
     join(lookout, pool, 3)
     pool.remove(pool.members["d001"])
 
@@ -140,11 +148,11 @@ async def test_who_leaves_is_not_taken(lookout: LookOut, pool: ListGroup) -> Non
 
 
 async def test_the_newest_is_the_one_that_waits_since_last(
-    lookout: LookOut, pool: ListGroup
+    lookout: StatusPoller, pool: ListGroup
 ) -> None:
     late, early = (
-        PollEntry(lookout.watched("a"), 7.0, pool),
-        PollEntry(lookout.watched("b"), 3.0, pool),
+        PollEntry(lookout.tracker("a"), 7.0, pool),
+        PollEntry(lookout.tracker("b"), 3.0, pool),
     )
     pool.add(late)
     pool.add(early)
@@ -153,7 +161,7 @@ async def test_the_newest_is_the_one_that_waits_since_last(
 
 
 async def test_it_is_known_whether_webhooks_are_to_come_for_all(
-    lookout: LookOut, pool: ListGroup
+    lookout: StatusPoller, pool: ListGroup
 ) -> None:
     join(lookout, pool, 2, webhook=True)
     told = [pool.all_expect_webhooks]
@@ -165,7 +173,9 @@ async def test_it_is_known_whether_webhooks_are_to_come_for_all(
     assert told == [True, False, True]
 
 
-async def test_who_moves_to_another_pool_belongs_there(lookout: LookOut, pool: ListGroup) -> None:
+async def test_who_moves_to_another_pool_belongs_there(
+    lookout: StatusPoller, pool: ListGroup
+) -> None:
     [one] = join(lookout, pool, 1)
     other = ListGroup(only_ready=False)
     pool.remove(one)
@@ -176,8 +186,8 @@ async def test_who_moves_to_another_pool_belongs_there(lookout: LookOut, pool: L
     assert take(pool) == []
 
 
-async def test_what_is_awaited_was_last_seen_when_the_wait_began(lookout: LookOut) -> None:
-    one = PollEntry(lookout.watched("a"), 7.0, ListGroup(only_ready=True))
+async def test_what_is_awaited_was_last_seen_when_the_wait_began(lookout: StatusPoller) -> None:
+    one = PollEntry(lookout.tracker("a"), 7.0, ListGroup(only_ready=True))
 
     assert (one.request_id, one.seen_at) == ("a", 7.0)
     assert 0.9 <= one.jitter <= 1.1
@@ -187,7 +197,7 @@ async def test_what_is_awaited_was_last_seen_when_the_wait_began(lookout: LookOu
 
 
 def turns(
-    lookout: LookOut, pool: ListGroup, *due: float
+    lookout: StatusPoller, pool: ListGroup, *due: float
 ) -> tuple[StatusQueue, list[PollEntry], list[float]]:
     """So many who stand in line, and when each is due, which may be changed."""
     times, awaited = list(due), join(lookout, pool, len(due))
@@ -198,7 +208,7 @@ def turns(
 
 
 async def test_they_are_looked_at_in_the_order_in_which_they_are_due(
-    lookout: LookOut, pool: ListGroup
+    lookout: StatusPoller, pool: ListGroup
 ) -> None:
     line, [a, b, c], _ = turns(lookout, pool, 3.0, 1.0, 2.0)
 
@@ -208,7 +218,7 @@ async def test_they_are_looked_at_in_the_order_in_which_they_are_due(
 
 
 async def test_one_that_is_doubted_does_not_stand_behind_those_due_before(
-    lookout: LookOut, pool: ListGroup
+    lookout: StatusPoller, pool: ListGroup
 ) -> None:
     line, [*_, last], _ = turns(lookout, pool, 1.0, 2.0, 3.0)
     last.is_doubted = True
@@ -218,7 +228,7 @@ async def test_one_that_is_doubted_does_not_stand_behind_those_due_before(
 
 
 async def test_those_doubted_and_those_not_take_turns_where_both_are_due(
-    lookout: LookOut, pool: ListGroup
+    lookout: StatusPoller, pool: ListGroup
 ) -> None:
     line, awaited, _ = turns(lookout, pool, *range(6))
     for one in awaited[3:]:
@@ -231,7 +241,7 @@ async def test_those_doubted_and_those_not_take_turns_where_both_are_due(
     assert taken == [True, False] * 3
 
 
-async def test_who_is_not_due_yet_gives_way(lookout: LookOut, pool: ListGroup) -> None:
+async def test_who_is_not_due_yet_gives_way(lookout: StatusPoller, pool: ListGroup) -> None:
     line, [a, b, doubted], _ = turns(lookout, pool, 1.0, 2.0, 8.0)
     doubted.is_doubted = True
     line.add(doubted, 0.0)
@@ -240,7 +250,7 @@ async def test_who_is_not_due_yet_gives_way(lookout: LookOut, pool: ListGroup) -
     assert line.first(5.0) == 8.0
 
 
-async def test_an_earlier_place_counts_no_more(lookout: LookOut, pool: ListGroup) -> None:
+async def test_an_earlier_place_counts_no_more(lookout: StatusPoller, pool: ListGroup) -> None:
     line, [one, other], times = turns(lookout, pool, 1.0, 2.0)
     times[0] = 5.0
     line.add(one, 0.0)
@@ -252,7 +262,7 @@ async def test_an_earlier_place_counts_no_more(lookout: LookOut, pool: ListGroup
 
 
 async def test_one_whose_gap_has_grown_by_its_turn_waits_on(
-    lookout: LookOut, pool: ListGroup
+    lookout: StatusPoller, pool: ListGroup
 ) -> None:
     line, [one, other], times = turns(lookout, pool, 1.0, 2.0)
     times[0] = 5.0
@@ -263,7 +273,7 @@ async def test_one_whose_gap_has_grown_by_its_turn_waits_on(
 
 
 async def test_the_line_does_not_grow_with_those_who_stand_in_it_anew(
-    lookout: LookOut, pool: ListGroup
+    lookout: StatusPoller, pool: ListGroup
 ) -> None:
     line, awaited, times = turns(lookout, pool, *(37 * number % 50 for number in range(50)))
     for _ in range(20):

@@ -40,7 +40,7 @@ from edgegap_async import (
     Guard,
     Limits,
     MaybeCreated,
-    Pace,
+    PollingPolicy,
     RetryPolicy,
     Status,
     Timeouts,
@@ -48,7 +48,6 @@ from edgegap_async import (
     WebhookReceiver,
 )
 from edgegap_async.emulator import (
-    Answer,
     Application,
     AppPort,
     Delay,
@@ -61,6 +60,7 @@ from edgegap_async.emulator import (
     Hide,
     LocalDeployment,
     PrivateHost,
+    Respond,
     Simulation,
     Timings,
     Truncate,
@@ -80,7 +80,7 @@ CALLS = ("deploy", "list_deployments", "get_deployment", "stop_deployment", "dep
 
 Chance: TypeAlias = random.Random
 Visible: TypeAlias = Literal["in time", "late", "never"]
-"""When a deployment shows up in lists: within the client's `visibility`; within twice that, so that
+"""When a deployment shows up in lists: within the client's `list_delay`; within twice that, so that
 it was sent again, and is a surplus; or not as long as the client looks."""
 
 
@@ -98,7 +98,7 @@ def draw_fault(chance: Chance) -> Fault:
     if chance.random() < 0.2:
         waits = chance.choice(({}, {"Retry-After": "0"}, {"Retry-After": "2"}))
         refusal = chance.choice(
-            (Answer(429, headers=waits), Answer(429, headers=waits), Answer(403))
+            (Respond(429, headers=waits), Respond(429, headers=waits), Respond(403))
         )
         return Fault(operation, refusal, when="unread", times=chance.choice((1, 4)), skip=skip)
     when: When = chance.choice(("unread", "read", "acted"))
@@ -109,7 +109,7 @@ def draw_fault(chance: Chance) -> Fault:
                 Truncate(chance.randrange(30)),
                 Dribble(chance.uniform(0.001, 0.1)),
                 HangUp(),
-                Answer(202 if "deploy" in str(operation) else 200, chance.choice(GARBAGE)),
+                Respond(202 if "deploy" in str(operation) else 200, chance.choice(GARBAGE)),
             )
         )
         when = "acted"
@@ -118,7 +118,7 @@ def draw_fault(chance: Chance) -> Fault:
             (
                 Drop(reset=chance.random() < 0.5),
                 Delay(chance.uniform(0.01, LATEST)),
-                Answer(chance.choice((500, 502, 503, 504)), chance.choice((*GARBAGE, {}))),
+                Respond(chance.choice((500, 502, 503, 504)), chance.choice((*GARBAGE, {}))),
             )
         )
     return Fault(operation, what, when=when, times=times, skip=skip)
@@ -149,7 +149,7 @@ def draw_client(
     emulator: Emulator,
     *,
     owner: str,
-    visibility: float,
+    list_delay: float,
     guard: Guard,
     webhooks: WebhookReceiver | None,
 ) -> EdgegapClient:
@@ -157,7 +157,7 @@ def draw_client(
         emulator.token,
         base_url=emulator.url,
         owner=owner,
-        visibility=visibility,
+        list_delay=list_delay,
         guard=guard,
         webhooks=webhooks,
         timeouts=Timeouts(total=1.0, connect=0.5),
@@ -165,12 +165,16 @@ def draw_client(
         retries=RetryPolicy(
             attempts=chance.choice((1, 2, 4)),
             first_wait=0.1,
-            longest_wait=1.0,
+            max_wait=1.0,
             deadline=chance.choice((0.0, 5.0, 30.0)),
             budget=chance.choice((0.0, 2.0, 50.0)),
         ),
-        pace=Pace(
-            first=0.2, gap=0.3, soon=3.0, with_webhook=1.5, unknown=chance.choice((0.5, 5.0))
+        polling=PollingPolicy(
+            first_delay=0.2,
+            interval=0.3,
+            fast_period=3.0,
+            webhook_interval=1.5,
+            not_found_grace=chance.choice((0.5, 5.0)),
         ),
     )
 
@@ -399,7 +403,7 @@ def living(emulator: Emulator, owner: str) -> list[LocalDeployment]:
 
 
 def made(emulator: Emulator, owner: str) -> list[LocalDeployment]:
-    every = emulator.world.deployments.values()
+    every = emulator.cloud.deployments.values()
     return [one for one in every if f"own-{owner}" in one.tags]
 
 
@@ -473,9 +477,9 @@ async def play(seed: int) -> Outcome:
                 if hidden:
                     emulator.faults.add(Fault(call, Hide(hidden), times=None))
             at_most = hidden + LATEST + 0.5  # from when the client gave up on a deploy
-            visibility = {"in time": at_most, "late": at_most / 2, "never": 0.1}[visible]
+            list_delay = {"in time": at_most, "late": at_most / 2, "never": 0.1}[visible]
             a_client = functools.partial(
-                draw_client, chance, emulator, visibility=visibility, webhooks=receiver
+                draw_client, chance, emulator, list_delay=list_delay, webhooks=receiver
             )
             runs = []
             for owner in OWNERS[: chance.choice((1, 1, 2))]:
@@ -498,7 +502,7 @@ async def play(seed: int) -> Outcome:
             for run in runs:
                 trouble += await _sweep(emulator, run.owner)
             requests = [(one.operation, one.path, one.status) for one in emulator.requests]
-            deployed = len(emulator.world.deployments)
+            deployed = len(emulator.cloud.deployments)
     trouble += [f"at the end there is {task}" for task in asyncio.all_tasks() - {_this_task()}]
     return Outcome(trouble, requests, deployed)
 

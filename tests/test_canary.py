@@ -92,7 +92,7 @@ async def all_that_holds_secrets(client: EdgegapClient, receiver: WebhookReceive
     server = await client.deploy("arena", "v1", users=["8.8.8.8"])
     calls = [client, client.deployments, client.locations, client.private_fleets, client.tags]
     inside = [client._transport, client._token, *client._transport._sessions]
-    of_webhooks = [receiver, receiver.open(print), server, server._watched]
+    of_webhooks = [receiver, receiver.open(print), server, server._tracker]
     of_requests = [REQUEST, HIDDEN_ONE, HOOK, encode(DEPLOY, body=REQUEST), Token(TOKEN)]
     return [*calls, *inside, *of_webhooks, *of_requests]
 

@@ -19,7 +19,7 @@ def test_the_demo_does_the_whole_job_three_times(capsys: pytest.CaptureFixture[s
 
     printed = capsys.readouterr().out
     assert printed.count("'ping' → 'pong'") == 2
-    assert len(re.findall(r"READY +\((?:look|webhook)\)", printed)) == 2
+    assert len(re.findall(r"READY +\((?:status|webhook)\)", printed)) == 2
     assert printed.count("TERMINATED") == 2
     assert len(re.findall(r"^  at once ", printed, re.MULTILINE)) == 10
     assert re.search(r"^  webhook .* s  webhook ", printed, re.MULTILINE)
@@ -99,7 +99,7 @@ async def test_a_signal_ends_it_and_stops_what_runs(
 
     assert process.returncode == status
     assert "what was deployed has been asked to stop" in printed.decode()
-    assert {one.status.short for one in emulator.world.deployments.values()} <= {
+    assert {one.status.short for one in emulator.cloud.deployments.values()} <= {
         "TERMINATING",
         "TERMINATED",
     }

@@ -263,7 +263,7 @@ async def test_row_14_one_that_was_refused_goes_first_when_the_time_has_come(
 
 async def test_row_14_nothing_is_drawn_on_top_of_what_the_api_asked_for(api: ScriptedApi) -> None:
     api.on(*STATUS, Reply(429, headers={"Retry-After": "7"}), SEEN)
-    policy = RetryPolicy(first_wait=1000, longest_wait=1000, deadline=8)
+    policy = RetryPolicy(first_wait=1000, max_wait=1000, deadline=8)
     async with ApiClient("canary-t", base_url=api.url, retries=policy) as client:
         await client.deployments.get("r1")
 
@@ -298,7 +298,7 @@ async def test_a_client_that_shall_not_wait_says_so_and_sends_nothing(api: Scrip
 
 async def test_a_client_may_wait_for_so_long_and_no_longer(api: ScriptedApi) -> None:
     api.on(*STATUS, SEEN)
-    async with ApiClient("canary-t", base_url=api.url, longest_wait=2) as client:
+    async with ApiClient("canary-t", base_url=api.url, max_wait=2) as client:
         outcomes = await asyncio.gather(
             *(client.deployments.get("r1") for _ in range(100)), return_exceptions=True
         )
@@ -320,7 +320,7 @@ async def test_stops_and_what_goes_before_its_usual_place_wait_whatever_is_set(
         for _ in range(3):
             await client.deployments.stop("r1")
             assert [row async for row in client.cleaning.list()] == []
-            await client.call(GET_DEPLOYMENT, path={"request_id": "r1"}, priority=Priority.LOOK)
+            await client.call(GET_DEPLOYMENT, path={"request_id": "r1"}, priority=Priority.STATUS)
         with pytest.raises(LimitReached):
             await client.deployments.get("r1")
         with pytest.raises(LimitReached):
@@ -362,14 +362,14 @@ async def test_a_repeat_that_may_not_wait_ends_with_what_the_first_ended_with(
     "settings",
     [
         {"on_limit": "panic"},
-        {"longest_wait": -1},
-        {"longest_wait": float("nan")},
-        {"longest_wait": "2"},
-        {"on_limit": "raise", "longest_wait": 2},
+        {"max_wait": -1},
+        {"max_wait": float("nan")},
+        {"max_wait": "2"},
+        {"on_limit": "raise", "max_wait": 2},
     ],
 )
 async def test_a_wait_that_cannot_be_is_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(InvalidRequest, match=r"on_limit|longest_wait"):
+    with pytest.raises(InvalidRequest, match=r"on_limit|max_wait"):
         ApiClient("canary-t", **settings)
 
 
@@ -783,7 +783,7 @@ async def test_who_may_not_wait_long_does_not_wait_long_for_a_connection_either(
     answered = asyncio.Event()
     api.on(*STATUS, attrs.evolve(SEEN, after=answered))
     async with ApiClient(
-        CANARY, base_url=api.url, limits=NO_LIMITS, longest_wait=0.5, retries=ONCE
+        CANARY, base_url=api.url, limits=NO_LIMITS, max_wait=0.5, retries=ONCE
     ) as client:
         looks = [asyncio.create_task(client.deployments.get("r1")) for _ in range(100)]
         await api.until_asked(*STATUS, 100)

@@ -22,7 +22,7 @@ from program_that_shares import watch_the_machine
 from raw_server import raw_server
 from redis.asyncio import Redis
 
-from edgegap_async import Cluster, EdgegapClient, Limits, Pace, WebhookReceiver
+from edgegap_async import Cluster, EdgegapClient, Limits, PollingPolicy, WebhookReceiver
 from edgegap_async.api.operations import DEPLOY, LIST_DEPLOYMENTS
 from edgegap_async.cluster import connection as link
 from edgegap_async.cluster import webhook_relay as signals
@@ -361,13 +361,13 @@ async def test_a_client_works_with_the_limits_of_a_cluster(redis: RedisServer) -
 async def test_who_would_rather_not_wait_is_told_so(redis: RedisServer) -> None:
     async with programs(redis.url, 1, limits={"deploy": 1}) as [cluster]:
         limits = cluster.limits
-        await limits.acquire(DEPLOY, longest_wait=0)
+        await limits.acquire(DEPLOY, max_wait=0)
         with pytest.raises(LimitReached) as caught:
-            await limits.acquire(DEPLOY, longest_wait=0)
+            await limits.acquire(DEPLOY, max_wait=0)
         assert 0 < (caught.value.predicted_wait or 0) <= 1.1
         with pytest.raises(LimitReached):
-            await limits.acquire(DEPLOY, longest_wait=0.01)
-        await limits.acquire(LIST_DEPLOYMENTS, longest_wait=0)
+            await limits.acquire(DEPLOY, max_wait=0.01)
+        await limits.acquire(LIST_DEPLOYMENTS, max_wait=0)
 
 
 @pytest.mark.parametrize("where", ["entering", "leaving"])
@@ -484,7 +484,7 @@ async def test_its_state_can_be_looked_at(redis: RedisServer) -> None:
         assert 59 < state.closed_for <= 60
         assert state.predicted_wait > 59
         with pytest.raises(LimitReached):
-            await cluster.limits.acquire(DEPLOY, longest_wait=1)
+            await cluster.limits.acquire(DEPLOY, max_wait=1)
 
 
 async def test_a_cluster_that_is_not_open_says_so() -> None:
@@ -664,14 +664,14 @@ async def test_a_wait_ends_by_a_webhook_that_came_to_another_program(redis: Redi
             base_url=emulator.url,
             limits=here.limits,
             webhooks=here.signals(own),
-            pace=Pace(first=3600, gap=3600),
+            polling=PollingPolicy(first_delay=3600, interval=3600),
         ) as client,
     ):
         handle = await client.deploy("arena", "v1", users=["8.8.8.8"])
         await handle.wait_ready(timeout=50)
 
         assert (own.stats.received, others.stats.received) == (0, 1)
-        assert [change.told_by for change in handle.history][-1] == "webhook"
+        assert [change.source for change in handle.history][-1] == "webhook"
         await handle.stop()
 
 
@@ -885,7 +885,7 @@ async def test_row_33_alone_it_slows_down_after_a_429_too(redis: RedisServer) ->
         limits.refused(DEPLOY, 0.2)
 
         with pytest.raises(LimitReached):
-            await limits.acquire(DEPLOY, longest_wait=0)
+            await limits.acquire(DEPLOY, max_wait=0)
         state = limits.snapshot()["deploy"]
         assert state.rate == pytest.approx(0.93 / 1.05, rel=0.001)
         began = now()

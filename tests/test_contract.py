@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 
 from edgegap_async.api import operations as endpoints
-from edgegap_async.api.operations import OPERATIONS, Auth, Operation, Repeat
+from edgegap_async.api.operations import OPERATIONS, Auth, Operation, RetrySafety
 from edgegap_async.emulator import Emulator, Timings, sample_application
 
 REFERENCE = json.loads((Path(__file__).parent / "reference/operations.json").read_text("utf-8"))
@@ -39,7 +39,7 @@ HARMLESS = {
     "get_tag",
     "delete_tag",
 }
-ONLY_IF_UNSENT = {"deploy", "deploy_to_fleet", "stop_matching", "create_tag", "rename_tag"}
+ONLY_IF_UNSENT = {"deploy", "deploy_to_fleet", "bulk_stop", "create_tag", "rename_tag"}
 
 each_operation = pytest.mark.parametrize(
     "operation", OPERATIONS, ids=lambda operation: operation.name
@@ -70,7 +70,7 @@ def test_a_path_is_a_route_that_takes_its_own_urls(operation: Operation[object])
 @each_operation
 def test_a_call_is_as_the_reference_has_it(operation: Operation[object]) -> None:
     shown = SHOWN[operation.method, operation.path]
-    lenient = {200} if operation is endpoints.STOP_MATCHING else set()  # what it was until 2024
+    lenient = {200} if operation is endpoints.BULK_STOP else set()  # what it was until 2024
 
     assert operation.limit == shown["limit_per_second"]
     assert operation.ok | operation.may_fail == set(shown["outcomes"]) | lenient
@@ -102,7 +102,7 @@ def test_a_call_that_may_make_a_second_thing_is_repeated_only_if_unsent(
     operation: Operation[object],
 ) -> None:
     assert HARMLESS.isdisjoint(ONLY_IF_UNSENT)
-    expected = HARMLESS if operation.repeat is Repeat.HARMLESS else ONLY_IF_UNSENT
+    expected = HARMLESS if operation.retry_safety is RetrySafety.SAFE else ONLY_IF_UNSENT
     assert operation.name in expected
 
 
@@ -111,7 +111,7 @@ def test_only_writing_calls_have_a_body_and_no_harmless_call_has(
     operation: Operation[object],
 ) -> None:
     assert (operation.body is not None) is (operation.method in {"POST", "PATCH"})
-    assert (operation.body is not None) is (operation.repeat is Repeat.ONLY_IF_UNSENT)
+    assert (operation.body is not None) is (operation.retry_safety is RetrySafety.ONLY_IF_NOT_SENT)
 
 
 @each_operation

@@ -11,7 +11,6 @@ import pytest
 from emulated_world import until
 
 from edgegap_async.emulator import (
-    Answer,
     Delay,
     Dribble,
     Drop,
@@ -20,6 +19,7 @@ from edgegap_async.emulator import (
     HangUp,
     Hide,
     Repeat,
+    Respond,
     Timings,
     Truncate,
     sample_application,
@@ -76,7 +76,7 @@ async def test_a_dropped_answer_leaves_what_was_done_by_then(
     with pytest.raises(aiohttp.ClientConnectionError):
         await deploy(session)
 
-    assert len(emulator.world.deployments) == made
+    assert len(emulator.cloud.deployments) == made
     assert [request.operation for request in emulator.requests] == ["deploy"]
     assert emulator.faults.left == ()
 
@@ -85,19 +85,19 @@ async def test_a_dropped_answer_leaves_what_was_done_by_then(
 async def test_another_answer_takes_the_place_of_the_apis(
     emulator: Emulator, session: aiohttp.ClientSession, when: When, made: int
 ) -> None:
-    emulator.faults.add(Fault("deploy", Answer(503, headers={"Retry-After": "2"}), when=when))
+    emulator.faults.add(Fault("deploy", Respond(503, headers={"Retry-After": "2"}), when=when))
     async with session.post("/v2/deployments", json=BODY) as answer:
         assert answer.status == 503
         assert answer.headers["Retry-After"] == "2"
         assert await answer.json() == {"message": "scripted fault"}
 
-    assert len(emulator.world.deployments) == made
+    assert len(emulator.cloud.deployments) == made
 
 
 async def test_bodies_are_sent_as_they_are(
     emulator: Emulator, session: aiohttp.ClientSession
 ) -> None:
-    bodies = [Answer.html(), Answer(200, b"\xff\x00"), Answer(200, "{"), Answer(200, [1])]
+    bodies = [Respond.html(), Respond(200, b"\xff\x00"), Respond(200, "{"), Respond(200, [1])]
     emulator.faults.add(*(Fault("list_locations", body) for body in bodies))
     came = []
     for _ in bodies:
@@ -111,7 +111,7 @@ async def test_bodies_are_sent_as_they_are(
 async def test_a_gzip_bomb_is_small_on_the_wire(
     emulator: Emulator, session: aiohttp.ClientSession
 ) -> None:
-    emulator.faults.add(Fault("list_locations", Answer.gzip_bomb(10_000_000)))
+    emulator.faults.add(Fault("list_locations", Respond.gzip_bomb(10_000_000)))
     async with session.get("/v1/locations") as answer:
         assert len(await answer.read()) == 10_000_000
         assert int(answer.headers["Content-Length"]) < 20_000
@@ -124,7 +124,7 @@ async def test_a_truncated_answer_breaks_off(
     with pytest.raises(aiohttp.ClientPayloadError):
         await deploy(session)
 
-    assert len(emulator.world.deployments) == 1
+    assert len(emulator.cloud.deployments) == 1
 
 
 async def test_an_answer_dribbles(emulator: Emulator, session: aiohttp.ClientSession) -> None:
@@ -145,7 +145,7 @@ async def test_a_late_answer_is_the_apis_own(
         while emulator.faults.left:
             await asyncio.sleep(0.001)
 
-    assert len(emulator.world.deployments) == (when == "acted")
+    assert len(emulator.cloud.deployments) == (when == "acted")
     assert (await deploying)[0] == 202
 
 
@@ -180,7 +180,7 @@ async def test_a_deployment_shows_up_late_in_lists_and_looks(
 async def test_a_fault_comes_as_often_as_it_is_told_and_after_as_many_calls(
     emulator: Emulator, session: aiohttp.ClientSession
 ) -> None:
-    emulator.faults.add(Fault("deploy", Answer(500), skip=1, times=2), Fault(None, Answer(418)))
+    emulator.faults.add(Fault("deploy", Respond(500), skip=1, times=2), Fault(None, Respond(418)))
     statuses = [(await deploy(session))[0] for _ in range(5)]
 
     assert statuses == [202, 500, 500, 418, 202]
@@ -235,7 +235,7 @@ async def test_the_script_can_be_given_at_the_start_and_cleared() -> None:
         ("deploy", Repeat(), {}, "Repeat is for webhook_on_error"),
         (None, Repeat(), {}, "Repeat is for webhook_on_error"),
         ("webhook_on_ready", Repeat(0), {}, "Repeat.times is counted from 1"),
-        ("webhook_on_ready", Answer(500), {}, "Drop, Delay and Repeat"),
+        ("webhook_on_ready", Respond(500), {}, "Drop, Delay and Repeat"),
     ],
 )
 def test_a_fault_that_cannot_be_is_refused(

@@ -20,11 +20,11 @@ from emulated_world import until
 from edgegap_async import InvalidRequest
 from edgegap_async.api.operations import DEPLOY, OPERATIONS, Auth
 from edgegap_async.emulator import (
-    Answer,
     Emulator,
     Fault,
     Fleet,
     PrivateHost,
+    Respond,
     Simulation,
     Timings,
     sample_application,
@@ -174,7 +174,7 @@ async def test_a_fleet_deploy_is_answered_at_its_older_and_newer_path(api: Api, 
     body = {**DEPLOY_BODY, "private_host_ids": ["alpha-1"]}
 
     status, said = await api("POST", path, json=body)
-    deployment = api.emulator.world.deployments[said["request_id"]]
+    deployment = api.emulator.cloud.deployments[said["request_id"]]
     _, hosts = await api("GET", "/v2/private-fleets/alpha/hosts")
 
     assert (status, deployment.host_id) == (202, "alpha-1")
@@ -294,7 +294,7 @@ async def test_a_wrong_deploy_is_a_bad_request_that_says_why(
 
     assert status == 400
     assert complaint in said["message"]
-    assert api.emulator.world.deployments == {}
+    assert api.emulator.cloud.deployments == {}
 
 
 async def test_a_body_that_is_too_large_is_refused(api: Api) -> None:
@@ -351,7 +351,7 @@ async def test_what_fails_inside_is_500_without_a_trace_and_raised_at_the_end(
     emulator = Emulator()
     await emulator.start()
     async with aiohttp.ClientSession(emulator.url) as session:
-        monkeypatch.setattr(emulator.world, "_applications", None)
+        monkeypatch.setattr(emulator.cloud, "_applications", None)
         answer = await Api(emulator, session)("POST", "/v2/deployments", json=DEPLOY_BODY)
     with pytest.raises(ExceptionGroup) as raised:
         await emulator.close()
@@ -436,7 +436,7 @@ async def test_closing_twice_is_fine_and_leaves_nothing() -> None:
         api = Api(emulator, session)
         request_id = await api.deployed()
         await api.until(request_id, "READY")
-        (deployment,) = emulator.world.deployments.values()
+        (deployment,) = emulator.cloud.deployments.values()
         assert deployment.process is not None
         pid = deployment.process.pid
         home = _home_of(pid)
@@ -464,7 +464,7 @@ async def test_a_port_that_is_taken_is_said_and_leaves_nothing() -> None:
 async def test_an_emulator_is_started_once() -> None:
     emulator = Emulator(token="token canary-abc")
     with pytest.raises(InvalidRequest, match="not started"):
-        _ = emulator.world
+        _ = emulator.cloud
     assert (emulator.token, emulator.requests) == ("canary-abc", [])
     await emulator.close()
 
@@ -561,7 +561,7 @@ def test_in_a_shell_a_mistake_is_one_line(
         ({"round_trip": 5}, r"round_trip is \(at least, at most\) in seconds, not 5"),
         ({"round_trip": (0.1, "x")}, r"round_trip is \(at least"),
         ({"apps": sample_application()}, "apps is a list"),
-        ({"faults": Fault("deploy", Answer(500))}, "faults is a list"),
+        ({"faults": Fault("deploy", Respond(500))}, "faults is a list"),
         ({"unknown_status": 403}, "unknown_status is 400 or 404"),
         ({"host_shape": "x"}, "host_shape pin or centroid"),
     ],

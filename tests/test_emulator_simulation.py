@@ -8,7 +8,7 @@ import pytest
 from emulated_world import a_world, deployed
 from virtual_clock import run_virtually
 
-from edgegap_async import BadRequest, EdgegapClient, Filter, InvalidRequest, Pace, Status
+from edgegap_async import BadRequest, EdgegapClient, Filter, InvalidRequest, PollingPolicy, Status
 from edgegap_async.emulator import Application, AppPort, Emulator, Simulation, Timings
 from edgegap_async.emulator.simulation import SimulatedMachine, SimulatedProcess
 
@@ -35,7 +35,9 @@ def start(machine: SimulatedMachine, count: int = 1) -> list[SimulatedProcess]:
 async def test_a_server_that_is_not_there_is_deployed_and_stopped_like_any_other() -> None:
     async with (
         Emulator([ARENA], timings=Timings.fast(), simulate=Simulation(ready_after=(2, 2))) as cloud,
-        EdgegapClient(cloud.token, base_url=cloud.url, pace=Pace(first=0.1, gap=0.1)) as client,
+        EdgegapClient(
+            cloud.token, base_url=cloud.url, polling=PollingPolicy(first_delay=0.1, interval=0.1)
+        ) as client,
     ):
         began = now()
         async with client.run("arena", "v1", users=["8.8.8.8"]) as server:

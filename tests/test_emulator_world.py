@@ -37,7 +37,7 @@ from edgegap_async.emulator import (
     Timings,
     sample_application,
 )
-from edgegap_async.emulator.cloud import World
+from edgegap_async.emulator.cloud import Cloud
 
 ARENA = sample_application()
 UNKNOWN = "000000000000"
@@ -52,7 +52,7 @@ def python(program: str, **more: Any) -> Application:
 SLEEPER = python("import time; time.sleep(60)")
 
 
-async def answer(world: World, call: str, **arguments: Any) -> Any:
+async def answer(world: Cloud, call: str, **arguments: Any) -> Any:
     """The model that a call is answered with, its status being 200."""
     status, model = await getattr(world, call)(**arguments)
     assert status == 200
@@ -513,7 +513,7 @@ async def test_a_bulk_stop_ends_what_every_filter_matches() -> None:
         ids = [(await deployed(world, SLEEPER, tags=each)).request_id for each in tags]
 
         async def matching(*filters: StopFilter) -> list[int]:
-            status, stops = await world.stop_matching(body=StopFilters(filters))
+            status, stops = await world.bulk_stop(body=StopFilters(filters))
             assert status == 202
             assert isinstance(stops, BulkStop)
             return [ids.index(one) for one in stops.request_ids]

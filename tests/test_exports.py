@@ -65,7 +65,7 @@ FOR_PARTS_OF_THE_PACKAGE_ONLY = {
     "OwnedDeployments",
     "BatchOptions",
     "BatchItem",
-    "LagCounter",
+    "DelayCounter",
     "wait_for_stops",
     "as_check",
     "as_deployment",
@@ -103,7 +103,7 @@ def test_the_package_exports_what_its_modules_offer_and_nothing_else() -> None:
     assert len(offered) == len(set(offered))
     expected = set(offered) - FOR_PARTS_OF_THE_PACKAGE_ONLY
     constants = {name for name in expected if name.isupper()} - {"TRANSITIONS", "OPERATIONS"}
-    missing = expected - constants - set(edgegap_async.__all__) - {"Auth", "Repeat"}
+    missing = expected - constants - set(edgegap_async.__all__) - {"Auth", "RetrySafety"}
     assert not missing
     assert set(edgegap_async.__all__) <= set(offered) | {"__version__"}
 
@@ -169,7 +169,7 @@ async def test_the_first_example_of_the_readme_runs_as_it_stands(emulator: Emula
     printed = await run(emulator, "-c", BLOCKS[0])
 
     assert re.fullmatch(r"play at 127\.0\.0\.1:\d+\n", printed)
-    assert [deployment.status.short for deployment in emulator.world.deployments.values()] in (
+    assert [deployment.status.short for deployment in emulator.cloud.deployments.values()] in (
         ["TERMINATING"],
         ["TERMINATED"],
     )
@@ -287,7 +287,7 @@ async def left(emulator: Emulator) -> list[str]:
         while True:
             there = [
                 deployment
-                for deployment in emulator.world.deployments.values()
+                for deployment in emulator.cloud.deployments.values()
                 if deployment.status.short != "TERMINATED"
             ]
             if not any(deployment.status.short == "TERMINATING" for deployment in there):
@@ -329,7 +329,7 @@ async def test_an_application_of_ones_own_is_told_by_webhook(
         async with session.delete(f"/servers/{server['request_id']}") as answer:
             assert answer.status == 204
 
-    assert server["told_by"] == "webhook"
+    assert server["source"] == "webhook"
     assert await left(emulator) == []
 
 

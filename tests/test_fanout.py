@@ -30,20 +30,20 @@ from edgegap_async import (
     LimitReached,
     MaybeCreated,
     Outcome,
-    Pace,
+    PollingPolicy,
     Progress,
     Status,
     Unprocessable,
     WaitTimedOut,
 )
 from edgegap_async.emulator import (
-    Answer,
     Application,
     AppPort,
     Delay,
     Drop,
     Emulator,
     Fault,
+    Respond,
     Simulation,
     Timings,
 )
@@ -90,9 +90,9 @@ async def emulator() -> AsyncIterator[Emulator]:
 
 
 def a_client(emulator: Emulator, **more: Any) -> EdgegapClient:
-    pace = Pace(first=0.2, gap=0.2)
+    polling = PollingPolicy(first_delay=0.2, interval=0.2)
     limits = {"deploy": None, "get_deployment": None, "list_deployments": None}
-    given: dict[str, Any] = {"limits": limits, "pace": pace, "visibility": 2.0, **more}
+    given: dict[str, Any] = {"limits": limits, "polling": polling, "list_delay": 2.0, **more}
     return EdgegapClient(emulator.token, base_url=emulator.url, **given)
 
 
@@ -161,7 +161,7 @@ async def test_all_gives_them_in_the_order_of_the_requests(
 
     assert [outcome.index for outcome in outcomes] == list(range(20))
     for outcome in outcomes:
-        tags = emulator.world.deployments[outcome.result().request_id].tags
+        tags = emulator.cloud.deployments[outcome.result().request_id].tags
         assert f"match-{outcome.index}" in tags
     assert alive(emulator) == ids(outcomes)
 
@@ -194,7 +194,7 @@ async def test_what_became_ready_and_was_not_taken_is_stopped(
             if progress.ready == 5:
                 break
 
-    assert len(emulator.world.deployments) == 5
+    assert len(emulator.cloud.deployments) == 5
     assert alive(emulator) == set()
 
 
@@ -210,23 +210,23 @@ async def test_what_becomes_ready_in_the_very_step_in_which_the_block_is_left_is
     async with client.deploy_many(some(1), playable=in_the_next_step):
         await almost.wait()
 
-    assert len(emulator.world.deployments) == 1
+    assert len(emulator.cloud.deployments) == 1
     assert alive(emulator) == set()
 
 
 async def test_what_may_exist_and_nobody_was_told_of_is_named_in_the_log(
     emulator: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with a_client(emulator, visibility=0.5) as client:
+    async with a_client(emulator, list_delay=0.5) as client:
         emulator.faults.add(
             Fault("deploy", Drop(), when="acted", times=2),
-            Fault("list_deployments", Answer(503), when="unread", times=None),
+            Fault("list_deployments", Respond(503), when="unread", times=None),
         )
         async with client.deploy_many(some(1)) as batch:
             async for _ in batch.progress():
                 pass
 
-    [made] = emulator.world.deployments.values()
+    [made] = emulator.cloud.deployments.values()
     [tag] = [name for name in made.tags if name.startswith("op-")]
     assert f"may go on running: POST /v2/deployments (tag {tag})" in caplog.text
 
@@ -411,8 +411,8 @@ async def test_what_the_guard_forbids_fails_before_the_wire(emulator: Emulator) 
         {"attempts": 0},
         {"on_failure": "explode"},
         {"playable": "yes"},
-        {"elsewhere": lambda request, _: request},  # and no second attempt
-        {"elsewhere": 3},
+        {"retry_with": lambda request, _: request},  # and no second attempt
+        {"retry_with": 3},
         {"on_progress": "yes"},
         {"on_progress": asyncio.sleep},
         {"on_progress": Asynchronous()},
@@ -439,7 +439,7 @@ async def test_an_elsewhere_that_is_none_ends_the_batch_and_is_named() -> None:
         return None
 
     async with a_cloud(simulate=silent(True)) as emulator, a_client(emulator) as client:
-        batch = client.deploy_many(some(1), timeout_each=5, attempts=2, elsewhere=nowhere)
+        batch = client.deploy_many(some(1), timeout_each=5, attempts=2, retry_with=nowhere)
         with pytest.raises(InvalidRequest, match="elsewhere returns a DeployRequest, not None"):
             await batch.all()
 
@@ -529,7 +529,7 @@ async def test_a_failure_stops_all_that_was_not_handed_over() -> None:
 
 async def test_the_outcomes_of_those_that_were_stopped_say_why(emulator: Emulator) -> None:
     async with a_client(emulator) as client:
-        emulator.faults.add(Fault("deploy", Answer(400), when="unread", skip=5))
+        emulator.faults.add(Fault("deploy", Respond(400), when="unread", skip=5))
         async with client.deploy_many(some(8), on_failure="stop_all") as batch:
             outcomes = await batch.all()
 
@@ -544,7 +544,7 @@ async def test_the_outcomes_of_those_that_were_stopped_say_why(emulator: Emulato
 
 async def stopped_by_a_400(emulator: Emulator) -> tuple[Outcome, Outcome, Outcome]:
     """The outcomes of one that was not READY yet, one that was, and one that was not begun."""
-    emulator.faults.add(Fault("deploy", Answer(400), when="unread", skip=2))
+    emulator.faults.add(Fault("deploy", Respond(400), when="unread", skip=2))
     async with a_client(emulator) as client:
         requests = some(4)
         outcomes = await client.deploy_many(requests, concurrency=2, on_failure="stop_all").all()
@@ -569,7 +569,7 @@ async def test_those_that_were_stopped_with_the_batch_say_that_nothing_is_left()
 
 async def test_those_that_could_not_be_stopped_with_the_batch_have_a_note_of_it() -> None:
     async with a_cloud(simulate=silent(True, False)) as emulator:
-        emulator.faults.add(Fault("stop_deployment", Answer(403), when="unread", times=None))
+        emulator.faults.add(Fault("stop_deployment", Respond(403), when="unread", times=None))
         *made, not_begun = await stopped_by_a_400(emulator)
 
         for outcome in made:
@@ -593,10 +593,10 @@ async def test_those_that_close_stops_say_how_that_went(*, stops: bool) -> None:
                     await collect(batch, outcomes)
 
         waiting = asyncio.create_task(wait())
-        while client.watch.stats.waiting < 2:
+        while client.poller.stats.waiting < 2:
             await asyncio.sleep(0.01)
         if not stops:
-            emulator.faults.add(Fault("stop_deployment", Answer(403), when="unread", times=None))
+            emulator.faults.add(Fault("stop_deployment", Respond(403), when="unread", times=None))
         await client.close()
         await waiting
 
@@ -663,12 +663,12 @@ async def test_a_failed_one_is_stopped_and_deployed_again_elsewhere() -> None:
             assert alive(cloud) == set()  # the failed one is stopped first
             return a_request(99)
 
-        [outcome] = await client.deploy_many(some(1), attempts=3, elsewhere=elsewhere).all()
+        [outcome] = await client.deploy_many(some(1), attempts=3, retry_with=elsewhere).all()
 
         assert outcome.attempts == 3
         assert outcome.request == a_request(99)
         assert [type(error) for error in seen] == [DeploymentFailed] * 2
-        assert len(cloud.world.deployments) == 3
+        assert len(cloud.cloud.deployments) == 3
         assert alive(cloud) == set()
 
 
@@ -691,7 +691,7 @@ async def test_row_21_what_a_422_has_made_is_stopped_and_tried_again() -> None:
         assert isinstance(outcome.error, Unprocessable)
         assert outcome.attempts == 2
         assert asked(emulator, "deploy") == 2
-        assert len(emulator.world.deployments) == asked(emulator, "stop_deployment")
+        assert len(emulator.cloud.deployments) == asked(emulator, "stop_deployment")
         assert alive(emulator) == set()
 
 
@@ -705,10 +705,10 @@ async def test_row_21_what_a_422_has_made_is_handed_over_if_failures_are_to_be_k
 
 
 async def test_what_may_exist_is_not_deployed_again(emulator: Emulator) -> None:
-    async with a_client(emulator, visibility=0.5) as client:
+    async with a_client(emulator, list_delay=0.5) as client:
         emulator.faults.add(
             Fault("deploy", Drop(), when="read", times=2),
-            Fault("list_deployments", Answer(503), when="unread", times=None),
+            Fault("list_deployments", Respond(503), when="unread", times=None),
         )
         [outcome] = await client.deploy_many(some(1), attempts=5).all()
 
@@ -725,7 +725,7 @@ async def test_an_elsewhere_that_fails_ends_the_batch() -> None:
         a_client(emulator) as client,
     ):
         async with client.deploy_many(
-            some(2), attempts=2, timeout_each=10, elsewhere=elsewhere
+            some(2), attempts=2, timeout_each=10, retry_with=elsewhere
         ) as batch:
             with pytest.raises(ZeroDivisionError, match="mine"):
                 await batch.all()
@@ -841,7 +841,7 @@ async def test_whatever_an_iterator_fails_with_nothing_is_left_to_nobody(
             await collect(batch, outcomes)
 
         assert [type(outcome.error) for outcome in outcomes] == [BatchStopped]
-    assert len(emulator.world.deployments) == 1
+    assert len(emulator.cloud.deployments) == 1
     assert alive(emulator) == set()
 
 
@@ -896,12 +896,12 @@ async def test_what_ended_a_batch_is_noted_on_an_error_of_the_block(
         raise ValueError("no place")
 
     async def use() -> None:
-        async with client.deploy_many(some(1), attempts=2, elsewhere=elsewhere) as batch:
+        async with client.deploy_many(some(1), attempts=2, retry_with=elsewhere) as batch:
             async for _ in batch.progress():
                 pass
             raise LookupError
 
-    emulator.faults.add(Fault("deploy", Answer(422), when="unread"))
+    emulator.faults.add(Fault("deploy", Respond(422), when="unread"))
     with pytest.raises(LookupError) as caught:
         await use()
 
@@ -960,7 +960,7 @@ async def test_what_cannot_be_stopped_is_told_at_the_end_of_the_block(emulator: 
     async def use(client: EdgegapClient) -> None:
         async with client.deploy_many(some(2)) as batch:
             await anext(batch)
-            emulator.faults.add(Fault("stop_deployment", Answer(403), when="unread"))
+            emulator.faults.add(Fault("stop_deployment", Respond(403), when="unread"))
 
     async with a_client(emulator) as client:
         with pytest.raises(ExceptionGroup, match="could not be stopped"):
@@ -1026,7 +1026,7 @@ async def test_the_end_of_a_batch_that_a_failure_has_stopped_is_told(
     emulator: Emulator, client: EdgegapClient
 ) -> None:
     told: list[Progress] = []
-    emulator.faults.add(Fault("deploy", Answer(400), when="unread", skip=5))
+    emulator.faults.add(Fault("deploy", Respond(400), when="unread", skip=5))
     outcomes = await client.deploy_many(
         some(8), on_failure="stop_all", on_progress=told.append
     ).all()
@@ -1054,7 +1054,7 @@ async def test_a_check_decides_whether_it_is_playable(
     emulator: Emulator, client: EdgegapClient
 ) -> None:
     async def every_second(server: DeploymentHandle) -> None:
-        if "match-1" in emulator.world.deployments[server.request_id].tags:
+        if "match-1" in emulator.cloud.deployments[server.request_id].tags:
             raise OSError("no map")
 
     outcomes = await client.deploy_many(some(3), playable=every_second).all()
@@ -1095,9 +1095,9 @@ async def test_an_elsewhere_that_raises_a_cancellation_ends_the_batch(
     def elsewhere(request: DeployRequest, error: EdgegapError) -> DeployRequest:
         raise asyncio.CancelledError
 
-    emulator.faults.add(Fault("deploy", Answer(422), when="unread"))
+    emulator.faults.add(Fault("deploy", Respond(422), when="unread"))
     with pytest.raises(RuntimeError, match="was cancelled"):
-        await client.deploy_many(some(2), attempts=2, elsewhere=elsewhere).all()
+        await client.deploy_many(some(2), attempts=2, retry_with=elsewhere).all()
     assert alive(emulator) == set()
 
 
@@ -1105,7 +1105,7 @@ async def test_all_that_a_request_says_is_sent(emulator: Emulator, client: Edgeg
     request = a_request(environment_variables={"MAP": "desert"}, require_cached_locations=True)
     [outcome] = await client.deploy_many([request]).all()
 
-    made = emulator.world.deployments[outcome.result().request_id]
+    made = emulator.cloud.deployments[outcome.result().request_id]
     assert "match-0" in made.tags
     assert [one.key for one in made.request.environment_variables] == ["MAP"]
 

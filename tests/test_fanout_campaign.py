@@ -44,7 +44,7 @@ from edgegap_async.emulator import Emulator
 REQUEST = DeployRequest(application="arena", version="v1", users=["8.8.8.8"])
 SETTLED = 60.0  # seconds after which each stop that was accepted is done
 OWNER = "mm-1"
-VISIBILITY = 4.0  # longer than an answer and a list of this cloud are late
+LIST_DELAY = 4.0  # longer than an answer and a list of this cloud are late
 
 
 @attrs.define
@@ -116,7 +116,7 @@ class Run:
             min_ready=chance.randint(0, 2),
             max_total=4,
             max_idle=chance.choice((None, 2.0)),
-            look_every=1.0,
+            poll_interval=1.0,
             timeout_each=chance.choice((1.0, 30.0)),
         )
         with contextlib.suppress(EdgegapError, ExceptionGroup):
@@ -132,10 +132,10 @@ class Run:
         await asyncio.sleep(chance.uniform(0, 4))
         with contextlib.suppress(EdgegapError):
             if chance.random() < 0.5:
-                server = await pool.take(chance.choice((0.5, 5.0)))
+                server = await pool.allocate(chance.choice((0.5, 5.0)))
                 self.held.add(server.request_id)
             else:
-                async with pool.take(5.0):
+                async with pool.allocate(5.0):
                     await asyncio.sleep(chance.uniform(0, 2))
 
     async def disturb(self, task: asyncio.Task[None]) -> None:
@@ -187,7 +187,7 @@ async def play(seed: int) -> tuple[list[str], int]:
                 chance,
                 emulator,
                 owner=OWNER,
-                visibility=VISIBILITY,
+                list_delay=LIST_DELAY,
                 guard=Guard(),
                 webhooks=None,
             )
@@ -197,7 +197,7 @@ async def play(seed: int) -> tuple[list[str], int]:
             await asyncio.sleep(SETTLED)
             trouble += run.complaints
             trouble += judge(run, "\n".join(line for line in lines if "may go on running" in line))
-            made = len(emulator.world.deployments)
+            made = len(emulator.cloud.deployments)
     left = asyncio.all_tasks() - {asyncio.current_task()}
     return trouble + [f"at the end there is {task}" for task in left], made
 

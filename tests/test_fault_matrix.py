@@ -15,9 +15,8 @@ import pytest
 from logged import logged_errors
 from virtual_clock import run_virtually
 
-from edgegap_async import EdgegapClient, EdgegapError, Pace, Status, Timeouts
+from edgegap_async import EdgegapClient, EdgegapError, PollingPolicy, Status, Timeouts
 from edgegap_async.emulator import (
-    Answer,
     Application,
     AppPort,
     Delay,
@@ -27,6 +26,7 @@ from edgegap_async.emulator import (
     Fault,
     HangUp,
     Hide,
+    Respond,
     Simulation,
     Timings,
     Truncate,
@@ -39,24 +39,24 @@ TIMEOUTS = Timeouts(total=1.0)
 AT_ANY_MOMENT: Final[dict[str, What]] = {
     "reset": Drop(),
     "hung up": Drop(reset=False),
-    **{str(status): Answer(status) for status in (500, 502, 503, 504)},
-    "page of a proxy": Answer.html(),
+    **{str(status): Respond(status) for status in (500, 502, 503, 504)},
+    "page of a proxy": Respond.html(),
     "too late": Delay(2.5),
 }
 REFUSED: Final[dict[str, What]] = {
-    **{str(status): Answer(status) for status in (401, 403, 409, 422)},
-    **{f"429, {wait}": Answer(429, headers={"Retry-After": wait}) for wait in ("0", "2", "-5")},
-    "307": Answer(307, headers={"Location": "http://192.0.2.1/"}),
+    **{str(status): Respond(status) for status in (401, 403, 409, 422)},
+    **{f"429, {wait}": Respond(429, headers={"Retry-After": wait}) for wait in ("0", "2", "-5")},
+    "307": Respond(307, headers={"Location": "http://192.0.2.1/"}),
 }
 ON_THE_WAY_BACK: Final[dict[str, What]] = {
     "cut": Truncate(0),
     "cut in the body": Truncate(9),
     "dripping": Dribble(0.05),
     "stale connection": HangUp(),
-    "no JSON": Answer(202, b"{"),
-    "empty": Answer(202, b""),
-    "page": Answer(202, b"<html>", {"Content-Type": "text/html"}),
-    "gzip bomb": Answer.gzip_bomb(2**24),
+    "no JSON": Respond(202, b"{"),
+    "empty": Respond(202, b""),
+    "page": Respond(202, b"<html>", {"Content-Type": "text/html"}),
+    "gzip bomb": Respond.gzip_bomb(2**24),
 }
 KINDS: Final[dict[str, tuple[What, When]]] = {
     **{f"{name}, unread": (what, "unread") for name, what in (AT_ANY_MOMENT | REFUSED).items()},
@@ -91,9 +91,9 @@ async def what_is_left(kind: str, place: str | None, seed: int) -> list[str]:
             client = EdgegapClient(
                 emulator.token,
                 base_url=emulator.url,
-                visibility=5.0,
+                list_delay=5.0,
                 timeouts=TIMEOUTS,
-                pace=Pace(first=0.1, gap=0.2),
+                polling=PollingPolicy(first_delay=0.1, interval=0.2),
             )
             async with client:
                 try:
@@ -110,7 +110,7 @@ def judged(emulator: Emulator, said: str) -> list[str]:
     over = {Status.TERMINATING, Status.TERMINATED}
     made = collections.Counter[str]()
     wrong = []
-    for one in emulator.world.deployments.values():
+    for one in emulator.cloud.deployments.values():
         [tag] = one.tags
         made[tag] += 1
         if one.status not in over and one.request_id not in said and tag not in said:

@@ -18,7 +18,7 @@ from edgegap_async import (
 )
 from edgegap_async.api.operations import DEPLOY, OPERATIONS, STOP_DEPLOYMENT
 from edgegap_async.api.requests import DeployRequest
-from edgegap_async.emulator import Answer, Emulator, Fault, Simulation, sample_application
+from edgegap_async.emulator import Emulator, Fault, Respond, Simulation, sample_application
 
 BODY = DeployRequest(application="arena", version="v1", users=["8.8.8.8"])
 
@@ -202,7 +202,7 @@ async def test_one_that_ended_by_itself_does_not_count_for_long(emulator: Emulat
 async def test_one_that_the_api_knows_no_more_does_not_count(
     status: int, age: float, then: contextlib.AbstractContextManager[Any]
 ) -> None:
-    guard, gone = Guard(max_live=1), Fault("get_deployment", Answer(status))
+    guard, gone = Guard(max_live=1), Fault("get_deployment", Respond(status))
     async with (
         Emulator([sample_application()], simulate=Simulation(), faults=[gone]) as emulator,
         EdgegapClient(emulator.token, base_url=emulator.url, guard=guard) as client,

@@ -62,7 +62,7 @@ async def test_a_handle_waits_until_the_server_is_ready(
     assert ready == handle.deployment
     assert handle.status == Status.READY
     assert [change.status.short for change in handle.history] == ["DEPLOYING", "READY"]
-    assert handle.looks == 2
+    assert handle.status_requests == 2
     assert repr(handle) == "<DeploymentHandle abc123 READY>"
 
 
@@ -97,7 +97,7 @@ async def test_a_stop_may_wait_for_the_end(api: ScriptedApi, client: EdgegapClie
     await handle.stop(wait=True)
 
     assert handle.status == Status.TERMINATED
-    assert {change.told_by for change in handle.history} == {"look"}
+    assert {change.source for change in handle.history} == {"status"}
 
 
 async def test_a_stop_that_waits_for_what_nobody_ever_saw_ends_too(
@@ -164,7 +164,7 @@ def handle_of(client: EdgegapClient, *ports: Port, **more: Any) -> DeploymentHan
     place: dict[str, Any] = {"fqdn": "abc123.pr.edgegap.net", "public_ip": "192.0.2.7"}
     ready = Deployment(request_id="abc123", current_status=Status.READY, ports=named)
     values = {name: getattr(ready, name) for name in ("request_id", "current_status", "ports")}
-    handle._watched.take(Deployment(**(values | place | more)))
+    handle._tracker.update(Deployment(**(values | place | more)))
     return handle
 
 

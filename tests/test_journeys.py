@@ -25,7 +25,7 @@ from edgegap_async import (
     Gone,
     NotFound,
     OrderBy,
-    Pace,
+    PollingPolicy,
     Status,
     StopFilter,
     Unauthorized,
@@ -44,8 +44,10 @@ from edgegap_async.emulator import (
 from edgegap_async.emulator.ports import Ports
 
 USERS = ("75.28.35.192", (45.508888, -73.561668))
-QUICK = Pace(first=0.02, gap=0.05)
-RARE = Pace(first=30.0, gap=30.0)  # so that a webhook tells, or nothing does in time
+QUICK = PollingPolicy(first_delay=0.02, interval=0.05)
+RARE = PollingPolicy(
+    first_delay=30.0, interval=30.0
+)  # so that a webhook tells, or nothing does in time
 
 Cloud = Callable[..., AbstractAsyncContextManager[tuple[Emulator, EdgegapClient]]]
 
@@ -58,7 +60,7 @@ def cloud() -> Cloud:
     async def start(
         *applications: Application,
         webhooks: WebhookReceiver | None = None,
-        pace: Pace = QUICK,
+        polling: PollingPolicy = QUICK,
         fleets: tuple[Fleet, ...] = (),
         max_deployments: int | None = None,
         timings: Timings | None = None,
@@ -72,7 +74,7 @@ def cloud() -> Cloud:
                 sample_every=0.05,
             ) as emulator,
             EdgegapClient(
-                emulator.token, base_url=emulator.url, webhooks=webhooks, pace=pace
+                emulator.token, base_url=emulator.url, webhooks=webhooks, polling=polling
             ) as client,
         ):
             yield emulator, client
@@ -157,7 +159,7 @@ async def test_the_whole_job_by_polling(cloud: Cloud) -> None:
         server = await the_whole_job(client)
 
         assert statuses(server)[-2:] in (["READY", "TERMINATED"], ["TERMINATING", "TERMINATED"])
-        assert {change.told_by for change in server.history} == {"look"}
+        assert {change.source for change in server.history} == {"status"}
         assert requests(emulator, "deploy") == 1
         assert requests(emulator, "stop_deployment") == 1
         with pytest.raises(Gone):
@@ -167,11 +169,11 @@ async def test_the_whole_job_by_polling(cloud: Cloud) -> None:
 async def test_the_whole_job_by_webhook(cloud: Cloud) -> None:
     async with (
         WebhookReceiver().serve() as receiver,
-        cloud(webhooks=receiver, pace=RARE) as (_, client),
+        cloud(webhooks=receiver, polling=RARE) as (_, client),
     ):
         server = await the_whole_job(client)
 
-        told_by = {change.status.short: change.told_by for change in server.history}
+        told_by = {change.status.short: change.source for change in server.history}
         assert told_by["READY"] == "webhook"
         assert told_by["TERMINATED"] == "webhook"
         assert receiver.stats.received == 2
@@ -186,10 +188,10 @@ async def test_a_receiver_mounted_in_an_application_of_ones_own(cloud: Cloud) ->
         await web.SockSite(runner, listening).start()
         try:
             async with (
-                cloud(webhooks=receiver, pace=RARE) as (_, client),
+                cloud(webhooks=receiver, polling=RARE) as (_, client),
                 client.run("arena", "v1", users=USERS) as server,
             ):
-                assert server.history[-1].told_by == "webhook"
+                assert server.history[-1].source == "webhook"
         finally:
             await runner.cleanup()
 
@@ -315,9 +317,7 @@ async def test_a_bulk_stop_ends_what_matches_and_nothing_else(cloud: Cloud) -> N
             for tag in ("casual", "casual", "ranked")
         ]
         await asyncio.gather(*(server.wait_ready(timeout=20) for server in servers))
-        stopped = await client.deployments.stop_matching(
-            [StopFilter("deployment_tags", ["casual"])]
-        )
+        stopped = await client.deployments.bulk_stop([StopFilter("deployment_tags", ["casual"])])
         await asyncio.gather(*(server.wait_terminated(timeout=20) for server in servers[:2]))
         left = [row.request_id async for row in client.deployments.list()]
 
@@ -414,7 +414,7 @@ async def test_a_port_is_used_again_when_its_server_has_ended() -> None:
             port_range=range(number, number + 1),
             port_rest=0,
         ) as emulator,
-        EdgegapClient(emulator.token, base_url=emulator.url, pace=QUICK) as client,
+        EdgegapClient(emulator.token, base_url=emulator.url, polling=QUICK) as client,
     ):
         for _ in range(2):
             server = await client.deploy("arena", "v1", users=USERS)

@@ -31,7 +31,7 @@ from edgegap_async.errors import (
     WaitTimedOut,
 )
 from edgegap_async.http.retries import RetryPolicy
-from edgegap_async.polling.schedule import Pace
+from edgegap_async.polling.schedule import PollingPolicy
 from edgegap_async.webhooks.receiver import WebhookReceiver
 
 pytestmark = pytest.mark.virtual
@@ -95,7 +95,12 @@ async def test_a_deploy_gives_a_handle_and_makes_one_call(
     handle = await client.deploy("arena", "v1", users=PLAYERS, tags=["eu"])
 
     assert handle.request_id == "abc123"
-    assert (handle.status, handle.deployment, handle.history, handle.looks) == (None, None, (), 0)
+    assert (handle.status, handle.deployment, handle.history, handle.status_requests) == (
+        None,
+        None,
+        (),
+        0,
+    )
     assert repr(handle) == "<DeploymentHandle abc123 not seen yet>"
     assert len(api.requests) == 1
     assert api.requests[0].json["tags"][0] == "eu"
@@ -148,7 +153,7 @@ async def test_signals_give_their_urls_to_the_api_and_end_a_wait(api: ScriptedAp
     body = api.requests[0].json
 
     assert now() - began < 0.1
-    assert [change.told_by for change in handle.history] == ["webhook"]
+    assert [change.source for change in handle.history] == ["webhook"]
     assert body["webhook_on_ready"]["url"] == bell.on_ready
     assert body["webhook_on_error"]["url"] == own
     assert body["webhook_on_terminated"]["url"] == bell.on_terminated
@@ -544,14 +549,14 @@ async def test_row_29_a_second_cancellation_lets_the_caller_go_and_the_stop_go_o
     assert stops(api) == 1
 
 
-HURRY = Pace(first=1e-6, gap=1e-6)  # so that no step waits for the clock
+HURRY = PollingPolicy(first_delay=1e-6, interval=1e-6)  # so that no step waits for the clock
 
 
 async def test_row_28_cancelled_at_any_step_nothing_is_left_running(api: ScriptedApi) -> None:
     ran_to_its_end, steps = False, 0
     while not ran_to_its_end:
         api.requests.clear()
-        async with EdgegapClient("canary-t", base_url=api.url, pace=HURRY) as client:
+        async with EdgegapClient("canary-t", base_url=api.url, polling=HURRY) as client:
             working = asyncio.create_task(use(client, 0))
             for _ in range(steps):
                 await asyncio.sleep(0)
@@ -567,7 +572,7 @@ async def test_row_31_closed_at_any_step_nothing_is_left_running(api: ScriptedAp
     ran_to_its_end, steps = False, 0
     while not ran_to_its_end:
         api.requests.clear()
-        async with EdgegapClient("canary-t", base_url=api.url, pace=HURRY) as client:
+        async with EdgegapClient("canary-t", base_url=api.url, polling=HURRY) as client:
             working = asyncio.create_task(use(client, 0))
             for _ in range(steps):
                 await asyncio.sleep(0)
@@ -644,7 +649,7 @@ async def test_close_waits_also_for_a_stop_that_begins_meanwhile(
     """The first answer is lost, and what it made shows up when there is a second one."""
     api.on(*DEPLOY, Reply(lost=True), Reply(202, {"request_id": "second"}, delay=2))
     api.on("DELETE", "/v1/stop/second", Reply())
-    async with EdgegapClient("canary-t", base_url=api.url, visibility=3) as client:
+    async with EdgegapClient("canary-t", base_url=api.url, list_delay=3) as client:
         working = asyncio.create_task(use(client))
         await api.until_asked(*DEPLOY, times=2)
         rows = [{"request_id": name, "tags": [operation_tag(api)]} for name in ("abc123", "second")]
@@ -832,7 +837,7 @@ async def test_a_webhook_of_the_callers_own_tells_the_caller_and_not_us(api: Scr
     async with EdgegapClient(CANARY, base_url=api.url, webhooks=receiver) as client:
         for own, expected in (({"webhook_on_ready": "http://192.0.2.2"}, False), ({}, True)):
             handle = await client.deploy("arena", "v1", users=PLAYERS, **own)  # type: ignore[arg-type]
-            assert handle._watched.expects_webhook is expected
+            assert handle._tracker.expects_webhook is expected
             del handle  # the next one has the same id
 
 
@@ -867,10 +872,10 @@ async def test_a_server_that_is_unreachable_was_sent_nothing() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"pace": 1}, "pace is of type Pace"),
+        ({"polling": 1}, "polling is of type PollingPolicy"),
         ({"webhooks": "https://mm.example.com"}, "webhooks is a WebhookReceiver"),
-        ({"visibility": "10"}, "visibility is of type int or float"),
-        ({"visibility": -1}, "visibility must be 0 or more"),
+        ({"list_delay": "10"}, "list_delay is of type int or float"),
+        ({"list_delay": -1}, "list_delay must be 0 or more"),
         ({"owner": 5}, "owner is of type str"),
     ],
 )

@@ -148,14 +148,14 @@ async def test_an_operation_without_a_documented_limit_does_not_wait() -> None:
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
 def test_stops_go_before_deploys_and_those_before_the_rest(operation: Any) -> None:
-    expected = Priority.REST
+    expected = Priority.OTHER
     if operation in {DEPLOY, DEPLOY_TO_FLEET}:
         expected = Priority.DEPLOY
     elif operation.method == "DELETE":
         expected = Priority.STOP
 
     assert Priority.of(operation) is expected
-    assert Priority.STOP < Priority.DEPLOY < Priority.LOOK < Priority.REST
+    assert Priority.STOP < Priority.DEPLOY < Priority.STATUS < Priority.OTHER
 
 
 @pytest.mark.virtual
@@ -169,7 +169,7 @@ async def test_whoever_has_the_higher_priority_goes_first_whenever_he_comes() ->
     await limits.acquire(DEPLOY)  # nothing is free now
     calls = [
         in_background(one(priority, number))
-        for priority in (Priority.REST, Priority.LOOK, Priority.DEPLOY)
+        for priority in (Priority.OTHER, Priority.STATUS, Priority.DEPLOY)
         for number in range(3)
     ]
     await asyncio.sleep(0.01)  # one of the last in line waits for the next permit already
@@ -177,7 +177,7 @@ async def test_whoever_has_the_higher_priority_goes_first_whenever_he_comes() ->
     await asyncio.gather(*calls, *late)
 
     expected = [f"STOP {number}" for number in range(2)]
-    for name in ("DEPLOY", "LOOK", "REST"):
+    for name in ("DEPLOY", "STATUS", "OTHER"):
         expected += [f"{name} {number}" for number in range(3)]
     assert served == expected
 
@@ -210,11 +210,11 @@ async def test_those_that_were_refused_go_before_all_of_their_priority() -> None
 
     await limits.acquire(DEPLOY)
     await asyncio.gather(
-        one("first", Priority.REST),
-        one("second", Priority.REST),
-        one("refused", Priority.REST, front=True),
-        one("refused later", Priority.REST, front=True),
-        one("look", Priority.LOOK),
+        one("first", Priority.OTHER),
+        one("second", Priority.OTHER),
+        one("refused", Priority.OTHER, front=True),
+        one("refused later", Priority.OTHER, front=True),
+        one("look", Priority.STATUS),
     )
 
     assert served == ["look", "refused", "refused later", "first", "second"]
@@ -374,7 +374,7 @@ async def test_after_a_429_there_is_no_burst() -> None:
     limits = Limits()
     await send(limits, 1)
     waiting = in_background(send(limits, 60))
-    await asyncio.sleep(1.02)  # the pace let one through that waits for the log
+    await asyncio.sleep(1.02)  # the polling let one through that waits for the log
     limits.refused(DEPLOY, 3)
     await waiting
     limits.refused(DEPLOY, 3)
@@ -413,9 +413,9 @@ async def test_an_operation_without_a_limit_is_not_closed_by_a_429() -> None:
 async def test_who_may_not_wait_goes_at_once_or_is_told_how_long_it_would_take() -> None:
     limits, began = Limits(), now()
     for _ in range(10):
-        await limits.acquire(DEPLOY, longest_wait=0)
+        await limits.acquire(DEPLOY, max_wait=0)
     with pytest.raises(LimitReached, match=r"after 0\.03 s, and it may wait 0 s") as caught:
-        await limits.acquire(DEPLOY, longest_wait=0)
+        await limits.acquire(DEPLOY, max_wait=0)
 
     assert now() - began < 0.001
     assert caught.value.operation == "deploy"
@@ -429,11 +429,11 @@ async def test_who_would_wait_too_long_is_told_so_at_once() -> None:
     await asyncio.sleep(0)
     began = now()
     with pytest.raises(LimitReached) as caught:
-        await limits.acquire(DEPLOY, longest_wait=4)
+        await limits.acquire(DEPLOY, max_wait=4)
     assert now() - began < 0.001
     assert caught.value.predicted_wait == pytest.approx(5, abs=0.3)
 
-    await limits.acquire(DEPLOY, longest_wait=6)
+    await limits.acquire(DEPLOY, max_wait=6)
     assert now() - began == pytest.approx(5, abs=0.3)
     await asyncio.gather(*waiting)
 
@@ -442,7 +442,7 @@ async def test_who_would_wait_too_long_is_told_so_at_once() -> None:
 async def test_who_waits_longer_than_was_predicted_is_told_in_time() -> None:
     limits, began = Limits({"deploy": 1}), now()
     await limits.acquire(DEPLOY)
-    waiting = in_background(limits.acquire(DEPLOY, longest_wait=2))
+    waiting = in_background(limits.acquire(DEPLOY, max_wait=2))
     await asyncio.sleep(0.5)
     limits.refused(DEPLOY, 60)
     with pytest.raises(LimitReached) as caught:
@@ -458,7 +458,7 @@ async def test_a_time_out_of_the_callers_own_stays_a_time_out() -> None:
     limits = Limits({"deploy": 0.1})
     await limits.acquire(DEPLOY)
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(limits.acquire(DEPLOY, longest_wait=20), 5)
+        await asyncio.wait_for(limits.acquire(DEPLOY, max_wait=20), 5)
 
 
 @pytest.mark.virtual
@@ -697,7 +697,7 @@ async def test_a_source_that_gives_none_is_asked_again() -> None:
 @pytest.mark.virtual
 async def test_a_source_that_fails_fails_one_caller_and_nobody_hangs() -> None:
     limits, sources = leased()
-    waiting = [in_background(limits.acquire(DEPLOY, longest_wait=30)) for _ in range(3)]
+    waiting = [in_background(limits.acquire(DEPLOY, max_wait=30)) for _ in range(3)]
     await asyncio.sleep(0)
     sources["deploy"].is_down = True
     with pytest.raises(TimeoutError, match="no answer"):

@@ -21,7 +21,7 @@ class Call:
     """One who wants a permit: when he comes, and when he has enough of waiting."""
 
     at: float
-    priority: Priority = Priority.REST
+    priority: Priority = Priority.OTHER
     patience: float | None = None
 
 

@@ -31,8 +31,8 @@ from edgegap_async.errors import (
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.rate_limits import Limits
 from edgegap_async.polling.list_strategy import ListMode
-from edgegap_async.polling.poller import LookOut
-from edgegap_async.polling.schedule import Pace
+from edgegap_async.polling.poller import StatusPoller
+from edgegap_async.polling.schedule import PollingPolicy
 from edgegap_async.polling.tracker import DeploymentTracker
 
 pytestmark = pytest.mark.virtual
@@ -55,20 +55,20 @@ async def client(api: FickleApi) -> AsyncIterator[ApiClient]:
 
 
 @pytest.fixture
-def lookout(client: ApiClient) -> LookOut:
-    return LookOut(client, Pace())
+def lookout(client: ApiClient) -> StatusPoller:
+    return StatusPoller(client, PollingPolicy())
 
 
 async def told(
-    lookout: LookOut, ids: Iterable[str], wanted: Status = Status.READY, patience: float = 300
+    lookout: StatusPoller, ids: Iterable[str], wanted: Status = Status.READY, patience: float = 300
 ) -> list[float]:
     """The loop times at which each was told."""
 
     async def one(watched: DeploymentTracker) -> float:
-        await watched.until(wanted, patience)
+        await watched.wait_for(wanted, patience)
         return now()
 
-    return await asyncio.gather(*map(one, map(lookout.watched, ids)))
+    return await asyncio.gather(*map(one, map(lookout.tracker, ids)))
 
 
 def lateness(api: FickleApi, ids: Iterable[str], times: Iterable[float]) -> float:
@@ -78,10 +78,10 @@ def lateness(api: FickleApi, ids: Iterable[str], times: Iterable[float]) -> floa
 
 @contextlib.asynccontextmanager
 async def waiting_for(
-    lookout: LookOut, ids: Iterable[str], wanted: Status = Status.READY
+    lookout: StatusPoller, ids: Iterable[str], wanted: Status = Status.READY
 ) -> AsyncIterator[None]:
     """While somebody waits for each, whatever it ends with."""
-    waits = (lookout.watched(one).until(wanted, 3600) for one in ids)
+    waits = (lookout.tracker(one).wait_for(wanted, 3600) for one in ids)
     waiting = asyncio.gather(*waits, return_exceptions=True)
     await asyncio.sleep(0)  # they begin
     try:
@@ -110,7 +110,9 @@ def only(number: int, reply: Reply) -> Callable[[object], Reply | None]:
 # ── how it looks ─────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_one_who_waits_alone_is_looked_at_by_status(api: FickleApi, lookout: LookOut) -> None:
+async def test_one_who_waits_alone_is_looked_at_by_status(
+    api: FickleApi, lookout: StatusPoller
+) -> None:
     ids = api.deploy(1, ready_in=5)
     times = await told(lookout, ids)
 
@@ -119,20 +121,20 @@ async def test_one_who_waits_alone_is_looked_at_by_status(api: FickleApi, lookou
 
 
 async def test_those_who_wait_for_ready_share_lists_and_are_told_where_it_is(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     ids = api.deploy(30, ready_in=3)
-    seen = await asyncio.gather(*(lookout.watched(one).until(Status.READY, 300) for one in ids))
+    seen = await asyncio.gather(*(lookout.tracker(one).wait_for(Status.READY, 300) for one in ids))
 
     assert {one.public_ip for one in seen} == {"192.0.2.7"}
     assert {one.ports["game"].external for one in seen} == {31504}
     assert {one.fqdn for one in seen} == {f"{one}.pr.edgegap.net" for one in ids}
     assert len(api.lists) < 3 / 0.1
-    assert lookout.stats.told_by_list > 25
+    assert lookout.stats.found_by_list > 25
 
 
 async def test_of_many_only_those_that_are_ready_are_asked_for_and_now_and_then_all(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     ids = api.deploy(150, ready_in=8)
     times = await told(lookout, ids)
@@ -145,7 +147,7 @@ async def test_of_many_only_those_that_are_ready_are_asked_for_and_now_and_then_
 
 
 async def test_where_one_list_cannot_hold_all_they_come_as_often_as_they_may(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     with pytest.raises(WaitTimedOut):
         await told(lookout, api.deploy(900), patience=6)
@@ -153,18 +155,20 @@ async def test_where_one_list_cannot_hold_all_they_come_as_often_as_they_may(
     assert 48 < len(api.lists) < 65
 
 
-async def test_those_who_wait_for_the_end_share_lists_too(api: FickleApi, lookout: LookOut) -> None:
+async def test_those_who_wait_for_the_end_share_lists_too(
+    api: FickleApi, lookout: StatusPoller
+) -> None:
     ids = api.deploy(20, ready_in=1, over=6)
     began = now()
     times = await told(lookout, ids, Status.TERMINATED)
 
     assert max(times) - began < 7.5
     assert len(api.looks) < 60
-    assert lookout.stats.told_by_look >= 20
+    assert lookout.stats.found_by_status >= 20
 
 
 async def test_however_many_wait_for_the_end_all_are_asked_for(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     with pytest.raises(WaitTimedOut):
         await told(lookout, api.deploy(100), Status.TERMINATED, patience=5)
@@ -173,7 +177,9 @@ async def test_however_many_wait_for_the_end_all_are_asked_for(
     assert not any(one.only_ready for one in api.lists)
 
 
-async def test_one_of_each_kind_are_looked_at_one_by_one(api: FickleApi, lookout: LookOut) -> None:
+async def test_one_of_each_kind_are_looked_at_one_by_one(
+    api: FickleApi, lookout: StatusPoller
+) -> None:
     ready, over = api.deploy(2, ready_in=2, over=4)
     await asyncio.gather(
         told(lookout, [ready]),
@@ -184,10 +190,10 @@ async def test_one_of_each_kind_are_looked_at_one_by_one(api: FickleApi, lookout
 
 
 async def test_two_handles_of_one_deployment_share_the_looks(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     [one] = api.deploy(1, ready_in=5)
-    assert lookout.watched(one) is lookout.watched(one)
+    assert lookout.tracker(one) is lookout.tracker(one)
     await told(lookout, [one, one, one])
 
     assert len(api.looks) < 13
@@ -195,24 +201,24 @@ async def test_two_handles_of_one_deployment_share_the_looks(
 
 
 async def test_a_second_handle_may_know_longer_that_it_is_young(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
-    watched = lookout.watched("abc")
-    lookout.watched("abc", young_until=now() + 9)
+    watched = lookout.tracker("abc")
+    lookout.tracker("abc", not_found_until=now() + 9)
 
-    assert watched.young_until == pytest.approx(now() + 9, abs=0.01)
-    lookout.watched("abc")
-    assert watched.young_until == pytest.approx(now() + 9, abs=0.01)
+    assert watched.not_found_until == pytest.approx(now() + 9, abs=0.01)
+    lookout.tracker("abc")
+    assert watched.not_found_until == pytest.approx(now() + 9, abs=0.01)
 
 
 async def test_who_waits_for_another_status_too_moves_over_and_back(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     ids = api.deploy(3, ready_in=4)
     waiting = asyncio.create_task(told(lookout, ids))
     await asyncio.sleep(1)
     with pytest.raises(WaitTimedOut):
-        await lookout.watched(ids[0]).until(Status.TERMINATED, 1)
+        await lookout.tracker(ids[0]).wait_for(Status.TERMINATED, 1)
     times = await waiting
 
     assert lateness(api, ids, times) < 0.7
@@ -220,22 +226,24 @@ async def test_who_waits_for_another_status_too_moves_over_and_back(
 
 @pytest.mark.parametrize("count", [1, 3])
 async def test_who_waits_for_any_change_too_is_not_left_to_rows_that_do_not_tell(
-    api: FickleApi, lookout: LookOut, count: int
+    api: FickleApi, lookout: StatusPoller, count: int
 ) -> None:
     api.change_row = lambda row: row | {"status": None}
     ids = api.deploy(6, error=8)
-    some = [lookout.watched(one) for one in ids[:count]]
+    some = [lookout.tracker(one) for one in ids[:count]]
     waiting = asyncio.create_task(told(lookout, ids))
     await asyncio.sleep(1)
-    await asyncio.gather(*(watched.until_news(0) for watched in some))
-    await asyncio.gather(*(watched.until_news(1) for watched in some))
+    await asyncio.gather(*(watched.wait_for_change(0) for watched in some))
+    await asyncio.gather(*(watched.wait_for_change(1) for watched in some))
 
     assert now() - api.fates[ids[0]].error < 0.7
     with pytest.raises(DeploymentFailed):
         await waiting
 
 
-async def test_the_last_one_left_is_looked_at_by_status(api: FickleApi, lookout: LookOut) -> None:
+async def test_the_last_one_left_is_looked_at_by_status(
+    api: FickleApi, lookout: StatusPoller
+) -> None:
     ids = [*api.deploy(3, ready_in=2), *api.deploy(1, ready_in=9)]
     times = await told(lookout, ids)
     swept = [one.at for one in api.lists]
@@ -245,11 +253,13 @@ async def test_the_last_one_left_is_looked_at_by_status(api: FickleApi, lookout:
 
 
 async def test_gaps_grow_where_nobody_new_has_come_for_long(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     api.deploy(5)
     with pytest.raises(WaitTimedOut):
-        await asyncio.gather(*(lookout.watched(one).until(Status.READY, 400) for one in api.fates))
+        await asyncio.gather(
+            *(lookout.tracker(one).wait_for(Status.READY, 400) for one in api.fates)
+        )
     late = [one for one in api.lists if one.at > now() - 100]
 
     assert 10 < len(late) < 35
@@ -258,11 +268,11 @@ async def test_gaps_grow_where_nobody_new_has_come_for_long(
 # ── nobody waits ─────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_nobody_waits_and_no_task_is_left(api: FickleApi, lookout: LookOut) -> None:
+async def test_nobody_waits_and_no_task_is_left(api: FickleApi, lookout: StatusPoller) -> None:
     ids = api.deploy(40)
     before = asyncio.all_tasks()
     results = await asyncio.gather(
-        *(lookout.watched(one).until(Status.READY, 3.1) for one in ids), return_exceptions=True
+        *(lookout.tracker(one).wait_for(Status.READY, 3.1) for one in ids), return_exceptions=True
     )
     await asyncio.sleep(0.2)
     asked = len(api.asked)
@@ -277,12 +287,12 @@ async def test_nobody_waits_and_no_task_is_left(api: FickleApi, lookout: LookOut
 
 @pytest.mark.parametrize("count", [1, 5])
 async def test_nobody_waits_and_what_was_asked_is_not_waited_for(
-    api: FickleApi, lookout: LookOut, count: int
+    api: FickleApi, lookout: StatusPoller, count: int
 ) -> None:
     api.on_look = lambda _: Reply(delay=20)
     api.on_list = lambda _: Reply(delay=20)
     before = asyncio.all_tasks()
-    waits = (lookout.watched(one).until(Status.READY, 1) for one in api.deploy(count))
+    waits = (lookout.tracker(one).wait_for(Status.READY, 1) for one in api.deploy(count))
     results = await asyncio.gather(*waits, return_exceptions=True)
     await asyncio.sleep(0.01)
 
@@ -293,10 +303,10 @@ async def test_nobody_waits_and_what_was_asked_is_not_waited_for(
 async def test_waits_that_end_when_a_look_begins_use_up_no_looks(
     api: FickleApi, client: ApiClient
 ) -> None:
-    lookout = LookOut(client, Pace(first=0.0))
+    lookout = StatusPoller(client, PollingPolicy(first_delay=0.0))
     for request_id in api.deploy(30):
-        waiting = asyncio.create_task(lookout.watched(request_id).until(Status.READY, 300))
-        while not lookout.stats.looks:
+        waiting = asyncio.create_task(lookout.tracker(request_id).wait_for(Status.READY, 300))
+        while not lookout.stats.status_requests:
             await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -309,7 +319,7 @@ async def test_waits_that_end_when_a_look_begins_use_up_no_looks(
 
 
 async def test_a_deployment_that_nobody_holds_is_forgotten(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     ids = api.deploy(60, ready_in=1)
     await told(lookout, ids)
@@ -319,15 +329,15 @@ async def test_a_deployment_that_nobody_holds_is_forgotten(
 
 
 async def test_comings_and_goings_do_not_pile_up(api: FickleApi, client: ApiClient) -> None:
-    lookout = LookOut(client, Pace(check=3600))
+    lookout = StatusPoller(client, PollingPolicy(full_list_interval=3600))
     api.hidden_until = dict.fromkeys(api.deploy(10), NEVER)
     waiting = [
-        asyncio.create_task(lookout.watched(one).until(Status.READY, 60)) for one in api.fates
+        asyncio.create_task(lookout.tracker(one).wait_for(Status.READY, 60)) for one in api.fates
     ]
     for _ in range(300):
         for one in api.deploy(5):
             with pytest.raises(WaitTimedOut):
-                await lookout.watched(one).until(Status.READY, 0.01)
+                await lookout.tracker(one).wait_for(Status.READY, 0.01)
 
     assert 10 <= len(lookout._turns) < 2 * 11 + 70
     for task in waiting:
@@ -335,56 +345,60 @@ async def test_comings_and_goings_do_not_pile_up(api: FickleApi, client: ApiClie
     await asyncio.gather(*waiting, return_exceptions=True)
 
 
-async def test_one_who_comes_back_again_and_again_is_told(api: FickleApi, lookout: LookOut) -> None:
+async def test_one_who_comes_back_again_and_again_is_told(
+    api: FickleApi, lookout: StatusPoller
+) -> None:
     [one] = api.deploy(1, ready_in=2)
-    watched = lookout.watched(one)
+    watched = lookout.tracker(one)
     for _ in range(20):
         try:
-            await watched.until(Status.READY, 0.3)
+            await watched.wait_for(Status.READY, 0.3)
         except WaitTimedOut:
             continue
         break
 
     assert now() - api.fates[one].ready < 1.2
-    assert watched.looks < 10
+    assert watched.status_requests < 10
 
 
 async def test_one_who_comes_back_again_and_again_beside_another_is_told_what_lists_hide(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     [steady, one] = [*api.deploy(1), *api.deploy(1, ready_in=5)]
     api.hidden_until = {one: NEVER}
-    watched = lookout.watched(one)
+    watched = lookout.tracker(one)
     async with waiting_for(lookout, [steady]):
         while watched.status != Status.READY and now() < api.fates[one].ready + 30:
             with contextlib.suppress(WaitTimedOut):
-                await watched.until(Status.READY, 1)
+                await watched.wait_for(Status.READY, 1)
 
     assert now() - api.fates[one].ready < 6
 
 
-async def test_who_comes_back_is_looked_at_no_more_often(api: FickleApi, lookout: LookOut) -> None:
+async def test_who_comes_back_is_looked_at_no_more_often(
+    api: FickleApi, lookout: StatusPoller
+) -> None:
     [one] = api.deploy(1)
-    watched = lookout.watched(one)
+    watched = lookout.tracker(one)
     for _ in range(100):
         with pytest.raises(WaitTimedOut):
-            await watched.until(Status.READY, 0.1)
+            await watched.wait_for(Status.READY, 0.1)
 
     assert 15 < len(api.looks) < 25
 
 
 async def test_who_is_rung_for_does_not_stand_behind_those_whose_look_is_routine(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     api.on_list = lambda _: REFUSED
     ids = api.deploy(100)  # a look at each takes five seconds
     async with waiting_for(lookout, ids):
         while len(api.looks) < 150:
             await asyncio.sleep(0.01)
-        watched = lookout.watched(api.looks[-1].request_id or "")
+        watched = lookout.tracker(api.looks[-1].request_id or "")
         api.fates[watched.request_id] = Fate(ready=now())
-        watched.rung()
-        await watched.until(Status.READY, 60)
+        watched.webhook_received()
+        await watched.wait_for(Status.READY, 60)
 
         assert now() - api.fates[watched.request_id].ready < 1
 
@@ -392,7 +406,9 @@ async def test_who_is_rung_for_does_not_stand_behind_those_whose_look_is_routine
 async def test_what_a_roll_call_tells_does_not_stand_behind_those_whose_look_is_routine(
     api: FickleApi, client: ApiClient
 ) -> None:
-    lookout = LookOut(client, Pace(check=0.1))  # more looks than there may be
+    lookout = StatusPoller(
+        client, PollingPolicy(full_list_interval=0.1)
+    )  # more looks than there may be
     ids = api.deploy(100)
     async with waiting_for(lookout, ids):
         while len(api.looks) < 150:
@@ -400,13 +416,13 @@ async def test_what_a_roll_call_tells_does_not_stand_behind_those_whose_look_is_
         last = api.looks[-1].request_id or ""
         api.fates[last] = Fate(error=now())
         with pytest.raises(DeploymentFailed):
-            await lookout.watched(last).until(Status.READY, 60)
+            await lookout.tracker(last).wait_for(Status.READY, 60)
 
         assert now() - api.fates[last].error < 1.5
 
 
 async def test_those_who_are_rung_for_all_the_time_do_not_starve_the_others(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     api.on_list = lambda _: REFUSED
     loud, quiet = api.deploy(15), api.deploy(15)
@@ -414,7 +430,7 @@ async def test_those_who_are_rung_for_all_the_time_do_not_starve_the_others(
         for _ in range(60):
             await asyncio.sleep(0.1)
             for one in loud:
-                lookout.watched(one).rung()
+                lookout.tracker(one).webhook_received()
 
     each = Counter(one.request_id for one in api.looks)
     assert min(each[one] for one in quiet) >= 3
@@ -423,12 +439,12 @@ async def test_those_who_are_rung_for_all_the_time_do_not_starve_the_others(
 async def test_one_in_error_whose_look_fails_is_soon_looked_at_again(
     api: FickleApi, client: ApiClient
 ) -> None:
-    lookout = LookOut(client, Pace(gap=10))
+    lookout = StatusPoller(client, PollingPolicy(interval=10))
     api.on_look = only(0, BROKEN)
     [one, *_] = ids = [*api.deploy(1, error=0), *api.deploy(3)]
     async with waiting_for(lookout, ids):
         with pytest.raises(DeploymentFailed):
-            await lookout.watched(one).until(Status.READY, 60)
+            await lookout.tracker(one).wait_for(Status.READY, 60)
 
     assert len(api.looks) == 2
     assert api.looks[1].at - api.looks[0].at < 0.6
@@ -449,7 +465,7 @@ async def test_one_in_error_whose_look_fails_is_soon_looked_at_again(
     ids=["503", "429", "429 for long", "hung", "lost"],
 )
 async def test_while_lists_fail_all_are_told_by_status(
-    api: FickleApi, lookout: LookOut, reply: Reply
+    api: FickleApi, lookout: StatusPoller, reply: Reply
 ) -> None:
     api.on_list = lambda _: reply
     ids = [*api.deploy(5, ready_in=4), *api.deploy(3, ready_in=20)]
@@ -460,7 +476,7 @@ async def test_while_lists_fail_all_are_told_by_status(
 
 
 async def test_lists_that_fail_after_they_worked_do_not_hold_up_the_looks(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     began = now()
     api.on_list = lambda asked: BROKEN if asked.at > began + 10 else None
@@ -470,7 +486,7 @@ async def test_lists_that_fail_after_they_worked_do_not_hold_up_the_looks(
     assert lateness(api, ids, times) < 1
 
 
-async def test_lists_that_work_again_are_used_again(api: FickleApi, lookout: LookOut) -> None:
+async def test_lists_that_work_again_are_used_again(api: FickleApi, lookout: StatusPoller) -> None:
     began = now()
     api.on_list = lambda asked: BROKEN if asked.at < began + 10 else None
     ids = api.deploy(8, ready_in=30)
@@ -481,7 +497,9 @@ async def test_lists_that_work_again_are_used_again(api: FickleApi, lookout: Loo
     assert len(late) < 10
 
 
-async def test_looks_that_fail_do_not_hold_up_the_lists(api: FickleApi, lookout: LookOut) -> None:
+async def test_looks_that_fail_do_not_hold_up_the_lists(
+    api: FickleApi, lookout: StatusPoller
+) -> None:
     api.on_look = lambda _: BROKEN
     ids = api.deploy(8, ready_in=20)
     times = await told(lookout, ids)
@@ -491,42 +509,42 @@ async def test_looks_that_fail_do_not_hold_up_the_lists(api: FickleApi, lookout:
 
 @pytest.mark.parametrize("status", [401, 403])
 async def test_lists_that_may_not_be_asked_are_asked_no_more(
-    api: FickleApi, lookout: LookOut, status: int
+    api: FickleApi, lookout: StatusPoller, status: int
 ) -> None:
     api.on_list = lambda _: Reply(status)
     ids = api.deploy(5, ready_in=4)
     times = await told(lookout, ids)
 
     assert len(api.lists) == 1
-    assert lookout.stats.list_asked == "not_at_all"
+    assert lookout.stats.list_mode == "not_at_all"
     assert lateness(api, ids, times) < 0.8
 
 
 async def test_where_the_status_filter_is_refused_lists_are_asked_by_id(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     api.on_list = lambda asked: REFUSED if asked.only_ready else None
     ids = api.deploy(90, ready_in=6)
     times = await told(lookout, ids)
 
-    assert lookout.stats.list_asked == "by_id"
+    assert lookout.stats.list_mode == "by_id"
     assert lateness(api, ids, times) < 0.8
 
 
 async def test_where_all_filters_are_refused_lists_are_turned_page_by_page(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     api.deploy(150)
     api.on_list = lambda asked: REFUSED if asked.ids else None
     ids = api.deploy(40, ready_in=10)
     times = await told(lookout, ids)
 
-    assert lookout.stats.list_asked == "by_page"
+    assert lookout.stats.list_mode == "by_page"
     assert {one.page for one in api.lists} == {1, 2}
     assert lateness(api, ids, times) < 1.5
 
 
-async def test_the_last_one_left_turns_no_pages(api: FickleApi, lookout: LookOut) -> None:
+async def test_the_last_one_left_turns_no_pages(api: FickleApi, lookout: StatusPoller) -> None:
     api.on_list = lambda asked: REFUSED if asked.ids else None
     ids = [*api.deploy(2, ready_in=3), *api.deploy(1, ready_in=8)]
     times = await told(lookout, ids)
@@ -535,15 +553,19 @@ async def test_the_last_one_left_turns_no_pages(api: FickleApi, lookout: LookOut
     assert max(one.at for one in api.lists) < api.fates[ids[0]].ready + 1
 
 
-async def test_pages_that_fail_are_turned_more_slowly(api: FickleApi, lookout: LookOut) -> None:
+async def test_pages_that_fail_are_turned_more_slowly(
+    api: FickleApi, lookout: StatusPoller
+) -> None:
     api.on_list = lambda asked: REFUSED if asked.ids else BROKEN
     await told(lookout, api.deploy(2, ready_in=30))
 
-    assert lookout.stats.list_asked == "by_page"
+    assert lookout.stats.list_mode == "by_page"
     assert len(api.lists) < 16
 
 
-async def test_a_page_that_hangs_does_not_stop_the_others(api: FickleApi, lookout: LookOut) -> None:
+async def test_a_page_that_hangs_does_not_stop_the_others(
+    api: FickleApi, lookout: StatusPoller
+) -> None:
     hangs = only(3, Reply(delay=600))
     api.on_list = lambda asked: REFUSED if asked.ids else hangs(asked)
     api.on_look = lambda _: Reply(delay=600)
@@ -551,17 +573,17 @@ async def test_a_page_that_hangs_does_not_stop_the_others(api: FickleApi, lookou
     times = await told(lookout, ids)
 
     assert lateness(api, ids, times) < 2.5
-    assert lookout.stats.list_asked == "by_page"
+    assert lookout.stats.list_mode == "by_page"
 
 
 async def test_where_no_list_is_answered_all_are_told_by_status(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     api.on_list = lambda _: REFUSED
     ids = api.deploy(30, ready_in=5)
     times = await told(lookout, ids)
 
-    assert lookout.stats.list_asked == "not_at_all"
+    assert lookout.stats.list_mode == "not_at_all"
     assert len(api.lists) == 3
     assert lateness(api, ids, times) < 2.5
 
@@ -569,21 +591,21 @@ async def test_where_no_list_is_answered_all_are_told_by_status(
 async def test_a_list_that_did_not_work_for_a_while_is_found_to_work_again(
     api: FickleApi, client: ApiClient
 ) -> None:
-    lookout = LookOut(client, Pace(soon=300))  # or lists were rare by then
+    lookout = StatusPoller(client, PollingPolicy(fast_period=300))  # or lists were rare by then
     api.on_list = lambda asked: REFUSED if asked.at < 50 else None
     soon = api.deploy(30, ready_in=5)
     late = api.deploy(30, ready_in=90)
     waiting = asyncio.create_task(told(lookout, late))
     await told(lookout, soon)
-    assert lookout.stats.list_asked == "not_at_all"
+    assert lookout.stats.list_mode == "not_at_all"
     times = await waiting
 
-    assert lookout.stats.list_asked == "changed"
+    assert lookout.stats.list_mode == "changed"
     assert lateness(api, late, times) < 0.5
 
 
 async def test_a_list_that_never_works_is_tried_ever_more_rarely(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     api.on_list = lambda _: REFUSED
     await told(lookout, api.deploy(2, ready_in=8000), patience=9000)
@@ -594,7 +616,7 @@ async def test_a_list_that_never_works_is_tried_ever_more_rarely(
 
 
 async def test_refusals_that_are_far_apart_do_not_add_up(api: FickleApi, client: ApiClient) -> None:
-    lookout, gaps = LookOut(client, Pace(gap=5)), list[float]()
+    lookout, gaps = StatusPoller(client, PollingPolicy(interval=5)), list[float]()
     for _ in range(2):
         await asyncio.sleep(7200)
         api.asked.clear()
@@ -607,18 +629,18 @@ async def test_refusals_that_are_far_apart_do_not_add_up(api: FickleApi, client:
 
 
 async def test_where_the_filter_by_id_is_ignored_all_are_told(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     api.deploy(250, ready_in=0)
     api.filters_ids = False
     ids = api.deploy(30, ready_in=6)
     times = await told(lookout, ids)
 
-    assert lookout.stats.list_asked == "by_page"
+    assert lookout.stats.list_mode == "by_page"
     assert lateness(api, ids, times) < 2.5
 
 
-async def test_a_page_that_repeats_is_harmless(api: FickleApi, lookout: LookOut) -> None:
+async def test_a_page_that_repeats_is_harmless(api: FickleApi, lookout: StatusPoller) -> None:
     api.deploy(250, ready_in=0)
     api.filters_ids = api.turns_pages = False
     ids = api.deploy(10, ready_in=6)
@@ -628,7 +650,7 @@ async def test_a_page_that_repeats_is_harmless(api: FickleApi, lookout: LookOut)
 
 
 async def test_where_the_filter_by_status_is_ignored_nobody_starves(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     api.filters_status = False
     slow = api.deploy(200)
@@ -639,11 +661,11 @@ async def test_where_the_filter_by_status_is_ignored_nobody_starves(
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
 
-    assert lookout.stats.list_asked == "by_id"
+    assert lookout.stats.list_mode == "by_id"
     assert lateness(api, ids, times) < 2
 
 
-async def test_where_pages_are_short_nobody_starves(api: FickleApi, lookout: LookOut) -> None:
+async def test_where_pages_are_short_nobody_starves(api: FickleApi, lookout: StatusPoller) -> None:
     api.page_size = 20
     slow = api.deploy(60)
     ids = api.deploy(100, ready_in=10)
@@ -657,17 +679,17 @@ async def test_where_pages_are_short_nobody_starves(api: FickleApi, lookout: Loo
 
 
 async def test_one_that_a_page_had_no_room_for_was_not_seen(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     api.page_size = 5
     ids = api.deploy(40, ready_in=6)
     times = await told(lookout, ids)
 
     assert lateness(api, ids, times) > 0.8
-    assert lookout.stats.longest_lag >= lateness(api, ids, times) - 0.1
+    assert lookout.stats.max_delay >= lateness(api, ids, times) - 0.1
 
 
-async def test_more_than_a_page_may_be_ready_at_once(api: FickleApi, lookout: LookOut) -> None:
+async def test_more_than_a_page_may_be_ready_at_once(api: FickleApi, lookout: StatusPoller) -> None:
     ids = api.deploy(400, ready_in=6)
     times = await told(lookout, ids)
 
@@ -675,7 +697,7 @@ async def test_more_than_a_page_may_be_ready_at_once(api: FickleApi, lookout: Lo
 
 
 async def test_those_that_a_page_had_no_room_for_come_first_on_the_next(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     ids = api.deploy(900, ready_in=6)
     ready = now() + 6
@@ -692,7 +714,7 @@ async def test_those_that_a_page_had_no_room_for_come_first_on_the_next(
 
 
 async def test_lists_that_leave_out_what_is_ready_are_found_out(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     api.on_list = lambda asked: Reply(body={"data": []}) if asked.only_ready else None
     ids = [*api.deploy(100), *itertools.chain(*(api.deploy(10, ready_in=n) for n in range(1, 40)))]
@@ -702,11 +724,11 @@ async def test_lists_that_leave_out_what_is_ready_are_found_out(
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
 
-    assert lookout.stats.list_asked == "by_id"
+    assert lookout.stats.list_mode == "by_id"
 
 
 async def test_what_a_roll_call_tells_first_is_found_out_too(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     api.on_list = lambda asked: Reply(body={"data": []}) if asked.only_ready else None
     api.on_look = lambda _: Reply(delay=600)
@@ -714,11 +736,11 @@ async def test_what_a_roll_call_tells_first_is_found_out_too(
     waiting = [asyncio.create_task(told(lookout, [one], patience=45)) for one in ids]
     await asyncio.gather(*waiting, return_exceptions=True)
 
-    assert lookout.stats.list_asked == "by_id"
+    assert lookout.stats.list_mode == "by_id"
 
 
 async def test_what_was_asked_for_in_an_older_way_says_nothing_of_the_newer(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     api.filters_status = False
     api.on_list = lambda asked: Reply(delay=4, body=api._page(asked))
@@ -729,21 +751,23 @@ async def test_what_was_asked_for_in_an_older_way_says_nothing_of_the_newer(
 
     # Three of them are enough, and three more would have been for the next step.
     assert sum(one.only_ready for one in api.lists) >= 6
-    assert lookout.stats.list_asked == "by_id"
+    assert lookout.stats.list_mode == "by_id"
 
 
-async def test_a_url_that_is_too_long_is_made_shorter(api: FickleApi, lookout: LookOut) -> None:
+async def test_a_url_that_is_too_long_is_made_shorter(
+    api: FickleApi, lookout: StatusPoller
+) -> None:
     api.on_list = lambda asked: Reply(414) if asked.ids and len(asked.ids) > 60 else None
     ids = api.deploy(300, ready_in=8)
     times = await told(lookout, ids)
 
-    assert lookout.stats.list_asked == "changed"
+    assert lookout.stats.list_mode == "changed"
     assert sum(len(one.ids or ()) > 60 for one in api.lists) < 12
     assert lateness(api, ids, times) < 2
 
 
 async def test_what_several_lists_under_way_are_refused_for_is_learnt_once(
-    lookout: LookOut,
+    lookout: StatusPoller,
 ) -> None:
     listing, lists = lookout._listing, lookout._lists
     too_long = Refused("no", operation="", method="", path="", status=414)
@@ -756,7 +780,7 @@ async def test_what_several_lists_under_way_are_refused_for_is_learnt_once(
     assert lists.failures == 0  # a refusal is an answer
 
 
-async def test_that_it_is_not_known_yet_is_an_answer(api: FickleApi, lookout: LookOut) -> None:
+async def test_that_it_is_not_known_yet_is_an_answer(api: FickleApi, lookout: StatusPoller) -> None:
     began = now()
     [one] = api.deploy(1, ready_in=14)
 
@@ -766,14 +790,14 @@ async def test_that_it_is_not_known_yet_is_an_answer(api: FickleApi, lookout: Lo
         return BROKEN if now() < began + 5 else Reply(404)
 
     api.on_look = answer
-    watched = lookout.watched(one, young_until=began + 60)
-    await watched.until(Status.READY, 30)
+    watched = lookout.tracker(one, not_found_until=began + 60)
+    await watched.wait_for(Status.READY, 30)
 
     assert sum(look.at > began + 10 for look in api.looks) >= 7
 
 
 async def test_a_roll_call_asks_for_no_more_than_a_page_holds_proofs_included(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     api.on_list = lambda asked: REFUSED if asked.only_ready else None
     ids = [one for seconds in range(4) for one in api.deploy(40, ready_in=2 + seconds / 2)]
@@ -786,7 +810,7 @@ async def test_a_roll_call_asks_for_no_more_than_a_page_holds_proofs_included(
 
 
 async def test_lists_that_lag_behind_do_not_make_anybody_wait(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     api.lag = 5
     ids = api.deploy(10, ready_in=8)
@@ -796,7 +820,7 @@ async def test_lists_that_lag_behind_do_not_make_anybody_wait(
 
 
 async def test_what_is_hidden_from_lists_is_looked_at_by_status_and_not_too_often(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     ids = api.deploy(4, ready_in=9)
     api.hidden_until = dict.fromkeys(ids, now() + 20)
@@ -810,20 +834,20 @@ async def test_what_is_hidden_from_lists_is_looked_at_by_status_and_not_too_ofte
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_rows_without_status_tell_of_ready(api: FickleApi, lookout: LookOut) -> None:
+async def test_rows_without_status_tell_of_ready(api: FickleApi, lookout: StatusPoller) -> None:
     api.change_row = lambda row: row | {"status": None}
     ids = [*api.deploy(20, ready_in=5), *api.deploy(2, error=5)]
     results = await asyncio.gather(
-        *(lookout.watched(one).until(Status.READY, 30) for one in ids), return_exceptions=True
+        *(lookout.tracker(one).wait_for(Status.READY, 30) for one in ids), return_exceptions=True
     )
 
     assert [type(one) for one in results[20:]] == [DeploymentFailed] * 2
-    assert lookout.stats.told_by_list >= 18
+    assert lookout.stats.found_by_list >= 18
     assert now() - api.fates[ids[20]].error < 5
 
 
 async def test_who_waits_for_more_than_rows_without_status_tell_is_looked_at_by_status(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     began = now()
     api.change_row = lambda row: row | {"status": None} if now() > began + 5 else row
@@ -842,7 +866,7 @@ async def test_who_waits_for_more_than_rows_without_status_tell_is_looked_at_by_
     ids=["ready and DEPLOYING", "not ready and READY"],
 )
 async def test_a_row_that_contradicts_itself_is_not_believed(
-    api: FickleApi, lookout: LookOut, lie: Callable[[dict[str, object]], dict[str, object]]
+    api: FickleApi, lookout: StatusPoller, lie: Callable[[dict[str, object]], dict[str, object]]
 ) -> None:
     api.change_row = lie
     ids = api.deploy(3, ready_in=5)
@@ -853,7 +877,7 @@ async def test_a_row_that_contradicts_itself_is_not_believed(
 
 
 async def test_rows_that_contradict_themselves_cost_a_look_now_and_then(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     api.change_row = lambda row: row | {"ready": True}
     with pytest.raises(WaitTimedOut):
@@ -868,24 +892,24 @@ async def test_rows_that_contradict_themselves_cost_a_look_now_and_then(
     ids=["no host", "no port", "null for ports"],
 )
 async def test_of_one_that_is_ready_without_an_address_the_status_is_looked_at(
-    api: FickleApi, lookout: LookOut, lack: dict[str, object]
+    api: FickleApi, lookout: StatusPoller, lack: dict[str, object]
 ) -> None:
     api.change_row = lambda row: row | lack
     ids = api.deploy(3, ready_in=5)
-    seen = await asyncio.gather(*(lookout.watched(one).until(Status.READY, 300) for one in ids))
+    seen = await asyncio.gather(*(lookout.tracker(one).wait_for(Status.READY, 300) for one in ids))
 
     assert all(one.fqdn and one.public_ip and one.ports for one in seen)
-    assert [lookout.stats.told_by_list, lookout.stats.told_by_look] == [0, 3]
+    assert [lookout.stats.found_by_list, lookout.stats.found_by_status] == [0, 3]
 
 
 async def test_a_row_that_tells_nothing_new_does_not_replace_a_look(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     ids = api.deploy(2, ready_in=0, over=10)
     api.on_look = lambda _: None
-    watched = lookout.watched(ids[0])
+    watched = lookout.tracker(ids[0])
     full = Deployment(request_id=ids[0], current_status=Status.READY, elapsed_time=7)
-    watched.take(full)
+    watched.update(full)
     waiting = asyncio.create_task(told(lookout, ids, Status.TERMINATED))
     await asyncio.sleep(2)
 
@@ -894,7 +918,7 @@ async def test_a_row_that_tells_nothing_new_does_not_replace_a_look(
 
 
 async def test_rows_of_others_and_rows_that_come_twice_are_harmless(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     ids = api.deploy(3, ready_in=3)
     doubled = [{"request_id": ids[0], "ready": False, "status": "Status.DEPLOYING"}] * 2
@@ -905,10 +929,12 @@ async def test_rows_of_others_and_rows_that_come_twice_are_harmless(
     assert lateness(api, ids, times) < 1
 
 
-async def test_an_error_is_told_with_its_reason_at_once(api: FickleApi, lookout: LookOut) -> None:
+async def test_an_error_is_told_with_its_reason_at_once(
+    api: FickleApi, lookout: StatusPoller
+) -> None:
     ids = api.deploy(5, error=4)
     results = await asyncio.gather(
-        *(lookout.watched(one).until(Status.READY, 30) for one in ids), return_exceptions=True
+        *(lookout.tracker(one).wait_for(Status.READY, 30) for one in ids), return_exceptions=True
     )
 
     assert {one.error_detail for one in results if isinstance(one, DeploymentFailed)} == {
@@ -919,11 +945,11 @@ async def test_an_error_is_told_with_its_reason_at_once(api: FickleApi, lookout:
     assert len(api.looks) < 15
 
 
-async def test_an_error_that_lists_hide_is_told_soon(api: FickleApi, lookout: LookOut) -> None:
+async def test_an_error_that_lists_hide_is_told_soon(api: FickleApi, lookout: StatusPoller) -> None:
     api.lists_errors = False
     ids = api.deploy(5, error=4)
     results = await asyncio.gather(
-        *(lookout.watched(one).until(Status.READY, 30) for one in ids), return_exceptions=True
+        *(lookout.tracker(one).wait_for(Status.READY, 30) for one in ids), return_exceptions=True
     )
 
     assert {type(one) for one in results} == {DeploymentFailed}
@@ -931,7 +957,7 @@ async def test_an_error_that_lists_hide_is_told_soon(api: FickleApi, lookout: Lo
 
 
 async def test_the_last_page_is_known_by_its_number_whatever_it_says(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     where = {"number": 1, "has_next": True, "paginator": {"num_pages": 1}}
     api.on_list = lambda asked: Reply(body={**api._page(asked), "pagination": where})
@@ -940,14 +966,14 @@ async def test_the_last_page_is_known_by_its_number_whatever_it_says(
     async with waiting_for(lookout, [*api.deploy(1), *ids]):  # an empty page is the last one anyway
         for one in ids:
             with pytest.raises(DeploymentFailed):
-                await lookout.watched(one).until(Status.READY, 60)
+                await lookout.tracker(one).wait_for(Status.READY, 60)
 
     assert now() - api.fates[ids[0]].error < 1
 
 
 @pytest.mark.parametrize("listed", [True, False], ids=["listed", "hidden"])
 async def test_the_end_of_what_is_in_error_is_not_asked_for_all_the_time(
-    api: FickleApi, lookout: LookOut, *, listed: bool
+    api: FickleApi, lookout: StatusPoller, *, listed: bool
 ) -> None:
     api.lists_errors = listed
     ids = api.deploy(4, error=2, over=40)
@@ -957,10 +983,10 @@ async def test_the_end_of_what_is_in_error_is_not_asked_for_all_the_time(
     assert len(api.looks) < 4 * 16
 
 
-async def test_one_that_ends_unseen_is_told(api: FickleApi, lookout: LookOut) -> None:
+async def test_one_that_ends_unseen_is_told(api: FickleApi, lookout: StatusPoller) -> None:
     ids = api.deploy(5, over=4)
     results = await asyncio.gather(
-        *(lookout.watched(one).until(Status.READY, 30) for one in ids), return_exceptions=True
+        *(lookout.tracker(one).wait_for(Status.READY, 30) for one in ids), return_exceptions=True
     )
 
     assert {type(one) for one in results} == {DeploymentTerminated}
@@ -971,29 +997,31 @@ async def test_one_that_ends_unseen_is_told(api: FickleApi, lookout: LookOut) ->
 
 
 async def test_a_webhook_makes_a_list_come_at_once(api: FickleApi, client: ApiClient) -> None:
-    lookout = LookOut(client, Pace(gap=60, check=60, first=60))
+    lookout = StatusPoller(
+        client, PollingPolicy(interval=60, full_list_interval=60, first_delay=60)
+    )
     ids = api.deploy(40, ready_in=3)
-    all_watched = [lookout.watched(one) for one in ids]
+    all_watched = [lookout.tracker(one) for one in ids]
     waiting = asyncio.create_task(told(lookout, ids))
     await asyncio.sleep(3)
     for watched in all_watched:
-        watched.rung()
+        watched.webhook_received()
     times = await waiting
 
     assert lateness(api, ids, times) < 0.4
-    assert {watched.history[-1].told_by for watched in all_watched} == {"webhook"}
-    assert lookout.stats.told_by_webhook == 40
+    assert {watched.history[-1].source for watched in all_watched} == {"webhook"}
+    assert lookout.stats.found_by_webhook == 40
 
 
 async def test_a_webhook_hastens_one_list_and_not_those_after_it(
     api: FickleApi, client: ApiClient
 ) -> None:
-    lookout = LookOut(client, Pace(gap=20))
+    lookout = StatusPoller(client, PollingPolicy(interval=20))
     ids = api.deploy(5)
     waiting = asyncio.create_task(told(lookout, ids))
     await asyncio.sleep(1)
     before = len(api.lists)
-    lookout.watched(ids[0]).rung()
+    lookout.tracker(ids[0]).webhook_received()
     await asyncio.sleep(5)
 
     assert len(api.lists) == before + 1
@@ -1002,15 +1030,17 @@ async def test_a_webhook_hastens_one_list_and_not_those_after_it(
 
 
 async def test_who_is_rung_for_goes_before_all_others(api: FickleApi, client: ApiClient) -> None:
-    lookout = LookOut(client, Pace(gap=60, check=60, first=60))
+    lookout = StatusPoller(
+        client, PollingPolicy(interval=60, full_list_interval=60, first_delay=60)
+    )
     ids = api.deploy(700)
     waiting = asyncio.create_task(told(lookout, ids))
     await asyncio.sleep(5)
     last = next(reversed(lookout._for_ready.members))
-    watched = lookout.watched(last)
+    watched = lookout.tracker(last)
     api.fates[last] = Fate(ready=now())
-    watched.rung()
-    await watched.until(Status.READY, 5)
+    watched.webhook_received()
+    await watched.wait_for(Status.READY, 5)
 
     assert now() - api.fates[last].ready < 0.3
     waiting.cancel()
@@ -1025,18 +1055,20 @@ async def test_who_is_rung_for_goes_before_all_others(api: FickleApi, client: Ap
 async def test_who_is_rung_for_goes_first_where_all_are_asked_for_and_not_at_once(
     api: FickleApi, client: ApiClient, wanted: Status, way: ListMode
 ) -> None:
-    lookout = LookOut(client, Pace(gap=60, check=60, first=60))
+    lookout = StatusPoller(
+        client, PollingPolicy(interval=60, full_list_interval=60, first_delay=60)
+    )
     lookout._listing.step_down("a test", way)
     ids = api.deploy(110, ready_in=0 if wanted is Status.TERMINATED else NEVER)
     async with waiting_for(lookout, ids, wanted):
-        while lookout.watched(ids[0]).status is None:
+        while lookout.tracker(ids[0]).status is None:
             await asyncio.sleep(0.01)
         last = (api.lists[-1].ids or ids)[-1]
         fate = Fate(ready=now(), over=now() if wanted is Status.TERMINATED else NEVER)
         api.fates[last] = fate
-        watched = lookout.watched(last)
-        watched.rung()
-        await watched.until(wanted, 60)
+        watched = lookout.tracker(last)
+        watched.webhook_received()
+        await watched.wait_for(wanted, 60)
 
         assert now() - fate.ready < 0.5
 
@@ -1044,24 +1076,24 @@ async def test_who_is_rung_for_goes_first_where_all_are_asked_for_and_not_at_onc
 async def test_a_webhook_that_came_before_the_wait_is_heard(
     api: FickleApi, client: ApiClient
 ) -> None:
-    lookout = LookOut(client, Pace(first=60))
+    lookout = StatusPoller(client, PollingPolicy(first_delay=60))
     ids = api.deploy(1, ready_in=0)
-    watched = lookout.watched(ids[0])
-    watched.rung()
+    watched = lookout.tracker(ids[0])
+    watched.webhook_received()
     times = await told(lookout, ids)
 
     assert lateness(api, ids, times) < 0.2
-    assert watched.history[-1].told_by == "webhook"
+    assert watched.history[-1].source == "webhook"
 
 
 @pytest.mark.parametrize("count", [1, 2])
 async def test_a_webhook_that_rings_all_the_time_costs_a_few_looks_a_second(
-    api: FickleApi, lookout: LookOut, count: int
+    api: FickleApi, lookout: StatusPoller, count: int
 ) -> None:
     ids = api.deploy(count)
-    waiting = [asyncio.create_task(lookout.watched(one).until(Status.READY, 20)) for one in ids]
+    waiting = [asyncio.create_task(lookout.tracker(one).wait_for(Status.READY, 20)) for one in ids]
     for _ in range(2000):
-        lookout.watched(ids[0]).rung()
+        lookout.tracker(ids[0]).webhook_received()
         await asyncio.sleep(0.01)
     await asyncio.gather(*waiting, return_exceptions=True)
 
@@ -1072,7 +1104,9 @@ async def test_a_webhook_that_rings_all_the_time_costs_a_few_looks_a_second(
 async def test_a_webhook_whose_look_fails_is_not_forgotten(
     api: FickleApi, client: ApiClient, count: int
 ) -> None:
-    lookout = LookOut(client, Pace(gap=30, check=30, first=30))
+    lookout = StatusPoller(
+        client, PollingPolicy(interval=30, full_list_interval=30, first_delay=30)
+    )
     ids = api.deploy(count, ready_in=0)
     failing = itertools.count()
 
@@ -1083,7 +1117,7 @@ async def test_a_webhook_whose_look_fails_is_not_forgotten(
     waiting = asyncio.create_task(told(lookout, ids))
     await asyncio.sleep(1)
     for one in ids:
-        lookout.watched(one).rung()
+        lookout.tracker(one).webhook_received()
     began = now()
     await waiting
 
@@ -1094,56 +1128,59 @@ async def test_a_webhook_whose_look_fails_is_not_forgotten(
 async def test_a_webhook_that_comes_right_after_a_look_is_heard(
     api: FickleApi, client: ApiClient, *, listed: bool
 ) -> None:
-    lookout = LookOut(client, Pace(gap=20))
+    lookout = StatusPoller(client, PollingPolicy(interval=20))
     [one, *_] = ids = api.deploy(4)
     api.hidden_until = {one: NEVER}
-    watched = lookout.watched(one)
+    watched = lookout.tracker(one)
     async with waiting_for(lookout, ids):
-        watched.rung()
+        watched.webhook_received()
         while watched.status is None:
             await asyncio.sleep(0.01)
         assert [asked.request_id for asked in api.asked] == [None, one]  # and nothing is under way
         api.hidden_until = {} if listed else {one: NEVER}
         api.fates[one] = Fate(error=now())
-        watched.rung()
+        watched.webhook_received()
         with pytest.raises(DeploymentFailed):
-            await watched.until(Status.READY, 60)
+            await watched.wait_for(Status.READY, 60)
 
     assert now() - api.fates[one].error < 1
 
 
 async def test_a_webhook_is_heard_while_lists_fail(api: FickleApi, client: ApiClient) -> None:
-    lookout = LookOut(client, Pace(gap=5, check=30, first=30, with_webhook=30))
+    lookout = StatusPoller(
+        client,
+        PollingPolicy(interval=5, full_list_interval=30, first_delay=30, webhook_interval=30),
+    )
     api.on_list = lambda _: BROKEN
     ids = api.deploy(3, ready_in=29)
     waiting = asyncio.create_task(told(lookout, ids))
     await asyncio.sleep(29.1)
     for one in ids:
-        lookout.watched(one).rung()
+        lookout.tracker(one).webhook_received()
     times = await waiting
 
     assert lateness(api, ids, times) < 0.6
 
 
-async def test_a_forged_webhook_tells_nothing(api: FickleApi, lookout: LookOut) -> None:
+async def test_a_forged_webhook_tells_nothing(api: FickleApi, lookout: StatusPoller) -> None:
     ids = api.deploy(3, ready_in=5)
     waiting = asyncio.create_task(told(lookout, ids))
     for _ in range(4):
         await asyncio.sleep(1)
         for one in ids:
-            lookout.watched(one).rung()
+            lookout.tracker(one).webhook_received()
     times = await waiting
 
     assert min(times) >= api.fates[ids[0]].ready
 
 
 async def test_looks_are_rare_once_webhooks_have_come_and_until_they_fail(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     def wait_for(seconds: float) -> tuple[DeploymentTracker, asyncio.Task[Deployment]]:
         [one] = api.deploy(1, ready_in=seconds)
-        watched = lookout.watched(one, expects_webhook=True)
-        return watched, asyncio.create_task(watched.until(Status.READY, 300))
+        watched = lookout.tracker(one, expects_webhook=True)
+        return watched, asyncio.create_task(watched.wait_for(Status.READY, 300))
 
     async def rung(seconds: float) -> int:
         watched, waiting = wait_for(NEVER)
@@ -1151,13 +1188,13 @@ async def test_looks_are_rare_once_webhooks_have_come_and_until_they_fail(
         while len(lookout._looks):  # or that one finds out
             await asyncio.sleep(0.001)
         api.fates[watched.request_id] = Fate(ready=now())
-        watched.rung()
+        watched.webhook_received()
         await waiting
-        assert watched.history[-1].told_by == "webhook"
-        return watched.looks
+        assert watched.history[-1].source == "webhook"
+        return watched.status_requests
 
     def proven() -> bool:
-        return lookout.stats.webhooks_proven
+        return lookout.stats.webhooks_active
 
     assert not proven()
     assert await rung(10.3) > 15
@@ -1168,33 +1205,33 @@ async def test_looks_are_rare_once_webhooks_have_come_and_until_they_fail(
     watched, waiting = wait_for(1.5)
     await waiting
     assert not proven()
-    watched.rung()  # but late
+    watched.webhook_received()  # but late
     assert proven()
     proof = lookout._proof
-    watched.rung()  # twice proves nothing more
+    watched.webhook_received()  # twice proves nothing more
     assert lookout._proof == proof
 
 
 @pytest.mark.parametrize(("late", "proven"), [(0.1, True), (4, False)])
 async def test_webhooks_prove_something_if_they_come_soon_after_ready(
-    api: FickleApi, lookout: LookOut, *, late: float, proven: bool
+    api: FickleApi, lookout: StatusPoller, *, late: float, proven: bool
 ) -> None:
     for one in api.deploy(3, ready_in=0):
-        watched = lookout.watched(one, expects_webhook=True)
-        await watched.until(Status.READY, 60)
+        watched = lookout.tracker(one, expects_webhook=True)
+        await watched.wait_for(Status.READY, 60)
         await asyncio.sleep(late)
-        watched.rung()
+        watched.webhook_received()
 
-    assert lookout.stats.webhooks_proven is proven
+    assert lookout.stats.webhooks_active is proven
 
 
 async def test_that_no_webhook_comes_is_said_once(
-    api: FickleApi, lookout: LookOut, caplog: pytest.LogCaptureFixture
+    api: FickleApi, lookout: StatusPoller, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
     said = []
     for one in api.deploy(12, ready_in=0):
-        await lookout.watched(one, expects_webhook=True).until(Status.READY, 60)
+        await lookout.tracker(one, expects_webhook=True).wait_for(Status.READY, 60)
         said.append(len(caplog.messages))
 
     assert said == [*[0] * 9, *[1] * 3]
@@ -1205,38 +1242,38 @@ async def test_that_no_webhook_comes_is_said_once(
 
 
 async def test_webhooks_may_be_on_their_way_where_many_are_ready_at_once(
-    api: FickleApi, lookout: LookOut, caplog: pytest.LogCaptureFixture
+    api: FickleApi, lookout: StatusPoller, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
     ids = api.deploy(12, ready_in=0)
-    held = [lookout.watched(one, expects_webhook=True) for one in ids]
+    held = [lookout.tracker(one, expects_webhook=True) for one in ids]
     await told(lookout, ids)
     assert not caplog.messages
-    await asyncio.sleep(Pace().with_webhook)
+    await asyncio.sleep(PollingPolicy().webhook_interval)
     [one] = api.deploy(1, ready_in=0)
-    await lookout.watched(one, expects_webhook=True).until(Status.READY, 60)
+    await lookout.tracker(one, expects_webhook=True).wait_for(Status.READY, 60)
 
     assert f"{len(held) + 1} deployments" in caplog.text
 
 
 @pytest.mark.parametrize("expected", [True, False], ids=["one came", "none was to come"])
 async def test_without_a_reason_it_is_not_said_that_no_webhook_comes(
-    api: FickleApi, lookout: LookOut, caplog: pytest.LogCaptureFixture, *, expected: bool
+    api: FickleApi, lookout: StatusPoller, caplog: pytest.LogCaptureFixture, *, expected: bool
 ) -> None:
     caplog.set_level(logging.WARNING)
     for number, one in enumerate(api.deploy(15, ready_in=0)):
-        watched = lookout.watched(one, expects_webhook=expected)
-        await watched.until(Status.READY, 60)
+        watched = lookout.tracker(one, expects_webhook=expected)
+        await watched.wait_for(Status.READY, 60)
         if expected and number == 0:
             await asyncio.sleep(60)
-            watched.rung()  # as late as that it proves nothing, and has come all the same
+            watched.webhook_received()  # as late as that it proves nothing, and has come all the same
 
     assert not caplog.messages
-    assert not lookout.stats.webhooks_proven
+    assert not lookout.stats.webhooks_active
 
 
 async def test_who_expects_no_webhook_is_looked_at_as_often_as_ever(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     lookout._proof = 5
     ids = api.deploy(1, ready_in=10)
@@ -1249,7 +1286,7 @@ async def test_who_expects_no_webhook_is_looked_at_as_often_as_ever(
 
 
 async def test_looks_that_hang_do_not_hold_up_others(api: FickleApi, client: ApiClient) -> None:
-    lookout = LookOut(client, Pace())
+    lookout = StatusPoller(client, PollingPolicy())
     api.on_list = lambda _: REFUSED
     hung = set(api.deploy(6))
     api.on_look = lambda one: Reply(delay=600) if one in hung else None
@@ -1263,7 +1300,7 @@ async def test_looks_that_hang_do_not_hold_up_others(api: FickleApi, client: Api
 
 
 async def test_a_look_that_hangs_is_begun_once_more_and_not_again(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     [one] = api.deploy(1, ready_in=0)
     hanging = itertools.count()
@@ -1279,7 +1316,7 @@ async def test_a_look_that_hangs_is_begun_once_more_and_not_again(
     assert len([look for look in api.looks if look.request_id == other]) == 2
 
 
-async def test_a_list_that_hangs_is_asked_once_more(api: FickleApi, lookout: LookOut) -> None:
+async def test_a_list_that_hangs_is_asked_once_more(api: FickleApi, lookout: StatusPoller) -> None:
     hanging = itertools.count()
     api.on_list = lambda _: Reply(delay=25) if next(hanging) < 1 else None
     ids = api.deploy(100, ready_in=3)
@@ -1289,7 +1326,7 @@ async def test_a_list_that_hangs_is_asked_once_more(api: FickleApi, lookout: Loo
 
 
 async def test_those_who_look_for_themselves_get_their_permits(
-    api: FickleApi, client: ApiClient, lookout: LookOut
+    api: FickleApi, client: ApiClient, lookout: StatusPoller
 ) -> None:
     api.on_list = lambda _: REFUSED
     waiting = asyncio.create_task(told(lookout, api.deploy(200), patience=60))
@@ -1304,7 +1341,7 @@ async def test_those_who_look_for_themselves_get_their_permits(
 
 
 async def test_those_who_look_for_themselves_all_the_time_do_not_starve_the_others(
-    api: FickleApi, client: ApiClient, lookout: LookOut
+    api: FickleApi, client: ApiClient, lookout: StatusPoller
 ) -> None:
     api.on_list = lambda _: REFUSED
     [mine] = api.deploy(1)
@@ -1318,7 +1355,7 @@ async def test_those_who_look_for_themselves_all_the_time_do_not_starve_the_othe
     assert lateness(api, ids, times) < 2
 
 
-async def test_the_limits_hold(api: FickleApi, lookout: LookOut) -> None:
+async def test_the_limits_hold(api: FickleApi, lookout: StatusPoller) -> None:
     api.on_list = lambda asked: REFUSED if asked.only_ready else None
     await told(lookout, api.deploy(500, ready_in=10))
 
@@ -1332,12 +1369,12 @@ async def test_while_all_are_being_asked_for_it_does_not_look_for_more_all_the_t
 ) -> None:
     counted = itertools.count()
 
-    class Counted(Pace):
-        def gap_at(self, age: float, *, with_webhook: bool = False) -> float:
+    class Counted(PollingPolicy):
+        def interval_at(self, age: float, *, expects_webhook: bool = False) -> float:
             next(counted)
-            return super().gap_at(age, with_webhook=with_webhook)
+            return super().interval_at(age, expects_webhook=expects_webhook)
 
-    lookout = LookOut(client, Counted(gap=0.001))
+    lookout = StatusPoller(client, Counted(interval=0.001))
     api.on_list = lambda _: Reply(delay=600)
     api.on_look = lambda _: Reply(delay=600)
     async with waiting_for(lookout, api.deploy(61)):
@@ -1353,11 +1390,11 @@ async def test_while_all_are_being_asked_for_it_does_not_look_for_more_all_the_t
 
 
 async def test_closing_the_client_ends_every_wait(api: FickleApi, client: ApiClient) -> None:
-    lookout = LookOut(client, Pace())
+    lookout = StatusPoller(client, PollingPolicy())
     before = asyncio.all_tasks()
     ids = api.deploy(20)
     waits = [
-        asyncio.create_task(lookout.watched(one).until(wanted, 300))
+        asyncio.create_task(lookout.tracker(one).wait_for(wanted, 300))
         for one, wanted in zip(ids * 2, [Status.READY, Status.TERMINATED] * 20, strict=True)
     ]
     await asyncio.sleep(3)
@@ -1368,20 +1405,20 @@ async def test_closing_the_client_ends_every_wait(api: FickleApi, client: ApiCli
     assert {type(one) for one in results} == {ClientClosed}
     assert not others(before)
     with pytest.raises(ClientClosed):
-        await lookout.watched(ids[0]).until(Status.READY, 300)
+        await lookout.tracker(ids[0]).wait_for(Status.READY, 300)
     assert lookout.stats.waiting == 0
 
 
 async def test_waits_in_another_event_loop_are_refused(
-    api: FickleApi, client: ApiClient, lookout: LookOut
+    api: FickleApi, client: ApiClient, lookout: StatusPoller
 ) -> None:
     [one] = api.deploy(1, ready_in=3)
-    watched = lookout.watched(one)
-    waiting = asyncio.create_task(watched.until(Status.READY, 30))
+    watched = lookout.tracker(one)
+    waiting = asyncio.create_task(watched.wait_for(Status.READY, 30))
     await asyncio.sleep(1)
 
     def elsewhere() -> object:
-        return asyncio.run(asyncio.wait_for(lookout.watched("other").until(Status.READY, 5), 6))
+        return asyncio.run(asyncio.wait_for(lookout.tracker("other").wait_for(Status.READY, 5), 6))
 
     with pytest.raises(WrongLoop):
         await asyncio.to_thread(elsewhere)
@@ -1389,7 +1426,7 @@ async def test_waits_in_another_event_loop_are_refused(
 
 
 async def test_a_look_out_that_somebody_cancelled_begins_anew(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     ids = api.deploy(2, ready_in=3)
     waiting = asyncio.create_task(told(lookout, ids[:1]))
@@ -1408,15 +1445,15 @@ async def test_a_look_out_that_somebody_cancelled_begins_anew(
 async def test_whatever_goes_wrong_inside_is_told_to_all(
     api: FickleApi, client: ApiClient, count: int, where: str
 ) -> None:
-    class Failing(Pace):
-        def gap_at(self, age: float, *, with_webhook: bool = False) -> float:
+    class Failing(PollingPolicy):
+        def interval_at(self, age: float, *, expects_webhook: bool = False) -> float:
             if now() > began + 3 and where in repr(asyncio.current_task()):
                 raise LookupError("out of paces")
-            return super().gap_at(age, with_webhook=with_webhook)
+            return super().interval_at(age, expects_webhook=expects_webhook)
 
-    lookout, began, before = LookOut(client, Failing()), now(), asyncio.all_tasks()
+    lookout, began, before = StatusPoller(client, Failing()), now(), asyncio.all_tasks()
     results = await asyncio.gather(
-        *(lookout.watched(one).until(Status.READY, 60) for one in api.deploy(count)),
+        *(lookout.tracker(one).wait_for(Status.READY, 60) for one in api.deploy(count)),
         return_exceptions=True,
     )
     await asyncio.sleep(0.2)
@@ -1427,33 +1464,33 @@ async def test_whatever_goes_wrong_inside_is_told_to_all(
 
 
 async def test_one_that_may_not_be_looked_at_does_not_end_the_waits_of_others(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     ids = api.deploy(4, ready_in=6)
     api.hidden_until = {ids[0]: NEVER}
     api.on_look = lambda one: Reply(401) if one == ids[0] else None
     results = await asyncio.gather(
-        *(lookout.watched(one).until(Status.READY, 60) for one in ids), return_exceptions=True
+        *(lookout.tracker(one).wait_for(Status.READY, 60) for one in ids), return_exceptions=True
     )
 
     assert [type(one) for one in results] == [Unauthorized, *[Deployment] * 3]
 
 
 async def test_one_that_does_not_exist_ends_its_wait_among_others(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     ids = ["nobody", *api.deploy(4, ready_in=6)]
     results = await asyncio.gather(
-        *(lookout.watched(one).until(Status.READY, 60) for one in ids), return_exceptions=True
+        *(lookout.tracker(one).wait_for(Status.READY, 60) for one in ids), return_exceptions=True
     )
 
     assert [type(one) for one in results] == [NotFound, *[Deployment] * 4]
 
 
 @pytest.mark.parametrize("bad", ["../app", "", "x" * 200, 7])
-async def test_an_id_that_cannot_be_one_is_refused_at_once(lookout: LookOut, bad: str) -> None:
+async def test_an_id_that_cannot_be_one_is_refused_at_once(lookout: StatusPoller, bad: str) -> None:
     with pytest.raises(InvalidRequest, match="request_id"):
-        lookout.watched(bad)
+        lookout.tracker(bad)
 
 
 def fails_for_a_while(answer: Reply | None) -> Callable[[object], Reply | None]:
@@ -1464,19 +1501,19 @@ def fails_for_a_while(answer: Reply | None) -> Callable[[object], Reply | None]:
 
 @pytest.mark.parametrize("answer", [None, Reply(404)], ids=["DEPLOYING", "not known yet"])
 async def test_a_look_that_failed_and_works_again_is_no_reason_any_more(
-    api: FickleApi, lookout: LookOut, answer: Reply | None
+    api: FickleApi, lookout: StatusPoller, answer: Reply | None
 ) -> None:
     api.on_look = fails_for_a_while(answer)
     [one] = api.deploy(1)
     with pytest.raises(WaitTimedOut) as caught:
-        await lookout.watched(one, young_until=now() + 60).until(Status.READY, 10)
+        await lookout.tracker(one, not_found_until=now() + 60).wait_for(Status.READY, 10)
 
     assert len(api.looks) > 6
     assert "look failed" not in str(caught.value)
 
 
 async def test_a_list_that_failed_and_works_again_is_no_reason_any_more(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     api.on_list = fails_for_a_while(None)
     api.on_look = lambda _: Reply(delay=600)
@@ -1488,7 +1525,7 @@ async def test_a_list_that_failed_and_works_again_is_no_reason_any_more(
 
 
 async def test_lists_that_fail_are_named_when_the_time_is_up(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     def answer(_: object) -> Reply:
         return BROKEN
@@ -1498,7 +1535,7 @@ async def test_lists_that_fail_are_named_when_the_time_is_up(
         await told(lookout, api.deploy(2), patience=20)
 
 
-async def test_stats_tell_what_was_done(api: FickleApi, lookout: LookOut) -> None:
+async def test_stats_tell_what_was_done(api: FickleApi, lookout: StatusPoller) -> None:
     ids = [*api.deploy(10, ready_in=4), *api.deploy(1, ready_in=9)]
     waiting = asyncio.create_task(told(lookout, ids))
     await asyncio.sleep(2)
@@ -1506,27 +1543,27 @@ async def test_stats_tell_what_was_done(api: FickleApi, lookout: LookOut) -> Non
     times = await waiting
     stats = lookout.stats
 
-    assert (stats.looks, stats.sweeps) == (len(api.looks), len(api.lists))
-    assert stats.told_by_look + stats.told_by_list == 11
-    assert stats.told_by_webhook == 0
-    assert 0 < stats.mean_lag <= stats.longest_lag < 1.3
-    assert stats.longest_lag >= lateness(api, ids, times) - 0.1
-    assert (stats.webhooks_proven, stats.list_asked) == (False, "changed")
+    assert (stats.status_requests, stats.list_requests) == (len(api.looks), len(api.lists))
+    assert stats.found_by_status + stats.found_by_list == 11
+    assert stats.found_by_webhook == 0
+    assert 0 < stats.mean_delay <= stats.max_delay < 1.3
+    assert stats.max_delay >= lateness(api, ids, times) - 0.1
+    assert (stats.webhooks_active, stats.list_mode) == (False, "changed")
 
 
 async def test_the_lag_is_counted_from_the_last_look_that_would_have_told(
     api: FickleApi, client: ApiClient
 ) -> None:
-    lookout = LookOut(client, Pace(first=1.0, gap=4.0))
+    lookout = StatusPoller(client, PollingPolicy(first_delay=1.0, interval=4.0))
     [one] = api.deploy(1, ready_in=2)
     await told(lookout, [one])
 
-    assert lookout.stats.mean_lag == pytest.approx(4.0, rel=0.2)
+    assert lookout.stats.mean_delay == pytest.approx(4.0, rel=0.2)
     [gone] = api.deploy(1, ready_in=0, over=2)
-    watched = lookout.watched(gone)
-    watched.take(Deployment(request_id=gone, current_status=Status.READY))
+    watched = lookout.tracker(gone)
+    watched.update(Deployment(request_id=gone, current_status=Status.READY))
     await told(lookout, [gone], Status.TERMINATED)
-    assert lookout.stats.told_by_look == 2
+    assert lookout.stats.found_by_status == 2
 
 
 # ── everything at once ───────────────────────────────────────────────────────────────────────────
@@ -1538,7 +1575,7 @@ class _Campaign:
     def __init__(self, seed: int, api: FickleApi, client: ApiClient) -> None:
         self.chance = random.Random(seed)
         self.api, self.client = api, client
-        self.lookout = LookOut(client, Pace())
+        self.lookout = StatusPoller(client, PollingPolicy())
         self.until = now() + 60
         self.wrong: list[str] = []
         self.told = self.longest = 0.0
@@ -1574,12 +1611,14 @@ class _Campaign:
 
     async def one(self, request_id: str, *, expects_webhook: bool) -> None:
         """Waits, leaves, comes back, and says what is wrong."""
-        watched = self.lookout.watched(request_id, expects_webhook=expects_webhook)
+        watched = self.lookout.tracker(request_id, expects_webhook=expects_webhook)
         fate = self.api.fates[request_id]
         while now() < self.until and self.chance.random() < 0.4:
             try:
                 async with asyncio.timeout(self.chance.uniform(0, 3)):
-                    await watched.until(self.chance.choice([Status.READY, Status.TERMINATED]), None)
+                    await watched.wait_for(
+                        self.chance.choice([Status.READY, Status.TERMINATED]), None
+                    )
             except TimeoutError:
                 await asyncio.sleep(self.chance.uniform(0, 1))
             except EdgegapError:
@@ -1587,7 +1626,7 @@ class _Campaign:
             else:
                 break
         try:
-            await watched.until(Status.READY, 200)
+            await watched.wait_for(Status.READY, 200)
         except (DeploymentFailed, DeploymentTerminated, NotFound):
             if now() < min(fate.error, fate.over):
                 self.wrong.append(f"{request_id}: ended too early")
@@ -1623,9 +1662,9 @@ class _Campaign:
                     group.create_task(self.cancel(waiting))
 
     async def ring(self, request_id: str, ready: float) -> None:
-        watched = self.lookout.watched(request_id, expects_webhook=True)
+        watched = self.lookout.tracker(request_id, expects_webhook=True)
         await asyncio.sleep(max(0, ready - now()) + self.chance.expovariate(10))
-        watched.rung()
+        watched.webhook_received()
 
     async def cancel(self, waiting: asyncio.Task[None]) -> None:
         await asyncio.sleep(self.chance.uniform(0, 10))
@@ -1662,7 +1701,7 @@ async def test_whatever_happens_all_are_told_rightly_and_within_limits(seed: int
 
 
 async def test_one_who_waits_alone_does_not_stand_behind_the_checks_of_many_others(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     many = api.deploy(1000, ready_in=0)
     async with waiting_for(lookout, many, Status.TERMINATED):
@@ -1674,7 +1713,7 @@ async def test_one_who_waits_alone_does_not_stand_behind_the_checks_of_many_othe
 
 
 async def test_whose_change_no_row_tells_does_not_stand_behind_the_checks_of_many_others(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     api.change_row = lambda row: {name: row[name] for name in row if name != "status"}
     async with waiting_for(lookout, api.deploy(400)):
@@ -1689,15 +1728,17 @@ async def test_a_list_that_has_not_heard_of_what_a_webhook_told_is_not_believed(
     api: FickleApi, client: ApiClient
 ) -> None:
     api.lag = 0.5
-    lookout = LookOut(client, Pace(gap=3, first=3))  # as where webhooks come
+    lookout = StatusPoller(
+        client, PollingPolicy(interval=3, first_delay=3)
+    )  # as where webhooks come
     ids = api.deploy(4)
     async with waiting_for(lookout, ids):
         while not api.lists:
             await asyncio.sleep(0.01)
         api.fates[ids[0]] = Fate(ready=now())
-        watched = lookout.watched(ids[0])
-        watched.rung()
-        await watched.until(Status.READY, 60)
+        watched = lookout.tracker(ids[0])
+        watched.webhook_received()
+        await watched.wait_for(Status.READY, 60)
 
         assert now() - api.fates[ids[0]].ready < 0.5
 
@@ -1705,7 +1746,7 @@ async def test_a_list_that_has_not_heard_of_what_a_webhook_told_is_not_believed(
 async def test_a_page_that_had_no_room_for_all_is_followed_at_once(
     api: FickleApi, client: ApiClient
 ) -> None:
-    lookout = LookOut(client, Pace(gap=30, first=30))
+    lookout = StatusPoller(client, PollingPolicy(interval=30, first_delay=30))
     ids = api.deploy(350)
     async with waiting_for(lookout, ids):
         await asyncio.sleep(20)
@@ -1724,7 +1765,7 @@ async def test_a_page_that_had_no_room_for_all_is_followed_at_once(
 
 
 async def test_roll_calls_of_thousands_give_way_only_to_what_would_have_no_room(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     def calls(begin: float, end: float) -> int:
         return sum(not one.only_ready and begin <= one.at < end for one in api.lists)
@@ -1744,7 +1785,7 @@ async def test_roll_calls_of_thousands_give_way_only_to_what_would_have_no_room(
 
 
 async def test_a_roll_call_asks_for_no_more_than_a_page_holds_whatever_was_proven_meanwhile(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     ids = api.deploy(150)
     async with waiting_for(lookout, ids):
@@ -1759,21 +1800,21 @@ async def test_a_roll_call_asks_for_no_more_than_a_page_holds_whatever_was_prove
 
 
 async def test_a_wait_that_cannot_begin_leaves_nobody_waiting(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     [one] = api.deploy(1, ready_in=1)
-    watched = lookout.watched(one)
+    watched = lookout.tracker(one)
     await lookout.client.close()
     for _ in range(2):
         with pytest.raises(ClientClosed):
-            await watched.until(Status.READY, 5)
+            await watched.wait_for(Status.READY, 5)
 
     assert not watched.is_awaited
     assert lookout.stats.waiting == 0
 
 
 async def test_one_who_is_left_alone_by_many_is_looked_at_again_by_status(
-    api: FickleApi, lookout: LookOut
+    api: FickleApi, lookout: StatusPoller
 ) -> None:
     many, [lone] = api.deploy(80, ready_in=10), api.deploy(1, ready_in=0, over=16)
     waiting = asyncio.create_task(told(lookout, many))
@@ -1786,7 +1827,7 @@ async def test_one_who_is_left_alone_by_many_is_looked_at_again_by_status(
 async def test_those_who_are_left_when_many_were_told_are_looked_for_as_soon_as_those(
     api: FickleApi, client: ApiClient
 ) -> None:
-    lookout = LookOut(client, Pace(gap=20, first=20))
+    lookout = StatusPoller(client, PollingPolicy(interval=20, first_delay=20))
     many, two = api.deploy(98), api.deploy(2)
     async with waiting_for(lookout, [*many, *two]):
         await asyncio.sleep(10)

@@ -23,7 +23,7 @@ DEPLOY = ("POST", "/v2/deployments")
 LIST = ("GET", "/v1/deployments")
 STOP = ("DELETE", "/v1/stop/abc123")
 USERS = ["192.0.2.1"]
-VISIBILITY = 5.0
+LIST_DELAY = 5.0
 ATTEMPTS = 4  # of a `RetryPolicy`
 
 ACCEPTED = Reply(202, {"request_id": "abc123"})
@@ -98,7 +98,7 @@ def too_soon(came: list[Received], answers: tuple[str, str], listing: Listing) -
         if name in IN_DOUBT and following:
             if listing.shows or listing.fails:
                 yield f"sent again after {name}, and it is not known to have made nothing"
-            elif looks and looks[-1].at - looks[0].at < VISIBILITY - 0.1:
+            elif looks and looks[-1].at - looks[0].at < LIST_DELAY - 0.1:
                 yield f"sent again after {name}, before what it made could show up"
     if len({tag_of(came[at]) for at in deploys}) != 1:
         yield "sent again with another tag"
@@ -116,7 +116,7 @@ async def test_no_deploy_in_doubt_is_sent_again_before_its_tag_was_looked_for(
     for second in ANSWERS:
         api.requests.clear()
         api.on(*DEPLOY, ANSWERS[first], ANSWERS[second])
-        async with EdgegapClient("canary-t", base_url=api.url, visibility=VISIBILITY) as client:
+        async with EdgegapClient("canary-t", base_url=api.url, list_delay=LIST_DELAY) as client:
             with contextlib.suppress(EdgegapError):
                 await client.deploy("arena", "v1", users=USERS)
 

@@ -106,7 +106,7 @@ async def test_a_real_game_server_that_answers_otherwise_is_not_playable_and_is_
         async with client.run("arena", "v1", users=["8.8.8.8"], timeout=20, playable=check):
             pytest.fail("it is not playable")
 
-    [made] = emulator.world.deployments.values()
+    [made] = emulator.cloud.deployments.values()
     game = made.ports["game"].link
     assert f"a datagram to {game} failed" in str(caught.value)
     assert "the answer is b'pong" in str(caught.value)

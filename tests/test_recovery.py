@@ -20,17 +20,17 @@ from edgegap_async import (
     EdgegapClient,
     InvalidRequest,
     MaybeCreated,
-    Pace,
+    PollingPolicy,
     RetryPolicy,
     Status,
 )
 from edgegap_async.emulator import (
-    Answer,
     Application,
     Delay,
     Drop,
     Emulator,
     Fault,
+    Respond,
     Simulation,
     Timings,
     sample_application,
@@ -55,9 +55,9 @@ def connect(emulator: Emulator) -> Connect:
             emulator.token,
             base_url=emulator.url,
             owner=owner,
-            visibility=0.2,
+            list_delay=0.2,
             retries=RetryPolicy(attempts=1),
-            pace=Pace(first=0.01, gap=0.02),
+            polling=PollingPolicy(first_delay=0.01, interval=0.02),
         ) as client:
             yield client
 
@@ -66,7 +66,7 @@ def connect(emulator: Emulator) -> Connect:
 
 def live(emulator: Emulator) -> list[str]:
     over = {Status.TERMINATING, Status.TERMINATED}
-    return [one.request_id for one in emulator.world.deployments.values() if one.status not in over]
+    return [one.request_id for one in emulator.cloud.deployments.values() if one.status not in over]
 
 
 async def comes_down_to(emulator: Emulator, *ids: str) -> bool:
@@ -132,7 +132,7 @@ async def test_nobody_finds_or_touches_another_owners(emulator: Emulator, connec
         async with connect(owner) as client:
             ids.append((await client.deploy("arena", "v1", users=USERS)).request_id)
     rows = {"data": [{"request_id": one, "tags": ["own-mm-12"]} for one in ids]}
-    emulator.faults.add(Fault("list_deployments", Answer(200, rows)))  # the filter is ignored
+    emulator.faults.add(Fault("list_deployments", Respond(200, rows)))  # the filter is ignored
     async with connect("mm-1") as client:
         assert await client.reap() == ()
         assert await client.reap() == (ids[0],)
@@ -177,7 +177,7 @@ async def test_a_stop_that_fails_does_not_keep_reap_from_the_others(
     async with connect("mm-1") as client:
         for _ in range(3):
             await client.deploy("arena", "v1", users=USERS)
-    emulator.faults.add(Fault("stop_deployment", Answer(403), when="read"))
+    emulator.faults.add(Fault("stop_deployment", Respond(403), when="read"))
     async with connect("mm-1") as client:
         with pytest.raises(ExceptionGroup, match="could not all be stopped") as failures:
             await client.reap()
@@ -193,7 +193,7 @@ async def test_a_stop_that_fails_does_not_keep_reap_from_the_others(
 async def test_what_nobody_could_find_out_is_found_later_by_its_tag(
     emulator: Emulator, connect: Connect
 ) -> None:
-    emulator.faults.add(Fault("deploy", Drop()), Fault("list_deployments", Answer(500)))
+    emulator.faults.add(Fault("deploy", Drop()), Fault("list_deployments", Respond(500)))
     async with connect(None) as client:
         with pytest.raises(MaybeCreated) as doubt:
             await client.deploy("arena", "v1", users=USERS)
@@ -224,7 +224,9 @@ async def test_row_50_a_run_that_fails_says_why_in_the_servers_own_words() -> No
     )
     async with (
         Emulator([program], timings=Timings.fast()) as emulator,
-        EdgegapClient(emulator.token, base_url=emulator.url, pace=Pace(first=0.01)) as client,
+        EdgegapClient(
+            emulator.token, base_url=emulator.url, polling=PollingPolicy(first_delay=0.01)
+        ) as client,
     ):
         with pytest.raises(DeploymentFailed, match="out of ammunition") as failure:
             async with client.run("arena", "v1", users=USERS):
@@ -240,10 +242,10 @@ async def test_row_50_a_run_that_fails_says_why_in_the_servers_own_words() -> No
 async def test_a_run_that_fails_and_has_no_logs_is_stopped_all_the_same(
     emulator: Emulator, connect: Connect
 ) -> None:
-    emulator.world._applications[("arena", "v1")] = attrs.evolve(
+    emulator.cloud._applications[("arena", "v1")] = attrs.evolve(
         sample_application("--never-bind"), time_to_deploy=0
     )
-    emulator.faults.add(Fault("get_container_logs", Answer(404)))
+    emulator.faults.add(Fault("get_container_logs", Respond(404)))
     async with connect(None) as client:
         with pytest.raises(DeploymentFailed) as failure:
             async with client.run("arena", "v1", users=USERS):

@@ -68,7 +68,7 @@ CALLS: dict[str, Call] = {
     "DELETE /v1/self/stop/{request_id}/{access_point_id}": lambda client, _: (
         client.deployments.stop_self(IDS["request_id"], IDS["access_point_id"], token=DELETE_TOKEN)
     ),
-    "POST /v1/deployments/bulk-stop": lambda client, body: client.deployments.stop_matching(
+    "POST /v1/deployments/bulk-stop": lambda client, body: client.deployments.bulk_stop(
         [StopFilter(**condition) for condition in body["filters"]]
     ),
     "GET /v1/deployments": lambda client, _: client.deployments.list_page(),
@@ -150,7 +150,7 @@ async def cloud() -> AsyncIterator[Cloud]:
 
 @pytest.fixture
 async def client(cloud: Cloud) -> AsyncIterator[EdgegapClient]:
-    at_once = RetryPolicy(first_wait=0.001, longest_wait=0.001)
+    at_once = RetryPolicy(first_wait=0.001, max_wait=0.001)
     async with EdgegapClient(TOKEN, base_url=cloud.url, retries=at_once) as client:
         yield client
 

@@ -48,9 +48,9 @@ class Recorder:
         query: Mapping[str, object] | None = None,
         body: object = None,
         token: Token | None = None,
-        largest: int = 0,
+        max_bytes: int = 0,
     ) -> Result:
-        said = {"path": path, "query": query, "body": body, "token": token, "largest": largest}
+        said = {"path": path, "query": query, "body": body, "token": token, "max_bytes": max_bytes}
         self.calls.append({"operation": operation} | {k: v for k, v in said.items() if v})
         answer: Any = self.answers.pop(0) if self.answers else None
         return cast("Result", answer)
@@ -67,8 +67,8 @@ CASES: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], dict[str, Any]]] = 
         {"container_log_storage": False},
         {"path": ID, "query": {"container_log_storage": False}},
     ),
-    "stop_matching": (
-        "deployments.stop_matching",
+    "bulk_stop": (
+        "deployments.bulk_stop",
         ([StopFilter("request_id", ["r1"])],),
         {},
         {"body": StopFilters((StopFilter("request_id", ["r1"]),))},
@@ -79,7 +79,7 @@ CASES: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], dict[str, Any]]] = 
         {"limit": 5},
         {"query": {"query": None, "page": 2, "limit": 5}},
     ),
-    "get_container_logs": ("deployments.logs", ("r1",), {}, {"path": ID, "largest": 64 * 2**20}),
+    "get_container_logs": ("deployments.logs", ("r1",), {}, {"path": ID, "max_bytes": 64 * 2**20}),
     "get_metrics": (
         "deployments.metrics",
         ("r1",),
@@ -187,13 +187,13 @@ async def test_no_filter_stops_everything_only_if_that_is_said_too() -> None:
     call = Recorder()
     filters = [StopFilter("request_id", ["r1"])]
     with pytest.raises(InvalidRequest, match="say everything=True too"):
-        await Deployments(call).stop_matching([])
+        await Deployments(call).bulk_stop([])
     with pytest.raises(InvalidRequest, match="goes with no filters"):
-        await Deployments(call).stop_matching(filters, everything=True)
+        await Deployments(call).bulk_stop(filters, everything=True)
     assert not call.calls
 
-    await Deployments(call).stop_matching([], everything=True)
-    assert call.calls == [{"operation": endpoints.STOP_MATCHING, "body": StopFilters(())}]
+    await Deployments(call).bulk_stop([], everything=True)
+    assert call.calls == [{"operation": endpoints.BULK_STOP, "body": StopFilters(())}]
 
 
 # ── lists ────────────────────────────────────────────────────────────────────────────────────────

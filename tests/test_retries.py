@@ -11,7 +11,7 @@ from edgegap_async.api.operations import (
     OPERATIONS,
     STOP_DEPLOYMENT,
     Operation,
-    Repeat,
+    RetrySafety,
 )
 from edgegap_async.errors import (
     BadRequest,
@@ -69,7 +69,7 @@ def for_good() -> NotSent:
 def test_a_request_is_repeated_only_where_that_makes_no_second_thing(
     operation: Operation[object], error: CallError, *, if_harmless: bool, if_not: bool
 ) -> None:
-    expected = if_harmless if operation.repeat is Repeat.HARMLESS else if_not
+    expected = if_harmless if operation.retry_safety is RetrySafety.SAFE else if_not
 
     assert (wait_after(error, operation) is not None) == expected
 
@@ -112,7 +112,7 @@ def test_a_retry_after_of_zero_is_believed() -> None:
 
 
 def test_waits_are_drawn_below_ceilings_that_double() -> None:
-    policy = RetryPolicy(first_wait=0.25, longest_wait=2)
+    policy = RetryPolicy(first_wait=0.25, max_wait=2)
     drawn = [list(itertools.islice(policy.waits(), 6)) for _ in range(300)]
 
     ceilings = [max(column) for column in zip(*drawn, strict=True)]
@@ -124,7 +124,7 @@ def test_waits_are_drawn_below_ceilings_that_double() -> None:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"attempts": 0}, {"first_wait": 0}, {"longest_wait": -1}, {"deadline": -1}, {"budget": -1}],
+    [{"attempts": 0}, {"first_wait": 0}, {"max_wait": -1}, {"deadline": -1}, {"budget": -1}],
 )
 def test_a_policy_that_cannot_be_is_refused(settings: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="must be"):

@@ -87,14 +87,14 @@ def test_row_27_tags_made_while_the_clock_goes_back_are_different(
 
 BEGIN = """
 import asyncio, gc, logging, os, sys
-from edgegap_async import EdgegapClient, Pace
+from edgegap_async import EdgegapClient, PollingPolicy
 
 logging.basicConfig(stream=sys.stdout, level=logging.WARNING, format="%(message)s")
 logging.getLogger("asyncio").setLevel(logging.ERROR)  # a step that took long is no news here
 
 def a_client():
-    pace = Pace(first=0.01, gap=0.02)
-    return EdgegapClient("canary-t", base_url=sys.argv[1], owner="mm-1", pace=pace)
+    polling = PollingPolicy(first_delay=0.01, interval=0.02)
+    return EdgegapClient("canary-t", base_url=sys.argv[1], owner="mm-1", polling=polling)
 
 async def use(client):
     async with client.run("arena", "v1", users=["8.8.8.8"]):
@@ -238,7 +238,7 @@ async def nothing_lives(emulator: Emulator) -> bool:
     """One that is not READY yet is stopped once it is."""
     over = {Status.TERMINATING, Status.TERMINATED}
     async with asyncio.timeout(10):
-        while any(one.status not in over for one in emulator.world.deployments.values()):
+        while any(one.status not in over for one in emulator.cloud.deployments.values()):
             await asyncio.sleep(0.01)
     return True
 
@@ -256,7 +256,7 @@ async def test_row_30_what_asyncio_run_cancels_at_its_end_is_stopped(emulator: E
     program = await Program.start(emulator, LEFT_RUNNING, 1.0)
 
     assert await program.end() == (0, "in use\n" * 3, "")
-    assert len(emulator.world.deployments) == 3
+    assert len(emulator.cloud.deployments) == 3
     assert await nothing_lives(emulator)
 
 
@@ -268,7 +268,7 @@ async def test_row_30_a_deploy_that_the_end_of_the_program_cuts_off_is_named_and
     status, output, errors = await program.end()
 
     assert (status, errors) == (0, "")
-    assert output.count("may go on running") == len(emulator.world.deployments) == 3
+    assert output.count("may go on running") == len(emulator.cloud.deployments) == 3
     async with EdgegapClient("canary-t", base_url=emulator.url, owner="mm-1") as client:
         assert len(await client.reap()) == 3
     assert await nothing_lives(emulator)

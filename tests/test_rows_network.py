@@ -33,7 +33,7 @@ from edgegap_async import (
     EdgegapClient,
     Forbidden,
     NotSent,
-    Pace,
+    PollingPolicy,
     RateLimited,
     RetryPolicy,
     ServerError,
@@ -56,8 +56,11 @@ TRUSTED_BY_NOBODY = trustme.CA()
 
 
 def a_client(url: str, **options: Any) -> EdgegapClient:
-    settings: dict[str, Any] = {"retries": QUICK, "pace": Pace(first=0.01, gap=0.02)}
-    return EdgegapClient("canary-t", base_url=url, visibility=0.3, **settings | options)
+    settings: dict[str, Any] = {
+        "retries": QUICK,
+        "polling": PollingPolicy(first_delay=0.01, interval=0.02),
+    }
+    return EdgegapClient("canary-t", base_url=url, list_delay=0.3, **settings | options)
 
 
 async def failure(client: EdgegapClient) -> CallError:
@@ -85,7 +88,7 @@ async def emulator() -> AsyncIterator[Emulator]:
 
 def live(emulator: Emulator) -> list[str]:
     over = {Status.TERMINATING, Status.TERMINATED}
-    return [one.request_id for one in emulator.world.deployments.values() if one.status not in over]
+    return [one.request_id for one in emulator.cloud.deployments.values() if one.status not in over]
 
 
 def calls(emulator: Emulator) -> Counter[str]:

@@ -65,7 +65,7 @@ def now() -> float:
 
 
 def told_by(server: DeploymentHandle) -> dict[str, str]:
-    return {change.status.short: change.told_by for change in server.history}
+    return {change.status.short: change.source for change in server.history}
 
 
 def statuses(server: DeploymentHandle) -> list[str]:
@@ -79,7 +79,7 @@ def looks(emulator: Emulator) -> int:
 
 def urls(emulator: Emulator, server: DeploymentHandle) -> dict[str, str]:
     """The URLs that the emulator was given for a deployment, by kind."""
-    request = emulator.world.deployments[server.request_id].request
+    request = emulator.cloud.deployments[server.request_id].request
     found = {name: getattr(request, name).url for name in WEBHOOKS}
     return {name.removeprefix("webhook_on_"): url for name, url in found.items()}
 
@@ -110,7 +110,7 @@ async def test_row_37_where_every_webhook_is_lost_looks_tell_of_ready_and_of_the
         await server.wait_ready()
         await server.stop(wait=True)
 
-        assert set(told_by(server).values()) == {"look"}
+        assert set(told_by(server).values()) == {"status"}
         assert receiver.stats.received == 0
 
 
@@ -167,7 +167,7 @@ async def test_row_39_a_ready_that_comes_after_terminated_changes_nothing() -> N
         ),
     ):
         server = await client.deploy("arena", "v1", users=USERS)
-        local = emulator.world.deployments[server.request_id]
+        local = emulator.cloud.deployments[server.request_id]
         await until(lambda: local.status is Status.READY)
         await server.stop(wait=True)
         await until(lambda: receiver.stats.received == 1)
@@ -292,7 +292,7 @@ async def test_row_40_a_thousand_forged_webhooks_cost_two_looks_a_second_more() 
         spent, looked = now() - began, looks(emulator) - looked
 
         assert spent >= 10
-        assert looked <= 2 * spent + 2 + 2.3 * spent  # the pace's own looks too
+        assert looked <= 2 * spent + 2 + 2.3 * spent  # the polling's own looks too
         assert (await waiting).current_status is Status.READY
 
 
@@ -828,7 +828,7 @@ async def test_row_44_a_receiver_that_goes_away_for_good_delays_a_wait_and_does_
             await stack.aclose()
 
             assert (await waiting).current_status is Status.READY
-            assert told_by(server)["READY"] == "look"
+            assert told_by(server)["READY"] == "status"
 
 
 @virtual

@@ -24,7 +24,7 @@ from edgegap_async import (
     EdgegapClient,
     EdgegapError,
     Limits,
-    Pace,
+    PollingPolicy,
     ServerPool,
     Status,
     StopFilter,
@@ -144,7 +144,7 @@ async def look_on(client: EdgegapClient, _: DeploymentHandle) -> None:
 async def take(client: EdgegapClient, _: DeploymentHandle) -> None:
     async with (
         ServerPool(client, "arena", "v1", users=USERS, min_ready=0) as pool,
-        pool.take(20),
+        pool.allocate(20),
     ):
         await asyncio.sleep(0)
 
@@ -198,7 +198,7 @@ ENDS_IT: dict[str, Work] = {
     "Deployments.stop_self": lambda client, server: client.deployments.stop_self(
         server.request_id, "1", token="canary-not-its-own"
     ),
-    "Deployments.stop_matching": lambda client, server: client.deployments.stop_matching(
+    "Deployments.bulk_stop": lambda client, server: client.deployments.bulk_stop(
         [StopFilter("request_id", [server.request_id])]
     ),
 }
@@ -257,15 +257,19 @@ async def emulator() -> AsyncIterator[Emulator]:
 
 
 def a_client(emulator: Emulator) -> EdgegapClient:
-    pace = Pace(first=0.005, gap=0.03)
+    polling = PollingPolicy(first_delay=0.005, interval=0.03)
     return EdgegapClient(
-        emulator.token, base_url=emulator.url, pace=pace, limits=Limits(NO_LIMITS), owner="mm-1"
+        emulator.token,
+        base_url=emulator.url,
+        polling=polling,
+        limits=Limits(NO_LIMITS),
+        owner="mm-1",
     )
 
 
 def live(emulator: Emulator) -> set[str]:
     over = {Status.TERMINATING, Status.TERMINATED}
-    every = emulator.world.deployments.values()
+    every = emulator.cloud.deployments.values()
     return {one.request_id for one in every if one.status not in over}
 
 

@@ -413,7 +413,7 @@ async def test_a_redirect_to_nowhere_is_not_followed_either(
     ids=["with a length", "in chunks"],
 )
 async def test_row_25_an_answer_that_is_too_large_is_not_taken(head: bytes) -> None:
-    request = encode(GET_DEPLOYMENT, path={"request_id": "r1"}, largest=1000)
+    request = encode(GET_DEPLOYMENT, path={"request_id": "r1"}, max_bytes=1000)
     bodies = [b"x" * 1001, b"x" * 1000]
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -26,8 +26,8 @@ from edgegap_async.errors import (
 )
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.retries import RetryPolicy
-from edgegap_async.polling.poller import LookOut
-from edgegap_async.polling.schedule import Pace
+from edgegap_async.polling.poller import StatusPoller
+from edgegap_async.polling.schedule import PollingPolicy
 from edgegap_async.polling.tracker import DeploymentTracker, WebhookTrigger, stop_until_confirmed
 
 pytestmark = pytest.mark.virtual
@@ -52,12 +52,12 @@ async def client(api: ScriptedApi) -> AsyncIterator[ApiClient]:
 async def watched(client: ApiClient) -> DeploymentTracker:
     """One that was deployed just now."""
     until = asyncio.get_running_loop().time() + 10
-    return LookOut(client, Pace()).watched("abc123", young_until=until)
+    return StatusPoller(client, PollingPolicy()).tracker("abc123", not_found_until=until)
 
 
-def seen(client: ApiClient, pace: Pace | None = None) -> DeploymentTracker:
+def seen(client: ApiClient, polling: PollingPolicy | None = None) -> DeploymentTracker:
     """One that was deployed long ago."""
-    return LookOut(client, pace or Pace()).watched("abc123")
+    return StatusPoller(client, polling or PollingPolicy()).tracker("abc123")
 
 
 def now() -> float:
@@ -72,25 +72,29 @@ def statuses(watched: DeploymentTracker) -> list[str]:
     return [change.status.short for change in watched.history]
 
 
-# ── pace ─────────────────────────────────────────────────────────────────────────────────────────
+# ── polling ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_looks_come_often_then_ever_more_rarely() -> None:
-    pace = Pace(gap=0.5, soon=2.0, longest_gap=0.6)
+    polling = PollingPolicy(interval=0.5, fast_period=2.0, max_interval=0.6)
     age, gaps = 0.0, list[float]()
     while len(gaps) < 10:
-        gaps.append(pace.gap_at(age))
+        gaps.append(polling.interval_at(age))
         age += gaps[-1]
 
     assert gaps == pytest.approx([0.5] * 5 + [0.525, 0.55125, 0.5788125, 0.6, 0.6])
 
 
 def test_who_is_ready_late_is_told_a_little_later() -> None:
-    assert [Pace().gap_at(age) for age in (60, 80, 160, 600)] == [0.5, 1.5, 5.5, 10.0]
+    assert [PollingPolicy().interval_at(age) for age in (60, 80, 160, 600)] == [0.5, 1.5, 5.5, 10.0]
 
 
 def test_looks_are_slow_where_webhooks_come() -> None:
-    assert [Pace().gap_at(age, with_webhook=True) for age in (0, 20, 180)] == [3.0, 3.0, 9.0]
+    assert [PollingPolicy().interval_at(age, expects_webhook=True) for age in (0, 20, 180)] == [
+        3.0,
+        3.0,
+        9.0,
+    ]
 
 
 async def test_the_server_is_asked_at_that_pace(
@@ -98,29 +102,29 @@ async def test_the_server_is_asked_at_that_pace(
 ) -> None:
     api.on(*STATUS, *[deployment("DEPLOYING")] * 5, deployment("READY"))
     began = now()
-    await watched.until(Status.READY, 300)
+    await watched.wait_for(Status.READY, 300)
     times = [got.at - began for got in api.requests]
 
     assert times[0] == pytest.approx(0.4, rel=0.15)
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert gaps == [pytest.approx(0.5, rel=0.15)] * 5
-    assert watched.looks == 6
+    assert watched.status_requests == 6
 
 
 async def test_a_wake_makes_the_next_look_come_at_once(api: ScriptedApi, client: ApiClient) -> None:
     api.on(*STATUS, deployment("DEPLOYING"), deployment("READY"))
-    watched = seen(client, Pace(first=60, gap=60))
-    waiting = asyncio.create_task(watched.until(Status.READY, 300))
+    watched = seen(client, PollingPolicy(first_delay=60, interval=60))
+    waiting = asyncio.create_task(watched.wait_for(Status.READY, 300))
     began = now()
     await asyncio.sleep(1)
-    watched.look_now()
+    watched.poll_now()
     await asyncio.sleep(1)
-    watched.rung()
+    watched.webhook_received()
     await waiting
     times = [got.at - began for got in api.requests]
 
     assert times == [pytest.approx(1, abs=0.1), pytest.approx(2, abs=0.1)]
-    assert [change.told_by for change in watched.history] == ["look", "webhook"]
+    assert [change.source for change in watched.history] == ["status", "webhook"]
 
 
 # ── what a wait ends with ────────────────────────────────────────────────────────────────────────
@@ -130,19 +134,19 @@ async def test_a_wait_ends_when_the_status_has_come(
     api: ScriptedApi, watched: DeploymentTracker
 ) -> None:
     api.on(*STATUS, *map(deployment, ["SEEKING", "SEEKING", "DEPLOYING", "READY"]))
-    ready = await watched.until(Status.READY, 300)
+    ready = await watched.wait_for(Status.READY, 300)
 
     assert ready.public_ip == "192.0.2.7"
     assert statuses(watched) == ["SEEKING", "DEPLOYING", "READY"]
     assert watched.deployment == ready
-    assert all(change.told_by == "look" for change in watched.history)
+    assert all(change.source == "status" for change in watched.history)
 
 
 async def test_what_is_known_already_needs_no_look(
     api: ScriptedApi, watched: DeploymentTracker
 ) -> None:
-    watched.take(at(Status.READY))
-    await watched.until(Status.READY, 0)
+    watched.update(at(Status.READY))
+    await watched.wait_for(Status.READY, 0)
 
     assert not api.requests
 
@@ -152,7 +156,7 @@ async def test_row_23_an_unknown_status_is_waited_through(
 ) -> None:
     caplog.set_level(logging.INFO)
     api.on(*STATUS, *map(deployment, ["BAKING", "BAKING", "READY"]))
-    await watched.until(Status.READY, 300)
+    await watched.wait_for(Status.READY, 300)
 
     assert [change.status.value for change in watched.history] == ["Status.BAKING", "Status.READY"]
     assert caplog.text.count("unknown status 'Status.BAKING'") == 1
@@ -164,7 +168,7 @@ async def test_a_failed_deployment_ends_the_wait_with_its_reason(
     why = "image not found"
     api.on(*STATUS, deployment("DEPLOYING"), deployment("ERROR", error=True, error_detail=why))
     with pytest.raises(DeploymentFailed, match=why) as caught:
-        await watched.until(Status.READY, 300)
+        await watched.wait_for(Status.READY, 300)
 
     assert caught.value.error_detail == why
     assert caught.value.request_id == "abc123"
@@ -178,7 +182,7 @@ async def test_a_deployment_may_fail_without_a_reason(
 ) -> None:
     api.on(*STATUS, deployment("ERROR"))
     with pytest.raises(DeploymentFailed, match="does not say why") as caught:
-        await watched.until(Status.READY, 300)
+        await watched.wait_for(Status.READY, 300)
 
     assert caught.value.error_detail == ""
 
@@ -189,14 +193,14 @@ async def test_a_deployment_that_ends_before_it_is_ready_ends_the_wait(
 ) -> None:
     api.on(*STATUS, deployment("DEPLOYING"), deployment(status))
     with pytest.raises(DeploymentTerminated, match=status):
-        await watched.until(Status.READY, 300)
+        await watched.wait_for(Status.READY, 300)
 
 
 async def test_a_wait_for_the_end_goes_through_error(
     api: ScriptedApi, watched: DeploymentTracker
 ) -> None:
     api.on(*STATUS, *map(deployment, ["ERROR", "TERMINATING", "TERMINATED"]))
-    await watched.until(Status.TERMINATED, 300)
+    await watched.wait_for(Status.TERMINATED, 300)
 
     assert statuses(watched) == ["ERROR", "TERMINATING", "TERMINATED"]
 
@@ -207,7 +211,7 @@ async def test_a_wait_that_takes_too_long_says_what_was_seen(
     api.on(*STATUS, deployment("DEPLOYING"))
     began = now()
     with pytest.raises(WaitTimedOut, match="not READY in 30 s; seen: DEPLOYING") as caught:
-        await watched.until(Status.READY, 30)
+        await watched.wait_for(Status.READY, 30)
 
     assert now() - began == pytest.approx(30, abs=0.1)
     assert isinstance(caught.value, TimeoutError)
@@ -221,9 +225,9 @@ async def test_one_who_waits_again_after_a_timeout_is_told(
 ) -> None:
     api.on(*STATUS, deployment("DEPLOYING"), deployment("DEPLOYING"), deployment("READY"))
     with pytest.raises(WaitTimedOut):
-        await watched.until(Status.READY, 0.6)
+        await watched.wait_for(Status.READY, 0.6)
 
-    assert (await watched.until(Status.READY, 30)).current_status.is_ready
+    assert (await watched.wait_for(Status.READY, 30)).current_status.is_ready
 
 
 async def test_what_comes_in_the_same_turn_as_the_deadline_has_come(
@@ -231,11 +235,11 @@ async def test_what_comes_in_the_same_turn_as_the_deadline_has_come(
 ) -> None:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
-    watched = seen(client, Pace(first=60))
-    waiting = asyncio.create_task(watched.until(Status.READY, 5))
+    watched = seen(client, PollingPolicy(first_delay=60))
+    waiting = asyncio.create_task(watched.wait_for(Status.READY, 5))
     await asyncio.sleep(0)
     loop.call_later(4.98, loop.stall, 1)  # then both are due
-    loop.call_later(4.99, watched.take, at(Status.READY))
+    loop.call_later(4.99, watched.update, at(Status.READY))
 
     assert (await waiting).current_status.is_ready
     assert not api.requests
@@ -244,7 +248,7 @@ async def test_what_comes_in_the_same_turn_as_the_deadline_has_come(
 async def test_a_wait_without_a_limit_goes_on(api: ScriptedApi, watched: DeploymentTracker) -> None:
     api.on(*STATUS, *[deployment("DEPLOYING")] * 250, deployment("READY"))
     began = now()
-    await watched.until(Status.READY, None)
+    await watched.wait_for(Status.READY, None)
 
     assert now() - began > 600
 
@@ -255,7 +259,7 @@ async def test_the_callers_own_timeout_is_not_ours(
     api.on(*STATUS, deployment("DEPLOYING"))
     with pytest.raises(TimeoutError) as caught:
         async with asyncio.timeout(5):
-            await watched.until(Status.READY, 300)
+            await watched.wait_for(Status.READY, 300)
 
     assert not isinstance(caught.value, WaitTimedOut)
 
@@ -263,12 +267,12 @@ async def test_the_callers_own_timeout_is_not_ours(
 async def test_what_goes_wrong_inside_is_told_and_is_no_timeout_of_ours(
     client: ApiClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Impatient(Pace):
-        def gap_at(self, age: float, *, with_webhook: bool = False) -> float:
+    class Impatient(PollingPolicy):
+        def interval_at(self, age: float, *, expects_webhook: bool = False) -> float:
             raise TimeoutError("of another kind")
 
     with pytest.raises(TimeoutError, match="of another kind") as caught:
-        await seen(client, Impatient()).until(Status.READY, 300)
+        await seen(client, Impatient()).wait_for(Status.READY, 300)
 
     assert not isinstance(caught.value, WaitTimedOut)
 
@@ -293,7 +297,7 @@ async def test_looks_that_fail_for_a_while_do_not_end_a_wait(
     api: ScriptedApi, watched: DeploymentTracker, reply: Reply
 ) -> None:
     api.on(*STATUS, *[reply] * 5, deployment("READY"))
-    await watched.until(Status.READY, 300)
+    await watched.wait_for(Status.READY, 300)
 
     assert statuses(watched) == ["READY"]
 
@@ -305,17 +309,19 @@ async def test_a_server_that_cannot_be_reached_for_a_while_does_not_end_a_wait(
         unreachable = ApiClient("canary-t", base_url=gone.url, retries=ONCE)
     watched = seen(unreachable)
     with pytest.raises(WaitTimedOut, match="nothing of it; the last look failed: GET /v1/status"):
-        await watched.until(Status.READY, 60)
+        await watched.wait_for(Status.READY, 60)
     await unreachable.close()
 
-    assert 10 < watched.looks < 20  # a server that is down is not asked as often as one that is up
+    assert (
+        10 < watched.status_requests < 20
+    )  # a server that is down is not asked as often as one that is up
 
 
 async def test_a_server_that_does_not_speak_tls_ends_the_wait_at_once(api: ScriptedApi) -> None:
     async with ApiClient("canary-t", base_url=api.url.replace("http:", "https:")) as client:
         began = now()
         with pytest.raises(NotSent):
-            await seen(client).until(Status.READY, 300)
+            await seen(client).wait_for(Status.READY, 300)
 
         assert now() - began < 1
 
@@ -325,7 +331,7 @@ async def test_a_look_that_fails_for_ever_is_named_when_the_time_is_up(
 ) -> None:
     api.on(*STATUS, deployment("DEPLOYING"), Reply(503))
     with pytest.raises(WaitTimedOut, match=r"the last look failed: GET .* answered 503"):
-        await watched.until(Status.READY, 60)
+        await watched.wait_for(Status.READY, 60)
 
 
 @pytest.mark.parametrize(
@@ -335,7 +341,7 @@ async def test_a_look_that_may_not_be_ends_every_wait(
     api: ScriptedApi, watched: DeploymentTracker, status: int, error: type[Exception]
 ) -> None:
     api.on(*STATUS, deployment("DEPLOYING"), Reply(status))
-    waits = (watched.until(wanted, 300) for wanted in (Status.READY, Status.TERMINATED))
+    waits = (watched.wait_for(wanted, 300) for wanted in (Status.READY, Status.TERMINATED))
     results = await asyncio.gather(*waits, return_exceptions=True)
 
     assert [type(result) for result in results] == [error, error]
@@ -347,8 +353,8 @@ async def test_after_such_a_failure_a_new_wait_looks_again(
 ) -> None:
     api.on(*STATUS, Reply(401), deployment("READY"))
     with pytest.raises(Unauthorized):
-        await watched.until(Status.READY, 300)
-    await watched.until(Status.READY, 300)
+        await watched.wait_for(Status.READY, 300)
+    await watched.wait_for(Status.READY, 300)
 
     assert statuses(watched) == ["READY"]
 
@@ -361,8 +367,8 @@ async def test_after_such_a_failure_a_new_wait_looks_again_beside_one_that_goes_
     first = await anext(changes)  # and whoever iterates does not come back for long
     for _ in range(2):
         with pytest.raises(Unauthorized):
-            await watched.until(Status.READY, 300)
-    await watched.until(Status.READY, 300)
+            await watched.wait_for(Status.READY, 300)
+    await watched.wait_for(Status.READY, 300)
 
     assert [first.status, (await anext(changes)).status] == [Status.DEPLOYING, Status.READY]
 
@@ -372,7 +378,7 @@ async def test_row_18_a_deployment_that_is_not_known_yet_is_waited_for(
     api: ScriptedApi, watched: DeploymentTracker, reply: Reply
 ) -> None:
     api.on(*STATUS, *[reply] * 5, deployment("READY"))
-    await watched.until(Status.READY, 300)
+    await watched.wait_for(Status.READY, 300)
 
     assert statuses(watched) == ["READY"]
 
@@ -384,7 +390,7 @@ async def test_a_deployment_that_stays_unknown_ends_the_wait(
     api.on(*STATUS, Reply(status))
     began = now()
     with pytest.raises(error):
-        await watched.until(Status.READY, 300)
+        await watched.wait_for(Status.READY, 300)
 
     assert now() - began == pytest.approx(10.3, abs=0.4)
 
@@ -395,7 +401,7 @@ async def test_what_is_said_to_be_over_is_over_at_once(
     api.on(*STATUS, Reply(410))
     began = now()
     with pytest.raises(Gone):
-        await watched.until(Status.READY, 300)
+        await watched.wait_for(Status.READY, 300)
 
     assert now() - began < 1
 
@@ -406,7 +412,7 @@ async def test_of_one_that_is_not_young_it_is_believed_at_once(
     api.on(*STATUS, Reply(400))
     began = now()
     with pytest.raises(NotFound):
-        await seen(client).until(Status.READY, 300)
+        await seen(client).wait_for(Status.READY, 300)
 
     assert now() - began < 1
 
@@ -416,7 +422,7 @@ async def test_one_stray_answer_does_not_end_a_young_deployment(
     api: ScriptedApi, watched: DeploymentTracker, status: int
 ) -> None:
     api.on(*STATUS, deployment("DEPLOYING"), Reply(status), deployment("READY"))
-    await watched.until(Status.READY, 300)
+    await watched.wait_for(Status.READY, 300)
 
     assert statuses(watched) == ["DEPLOYING", "READY"]
 
@@ -426,7 +432,7 @@ async def test_a_deployment_that_was_seen_and_is_gone_is_terminated(
     api: ScriptedApi, watched: DeploymentTracker, status: int
 ) -> None:
     api.on(*STATUS, deployment("READY"), Reply(status))
-    last = await watched.until(Status.TERMINATED, 300)
+    last = await watched.wait_for(Status.TERMINATED, 300)
 
     assert statuses(watched) == ["READY", "TERMINATED"]
     assert (last.current_status, last.running) == (Status.TERMINATED, False)
@@ -435,7 +441,7 @@ async def test_a_deployment_that_was_seen_and_is_gone_is_terminated(
 
 async def test_an_id_that_cannot_be_one_ends_the_wait(client: ApiClient) -> None:
     with pytest.raises(ValueError, match="request_id"):
-        await LookOut(client, Pace()).watched("../app").until(Status.READY, 300)
+        await StatusPoller(client, PollingPolicy()).tracker("../app").wait_for(Status.READY, 300)
 
 
 # ── news ─────────────────────────────────────────────────────────────────────────────────────────
@@ -443,7 +449,7 @@ async def test_an_id_that_cannot_be_one_ends_the_wait(client: ApiClient) -> None
 
 async def test_old_news_is_not_taken(watched: DeploymentTracker) -> None:
     for status in (Status.READY, Status.DEPLOYING, Status.READY):
-        watched.take(at(status))
+        watched.update(at(status))
 
     assert statuses(watched) == ["READY"]
     assert watched.status == Status.READY
@@ -452,9 +458,9 @@ async def test_old_news_is_not_taken(watched: DeploymentTracker) -> None:
 async def test_a_look_with_the_same_status_is_newer_all_the_same(
     watched: DeploymentTracker,
 ) -> None:
-    watched.take(at(Status.READY))
+    watched.update(at(Status.READY))
     newer = Deployment(request_id="abc123", current_status=Status.READY, elapsed_time=5)
-    watched.take(newer)
+    watched.update(newer)
 
     assert len(watched.history) == 1
     assert watched.deployment is newer
@@ -464,7 +470,7 @@ async def test_several_who_wait_share_the_looks(
     api: ScriptedApi, watched: DeploymentTracker
 ) -> None:
     api.on(*STATUS, *map(deployment, ["SEEKING", "DEPLOYING", "READY"]))
-    await asyncio.gather(*(watched.until(Status.READY, 300) for _ in range(20)))
+    await asyncio.gather(*(watched.wait_for(Status.READY, 300) for _ in range(20)))
 
     assert len(api.requests) == 3
 
@@ -472,7 +478,7 @@ async def test_several_who_wait_share_the_looks(
 async def test_nobody_waits_and_nobody_looks(api: ScriptedApi, watched: DeploymentTracker) -> None:
     api.on(*STATUS, deployment("DEPLOYING"))
     with pytest.raises(WaitTimedOut):
-        await watched.until(Status.READY, 5)
+        await watched.wait_for(Status.READY, 5)
     asked = len(api.requests)
     await asyncio.sleep(60)
 
@@ -484,7 +490,7 @@ async def test_one_who_goes_away_does_not_disturb_the_others(
     api: ScriptedApi, watched: DeploymentTracker
 ) -> None:
     api.on(*STATUS, *[deployment("DEPLOYING")] * 10, deployment("READY"))
-    one, other = (asyncio.create_task(watched.until(Status.READY, 300)) for _ in range(2))
+    one, other = (asyncio.create_task(watched.wait_for(Status.READY, 300)) for _ in range(2))
     await asyncio.sleep(1)
     one.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -498,7 +504,7 @@ async def test_row_31_closing_the_client_ends_every_wait_at_once(
     api: ScriptedApi, client: ApiClient, watched: DeploymentTracker
 ) -> None:
     api.on(*STATUS, deployment("DEPLOYING"), Reply(delay=25))
-    waits = [asyncio.create_task(watched.until(Status.READY, 300)) for _ in range(2)]
+    waits = [asyncio.create_task(watched.wait_for(Status.READY, 300)) for _ in range(2)]
     await api.until_asked(*STATUS, times=2)
     began = now()
     await client.close()
@@ -512,9 +518,9 @@ async def test_news_are_told_once_for_each_change(
     api: ScriptedApi, watched: DeploymentTracker
 ) -> None:
     api.on(*STATUS, *map(deployment, ["SEEKING", "SEEKING", "READY"]))
-    await watched.until_news(0)
+    await watched.wait_for_change(0)
     assert statuses(watched) == ["SEEKING"]
-    await watched.until_news(1)
+    await watched.wait_for_change(1)
     assert statuses(watched) == ["SEEKING", "READY"]
 
 
@@ -522,11 +528,11 @@ async def test_a_failure_comes_while_the_one_who_waits_is_busy_and_is_told_later
     api: ScriptedApi, watched: DeploymentTracker
 ) -> None:
     api.on(*STATUS, Reply(401))
-    with watched.being_looked_at():
+    with watched.waiting():
         await asyncio.sleep(5)
         assert len(api.requests) == 1
         with pytest.raises(Unauthorized):
-            await watched.until_news(0)
+            await watched.wait_for_change(0)
 
 
 # ── bells and stops ──────────────────────────────────────────────────────────────────────────────
@@ -538,13 +544,13 @@ async def test_a_bell_is_heard_whether_it_rings_before_or_after_it_has_an_owner(
 ) -> None:
     bell = WebhookTrigger()
     if early:
-        bell.ring()
-    bell.belongs_to(watched)
-    heard_at_once = watched.was_rung
-    bell.ring()
+        bell.fire()
+    bell.connect(watched)
+    heard_at_once = watched.webhook_pending
+    bell.fire()
 
     assert heard_at_once is early
-    assert watched.was_rung
+    assert watched.webhook_pending
 
 
 @pytest.mark.parametrize(
@@ -557,24 +563,24 @@ async def test_a_stop_is_asked_for_until_the_answer_can_be_believed(
 ) -> None:
     api.on("DELETE", "/v1/stop/abc123", Reply(status, {"message": "so it is"}))
     began = now()
-    await stop_until_confirmed(lambda: client.deployments.stop("abc123"), young_until=began + 2)
+    await stop_until_confirmed(lambda: client.deployments.stop("abc123"), not_found_until=began + 2)
 
     assert len(api.requests) == asked
     assert now() - began == pytest.approx(took, abs=0.1)
 
 
 def test_a_gap_that_is_longer_than_the_longest_stays_as_it_is() -> None:
-    assert Pace(gap=20).gap_at(0) == 20
+    assert PollingPolicy(interval=20).interval_at(0) == 20
 
 
 async def test_a_look_that_fails_has_answered_no_webhook(
     api: ScriptedApi, watched: DeploymentTracker, client: ApiClient
 ) -> None:
     handle = DeploymentHandle(client, watched, None)
-    watched.rung()
+    watched.webhook_received()
     api.on(*STATUS, Reply(403), deployment("READY"))
     with pytest.raises(Forbidden):
         await handle.refresh()
-    assert handle.is_rung
+    assert handle.webhook_pending
     await handle.refresh()
-    assert not handle.is_rung
+    assert not handle.webhook_pending

@@ -17,7 +17,7 @@ from aiohttp import web
 from raw_server import raw_server
 from scripted_api import Reply, ScriptedApi, deployment
 
-from edgegap_async import EdgegapClient, Pace
+from edgegap_async import EdgegapClient, PollingPolicy
 from edgegap_async.errors import InvalidRequest
 from edgegap_async.webhooks.receiver import WebhookEvent, WebhookReceiver
 
@@ -496,7 +496,7 @@ async def test_it_can_be_served_again(session: aiohttp.ClientSession) -> None:
 
 # ── with a client ────────────────────────────────────────────────────────────────────────────────
 
-PACE = Pace(first=3, gap=3)  # as often as webhooks need to be made good
+PACE = PollingPolicy(first_delay=3, interval=3)  # as often as webhooks need to be made good
 
 
 def now() -> float:
@@ -508,7 +508,7 @@ async def test_a_webhook_ends_a_wait_before_the_next_look(session: aiohttp.Clien
     async with (
         ScriptedApi() as api,
         WebhookReceiver().serve() as receiver,
-        EdgegapClient("canary-t", base_url=api.url, webhooks=receiver, pace=PACE) as client,
+        EdgegapClient("canary-t", base_url=api.url, webhooks=receiver, polling=PACE) as client,
     ):
         api.on(*DEPLOY, Reply(202, {"request_id": "abc123"}))
         api.on(*STATUS, deployment("READY"))
@@ -523,7 +523,7 @@ async def test_a_webhook_ends_a_wait_before_the_next_look(session: aiohttp.Clien
         await waiting
 
         assert now() - began == pytest.approx(1, abs=0.1)
-        assert [change.told_by for change in handle.history] == ["webhook"]
+        assert [change.source for change in handle.history] == ["webhook"]
 
 
 @pytest.mark.virtual
@@ -533,7 +533,7 @@ async def test_a_webhook_that_comes_before_the_deploy_was_answered_is_not_lost(
     async with (
         ScriptedApi() as api,
         WebhookReceiver().serve() as receiver,
-        EdgegapClient("canary-t", base_url=api.url, webhooks=receiver, pace=PACE) as client,
+        EdgegapClient("canary-t", base_url=api.url, webhooks=receiver, polling=PACE) as client,
     ):
         answer = asyncio.Event()
         api.on(*DEPLOY, Reply(202, {"request_id": "abc123"}, after=answer))
@@ -554,7 +554,7 @@ async def test_a_lost_webhook_is_made_good_by_a_slow_look() -> None:
     async with (
         ScriptedApi() as api,
         WebhookReceiver().serve() as receiver,
-        EdgegapClient("canary-t", base_url=api.url, webhooks=receiver, pace=PACE) as client,
+        EdgegapClient("canary-t", base_url=api.url, webhooks=receiver, polling=PACE) as client,
     ):
         api.on(*DEPLOY, Reply(202, {"request_id": "abc123"}))
         api.on(*STATUS, deployment("DEPLOYING"), deployment("READY"))
@@ -563,7 +563,7 @@ async def test_a_lost_webhook_is_made_good_by_a_slow_look() -> None:
         await handle.wait_ready()
 
         assert now() - began == pytest.approx(6, abs=0.7)
-        assert {change.told_by for change in handle.history} == {"look"}
+        assert {change.source for change in handle.history} == {"status"}
 
 
 @pytest.mark.virtual

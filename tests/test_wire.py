@@ -70,13 +70,17 @@ GET = encode(GET_DEPLOYMENT, path={"request_id": "abc"})
 
 def test_a_request_is_path_query_and_body() -> None:
     request = encode(
-        CREATE_TAG, path={"request_id": "abc"}, query={"page": 1}, body=TagName("v 1/ü"), largest=5
+        CREATE_TAG,
+        path={"request_id": "abc"},
+        query={"page": 1},
+        body=TagName("v 1/ü"),
+        max_bytes=5,
     )
 
     assert request.path == "/v1/deployments/abc/tags"
     assert request.target == "/v1/deployments/abc/tags?page=1"
     assert request.body == '{"name":"v 1/ü"}'.encode()
-    assert (request.request_id, request.largest) == ("abc", 5)
+    assert (request.request_id, request.max_bytes) == ("abc", 5)
 
 
 def test_a_request_without_a_body_has_none() -> None:

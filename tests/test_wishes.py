@@ -19,7 +19,7 @@ from edgegap_async import (
     EdgegapClient,
     MaybeCreated,
     NoAnswer,
-    Pace,
+    PollingPolicy,
     RetryPolicy,
     ServerError,
     Status,
@@ -27,12 +27,12 @@ from edgegap_async import (
 )
 from edgegap_async.deployments.idempotency import new_operation_tag, operation_time
 from edgegap_async.emulator import (
-    Answer,
     Delay,
     Drop,
     Emulator,
     Fault,
     Hide,
+    Respond,
     Timings,
     Truncate,
     sample_application,
@@ -55,13 +55,13 @@ Connect = Callable[..., AbstractAsyncContextManager[EdgegapClient]]
 @pytest.fixture
 def connect(emulator: Emulator) -> Connect:
     @contextlib.asynccontextmanager
-    async def connect(visibility: float = 0.3) -> AsyncIterator[EdgegapClient]:
+    async def connect(list_delay: float = 0.3) -> AsyncIterator[EdgegapClient]:
         async with EdgegapClient(
             emulator.token,
             base_url=emulator.url,
-            visibility=visibility,
+            list_delay=list_delay,
             retries=QUICK,
-            pace=Pace(first=0.01, gap=0.02),
+            polling=PollingPolicy(first_delay=0.01, interval=0.02),
         ) as client:
             yield client
 
@@ -74,7 +74,7 @@ def posts(emulator: Emulator) -> int:
 
 def live(emulator: Emulator) -> list[str]:
     over = {Status.TERMINATING, Status.TERMINATED}
-    return [one.request_id for one in emulator.world.deployments.values() if one.status not in over]
+    return [one.request_id for one in emulator.cloud.deployments.values() if one.status not in over]
 
 
 LOST: list[What] = [
@@ -82,12 +82,12 @@ LOST: list[What] = [
     Drop(reset=False),
     Truncate(after=0),
     Truncate(after=9),
-    *(Answer(status) for status in (500, 502, 503, 504)),
-    Answer.html(),
-    Answer(202, "{"),
-    Answer(202, {"message": "accepted"}),
-    Answer(202, "<html>", {"Content-Type": "text/html"}),
-    Answer(202, b" " * 9_000_000),
+    *(Respond(status) for status in (500, 502, 503, 504)),
+    Respond.html(),
+    Respond(202, "{"),
+    Respond(202, {"message": "accepted"}),
+    Respond(202, "<html>", {"Content-Type": "text/html"}),
+    Respond(202, b" " * 9_000_000),
 ]
 
 
@@ -104,7 +104,7 @@ async def test_row_06_10_11_15_a_lost_answer_is_found_by_its_tag_and_nobody_noti
     assert posts(emulator) == 1
 
 
-@pytest.mark.parametrize("what", [Drop(), Drop(reset=False), Answer(503), Answer.html()], ids=str)
+@pytest.mark.parametrize("what", [Drop(), Drop(reset=False), Respond(503), Respond.html()], ids=str)
 @pytest.mark.parametrize("when", ["unread", "read"])
 async def test_row_06_a_deploy_that_made_nothing_is_sent_once_more(
     emulator: Emulator, connect: Connect, what: What, when: str
@@ -132,7 +132,7 @@ async def test_row_18_what_shows_up_late_is_waited_for(
     emulator: Emulator, connect: Connect
 ) -> None:
     emulator.faults.add(Fault("deploy", Drop()), Fault("list_deployments", Hide(0.5), times=None))
-    async with connect(visibility=5) as client:
+    async with connect(list_delay=5) as client:
         server = await client.deploy("arena", "v1", users=USERS)
 
         assert live(emulator) == [server.request_id]
@@ -143,7 +143,7 @@ async def test_what_shows_up_later_than_that_is_stopped(
     emulator: Emulator, connect: Connect
 ) -> None:
     emulator.faults.add(Fault("deploy", Drop()), Fault("list_deployments", Hide(0.8), times=None))
-    async with connect(visibility=0.5) as client:
+    async with connect(list_delay=0.5) as client:
         server = await client.deploy("arena", "v1", users=USERS)
         assert len(live(emulator)) == 2
         async with asyncio.timeout(10):
@@ -153,7 +153,7 @@ async def test_what_shows_up_later_than_that_is_stopped(
         assert live(emulator) == [server.request_id]
 
 
-@pytest.mark.parametrize("second", [Answer(400), Answer(401)], ids=str)
+@pytest.mark.parametrize("second", [Respond(400), Respond(401)], ids=str)
 async def test_what_shows_up_after_a_second_attempt_was_refused_is_stopped(
     emulator: Emulator, connect: Connect, second: What
 ) -> None:
@@ -162,7 +162,7 @@ async def test_what_shows_up_after_a_second_attempt_was_refused_is_stopped(
         Fault("deploy", second, when="read"),
         Fault("list_deployments", Hide(0.8), times=None),
     )
-    async with connect(visibility=0.5) as client:
+    async with connect(list_delay=0.5) as client:
         with pytest.raises(CallError):
             await client.deploy("arena", "v1", users=USERS)
         assert len(live(emulator)) == 1
@@ -180,7 +180,7 @@ async def test_a_second_attempt_waits_for_its_turn_though_the_client_does_not(
         base_url=emulator.url,
         limits={"deploy": 1},
         on_limit="raise",
-        visibility=0.0,
+        list_delay=0.0,
         retries=QUICK,
     ) as client:
         server = await client.deploy("arena", "v1", users=USERS)
@@ -193,7 +193,7 @@ async def test_two_that_show_up_leave_one(emulator: Emulator, connect: Connect) 
     emulator.faults.add(
         Fault("deploy", Drop(), times=2), Fault("list_deployments", Hide(0.6), times=None)
     )
-    async with connect(visibility=0.5) as client:
+    async with connect(list_delay=0.5) as client:
         server = await client.deploy("arena", "v1", users=USERS)
         async with asyncio.timeout(10):
             while len(live(emulator)) > 1:
@@ -206,12 +206,14 @@ async def test_two_that_show_up_leave_one(emulator: Emulator, connect: Connect) 
 async def test_where_the_list_cannot_be_asked_the_error_names_the_tag(
     emulator: Emulator, connect: Connect
 ) -> None:
-    emulator.faults.add(Fault("deploy", Drop()), Fault("list_deployments", Answer(500), times=None))
+    emulator.faults.add(
+        Fault("deploy", Drop()), Fault("list_deployments", Respond(500), times=None)
+    )
     async with connect() as client:
         with pytest.raises(MaybeCreated, match="may exist") as doubt:
             await client.deploy("arena", "v1", users=USERS)
 
-    [made] = emulator.world.deployments.values()
+    [made] = emulator.cloud.deployments.values()
     assert doubt.value.operation_tag in made.tags
     assert str(doubt.value.operation_tag) in str(doubt.value)
     assert doubt.value.maybe_created
@@ -233,7 +235,7 @@ async def test_a_second_attempt_that_is_refused_is_that_refusal(
     emulator: Emulator, connect: Connect
 ) -> None:
     emulator.faults.add(
-        Fault("deploy", Drop(), when="read"), Fault("deploy", Answer(400), when="read")
+        Fault("deploy", Drop(), when="read"), Fault("deploy", Respond(400), when="read")
     )
     async with connect() as client:
         with pytest.raises(BadRequest) as refusal:
@@ -266,7 +268,7 @@ async def test_a_filter_that_is_ignored_adopts_nobody_elses(
     foreign = {"data": [{"request_id": "0123456789ab", "tags": ["op-another"]}]}
     emulator.faults.add(
         Fault("deploy", Drop(), when="read"),
-        Fault("list_deployments", Answer(200, foreign), times=None),
+        Fault("list_deployments", Respond(200, foreign), times=None),
     )
     async with connect() as client:
         server = await client.deploy("arena", "v1", users=USERS)
@@ -290,7 +292,7 @@ async def test_without_the_tag_a_lost_answer_is_said_and_nothing_is_looked_for(
             assert lost.value.operation_tag is None
 
     assert {request.operation for request in emulator.requests} == {"deploy"}
-    assert [tuple(one.tags) for one in emulator.world.deployments.values()] == [(), ()]
+    assert [tuple(one.tags) for one in emulator.cloud.deployments.values()] == [(), ()]
 
 
 async def test_a_refusal_is_not_in_doubt(emulator: Emulator, connect: Connect) -> None:
@@ -306,7 +308,7 @@ async def test_a_redirect_made_nothing_and_is_not_in_doubt(
     emulator: Emulator, connect: Connect
 ) -> None:
     emulator.faults.add(
-        Fault("deploy", Answer(307, headers={"Location": "http://192.0.2.1/"}), when="read")
+        Fault("deploy", Respond(307, headers={"Location": "http://192.0.2.1/"}), when="read")
     )
     async with connect() as client:
         with pytest.raises(Exception, match="not followed") as refusal:
@@ -318,7 +320,7 @@ async def test_a_redirect_made_nothing_and_is_not_in_doubt(
 async def test_a_read_is_never_said_to_have_made_something(
     emulator: Emulator, connect: Connect
 ) -> None:
-    emulator.faults.add(Fault("list_locations", Answer(500), times=None))
+    emulator.faults.add(Fault("list_locations", Respond(500), times=None))
     async with connect() as client:
         with pytest.raises(ServerError) as failure:
             await client.locations.list()

@@ -48,7 +48,7 @@ async def calls(client: EdgegapClient) -> None:
     assert_type(deployment.location, Location | None)
     assert_type(deployment.raw, Mapping[str, object])
     assert_type(await client.deployments.stop("c0653765de3b"), Stopped)
-    await client.deployments.stop_matching([StopFilter("request_id", ["c0653765de3b"])])
+    await client.deployments.bulk_stop([StopFilter("request_id", ["c0653765de3b"])])
     async for row in client.deployments.list(filters=[Filter("tags", "in", ["eu"])]):
         assert_type(row, DeploymentRow)
     assert_type(await client.deployments.logs("c0653765de3b"), Logs)
@@ -90,8 +90,8 @@ async def many(client: EdgegapClient, requests: list[DeployRequest]) -> None:
             assert_type(progress.time_left, float | None)
     assert_type(await client.deploy_many(iter(requests)).all(), tuple[Outcome, ...])
     async with ServerPool(client, "arena", "v1", users=["1.2.3.4"], playable=loaded) as pool:
-        assert_type(await pool.take(), DeploymentHandle)
-        async with pool.take(timeout=5) as server:
+        assert_type(await pool.allocate(), DeploymentHandle)
+        async with pool.allocate(timeout=5) as server:
             assert_type(server, DeploymentHandle)
 
 

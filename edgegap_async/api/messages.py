@@ -53,7 +53,7 @@ class HttpRequest(Generic[Result_co]):
     query: str = ""
     body: bytes | None = attrs.field(default=None, repr=False)
     request_id: str | None = None
-    largest: int = 8 * 2**20
+    max_bytes: int = 8 * 2**20
     """Bytes that the answer may have, decompressed."""
 
     @property
@@ -77,7 +77,7 @@ def encode(
     path: Mapping[str, str] | None = None,
     query: Mapping[str, object] | None = None,
     body: object = None,
-    largest: int = 8 * 2**20,
+    max_bytes: int = 8 * 2**20,
 ) -> HttpRequest[Result]:
     """The request for a call. Query values that are None are left out.
 
@@ -94,7 +94,7 @@ def encode(
         query=_query(query) if query else "",
         body=None if body is None else dumps(to_json(body)),
         request_id=(path or {}).get("request_id"),
-        largest=largest,
+        max_bytes=max_bytes,
     )
 
 

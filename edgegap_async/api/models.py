@@ -151,7 +151,7 @@ class StatusChange:
     status: Status
     at: datetime
     """When this program learnt of it."""
-    told_by: Literal["look", "list", "webhook"] = "look"
+    source: Literal["status", "list", "webhook"] = "status"
     """What told it: a status look, a list that was asked about many, or a look that a webhook
     asked for."""
 

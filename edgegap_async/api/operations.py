@@ -30,6 +30,7 @@ from .models import (
 from .requests import DeployRequest, FleetDeployRequest, StopFilters, TagName
 
 __all__ = [
+    "BULK_STOP",
     "CREATE_TAG",
     "DELETE_TAG",
     "DEPLOY",
@@ -45,22 +46,21 @@ __all__ = [
     "OPERATIONS",
     "RENAME_TAG",
     "STOP_DEPLOYMENT",
-    "STOP_MATCHING",
     "STOP_SELF",
     "Auth",
     "Operation",
-    "Repeat",
+    "RetrySafety",
 ]
 
 Result_co = TypeVar("Result_co", covariant=True)
 
 
-class Repeat(enum.Enum):
+class RetrySafety(enum.Enum):
     """When a request may be sent again after it failed."""
 
-    HARMLESS = enum.auto()
+    SAFE = enum.auto()
     """A second one changes nothing that the first did not."""
-    ONLY_IF_UNSENT = enum.auto()
+    ONLY_IF_NOT_SENT = enum.auto()
     """A second one may make or change a second thing: only if the first surely did nothing."""
 
 
@@ -89,7 +89,7 @@ class Operation(Generic[Result_co]):
     body: type | None = None
     limit: float | None = None
     """Calls a second that the API documents for an organization, or None where it does not."""
-    repeat: Repeat = Repeat.HARMLESS
+    retry_safety: RetrySafety = RetrySafety.SAFE
     auth: Auth = Auth.API_TOKEN
     newer_path: str | None = None
     """What the path is called in later descriptions. The emulator serves both."""
@@ -104,7 +104,7 @@ DEPLOY: Final = Operation(
     ok=frozenset({202}),
     may_fail=frozenset({400, 401, 422, 500}),
     limit=40,
-    repeat=Repeat.ONLY_IF_UNSENT,
+    retry_safety=RetrySafety.ONLY_IF_NOT_SENT,
 )
 GET_DEPLOYMENT: Final = Operation(
     name="get_deployment",
@@ -134,15 +134,15 @@ STOP_SELF: Final = Operation(
     may_fail=frozenset({400, 401, 403, 404, 500}),
     auth=Auth.DEPLOYMENT_TOKEN,
 )
-STOP_MATCHING: Final = Operation(
-    name="stop_matching",
+BULK_STOP: Final = Operation(
+    name="bulk_stop",
     method="POST",
     path="/v1/deployments/bulk-stop",
     body=StopFilters,
     returns=BulkStop,
     ok=frozenset({200, 202}),  # 200 until 2024
     may_fail=frozenset({400, 401, 500}),
-    repeat=Repeat.ONLY_IF_UNSENT,  # by then the filters may match newer deployments
+    retry_safety=RetrySafety.ONLY_IF_NOT_SENT,  # by then the filters may match newer deployments
 )
 LIST_DEPLOYMENTS: Final = Operation(
     name="list_deployments",
@@ -190,7 +190,7 @@ DEPLOY_TO_FLEET: Final = Operation(
     ok=frozenset({202}),
     may_fail=frozenset({400, 401, 422, 500}),
     limit=40,
-    repeat=Repeat.ONLY_IF_UNSENT,
+    retry_safety=RetrySafety.ONLY_IF_NOT_SENT,
 )
 LIST_FLEET_HOSTS: Final = Operation(
     name="list_fleet_hosts",
@@ -225,7 +225,7 @@ CREATE_TAG: Final = Operation(
     returns=Tag,
     ok=frozenset({200}),
     may_fail=frozenset({400, 401, 404, 409, 500}),
-    repeat=Repeat.ONLY_IF_UNSENT,
+    retry_safety=RetrySafety.ONLY_IF_NOT_SENT,
 )
 RENAME_TAG: Final = Operation(
     name="rename_tag",
@@ -235,7 +235,7 @@ RENAME_TAG: Final = Operation(
     returns=Tag,
     ok=frozenset({200}),
     may_fail=frozenset({400, 401, 404, 409, 500}),
-    repeat=Repeat.ONLY_IF_UNSENT,
+    retry_safety=RetrySafety.ONLY_IF_NOT_SENT,
 )
 DELETE_TAG: Final = Operation(
     name="delete_tag",
@@ -251,7 +251,7 @@ OPERATIONS: Final[tuple[Operation[object], ...]] = (
     GET_DEPLOYMENT,
     STOP_DEPLOYMENT,
     STOP_SELF,
-    STOP_MATCHING,
+    BULK_STOP,
     LIST_DEPLOYMENTS,
     LIST_LOCATIONS,
     GET_CONTAINER_LOGS,

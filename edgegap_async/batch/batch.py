@@ -406,8 +406,8 @@ class Batch:
                     await self._custody.release_after(error, work.handle.request_id)
                 if not again:
                     break
-                if self._plan.elsewhere is not None:
-                    work.request = _another(self._plan.elsewhere(work.request, error))
+                if self._plan.retry_with is not None:
+                    work.request = _another(self._plan.retry_with(work.request, error))
             self._finish(work.outcome(error))
 
     async def _attempt(self, work: _Job) -> EdgegapError | None:

@@ -122,17 +122,17 @@ class BatchOptions:
     timeout_each: float | None = attrs.field(validator=number(above=0, optional=True))
     on_failure: FailurePolicy = attrs.field(validator=_policy)
     attempts: int = attrs.field(validator=number(above=0, whole=True))
-    elsewhere: Callable[[DeployRequest, EdgegapError], DeployRequest] | None
+    retry_with: Callable[[DeployRequest, EdgegapError], DeployRequest] | None
     playable: PlayableCheck | None = attrs.field(converter=attrs.converters.optional(as_check))
     on_progress: Callable[[Progress], object] | None
     stop_at_end: bool
 
     def __attrs_post_init__(self) -> None:
-        if self.elsewhere is not None and not callable(self.elsewhere):
-            raise InvalidRequest(f"elsewhere is a function, not {self.elsewhere!r}")
-        if self.elsewhere is not None and self.attempts == 1:
+        if self.retry_with is not None and not callable(self.retry_with):
+            raise InvalidRequest(f"retry_with is a function, not {self.retry_with!r}")
+        if self.retry_with is not None and self.attempts == 1:
             raise InvalidRequest(
-                "elsewhere is asked before a second attempt: attempts is 2 or more"
+                "retry_with is asked before a second attempt: attempts is 2 or more"
             )
         if self.on_progress is not None and (
             not callable(self.on_progress) or is_coroutine_function(self.on_progress)

@@ -22,12 +22,12 @@ from edgegap_async.api.models import (
 from edgegap_async.api.validation import check_number
 from edgegap_async.errors import Gone, InvalidRequest, NotFound, NotPlayable
 from edgegap_async.http.api_client import ApiClient
-from edgegap_async.polling.tracker import DeploymentTracker, Signal, stop_until_confirmed
+from edgegap_async.polling.tracker import DeploymentTracker, WebhookUrls, stop_until_confirmed
 
 if TYPE_CHECKING:
     from .playable import Check
 
-__all__ = ["DeploymentHandle", "Found"]
+__all__ = ["DeploymentHandle", "RecoveredDeployment"]
 
 _ALIASES: Final = {"WEBSOCKET": "WS"}  # a port made as "WS" reads back as "Websocket"
 
@@ -41,13 +41,13 @@ class DeploymentHandle:
     def __init__(
         self,
         client: ApiClient,
-        watched: DeploymentTracker,
-        signal: Signal | None,
+        tracker: DeploymentTracker,
+        urls: WebhookUrls | None,
         accepted: DeployAccepted | None = None,
     ) -> None:
         self._client = client
-        self._watched = watched
-        self._signal = signal  # its URLs are open as long as it is held
+        self._tracker = tracker
+        self._urls = urls  # its URLs are open as long as it is held
         self._accepted = accepted
 
     def __repr__(self) -> str:
@@ -57,27 +57,27 @@ class DeploymentHandle:
     @property
     def request_id(self) -> str:
         """Which deployment."""
-        return self._watched.request_id
+        return self._tracker.request_id
 
     @property
     def status(self) -> Status | None:
         """The newest status that was seen, or None if none was yet. Makes no call."""
-        return self._watched.status
+        return self._tracker.status
 
     @property
     def deployment(self) -> Deployment | None:
         """The newest look at it, or None if there was none yet. Makes no call."""
-        return self._watched.deployment
+        return self._tracker.deployment
 
     @property
     def history(self) -> tuple[StatusChange, ...]:
         """Every status it was seen in, oldest first. Between two looks some pass unseen."""
-        return self._watched.history
+        return self._tracker.history
 
     @property
-    def looks(self) -> int:
+    def status_requests(self) -> int:
         """How many times its status was asked for."""
-        return self._watched.looks
+        return self._tracker.status_requests
 
     @property
     def attempts(self) -> int:
@@ -94,26 +94,26 @@ class DeploymentHandle:
 
     async def refresh(self) -> Deployment:
         """The deployment as it is now. One call; raises as `deployments.get` does."""
-        watched = self._watched
-        answers_ring = watched.was_rung and not watched.is_awaited
+        watched = self._tracker
+        answers_ring = watched.webhook_pending and not watched.is_awaited
         if answers_ring:
-            watched.was_rung = False  # one that comes from now on is for another look
+            watched.webhook_pending = False  # one that comes from now on is for another look
         try:
             deployment = await self._client.deployments.get(self.request_id)
         except BaseException:
-            watched.was_rung |= answers_ring
+            watched.webhook_pending |= answers_ring
             raise
-        watched.take(deployment)
+        watched.update(deployment)
         return deployment
 
     def hear(self, heard: asyncio.Event | None) -> None:
         """Sets that event whenever a webhook comes for it; for the pools of this package."""
-        self._watched.heard = heard
+        self._tracker.webhook_event = heard
 
     @property
-    def is_rung(self) -> bool:
+    def webhook_pending(self) -> bool:
         """Whether a webhook came that no look has answered yet; likewise."""
-        return self._watched.was_rung
+        return self._tracker.webhook_pending
 
     async def wait_ready(
         self,
@@ -136,19 +136,19 @@ class DeploymentHandle:
             Unauthorized, Forbidden, ClientClosed: it cannot be looked at.
         """
         if playable is None:
-            return await self._watched.until(Status.READY, timeout)
+            return await self._tracker.wait_for(Status.READY, timeout)
         from .playable import as_check, until_playable  # noqa: PLC0415 - imported when asked for
 
         check = as_check(playable)
         now = asyncio.get_running_loop().time
         began = now()
-        deployment = await self._watched.until(Status.READY, timeout)
+        deployment = await self._tracker.wait_for(Status.READY, timeout)
         left = None if timeout is None else max(0.0, timeout - (now() - began))
-        with self._client.until_closed(), self._watched.being_looked_at():
+        with self._client.until_closed(), self._tracker.waiting():
             try:
                 await until_playable(self, check, left)
             except (NotPlayable, InvalidRequest):  # one that ended has no endpoint any more
-                self._watched.check(Status.READY)
+                self._tracker.raise_if_over(Status.READY)
                 raise
         return deployment
 
@@ -162,7 +162,7 @@ class DeploymentHandle:
             WaitTimedOut: it did not end in time.
             Unauthorized, Forbidden, ClientClosed: it cannot be looked at.
         """
-        return await self._watched.until(Status.TERMINATED, timeout)
+        return await self._tracker.wait_for(Status.TERMINATED, timeout)
 
     async def stop(
         self,
@@ -188,8 +188,8 @@ class DeploymentHandle:
             self.request_id,
             container_log_storage=container_log_storage,
         )
-        await stop_until_confirmed(stop, young_until=self._watched.young_until)
-        self._watched.look_now()
+        await stop_until_confirmed(stop, not_found_until=self._tracker.not_found_until)
+        self._tracker.poll_now()
         if wait:
             with contextlib.suppress(Gone, NotFound):  # it was over before anybody looked
                 await self.wait_terminated(timeout)
@@ -202,9 +202,9 @@ class DeploymentHandle:
         logged as a warning. `asyncio.timeout` ends it.
         """
         known = 0
-        with self._watched.being_looked_at():
+        with self._tracker.waiting():
             while True:
-                await self._watched.until_news(known)
+                await self._tracker.wait_for_change(known)
                 for change in self.history[known:]:
                     yield change
                     known += 1
@@ -246,19 +246,19 @@ class DeploymentHandle:
 
 
 @attrs.frozen(kw_only=True)
-class Found:
+class RecoveredDeployment:
     """A deployment that an earlier run of this program left behind."""
 
     handle: DeploymentHandle
     """To adopt it: wait for it, use it, stop it."""
     row: DeploymentRow
     """As the list has it."""
-    made_at: datetime | None
+    deployed_at: datetime | None
     """When it was deployed, by the clock of the program that did; None if it does not tell."""
 
     @property
     def age(self) -> float | None:
         """Seconds since it was deployed, or None if it does not tell."""
-        if self.made_at is None:
+        if self.deployed_at is None:
             return None
-        return max(0.0, (datetime.now(UTC) - self.made_at).total_seconds())
+        return max(0.0, (datetime.now(UTC) - self.deployed_at).total_seconds())

@@ -7,7 +7,7 @@ attempt. When it is in doubt whether the API acted (no answer, 5xx, an accepted 
 be read), the wish looks for its tag in the list before it does anything else:
 
 - found: that is its server. Nobody notices that anything went wrong.
-- not found, for as long as a deployment may take to show up (`visibility`): it is sent once more,
+- not found, for as long as a deployment may take to show up (`list_delay`): it is sent once more,
   with the same tag. Should the first one show up after all, the surplus is stopped.
 - the list cannot be asked, or the second answer is in doubt as well and nothing shows up:
   `MaybeCreated`, which names the tag.
@@ -70,7 +70,7 @@ class IdempotentDeploy:
         client: what sends it.
         request: the deploy, with the tag in it.
         tag: what to look for; None to give up at the first doubt.
-        visibility: seconds after which a deployment that is not listed does not exist.
+        list_delay: seconds after which a deployment that is not listed does not exist.
         stop: stops a surplus deployment.
         in_background: lets work go on after the caller was answered.
         patient: whether it waits for its turn as long as it takes.
@@ -82,15 +82,15 @@ class IdempotentDeploy:
     client: ApiClient
     request: HttpRequest[DeployAccepted]
     tag: str | None
-    visibility: float
+    list_delay: float
     stop: Callable[[str], Coroutine[Any, Any, None]]
     in_background: Callable[[Coroutine[Any, Any, None], str], object]
-    patient: bool = False
+    ignore_wait_limit: bool = False
     sending: SendState = attrs.field(factory=SendState)
     attempts: int = attrs.field(default=0, init=False)
     waited: float = attrs.field(default=0.0, init=False)
 
-    async def grant(self) -> DeployAccepted:
+    async def run(self) -> DeployAccepted:
         """The one deployment.
 
         Raises:
@@ -98,16 +98,16 @@ class IdempotentDeploy:
             MaybeCreated: nobody knows.
         """
         try:
-            granted = await self._grant()
+            granted = await self._run()
         except CallError as error:
             error.attempts, error.waited = self.attempts, self.waited
             raise
         record_attempts(granted, attempts=self.attempts, waited=self.waited)
         return granted
 
-    async def _grant(self) -> DeployAccepted:
+    async def _run(self) -> DeployAccepted:
         try:
-            return await self._send(patient=self.patient)
+            return await self._send(ignore_wait_limit=self.ignore_wait_limit)
         except CallError as error:
             if self.tag is None or not error.maybe_created:
                 raise
@@ -120,7 +120,7 @@ class IdempotentDeploy:
             doubt.maybe_created = False
             raise doubt
         try:
-            kept = await self._send(patient=True)
+            kept = await self._send(ignore_wait_limit=True)
         except CallError as second:
             if not second.maybe_created:  # the first may show up all the same
                 self.in_background(self._stop_surplus(None, self.tag), f"what {self.tag} made")
@@ -132,9 +132,11 @@ class IdempotentDeploy:
         self.in_background(self._stop_surplus(kept, self.tag), f"a surplus of {self.tag}")
         return kept
 
-    async def _send(self, *, patient: bool) -> DeployAccepted:
+    async def _send(self, *, ignore_wait_limit: bool) -> DeployAccepted:
         try:
-            accepted = await self.client.exchange(self.request, self.sending, patient=patient)
+            accepted = await self.client.exchange(
+                self.request, self.sending, ignore_wait_limit=ignore_wait_limit
+            )
         except CallError as error:
             error.operation_tag = self.tag
             self._count(error)
@@ -174,7 +176,7 @@ class IdempotentDeploy:
 
     async def _looks(self, tag: str) -> AsyncGenerator[list[str], None]:
         """The ids of the deployments that carry the tag, again and again while more may show up."""
-        until, gap = self._now() + self.visibility, 0.25
+        until, gap = self._now() + self.list_delay, 0.25
         while True:
             yield await self._listed(tag)
             left = until - self._now()

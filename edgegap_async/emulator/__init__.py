@@ -40,15 +40,14 @@ from .catalogue import (
     load_apps,
     sample_application,
 )
-from .cloud import Settings, World
+from .cloud import Cloud, Settings
 from .deployments import LocalDeployment, Timings
-from .faults import Answer, Delay, Dribble, Drop, Fault, Faults, HangUp, Hide, Repeat, Truncate
+from .faults import Delay, Dribble, Drop, Fault, Faults, HangUp, Hide, Repeat, Respond, Truncate
 from .server import Limits, RecordedRequest, Server
 from .simulation import Simulation, is_span
 from .webhook_sender import Deliveries
 
 __all__ = [
-    "Answer",
     "AppPort",
     "Application",
     "Delay",
@@ -64,6 +63,7 @@ __all__ = [
     "PrivateHost",
     "RecordedRequest",
     "Repeat",
+    "Respond",
     "Simulation",
     "Timings",
     "Truncate",
@@ -192,7 +192,7 @@ class Emulator:
         self.faults = Faults(faults)
         """What still goes wrong."""
         self._deliveries = Deliveries(webhook_allow, timeout=webhook_timeout, faults=self.faults)
-        self._world: World | None = None
+        self._cloud: Cloud | None = None
         self._server: Server | None = None
         secret = Token(secrets.token_urlsafe(24) if token is None else token, scheme="token")
         self.token = secret.header["Authorization"].partition(" ")[2]
@@ -204,14 +204,14 @@ class Emulator:
         Raises:
             OSError: the port is taken.
         """
-        if self._world is not None:
+        if self._cloud is not None:
             raise InvalidRequest("the emulator was started before: make another")
         try:
-            self._world = World(
+            self._cloud = Cloud(
                 self._catalogue, self._settings, announce=self._deliveries.send, base_url=""
             )
             self._server = Server(
-                self._world,
+                self._cloud,
                 token=self.token,
                 limits=self._limits,
                 faults=self.faults,
@@ -221,7 +221,7 @@ class Emulator:
         except BaseException:
             await self.close()
             raise
-        self._world.base_url = self.url
+        self._cloud.base_url = self.url
 
     async def close(self) -> None:
         """End every process, and stop listening. Twice is fine.
@@ -234,12 +234,12 @@ class Emulator:
                 await self._server.close()
         finally:
             try:
-                if self._world is not None:
-                    await self._world.close()
+                if self._cloud is not None:
+                    await self._cloud.close()
             finally:
                 await self._deliveries.close()
         failures: list[BaseException] = []
-        for part in (self._server, self._world):
+        for part in (self._server, self._cloud):
             if part is not None:
                 failures += part.failures
                 part.failures.clear()
@@ -266,11 +266,11 @@ class Emulator:
         return f"http://{host}:{self._port}"
 
     @property
-    def world(self) -> World:
+    def cloud(self) -> Cloud:
         """What exists in it; once it is started."""
-        if self._world is None:
+        if self._cloud is None:
             raise InvalidRequest("the emulator is not started: use it as `async with Emulator(…)`")
-        return self._world
+        return self._cloud
 
     @property
     def under_way(self) -> int:

@@ -60,7 +60,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, over.set)
     async with emulator:
-        what = ", ".join(emulator.world.deployable) or "nothing"
+        what = ", ".join(emulator.cloud.deployable) or "nothing"
         _say(f"The emulator answers at {emulator.url}, and can deploy: {what}")
         _say(f"export EDGEGAP_BASE_URL={emulator.url}")
         _say(f"export EDGEGAP_API_TOKEN={emulator.token}")

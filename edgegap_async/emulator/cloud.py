@@ -62,7 +62,7 @@ from .ports import NoPortLeft, Ports
 from .processes import Machine as ThisMachine
 from .simulation import SimulatedMachine, SimulatedPorts, Simulation
 
-__all__ = ["Reply", "Settings", "World"]
+__all__ = ["Cloud", "Reply", "Settings"]
 
 Reply: TypeAlias = tuple[int, object]
 """HTTP status, and the model that is the answer's body."""
@@ -107,7 +107,7 @@ class Settings:
     """What becomes of game servers that are not really there; None for real processes."""
 
 
-class World:
+class Cloud:
     """A small cloud.
 
     Attributes:
@@ -395,7 +395,7 @@ class World:
             request_id=request_id, container_log_storage=container_log_storage
         )
 
-    async def stop_matching(self, *, body: StopFilters) -> Reply:
+    async def bulk_stop(self, *, body: StopFilters) -> Reply:
         """Stop all that match every filter."""
         chosen = [
             one

@@ -43,7 +43,6 @@ from edgegap_async.api.validation import check_kind
 from edgegap_async.errors import InvalidRequest
 
 __all__ = [
-    "Answer",
     "Delay",
     "Dribble",
     "Drop",
@@ -52,6 +51,7 @@ __all__ = [
     "HangUp",
     "Hide",
     "Repeat",
+    "Respond",
     "Truncate",
     "What",
     "When",
@@ -69,7 +69,7 @@ class Drop:
 
 
 @attrs.frozen
-class Answer:
+class Respond:
     """Another answer in place of the API's."""
 
     status: int
@@ -78,13 +78,13 @@ class Answer:
     headers: Mapping[str, str] = attrs.field(factory=dict)
 
     @classmethod
-    def html(cls, status: int = 502) -> Answer:
+    def html(cls, status: int = 502) -> Respond:
         """The page of a proxy that has no server behind it."""
         page = "<html><body><h1>Bad Gateway</h1></body></html>"
         return cls(status, page, {"Content-Type": "text/html"})
 
     @classmethod
-    def gzip_bomb(cls, size: int = 2**28) -> Answer:
+    def gzip_bomb(cls, size: int = 2**28) -> Respond:
         """A few hundred kilobytes that unpack to `size` bytes."""
         return cls(200, gzip.compress(bytes(size)), {"Content-Encoding": "gzip"})
 
@@ -142,7 +142,7 @@ class Repeat:
     """How often it comes in all."""
 
 
-What: TypeAlias = Drop | Answer | Truncate | Dribble | Delay | HangUp | Hide | Repeat
+What: TypeAlias = Drop | Respond | Truncate | Dribble | Delay | HangUp | Hide | Repeat
 
 _CALLS: Final = frozenset(operation.name for operation in OPERATIONS)
 _WEBHOOKS: Final = frozenset({"webhook_on_ready", "webhook_on_error", "webhook_on_terminated"})
@@ -247,7 +247,7 @@ async def spoil(
     if isinstance(what, Delay):
         await asyncio.sleep(what.seconds)
         return None
-    if isinstance(what, Answer):
+    if isinstance(what, Respond):
         kind = {"Content-Type": "application/json"} if "Content-Type" not in what.headers else {}
         return web.Response(
             status=what.status, body=what.as_bytes, headers={**kind, **what.headers}

@@ -25,7 +25,7 @@ from edgegap_async.api.codec import dumps, read_request, to_json
 from edgegap_async.api.operations import OPERATIONS, Auth, Operation
 from edgegap_async.errors import InvalidRequest, Refused, refusal
 
-from .cloud import Reply, World
+from .cloud import Cloud, Reply
 from .faults import Faults, Hide, spoil
 
 __all__ = ["Limit", "Limits", "RecordedRequest", "Server"]
@@ -90,7 +90,7 @@ class Server:
 
     def __init__(
         self,
-        world: World,
+        cloud: Cloud,
         *,
         token: str,
         limits: Limits = True,
@@ -103,7 +103,7 @@ class Server:
         self.under_way = 0
         self.failures: list[BaseException] = []
         self.faults = Faults() if faults is None else faults
-        self._world = world
+        self._cloud = cloud
         self._limits = _limits(limits)
         self._round_trip = round_trip
         self._chance = random.Random(0)  # noqa: S311 - distances are no secret
@@ -182,7 +182,7 @@ class Server:
         try:
             if operation.body is not None:
                 arguments["body"] = read_request(operation.body, await request.read())
-            call: Callable[..., Awaitable[Reply]] = getattr(self._world, operation.name)
+            call: Callable[..., Awaitable[Reply]] = getattr(self._cloud, operation.name)
             status, model = await call(**arguments)
         except InvalidRequest as problem:
             return _error(400, problem.message)

@@ -17,7 +17,7 @@ import attrs
 
 from edgegap_async.api.messages import HttpRequest, decode, encode
 from edgegap_async.api.models import record_attempts
-from edgegap_async.api.operations import Operation, Repeat
+from edgegap_async.api.operations import Operation, RetrySafety
 from edgegap_async.api.requests import DeployRequest, Token
 from edgegap_async.api.validation import check_kind
 from edgegap_async.errors import (
@@ -74,7 +74,7 @@ class ApiClient:
         retries: RetryPolicy | None = None,
         guard: Guard | None = None,
         on_limit: Literal["wait", "raise"] = "wait",
-        longest_wait: float | None = None,
+        max_wait: float | None = None,
         allow_insecure: bool = False,
     ) -> None:
         self._token = api_token(token)
@@ -93,7 +93,7 @@ class ApiClient:
             allow_insecure=allow_insecure,
         )
         self.limits: Final = limits if isinstance(limits, Limits) else Limits(limits)
-        self._longest_wait = _longest_wait(on_limit, longest_wait)
+        self._max_wait = _checked_max_wait(on_limit, max_wait)
         self._guard = guard or Guard.from_environment(os.environ)
         self._retries = retries or RetryPolicy()
         self._budget = RetryBudget(self._retries.budget)
@@ -141,7 +141,7 @@ class ApiClient:
         query: Mapping[str, object] | None = None,
         body: object = None,
         token: Token | None = None,
-        largest: int = 8 * 2**20,
+        max_bytes: int = 8 * 2**20,
         priority: Priority | None = None,
         once: bool = False,
     ) -> Result:
@@ -153,7 +153,7 @@ class ApiClient:
             query: query parameters; those that are None are left out.
             body: a model of `requests`, sent as JSON.
             token: in place of the API token, where the operation takes the deployment's own.
-            largest: bytes that the answer may have.
+            max_bytes: bytes that the answer may have.
             priority: before whom it goes where others wait for the same limit; by the operation
                 if left out.
             once: True to send it once only, whatever comes of it.
@@ -173,7 +173,7 @@ class ApiClient:
                 query=query,
                 body=body,
                 token=token,
-                largest=largest,
+                max_bytes=max_bytes,
                 priority=Priority.of(operation) if priority is None else priority,
                 once=once,
             )
@@ -186,12 +186,12 @@ class ApiClient:
         query: Mapping[str, object] | None = None,
         body: object = None,
         token: Token | None = None,
-        largest: int = 8 * 2**20,
+        max_bytes: int = 8 * 2**20,
         priority: Priority | None = None,
         once: bool = False,
     ) -> Result:
         self._guard.check(operation, body)
-        request = encode(operation, path=path, query=query, body=body, largest=largest)
+        request = encode(operation, path=path, query=query, body=body, max_bytes=max_bytes)
         if priority is None:  # it is for cleaning
             priority = min(Priority.of(operation), Priority.DEPLOY)
         sending = SendState()
@@ -215,7 +215,7 @@ class ApiClient:
         token: Token | None = None,
         priority: Priority | None = None,
         once: bool = False,
-        patient: bool = False,
+        ignore_wait_limit: bool = False,
     ) -> Result:
         """The answer to a request, after as many attempts as it takes and may have.
 
@@ -229,7 +229,7 @@ class ApiClient:
         operation = request.operation
         loop = asyncio.get_running_loop()
         priority = Priority.of(operation) if priority is None else priority
-        longest_wait = None if patient else self._patience(operation, priority)
+        max_wait = None if ignore_wait_limit else self._max_wait_of(operation, priority)
         waits = None
         attempts, waited = 0, 0.0
         failed: CallError | None = None  # what the last attempt ended with
@@ -238,7 +238,7 @@ class ApiClient:
             attempts += 1
             try:
                 lane = await self._turn(
-                    request, priority, longest_wait, front=isinstance(failed, RateLimited)
+                    request, priority, max_wait, front=isinstance(failed, RateLimited)
                 )
             except LimitReached as error:
                 # If it was sent before, what came of that is what counts.
@@ -252,7 +252,9 @@ class ApiClient:
                 result = await self._send(request, token, sending, lane)
             except CallError as error:
                 error.attempts, error.waited = attempts, waited
-                error.maybe_created = operation.repeat is Repeat.ONLY_IF_UNSENT and in_doubt(error)
+                error.maybe_created = (
+                    operation.retry_safety is RetrySafety.ONLY_IF_NOT_SENT and is_ambiguous(error)
+                )
                 if isinstance(error, Gone | NotFound) and _already_deleted(operation, sending):
                     result = operation.returns()
                     record_attempts(result, attempts=attempts, waited=waited)
@@ -312,7 +314,7 @@ class ApiClient:
         self,
         request: HttpRequest[Any],
         priority: Priority,
-        longest_wait: float | None,
+        max_wait: float | None,
         *,
         front: bool,
     ) -> asyncio.Semaphore:
@@ -324,16 +326,14 @@ class ApiClient:
         """
         operation, lane = request.operation, self._transport.lane(request.operation)
         try:
-            await self.limits.acquire(operation, priority, longest_wait=longest_wait, front=front)
+            await self.limits.acquire(operation, priority, max_wait=max_wait, front=front)
             if not lane.locked():
                 await lane.acquire()  # which does not wait
                 return lane
-            async with asyncio.timeout(longest_wait):
+            async with asyncio.timeout(max_wait):
                 await lane.acquire()
             try:
-                await self.limits.acquire(
-                    operation, priority, longest_wait=longest_wait, front=True
-                )
+                await self.limits.acquire(operation, priority, max_wait=max_wait, front=True)
             except BaseException:
                 lane.release()
                 raise
@@ -348,15 +348,15 @@ class ApiClient:
         problem.path, problem.request_id = request.path, request.request_id
         raise problem
 
-    def _patience(self, operation: Operation[Any], priority: Priority) -> float | None:
+    def _max_wait_of(self, operation: Operation[Any], priority: Priority) -> float | None:
         """Seconds that a call may wait for its turn; None for as long as it takes."""
-        if self._longest_wait is None:
+        if self._max_wait is None:
             return None
         usual = Priority.of(operation)
         # A stop, and what goes before its usual place: other work cannot go on without them.
         if usual is Priority.STOP or priority < usual:
             return None
-        return self._longest_wait
+        return self._max_wait
 
 
 class _OpenCalls:
@@ -431,10 +431,14 @@ class _CloseScope:
 
 def _already_deleted(operation: Operation[Any], sending: SendState) -> bool:
     """Whether "it is not there" is the success of a DELETE whose first answer was lost."""
-    return operation.method == "DELETE" and operation.repeat is Repeat.HARMLESS and sending.sent > 1
+    return (
+        operation.method == "DELETE"
+        and operation.retry_safety is RetrySafety.SAFE
+        and sending.sent > 1
+    )
 
 
-def in_doubt(error: CallError) -> bool:
+def is_ambiguous(error: CallError) -> bool:
     """Whether the API may have done all the same what a failed call asked for."""
     if isinstance(error, UnreadableAnswer):
         return error.status is not None and error.status < 300  # noqa: PLR2004 - not a redirect
@@ -449,17 +453,17 @@ def api_token(token: str | Token | None) -> Token | None:
     return Token(token, scheme="token") if token else None
 
 
-def _longest_wait(on_limit: object, longest_wait: float | None) -> float | None:
+def _checked_max_wait(on_limit: object, max_wait: float | None) -> float | None:
     if on_limit not in {"wait", "raise"}:
         raise InvalidRequest(f'on_limit is "wait" or "raise", not {on_limit!r}')
-    check_kind("longest_wait", longest_wait, int, float)
+    check_kind("max_wait", max_wait, int, float)
     if on_limit == "raise":
-        if longest_wait:
-            raise InvalidRequest('with on_limit="raise" nothing waits: leave longest_wait out')
+        if max_wait:
+            raise InvalidRequest('with on_limit="raise" nothing waits: leave max_wait out')
         return 0.0
-    if longest_wait is not None and not longest_wait >= 0:
-        raise InvalidRequest(f"longest_wait is 0 seconds or more, not {longest_wait!r}")
-    return longest_wait
+    if max_wait is not None and not max_wait >= 0:
+        raise InvalidRequest(f"max_wait is 0 seconds or more, not {max_wait!r}")
+    return max_wait
 
 
 def _from_environment(*names: str) -> str | None:

@@ -28,6 +28,7 @@ from edgegap_async.api.models import (
     TagPage,
 )
 from edgegap_async.api.operations import (
+    BULK_STOP,
     CREATE_TAG,
     DELETE_TAG,
     DEPLOY,
@@ -42,7 +43,6 @@ from edgegap_async.api.operations import (
     LIST_TAGS,
     RENAME_TAG,
     STOP_DEPLOYMENT,
-    STOP_MATCHING,
     STOP_SELF,
     Operation,
 )
@@ -83,7 +83,7 @@ class Call(Protocol):
         query: Mapping[str, object] | None = None,
         body: object = None,
         token: Token | None = None,
-        largest: int = ...,
+        max_bytes: int = ...,
     ) -> Awaitable[Result]: ...
 
 
@@ -219,7 +219,7 @@ class Deployments:
             token=secret,
         )
 
-    async def stop_matching(
+    async def bulk_stop(
         self, filters: Iterable[StopFilter], *, everything: bool = False
     ) -> BulkStop:
         """The deployments that this stops: all that match every filter.
@@ -240,7 +240,7 @@ class Deployments:
                 if not everything
                 else "everything=True goes with no filters"
             )
-        return await self._call(STOP_MATCHING, body=body)
+        return await self._call(BULK_STOP, body=body)
 
     async def list(
         self,
@@ -308,7 +308,7 @@ class Deployments:
             NotFound: there is no such deployment, or no logs of it.
         """
         return await self._call(
-            GET_CONTAINER_LOGS, path={"request_id": request_id}, largest=_LARGEST_LOG
+            GET_CONTAINER_LOGS, path={"request_id": request_id}, max_bytes=_LARGEST_LOG
         )
 
     async def metrics(

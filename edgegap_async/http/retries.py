@@ -26,7 +26,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from edgegap_async.api.operations import Operation, Repeat
+from edgegap_async.api.operations import Operation, RetrySafety
 from edgegap_async.api.validation import number
 from edgegap_async.errors import (
     CallError,
@@ -54,7 +54,7 @@ class RetryPolicy:
     """Attempts in all, 1 or more."""
     first_wait: float = attrs.field(default=0.25, validator=number(above=0))
     """Seconds that the first wait is at most; each next one at most twice as long."""
-    longest_wait: float = attrs.field(default=8.0, validator=number(above=0))
+    max_wait: float = attrs.field(default=8.0, validator=number(above=0))
     """Seconds that no wait exceeds, `Retry-After` apart."""
     deadline: float = attrs.field(default=60.0, validator=number(least=0))
     """Seconds after the first attempt in which another may begin."""
@@ -71,7 +71,7 @@ class RetryPolicy:
         """The waits of one call, in seconds, one for each repeat."""
         import backoff  # noqa: PLC0415 - see above
 
-        ceilings = backoff.expo(factor=self.first_wait, max_value=self.longest_wait)
+        ceilings = backoff.expo(factor=self.first_wait, max_value=self.max_wait)
         ceilings.send(None)
         while True:
             yield backoff.full_jitter(next(ceilings))
@@ -136,7 +136,7 @@ def _may_repeat(error: CallError, operation: Operation[object], attempts: int) -
         return error.worth_repeating
     if isinstance(error, RateLimited):
         return True
-    if operation.repeat is Repeat.ONLY_IF_UNSENT:
+    if operation.retry_safety is RetrySafety.ONLY_IF_NOT_SENT:
         return False
     if isinstance(error, UnreadableAnswer):
         return attempts == 1

@@ -190,7 +190,7 @@ class Transport:
                 auto_decompress=True,
                 timeout=self._timeout,
             )
-            body = await _whole(response, request.largest)
+            body = await _whole(response, request.max_bytes)
             if body is not None and not 300 <= response.status < 400:  # noqa: PLR2004 - redirects
                 return HttpResponse(status=response.status, headers=response.headers, body=body)
             failure = _unusable(request, response, body)
@@ -291,24 +291,24 @@ def _checked(base_url: str, *, allow_insecure: bool) -> str:
     return base_url.rstrip("/")
 
 
-def _whole(response: aiohttp.ClientResponse, largest: int) -> Awaitable[bytes | None]:
+def _whole(response: aiohttp.ClientResponse, max_bytes: int) -> Awaitable[bytes | None]:
     """The whole body, decompressed; None as soon as it is larger than allowed.
 
     Its connection is free then, or closed if reading ends in any other way: `async with` would do
     the same once more.
     """
     length = response.content_length
-    if length is not None and length <= largest and "Content-Encoding" not in response.headers:
+    if length is not None and length <= max_bytes and "Content-Encoding" not in response.headers:
         return response.read()
-    return _read(response, largest)
+    return _read(response, max_bytes)
 
 
-async def _read(response: aiohttp.ClientResponse, largest: int) -> bytes | None:
+async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes | None:
     body = bytearray()
     try:
         async for chunk in response.content.iter_any():
             body += chunk
-            if len(body) > largest:
+            if len(body) > max_bytes:
                 response.close()
                 return None
     except BaseException:
@@ -332,7 +332,7 @@ def _unusable(
 ) -> CallError:
     facts = _facts(request, response.status)
     if body is None:
-        return UnreadableAnswer(f"the answer is larger than {request.largest} bytes", **facts)
+        return UnreadableAnswer(f"the answer is larger than {request.max_bytes} bytes", **facts)
     try:
         to = urlsplit(response.headers.get("Location", "")).hostname or "the same host"
     except ValueError:  # half an IPv6 address

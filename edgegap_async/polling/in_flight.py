@@ -102,7 +102,7 @@ class InFlightRequests:
         if not recent:
             return now
         # Behind the calls of all others, as long as one of these is waiting or on its way.
-        wait = limits.expected_wait(self._operation, Priority.REST)
+        wait = limits.expected_wait(self._operation, Priority.OTHER)
         return min(now + wait, recent[-1] + ANSWER_TIMEOUT)
 
     def doubtful_at(self) -> float:

@@ -55,11 +55,11 @@ from edgegap_async.http.rate_limits import Priority
 
 from .in_flight import InFlightRequests
 from .list_strategy import PAGE_SIZE, ListMode, ListStrategy, as_deployment, is_whole
-from .schedule import ANSWER_TIMEOUT, ListGroup, Pace, PollEntry, StatusQueue
-from .stats import LagCounter, WatchStats
+from .schedule import ANSWER_TIMEOUT, ListGroup, PollEntry, PollingPolicy, StatusQueue
+from .stats import DelayCounter, PollerStats
 from .tracker import ChangeSource, DeploymentTracker
 
-__all__ = ["LookOut"]
+__all__ = ["StatusPoller"]
 
 logger = logging.getLogger(__name__)
 
@@ -88,17 +88,17 @@ _TRANSIENT = (NotSent, NoAnswer, RateLimited, ServerError, UnreadableAnswer)
 """What may be otherwise at the next look."""
 
 
-class LookOut:
+class StatusPoller:
     """Looks at the deployments of one client, for all who wait. It is `client.watch`.
 
     Args:
         client: whose they are.
-        pace: how often.
+        policy: how often.
     """
 
-    def __init__(self, client: ApiClient, pace: Pace) -> None:
+    def __init__(self, client: ApiClient, policy: PollingPolicy) -> None:
         self.client = client
-        self.pace = pace
+        self.policy = policy
         self._known = WeakValueDictionary[str, DeploymentTracker]()
         self._awaited: dict[str, PollEntry] = {}
         self._for_ready, self._for_any = ListGroup(only_ready=True), ListGroup(only_ready=False)
@@ -113,26 +113,26 @@ class LookOut:
         self._page_at = -math.inf
         self._proof = 0  # that webhooks come, as against that they do not
         self._unheard: list[float] | None = []  # when READY was found and no webhook had come yet
-        self._tally = LagCounter()
+        self._tally = DelayCounter()
 
     def __repr__(self) -> str:
         return f"<LookOut: {len(self._awaited)} waited for>"
 
     @property
-    def stats(self) -> WatchStats:
+    def stats(self) -> PollerStats:
         """What it has done so far."""
         return self._tally.stats(
             waiting=len(self._awaited),
-            looks=self._looks.count,
-            sweeps=self._lists.count,
-            webhooks_proven=self._proof > 0,
-            list_asked=self._listing.way.name.lower(),
+            status_requests=self._looks.count,
+            list_requests=self._lists.count,
+            webhooks_active=self._proof > 0,
+            list_mode=self._listing.way.name.lower(),
         )
 
     # ── who is waited for ────────────────────────────────────────────────────────────────────────
 
-    def watched(
-        self, request_id: str, *, expects_webhook: bool = False, young_until: float = -math.inf
+    def tracker(
+        self, request_id: str, *, expects_webhook: bool = False, not_found_until: float = -math.inf
     ) -> DeploymentTracker:
         """The deployment of that id: the same for all who hold it, so that they share the looks.
 
@@ -140,35 +140,35 @@ class LookOut:
             InvalidRequest: no deployment can have that id.
         """
         check_segment("request_id", request_id)  # one that cannot be would spoil a whole sweep
-        watched = self._known.get(request_id)
-        if watched is not None:
-            watched.young_until = max(watched.young_until, young_until)
+        tracker = self._known.get(request_id)
+        if tracker is not None:
+            tracker.not_found_until = max(tracker.not_found_until, not_found_until)
         else:
-            watched = DeploymentTracker(
-                self, request_id, expects_webhook=expects_webhook, young_until=young_until
+            tracker = DeploymentTracker(
+                self, request_id, expects_webhook=expects_webhook, not_found_until=not_found_until
             )
-            self._known[request_id] = watched
-        return watched
+            self._known[request_id] = tracker
+        return tracker
 
-    def attend(self, watched: DeploymentTracker) -> None:
+    def waiters_changed(self, tracker: DeploymentTracker) -> None:
         """Looks at it as long as it `is_awaited`; to be told whenever that has changed."""
-        one = self._awaited.get(watched.request_id)
-        pool = self._for_ready if watched.awaits_only_ready else self._for_any
+        one = self._awaited.get(tracker.request_id)
+        pool = self._for_ready if tracker.awaits_only_ready else self._for_any
         if one is not None:
-            if watched.is_awaited and one.pool is pool:
+            if tracker.is_awaited and one.pool is pool:
                 return
             self._leave(one)
-        elif watched.is_awaited:
+        elif tracker.is_awaited:
             with self.client.until_closed():  # or nobody would look
                 now = self._now()
-            watched.awaited_at = min(watched.awaited_at, now)
-            one = PollEntry(watched, now, pool)
-        if one is not None and watched.is_awaited:
-            self._awaited[watched.request_id] = one
+            tracker.awaited_at = min(tracker.awaited_at, now)
+            one = PollEntry(tracker, now, pool)
+        if one is not None and tracker.is_awaited:
+            self._awaited[tracker.request_id] = one
             pool.add(one)
             self._line_up(one)
-            if watched.was_rung:
-                self.wake(watched)
+            if tracker.webhook_pending:
+                self.poll_now(tracker)
             self._stir.set()
             if self._task is None or self._task.done():
                 self._task = asyncio.create_task(self._keep_looking())
@@ -194,15 +194,15 @@ class LookOut:
             self._task.cancel()
         self._task = None
 
-    def wake(self, watched: DeploymentTracker) -> None:
+    def poll_now(self, tracker: DeploymentTracker) -> None:
         """Makes the next look at it come at once."""
-        one = self._awaited.get(watched.request_id)
-        if watched.was_rung:
+        one = self._awaited.get(tracker.request_id)
+        if tracker.webhook_pending:
             self._unheard = None
         if one is None:
-            is_of_use = self._now() < watched.ready_at + self.pace.with_webhook
-            if watched.expects_webhook and watched.was_rung and is_of_use:
-                watched.expects_webhook = False  # for READY, that is, and proves nothing more
+            is_of_use = self._now() < tracker.ready_at + self.policy.webhook_interval
+            if tracker.expects_webhook and tracker.webhook_pending and is_of_use:
+                tracker.expects_webhook = False  # for READY, that is, and proves nothing more
                 self._proof = min(self._proof + 2, _MAX_WEBHOOK_SCORE)
             return
         if self._is_swept(one.pool) and self._lists_help:
@@ -234,7 +234,7 @@ class LookOut:
         self._for_ready, self._for_any = ListGroup(only_ready=True), ListGroup(only_ready=False)
         for one in awaited.values():
             one.turn = -1
-            one.watched.fail(error)
+            one.tracker.fail(error)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A request has ended, and another may be begun."""
@@ -271,7 +271,7 @@ class LookOut:
     def _gap(self, pool: ListGroup, now: float) -> float:
         """Seconds between looks at one of these, if it were alone."""
         by_webhook = self._proof > 0 and pool.all_expect_webhooks
-        return self.pace.gap_at(now - pool.newest, with_webhook=by_webhook)
+        return self.policy.interval_at(now - pool.newest, expects_webhook=by_webhook)
 
     def _sweep(self, pool: ListGroup, now: float) -> float:
         if not self._is_swept(pool):
@@ -284,7 +284,7 @@ class LookOut:
         many = max(count, pool.last_count)
         gap = max(
             self._lists.eased(self._gap(pool, now)) * math.sqrt(_LIST_COST / many),
-            self._lists.eased(min(_MIN_LIST_INTERVAL, self.pace.gap) * share),
+            self._lists.eased(min(_MIN_LIST_INTERVAL, self.policy.interval) * share),
         )
         if pool.is_urgent:
             gap = min(gap, self._lists.eased(_WEBHOOK_LIST_DELAY))
@@ -308,16 +308,16 @@ class LookOut:
         if pool.called_at >= pool.swept_at:
             return False  # however rare they are, every other one holds all
         share = min(1.0, self._listing.rows / count)
-        least = min(_FULL_LIST_INTERVAL, self.pace.check)
+        least = min(_FULL_LIST_INTERVAL, self.policy.full_list_interval)
         if pool.is_full:
-            least = max(self.pace.check, least * count / _FULL_LIST_BATCH)
-        return now >= pool.called_at + max(self.pace.check * share, least)
+            least = max(self.policy.full_list_interval, least * count / _FULL_LIST_BATCH)
+        return now >= pool.called_at + max(self.policy.full_list_interval * share, least)
 
     def _turn_the_page(self, now: float) -> float:
         if len(self._awaited) == 1:
             return math.inf
         # What the next page is, the one under way tells, unless it hangs.
-        gap = ANSWER_TIMEOUT if len(self._lists) else min(_WEBHOOK_LIST_DELAY, self.pace.gap)
+        gap = ANSWER_TIMEOUT if len(self._lists) else min(_WEBHOOK_LIST_DELAY, self.policy.interval)
         permitted = self._lists.permitted(self.client.limits, now)
         due = max(self._page_at + self._lists.eased(gap), permitted)
         if now < due:
@@ -333,7 +333,7 @@ class LookOut:
 
     def _due(self, one: PollEntry, now: float) -> float:
         """When the next status look at it is due."""
-        looked_at = one.watched.looked_at
+        looked_at = one.tracker.requested_at
         gap = self._looks.eased(self._gap(one.pool, now)) * one.jitter
         if one.looking:
             return (
@@ -342,15 +342,15 @@ class LookOut:
                 else math.inf
             )
         if one.is_doubted:  # however often it is rung for, others need their looks too
-            return looked_at + self._looks.eased(min(_WEBHOOK_LIST_DELAY, self.pace.gap))
+            return looked_at + self._looks.eased(min(_WEBHOOK_LIST_DELAY, self.policy.interval))
         if self._is_swept(one.pool) and self._lists_help:
-            check = self.pace.check
+            check = self.policy.full_list_interval
             if one.is_listed and self._listing.rows_have_status:
                 check *= _LISTED_FACTOR
             elif not self._listing.is_proven:
                 check = min(check, _UNPROVEN_INTERVAL)
-            return max(looked_at, one.watched.awaited_at) + max(check * one.jitter, gap)
-        return max(one.watched.awaited_at + self.pace.first * one.jitter, looked_at + gap)
+            return max(looked_at, one.tracker.awaited_at) + max(check * one.jitter, gap)
+        return max(one.tracker.awaited_at + self.policy.first_delay * one.jitter, looked_at + gap)
 
     def _look_at_those_due(self, now: float) -> float:
         while (first := self._turns.first(now)) < math.inf:
@@ -364,28 +364,28 @@ class LookOut:
 
     def _begin_to_look(self, one: PollEntry, now: float) -> None:
         was_doubted, one.is_doubted = one.is_doubted, False
-        one.watched.looked_at = now
-        one.watched.looks += 1
+        one.tracker.requested_at = now
+        one.tracker.status_requests += 1
         one.looking += 1
         self._line_up(one)
         self._looks.begin(self._look(one, now, was_doubted=was_doubted), now)
 
     async def _look(self, one: PollEntry, now: float, *, was_doubted: bool) -> None:
-        watched = one.watched
-        rung, watched.was_rung = watched.was_rung, False
+        watched = one.tracker
+        rung, watched.webhook_pending = watched.webhook_pending, False
         try:
             deployment = await self.client.call(
                 GET_DEPLOYMENT,
                 path={"request_id": one.request_id},
-                priority=Priority.LOOK,
+                priority=Priority.STATUS,
                 once=True,
             )
         except (Gone, NotFound) as error:
             self._looks.answered(self._now())
-            watched.trouble = None
+            watched.last_failure = None
             try:
-                told_by: ChangeSource = "webhook" if rung else "look"
-                if watched.vanished(error, self._now(), told_by):
+                told_by: ChangeSource = "webhook" if rung else "status"
+                if watched.mark_missing(error, self._now(), told_by):
                     self._count(one, told_by)
             except CallError:
                 watched.fail(error)
@@ -395,11 +395,11 @@ class LookOut:
             if not self._passes(error, [one], self._looks):
                 watched.fail(error)
             elif rung or was_doubted:  # it is not heard yet
-                watched.was_rung = watched.was_rung or rung
+                watched.webhook_pending = watched.webhook_pending or rung
                 one.is_doubted = True
         else:
             self._looks.answered(self._now())
-            is_news = self._found(one, deployment, "webhook" if rung else "look")
+            is_news = self._found(one, deployment, "webhook" if rung else "status")
             if is_news and self._is_swept(one.pool) and deployment.current_status.is_ready:
                 self._listing.proofs.append(one.request_id)
             one.seen_at = max(one.seen_at, now)
@@ -426,11 +426,11 @@ class LookOut:
         """Asks the list: for those, or for a page if they are none."""
         page = 1 if taken else self._listing.page
         asked = {one.request_id: one for one in taken}
-        rung = {one.request_id for one in taken if one.watched.was_rung}
+        rung = {one.request_id for one in taken if one.tracker.webhook_pending}
         for one in taken:
             one.swept_at = now
             one.sweeping += 1
-            one.watched.was_rung = False
+            one.tracker.webhook_pending = False
         filters = [Filter("request_id", "in", [*asked, *proofs])] if taken else []
         if not is_roll_call:
             filters.append(Filter("status", "eq", "ready"))
@@ -438,14 +438,14 @@ class LookOut:
             answer = await self.client.call(
                 LIST_DEPLOYMENTS,
                 query={"query": list_query(filters, ()), "page": page, "limit": PAGE_SIZE},
-                priority=Priority.LOOK,
+                priority=Priority.STATUS,
                 once=True,
             )
         except ClientClosed:
             pass  # all who wait are told by the client
         except Exception as error:  # noqa: BLE001 - a list that cannot be asked is not needed
             for request_id in rung:
-                asked[request_id].watched.was_rung = True  # it is not heard yet
+                asked[request_id].tracker.webhook_pending = True  # it is not heard yet
             if not self._passes(error, taken, self._lists):
                 self._refused(error, way)
         else:
@@ -459,8 +459,8 @@ class LookOut:
         finally:
             for one in taken:
                 one.sweeping -= 1
-                if one.watched.was_rung and one.turn >= 0:
-                    self.wake(one.watched)  # it was rung for meanwhile
+                if one.tracker.webhook_pending and one.turn >= 0:
+                    self.poll_now(one.tracker)  # it was rung for meanwhile
 
     def _refused(self, error: Exception, way: tuple[ListMode, int]) -> None:
         """The list cannot be asked so; unless that was known by now."""
@@ -501,7 +501,7 @@ class LookOut:
             return
         if status.is_ready is not row.ready or (row.ready and not has_address):
             self._doubt(one, is_rung=is_rung)  # the status tells how it is, and where
-        elif status == one.watched.status:
+        elif status == one.tracker.status:
             pass  # and a status look knows more of it than a row
         elif status == Status.ERROR:
             self._doubt(one, is_rung=is_rung)  # why, the status alone tells
@@ -531,7 +531,7 @@ class LookOut:
         for request_id, one in reversed(asked.items()):
             if self._awaited.get(request_id) is not one:
                 continue  # told just now, or waited for no more
-            one.watched.trouble = None
+            one.tracker.last_failure = None
             is_missing = request_id not in ids
             if is_missing and not is_whole(page):
                 one.pool.go_first(one)
@@ -545,7 +545,7 @@ class LookOut:
 
     def _doubt(self, one: PollEntry, *, is_rung: bool) -> bool:
         """Has its status looked at, unless that was done just now; whether it has."""
-        was_just_done = one.looking or self._now() < one.watched.looked_at + self.pace.gap
+        was_just_done = one.looking or self._now() < one.tracker.requested_at + self.policy.interval
         if was_just_done and not is_rung:  # a webhook tells what is newer
             return False
         one.is_doubted = True
@@ -554,9 +554,9 @@ class LookOut:
 
     def _found(self, one: PollEntry, deployment: Deployment, told_by: ChangeSource) -> bool:
         """Tells those who wait; whether it was news to them."""
-        watched = one.watched
-        watched.trouble = None
-        if not watched.take(deployment, told_by):
+        watched = one.tracker
+        watched.last_failure = None
+        if not watched.update(deployment, told_by):
             return False
         self._count(one, told_by)
         if deployment.current_status.is_ready and watched.expects_webhook:
@@ -574,7 +574,7 @@ class LookOut:
         # Many may be found at once, all just before their webhooks.
         if (
             len(self._unheard) >= _SILENCE_THRESHOLD
-            and now >= self._unheard[0] + self.pace.with_webhook
+            and now >= self._unheard[0] + self.policy.webhook_interval
         ):
             logger.warning(
                 "%d deployments became READY and no webhook has come, though their URLs were handed"
@@ -586,7 +586,7 @@ class LookOut:
 
     def _count(self, one: PollEntry, told_by: ChangeSource) -> None:
         """Keeps the statistics."""
-        status = one.watched.status
+        status = one.tracker.status
         if status is not None and (status.is_ready or status.is_terminal):
             self._tally.add(told_by, self._now() - one.seen_at)
 
@@ -600,7 +600,7 @@ class LookOut:
             return False  # a certificate that does not match will not match later
         asking.failed(error)
         for one in asked:
-            one.watched.trouble = error
+            one.tracker.last_failure = error
         return True
 
     def _ask_otherwise(self) -> None:

@@ -17,7 +17,7 @@ from edgegap_async.api.validation import number
 
 from .tracker import DeploymentTracker
 
-__all__ = ["ListGroup", "Pace", "PollEntry", "StatusQueue"]
+__all__ = ["ListGroup", "PollEntry", "PollingPolicy", "StatusQueue"]
 
 ANSWER_TIMEOUT: Final = 2.0
 """Seconds for an answer, after which the same is asked once more."""
@@ -28,34 +28,34 @@ _BYTES_AROUND_ID: Final = len(quote('"",', safe=","))  # bytes of a URL around e
 
 
 @attrs.frozen(kw_only=True)
-class Pace:
+class PollingPolicy:
     """How often a deployment is looked at while somebody waits for it. All in seconds."""
 
-    first: float = attrs.field(default=0.4, validator=number(least=0))
+    first_delay: float = attrs.field(default=0.4, validator=number(least=0))
     """From the start of the first wait to the first look."""
-    gap: float = attrs.field(default=0.5, validator=number(above=0))
+    interval: float = attrs.field(default=0.5, validator=number(above=0))
     """Between looks while it is expected soon, for one that is waited for alone."""
-    soon: float = attrs.field(default=60.0, validator=number(least=0))
+    fast_period: float = attrs.field(default=60.0, validator=number(least=0))
     """How long that is; then each gap is a twentieth longer than the one before."""
-    longest_gap: float = attrs.field(default=10.0, validator=number(above=0))
-    with_webhook: float = attrs.field(default=3.0, validator=number(above=0))
+    max_interval: float = attrs.field(default=10.0, validator=number(above=0))
+    webhook_interval: float = attrs.field(default=3.0, validator=number(above=0))
     """In place of `gap`, once webhooks have proved to come."""
-    check: float = attrs.field(default=4.0, validator=number(above=0))
+    full_list_interval: float = attrs.field(default=4.0, validator=number(above=0))
     """Between two checks whether one that is swept with others is in ERROR, or gone."""
-    unknown: float = attrs.field(default=10.0, validator=number(least=0))
+    not_found_grace: float = attrs.field(default=10.0, validator=number(least=0))
     """How long after its deploy "no such deployment" is not believed."""
 
-    def gap_at(self, age: float, *, with_webhook: bool = False) -> float:
+    def interval_at(self, age: float, *, expects_webhook: bool = False) -> float:
         """Seconds between looks at what is waited for since `age` seconds."""
-        gap = self.with_webhook if with_webhook else self.gap
-        return max(gap, min(gap + (age - self.soon) * _GAP_GROWTH, self.longest_gap))
+        gap = self.webhook_interval if expects_webhook else self.interval
+        return max(gap, min(gap + (age - self.fast_period) * _GAP_GROWTH, self.max_interval))
 
 
 @attrs.define(eq=False)
 class PollEntry:
     """One that somebody waits for."""
 
-    watched: DeploymentTracker
+    tracker: DeploymentTracker
     since: float
     """Loop time at which the wait began."""
     pool: ListGroup
@@ -81,7 +81,7 @@ class PollEntry:
     @property
     def request_id(self) -> str:
         """Which deployment."""
-        return self.watched.request_id
+        return self.tracker.request_id
 
 
 class ListGroup:
@@ -119,12 +119,12 @@ class ListGroup:
         one.pool = self
         self.members[one.request_id] = self._uncalled[one.request_id] = one
         self.newest = max(self.newest, one.since)
-        self._without_webhook += not one.watched.expects_webhook
+        self._without_webhook += not one.tracker.expects_webhook
 
     def remove(self, one: PollEntry) -> None:
         """It is waited for no more, or for something else."""
         del self.members[one.request_id], self._uncalled[one.request_id]
-        self._without_webhook -= not one.watched.expects_webhook
+        self._without_webhook -= not one.tracker.expects_webhook
 
     def go_first(self, one: PollEntry) -> None:
         """It is in the next sweep."""

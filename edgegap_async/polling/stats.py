@@ -6,62 +6,68 @@ import attrs
 
 from .tracker import ChangeSource
 
-__all__ = ["LagCounter", "WatchStats"]
+__all__ = ["DelayCounter", "PollerStats"]
 
 
 @attrs.frozen(kw_only=True)
-class WatchStats:
+class PollerStats:
     """What a look-out has done so far."""
 
     waiting: int
     """Deployments that somebody waits for now."""
-    looks: int
+    status_requests: int
     """Status looks."""
-    sweeps: int
+    list_requests: int
     """Lists."""
-    told_by_look: int
+    found_by_status: int
     """READY, ERROR or TERMINATED that a status look found."""
-    told_by_list: int
+    found_by_list: int
     """Likewise, that a list told."""
-    told_by_webhook: int
+    found_by_webhook: int
     """Likewise, by a look or a list that a webhook asked for."""
-    mean_lag: float
+    mean_delay: float
     """Seconds between the look before and the one that found it: it was told no later than that."""
-    longest_lag: float
+    max_delay: float
     """The longest of those."""
-    webhooks_proven: bool
+    webhooks_active: bool
     """Whether webhooks come, so that looks are rare."""
-    list_asked: str
+    list_mode: str
     """How the list is asked: `changed`, `by_id`, `by_page` or `not_at_all`."""
 
 
-class LagCounter:
+class DelayCounter:
     """Counts what was told, and how late."""
 
     def __init__(self) -> None:
-        self._told: dict[ChangeSource, int] = {"look": 0, "list": 0, "webhook": 0}
+        self._told: dict[ChangeSource, int] = {"status": 0, "list": 0, "webhook": 0}
         self._lag = self._longest_lag = 0.0
 
-    def add(self, told_by: ChangeSource, lag: float) -> None:
+    def add(self, source: ChangeSource, delay: float) -> None:
         """One more was told, no later than so many seconds."""
-        self._told[told_by] += 1
-        self._lag += lag
-        self._longest_lag = max(self._longest_lag, lag)
+        self._told[source] += 1
+        self._lag += delay
+        self._longest_lag = max(self._longest_lag, delay)
 
     def stats(
-        self, *, waiting: int, looks: int, sweeps: int, webhooks_proven: bool, list_asked: str
-    ) -> WatchStats:
+        self,
+        *,
+        waiting: int,
+        status_requests: int,
+        list_requests: int,
+        webhooks_active: bool,
+        list_mode: str,
+    ) -> PollerStats:
         """These numbers beside those that the look-out knows."""
         told = sum(self._told.values())
-        return WatchStats(
+        return PollerStats(
             waiting=waiting,
-            looks=looks,
-            sweeps=sweeps,
-            told_by_look=self._told["look"],
-            told_by_list=self._told["list"],
-            told_by_webhook=self._told["webhook"],
-            mean_lag=self._lag / told if told else 0.0,
-            longest_lag=self._longest_lag,
-            webhooks_proven=webhooks_proven,
-            list_asked=list_asked,
+            status_requests=status_requests,
+            list_requests=list_requests,
+            found_by_status=self._told["status"],
+            found_by_list=self._told["list"],
+            found_by_webhook=self._told["webhook"],
+            mean_delay=self._lag / told if told else 0.0,
+            max_delay=self._longest_lag,
+            webhooks_active=webhooks_active,
+            list_mode=list_mode,
         )

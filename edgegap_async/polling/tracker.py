@@ -36,10 +36,10 @@ from edgegap_async.http.api_client import ApiClient
 
 __all__ = [
     "DeploymentTracker",
-    "Signal",
-    "Signals",
     "TrackerOwner",
+    "WebhookSource",
     "WebhookTrigger",
+    "WebhookUrls",
     "stop_until_confirmed",
     "with_webhook_urls",
 ]
@@ -48,10 +48,10 @@ _STOP_RETRY_INTERVAL = 0.5  # seconds between stops of a deployment that is not 
 
 logger = logging.getLogger(__name__)
 
-ChangeSource: TypeAlias = Literal["look", "list", "webhook"]
+ChangeSource: TypeAlias = Literal["status", "list", "webhook"]
 
 
-class Signal(Protocol):
+class WebhookUrls(Protocol):
     """The webhook URLs of one deployment, open as long as somebody holds this."""
 
     @property
@@ -70,10 +70,10 @@ class Signal(Protocol):
         ...
 
 
-class Signals(Protocol):
+class WebhookSource(Protocol):
     """Something that can be told of a change of status, such as a `WebhookReceiver`."""
 
-    def open(self, wake: Callable[[], None]) -> Signal:
+    def open(self, wake: Callable[[], None]) -> WebhookUrls:
         """Fresh URLs for one deployment; whatever comes to them calls `wake`, in the loop."""
         ...
 
@@ -86,11 +86,11 @@ class TrackerOwner(Protocol):
         """Whose deployments they are."""
         ...
 
-    def attend(self, watched: DeploymentTracker) -> None:
+    def waiters_changed(self, tracker: DeploymentTracker) -> None:
         """Looks at it as long as it `is_awaited`; to be told whenever that has changed."""
         ...
 
-    def wake(self, watched: DeploymentTracker) -> None:
+    def poll_now(self, tracker: DeploymentTracker) -> None:
         """Makes the next look at it come at once."""
         ...
 
@@ -99,20 +99,20 @@ class WebhookTrigger:
     """What a webhook rings. It may ring before anybody knows which deployment it is for."""
 
     def __init__(self) -> None:
-        self._rung = False
-        self._watched: DeploymentTracker | None = None
+        self._fired = False
+        self._tracker: DeploymentTracker | None = None
 
-    def ring(self) -> None:
+    def fire(self) -> None:
         """Wakes who looks at the deployment, once it is known."""
-        self._rung = True
-        if self._watched is not None:
-            self._watched.rung()
+        self._fired = True
+        if self._tracker is not None:
+            self._tracker.webhook_received()
 
-    def belongs_to(self, watched: DeploymentTracker) -> None:
+    def connect(self, tracker: DeploymentTracker) -> None:
         """Says which deployment it is for; what rang before is heard now."""
-        self._watched = watched
-        if self._rung:
-            watched.rung()
+        self._tracker = tracker
+        if self._fired:
+            tracker.webhook_received()
 
 
 class DeploymentTracker:
@@ -125,7 +125,7 @@ class DeploymentTracker:
         looks: how many status looks there were.
         looked_at: loop time of the last one.
         awaited_at: loop time from which on somebody waited, at first.
-        young_until: loop time until which "no such deployment" is not believed.
+        not_found_until: loop time until which "no such deployment" is not believed.
         expects_webhook: whether the API was asked to tell of READY.
         was_rung: whether a webhook came since the last look was asked for.
         heard: what to set when one comes, also while nobody waits.
@@ -135,28 +135,28 @@ class DeploymentTracker:
 
     def __init__(
         self,
-        watcher: TrackerOwner,
+        owner: TrackerOwner,
         request_id: str,
         *,
         expects_webhook: bool = False,
-        young_until: float = -math.inf,
+        not_found_until: float = -math.inf,
     ) -> None:
         self.request_id = request_id
         self.history: tuple[StatusChange, ...] = ()
         self.deployment: Deployment | None = None
-        self.looks = 0
-        self.looked_at = -math.inf
+        self.status_requests = 0
+        self.requested_at = -math.inf
         self.awaited_at = math.inf
-        self.young_until = young_until
+        self.not_found_until = not_found_until
         self.expects_webhook = expects_webhook
-        self.was_rung = False
-        self.heard: asyncio.Event | None = None
+        self.webhook_pending = False
+        self.webhook_event: asyncio.Event | None = None
         self.ready_at = math.inf
-        self.trouble: CallError | None = None
-        self._watcher = watcher
-        self._news = asyncio.Event()  # a new one for each change: whoever waits holds its own
-        self._awaits_ready = 0
-        self._awaits_any = 0
+        self.last_failure: CallError | None = None
+        self._owner = owner
+        self._changed = asyncio.Event()  # a new one for each change: whoever waits holds its own
+        self._waiters_for_ready = 0
+        self._waiters_for_any = 0
         self._failure: Exception | None = None
 
     @property
@@ -167,41 +167,41 @@ class DeploymentTracker:
     @property
     def is_awaited(self) -> bool:
         """Whether anybody waits, and it can still be looked at."""
-        return self._failure is None and (self._awaits_ready or self._awaits_any) > 0
+        return self._failure is None and (self._waiters_for_ready or self._waiters_for_any) > 0
 
     @property
     def awaits_only_ready(self) -> bool:
         """Whether no other change than to READY, or away from it, matters to anybody."""
-        return not self._awaits_any
+        return not self._waiters_for_any
 
-    def look_now(self) -> None:
+    def poll_now(self) -> None:
         """Makes the next look come at once."""
-        self._watcher.wake(self)
+        self._owner.poll_now(self)
 
-    def rung(self) -> None:
+    def webhook_received(self) -> None:
         """A webhook came."""
-        self.was_rung = True
-        if self.heard is not None:
-            self.heard.set()
-        self._watcher.wake(self)
+        self.webhook_pending = True
+        if self.webhook_event is not None:
+            self.webhook_event.set()
+        self._owner.poll_now(self)
 
-    async def until_news(self, known: int) -> None:
+    async def wait_for_change(self, known: int) -> None:
         """Returns when `history` is longer than `known`.
 
         Raises:
             EdgegapError: it cannot be looked at any more.
         """
-        with self.being_looked_at():
-            await self._until_news(known)
+        with self.waiting():
+            await self._wait_for_change(known)
 
-    async def _until_news(self, known: int) -> None:
+    async def _wait_for_change(self, known: int) -> None:
         while len(self.history) <= known:
             if self._failure is not None:
                 raise self._failure
-            with self._watcher.client.until_closed():
-                await self._news.wait()
+            with self._owner.client.until_closed():
+                await self._changed.wait()
 
-    async def until(self, wanted: Status, timeout: float | None) -> Deployment:  # noqa: ASYNC109 - WaitTimedOut says more
+    async def wait_for(self, wanted: Status, timeout: float | None) -> Deployment:  # noqa: ASYNC109 - WaitTimedOut says more
         """The deployment, once it is seen in `wanted`.
 
         Raises:
@@ -214,10 +214,10 @@ class DeploymentTracker:
         limit = asyncio.timeout(timeout)
         try:
             async with limit:
-                with self.being_looked_at(only_ready=wanted is Status.READY):
+                with self.waiting(only_ready=wanted is Status.READY):
                     while self.status != wanted:
-                        self.check(wanted)
-                        await self._until_news(len(self.history))
+                        self.raise_if_over(wanted)
+                        await self._wait_for_change(len(self.history))
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -225,13 +225,13 @@ class DeploymentTracker:
                 return self.deployment
             seen = self.status.short if self.status else "nothing of it"
             message = f"not {wanted.short} in {round(timeout or 0, 2):g} s; seen: {seen}"
-            if self.trouble is not None:
-                message += f"; the last look failed: {self.trouble}"
+            if self.last_failure is not None:
+                message += f"; the last look failed: {self.last_failure}"
             raise self._error(WaitTimedOut, message) from None
         assert self.deployment is not None  # noqa: S101 - it was seen in `wanted`
         return self.deployment
 
-    def check(self, wanted: Status) -> None:
+    def raise_if_over(self, wanted: Status) -> None:
         """Returns if it may still be seen in `wanted`.
 
         Raises:
@@ -258,7 +258,7 @@ class DeploymentTracker:
             deployment=self.deployment,
         )
 
-    def take(self, deployment: Deployment, told_by: ChangeSource = "look") -> bool:
+    def update(self, deployment: Deployment, source: ChangeSource = "status") -> bool:
         """Makes a look at the deployment known to all who wait; whether it is news to them."""
         status = deployment.current_status
         if (
@@ -273,46 +273,48 @@ class DeploymentTracker:
             return False
         if not status.is_known:
             logger.info("%s: unknown status %r, waiting on", self.request_id, status.value)
-        self.history += (StatusChange(status, datetime.now(UTC), told_by),)
-        self._tell()
+        self.history += (StatusChange(status, datetime.now(UTC), source),)
+        self._notify()
         return True
 
-    def vanished(self, error: Gone | NotFound, now: float, told_by: ChangeSource = "look") -> bool:
+    def mark_missing(
+        self, error: Gone | NotFound, now: float, source: ChangeSource = "status"
+    ) -> bool:
         """The API does not know the deployment: it is over, or was never there. Whether it is news.
 
         Raises:
             Gone, NotFound: it was never seen, and is not young.
         """
-        if isinstance(error, NotFound) and now < self.young_until:
+        if isinstance(error, NotFound) and now < self.not_found_until:
             return False
         if self.deployment is None:
             raise error
         over = attrs.evolve(self.deployment, current_status=Status.TERMINATED, running=False)
-        return self.take(over, told_by)
+        return self.update(over, source)
 
     def fail(self, error: Exception) -> None:
         """It cannot be looked at any more, and all who wait are told why."""
         self._failure = error
-        self._tell()
-        self._watcher.attend(self)
+        self._notify()
+        self._owner.waiters_changed(self)
 
-    def _tell(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
 
-    def being_looked_at(self, *, only_ready: bool = False) -> _WaiterScope:
+    def waiting(self, *, only_ready: bool = False) -> _WaiterScope:
         """A block: while at least one waits in there, the deployment is looked at."""
         return _WaiterScope(self, only_ready=only_ready)
 
-    def await_more(self, count: int, *, only_ready: bool) -> None:
+    def add_waiters(self, count: int, *, only_ready: bool) -> None:
         """So many more, or fewer, wait for it."""
         if count > 0:
             self._failure = None  # whoever comes now has it looked at anew
         if only_ready:
-            self._awaits_ready += count
+            self._waiters_for_ready += count
         else:
-            self._awaits_any += count
-        self._watcher.attend(self)
+            self._waiters_for_any += count
+        self._owner.waiters_changed(self)
 
 
 class _WaiterScope:
@@ -321,31 +323,31 @@ class _WaiterScope:
     A generator would do the same, and take a third of a kilobyte of each who waits.
     """
 
-    __slots__ = ("_only_ready", "_watched")
+    __slots__ = ("_only_ready", "_tracker")
 
-    def __init__(self, watched: DeploymentTracker, *, only_ready: bool) -> None:
-        self._watched = watched
+    def __init__(self, tracker: DeploymentTracker, *, only_ready: bool) -> None:
+        self._tracker = tracker
         self._only_ready = only_ready
 
     def __enter__(self) -> None:
         try:
-            self._watched.await_more(1, only_ready=self._only_ready)
+            self._tracker.add_waiters(1, only_ready=self._only_ready)
         except BaseException:
             self.__exit__()
             raise
 
     def __exit__(self, *_: object) -> None:
-        self._watched.await_more(-1, only_ready=self._only_ready)
+        self._tracker.add_waiters(-1, only_ready=self._only_ready)
 
 
 async def stop_until_confirmed(
-    stop: Callable[[], Awaitable[object]], *, young_until: float
+    stop: Callable[[], Awaitable[object]], *, not_found_until: float
 ) -> None:
     """Returns when the API takes a stop, or tells credibly that there is nothing to stop.
 
     Args:
         stop: asks the API once.
-        young_until: loop time until which "no such deployment" is not believed.
+        not_found_until: loop time until which "no such deployment" is not believed.
     """
     while True:
         try:
@@ -353,23 +355,23 @@ async def stop_until_confirmed(
         except Gone:
             return
         except NotFound:
-            if asyncio.get_running_loop().time() >= young_until:
+            if asyncio.get_running_loop().time() >= not_found_until:
                 return
         else:
             return
         await asyncio.sleep(_STOP_RETRY_INTERVAL)
 
 
-def with_webhook_urls(options: DeployOptions, signal: Signal) -> DeployOptions:
+def with_webhook_urls(options: DeployOptions, urls: WebhookUrls) -> DeployOptions:
     """The options with the signal's URLs wherever the caller has none of their own.
 
     As `Webhook`s, which print no path: a traceback that shows local variables shows the options.
     """
     return {
         **options,
-        "webhook_on_ready": options.get("webhook_on_ready") or Webhook(signal.on_ready),
-        "webhook_on_error": options.get("webhook_on_error") or Webhook(signal.on_error),
+        "webhook_on_ready": options.get("webhook_on_ready") or Webhook(urls.on_ready),
+        "webhook_on_error": options.get("webhook_on_error") or Webhook(urls.on_error),
         "webhook_on_terminated": (
-            options.get("webhook_on_terminated") or Webhook(signal.on_terminated)
+            options.get("webhook_on_terminated") or Webhook(urls.on_terminated)
         ),
     }

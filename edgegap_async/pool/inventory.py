@@ -14,7 +14,7 @@ import attrs
 from edgegap_async.deployments.handle import DeploymentHandle
 from edgegap_async.errors import EdgegapError
 
-__all__ = ["PoolStats", "ReadyQueue", "ReadyServer", "Taking"]
+__all__ = ["Allocation", "PoolStats", "ReadyQueue", "ReadyServer"]
 
 
 @attrs.frozen(kw_only=True)
@@ -23,13 +23,13 @@ class PoolStats:
 
     ready: int
     """Servers to be taken, now."""
-    coming: int
+    starting: int
     """Deployed, or found again, and not READY and playable yet."""
-    taken: int
+    allocated: int
     """Handed out, and not seen to have ended."""
     waiting: int
     """Takers without a server."""
-    handed_out: int
+    allocated_total: int
     """How many were, in all."""
     retired: int
     """Stopped because they were old."""
@@ -122,27 +122,27 @@ class ReadyQueue:
         ]
 
 
-class Taking:
+class Allocation:
     """A server to be taken from a pool: await it, or enter it as a block."""
 
-    __slots__ = ("_give_back", "_keep", "_server", "_take")
+    __slots__ = ("_allocate", "_give_back", "_keep", "_server")
 
     def __init__(
         self,
-        take: Callable[[], Coroutine[Any, Any, DeploymentHandle]],
+        allocate: Callable[[], Coroutine[Any, Any, DeploymentHandle]],
         keep: Callable[[DeploymentHandle], None],
         give_back: Callable[[DeploymentHandle, BaseException | None], Awaitable[None]],
     ) -> None:
-        self._take = take
+        self._allocate = allocate
         self._keep = keep
         self._give_back = give_back
         self._server: DeploymentHandle | None = None
 
     def __await__(self) -> Generator[Any, None, DeploymentHandle]:
-        return self._take().__await__()
+        return self._allocate().__await__()
 
     async def __aenter__(self) -> DeploymentHandle:
-        self._server = await self._take()
+        self._server = await self._allocate()
         self._keep(self._server)
         return self._server
 

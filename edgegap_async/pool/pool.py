@@ -47,7 +47,7 @@ from edgegap_async.api.requests import (
 from edgegap_async.api.validation import check_kind, check_list, check_number
 from edgegap_async.batch.plan import Outcome
 from edgegap_async.client import EdgegapClient
-from edgegap_async.deployments.handle import DeploymentHandle, Found
+from edgegap_async.deployments.handle import DeploymentHandle, RecoveredDeployment
 from edgegap_async.deployments.ownership import wait_for_stops
 from edgegap_async.deployments.playable import Check, as_check
 from edgegap_async.errors import (
@@ -62,7 +62,7 @@ from edgegap_async.errors import (
 )
 
 from .backoff import DeployBackoff
-from .inventory import PoolStats, ReadyQueue, ReadyServer, Taking
+from .inventory import Allocation, PoolStats, ReadyQueue, ReadyServer
 
 __all__ = ["ServerPool"]
 
@@ -97,7 +97,7 @@ class ServerPool:
         max_age: likewise, since it became READY: less than the version's own longest duration.
         playable: what must succeed after READY, as for `wait_ready`.
         timeout_each: seconds that one has from the accepted deploy to READY.
-        look_every: seconds between two looks at what is on the shelf.
+        poll_interval: seconds between two looks at what is on the shelf.
         name: of this pool among those of the client and its owner, 1 to 14 characters: a tag has
             it, by which the pool knows its servers.
         options: as for `client.deploy`.
@@ -119,7 +119,7 @@ class ServerPool:
         max_age: float | None = None,
         playable: Check | None = None,
         timeout_each: float = 300.0,
-        look_every: float = 5.0,
+        poll_interval: float = 5.0,
         name: str = "default",
         **options: Unpack[DeployOptions],
     ) -> None:
@@ -132,14 +132,14 @@ class ServerPool:
         for what, seconds in (
             ("max_idle", max_idle),
             ("max_age", max_age),
-            ("look_every", look_every),
+            ("poll_interval", poll_interval),
             ("timeout_each", timeout_each),
         ):
             check_number(what, seconds, above=0)
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,14}", name):
             raise InvalidRequest(f"name is 1 to 14 of A-Z a-z 0-9 . _ -, not {name!r}")
         self._client = client
-        self._tag, self._taken_tag = f"pool-{name}", f"used-{name}"
+        self._tag, self._allocated_tag = f"pool-{name}", f"used-{name}"
         check_options(options)
         said: dict[str, Any] = dict(options)
         if not said.pop("operation_tag", True):
@@ -151,22 +151,22 @@ class ServerPool:
         self._min_ready, self._max_total = min_ready, max_total
         self._playable = None if playable is None else as_check(playable)
         self._timeout_each = timeout_each
-        self._look_every = look_every
-        self._shelf = ReadyQueue(max_idle, max_age)
-        self._coming = 0  # deploys without an outcome
+        self._poll_interval = poll_interval
+        self._queue = ReadyQueue(max_idle, max_age)
+        self._starting = 0  # deploys without an outcome
         self._adopting: dict[str, asyncio.Task[None]] = {}  # what an earlier run left, at first
         self._adopted = set[str]()  # and since, also what has ended
-        self._taken = set[str]()
+        self._allocated = set[str]()
         self._crashed = dict[str, float]()  # of those taken, and when that was seen
         self._ending: dict[str, asyncio.Task[None]] = {}  # stops under way, and those that failed
         self._marking: dict[str, asyncio.Task[None]] = {}
-        self._trials = DeployBackoff()
+        self._backoff = DeployBackoff()
         self._changed = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
         self._keeping_house: asyncio.Task[None] | None = None
         self._end: EdgegapError | None = None
         self._ended_by: Exception | None = None  # where nobody expects it
-        self._handed_out = self._retired = self._lost = 0
+        self._allocated_total = self._retired = self._lost = 0
 
     def __repr__(self) -> str:
         return f"<ServerPool {self._request.application} {self._request.version}: {self.stats}>"
@@ -175,15 +175,15 @@ class ServerPool:
     def stats(self) -> PoolStats:
         """What it has and has done, now."""
         return PoolStats(
-            ready=len(self._shelf),
-            coming=self._coming + len(self._adopting),
-            taken=self._shelf.given + len(self._taken),
-            waiting=len(self._shelf.takers),
-            handed_out=self._handed_out,
+            ready=len(self._queue),
+            starting=self._starting + len(self._adopting),
+            allocated=self._queue.given + len(self._allocated),
+            waiting=len(self._queue.takers),
+            allocated_total=self._allocated_total,
             retired=self._retired,
             lost=self._lost,
-            failed=self._trials.failed,
-            failing=self._trials.failure is not None,
+            failed=self._backoff.failed,
+            failing=self._backoff.failure is not None,
         )
 
     async def __aenter__(self) -> Self:
@@ -213,20 +213,20 @@ class ServerPool:
         assert running and keeping_house  # noqa: S101, PT018 - it was entered
         self._finish(PoolEmpty("the block of the pool was left"))
         custody = self._client.custody
-        for request_id in (*(one.server.request_id for one in self._shelf), *self._adopting):
+        for request_id in (*(one.server.request_id for one in self._queue), *self._adopting):
             if custody.holds(request_id):
                 self._stop(request_id)
         for request_id in self._refused():
             if not custody.closed:
                 self._stop(request_id)
         stops = tuple(self._ending.values())
-        self._shelf.servers.clear()
+        self._queue.servers.clear()
         under_way = [running, keeping_house, *self._adopting.values()]
         for task in under_way:
             task.cancel()
         try:
             await asyncio.wait(under_way)
-            self._coming = 0
+            self._starting = 0
             self._adopting.clear()
             await self._finish_marks()
             await wait_for_stops(stops, problem or self._ended_by)
@@ -247,7 +247,7 @@ class ServerPool:
 
     # ── taking ───────────────────────────────────────────────────────────────────────────────────
 
-    def take(self, timeout: float | None = None) -> Taking:
+    def allocate(self, timeout: float | None = None) -> Allocation:
         """A READY server: at once if there is one, else the next, first come first served.
 
         `server = await pool.take()` is yours to stop; one in ERROR the pool stops after a minute.
@@ -262,13 +262,13 @@ class ServerPool:
             ClientClosed: the client is closed.
         """
         check_number("timeout", timeout, least=0)
-        return Taking(functools.partial(self._take, timeout), self._keep, self._give_back)
+        return Allocation(functools.partial(self._allocate, timeout), self._keep, self._give_back)
 
-    async def _take(self, timeout: float | None) -> DeploymentHandle:  # noqa: ASYNC109 - as `take`
+    async def _allocate(self, timeout: float | None) -> DeploymentHandle:  # noqa: ASYNC109 - as `take`
         self._check()
-        if self._shelf:  # then nobody else waits
-            return self._hand_over(self._shelf.servers.popleft())
-        taker = self._shelf.wait_in_line()
+        if self._queue:  # then nobody else waits
+            return self._hand_over(self._queue.servers.popleft())
+        taker = self._queue.wait_in_line()
         self._changed.set()
         limit = asyncio.timeout(timeout)
         try:
@@ -276,19 +276,19 @@ class ServerPool:
                 shelved = await taker
         except BaseException as problem:
             if taker.done() and not taker.cancelled() and taker.exception() is None:
-                self._shelf.given -= 1
+                self._queue.given -= 1
                 self._give(taker.result())  # it came too late: somebody else has it
             else:
                 with contextlib.suppress(ValueError):
-                    self._shelf.takers.remove(taker)
+                    self._queue.takers.remove(taker)
             if isinstance(problem, TimeoutError) and limit.expired():
-                raise self._too_late(f"no server in {timeout:g} s") from self._trials.failure
+                raise self._too_late(f"no server in {timeout:g} s") from self._backoff.failure
             raise
-        self._shelf.given -= 1
+        self._queue.given -= 1
         return self._hand_over(shelved)
 
     def _too_late(self, what: str) -> PoolEmpty:
-        why = f"; the last failure: {self._trials.failure}" if self._trials.failure else ""
+        why = f"; the last failure: {self._backoff.failure}" if self._backoff.failure else ""
         return PoolEmpty(f"{what}; {self.stats}{why}")
 
     async def filled(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - PoolEmpty says more
@@ -306,15 +306,15 @@ class ServerPool:
         try:
             async with limit:
                 while self._is_short():
-                    await self._shelf.news.wait()
+                    await self._queue.news.wait()
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise self._too_late(f"not filled in {timeout:g} s") from self._trials.failure
+            raise self._too_late(f"not filled in {timeout:g} s") from self._backoff.failure
 
     def _is_short(self) -> bool:
         self._check(self._min_ready)
-        return len(self._shelf) < self._min_ready
+        return len(self._queue) < self._min_ready
 
     def _check(self, wanted: int = 1) -> None:
         if self._running is None:
@@ -324,12 +324,12 @@ class ServerPool:
         if self._client.custody.closed:
             raise ClientClosed("the client is closed")
         # One who asks when the pause is over waits for the next try.
-        hopeless = self._trials.are_hopeless and self._trials.pause > 0
-        if hopeless and len(self._shelf) < wanted:
+        hopeless = self._backoff.are_hopeless and self._backoff.pause > 0
+        if hopeless and len(self._queue) < wanted:
             raise self._is_failing()
 
     def _is_failing(self) -> PoolEmpty:
-        trials = self._trials
+        trials = self._backoff
         error = PoolEmpty(f"deploys fail, {trials.failed} so far; the last: {trials.failure}")
         error.__cause__ = trials.failure
         return error
@@ -340,8 +340,8 @@ class ServerPool:
         if custody.closed and not custody.holds(server.request_id):
             raise ClientClosed("the client was closed meanwhile")
         custody.hand_over(server.request_id)
-        self._taken.add(server.request_id)
-        self._handed_out += 1
+        self._allocated.add(server.request_id)
+        self._allocated_total += 1
         self._changed.set()
         if self._client.owner is not None:
             self._mark(server.request_id)
@@ -355,7 +355,7 @@ class ServerPool:
 
     async def _rename_tag(self, request_id: str) -> None:
         try:
-            await self._client.tags.rename(request_id, self._tag, self._taken_tag)
+            await self._client.tags.rename(request_id, self._tag, self._allocated_tag)
         except EdgegapError as error:
             logger.info("%s is in use, and could not be marked so: %s", request_id, error)
 
@@ -365,7 +365,7 @@ class ServerPool:
 
     async def _give_back(self, server: DeploymentHandle, problem: BaseException | None) -> None:
         custody = self._client.custody
-        self._taken.discard(server.request_id)
+        self._allocated.discard(server.request_id)
         self._crashed.pop(server.request_id, None)
         if problem is None:
             await custody.release(server.request_id, self._stop)
@@ -398,10 +398,10 @@ class ServerPool:
             self._changed.clear()
             self._tidy()
             if self._lacks() > 0 and self._room() > 0:
-                pause = self._trials.pause
+                pause = self._backoff.pause
                 if pause <= 0:
-                    self._trials.begin()
-                    self._coming += 1
+                    self._backoff.begin()
+                    self._starting += 1
                     yield self._request
                     continue
             else:
@@ -414,19 +414,19 @@ class ServerPool:
         """How many servers are missing, beside those that are coming."""
         if self._end is not None:
             return 0
-        young = len(self._shelf) - len(self._shelf.old(_now()))
-        coming = self._coming + len(self._adopting)
-        return self._min_ready + len(self._shelf.takers) - young - coming
+        young = len(self._queue) - len(self._queue.old(_now()))
+        coming = self._starting + len(self._adopting)
+        return self._min_ready + len(self._queue.takers) - young - coming
 
     def _room(self) -> int:
         """How many more there may be."""
-        here = len(self._shelf) + self._shelf.given + len(self._taken) + len(self._ending)
-        return self._max_total - here - self._coming - len(self._adopting)
+        here = len(self._queue) + self._queue.given + len(self._allocated) + len(self._ending)
+        return self._max_total - here - self._starting - len(self._adopting)
 
     def _arrived(self, outcome: Outcome) -> None:
-        self._coming -= 1
+        self._starting -= 1
         if outcome.handle is not None and outcome.is_ready:
-            self._trials.succeed()
+            self._backoff.succeed()
             self._client.custody.take(outcome.handle.request_id)
             self._give(ReadyServer(outcome.handle, since=_now(), made=_now()))
         else:
@@ -442,14 +442,14 @@ class ServerPool:
             logger.error("of the pool %s may go on running: %s", self._tag, error)
         else:
             logger.info("no server for the pool %s: %r", self._tag, error)
-        self._trials.fail(outcome.index, error)
-        if self._trials.are_hopeless:
-            self._shelf.tell(self._is_failing())
+        self._backoff.fail(outcome.index, error)
+        if self._backoff.are_hopeless:
+            self._queue.tell(self._is_failing())
 
     def _give(self, shelved: ReadyServer) -> None:
         """To who has waited longest, or onto the shelf."""
         if self._end is None:
-            self._shelf.put(shelved)
+            self._queue.put(shelved)
         elif self._client.custody.holds(shelved.server.request_id):
             self._client.custody.stop(shelved.server.request_id)
 
@@ -457,7 +457,7 @@ class ServerPool:
         if isinstance(end, PoolEmpty):
             end.is_over = True
         self._end = self._end or end
-        self._shelf.tell(self._end)
+        self._queue.tell(self._end)
 
     def _stop(self, request_id: str) -> asyncio.Task[None]:
         """Stops one, which counts until the API has taken the stop."""
@@ -479,13 +479,13 @@ class ServerPool:
 
     def _tidy(self) -> None:
         """Retires the old: those too many, and one to make room for its successor."""
-        old = self._shelf.old(_now())
-        retired = old[: max(0, len(self._shelf) - self._min_ready)]
-        on_the_way = self._coming or self._adopting or self._ending
+        old = self._queue.old(_now())
+        retired = old[: max(0, len(self._queue) - self._min_ready)]
+        on_the_way = self._starting or self._adopting or self._ending
         if old and not retired and self._room() <= 0 and not on_the_way:
             retired = old[:1]
         for one in retired:
-            self._shelf.servers.remove(one)
+            self._queue.servers.remove(one)
             self._stop(one.server.request_id)
             self._retired += 1
 
@@ -494,14 +494,14 @@ class ServerPool:
         with contextlib.suppress(ClientClosed):
             while True:
                 with self._client.until_closed(), contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._look_every):
-                        await self._shelf.rung.wait()
-                self._shelf.rung.clear()
+                    async with asyncio.timeout(self._poll_interval):
+                        await self._queue.rung.wait()
+                self._queue.rung.clear()
                 await self._look()
                 self._changed.set()
 
     async def _look(self) -> None:
-        shelf, taken = tuple(self._shelf), set(self._taken)
+        shelf, taken = tuple(self._queue), set(self._allocated)
         refused = self._refused()
         try:
             listed = await self._list()
@@ -515,10 +515,10 @@ class ServerPool:
         for one in shelf:
             row = listed.get(one.server.request_id)
             fine = row is not None and row.ready and row.status in {None, Status.READY}
-            fine = fine and not one.server.is_rung  # which the list may not have heard yet
+            fine = fine and not one.server.webhook_pending  # which the list may not have heard yet
             seen = None if fine else await self._status_of(one.server)
-            if seen is not None and not seen.is_ready and one in self._shelf:
-                self._shelf.servers.remove(one)
+            if seen is not None and not seen.is_ready and one in self._queue:
+                self._queue.servers.remove(one)
                 self._lost += 1
                 logger.warning("%s has died in the pool %s", one.server.request_id, self._tag)
                 self._stop(one.server.request_id)
@@ -526,18 +526,18 @@ class ServerPool:
             row = listed.get(request_id)
             seen = row.status if row else await self._status_of(self._client.handle(request_id))
             if seen is Status.TERMINATED:
-                self._taken.discard(request_id)
+                self._allocated.discard(request_id)
                 self._ending.pop(request_id, None)
             self._judge(request_id, seen)
         for request_id in refused & self._ending.keys():
             self._stop(request_id)
-        for request_id in self._taken & listed.keys():
+        for request_id in self._allocated & listed.keys():
             if self._client.owner is not None and self._tag in listed[request_id].tags:
                 self._mark(request_id)
 
     async def _list(self) -> dict[str, DeploymentRow]:
         """The rows that have a tag of the pool's, by id; those of other owners too."""
-        filters = [Filter("tags", "in", [self._tag, self._taken_tag])]
+        filters = [Filter("tags", "in", [self._tag, self._allocated_tag])]
         rows = self._client.deployments.list(filters=filters)
         return {row.request_id: row async for row in rows}
 
@@ -554,11 +554,11 @@ class ServerPool:
 
     def _judge(self, request_id: str, status: Status | None) -> None:
         """Stops one that was taken and has crashed, when its logs could be read for a while."""
-        if status is not Status.ERROR or request_id not in self._taken:
+        if status is not Status.ERROR or request_id not in self._allocated:
             self._crashed.pop(request_id, None)
         elif _now() >= self._crashed.setdefault(request_id, _now()) + _ERROR_GRACE:
             logger.warning("%s was taken and is in ERROR: the pool stops it", request_id)
-            self._taken.discard(request_id)
+            self._allocated.discard(request_id)
             del self._crashed[request_id]
             self._stop(request_id)
 
@@ -572,8 +572,8 @@ class ServerPool:
             found = self._client.found(row)
             if found is None or request_id in self._adopted or custody.holds(request_id):
                 continue
-            if self._taken_tag in row.tags:
-                self._taken.add(request_id)
+            if self._allocated_tag in row.tags:
+                self._allocated.add(request_id)
             elif self._tag in row.tags:
                 custody.take(request_id)
                 if self._room() > 0:
@@ -582,7 +582,7 @@ class ServerPool:
                     self._stop(request_id)
             self._adopted.add(request_id)
 
-    async def _adopt(self, found: Found) -> None:
+    async def _adopt(self, found: RecoveredDeployment) -> None:
         """Puts one on the shelf once it is READY and playable."""
         server = found.handle
         fits = False
