@@ -36,7 +36,7 @@ from aiolimiter import AsyncLimiter
 from edgegap_async import Limits
 from edgegap_async.api.operations import DEPLOY
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
 from virtual_clock import VirtualLoop, run_virtually
 
 LIMIT = 40

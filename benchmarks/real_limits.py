@@ -1,6 +1,6 @@
 """Deploys, looks and lists at full demand against a strict server: refusals, and how much is used.
 
-Real time, real sockets, the server in another process (`tests/strict_api.py`): in any second it
+Real time, real sockets, the server in another process (`tests/support/strict_api.py`): in any second it
 lets the documented number through and refuses what is beyond. Counted there. Prints JSON. Where
 the machine holds up some calls by more than 25 ms against the others (`travel_uneven_by_ms`), a
 strict server does refuse some: run it on a machine that is not busy.
@@ -20,7 +20,7 @@ import aiohttp
 
 from edgegap_async import EdgegapClient
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
 from strict_api import LIMITS, Arrival, StrictApi, demand
 
 WARM = 2.0  # seconds; what comes later is the sustained part

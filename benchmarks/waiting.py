@@ -26,7 +26,7 @@ from typing import Any
 
 import attrs
 
-sys.path.append(str(Path(__file__).parent.parent / "tests"))
+sys.path.append(str(Path(__file__).parent.parent / "tests/support"))
 
 from virtual_clock import run_virtually
 

@@ -16,7 +16,7 @@ from virtual_clock import VirtualLoop
 from edgegap_async import EdgegapClient, PollingPolicy
 from edgegap_async.emulator import Emulator, Timings, sample_application
 
-pytest_plugins = ["canary"]
+pytest_plugins = ["secret_scanner"]
 
 
 def pytest_configure() -> None:

@@ -2,7 +2,7 @@
 
 From these constants the client builds URLs, bodies, results, limits and the rule for repeating;
 the emulator serves the same constants from the other side. That both agree proves nothing:
-`tests/test_reference.py` compares the constants with the published reference.
+`tests/reference/test_reference.py` compares the constants with the published reference.
 
 Constants only. A fact that one call alone needs is written in its method in `resources`.
 """

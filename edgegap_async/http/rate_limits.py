@@ -4,7 +4,7 @@ Theory. The API documents 40, 20 or 10 calls a second for some operations and do
 counts. A counter that starts anew each second, one that slides, and a bucket that leaks all agree
 on one thing: no window of one second, wherever it starts, may hold more than the limit. So:
 
-- A **polling**: aiolimiter's leaky bucket at 97.5 % of the limit, which lets the first ten calls of an
+- A **pace**: aiolimiter's leaky bucket at 97.5 % of the limit, which lets the first ten calls of an
   idle client go at once. Alone it would let `ten + the rate` through in its first second.
 - A **log** of the last calls, as many as the limit, over a little more than a second: the next call
   waits until the oldest of them is old enough. The little more is for calls that travel faster than
@@ -13,8 +13,8 @@ on one thing: no window of one second, wherever it starts, may hold more than th
 
 Calls that travel less evenly than that are refused now and then, and so are those of programs that
 share the organization's limit and do not say so. A 429 closes the bucket for as long as the API
-says, and for a moment at least, which doubles if the next call is refused too; what the polling has
-saved up by then is void. And it makes polling and log 7 % slower, once a second at most and never
+says, and for a moment at least, which doubles if the next call is refused too; what the pace has
+saved up by then is void. And it makes pace and log 7 % slower, once a second at most and never
 below four fifths; they recover in the calm that follows. So each finds the rate that its network
 and its neighbours allow: with up to 100 ms of jitter, before a log that slides, no rate above 91 %
 is safe, and a cut of 7 % gets there at once (measured by `benchmarks/limits.py`).
@@ -161,8 +161,8 @@ class LocalPermits:
         self._rate = _RATE_FRACTION * (limit if limit < 1 else int(limit))
         self._burst = max(1 / _SLOWEST, min(_BURST, limit / 4))  # or one slow call would not fit
         self._pace = AsyncLimiter(self._burst, self._burst / self._rate)
-        self._empty_at = -math.inf  # when the polling's bucket will have leaked all that was drawn
-        self._saved_is_void = False  # what the polling has saved up for a burst
+        self._empty_at = -math.inf  # when the pace's bucket will have leaked all that was drawn
+        self._saved_is_void = False  # what the pace has saved up for a burst
         # A limit below one a second is one call in a longer window.
         self._window = _WINDOW * max(1.0, 1 / limit)
         self._quiet = max(_IDLE_TIME, 2 * self._window)
@@ -218,7 +218,7 @@ class LocalPermits:
             await asyncio.sleep(max(wait, _ROUNDING))
 
     async def _draw(self, share: float) -> None:
-        """Takes one from the polling, and after a 429 all that it has saved up: no burst then."""
+        """Takes one from the pace, and after a 429 all that it has saved up: no burst then."""
         while self._saved_is_void and self._has_paced(2, share):
             await self._draw_one(share)
         self._saved_is_void = False
@@ -229,7 +229,7 @@ class LocalPermits:
         self._empty_at = max(self._empty_at, _now()) + 1 / share / self._rate
 
     def _saved(self, at: float, share: float) -> float:
-        """What of the polling's burst could be drawn at that time, if nobody draws until then."""
+        """What of the pace's burst could be drawn at that time, if nobody draws until then."""
         saved = self._burst - max(0.0, self._empty_at - at) * self._rate
         return min(saved, 1 / share) if self._saved_is_void else saved
 
@@ -266,7 +266,7 @@ class LocalPermits:
         return min(1.0, self._share + _RECOVERY * (now - self._refused_at))
 
     def _earliest(self, share: float) -> float:
-        """When the log and the API allow the next, whatever the polling says."""
+        """When the log and the API allow the next, whatever the pace says."""
         return max(self._sent[0] + self._window / share, self._opens_at)
 
     def _has_paced(self, count: int, share: float) -> bool:

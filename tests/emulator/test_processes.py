@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from emulated_world import until
+from emulated_cloud import until
 
 from edgegap_async.emulator.processes import Limits, Machine, Output, ServerProcess
 
@@ -91,7 +91,7 @@ def udp_port() -> int:
 async def test_a_program_gets_a_clean_environment_and_an_empty_home(
     start: Starter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret_scanner")
 
     process = start(
         "import os; print(sorted(os.environ)); print(os.getcwd() == os.environ['HOME']);"

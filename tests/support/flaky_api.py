@@ -16,7 +16,7 @@ import attrs
 from aiohttp import web
 from scripted_api import Reply
 
-__all__ = ["Asked", "Fate", "FickleApi"]
+__all__ = ["Asked", "Fate", "FlakyApi"]
 
 
 @attrs.frozen(kw_only=True)
@@ -51,7 +51,7 @@ class Asked:
 
 
 @attrs.define
-class FickleApi:
+class FlakyApi:
     """The server; `async with` starts it. What is set takes effect at once."""
 
     fates: dict[str, Fate] = attrs.field(factory=dict)

@@ -20,7 +20,7 @@ from edgegap_async.api import operations as endpoints
 from edgegap_async.api.operations import OPERATIONS, Auth, Operation, RetrySafety
 from edgegap_async.emulator import Emulator, Timings, sample_application
 
-REFERENCE = json.loads((Path(__file__).parent / "reference/operations.json").read_text("utf-8"))
+REFERENCE = json.loads((Path(__file__).parent / "operations.json").read_text("utf-8"))
 SHOWN: dict[tuple[str, str], Any] = {
     (shown["method"], shown["path"].replace("{fleet-name}", "{fleet_name}")): shown
     for shown in REFERENCE["operations"]

@@ -8,7 +8,7 @@ left. The cloud's own record is the judge, once all has come to rest. A server l
 somebody has its handle and did not stop it, if an error named its tag or its id, or if a line of
 the log said that it may go on running.
 
-A run that fails says how to see it again: `pytest tests/test_campaign.py --seed N`.
+A run that fails says how to see it again: `pytest tests/faults/test_campaign.py --seed N`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from unittest import mock
 
 import attrs
 import pytest
-from canary import MARK
-from logged import logged_errors
+from log_capture import logged_errors
+from secret_scanner import MARK
 from virtual_clock import run_virtually
 
 from edgegap_async import (
@@ -570,7 +570,7 @@ def test_no_campaign_leaves_a_server_that_nobody_knows_of(seeds: range) -> None:
         deployed += outcome.deployed
         assert not outcome.complaints, (
             "\n".join(outcome.complaints)
-            + f"\nsee it again: pytest tests/test_campaign.py --seed {seed}"
+            + f"\nsee it again: pytest tests/faults/test_campaign.py --seed {seed}"
         )
     assert deployed >= len(seeds) / 2 or len(seeds) < 10
 

@@ -1,6 +1,6 @@
 """Forty kinds of faults at each of five places of a run: none leaves a server, or makes two.
 
-The long form is 10,000 runs: `pytest tests/test_fault_matrix.py --rounds 1000`. Unlike a campaign,
+The long form is 10,000 runs: `pytest tests/faults/test_fault_matrix.py --rounds 1000`. Unlike a campaign,
 where chance mixes them, each fault has its run alone.
 """
 
@@ -12,7 +12,7 @@ import random
 from typing import Final
 
 import pytest
-from logged import logged_errors
+from log_capture import logged_errors
 from virtual_clock import run_virtually
 
 from edgegap_async import EdgegapClient, EdgegapError, PollingPolicy, Status, Timeouts

@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from emulated_world import until
+from emulated_cloud import until
 
 from edgegap_async.emulator import (
     Delay,

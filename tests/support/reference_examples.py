@@ -21,7 +21,7 @@ from edgegap_async.api.models import (
 )
 from edgegap_async.api.requests import DeployRequest, FleetDeployRequest, StopFilters, TagName
 
-REFERENCE = json.loads((Path(__file__).parent / "reference/operations.json").read_text("utf-8"))
+REFERENCE = json.loads((Path(__file__).parents[1] / "reference/operations.json").read_text("utf-8"))
 ANSWERS = {
     f"{shown['method']} {shown['path']}": shown["answer"] for shown in REFERENCE["operations"]
 }

@@ -266,7 +266,7 @@ async def test_row_32_a_program_killed_at_any_time_leaves_nothing_that_reap_does
     for _ in range(rounds):
         process = await asyncio.create_subprocess_exec(
             sys.executable,
-            str(Path(__file__).with_name("program_to_kill.py")),
+            str(Path(__file__).parents[1] / "support/programs/program_to_kill.py"),
             emulator.url,
             emulator.token,
             stdout=subprocess.PIPE,

@@ -73,7 +73,7 @@ def _chain(error: BaseException | None, known: set[int]) -> Iterator[BaseExcepti
 
 
 def _is_the_tests_own(file: Path) -> bool:
-    in_tests = file.parent == Path(__file__).parent
+    in_tests = Path(__file__).parents[1] in file.parents
     return in_tests or file.name.startswith("test_") or not _THE_TESTS_OWN.isdisjoint(file.parts)
 
 

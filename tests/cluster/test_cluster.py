@@ -31,7 +31,7 @@ from edgegap_async.cluster.slots import ClockOffset
 from edgegap_async.emulator import Emulator, Simulation, sample_application
 from edgegap_async.errors import InvalidRequest, LimitReached
 
-PROGRAM = Path(__file__).with_name("program_that_shares.py")
+PROGRAM = Path(__file__).parents[1] / "support/programs/program_that_shares.py"
 
 pytestmark = pytest.mark.skipif(
     shutil.which("redis-server") is None, reason="no redis-server: apt-get install redis-server"

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from emulated_world import alive, asked
+from emulated_cloud import alive, asked
 
 from edgegap_async import (
     Batch,

@@ -18,7 +18,7 @@ from typing import Any
 
 import attrs
 import pytest
-from canary import MARK
+from secret_scanner import MARK
 
 from edgegap_async import (
     EdgegapClient,
@@ -38,7 +38,7 @@ HIDDEN = "canary-value-90af3c"
 
 @pytest.mark.timeout(300)
 async def test_no_fault_shows_the_token_or_a_hidden_variable() -> None:
-    program = Path(__file__).with_name("program_with_secrets.py")
+    program = Path(__file__).parent / "programs/program_with_secrets.py"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-X", "dev", str(program)),
         env={**os.environ, "EDGEGAP_API_TOKEN": TOKEN, "HIDDEN": HIDDEN, "MARK": MARK},
@@ -68,7 +68,7 @@ def test_every_token_in_the_tests_can_be_searched_for() -> None:
     written = re.compile(r"""(?:Client\(\s*|\btoken=)(?!"canary-)"[^"\s]+".*""")
     unmarked = [
         f"{module.name}: {found.group()}"
-        for module in Path(__file__).parent.glob("*.py")
+        for module in Path(__file__).parents[1].rglob("*.py")
         for found in written.finditer(module.read_text("utf-8"))
     ]
 
@@ -249,7 +249,7 @@ async def planted(tmp_path: Path) -> dict[str, set[str]]:
         suffix = "ini" if name == "pytest" else "py"
         (tmp_path / f"{name}.{suffix}").write_text(text, "utf-8")
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "pytest", "-p", "canary", "-p", "no:cacheprovider", "-rA"),
+        *(sys.executable, "-m", "pytest", "-p", "secret_scanner", "-p", "no:cacheprovider", "-rA"),
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
         stdout=asyncio.subprocess.PIPE,

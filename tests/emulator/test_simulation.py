@@ -5,7 +5,7 @@ from typing import Any
 
 import attrs
 import pytest
-from emulated_world import a_world, deployed
+from emulated_cloud import a_world, deployed
 from virtual_clock import run_virtually
 
 from edgegap_async import BadRequest, EdgegapClient, Filter, InvalidRequest, PollingPolicy, Status

@@ -24,7 +24,7 @@ import edgegap_async
 from edgegap_async import EdgegapClient
 from edgegap_async.emulator import Emulator, Timings, load_apps, sample_application
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
 
 MODULES = (

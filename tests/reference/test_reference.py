@@ -27,7 +27,7 @@ from edgegap_async.api.requests import EnvironmentVariable, StopFilter
 HERE = Path(__file__).parent
 SHOWN: dict[str, Any] = {
     f"{shown['method']} {shown['path']}": shown
-    for shown in json.loads((HERE / "reference/operations.json").read_text("utf-8"))["operations"]
+    for shown in json.loads((HERE / "operations.json").read_text("utf-8"))["operations"]
 }
 IDS = {
     "request_id": "c0653765de3b",

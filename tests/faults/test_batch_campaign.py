@@ -4,7 +4,7 @@ As test_campaign.py, whose draws it takes: one loop with a clock that jumps, a s
 client, all of it from one seed. Here batches and a pool are used in some way, cancelled at some
 step, and the client is closed at some time. The cloud's own record is the judge.
 
-A run that fails says how to see it again: `pytest tests/test_fanout_campaign.py --seed N`.
+A run that fails says how to see it again: `pytest tests/faults/test_batch_campaign.py --seed N`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import attrs
 import pytest
-from logged import logged_errors
+from log_capture import logged_errors
 from test_campaign import (
     Chance,
     all_chance_from,
@@ -222,6 +222,6 @@ def test_row_28_31_what_lives_after_batches_and_pools_was_handed_over(seeds: lis
         servers += made
         assert not complaints, (
             "\n".join(complaints)
-            + f"\nsee it again: pytest tests/test_fanout_campaign.py --seed {seed}"
+            + f"\nsee it again: pytest tests/faults/test_batch_campaign.py --seed {seed}"
         )
     assert servers >= len(seeds) or len(seeds) < 10

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from emulated_world import alive, asked
+from emulated_cloud import alive, asked
 
 from edgegap_async import (
     ClientClosed,

@@ -72,7 +72,7 @@ def statuses(watched: DeploymentTracker) -> list[str]:
     return [change.status.short for change in watched.history]
 
 
-# ── polling ─────────────────────────────────────────────────────────────────────────────────────────
+# ── polling ───────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_looks_come_often_then_ever_more_rarely() -> None:

@@ -21,10 +21,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from emulated_world import until
+from emulated_cloud import until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from webhook_fronts import FRONTS, head, post, receiver_in, send, status
+from webhook_servers import FRONTS, head, post, receiver_in, send, status
 
 from edgegap_async import DeploymentHandle, EdgegapClient, Status, WebhookEvent, WebhookReceiver
 from edgegap_async.emulator import (

@@ -15,7 +15,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from emulated_world import until
+from emulated_cloud import until
 
 from edgegap_async import InvalidRequest
 from edgegap_async.api.operations import DEPLOY, OPERATIONS, Auth

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable
 
 import pytest
-from fickle_api import Asked, Fate, FickleApi, now
+from flaky_api import Asked, Fate, FlakyApi, now
 from scripted_api import Reply
 
 from edgegap_async.api.models import Deployment, Status
@@ -43,13 +43,13 @@ BROKEN = Reply(503)
 
 
 @pytest.fixture
-async def api() -> AsyncIterator[FickleApi]:
-    async with FickleApi() as api:
+async def api() -> AsyncIterator[FlakyApi]:
+    async with FlakyApi() as api:
         yield api
 
 
 @pytest.fixture
-async def client(api: FickleApi) -> AsyncIterator[ApiClient]:
+async def client(api: FlakyApi) -> AsyncIterator[ApiClient]:
     async with ApiClient("canary-t", base_url=api.url) as client:
         yield client
 
@@ -71,7 +71,7 @@ async def told(
     return await asyncio.gather(*map(one, map(lookout.tracker, ids)))
 
 
-def lateness(api: FickleApi, ids: Iterable[str], times: Iterable[float]) -> float:
+def lateness(api: FlakyApi, ids: Iterable[str], times: Iterable[float]) -> float:
     """How late the last one was told."""
     return max(time - api.fates[one].ready for one, time in zip(ids, times, strict=True))
 
@@ -111,7 +111,7 @@ def only(number: int, reply: Reply) -> Callable[[object], Reply | None]:
 
 
 async def test_one_who_waits_alone_is_looked_at_by_status(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     ids = api.deploy(1, ready_in=5)
     times = await told(lookout, ids)
@@ -121,7 +121,7 @@ async def test_one_who_waits_alone_is_looked_at_by_status(
 
 
 async def test_those_who_wait_for_ready_share_lists_and_are_told_where_it_is(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     ids = api.deploy(30, ready_in=3)
     seen = await asyncio.gather(*(lookout.tracker(one).wait_for(Status.READY, 300) for one in ids))
@@ -134,7 +134,7 @@ async def test_those_who_wait_for_ready_share_lists_and_are_told_where_it_is(
 
 
 async def test_of_many_only_those_that_are_ready_are_asked_for_and_now_and_then_all(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     ids = api.deploy(150, ready_in=8)
     times = await told(lookout, ids)
@@ -147,7 +147,7 @@ async def test_of_many_only_those_that_are_ready_are_asked_for_and_now_and_then_
 
 
 async def test_where_one_list_cannot_hold_all_they_come_as_often_as_they_may(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     with pytest.raises(WaitTimedOut):
         await told(lookout, api.deploy(900), patience=6)
@@ -156,7 +156,7 @@ async def test_where_one_list_cannot_hold_all_they_come_as_often_as_they_may(
 
 
 async def test_those_who_wait_for_the_end_share_lists_too(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     ids = api.deploy(20, ready_in=1, over=6)
     began = now()
@@ -168,7 +168,7 @@ async def test_those_who_wait_for_the_end_share_lists_too(
 
 
 async def test_however_many_wait_for_the_end_all_are_asked_for(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     with pytest.raises(WaitTimedOut):
         await told(lookout, api.deploy(100), Status.TERMINATED, patience=5)
@@ -178,7 +178,7 @@ async def test_however_many_wait_for_the_end_all_are_asked_for(
 
 
 async def test_one_of_each_kind_are_looked_at_one_by_one(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     ready, over = api.deploy(2, ready_in=2, over=4)
     await asyncio.gather(
@@ -190,7 +190,7 @@ async def test_one_of_each_kind_are_looked_at_one_by_one(
 
 
 async def test_two_handles_of_one_deployment_share_the_looks(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     [one] = api.deploy(1, ready_in=5)
     assert lookout.tracker(one) is lookout.tracker(one)
@@ -201,7 +201,7 @@ async def test_two_handles_of_one_deployment_share_the_looks(
 
 
 async def test_a_second_handle_may_know_longer_that_it_is_young(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     watched = lookout.tracker("abc")
     lookout.tracker("abc", not_found_until=now() + 9)
@@ -212,7 +212,7 @@ async def test_a_second_handle_may_know_longer_that_it_is_young(
 
 
 async def test_who_waits_for_another_status_too_moves_over_and_back(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     ids = api.deploy(3, ready_in=4)
     waiting = asyncio.create_task(told(lookout, ids))
@@ -226,7 +226,7 @@ async def test_who_waits_for_another_status_too_moves_over_and_back(
 
 @pytest.mark.parametrize("count", [1, 3])
 async def test_who_waits_for_any_change_too_is_not_left_to_rows_that_do_not_tell(
-    api: FickleApi, lookout: StatusPoller, count: int
+    api: FlakyApi, lookout: StatusPoller, count: int
 ) -> None:
     api.change_row = lambda row: row | {"status": None}
     ids = api.deploy(6, error=8)
@@ -242,7 +242,7 @@ async def test_who_waits_for_any_change_too_is_not_left_to_rows_that_do_not_tell
 
 
 async def test_the_last_one_left_is_looked_at_by_status(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     ids = [*api.deploy(3, ready_in=2), *api.deploy(1, ready_in=9)]
     times = await told(lookout, ids)
@@ -253,7 +253,7 @@ async def test_the_last_one_left_is_looked_at_by_status(
 
 
 async def test_gaps_grow_where_nobody_new_has_come_for_long(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     api.deploy(5)
     with pytest.raises(WaitTimedOut):
@@ -268,7 +268,7 @@ async def test_gaps_grow_where_nobody_new_has_come_for_long(
 # ── nobody waits ─────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_nobody_waits_and_no_task_is_left(api: FickleApi, lookout: StatusPoller) -> None:
+async def test_nobody_waits_and_no_task_is_left(api: FlakyApi, lookout: StatusPoller) -> None:
     ids = api.deploy(40)
     before = asyncio.all_tasks()
     results = await asyncio.gather(
@@ -287,7 +287,7 @@ async def test_nobody_waits_and_no_task_is_left(api: FickleApi, lookout: StatusP
 
 @pytest.mark.parametrize("count", [1, 5])
 async def test_nobody_waits_and_what_was_asked_is_not_waited_for(
-    api: FickleApi, lookout: StatusPoller, count: int
+    api: FlakyApi, lookout: StatusPoller, count: int
 ) -> None:
     api.on_look = lambda _: Reply(delay=20)
     api.on_list = lambda _: Reply(delay=20)
@@ -301,7 +301,7 @@ async def test_nobody_waits_and_what_was_asked_is_not_waited_for(
 
 
 async def test_waits_that_end_when_a_look_begins_use_up_no_looks(
-    api: FickleApi, client: ApiClient
+    api: FlakyApi, client: ApiClient
 ) -> None:
     lookout = StatusPoller(client, PollingPolicy(first_delay=0.0))
     for request_id in api.deploy(30):
@@ -319,7 +319,7 @@ async def test_waits_that_end_when_a_look_begins_use_up_no_looks(
 
 
 async def test_a_deployment_that_nobody_holds_is_forgotten(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     ids = api.deploy(60, ready_in=1)
     await told(lookout, ids)
@@ -328,7 +328,7 @@ async def test_a_deployment_that_nobody_holds_is_forgotten(
     assert not lookout._known
 
 
-async def test_comings_and_goings_do_not_pile_up(api: FickleApi, client: ApiClient) -> None:
+async def test_comings_and_goings_do_not_pile_up(api: FlakyApi, client: ApiClient) -> None:
     lookout = StatusPoller(client, PollingPolicy(full_list_interval=3600))
     api.hidden_until = dict.fromkeys(api.deploy(10), NEVER)
     waiting = [
@@ -346,7 +346,7 @@ async def test_comings_and_goings_do_not_pile_up(api: FickleApi, client: ApiClie
 
 
 async def test_one_who_comes_back_again_and_again_is_told(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     [one] = api.deploy(1, ready_in=2)
     watched = lookout.tracker(one)
@@ -362,7 +362,7 @@ async def test_one_who_comes_back_again_and_again_is_told(
 
 
 async def test_one_who_comes_back_again_and_again_beside_another_is_told_what_lists_hide(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     [steady, one] = [*api.deploy(1), *api.deploy(1, ready_in=5)]
     api.hidden_until = {one: NEVER}
@@ -376,7 +376,7 @@ async def test_one_who_comes_back_again_and_again_beside_another_is_told_what_li
 
 
 async def test_who_comes_back_is_looked_at_no_more_often(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     [one] = api.deploy(1)
     watched = lookout.tracker(one)
@@ -388,7 +388,7 @@ async def test_who_comes_back_is_looked_at_no_more_often(
 
 
 async def test_who_is_rung_for_does_not_stand_behind_those_whose_look_is_routine(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     api.on_list = lambda _: REFUSED
     ids = api.deploy(100)  # a look at each takes five seconds
@@ -404,7 +404,7 @@ async def test_who_is_rung_for_does_not_stand_behind_those_whose_look_is_routine
 
 
 async def test_what_a_roll_call_tells_does_not_stand_behind_those_whose_look_is_routine(
-    api: FickleApi, client: ApiClient
+    api: FlakyApi, client: ApiClient
 ) -> None:
     lookout = StatusPoller(
         client, PollingPolicy(full_list_interval=0.1)
@@ -422,7 +422,7 @@ async def test_what_a_roll_call_tells_does_not_stand_behind_those_whose_look_is_
 
 
 async def test_those_who_are_rung_for_all_the_time_do_not_starve_the_others(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     api.on_list = lambda _: REFUSED
     loud, quiet = api.deploy(15), api.deploy(15)
@@ -437,7 +437,7 @@ async def test_those_who_are_rung_for_all_the_time_do_not_starve_the_others(
 
 
 async def test_one_in_error_whose_look_fails_is_soon_looked_at_again(
-    api: FickleApi, client: ApiClient
+    api: FlakyApi, client: ApiClient
 ) -> None:
     lookout = StatusPoller(client, PollingPolicy(interval=10))
     api.on_look = only(0, BROKEN)
@@ -465,7 +465,7 @@ async def test_one_in_error_whose_look_fails_is_soon_looked_at_again(
     ids=["503", "429", "429 for long", "hung", "lost"],
 )
 async def test_while_lists_fail_all_are_told_by_status(
-    api: FickleApi, lookout: StatusPoller, reply: Reply
+    api: FlakyApi, lookout: StatusPoller, reply: Reply
 ) -> None:
     api.on_list = lambda _: reply
     ids = [*api.deploy(5, ready_in=4), *api.deploy(3, ready_in=20)]
@@ -476,7 +476,7 @@ async def test_while_lists_fail_all_are_told_by_status(
 
 
 async def test_lists_that_fail_after_they_worked_do_not_hold_up_the_looks(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     began = now()
     api.on_list = lambda asked: BROKEN if asked.at > began + 10 else None
@@ -486,7 +486,7 @@ async def test_lists_that_fail_after_they_worked_do_not_hold_up_the_looks(
     assert lateness(api, ids, times) < 1
 
 
-async def test_lists_that_work_again_are_used_again(api: FickleApi, lookout: StatusPoller) -> None:
+async def test_lists_that_work_again_are_used_again(api: FlakyApi, lookout: StatusPoller) -> None:
     began = now()
     api.on_list = lambda asked: BROKEN if asked.at < began + 10 else None
     ids = api.deploy(8, ready_in=30)
@@ -498,7 +498,7 @@ async def test_lists_that_work_again_are_used_again(api: FickleApi, lookout: Sta
 
 
 async def test_looks_that_fail_do_not_hold_up_the_lists(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     api.on_look = lambda _: BROKEN
     ids = api.deploy(8, ready_in=20)
@@ -509,7 +509,7 @@ async def test_looks_that_fail_do_not_hold_up_the_lists(
 
 @pytest.mark.parametrize("status", [401, 403])
 async def test_lists_that_may_not_be_asked_are_asked_no_more(
-    api: FickleApi, lookout: StatusPoller, status: int
+    api: FlakyApi, lookout: StatusPoller, status: int
 ) -> None:
     api.on_list = lambda _: Reply(status)
     ids = api.deploy(5, ready_in=4)
@@ -521,7 +521,7 @@ async def test_lists_that_may_not_be_asked_are_asked_no_more(
 
 
 async def test_where_the_status_filter_is_refused_lists_are_asked_by_id(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     api.on_list = lambda asked: REFUSED if asked.only_ready else None
     ids = api.deploy(90, ready_in=6)
@@ -532,7 +532,7 @@ async def test_where_the_status_filter_is_refused_lists_are_asked_by_id(
 
 
 async def test_where_all_filters_are_refused_lists_are_turned_page_by_page(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     api.deploy(150)
     api.on_list = lambda asked: REFUSED if asked.ids else None
@@ -544,7 +544,7 @@ async def test_where_all_filters_are_refused_lists_are_turned_page_by_page(
     assert lateness(api, ids, times) < 1.5
 
 
-async def test_the_last_one_left_turns_no_pages(api: FickleApi, lookout: StatusPoller) -> None:
+async def test_the_last_one_left_turns_no_pages(api: FlakyApi, lookout: StatusPoller) -> None:
     api.on_list = lambda asked: REFUSED if asked.ids else None
     ids = [*api.deploy(2, ready_in=3), *api.deploy(1, ready_in=8)]
     times = await told(lookout, ids)
@@ -553,9 +553,7 @@ async def test_the_last_one_left_turns_no_pages(api: FickleApi, lookout: StatusP
     assert max(one.at for one in api.lists) < api.fates[ids[0]].ready + 1
 
 
-async def test_pages_that_fail_are_turned_more_slowly(
-    api: FickleApi, lookout: StatusPoller
-) -> None:
+async def test_pages_that_fail_are_turned_more_slowly(api: FlakyApi, lookout: StatusPoller) -> None:
     api.on_list = lambda asked: REFUSED if asked.ids else BROKEN
     await told(lookout, api.deploy(2, ready_in=30))
 
@@ -564,7 +562,7 @@ async def test_pages_that_fail_are_turned_more_slowly(
 
 
 async def test_a_page_that_hangs_does_not_stop_the_others(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     hangs = only(3, Reply(delay=600))
     api.on_list = lambda asked: REFUSED if asked.ids else hangs(asked)
@@ -577,7 +575,7 @@ async def test_a_page_that_hangs_does_not_stop_the_others(
 
 
 async def test_where_no_list_is_answered_all_are_told_by_status(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     api.on_list = lambda _: REFUSED
     ids = api.deploy(30, ready_in=5)
@@ -589,7 +587,7 @@ async def test_where_no_list_is_answered_all_are_told_by_status(
 
 
 async def test_a_list_that_did_not_work_for_a_while_is_found_to_work_again(
-    api: FickleApi, client: ApiClient
+    api: FlakyApi, client: ApiClient
 ) -> None:
     lookout = StatusPoller(client, PollingPolicy(fast_period=300))  # or lists were rare by then
     api.on_list = lambda asked: REFUSED if asked.at < 50 else None
@@ -605,7 +603,7 @@ async def test_a_list_that_did_not_work_for_a_while_is_found_to_work_again(
 
 
 async def test_a_list_that_never_works_is_tried_ever_more_rarely(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     api.on_list = lambda _: REFUSED
     await told(lookout, api.deploy(2, ready_in=8000), patience=9000)
@@ -615,7 +613,7 @@ async def test_a_list_that_never_works_is_tried_ever_more_rarely(
     assert gaps == pytest.approx([60, 120, 240, 480, 960, 1920, 3600], abs=20)
 
 
-async def test_refusals_that_are_far_apart_do_not_add_up(api: FickleApi, client: ApiClient) -> None:
+async def test_refusals_that_are_far_apart_do_not_add_up(api: FlakyApi, client: ApiClient) -> None:
     lookout, gaps = StatusPoller(client, PollingPolicy(interval=5)), list[float]()
     for _ in range(2):
         await asyncio.sleep(7200)
@@ -629,7 +627,7 @@ async def test_refusals_that_are_far_apart_do_not_add_up(api: FickleApi, client:
 
 
 async def test_where_the_filter_by_id_is_ignored_all_are_told(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     api.deploy(250, ready_in=0)
     api.filters_ids = False
@@ -640,7 +638,7 @@ async def test_where_the_filter_by_id_is_ignored_all_are_told(
     assert lateness(api, ids, times) < 2.5
 
 
-async def test_a_page_that_repeats_is_harmless(api: FickleApi, lookout: StatusPoller) -> None:
+async def test_a_page_that_repeats_is_harmless(api: FlakyApi, lookout: StatusPoller) -> None:
     api.deploy(250, ready_in=0)
     api.filters_ids = api.turns_pages = False
     ids = api.deploy(10, ready_in=6)
@@ -650,7 +648,7 @@ async def test_a_page_that_repeats_is_harmless(api: FickleApi, lookout: StatusPo
 
 
 async def test_where_the_filter_by_status_is_ignored_nobody_starves(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     api.filters_status = False
     slow = api.deploy(200)
@@ -665,7 +663,7 @@ async def test_where_the_filter_by_status_is_ignored_nobody_starves(
     assert lateness(api, ids, times) < 2
 
 
-async def test_where_pages_are_short_nobody_starves(api: FickleApi, lookout: StatusPoller) -> None:
+async def test_where_pages_are_short_nobody_starves(api: FlakyApi, lookout: StatusPoller) -> None:
     api.page_size = 20
     slow = api.deploy(60)
     ids = api.deploy(100, ready_in=10)
@@ -679,7 +677,7 @@ async def test_where_pages_are_short_nobody_starves(api: FickleApi, lookout: Sta
 
 
 async def test_one_that_a_page_had_no_room_for_was_not_seen(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     api.page_size = 5
     ids = api.deploy(40, ready_in=6)
@@ -689,7 +687,7 @@ async def test_one_that_a_page_had_no_room_for_was_not_seen(
     assert lookout.stats.max_delay >= lateness(api, ids, times) - 0.1
 
 
-async def test_more_than_a_page_may_be_ready_at_once(api: FickleApi, lookout: StatusPoller) -> None:
+async def test_more_than_a_page_may_be_ready_at_once(api: FlakyApi, lookout: StatusPoller) -> None:
     ids = api.deploy(400, ready_in=6)
     times = await told(lookout, ids)
 
@@ -697,7 +695,7 @@ async def test_more_than_a_page_may_be_ready_at_once(api: FickleApi, lookout: St
 
 
 async def test_those_that_a_page_had_no_room_for_come_first_on_the_next(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     ids = api.deploy(900, ready_in=6)
     ready = now() + 6
@@ -714,7 +712,7 @@ async def test_those_that_a_page_had_no_room_for_come_first_on_the_next(
 
 
 async def test_lists_that_leave_out_what_is_ready_are_found_out(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     api.on_list = lambda asked: Reply(body={"data": []}) if asked.only_ready else None
     ids = [*api.deploy(100), *itertools.chain(*(api.deploy(10, ready_in=n) for n in range(1, 40)))]
@@ -728,7 +726,7 @@ async def test_lists_that_leave_out_what_is_ready_are_found_out(
 
 
 async def test_what_a_roll_call_tells_first_is_found_out_too(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     api.on_list = lambda asked: Reply(body={"data": []}) if asked.only_ready else None
     api.on_look = lambda _: Reply(delay=600)
@@ -740,7 +738,7 @@ async def test_what_a_roll_call_tells_first_is_found_out_too(
 
 
 async def test_what_was_asked_for_in_an_older_way_says_nothing_of_the_newer(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     api.filters_status = False
     api.on_list = lambda asked: Reply(delay=4, body=api._page(asked))
@@ -754,9 +752,7 @@ async def test_what_was_asked_for_in_an_older_way_says_nothing_of_the_newer(
     assert lookout.stats.list_mode == "by_id"
 
 
-async def test_a_url_that_is_too_long_is_made_shorter(
-    api: FickleApi, lookout: StatusPoller
-) -> None:
+async def test_a_url_that_is_too_long_is_made_shorter(api: FlakyApi, lookout: StatusPoller) -> None:
     api.on_list = lambda asked: Reply(414) if asked.ids and len(asked.ids) > 60 else None
     ids = api.deploy(300, ready_in=8)
     times = await told(lookout, ids)
@@ -780,7 +776,7 @@ async def test_what_several_lists_under_way_are_refused_for_is_learnt_once(
     assert lists.failures == 0  # a refusal is an answer
 
 
-async def test_that_it_is_not_known_yet_is_an_answer(api: FickleApi, lookout: StatusPoller) -> None:
+async def test_that_it_is_not_known_yet_is_an_answer(api: FlakyApi, lookout: StatusPoller) -> None:
     began = now()
     [one] = api.deploy(1, ready_in=14)
 
@@ -797,7 +793,7 @@ async def test_that_it_is_not_known_yet_is_an_answer(api: FickleApi, lookout: St
 
 
 async def test_a_roll_call_asks_for_no_more_than_a_page_holds_proofs_included(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     api.on_list = lambda asked: REFUSED if asked.only_ready else None
     ids = [one for seconds in range(4) for one in api.deploy(40, ready_in=2 + seconds / 2)]
@@ -810,7 +806,7 @@ async def test_a_roll_call_asks_for_no_more_than_a_page_holds_proofs_included(
 
 
 async def test_lists_that_lag_behind_do_not_make_anybody_wait(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     api.lag = 5
     ids = api.deploy(10, ready_in=8)
@@ -820,7 +816,7 @@ async def test_lists_that_lag_behind_do_not_make_anybody_wait(
 
 
 async def test_what_is_hidden_from_lists_is_looked_at_by_status_and_not_too_often(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     ids = api.deploy(4, ready_in=9)
     api.hidden_until = dict.fromkeys(ids, now() + 20)
@@ -834,7 +830,7 @@ async def test_what_is_hidden_from_lists_is_looked_at_by_status_and_not_too_ofte
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_rows_without_status_tell_of_ready(api: FickleApi, lookout: StatusPoller) -> None:
+async def test_rows_without_status_tell_of_ready(api: FlakyApi, lookout: StatusPoller) -> None:
     api.change_row = lambda row: row | {"status": None}
     ids = [*api.deploy(20, ready_in=5), *api.deploy(2, error=5)]
     results = await asyncio.gather(
@@ -847,7 +843,7 @@ async def test_rows_without_status_tell_of_ready(api: FickleApi, lookout: Status
 
 
 async def test_who_waits_for_more_than_rows_without_status_tell_is_looked_at_by_status(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     began = now()
     api.change_row = lambda row: row | {"status": None} if now() > began + 5 else row
@@ -866,7 +862,7 @@ async def test_who_waits_for_more_than_rows_without_status_tell_is_looked_at_by_
     ids=["ready and DEPLOYING", "not ready and READY"],
 )
 async def test_a_row_that_contradicts_itself_is_not_believed(
-    api: FickleApi, lookout: StatusPoller, lie: Callable[[dict[str, object]], dict[str, object]]
+    api: FlakyApi, lookout: StatusPoller, lie: Callable[[dict[str, object]], dict[str, object]]
 ) -> None:
     api.change_row = lie
     ids = api.deploy(3, ready_in=5)
@@ -877,7 +873,7 @@ async def test_a_row_that_contradicts_itself_is_not_believed(
 
 
 async def test_rows_that_contradict_themselves_cost_a_look_now_and_then(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     api.change_row = lambda row: row | {"ready": True}
     with pytest.raises(WaitTimedOut):
@@ -892,7 +888,7 @@ async def test_rows_that_contradict_themselves_cost_a_look_now_and_then(
     ids=["no host", "no port", "null for ports"],
 )
 async def test_of_one_that_is_ready_without_an_address_the_status_is_looked_at(
-    api: FickleApi, lookout: StatusPoller, lack: dict[str, object]
+    api: FlakyApi, lookout: StatusPoller, lack: dict[str, object]
 ) -> None:
     api.change_row = lambda row: row | lack
     ids = api.deploy(3, ready_in=5)
@@ -903,7 +899,7 @@ async def test_of_one_that_is_ready_without_an_address_the_status_is_looked_at(
 
 
 async def test_a_row_that_tells_nothing_new_does_not_replace_a_look(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     ids = api.deploy(2, ready_in=0, over=10)
     api.on_look = lambda _: None
@@ -918,7 +914,7 @@ async def test_a_row_that_tells_nothing_new_does_not_replace_a_look(
 
 
 async def test_rows_of_others_and_rows_that_come_twice_are_harmless(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     ids = api.deploy(3, ready_in=3)
     doubled = [{"request_id": ids[0], "ready": False, "status": "Status.DEPLOYING"}] * 2
@@ -930,7 +926,7 @@ async def test_rows_of_others_and_rows_that_come_twice_are_harmless(
 
 
 async def test_an_error_is_told_with_its_reason_at_once(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     ids = api.deploy(5, error=4)
     results = await asyncio.gather(
@@ -945,7 +941,7 @@ async def test_an_error_is_told_with_its_reason_at_once(
     assert len(api.looks) < 15
 
 
-async def test_an_error_that_lists_hide_is_told_soon(api: FickleApi, lookout: StatusPoller) -> None:
+async def test_an_error_that_lists_hide_is_told_soon(api: FlakyApi, lookout: StatusPoller) -> None:
     api.lists_errors = False
     ids = api.deploy(5, error=4)
     results = await asyncio.gather(
@@ -957,7 +953,7 @@ async def test_an_error_that_lists_hide_is_told_soon(api: FickleApi, lookout: St
 
 
 async def test_the_last_page_is_known_by_its_number_whatever_it_says(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     where = {"number": 1, "has_next": True, "paginator": {"num_pages": 1}}
     api.on_list = lambda asked: Reply(body={**api._page(asked), "pagination": where})
@@ -973,7 +969,7 @@ async def test_the_last_page_is_known_by_its_number_whatever_it_says(
 
 @pytest.mark.parametrize("listed", [True, False], ids=["listed", "hidden"])
 async def test_the_end_of_what_is_in_error_is_not_asked_for_all_the_time(
-    api: FickleApi, lookout: StatusPoller, *, listed: bool
+    api: FlakyApi, lookout: StatusPoller, *, listed: bool
 ) -> None:
     api.lists_errors = listed
     ids = api.deploy(4, error=2, over=40)
@@ -983,7 +979,7 @@ async def test_the_end_of_what_is_in_error_is_not_asked_for_all_the_time(
     assert len(api.looks) < 4 * 16
 
 
-async def test_one_that_ends_unseen_is_told(api: FickleApi, lookout: StatusPoller) -> None:
+async def test_one_that_ends_unseen_is_told(api: FlakyApi, lookout: StatusPoller) -> None:
     ids = api.deploy(5, over=4)
     results = await asyncio.gather(
         *(lookout.tracker(one).wait_for(Status.READY, 30) for one in ids), return_exceptions=True
@@ -996,7 +992,7 @@ async def test_one_that_ends_unseen_is_told(api: FickleApi, lookout: StatusPolle
 # ── webhooks ─────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_webhook_makes_a_list_come_at_once(api: FickleApi, client: ApiClient) -> None:
+async def test_a_webhook_makes_a_list_come_at_once(api: FlakyApi, client: ApiClient) -> None:
     lookout = StatusPoller(
         client, PollingPolicy(interval=60, full_list_interval=60, first_delay=60)
     )
@@ -1014,7 +1010,7 @@ async def test_a_webhook_makes_a_list_come_at_once(api: FickleApi, client: ApiCl
 
 
 async def test_a_webhook_hastens_one_list_and_not_those_after_it(
-    api: FickleApi, client: ApiClient
+    api: FlakyApi, client: ApiClient
 ) -> None:
     lookout = StatusPoller(client, PollingPolicy(interval=20))
     ids = api.deploy(5)
@@ -1029,7 +1025,7 @@ async def test_a_webhook_hastens_one_list_and_not_those_after_it(
     await asyncio.gather(waiting, return_exceptions=True)
 
 
-async def test_who_is_rung_for_goes_before_all_others(api: FickleApi, client: ApiClient) -> None:
+async def test_who_is_rung_for_goes_before_all_others(api: FlakyApi, client: ApiClient) -> None:
     lookout = StatusPoller(
         client, PollingPolicy(interval=60, full_list_interval=60, first_delay=60)
     )
@@ -1053,7 +1049,7 @@ async def test_who_is_rung_for_goes_before_all_others(api: FickleApi, client: Ap
     ids=["any change", "by id"],
 )
 async def test_who_is_rung_for_goes_first_where_all_are_asked_for_and_not_at_once(
-    api: FickleApi, client: ApiClient, wanted: Status, way: ListMode
+    api: FlakyApi, client: ApiClient, wanted: Status, way: ListMode
 ) -> None:
     lookout = StatusPoller(
         client, PollingPolicy(interval=60, full_list_interval=60, first_delay=60)
@@ -1074,7 +1070,7 @@ async def test_who_is_rung_for_goes_first_where_all_are_asked_for_and_not_at_onc
 
 
 async def test_a_webhook_that_came_before_the_wait_is_heard(
-    api: FickleApi, client: ApiClient
+    api: FlakyApi, client: ApiClient
 ) -> None:
     lookout = StatusPoller(client, PollingPolicy(first_delay=60))
     ids = api.deploy(1, ready_in=0)
@@ -1088,7 +1084,7 @@ async def test_a_webhook_that_came_before_the_wait_is_heard(
 
 @pytest.mark.parametrize("count", [1, 2])
 async def test_a_webhook_that_rings_all_the_time_costs_a_few_looks_a_second(
-    api: FickleApi, lookout: StatusPoller, count: int
+    api: FlakyApi, lookout: StatusPoller, count: int
 ) -> None:
     ids = api.deploy(count)
     waiting = [asyncio.create_task(lookout.tracker(one).wait_for(Status.READY, 20)) for one in ids]
@@ -1102,7 +1098,7 @@ async def test_a_webhook_that_rings_all_the_time_costs_a_few_looks_a_second(
 
 @pytest.mark.parametrize("count", [1, 5])
 async def test_a_webhook_whose_look_fails_is_not_forgotten(
-    api: FickleApi, client: ApiClient, count: int
+    api: FlakyApi, client: ApiClient, count: int
 ) -> None:
     lookout = StatusPoller(
         client, PollingPolicy(interval=30, full_list_interval=30, first_delay=30)
@@ -1126,7 +1122,7 @@ async def test_a_webhook_whose_look_fails_is_not_forgotten(
 
 @pytest.mark.parametrize("listed", [True, False], ids=["listed", "hidden"])
 async def test_a_webhook_that_comes_right_after_a_look_is_heard(
-    api: FickleApi, client: ApiClient, *, listed: bool
+    api: FlakyApi, client: ApiClient, *, listed: bool
 ) -> None:
     lookout = StatusPoller(client, PollingPolicy(interval=20))
     [one, *_] = ids = api.deploy(4)
@@ -1146,7 +1142,7 @@ async def test_a_webhook_that_comes_right_after_a_look_is_heard(
     assert now() - api.fates[one].error < 1
 
 
-async def test_a_webhook_is_heard_while_lists_fail(api: FickleApi, client: ApiClient) -> None:
+async def test_a_webhook_is_heard_while_lists_fail(api: FlakyApi, client: ApiClient) -> None:
     lookout = StatusPoller(
         client,
         PollingPolicy(interval=5, full_list_interval=30, first_delay=30, webhook_interval=30),
@@ -1162,7 +1158,7 @@ async def test_a_webhook_is_heard_while_lists_fail(api: FickleApi, client: ApiCl
     assert lateness(api, ids, times) < 0.6
 
 
-async def test_a_forged_webhook_tells_nothing(api: FickleApi, lookout: StatusPoller) -> None:
+async def test_a_forged_webhook_tells_nothing(api: FlakyApi, lookout: StatusPoller) -> None:
     ids = api.deploy(3, ready_in=5)
     waiting = asyncio.create_task(told(lookout, ids))
     for _ in range(4):
@@ -1175,7 +1171,7 @@ async def test_a_forged_webhook_tells_nothing(api: FickleApi, lookout: StatusPol
 
 
 async def test_looks_are_rare_once_webhooks_have_come_and_until_they_fail(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     def wait_for(seconds: float) -> tuple[DeploymentTracker, asyncio.Task[Deployment]]:
         [one] = api.deploy(1, ready_in=seconds)
@@ -1214,7 +1210,7 @@ async def test_looks_are_rare_once_webhooks_have_come_and_until_they_fail(
 
 @pytest.mark.parametrize(("late", "proven"), [(0.1, True), (4, False)])
 async def test_webhooks_prove_something_if_they_come_soon_after_ready(
-    api: FickleApi, lookout: StatusPoller, *, late: float, proven: bool
+    api: FlakyApi, lookout: StatusPoller, *, late: float, proven: bool
 ) -> None:
     for one in api.deploy(3, ready_in=0):
         watched = lookout.tracker(one, expects_webhook=True)
@@ -1226,7 +1222,7 @@ async def test_webhooks_prove_something_if_they_come_soon_after_ready(
 
 
 async def test_that_no_webhook_comes_is_said_once(
-    api: FickleApi, lookout: StatusPoller, caplog: pytest.LogCaptureFixture
+    api: FlakyApi, lookout: StatusPoller, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
     said = []
@@ -1242,7 +1238,7 @@ async def test_that_no_webhook_comes_is_said_once(
 
 
 async def test_webhooks_may_be_on_their_way_where_many_are_ready_at_once(
-    api: FickleApi, lookout: StatusPoller, caplog: pytest.LogCaptureFixture
+    api: FlakyApi, lookout: StatusPoller, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
     ids = api.deploy(12, ready_in=0)
@@ -1258,7 +1254,7 @@ async def test_webhooks_may_be_on_their_way_where_many_are_ready_at_once(
 
 @pytest.mark.parametrize("expected", [True, False], ids=["one came", "none was to come"])
 async def test_without_a_reason_it_is_not_said_that_no_webhook_comes(
-    api: FickleApi, lookout: StatusPoller, caplog: pytest.LogCaptureFixture, *, expected: bool
+    api: FlakyApi, lookout: StatusPoller, caplog: pytest.LogCaptureFixture, *, expected: bool
 ) -> None:
     caplog.set_level(logging.WARNING)
     for number, one in enumerate(api.deploy(15, ready_in=0)):
@@ -1266,14 +1262,14 @@ async def test_without_a_reason_it_is_not_said_that_no_webhook_comes(
         await watched.wait_for(Status.READY, 60)
         if expected and number == 0:
             await asyncio.sleep(60)
-            watched.webhook_received()  # as late as that it proves nothing, and has come all the same
+            watched.webhook_received()  # too late to prove anything
 
     assert not caplog.messages
     assert not lookout.stats.webhooks_active
 
 
 async def test_who_expects_no_webhook_is_looked_at_as_often_as_ever(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     lookout._proof = 5
     ids = api.deploy(1, ready_in=10)
@@ -1285,7 +1281,7 @@ async def test_who_expects_no_webhook_is_looked_at_as_often_as_ever(
 # ── hanging, and others ──────────────────────────────────────────────────────────────────────────
 
 
-async def test_looks_that_hang_do_not_hold_up_others(api: FickleApi, client: ApiClient) -> None:
+async def test_looks_that_hang_do_not_hold_up_others(api: FlakyApi, client: ApiClient) -> None:
     lookout = StatusPoller(client, PollingPolicy())
     api.on_list = lambda _: REFUSED
     hung = set(api.deploy(6))
@@ -1300,7 +1296,7 @@ async def test_looks_that_hang_do_not_hold_up_others(api: FickleApi, client: Api
 
 
 async def test_a_look_that_hangs_is_begun_once_more_and_not_again(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     [one] = api.deploy(1, ready_in=0)
     hanging = itertools.count()
@@ -1316,7 +1312,7 @@ async def test_a_look_that_hangs_is_begun_once_more_and_not_again(
     assert len([look for look in api.looks if look.request_id == other]) == 2
 
 
-async def test_a_list_that_hangs_is_asked_once_more(api: FickleApi, lookout: StatusPoller) -> None:
+async def test_a_list_that_hangs_is_asked_once_more(api: FlakyApi, lookout: StatusPoller) -> None:
     hanging = itertools.count()
     api.on_list = lambda _: Reply(delay=25) if next(hanging) < 1 else None
     ids = api.deploy(100, ready_in=3)
@@ -1326,7 +1322,7 @@ async def test_a_list_that_hangs_is_asked_once_more(api: FickleApi, lookout: Sta
 
 
 async def test_those_who_look_for_themselves_get_their_permits(
-    api: FickleApi, client: ApiClient, lookout: StatusPoller
+    api: FlakyApi, client: ApiClient, lookout: StatusPoller
 ) -> None:
     api.on_list = lambda _: REFUSED
     waiting = asyncio.create_task(told(lookout, api.deploy(200), patience=60))
@@ -1341,7 +1337,7 @@ async def test_those_who_look_for_themselves_get_their_permits(
 
 
 async def test_those_who_look_for_themselves_all_the_time_do_not_starve_the_others(
-    api: FickleApi, client: ApiClient, lookout: StatusPoller
+    api: FlakyApi, client: ApiClient, lookout: StatusPoller
 ) -> None:
     api.on_list = lambda _: REFUSED
     [mine] = api.deploy(1)
@@ -1355,7 +1351,7 @@ async def test_those_who_look_for_themselves_all_the_time_do_not_starve_the_othe
     assert lateness(api, ids, times) < 2
 
 
-async def test_the_limits_hold(api: FickleApi, lookout: StatusPoller) -> None:
+async def test_the_limits_hold(api: FlakyApi, lookout: StatusPoller) -> None:
     api.on_list = lambda asked: REFUSED if asked.only_ready else None
     await told(lookout, api.deploy(500, ready_in=10))
 
@@ -1365,7 +1361,7 @@ async def test_the_limits_hold(api: FickleApi, lookout: StatusPoller) -> None:
 
 
 async def test_while_all_are_being_asked_for_it_does_not_look_for_more_all_the_time(
-    api: FickleApi, client: ApiClient
+    api: FlakyApi, client: ApiClient
 ) -> None:
     counted = itertools.count()
 
@@ -1389,7 +1385,7 @@ async def test_while_all_are_being_asked_for_it_does_not_look_for_more_all_the_t
 # ── ends ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_closing_the_client_ends_every_wait(api: FickleApi, client: ApiClient) -> None:
+async def test_closing_the_client_ends_every_wait(api: FlakyApi, client: ApiClient) -> None:
     lookout = StatusPoller(client, PollingPolicy())
     before = asyncio.all_tasks()
     ids = api.deploy(20)
@@ -1410,7 +1406,7 @@ async def test_closing_the_client_ends_every_wait(api: FickleApi, client: ApiCli
 
 
 async def test_waits_in_another_event_loop_are_refused(
-    api: FickleApi, client: ApiClient, lookout: StatusPoller
+    api: FlakyApi, client: ApiClient, lookout: StatusPoller
 ) -> None:
     [one] = api.deploy(1, ready_in=3)
     watched = lookout.tracker(one)
@@ -1426,7 +1422,7 @@ async def test_waits_in_another_event_loop_are_refused(
 
 
 async def test_a_look_out_that_somebody_cancelled_begins_anew(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     ids = api.deploy(2, ready_in=3)
     waiting = asyncio.create_task(told(lookout, ids[:1]))
@@ -1443,7 +1439,7 @@ async def test_a_look_out_that_somebody_cancelled_begins_anew(
 @pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("where", ["_keep_looking()", "._look()"])
 async def test_whatever_goes_wrong_inside_is_told_to_all(
-    api: FickleApi, client: ApiClient, count: int, where: str
+    api: FlakyApi, client: ApiClient, count: int, where: str
 ) -> None:
     class Failing(PollingPolicy):
         def interval_at(self, age: float, *, expects_webhook: bool = False) -> float:
@@ -1464,7 +1460,7 @@ async def test_whatever_goes_wrong_inside_is_told_to_all(
 
 
 async def test_one_that_may_not_be_looked_at_does_not_end_the_waits_of_others(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     ids = api.deploy(4, ready_in=6)
     api.hidden_until = {ids[0]: NEVER}
@@ -1477,7 +1473,7 @@ async def test_one_that_may_not_be_looked_at_does_not_end_the_waits_of_others(
 
 
 async def test_one_that_does_not_exist_ends_its_wait_among_others(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     ids = ["nobody", *api.deploy(4, ready_in=6)]
     results = await asyncio.gather(
@@ -1501,7 +1497,7 @@ def fails_for_a_while(answer: Reply | None) -> Callable[[object], Reply | None]:
 
 @pytest.mark.parametrize("answer", [None, Reply(404)], ids=["DEPLOYING", "not known yet"])
 async def test_a_look_that_failed_and_works_again_is_no_reason_any_more(
-    api: FickleApi, lookout: StatusPoller, answer: Reply | None
+    api: FlakyApi, lookout: StatusPoller, answer: Reply | None
 ) -> None:
     api.on_look = fails_for_a_while(answer)
     [one] = api.deploy(1)
@@ -1513,7 +1509,7 @@ async def test_a_look_that_failed_and_works_again_is_no_reason_any_more(
 
 
 async def test_a_list_that_failed_and_works_again_is_no_reason_any_more(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     api.on_list = fails_for_a_while(None)
     api.on_look = lambda _: Reply(delay=600)
@@ -1525,7 +1521,7 @@ async def test_a_list_that_failed_and_works_again_is_no_reason_any_more(
 
 
 async def test_lists_that_fail_are_named_when_the_time_is_up(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     def answer(_: object) -> Reply:
         return BROKEN
@@ -1535,7 +1531,7 @@ async def test_lists_that_fail_are_named_when_the_time_is_up(
         await told(lookout, api.deploy(2), patience=20)
 
 
-async def test_stats_tell_what_was_done(api: FickleApi, lookout: StatusPoller) -> None:
+async def test_stats_tell_what_was_done(api: FlakyApi, lookout: StatusPoller) -> None:
     ids = [*api.deploy(10, ready_in=4), *api.deploy(1, ready_in=9)]
     waiting = asyncio.create_task(told(lookout, ids))
     await asyncio.sleep(2)
@@ -1552,7 +1548,7 @@ async def test_stats_tell_what_was_done(api: FickleApi, lookout: StatusPoller) -
 
 
 async def test_the_lag_is_counted_from_the_last_look_that_would_have_told(
-    api: FickleApi, client: ApiClient
+    api: FlakyApi, client: ApiClient
 ) -> None:
     lookout = StatusPoller(client, PollingPolicy(first_delay=1.0, interval=4.0))
     [one] = api.deploy(1, ready_in=2)
@@ -1572,7 +1568,7 @@ async def test_the_lag_is_counted_from_the_last_look_that_would_have_told(
 class _Campaign:
     """Comings, goings and faults of chance."""
 
-    def __init__(self, seed: int, api: FickleApi, client: ApiClient) -> None:
+    def __init__(self, seed: int, api: FlakyApi, client: ApiClient) -> None:
         self.chance = random.Random(seed)
         self.api, self.client = api, client
         self.lookout = StatusPoller(client, PollingPolicy())
@@ -1675,7 +1671,7 @@ class _Campaign:
 async def test_whatever_happens_all_are_told_rightly_and_within_limits(seed: int) -> None:
     before = asyncio.all_tasks()
     async with (
-        FickleApi() as api,
+        FlakyApi() as api,
         ApiClient("canary-t", base_url=api.url, limits=Limits()) as client,
     ):
         campaign = _Campaign(seed, api, client)
@@ -1701,7 +1697,7 @@ async def test_whatever_happens_all_are_told_rightly_and_within_limits(seed: int
 
 
 async def test_one_who_waits_alone_does_not_stand_behind_the_checks_of_many_others(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     many = api.deploy(1000, ready_in=0)
     async with waiting_for(lookout, many, Status.TERMINATED):
@@ -1713,7 +1709,7 @@ async def test_one_who_waits_alone_does_not_stand_behind_the_checks_of_many_othe
 
 
 async def test_whose_change_no_row_tells_does_not_stand_behind_the_checks_of_many_others(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     api.change_row = lambda row: {name: row[name] for name in row if name != "status"}
     async with waiting_for(lookout, api.deploy(400)):
@@ -1725,7 +1721,7 @@ async def test_whose_change_no_row_tells_does_not_stand_behind_the_checks_of_man
 
 
 async def test_a_list_that_has_not_heard_of_what_a_webhook_told_is_not_believed(
-    api: FickleApi, client: ApiClient
+    api: FlakyApi, client: ApiClient
 ) -> None:
     api.lag = 0.5
     lookout = StatusPoller(
@@ -1744,7 +1740,7 @@ async def test_a_list_that_has_not_heard_of_what_a_webhook_told_is_not_believed(
 
 
 async def test_a_page_that_had_no_room_for_all_is_followed_at_once(
-    api: FickleApi, client: ApiClient
+    api: FlakyApi, client: ApiClient
 ) -> None:
     lookout = StatusPoller(client, PollingPolicy(interval=30, first_delay=30))
     ids = api.deploy(350)
@@ -1765,7 +1761,7 @@ async def test_a_page_that_had_no_room_for_all_is_followed_at_once(
 
 
 async def test_roll_calls_of_thousands_give_way_only_to_what_would_have_no_room(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     def calls(begin: float, end: float) -> int:
         return sum(not one.only_ready and begin <= one.at < end for one in api.lists)
@@ -1785,7 +1781,7 @@ async def test_roll_calls_of_thousands_give_way_only_to_what_would_have_no_room(
 
 
 async def test_a_roll_call_asks_for_no_more_than_a_page_holds_whatever_was_proven_meanwhile(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     ids = api.deploy(150)
     async with waiting_for(lookout, ids):
@@ -1800,7 +1796,7 @@ async def test_a_roll_call_asks_for_no_more_than_a_page_holds_whatever_was_prove
 
 
 async def test_a_wait_that_cannot_begin_leaves_nobody_waiting(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     [one] = api.deploy(1, ready_in=1)
     watched = lookout.tracker(one)
@@ -1814,7 +1810,7 @@ async def test_a_wait_that_cannot_begin_leaves_nobody_waiting(
 
 
 async def test_one_who_is_left_alone_by_many_is_looked_at_again_by_status(
-    api: FickleApi, lookout: StatusPoller
+    api: FlakyApi, lookout: StatusPoller
 ) -> None:
     many, [lone] = api.deploy(80, ready_in=10), api.deploy(1, ready_in=0, over=16)
     waiting = asyncio.create_task(told(lookout, many))
@@ -1825,7 +1821,7 @@ async def test_one_who_is_left_alone_by_many_is_looked_at_again_by_status(
 
 
 async def test_those_who_are_left_when_many_were_told_are_looked_for_as_soon_as_those(
-    api: FickleApi, client: ApiClient
+    api: FlakyApi, client: ApiClient
 ) -> None:
     lookout = StatusPoller(client, PollingPolicy(interval=20, first_delay=20))
     many, two = api.deploy(98), api.deploy(2)

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
-from emulated_world import Announced, a_request, a_world, deployed, reached, until
+from emulated_cloud import Announced, a_request, a_world, deployed, reached, until
 
 from edgegap_async import (
     BadRequest,
