@@ -1,7 +1,7 @@
 """Forty kinds of faults at each of five places of a run: none leaves a server, or makes two.
 
-The long form is 10,000 runs: `pytest tests/faults/test_fault_matrix.py --rounds 1000`. Unlike a campaign,
-where chance mixes them, each fault has its run alone.
+The long form is 10,000 runs: `pytest tests/faults/test_fault_matrix.py --rounds 1000`. In a
+campaign chance mixes the faults; here each fault has a run of its own.
 """
 
 from __future__ import annotations

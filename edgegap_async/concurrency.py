@@ -1,0 +1,57 @@
+"""Asyncio helpers that several packages use: the loop's clock, binding to one loop, change events."""
+
+from __future__ import annotations
+
+import asyncio
+
+from .errors import WrongLoop
+
+
+def loop_time() -> float:
+    """Returns the running event loop's monotonic clock, in seconds."""
+    return asyncio.get_running_loop().time()
+
+
+class LoopBinding:
+    """Binds an object to the event loop that uses it first.
+
+    Args:
+        name: what the error calls the object, such as "the client".
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self.loop: asyncio.AbstractEventLoop | None = None
+        """The loop of the first use, or None before it."""
+
+    def check(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Binds the object to `loop` on the first call, and compares on every later one.
+
+        Raises:
+            WrongLoop: the object is bound to another event loop.
+        """
+        if self.loop is None:
+            self.loop = loop
+        elif self.loop is not loop:
+            raise WrongLoop(f"{self._name} was first used in another event loop")
+
+
+class ChangeEvent:
+    """Wakes every task that waits at the moment of a change, and is ready for the next change.
+
+    A plain `asyncio.Event` that is set and cleared can miss a task that has not run yet.
+    """
+
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def notify(self) -> None:
+        """Wakes the tasks that wait now; tasks that wait later wait for the next change."""
+        self._event.set()
+        self._event = asyncio.Event()
+
+    async def wait(self) -> None:
+        """Returns at the next change."""
+        await self._event.wait()
