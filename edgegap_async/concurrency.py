@@ -1,4 +1,4 @@
-"""Asyncio helpers that several packages use: the loop's clock, binding to one loop, change events."""
+"""Asyncio helpers of several packages: the loop's clock, loop binding, change events."""
 
 from __future__ import annotations
 

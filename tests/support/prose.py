@@ -44,7 +44,8 @@ METAPHOR: Final = re.compile(
 )
 INDEFINITE: Final = re.compile(
     r"\b(?:nobody|no one|somebody|someone|anybody|anyone|whoever|whomever|whom|whatever|likewise"
-    r"|as above|so many|so much|so long|those that|those who|those which|one that|one who|he|his|him)\b",
+    r"|as above|so many|so much|so long|those that|those who|those which|one that|one who"
+    r"|he|his|him)\b",
     re.IGNORECASE,
 )
 _STRING_OF_WORDS: Final = re.compile(r"[A-Za-z]{2,}[,;:]? [A-Za-z]{2,}")
