@@ -1,7 +1,7 @@
 """Deploys, looks and lists at full demand against a strict server: refusals, and how much is used.
 
-Real time, real sockets, the server in another process (`tests/support/strict_api.py`). In any second
-it lets the documented number through and refuses what is beyond. Counted there. Prints JSON. Where
+Real time, real sockets, the server in another process (`tests/support/strict_api.py`), which
+accepts the documented number in any second and refuses the rest. It counts. Prints JSON. Where
 the machine holds up some calls by more than 25 ms against the others (`travel_uneven_by_ms`), a
 strict server does refuse some: run it on a machine that is not busy.
 
