@@ -1,7 +1,7 @@
-"""A game server that looks after itself: it asks the cloud to stop it when the last player left.
+"""Run inside a container: a game server that asks the API to stop it when the last player leaves.
 
-It is written as for the cloud: what it needs to know comes in ARBITRIUM_* variables. Run it on the
-emulator with the settings in apps.toml:
+The server reads its port and its own stop URL from ARBITRIUM_* variables, as in the cloud. Run it
+on the emulator with the settings in apps.toml:
 
     python -m edgegap_async.emulator --apps examples/apps.toml
 """
@@ -19,14 +19,14 @@ Address = tuple[str | object, int]
 
 
 class Lobby(asyncio.DatagramProtocol):
-    """Players who said hello and not yet goodbye."""
+    """Counts the players that have said hello and not yet goodbye."""
 
     def __init__(self) -> None:
         self.players: set[Address] = set()
         self.is_empty = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the way back to the players."""
+        """Keep the transport, to answer players."""
         self.transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: Address) -> None:
@@ -41,7 +41,7 @@ class Lobby(asyncio.DatagramProtocol):
 
 
 async def stop_self() -> None:
-    """Ask to be stopped; SIGTERM comes next."""
+    """Ask the API to stop this deployment; SIGTERM follows."""
     url = urlsplit(os.environ["ARBITRIUM_DELETE_URL"])
     *_, request_id, access_point_id = url.path.split("/")
     async with EdgegapClient(base_url=f"{url.scheme}://{url.netloc}") as client:
@@ -51,9 +51,9 @@ async def stop_self() -> None:
 
 
 async def main() -> None:
-    """Serve until told to stop."""
-    loop, told_to_stop = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_signal_handler(signal.SIGTERM, told_to_stop.set)
+    """Serve until SIGTERM."""
+    loop, stop_requested = asyncio.get_running_loop(), asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop_requested.set)
     ports = json.loads(os.environ["ARBITRIUM_PORTS_MAPPING"])["ports"]
     transport, lobby = await loop.create_datagram_endpoint(
         Lobby,
@@ -62,7 +62,7 @@ async def main() -> None:
     print("open", flush=True)
     await lobby.is_empty.wait()
     await stop_self()
-    await told_to_stop.wait()
+    await stop_requested.wait()
     print("closed", flush=True)
     transport.close()
 

@@ -1,13 +1,13 @@
-"""A matchmaker: groups players by two and hands each group a server.
+"""Run a matchmaker over HTTP: it groups players by two and gives each group a server.
 
     python examples/matchmaker.py [PORT]
 
-    POST /join {"name": "Ada", "ip": "75.28.35.192"}   waits for a match, then tells where to play
+    POST /join {"name": "Ada", "ip": "75.28.35.192"}   answers with host and port of the match
     POST /over {"match": "…"}                          ends the match; its server is stopped
 
-A match is a task that holds its server for as long as it lasts. Ending the program, by Ctrl-C or
-SIGTERM, cancels the tasks, and leaving `client.run` stops the servers. What a run that was killed
-has left is stopped by the next one, which knows it by its owner.
+Each match is a task that holds its server. Ctrl-C and SIGTERM cancel the tasks, and the end of the
+`client.run` block stops the server. If the program is killed, its next run finds the servers by
+their owner and stops them.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ PLAYERS_IN_A_MATCH = 2
 
 @dataclass
 class Match:
-    """Players who play together, where, and until when."""
+    """Players of one match, their answer, and its end."""
 
     players: dict[str, str]
     answer: asyncio.Future[dict[str, object]]
@@ -33,7 +33,7 @@ class Match:
 
 
 class Matchmaker:
-    """Waiting players, and the matches they were put in."""
+    """Holds the waiting players and the running matches."""
 
     def __init__(self, client: EdgegapClient, matches: asyncio.TaskGroup) -> None:
         self.client = client
@@ -43,19 +43,19 @@ class Matchmaker:
 
     async def join(self, request: web.Request) -> web.Response:
         """Answer when the player's match has a server."""
-        player = await said(request, "name", "ip")
+        player = await read_body(request, "name", "ip")
         match = self.waiting or Match({}, asyncio.get_running_loop().create_future())
         self.waiting = match
         match.players[player["name"]] = player["ip"]
         if len(match.players) == PLAYERS_IN_A_MATCH:
             self.waiting = None
             self.tasks.create_task(self.play(match))
-        # Shielded: a player who hangs up takes nobody else's server away.
+        # Shielded: when one player disconnects, the others keep their server.
         answer = await asyncio.shield(match.answer)
         return web.json_response(answer, status=503 if "error" in answer else 200)
 
     async def play(self, match: Match) -> None:
-        """Hold a server for as long as the match lasts."""
+        """Hold a server until the match is over."""
         try:
             users = list(match.players.values())
             async with self.client.run("arena", "v1", users=users, tags=["match"]) as server:
@@ -77,25 +77,25 @@ class Matchmaker:
 
     async def over(self, request: web.Request) -> web.Response:
         """End a match."""
-        match = self.running.pop((await said(request, "match"))["match"], None)
+        match = self.running.pop((await read_body(request, "match"))["match"], None)
         if match is None:
             raise web.HTTPNotFound
         match.is_over.set()
         return web.json_response({"players": list(match.players)})
 
 
-async def said(request: web.Request, *names: str) -> dict[str, str]:
-    """What a request says by these names."""
+async def read_body(request: web.Request, *names: str) -> dict[str, str]:
+    """Read these names from the JSON body of a request."""
     try:
         body = await request.json()
         return {name: str(body[name]) for name in names}
     except (json.JSONDecodeError, KeyError, TypeError) as problem:
-        raise web.HTTPBadRequest(text=f"a JSON object with {' and '.join(names)}") from problem
+        raise web.HTTPBadRequest(text=f"send a JSON object with {' and '.join(names)}") from problem
 
 
 async def main(port: int) -> None:
-    """Serve until interrupted."""
-    if me := asyncio.current_task():  # or SIGTERM would end the program before it cleans up
+    """Serve until the program is interrupted."""
+    if me := asyncio.current_task():  # without it SIGTERM would leave servers running
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     async with EdgegapClient(owner="matchmaker") as client, asyncio.TaskGroup() as matches:
         await client.reap()

@@ -1,4 +1,4 @@
-"""One server for two players: READY inside the block, stopped on the way out.
+"""Deploy one server for two players: READY inside the block, stopped at its end.
 
 Needs EDGEGAP_API_TOKEN; with EDGEGAP_BASE_URL it runs on the emulator:
 
@@ -14,8 +14,8 @@ from edgegap_async import EdgegapClient
 
 
 async def main() -> None:
-    """Deploy, play, stop."""
-    if me := asyncio.current_task():  # or SIGTERM would end the program before it cleans up
+    """Deploy a server, play, stop it."""
+    if me := asyncio.current_task():  # without it SIGTERM would leave the server running
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     async with EdgegapClient() as client:
         async with client.run("arena", "v1", users=["75.28.35.192", (45.5, -73.6)]) as server:
@@ -26,7 +26,7 @@ async def main() -> None:
 
 
 async def ask(host: str, port: int, line: str) -> str:
-    """The game server's answer to a datagram."""
+    """Send a datagram to the game server and return its answer."""
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as player:
         player.setblocking(False)

@@ -1,4 +1,4 @@
-"""A matchmaker that never lets players wait: it takes servers from a pool that are READY already.
+"""Keep servers READY in advance, so that a match gets a server in less than a millisecond.
 
 python examples/warm_pool.py [MATCHES]
 """
@@ -13,20 +13,20 @@ from edgegap_async import EdgegapClient, PoolEmpty, ServerPool, UdpAnswer
 
 
 async def match(pool: ServerPool, number: int) -> None:
-    """Take a server, play, and let it be stopped."""
+    """Allocate a server, play, and stop it at the end of the block."""
     began = time.perf_counter()
     try:
         async with pool.allocate(timeout=30) as server:
             waited = (time.perf_counter() - began) * 1000
             print(f"match {number:>3}: {waited:7.2f} ms to a server at {server.endpoint('game')}")
-            await asyncio.sleep(random.uniform(0.1, 0.3))  # noqa: S311 - so long it takes
+            await asyncio.sleep(random.uniform(0.1, 0.3))  # noqa: S311 - the length of a match
     except PoolEmpty as error:
         print(f"match {number:>3}: {error}")
 
 
 async def main(matches: int) -> None:
-    """Play so many matches, one begun after the other."""
-    if me := asyncio.current_task():  # or SIGTERM would end the program before it cleans up
+    """Start a match every half second."""
+    if me := asyncio.current_task():  # without it SIGTERM would leave servers running
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     async with (
         EdgegapClient(owner="matchmaker-1") as client,
@@ -41,11 +41,11 @@ async def main(matches: int) -> None:
         ) as pool,
         asyncio.TaskGroup() as group,
     ):
-        await pool.filled(timeout=60)  # or the first players would wait for that
+        await pool.filled(timeout=60)  # else the first players would wait for it
         for number in range(matches):
             group.create_task(match(pool, number))
             await asyncio.sleep(0.5)
-    print(f"{pool.stats.allocated_total} handed out, all stopped")
+    print(f"{pool.stats.allocated_total} allocated, all stopped")
 
 
 if __name__ == "__main__":

@@ -203,7 +203,7 @@ async def test_the_quickstart_runs(emulator: Emulator) -> None:
 
 
 async def test_the_fan_out_runs(emulator: Emulator) -> None:
-    printed = await run(emulator, "examples/fan_out.py", "5")
+    printed = await run(emulator, "examples/many_servers.py", "5")
 
     assert len(re.findall(r"match +\d: READY after", printed)) == 5
     assert "5 of 5 READY, 0 failed" in printed
@@ -215,7 +215,7 @@ async def test_the_warm_pool_runs(emulator: Emulator) -> None:
     printed = await run(emulator, "examples/warm_pool.py", "4")
 
     assert len(re.findall(r"match +\d: +[\d.]+ ms to a server at", printed)) == 4
-    assert "4 handed out" in printed
+    assert "4 allocated" in printed
     assert await left(emulator) == []
 
 
@@ -278,7 +278,7 @@ async def test_a_matchmaker_says_what_it_must_be_told(emulator: Emulator, body: 
         aiohttp.ClientSession(url) as players,
         players.post("/join", data=body) as answer,
     ):
-        assert (answer.status, await answer.text()) == (400, "a JSON object with name and ip")
+        assert (answer.status, await answer.text()) == (400, "send a JSON object with name and ip")
 
 
 async def left(emulator: Emulator) -> list[str]:
@@ -314,7 +314,7 @@ async def test_a_matchmaker_that_is_ended_stops_its_servers(
     assert await left(emulator) == []
 
 
-@pytest.mark.parametrize("example", ["own_application", "fastapi_application"])
+@pytest.mark.parametrize("example", ["webhooks_aiohttp", "webhooks_fastapi"])
 async def test_an_application_of_ones_own_is_told_by_webhook(
     emulator: Emulator, example: str
 ) -> None:

@@ -1,6 +1,6 @@
-"""Many servers at once, one for each match of a tournament round; the client keeps the limits.
+"""Deploy many servers at once, one for each match of a tournament; the client keeps the limits.
 
-python examples/fan_out.py [HOW_MANY]
+python examples/many_servers.py [HOW_MANY]
 """
 
 import asyncio
@@ -11,12 +11,12 @@ from edgegap_async import DeploymentHandle, DeployRequest, EdgegapClient, Progre
 
 
 def show(progress: Progress) -> None:
-    """Say how far it has come."""
+    """Print the progress of the batch."""
     print(f"{progress.ready} of {progress.total} READY, {progress.failed} failed")
 
 
 async def play(server: DeploymentHandle, number: int, seconds: float) -> None:
-    """Play a match, and stop its server: the end of the block might come much later."""
+    """Play a match and stop its server; the end of the block might come much later."""
     print(f"match {number:>3}: READY after {seconds:5.2f} s at {server.endpoint('game')}")
     await asyncio.sleep(0.1)
     await server.stop()
@@ -24,7 +24,7 @@ async def play(server: DeploymentHandle, number: int, seconds: float) -> None:
 
 async def main(how_many: int) -> None:
     """Play all matches, each as soon as its server is READY and answers players."""
-    if me := asyncio.current_task():  # or SIGTERM would end the program before it cleans up
+    if me := asyncio.current_task():  # without it SIGTERM would leave servers running
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     requests = [
         DeployRequest(
@@ -40,10 +40,10 @@ async def main(how_many: int) -> None:
             client.deploy_many(
                 requests,
                 timeout=600,
-                attempts=2,  # one that fails is stopped, and deployed once more
+                attempts=2,  # a failed deployment is stopped and deployed once more
                 playable=UdpAnswer("game", datagram=b"ping"),
                 on_progress=show,
-                stop_at_end=True,  # whatever becomes of the matches
+                stop_at_end=True,  # also after an error in a match
             ) as batch,
             asyncio.TaskGroup() as matches,
         ):

@@ -1,10 +1,10 @@
-"""Webhooks in an aiohttp application of one's own: waits end as soon as Edgegap tells.
+"""Receive webhooks in our own aiohttp application: a wait ends as soon as Edgegap reports READY.
 
 PUBLIC_URL is how Edgegap reaches this program; the emulator reaches it on this machine.
 
-    PUBLIC_URL=http://127.0.0.1:8080 python examples/own_application.py
+    PUBLIC_URL=http://127.0.0.1:8080 python examples/webhooks_aiohttp.py
 
-    POST /servers        deploys a server, answers when it is READY, and who told: webhook or look
+    POST /servers        deploys a server and answers when it is READY
     DELETE /servers/ID   stops it
 """
 
@@ -22,7 +22,7 @@ CLIENT = web.AppKey("client", EdgegapClient)
 
 
 async def deploy(request: web.Request) -> web.Response:
-    """A server for whoever asks."""
+    """Deploy a server near the caller."""
     server = await request.app[CLIENT].deploy("arena", "v1", users=[request.remote or "127.0.0.1"])
     try:
         await server.wait_ready()
@@ -39,13 +39,13 @@ async def deploy(request: web.Request) -> web.Response:
 
 
 async def stop(request: web.Request) -> web.Response:
-    """Its end."""
+    """Stop a server."""
     await request.app[CLIENT].handle(request.match_info["request_id"]).stop(wait=True)
     return web.Response(status=204)
 
 
 def application(public_url: str) -> web.Application:
-    """The application, with the receiver mounted in it."""
+    """Make the application and attach the receiver to it."""
     receiver = WebhookReceiver(public_url)
 
     async def with_client(app: web.Application) -> AsyncIterator[None]:
@@ -63,7 +63,7 @@ def application(public_url: str) -> web.Application:
 
 async def main() -> None:
     """Serve until interrupted."""
-    if me := asyncio.current_task():  # or SIGTERM would end the program before it cleans up
+    if me := asyncio.current_task():  # without it SIGTERM would leave servers running
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     public_url = os.environ["PUBLIC_URL"]
     runner = web.AppRunner(application(public_url))

@@ -1,11 +1,11 @@
-"""Webhooks in a FastAPI application: the receiver is an ASGI application, and is mounted in it.
+"""Receive webhooks in a FastAPI application: the receiver is an ASGI application to mount.
 
 PUBLIC_URL is how Edgegap reaches this program; the emulator reaches it on this machine.
 
     pip install fastapi uvicorn
-    PUBLIC_URL=http://127.0.0.1:8080 python examples/fastapi_application.py
+    PUBLIC_URL=http://127.0.0.1:8080 python examples/webhooks_fastapi.py
 
-    POST /servers        deploys a server, answers when it is READY, and who told: webhook or look
+    POST /servers        deploys a server and answers when it is READY
     DELETE /servers/ID   stops it
 """
 
@@ -23,7 +23,7 @@ PUBLIC_URL = os.environ["PUBLIC_URL"]
 
 
 async def log(event: WebhookEvent) -> None:
-    """Print what Edgegap tells; the wait itself is ended without this."""
+    """Print each webhook; the client does not need this to end a wait."""
     print(f"{event.deployment.request_id}: {event.kind}", flush=True)
 
 
@@ -32,11 +32,11 @@ receiver = WebhookReceiver(PUBLIC_URL, on_event=log)
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """The client, as long as the application runs."""
+    """Open the client for the life of the application."""
     async with EdgegapClient(webhooks=receiver) as client:
         app.state.client = client
         yield
-    await receiver.close()  # what is mounted is not told of the end
+    await receiver.close()  # a mounted application gets no shutdown event
 
 
 app = FastAPI(lifespan=lifespan)
@@ -45,7 +45,7 @@ app.mount("/edgegap/webhooks", receiver.asgi())
 
 @app.post("/servers")
 async def deploy(request: Request) -> dict[str, str | None]:
-    """A server for whoever asks."""
+    """Deploy a server near the caller."""
     player = request.client.host if request.client else "127.0.0.1"
     server = await request.app.state.client.deploy("arena", "v1", users=[player])
     try:
@@ -62,7 +62,7 @@ async def deploy(request: Request) -> dict[str, str | None]:
 
 @app.delete("/servers/{request_id}")
 async def stop(request: Request, request_id: str) -> Response:
-    """Its end."""
+    """Stop a server."""
     await request.app.state.client.handle(request_id).stop(wait=True)
     return Response(status_code=204)
 
