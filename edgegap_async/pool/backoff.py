@@ -1,66 +1,71 @@
-"""When a pool may deploy: at once while that works, else one at a time and ever more rarely."""
+"""When a pool may deploy: at once while deploys succeed, after growing delays while they fail."""
 
 from __future__ import annotations
 
-import asyncio
 import math
 import random
 from typing import Final
 
+from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import EdgegapError
 
 __all__ = ["DeployBackoff"]
 
-_FIRST_PAUSE: Final = 1.0
-_LONGEST_PAUSE: Final = 60.0
-_GIVE_UP_AFTER_PAUSES: Final = 3  # pauses in a row
+_FIRST_DELAY: Final = 1.0  # seconds; doubled after each failure
+_MAX_DELAY: Final = 60.0  # seconds
+_REPEATED_FAILURES: Final = 3  # failures in a row after which callers get an error
 
 
 class DeployBackoff:
-    """The deploys of one pool, by their numbers from 0 on.
+    """Delays the deploys of one pool after a failure.
 
-    Attributes:
-        failed: how many came to nothing.
-        failure: why the newest did; None if it did not.
+    While deploys fail, the pool makes one at a time: the attempt. Only the attempt's failure
+    lengthens the delay, because deploys that began before the first failure add no information.
     """
 
     def __init__(self) -> None:
         self.failed = 0
+        """Deploys that failed, in all."""
         self.failure: EdgegapError | None = None
+        """The error of the newest deploy that failed; None once a later deploy succeeded."""
         self._begun = 0
-        self._trial: int | None = None  # which of them was begun since the newest failure
-        self._pauses, self._tries_again_at = 0, -math.inf
+        self._attempt: int | None = None  # the number of the deploy begun since the newest failure
+        self._failures_in_row = 0
+        self._next_attempt_at = -math.inf  # loop time
 
     @property
-    def are_hopeless(self) -> bool:
-        """Whether so many have failed that nobody should wait for the next."""
-        return self._pauses >= _GIVE_UP_AFTER_PAUSES
+    def fails_repeatedly(self) -> bool:
+        """Whether three attempts in a row failed, so that callers should not wait for the next."""
+        return self._failures_in_row >= _REPEATED_FAILURES
 
     @property
-    def pause(self) -> float:
-        """Seconds until one may begin; infinite until one that is under way has ended."""
+    def delay(self) -> float:
+        """Seconds until a deploy may begin; infinite while an attempt is in progress."""
         if self.failure is None:
             return 0.0
-        now = asyncio.get_running_loop().time()
-        return math.inf if self._trial is not None else self._tries_again_at - now
+        return math.inf if self._attempt is not None else self._next_attempt_at - loop_time()
 
     def begin(self) -> None:
-        """One begins."""
+        """Records that a deploy begins. The pool numbers its deploys from 0."""
         if self.failure is not None:
-            self._trial = self._begun
+            self._attempt = self._begun
         self._begun += 1
 
     def succeed(self) -> None:
-        """One has."""
-        self._pauses, self.failure, self._trial = 0, None, None
+        """Records that a deploy succeeded, which ends the delays."""
+        self._failures_in_row, self.failure, self._attempt = 0, None, None
 
     def fail(self, number: int, error: EdgegapError | None) -> None:
-        """That one has failed. Those that were begun before the failure say nothing new."""
-        if self.failure is None or number == self._trial:
-            pause = min(_FIRST_PAUSE * 2**self._pauses, _LONGEST_PAUSE)
-            self._pauses += 1
-            now = asyncio.get_running_loop().time()
-            self._tries_again_at = now + pause * random.uniform(0.75, 1)  # noqa: S311
-            self._trial = None
+        """Records that a deploy failed.
+
+        Args:
+            number: the number of the deploy, from 0.
+            error: why the deploy failed.
+        """
+        if self.failure is None or number == self._attempt:
+            delay = min(_FIRST_DELAY * 2**self._failures_in_row, _MAX_DELAY)
+            self._failures_in_row += 1
+            self._next_attempt_at = loop_time() + delay * random.uniform(0.75, 1)  # noqa: S311
+            self._attempt = None
         self.failed += 1
         self.failure = error

@@ -1,141 +1,284 @@
-"""The servers of a pool that can be taken, and those who take: never do both wait at once."""
+"""The servers of a pool by state, and the callers that wait for a server.
+
+A server is in one state at a time: starting (deployed and not READY), recovering (left by an
+earlier run, and not checked yet), ready, assigned (given to a waiting caller whose task has not run
+yet), allocated (the caller has it), or stopping (until the API has accepted the stop). The servers
+of every state count towards `max_total`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import math
+import re
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 
+from edgegap_async.api.validation import number
+from edgegap_async.concurrency import ChangeEvent, loop_time
 from edgegap_async.deployments.handle import DeploymentHandle
-from edgegap_async.errors import EdgegapError
+from edgegap_async.deployments.ownership import OwnedDeployments
+from edgegap_async.deployments.playable import PlayableCheck, as_check
+from edgegap_async.errors import EdgegapError, InvalidRequest, PoolEmpty
 
-__all__ = ["Allocation", "PoolStats", "ReadyQueue", "ReadyServer"]
+__all__ = ["Allocation", "Inventory", "PoolSettings", "PoolStats", "ReadyQueue", "ReadyServer"]
 
 
 @attrs.frozen(kw_only=True)
 class PoolStats:
-    """What a pool has and has done."""
+    """The servers and callers of a pool at one moment, and its counters since it was entered."""
 
     ready: int
-    """Servers to be taken, now."""
+    """Servers that can be allocated now."""
     starting: int
-    """Deployed, or found again, and not READY and playable yet."""
+    """Servers that were deployed, or recovered from an earlier run, and are not ready yet."""
     allocated: int
-    """Handed out, and not seen to have ended."""
+    """Allocated servers that the pool has not seen end."""
     waiting: int
-    """Takers without a server."""
+    """Callers that wait for a server."""
     allocated_total: int
-    """How many were, in all."""
+    """Servers allocated since the pool was entered."""
     retired: int
-    """Stopped because they were old."""
+    """Servers stopped because `max_idle` or `max_age` had passed."""
     lost: int
-    """Replaced because they had died on the shelf."""
+    """Servers replaced because they failed or ended before they were allocated."""
     failed: int
-    """Deploys that came to nothing."""
+    """Deploys that gave no server."""
     failing: bool
-    """Whether the newest deploy failed: then one at a time is tried, with pauses."""
+    """Whether the newest deploy failed. The pool then deploys one server at a time, with delays."""
+
+
+def _check_name(_: object, __: object, value: Any) -> None:
+    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9._-]{1,14}", value):
+        raise InvalidRequest(f"name is 1 to 14 of A-Z a-z 0-9 . _ -, not {value!r}")
+
+
+@attrs.frozen(kw_only=True)
+class PoolSettings:
+    """The settings of a pool; `ServerPool` documents each."""
+
+    made_by: ClassVar[str] = "ServerPool"
+
+    name: str = attrs.field(validator=_check_name)
+    min_ready: int = attrs.field(validator=number(least=0, whole=True))
+    max_total: int = attrs.field(validator=number(above=0, whole=True))
+    max_idle: float | None = attrs.field(validator=number(above=0, optional=True))
+    max_age: float | None = attrs.field(validator=number(above=0, optional=True))
+    playable: PlayableCheck | None = attrs.field(converter=attrs.converters.optional(as_check))
+    timeout_each: float | None = attrs.field(validator=number(above=0, optional=True))
+    poll_interval: float | None = attrs.field(validator=number(above=0, optional=True))
+
+    def __attrs_post_init__(self) -> None:
+        if self.min_ready > self.max_total:
+            raise InvalidRequest(
+                f"min_ready={self.min_ready} is more than max_total={self.max_total}"
+            )
+
+    @property
+    def tag(self) -> str:
+        """The tag of a server that can be allocated."""
+        return f"pool-{self.name}"
+
+    @property
+    def allocated_tag(self) -> str:
+        """The tag of a server that was allocated."""
+        return f"used-{self.name}"
 
 
 @attrs.define(eq=False)
 class ReadyServer:
-    """A server to be taken."""
+    """A server that can be allocated."""
 
     server: DeploymentHandle
-    since: float
-    """Loop time at which it was put here."""
-    made: float
-    """Loop time at which it became READY, about."""
+    """The server."""
+    queued_at: float
+    """Loop time at which the server came to the queue."""
+    ready_at: float
+    """Approximate loop time at which the server became READY."""
 
 
 class ReadyQueue:
-    """First come, first served.
+    """A first-in, first-out queue of ready servers, and of callers that wait for one.
+
+    At most one of the two is not empty.
 
     Args:
-        max_idle: seconds on it after which a server is old; None for never.
-        max_age: likewise, since it became READY.
-
-    Attributes:
-        servers: to be taken, the oldest first.
-        takers: who waits, the one who waits longest first.
-        given: servers that a taker has and has not come for yet.
-        rung: is set when a webhook comes for one that can be taken.
-        news: is set when there is one more, or there will be none; then it is another.
+        max_idle: seconds in the queue after which a server is expired; None for no limit.
+        max_age: seconds since READY after which a server is expired; None for no limit.
     """
 
     def __init__(self, max_idle: float | None, max_age: float | None) -> None:
         self.servers = collections.deque[ReadyServer]()
-        self.takers = collections.deque[asyncio.Future[ReadyServer]]()
-        self.given = 0
-        self.news = asyncio.Event()
-        self.rung = asyncio.Event()
+        """The servers, in the order in which they came."""
+        self.waiters = collections.deque[asyncio.Future[ReadyServer]]()
+        """The futures of the callers that wait, in the order in which they came."""
+        self.assigned = 0
+        """Servers given to a waiting caller whose task has not run yet."""
+        self.changed = ChangeEvent()
+        """Notified when a server came to the queue, and when no more servers will come."""
+        self.webhook_event = asyncio.Event()
+        """Set when a webhook arrives for a server in the queue."""
         self._max_idle = math.inf if max_idle is None else max_idle
         self._max_age = math.inf if max_age is None else max_age
 
     def __iter__(self) -> Iterator[ReadyServer]:
-        """Those that can be taken, as they are now."""
+        """Iterates over a copy, so that servers may be removed meanwhile."""
         return iter(tuple(self.servers))
 
     def __len__(self) -> int:
         return len(self.servers)
 
-    def wait_in_line(self) -> asyncio.Future[ReadyServer]:
-        """What another taker waits for."""
-        taker: asyncio.Future[ReadyServer] = asyncio.get_running_loop().create_future()
-        self.takers.append(taker)
-        return taker
+    def add_waiter(self) -> asyncio.Future[ReadyServer]:
+        """Returns the future of another caller that waits."""
+        waiter: asyncio.Future[ReadyServer] = asyncio.get_running_loop().create_future()
+        self.waiters.append(waiter)
+        return waiter
 
-    def put(self, shelved: ReadyServer) -> None:
-        """It goes to who has waited longest, or onto the shelf."""
-        while self.takers:
-            taker = self.takers.popleft()
-            if not taker.done():
-                taker.set_result(shelved)
-                self.given += 1
+    def put(self, ready: ReadyServer) -> None:
+        """Assigns a server to the caller that waits longest, or adds the server to the queue."""
+        while self.waiters:
+            waiter = self.waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(ready)
+                self.assigned += 1
                 return
-        self.servers.append(shelved)
-        shelved.server.hear(self.rung)
-        self._tell_of_news()
+        self.servers.append(ready)
+        ready.server.hear(self.webhook_event)
+        self.changed.notify()
 
-    def _tell_of_news(self) -> None:
-        self.news.set()
-        self.news = asyncio.Event()
+    def fail_waiters(self, error: EdgegapError) -> None:
+        """Raises an error in every caller that waits."""
+        self.changed.notify()
+        while self.waiters:
+            waiter = self.waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(error)
 
-    def tell(self, error: EdgegapError) -> None:
-        """Whoever waits waits no more."""
-        self._tell_of_news()
-        while self.takers:
-            taker = self.takers.popleft()
-            if not taker.done():
-                taker.set_exception(error)
-
-    def old(self, now: float) -> list[ReadyServer]:
-        """Those that have been there, or READY, for too long."""
+    def expired(self) -> list[ReadyServer]:
+        """Returns the servers whose `max_idle` or `max_age` has passed."""
+        now = loop_time()
         return [
-            one
-            for one in self.servers
-            if now - one.since >= self._max_idle or now - one.made >= self._max_age
+            ready
+            for ready in self.servers
+            if now - ready.queued_at >= self._max_idle or now - ready.ready_at >= self._max_age
         ]
 
 
-class Allocation:
-    """A server to be taken from a pool: await it, or enter it as a block."""
+class Inventory:
+    """Tracks every server of one pool by its state.
 
-    __slots__ = ("_allocate", "_give_back", "_keep", "_server")
+    Args:
+        settings: the settings of the pool.
+        owned: the deployments that the client has to stop.
+    """
+
+    def __init__(self, settings: PoolSettings, owned: OwnedDeployments) -> None:
+        self._settings = settings
+        self._owned = owned
+        self.queue = ReadyQueue(settings.max_idle, settings.max_age)
+        """The servers that can be allocated."""
+        self.changed = ChangeEvent()
+        """Notified when a server may be missing, or may be deployed, that was not before."""
+        self.starting = 0
+        """Deploys without an outcome."""
+        self.recovering: dict[str, asyncio.Task[None]] = {}
+        """The task that checks each server of an earlier run."""
+        self.allocated = set[str]()
+        """The ids of allocated servers that were not seen to end."""
+        self.stopping: dict[str, asyncio.Task[None]] = {}
+        """The newest stop of each server, until a stop succeeds."""
+        self.allocated_total = self.retired = self.lost = 0
+        self.end: EdgegapError | None = None
+        """The error that callers get because the pool has ended; None before."""
+
+    def missing(self) -> int:
+        """Returns how many servers to deploy, beside those that are starting."""
+        if self.end is not None:
+            return 0
+        fresh = len(self.queue) - len(self.queue.expired())
+        wanted = self._settings.min_ready + len(self.queue.waiters)
+        return wanted - fresh - self.starting - len(self.recovering)
+
+    def capacity_left(self) -> int:
+        """Returns how many more servers `max_total` permits."""
+        existing = len(self.queue) + self.queue.assigned + len(self.allocated) + len(self.stopping)
+        return self._settings.max_total - existing - self.starting - len(self.recovering)
+
+    def add(self, ready: ReadyServer) -> None:
+        """Adds a server that can be allocated; stops the server if the pool has ended."""
+        request_id = ready.server.request_id
+        if self.end is None:
+            self.queue.put(ready)
+        elif self._owned.holds(request_id):
+            self._owned.stop(request_id)
+
+    async def take(self) -> ReadyServer:
+        """Removes and returns the next server, and waits for one if there is none."""
+        if self.queue:
+            return self.queue.servers.popleft()
+        waiter = self.queue.add_waiter()
+        self.changed.notify()
+        try:
+            ready = await waiter
+        except BaseException:
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                # The server was assigned in the same step in which the caller was cancelled.
+                self.queue.assigned -= 1
+                self.add(waiter.result())
+            else:
+                with contextlib.suppress(ValueError):
+                    self.queue.waiters.remove(waiter)
+            raise
+        self.queue.assigned -= 1
+        return ready
+
+    def stop(self, request_id: str) -> asyncio.Task[None]:
+        """Stops a server, which counts towards `max_total` until the API has accepted the stop."""
+
+        def ended(stopping: asyncio.Task[None]) -> None:
+            if not stopping.cancelled() and stopping.exception() is None:
+                self.stopping.pop(request_id, None)
+                self.changed.notify()
+
+        stopping = self.stopping[request_id] = self._owned.stop(request_id)
+        stopping.add_done_callback(ended)
+        return stopping
+
+    def failed_stops(self) -> set[str]:
+        """Returns the ids of the servers whose newest stop failed."""
+        return {request_id for request_id, task in self.stopping.items() if task.done()}
+
+    def close(self, end: EdgegapError) -> None:
+        """Ends the pool: callers that wait get the error, and so do later callers."""
+        if isinstance(end, PoolEmpty):
+            end.is_over = True
+        self.end = self.end or end
+        self.queue.fail_waiters(self.end)
+
+
+class Allocation:
+    """A request for a server of a pool, made by `ServerPool.allocate`.
+
+    `server = await pool.allocate()` leaves the server to the caller, who has to stop it.
+    `async with pool.allocate() as server` stops the server at the end of the block.
+    """
+
+    __slots__ = ("_allocate", "_keep", "_release", "_server")
 
     def __init__(
         self,
         allocate: Callable[[], Coroutine[Any, Any, DeploymentHandle]],
         keep: Callable[[DeploymentHandle], None],
-        give_back: Callable[[DeploymentHandle, BaseException | None], Awaitable[None]],
+        release: Callable[[DeploymentHandle, BaseException | None], Awaitable[None]],
     ) -> None:
         self._allocate = allocate
         self._keep = keep
-        self._give_back = give_back
+        self._release = release
         self._server: DeploymentHandle | None = None
 
     def __await__(self) -> Generator[Any, None, DeploymentHandle]:
@@ -153,4 +296,4 @@ class Allocation:
         _: TracebackType | None,
     ) -> None:
         assert self._server is not None  # noqa: S101 - it was entered
-        await self._give_back(self._server, problem)
+        await self._release(self._server, problem)

@@ -74,6 +74,8 @@ FOR_PARTS_OF_THE_PACKAGE_ONLY = {
     "RetryBudget",
     "DEFAULT_BASE_URL",
     "SendState",
+    "Inventory",
+    "PoolSettings",
     "ReadyQueue",
     "ReadyServer",
     "Transport",

@@ -963,8 +963,8 @@ async def test_one_that_a_webhook_tells_has_ended_is_not_handed_out(emulator: Em
         a_pool(client, min_ready=2, poll_interval=3600) as pool,
     ):
         await pool.filled(timeout=60)
-        await until(lambda: not any(one.server.webhook_pending for one in pool._queue))
-        first = next(iter(pool._queue)).server.request_id
+        await until(lambda: not any(one.server.webhook_pending for one in pool._inventory.queue))
+        first = next(iter(pool._inventory.queue)).server.request_id
         async with a_client(emulator) as other:
             await other.handle(first).stop()
         await until(lambda: pool.stats.lost)

@@ -1,0 +1,263 @@
+"""Keeps the inventory of a pool correct: checks, retires, recovers and tags servers.
+
+- One list request checks all servers every `poll_interval`, and at once when a webhook arrives for
+  a ready server. A row that does not say READY is confirmed by a status request before the pool
+  gives up the server. If the list request fails, the pool makes one status request for each server.
+- Expired servers are stopped if there are more than `min_ready`. Otherwise each is replaced first,
+  so that a queue that was filled at once is not emptied at once.
+- An allocated server that is in ERROR is stopped after a minute, in which its logs can be read. A
+  stop that failed is repeated at each check.
+
+With an owner on the client, the pool finds the servers of an earlier run by its tag, also when the
+list shows them late. The pool renames the tag of a server in the background when it is allocated.
+If the program is killed before the renaming, the next run may allocate that server a second time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from edgegap_async.api.models import DeploymentRow, Status
+from edgegap_async.api.requests import DeployRequest, Filter
+from edgegap_async.client import EdgegapClient
+from edgegap_async.concurrency import loop_time
+from edgegap_async.deployments.handle import DeploymentHandle, RecoveredDeployment
+from edgegap_async.errors import ClientClosed, EdgegapError, Gone, NotFound
+
+from .inventory import Inventory, PoolSettings, ReadyServer
+
+__all__ = ["PoolMaintenance"]
+
+logger = logging.getLogger(__name__)
+
+_ERROR_GRACE: Final = 60.0  # seconds; time to read the logs of an allocated server in ERROR
+_RENAME_TIMEOUT: Final = 5.0  # seconds that tag renamings get when the pool ends
+
+
+class PoolMaintenance:
+    """Checks, retires, recovers and tags the servers of one pool.
+
+    Args:
+        client: makes the API calls.
+        request: the deploy request of the pool, which a recovered server has to match.
+        settings: the settings of the pool.
+        inventory: the servers of the pool.
+    """
+
+    def __init__(
+        self,
+        client: EdgegapClient,
+        request: DeployRequest,
+        settings: PoolSettings,
+        inventory: Inventory,
+    ) -> None:
+        self._client = client
+        self._request = request
+        self._settings = settings
+        self._inventory = inventory
+        self._recovered = set[str]()  # ids of an earlier run, also of servers that have ended
+        self._error_since = dict[str, float]()  # loop time, by id of an allocated server in ERROR
+        self._renaming: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self) -> None:
+        """Checks all servers at intervals and after webhooks, until the client is closed."""
+        webhook_event = self._inventory.queue.webhook_event
+        with contextlib.suppress(ClientClosed):
+            while True:
+                with self._client.until_closed(), contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._settings.poll_interval):
+                        await webhook_event.wait()
+                webhook_event.clear()
+                await self._check_all()
+                self._inventory.changed.notify()
+
+    def retire_expired(self) -> None:
+        """Stops expired servers that are not needed, or one whose successor needs its capacity."""
+        inventory = self._inventory
+        queue = inventory.queue
+        expired = queue.expired()
+        retired = expired[: max(0, len(queue) - self._settings.min_ready)]
+        in_progress = inventory.starting or inventory.recovering or inventory.stopping
+        if expired and not retired and inventory.capacity_left() <= 0 and not in_progress:
+            retired = expired[:1]
+        for ready in retired:
+            queue.servers.remove(ready)
+            inventory.stop(ready.server.request_id)
+            inventory.retired += 1
+
+    # ── checks ───────────────────────────────────────────────────────────────────────────────────
+
+    async def _check_all(self) -> None:
+        inventory = self._inventory
+        ready, allocated = tuple(inventory.queue), set(inventory.allocated)
+        failed_stops = inventory.failed_stops()
+        for request_id in self._error_since.keys() - allocated:
+            del self._error_since[request_id]
+        try:
+            rows = await self._list()
+        except ClientClosed:
+            raise
+        except EdgegapError as error:
+            logger.info(
+                "pool %s: the list request failed, status requests follow: %s",
+                self._settings.tag,
+                error,
+            )
+            rows = {}
+        if self._client.owner is not None:
+            self._recover(rows.values())
+        for server in ready:
+            await self._check_ready(server, rows.get(server.server.request_id))
+        for request_id in allocated | failed_stops:
+            row = rows.get(request_id)
+            status = row.status if row else await self._status_of(self._client.handle(request_id))
+            self._check_allocated(request_id, status)
+        for request_id in failed_stops & inventory.stopping.keys():
+            inventory.stop(request_id)
+        self._rename_missed_tags(rows)
+
+    async def _list(self) -> dict[str, DeploymentRow]:
+        """Returns the rows with a tag of the pool, by id; also those of other owners."""
+        tags = [self._settings.tag, self._settings.allocated_tag]
+        rows = self._client.deployments.list(filters=[Filter("tags", "in", tags)])
+        return {row.request_id: row async for row in rows}
+
+    async def _status_of(self, server: DeploymentHandle) -> Status | None:
+        """Returns the status from a status request; None if the request failed."""
+        try:
+            return (await server.refresh()).current_status
+        except (Gone, NotFound):
+            return Status.TERMINATED
+        except ClientClosed:
+            raise
+        except EdgegapError:
+            return None
+
+    async def _check_ready(self, ready: ReadyServer, row: DeploymentRow | None) -> None:
+        """Stops a server of the queue that is not READY any more."""
+        inventory, server = self._inventory, ready.server
+        if (
+            row is not None
+            and row.ready
+            and row.status in {None, Status.READY}
+            and not server.webhook_pending  # the row may be older than the webhook
+        ):
+            return
+        status = await self._status_of(server)
+        if status is not None and not status.is_ready and ready in inventory.queue:
+            inventory.queue.servers.remove(ready)
+            inventory.lost += 1
+            logger.warning(
+                "pool %s: %s is %s before it was allocated, and is replaced",
+                self._settings.tag,
+                server.request_id,
+                status.short,
+            )
+            inventory.stop(server.request_id)
+
+    def _check_allocated(self, request_id: str, status: Status | None) -> None:
+        """Frees the capacity of a server that ended, and stops one that stays in ERROR."""
+        inventory = self._inventory
+        if status is Status.TERMINATED:
+            inventory.allocated.discard(request_id)
+            inventory.stopping.pop(request_id, None)
+        if status is not Status.ERROR or request_id not in inventory.allocated:
+            self._error_since.pop(request_id, None)
+        elif loop_time() >= self._error_since.setdefault(request_id, loop_time()) + _ERROR_GRACE:
+            logger.warning(
+                "pool %s: stops %s, which is allocated and in ERROR",
+                self._settings.tag,
+                request_id,
+            )
+            inventory.allocated.discard(request_id)
+            del self._error_since[request_id]
+            inventory.stop(request_id)
+
+    # ── tags ─────────────────────────────────────────────────────────────────────────────────────
+
+    def mark_allocated(self, request_id: str) -> None:
+        """Renames the server's tag in the background, for the next run of the program."""
+        if self._client.owner is not None and request_id not in self._renaming:
+            task = self._renaming[request_id] = asyncio.create_task(self._rename_tag(request_id))
+            task.add_done_callback(lambda _: self._renaming.pop(request_id))
+
+    async def _rename_tag(self, request_id: str) -> None:
+        settings = self._settings
+        try:
+            await self._client.tags.rename(request_id, settings.tag, settings.allocated_tag)
+        except EdgegapError as error:
+            logger.info(
+                "pool %s: could not rename the tag of %s, which is allocated: %s",
+                settings.tag,
+                request_id,
+                error,
+            )
+
+    def _rename_missed_tags(self, rows: Mapping[str, DeploymentRow]) -> None:
+        for request_id in self._inventory.allocated & rows.keys():
+            if self._settings.tag in rows[request_id].tags:
+                self.mark_allocated(request_id)
+
+    async def finish_renaming(self) -> None:
+        """Waits for renamings in progress: without them, the next run allocates these servers."""
+        if self._renaming:
+            _, late = await asyncio.wait(self._renaming.values(), timeout=_RENAME_TIMEOUT)
+            for task in late:
+                task.cancel()
+
+    # ── the servers of an earlier run ────────────────────────────────────────────────────────────
+
+    async def recover(self) -> None:
+        """Takes over the servers that an earlier run left, if the client has an owner."""
+        if self._client.owner is not None:
+            self._recover((await self._list()).values())
+
+    def _recover(self, rows: Iterable[DeploymentRow]) -> None:
+        """Takes over each server once: within `max_total`, the others are stopped."""
+        owned, inventory = self._client.custody, self._inventory
+        for row in rows:
+            request_id = row.request_id
+            found = self._client.found(row)
+            if found is None or request_id in self._recovered or owned.holds(request_id):
+                continue
+            if self._settings.allocated_tag in row.tags:
+                inventory.allocated.add(request_id)
+            elif self._settings.tag in row.tags:
+                owned.take(request_id)
+                if inventory.capacity_left() > 0:
+                    inventory.recovering[request_id] = asyncio.create_task(self._adopt(found))
+                else:
+                    inventory.stop(request_id)
+            self._recovered.add(request_id)
+
+    async def _adopt(self, found: RecoveredDeployment) -> None:
+        """Adds a server to the queue once it is READY and playable; else stops it."""
+        server, inventory = found.handle, self._inventory
+        fits = False
+        try:
+            deployment = await server.refresh()
+            if deployment.app_name in {None, self._request.application} and (
+                deployment.app_version in {None, self._request.version}
+            ):
+                await server.wait_ready(
+                    self._settings.timeout_each, playable=self._settings.playable
+                )
+                fits = True
+        except Exception as error:  # noqa: BLE001 - a check of the caller may raise anything
+            logger.info(
+                "pool %s: cannot use %s, left by an earlier run: %r",
+                self._settings.tag,
+                server.request_id,
+                error,
+            )
+        del inventory.recovering[server.request_id]
+        if fits:
+            ready_at = loop_time() - (found.age or 0.0)
+            inventory.add(ReadyServer(server, queued_at=loop_time(), ready_at=ready_at))
+        elif self._client.custody.holds(server.request_id):
+            inventory.stop(server.request_id)
+        inventory.changed.notify()
