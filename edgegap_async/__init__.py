@@ -99,6 +99,7 @@ from .errors import (
     WrongLoop,
 )
 from .http.api_client import ApiClient
+from .http.call_options import CallOptions
 from .http.guard import Guard
 from .http.rate_limits import (
     Limits,
@@ -118,6 +119,7 @@ from .http.transport import (
     VERSION as __version__,  # noqa: N811 - the name that tools look for
 )
 from .http.transport import Timeouts
+from .observability.observer import CallObserver, ObservedCall
 from .polling.poller import StatusPoller
 from .polling.schedule import PollingPolicy
 from .polling.stats import PollerStats
@@ -150,6 +152,8 @@ __all__ = [
     "Beacon",
     "BulkStop",
     "CallError",
+    "CallObserver",
+    "CallOptions",
     "Centroid",
     "Check",
     "ClientClosed",
@@ -208,6 +212,7 @@ __all__ = [
     "NotFound",
     "NotPlayable",
     "NotSent",
+    "ObservedCall",
     "Operation",
     "OrderBy",
     "Outcome",

@@ -14,7 +14,7 @@ import functools
 import logging
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Unpack, cast
 
 import aiohttp
 import attrs
@@ -28,7 +28,6 @@ from .api.requests import (
     DeployRequest,
     Filter,
     FleetDeployRequest,
-    Token,
     check_options,
     deploy_request,
 )
@@ -52,9 +51,10 @@ from .errors import (
 )
 from .http.api_client import ApiClient, api_token
 from .http.guard import Guard
-from .http.rate_limits import Limits, Priority
+from .http.rate_limits import Limits
 from .http.retries import RetryPolicy
-from .http.transport import SendState, Timeouts
+from .http.transport import Timeouts
+from .observability.observer import CallObserver, ObservedCall
 from .polling.poller import StatusPoller
 from .polling.schedule import PollingPolicy
 from .polling.tracker import WebhookSource, WebhookTrigger, stop_until_confirmed, with_webhook_urls
@@ -67,8 +67,6 @@ if TYPE_CHECKING:
 __all__ = ["EdgegapClient"]
 
 logger = logging.getLogger(__name__)
-
-Result = TypeVar("Result")
 
 _GUARD_RECHECK: Final = 10.0  # seconds between looks for ends, while the guard refuses deploys
 _MAX_LIST_DELAY: Final = 300.0  # seconds beyond which no API hides what runs
@@ -163,6 +161,7 @@ class EdgegapClient(ApiClient):
         self._ends_noted_at = -math.inf
         self._wishes = ActiveRegistry()  # their tags: what they make may show up before its id
         self.custody: Final = OwnedDeployments(self._stop)
+        self.add_observer(_EndObserver(self._deployed, self.custody))
 
     async def deploy(
         self,
@@ -516,41 +515,6 @@ class EdgegapClient(ApiClient):
         self._guard.check(operation, body)
         return encode(operation, body=body)
 
-    async def exchange(
-        self,
-        request: HttpRequest[Result],
-        sending: SendState,
-        *,
-        token: Token | None = None,
-        priority: Priority | None = None,
-        once: bool = False,
-        ignore_wait_limit: bool = False,
-    ) -> Result:
-        """As for `ApiClient`; and takes note of what has ended."""
-        is_stop, request_id = request.operation is STOP_DEPLOYMENT, request.request_id or ""
-        try:
-            result = await super().exchange(
-                request,
-                sending,
-                token=token,
-                priority=priority,
-                once=once,
-                ignore_wait_limit=ignore_wait_limit,
-            )
-        except (Gone, NotFound) as error:
-            age = asyncio.get_running_loop().time() - self._deployed.until(request_id)
-            is_credible = isinstance(error, Gone) or age >= (0 if is_stop else _MAX_LIST_DELAY)
-            if is_credible and request.operation in {STOP_DEPLOYMENT, GET_DEPLOYMENT}:
-                self._has_ended(request_id)
-            raise
-        if is_stop or (isinstance(result, Deployment) and result.current_status is _OVER):
-            self._has_ended(request_id)
-        return result
-
-    def _has_ended(self, request_id: str) -> None:
-        self._deployed.let_go(request_id)
-        self.custody.hand_over(request_id)  # to nobody
-
     async def _accept(
         self, request: HttpRequest[DeployAccepted], tag: str | None, *, ignore_wait_limit: bool
     ) -> DeployAccepted:
@@ -604,3 +568,32 @@ class EdgegapClient(ApiClient):
         is_over = self._deployed.is_over(request_id)
         young_until = -math.inf if is_over else self._not_found_until(request_id)
         await stop_until_confirmed(stop, not_found_until=young_until)
+
+
+class _EndObserver(CallObserver):
+    """Notes the end of each deployment that a call tells of."""
+
+    def __init__(self, deployed: ActiveRegistry, custody: OwnedDeployments) -> None:
+        self._deployed = deployed
+        self._custody = custody
+
+    def call_succeeded(self, call: ObservedCall, result: object) -> None:
+        """A stop was accepted, or the status of a deployment is TERMINATED."""
+        is_over = isinstance(result, Deployment) and result.current_status is _OVER
+        if is_over or call.operation is STOP_DEPLOYMENT:
+            self._has_ended(call.request_id or "")
+
+    def call_failed(self, call: ObservedCall, error: BaseException) -> None:
+        """The API does not know the deployment, and the answer is credible."""
+        if not isinstance(error, Gone | NotFound):
+            return
+        if call.operation not in {STOP_DEPLOYMENT, GET_DEPLOYMENT}:
+            return
+        request_id, is_stop = call.request_id or "", call.operation is STOP_DEPLOYMENT
+        age = asyncio.get_running_loop().time() - self._deployed.until(request_id)
+        if isinstance(error, Gone) or age >= (0 if is_stop else _MAX_LIST_DELAY):
+            self._has_ended(request_id)
+
+    def _has_ended(self, request_id: str) -> None:
+        self._deployed.let_go(request_id)
+        self._custody.hand_over(request_id)  # to nobody

@@ -36,6 +36,7 @@ from edgegap_async.api.models import DeployAccepted, record_attempts
 from edgegap_async.api.requests import Filter
 from edgegap_async.errors import CallError, InvalidRequest, MaybeCreated
 from edgegap_async.http.api_client import ApiClient
+from edgegap_async.http.call_options import CallOptions
 from edgegap_async.http.transport import SendState
 
 __all__ = ["IdempotentDeploy", "new_operation_tag", "operation_time", "owner_tag"]
@@ -134,9 +135,8 @@ class IdempotentDeploy:
 
     async def _send(self, *, ignore_wait_limit: bool) -> DeployAccepted:
         try:
-            accepted = await self.client.exchange(
-                self.request, self.sending, ignore_wait_limit=ignore_wait_limit
-            )
+            options = CallOptions(ignore_wait_limit=ignore_wait_limit)
+            accepted = await self.client.exchange(self.request, self.sending, options)
         except CallError as error:
             error.operation_tag = self.tag
             self._count(error)

@@ -33,7 +33,9 @@ from edgegap_async.errors import (
     UnreadableAnswer,
     WrongLoop,
 )
+from edgegap_async.observability.observer import CallObserver, CallObservers, ObservedCall
 
+from .call_options import DEFAULT_OPTIONS, CallOptions
 from .guard import Guard
 from .rate_limits import Limits, Priority
 from .resources import Deployments, Locations, PrivateFleets, Tags
@@ -98,12 +100,13 @@ class ApiClient:
         self._retries = retries or RetryPolicy()
         self._budget = RetryBudget(self._retries.budget)
         self._under_way = _OpenCalls()
+        self._observers = CallObservers()
         self.requests_sent = 0
         self.deployments: Final = Deployments(self.call)
         self.locations: Final = Locations(self.call)
         self.private_fleets: Final = PrivateFleets(self.call)
         self.tags: Final = Tags(self.call)
-        self.cleaning: Final = Deployments(self._call)
+        self.cleaning: Final = Deployments(self._call_for_cleanup)
 
     def __repr__(self) -> str:
         # One that could not be made has no transport, and is shown in that error's traceback.
@@ -133,6 +136,10 @@ class ApiClient:
         """
         return _CloseScope(self._under_way)
 
+    def add_observer(self, observer: CallObserver) -> None:
+        """Registers an observer, which is told of each call from now on."""
+        self._observers.add(observer)
+
     async def call(
         self,
         operation: Operation[Result],
@@ -140,63 +147,57 @@ class ApiClient:
         path: Mapping[str, str] | None = None,
         query: Mapping[str, object] | None = None,
         body: object = None,
-        token: Token | None = None,
-        max_bytes: int = 8 * 2**20,
-        priority: Priority | None = None,
-        once: bool = False,
+        options: CallOptions = DEFAULT_OPTIONS,
     ) -> Result:
-        """What the API answers to an operation, for calls that have no method of their own.
+        """Returns what the API answers to an operation, for calls that have no method of their own.
 
         Args:
-            operation: one of `endpoints.OPERATIONS`, or one of your own making.
+            operation: one of `OPERATIONS`, or an `Operation` of your own.
             path: values for the names in the operation's path.
             query: query parameters; those that are None are left out.
-            body: a model of `requests`, sent as JSON.
-            token: in place of the API token, where the operation takes the deployment's own.
-            max_bytes: bytes that the answer may have.
-            priority: before whom it goes where others wait for the same limit; by the operation
-                if left out.
-            once: True to send it once only, whatever comes of it.
+            body: a model of `api.requests`, sent as JSON.
+            options: how the call is made.
 
         Raises:
             InvalidRequest: it cannot be sent.
             NotAllowed: the client's guard refuses it.
             CallError: it did not succeed; one of its classes. `LimitReached` among them where
-                the client shall not wait, unless `priority` puts it before its usual place.
+                the client shall not wait, unless `options.priority` puts the call before its usual
+                place.
             ClientClosed: the client is closed, or was meanwhile.
             WrongLoop: the client was first used in another event loop.
         """
         with self.until_closed():
-            return await self._call(
-                operation,
-                path=path,
-                query=query,
-                body=body,
-                token=token,
-                max_bytes=max_bytes,
-                priority=Priority.of(operation) if priority is None else priority,
-                once=once,
-            )
+            return await self._call(operation, path=path, query=query, body=body, options=options)
 
-    async def _call(
+    async def _call_for_cleanup(
         self,
         operation: Operation[Result],
         *,
         path: Mapping[str, str] | None = None,
         query: Mapping[str, object] | None = None,
         body: object = None,
-        token: Token | None = None,
-        max_bytes: int = 8 * 2**20,
-        priority: Priority | None = None,
-        once: bool = False,
+        options: CallOptions = DEFAULT_OPTIONS,
+    ) -> Result:
+        """As `call`, also while the client closes, before other calls, without a wait limit."""
+        priority = min(Priority.of(operation), Priority.DEPLOY)
+        options = attrs.evolve(options, priority=priority)
+        return await self._call(operation, path=path, query=query, body=body, options=options)
+
+    async def _call(
+        self,
+        operation: Operation[Result],
+        *,
+        path: Mapping[str, str] | None,
+        query: Mapping[str, object] | None,
+        body: object,
+        options: CallOptions,
     ) -> Result:
         self._guard.check(operation, body)
-        request = encode(operation, path=path, query=query, body=body, max_bytes=max_bytes)
-        if priority is None:  # it is for cleaning
-            priority = min(Priority.of(operation), Priority.DEPLOY)
+        request = encode(operation, path=path, query=query, body=body, max_bytes=options.max_bytes)
         sending = SendState()
         try:
-            return await self.exchange(request, sending, token=token, priority=priority, once=once)
+            return await self.exchange(request, sending, options)
         except asyncio.CancelledError:
             if sending.sent and isinstance(body, DeployRequest):
                 logger.error(  # noqa: TRY400 - the traceback of a cancellation tells nothing
@@ -211,31 +212,44 @@ class ApiClient:
         self,
         request: HttpRequest[Result],
         sending: SendState,
-        *,
-        token: Token | None = None,
-        priority: Priority | None = None,
-        once: bool = False,
-        ignore_wait_limit: bool = False,
+        options: CallOptions = DEFAULT_OPTIONS,
     ) -> Result:
-        """The answer to a request, after as many attempts as it takes and may have.
+        """Returns the answer to a request, after as many attempts as the retry policy allows.
 
-        Unlike `call` it goes on while the client closes, for what has to clean up. One that is
-        `patient` waits for its turn as long as it takes, whatever the client's others do.
+        Unlike `call` it goes on while the client closes, for what has to clean up.
         """
-        token = token or self._token
+        token = options.token or self._token
         if token is None:
             raise InvalidRequest("no API token: set EDGEGAP_API_TOKEN, or pass token")
         self._guard.check_sending(request)
+        call = ObservedCall(operation=request.operation, request_id=request.request_id)
+        report = self._observers.report
+        report(CallObserver.call_started, call)
+        try:
+            result = await self._attempts(call, request, sending, token, options)
+        except BaseException as error:
+            report(CallObserver.call_failed, call, error)
+            raise
+        report(CallObserver.call_succeeded, call, result)
+        return result
+
+    async def _attempts(
+        self,
+        call: ObservedCall,
+        request: HttpRequest[Result],
+        sending: SendState,
+        token: Token,
+        options: CallOptions,
+    ) -> Result:
         operation = request.operation
         loop = asyncio.get_running_loop()
-        priority = Priority.of(operation) if priority is None else priority
-        max_wait = None if ignore_wait_limit else self._max_wait_of(operation, priority)
+        priority = Priority.of(operation) if options.priority is None else options.priority
+        max_wait = None if options.ignore_wait_limit else self._max_wait_of(operation, priority)
         waits = None
-        attempts, waited = 0, 0.0
         failed: CallError | None = None  # what the last attempt ended with
         began = failed_at = 0.0
         while True:
-            attempts += 1
+            queued_at = loop.time()
             try:
                 lane = await self._turn(
                     request, priority, max_wait, front=isinstance(failed, RateLimited)
@@ -244,20 +258,23 @@ class ApiClient:
                 # If it was sent before, what came of that is what counts.
                 raise failed or error from None
             if failed is not None:
-                waited += loop.time() - failed_at
+                call.waited += loop.time() - failed_at
                 failed = None  # it holds this frame
             began = began or loop.time()
             self.requests_sent += 1
+            call.attempts += 1
+            call.queued = loop.time() - queued_at
+            self._observers.report(CallObserver.attempt_started, call)
             try:
-                result = await self._send(request, token, sending, lane)
+                result = await self._send(call, request, token, sending, lane)
             except CallError as error:
-                error.attempts, error.waited = attempts, waited
+                error.attempts, error.waited = call.attempts, call.waited
                 error.maybe_created = (
                     operation.retry_safety is RetrySafety.ONLY_IF_NOT_SENT and is_ambiguous(error)
                 )
                 if isinstance(error, Gone | NotFound) and _already_deleted(operation, sending):
                     result = operation.returns()
-                    record_attempts(result, attempts=attempts, waited=waited)
+                    record_attempts(result, attempts=call.attempts, waited=call.waited)
                     return result
                 # Where the API says how long, the limits wait for that; where not, it waits here.
                 is_queued = (
@@ -270,39 +287,44 @@ class ApiClient:
                 wait = self._retries.wait_after(
                     error,
                     operation,
-                    attempts=attempts,
+                    attempts=call.attempts,
                     elapsed=failed_at - began,
                     wait=0.0 if is_queued else next(waits),
                 )
                 if (
-                    once
+                    options.once
                     or wait is None
                     or sending.unwanted
                     or not self._budget.take(error, operation)
                 ):
+                    self._observers.report(CallObserver.attempt_failed, call, error, None)
                     raise
+                self._observers.report(CallObserver.attempt_failed, call, error, wait)
                 if isinstance(error, RateLimited) and sending.sent:
                     sending.sent -= 1  # it was refused: as if it had not been sent
                 logger.info("%s; again in %.2f s", error, wait)
             else:
                 self._budget.give_back()
-                if attempts > 1:
-                    record_attempts(result, attempts=attempts, waited=waited)
+                if call.attempts > 1:
+                    record_attempts(result, attempts=call.attempts, waited=call.waited)
                 return result
             if not is_queued:
                 await asyncio.sleep(wait)
 
     async def _send(
         self,
+        call: ObservedCall,
         request: HttpRequest[Result],
         token: Token,
         sending: SendState,
         lane: asyncio.Semaphore,
     ) -> Result:
+        call.status = None
         try:
             response = await self._transport.send(request, token, sending)
         finally:
             lane.release()
+        call.status = response.status
         try:
             return decode(request, response)
         except CallError:

@@ -63,12 +63,14 @@ from edgegap_async.api.requests import (
 from edgegap_async.api.validation import check_kind, check_list
 from edgegap_async.errors import InvalidRequest
 
+from .call_options import CallOptions
+
 __all__ = ["Call", "Deployments", "Locations", "PrivateFleets", "Tags"]
 
 Result = TypeVar("Result")
 
 _STEPS: Final = ("30s", "1m", "5m", "10m", "1h")
-_LARGEST_LOG: Final = 64 * 2**20  # bytes
+_LOG_OPTIONS: Final = CallOptions(max_bytes=64 * 2**20)  # logs are larger than other answers
 _MOST_PAGES: Final = 10_000
 
 
@@ -82,8 +84,7 @@ class Call(Protocol):
         path: Mapping[str, str] | None = None,
         query: Mapping[str, object] | None = None,
         body: object = None,
-        token: Token | None = None,
-        max_bytes: int = ...,
+        options: CallOptions = ...,
     ) -> Awaitable[Result]: ...
 
 
@@ -216,7 +217,7 @@ class Deployments:
             STOP_SELF,
             path={"request_id": request_id, "access_point_id": str(access_point_id)},
             query={"container_log_storage": container_log_storage},
-            token=secret,
+            options=CallOptions(token=secret),
         )
 
     async def bulk_stop(
@@ -308,7 +309,7 @@ class Deployments:
             NotFound: there is no such deployment, or no logs of it.
         """
         return await self._call(
-            GET_CONTAINER_LOGS, path={"request_id": request_id}, max_bytes=_LARGEST_LOG
+            GET_CONTAINER_LOGS, path={"request_id": request_id}, options=_LOG_OPTIONS
         )
 
     async def metrics(

@@ -51,6 +51,7 @@ from edgegap_async.errors import (
     UnreadableAnswer,
 )
 from edgegap_async.http.api_client import ApiClient
+from edgegap_async.http.call_options import CallOptions
 from edgegap_async.http.rate_limits import Priority
 
 from .in_flight import InFlightRequests
@@ -84,6 +85,8 @@ _SILENCE_THRESHOLD: Final = (
     10  # deployments found READY by looking, after which somebody should know
 )
 
+# The poller decides itself when to send a failed request again.
+_CALL_OPTIONS: Final = CallOptions(priority=Priority.STATUS, once=True)
 _TRANSIENT = (NotSent, NoAnswer, RateLimited, ServerError, UnreadableAnswer)
 """What may be otherwise at the next look."""
 
@@ -377,8 +380,7 @@ class StatusPoller:
             deployment = await self.client.call(
                 GET_DEPLOYMENT,
                 path={"request_id": one.request_id},
-                priority=Priority.STATUS,
-                once=True,
+                options=_CALL_OPTIONS,
             )
         except (Gone, NotFound) as error:
             self._looks.answered(self._now())
@@ -438,8 +440,7 @@ class StatusPoller:
             answer = await self.client.call(
                 LIST_DEPLOYMENTS,
                 query={"query": list_query(filters, ()), "page": page, "limit": PAGE_SIZE},
-                priority=Priority.STATUS,
-                once=True,
+                options=_CALL_OPTIONS,
             )
         except ClientClosed:
             pass  # all who wait are told by the client

@@ -30,6 +30,8 @@ BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-
 MODULES = (
     "polling.schedule",
     "http.api_client",
+    "http.call_options",
+    "observability.observer",
     "cluster",
     "api.operations",
     "deployments.ownership",
@@ -59,6 +61,7 @@ FOR_PARTS_OF_THE_PACKAGE_ONLY = {
     "PollEntry",
     "WebhookTrigger",
     "Call",
+    "CallObservers",
     "ListStrategy",
     "ListGroup",
     "StatusQueue",

@@ -32,6 +32,7 @@ from edgegap_async.errors import (
     UnreadableAnswer,
 )
 from edgegap_async.http.api_client import DEFAULT_BASE_URL, ApiClient
+from edgegap_async.http.call_options import CallOptions
 from edgegap_async.http.rate_limits import Limits, Priority
 from edgegap_async.http.resources import Deployments
 from edgegap_async.http.retries import RetryPolicy
@@ -320,7 +321,11 @@ async def test_stops_and_what_goes_before_its_usual_place_wait_whatever_is_set(
         for _ in range(3):
             await client.deployments.stop("r1")
             assert [row async for row in client.cleaning.list()] == []
-            await client.call(GET_DEPLOYMENT, path={"request_id": "r1"}, priority=Priority.STATUS)
+            await client.call(
+                GET_DEPLOYMENT,
+                path={"request_id": "r1"},
+                options=CallOptions(priority=Priority.STATUS),
+            )
         with pytest.raises(LimitReached):
             await client.deployments.get("r1")
         with pytest.raises(LimitReached):

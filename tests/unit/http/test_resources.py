@@ -22,9 +22,9 @@ from edgegap_async.api.requests import (
     StopFilter,
     StopFilters,
     TagName,
-    Token,
 )
 from edgegap_async.errors import InvalidRequest
+from edgegap_async.http.call_options import DEFAULT_OPTIONS, CallOptions
 from edgegap_async.http.resources import Deployments, Locations, PrivateFleets, Tags
 
 Result = TypeVar("Result")
@@ -47,10 +47,11 @@ class Recorder:
         path: Mapping[str, str] | None = None,
         query: Mapping[str, object] | None = None,
         body: object = None,
-        token: Token | None = None,
-        max_bytes: int = 0,
+        options: CallOptions = DEFAULT_OPTIONS,
     ) -> Result:
-        said = {"path": path, "query": query, "body": body, "token": token, "max_bytes": max_bytes}
+        said: dict[str, object] = {"path": path, "query": query, "body": body}
+        if options != DEFAULT_OPTIONS:
+            said["options"] = options
         self.calls.append({"operation": operation} | {k: v for k, v in said.items() if v})
         answer: Any = self.answers.pop(0) if self.answers else None
         return cast("Result", answer)
@@ -79,7 +80,12 @@ CASES: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], dict[str, Any]]] = 
         {"limit": 5},
         {"query": {"query": None, "page": 2, "limit": 5}},
     ),
-    "get_container_logs": ("deployments.logs", ("r1",), {}, {"path": ID, "max_bytes": 64 * 2**20}),
+    "get_container_logs": (
+        "deployments.logs",
+        ("r1",),
+        {},
+        {"path": ID, "options": CallOptions(max_bytes=64 * 2**20)},
+    ),
     "get_metrics": (
         "deployments.metrics",
         ("r1",),
@@ -165,7 +171,7 @@ async def test_a_server_stops_itself_with_its_own_token_sent_raw() -> None:
     assert said["operation"] is endpoints.STOP_SELF
     assert said["path"] == {"request_id": "r1", "access_point_id": "42"}
     assert said["query"] == {"container_log_storage": "logs"}
-    assert said["token"].header == {"Authorization": "canary-secret"}
+    assert said["options"].token.header == {"Authorization": "canary-secret"}
 
 
 async def test_what_fails_in_a_self_stop_shows_no_token() -> None:

@@ -1,0 +1,124 @@
+"""The base class of observers, and the list of observers that one client reports to.
+
+A call has one start and one end, and between them one attempt or more::
+
+    call_started
+        attempt_started     once its rate limit and a connection let the attempt go
+        attempt_failed      when another attempt follows, or the call fails with it
+    call_succeeded or call_failed
+
+All events of one call carry the same `ObservedCall`. Its identity links the events, so an adapter
+for tracing keeps the span of a call, and the span of its newest attempt, in a dictionary by call.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec
+
+import attrs
+
+from edgegap_async.api.operations import Operation
+
+__all__ = ["CallObserver", "CallObservers", "ObservedCall"]
+
+Event = ParamSpec("Event")
+
+logger = logging.getLogger(__name__)
+
+
+@attrs.define(eq=False, kw_only=True)
+class ObservedCall:
+    """One call of the API, as far as it has come. Holds no token, no query and no body.
+
+    The client updates it between events; an observer only reads it.
+    """
+
+    operation: Operation[Any]
+    """The operation that is called: its name, HTTP method and path template."""
+    request_id: str | None = None
+    """The deployment that the call is about; None if it names none, as a deploy or a list."""
+    attempts: int = 0
+    """Number of the newest attempt, from 1; 0 before the first one is sent."""
+    queued: float = 0.0
+    """Seconds that the newest attempt waited for its rate limit and for a connection."""
+    waited: float = 0.0
+    """Seconds between failed attempts and the attempts that followed, added up."""
+    status: int | None = None
+    """HTTP status of the newest answer; None if the newest attempt has no answer."""
+
+
+class CallObserver:
+    """Receives the events of each call of a client. Subclass it and override the events you need.
+
+    Register it with `client.add_observer`. Events are plain functions, called in the task of the
+    call, so they must return quickly and must not block. An exception in one does not change the
+    call: the first one of each observer is logged.
+    """
+
+    def call_started(self, call: ObservedCall) -> None:
+        """The call was checked and is about to queue for its rate limit."""
+
+    def attempt_started(self, call: ObservedCall) -> None:
+        """Attempt number `call.attempts` is about to be sent, after `call.queued` seconds."""
+
+    def attempt_failed(self, call: ObservedCall, error: Exception, retry_in: float | None) -> None:
+        """Attempt number `call.attempts` failed.
+
+        Args:
+            call: the call.
+            error: what happened, a `CallError`.
+            retry_in: seconds until the client tries again, 0 where the rate limit decides when;
+                None if it does not, and `call_failed` follows.
+        """
+
+    def call_succeeded(self, call: ObservedCall, result: object) -> None:
+        """The call and its newest attempt succeeded.
+
+        Args:
+            call: the call.
+            result: what the caller gets, as `operation.returns` says.
+        """
+
+    def call_failed(self, call: ObservedCall, error: BaseException) -> None:
+        """The call failed, and so did an attempt that has not ended yet.
+
+        Args:
+            call: the call.
+            error: what the caller gets: a `CallError`, or `asyncio.CancelledError` where the
+                task was cancelled or the client was closed.
+        """
+
+
+class CallObservers:
+    """The observers of one client."""
+
+    def __init__(self) -> None:
+        self._observers: tuple[CallObserver, ...] = ()
+        self._failed: set[CallObserver] = set()
+
+    def add(self, observer: CallObserver) -> None:
+        """Registers an observer; it is told of every event from now on."""
+        self._observers += (observer,)
+
+    def report(
+        self,
+        event: Callable[Concatenate[Any, Event], None],
+        *details: Event.args,
+        **_: Event.kwargs,
+    ) -> None:
+        """Tells all observers of an event.
+
+        Args:
+            event: the method of `CallObserver`, such as `CallObserver.call_started`.
+            details: its arguments.
+        """
+        for observer in self._observers:
+            try:
+                getattr(observer, event.__name__)(*details)
+            except Exception:
+                if observer not in self._failed:
+                    self._failed.add(observer)
+                    text = "observer %r raised in %s; its later exceptions are not logged"
+                    logger.exception(text, observer, event.__name__)
