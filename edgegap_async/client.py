@@ -49,7 +49,8 @@ from .errors import (
     Unprocessable,
     WaitTimedOut,
 )
-from .http.api_client import ApiClient, api_token
+from .http.api_client import ApiClient
+from .http.auth import api_token
 from .http.guard import Guard
 from .http.rate_limits import Limits
 from .http.retries import RetryPolicy
@@ -460,13 +461,13 @@ class EdgegapClient(ApiClient):
         seconds at most for stops that get no answer; what may go on running is named in the log.
         Twice is fine.
         """
-        self._under_way.stay_in(asyncio.get_running_loop())
+        self._open_calls.check_loop(asyncio.get_running_loop())
         self.custody.stop_all()
         try:
-            await self._under_way.end()
+            await self._open_calls.cancel_all()
             await self.custody.drain(_CLOSE_TIMEOUT)
         finally:
-            await self._under_way.end()  # again: the first may have been cancelled
+            await self._open_calls.cancel_all()  # again: the first may have been cancelled
             await self.custody.abandon()
             await super().close()
 
@@ -519,9 +520,10 @@ class EdgegapClient(ApiClient):
         self, request: HttpRequest[DeployAccepted], tag: str | None, *, ignore_wait_limit: bool
     ) -> DeployAccepted:
         """Deploys; a caller who goes away meanwhile leaves nothing behind."""
-        self._under_way.stay_in(asyncio.get_running_loop())
+        self._open_calls.check_loop(asyncio.get_running_loop())
         wish = IdempotentDeploy(
             client=self,
+            cleanup=self._cleanup_deployments,
             request=request,
             tag=tag,
             list_delay=self._list_delay,
@@ -535,7 +537,7 @@ class EdgegapClient(ApiClient):
                 return await asyncio.shield(accepting)
         except (asyncio.CancelledError, ClientClosed):
             if wish.sending.sent:
-                wish.sending.unwanted = True
+                wish.sending.is_abandoned = True
                 what = f"what a cancelled deploy made (tag {tag})"
                 self.custody.in_background(self._undo(accepting), what)
             else:
@@ -564,7 +566,7 @@ class EdgegapClient(ApiClient):
             logger.info("%s: no logs: %r", problem.request_id, error)
 
     async def _stop(self, request_id: str) -> None:
-        stop = functools.partial(self.cleaning.stop, request_id)
+        stop = functools.partial(self._cleanup_deployments.stop, request_id)
         is_over = self._deployed.is_over(request_id)
         young_until = -math.inf if is_over else self._not_found_until(request_id)
         await stop_until_confirmed(stop, not_found_until=young_until)

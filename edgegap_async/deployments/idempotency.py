@@ -37,6 +37,7 @@ from edgegap_async.api.requests import Filter
 from edgegap_async.errors import CallError, InvalidRequest, MaybeCreated
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.call_options import CallOptions
+from edgegap_async.http.resources import Deployments
 from edgegap_async.http.transport import SendState
 
 __all__ = ["IdempotentDeploy", "new_operation_tag", "operation_time", "owner_tag"]
@@ -69,6 +70,7 @@ class IdempotentDeploy:
 
     Attributes:
         client: what sends it.
+        cleanup: lists deployments, also while the client closes.
         request: the deploy, with the tag in it.
         tag: what to look for; None to give up at the first doubt.
         list_delay: seconds after which a deployment that is not listed does not exist.
@@ -81,6 +83,7 @@ class IdempotentDeploy:
     """
 
     client: ApiClient
+    cleanup: Deployments
     request: HttpRequest[DeployAccepted]
     tag: str | None
     list_delay: float
@@ -117,7 +120,7 @@ class IdempotentDeploy:
         found = await self._look(doubt, self.tag)
         if found is not None:
             return found
-        if self.sending.unwanted:  # nobody waits for it, and it made nothing
+        if self.sending.is_abandoned:  # nobody waits for it, and it made nothing
             doubt.maybe_created = False
             raise doubt
         try:
@@ -188,7 +191,7 @@ class IdempotentDeploy:
     async def _listed(self, tag: str) -> list[str]:
         rows = [
             row
-            async for row in self.client.cleaning.list(filters=[Filter("tags", "in", [tag])])
+            async for row in self.cleanup.list(filters=[Filter("tags", "in", [tag])])
             if tag in row.tags  # whatever the API makes of the filter
         ]
         return sorted(row.request_id for row in rows)

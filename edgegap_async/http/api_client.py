@@ -31,15 +31,16 @@ from edgegap_async.errors import (
     RateLimited,
     ServerError,
     UnreadableAnswer,
-    WrongLoop,
 )
 from edgegap_async.observability.observer import CallObserver, CallObservers, ObservedCall
 
+from .auth import api_token, token_to_send
 from .call_options import DEFAULT_OPTIONS, CallOptions
 from .guard import Guard
 from .rate_limits import Limits, Priority
 from .resources import Deployments, Locations, PrivateFleets, Tags
 from .retries import RetryBudget, RetryPolicy
+from .shutdown import CloseScope, OpenCalls
 from .transport import SendState, Timeouts, Transport
 
 __all__ = ["DEFAULT_BASE_URL", "ApiClient"]
@@ -59,8 +60,6 @@ class ApiClient:
         locations: where servers can run.
         private_fleets: deploy to hosts of your own.
         tags: tags of deployments.
-        cleaning: as `deployments`, for what has to clean up: it goes on while the client closes,
-            before other calls, and waits for its turn as long as it takes.
         limits: who may send, and when. `limits.snapshot()` tells how busy each operation is.
         requests_sent: how many requests went out so far, repeats included.
     """
@@ -99,21 +98,21 @@ class ApiClient:
         self._guard = guard or Guard.from_environment(os.environ)
         self._retries = retries or RetryPolicy()
         self._budget = RetryBudget(self._retries.budget)
-        self._under_way = _OpenCalls()
+        self._open_calls = OpenCalls()
         self._observers = CallObservers()
         self.requests_sent = 0
         self.deployments: Final = Deployments(self.call)
         self.locations: Final = Locations(self.call)
         self.private_fleets: Final = PrivateFleets(self.call)
         self.tags: Final = Tags(self.call)
-        self.cleaning: Final = Deployments(self._call_for_cleanup)
+        self._cleanup_deployments: Final = Deployments(self._call_for_cleanup)
 
     def __repr__(self) -> str:
         # One that could not be made has no transport, and is shown in that error's traceback.
         return f"{type(self).__name__}({getattr(self, '_transport', None)!r})"
 
     async def __aenter__(self) -> Self:
-        if self._under_way.closing:
+        if self._open_calls.is_closing:
             raise ClientClosed("the client was closed before: make another")
         return self
 
@@ -125,16 +124,16 @@ class ApiClient:
 
         Twice is fine. A session that was passed in stays open.
         """
-        self._under_way.stay_in(asyncio.get_running_loop())
-        await self._under_way.end()
+        self._open_calls.check_loop(asyncio.get_running_loop())
+        await self._open_calls.cancel_all()
         await self._transport.close()
 
-    def until_closed(self) -> _CloseScope:
+    def until_closed(self) -> CloseScope:
         """A block that ends with `ClientClosed` as soon as the client is closed.
 
         It must not hold a `yield`, nor await what calls `close`: `close` waits for its end.
         """
-        return _CloseScope(self._under_way)
+        return CloseScope(self._open_calls)
 
     def add_observer(self, observer: CallObserver) -> None:
         """Registers an observer, which is told of each call from now on."""
@@ -218,9 +217,7 @@ class ApiClient:
 
         Unlike `call` it goes on while the client closes, for what has to clean up.
         """
-        token = options.token or self._token
-        if token is None:
-            raise InvalidRequest("no API token: set EDGEGAP_API_TOKEN, or pass token")
+        token = token_to_send(options.token or self._token)
         self._guard.check_sending(request)
         call = ObservedCall(operation=request.operation, request_id=request.request_id)
         report = self._observers.report
@@ -294,7 +291,7 @@ class ApiClient:
                 if (
                     options.once
                     or wait is None
-                    or sending.unwanted
+                    or sending.is_abandoned
                     or not self._budget.take(error, operation)
                 ):
                     self._observers.report(CallObserver.attempt_failed, call, error, None)
@@ -381,76 +378,6 @@ class ApiClient:
         return self._max_wait
 
 
-class _OpenCalls:
-    """The calls and waits of one client."""
-
-    def __init__(self) -> None:
-        self.blocks = set[_CloseScope]()
-        self.closing = False
-        self.none_left = asyncio.Event()
-        self.loop: asyncio.AbstractEventLoop | None = None
-
-    def stay_in(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Binds the client to the loop that it is first used in.
-
-        Raises:
-            WrongLoop: it is bound to another.
-        """
-        if self.loop is None:
-            self.loop = loop
-        elif self.loop is not loop:
-            raise WrongLoop("the client was first used in another event loop")
-
-    async def end(self) -> None:
-        """Cancels them all, and returns when they have left. No new one comes in."""
-        self.closing = True
-        for block in self.blocks:
-            block.end()
-        if self.blocks:
-            await self.none_left.wait()
-
-
-class _CloseScope:
-    """Turns the cancellation by `_UnderWay.end`, and no other, into `ClientClosed`.
-
-    What `asyncio.timeout` does for a deadline, this does for a close, at a tenth of the cost.
-    """
-
-    __slots__ = ("_before", "_ended", "_task", "_under_way")
-
-    def __init__(self, under_way: _OpenCalls) -> None:
-        self._under_way = under_way
-        self._ended = False
-
-    def __enter__(self) -> None:
-        if self._under_way.closing:
-            raise ClientClosed("the client is closed")
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("the client is used inside an asyncio task")
-        self._under_way.stay_in(task.get_loop())
-        self._task = task
-        self._before = task.cancelling()
-        self._under_way.blocks.add(self)
-
-    def end(self) -> None:
-        """Cancels what is in the block; once, however often the client is closed."""
-        if not self._ended:
-            self._ended = True
-            self._task.cancel()
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        blocks = self._under_way.blocks
-        blocks.remove(self)
-        if self._under_way.closing and not blocks:
-            self._under_way.none_left.set()
-        if not self._ended:
-            return
-        nobody_else_cancelled = self._task.uncancel() <= self._before
-        if nobody_else_cancelled and kind is asyncio.CancelledError:
-            raise ClientClosed("the client was closed meanwhile") from None
-
-
 def _already_deleted(operation: Operation[Any], sending: SendState) -> bool:
     """Whether "it is not there" is the success of a DELETE whose first answer was lost."""
     return (
@@ -465,14 +392,6 @@ def is_ambiguous(error: CallError) -> bool:
     if isinstance(error, UnreadableAnswer):
         return error.status is not None and error.status < 300  # noqa: PLR2004 - not a redirect
     return isinstance(error, NoAnswer | ServerError)
-
-
-def api_token(token: str | Token | None) -> Token | None:
-    """The token that was passed, or else the environment's, as a secret."""
-    if isinstance(token, Token):
-        return token
-    token = token or _from_environment("EDGEGAP_API_TOKEN")
-    return Token(token, scheme="token") if token else None
 
 
 def _checked_max_wait(on_limit: object, max_wait: float | None) -> float | None:

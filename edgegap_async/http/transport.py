@@ -76,8 +76,8 @@ class SendState:
 
     sent: int = 0
     """How often its head went out. In a session that was passed in, aiohttp may repeat it once."""
-    unwanted: bool = False
-    """Whether nobody waits for it any more, so that it is not to be sent again."""
+    is_abandoned: bool = False
+    """True once the caller is gone, so that the request is not sent again."""
 
 
 _sending: ContextVar[tuple[aiohttp.TraceConfig, SendState] | None]

@@ -123,7 +123,13 @@ def copied(one: Any) -> list[str]:
 
 def test_no_copy_or_pickle_of_what_holds_the_token_shows_it() -> None:
     client = EdgegapClient(TOKEN)
-    for one in (client, client._transport, client._token, client.deployments, client.cleaning):
+    for one in (
+        client,
+        client._transport,
+        client._token,
+        client.deployments,
+        client._cleanup_deployments,
+    ):
         assert not [shown for shown in copied(one) if MARK in shown]
 
 

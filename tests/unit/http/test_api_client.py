@@ -320,7 +320,7 @@ async def test_stops_and_what_goes_before_its_usual_place_wait_whatever_is_set(
     async with ApiClient("canary-t", base_url=api.url, limits=limits, on_limit="raise") as client:
         for _ in range(3):
             await client.deployments.stop("r1")
-            assert [row async for row in client.cleaning.list()] == []
+            assert [row async for row in client._cleanup_deployments.list()] == []
             await client.call(
                 GET_DEPLOYMENT,
                 path={"request_id": "r1"},
@@ -344,9 +344,9 @@ async def test_cleaning_goes_before_other_calls(api: ScriptedApi) -> None:
 
         await client.deployments.list_page()
         others = [one(f"other {number}", client.deployments) for number in range(3)]
-        await asyncio.gather(*others, one("cleaning", client.cleaning))
+        await asyncio.gather(*others, one("cleanup", client._cleanup_deployments))
 
-    assert served == ["cleaning", "other 0", "other 1", "other 2"]
+    assert served == ["cleanup", "other 0", "other 1", "other 2"]
 
 
 async def test_a_repeat_that_may_not_wait_ends_with_what_the_first_ended_with(

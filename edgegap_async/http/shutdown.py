@@ -1,0 +1,84 @@
+"""Ends the open calls and waits of a client when the client is closed."""
+
+from __future__ import annotations
+
+import asyncio
+
+from edgegap_async.concurrency import LoopBinding
+from edgegap_async.errors import ClientClosed
+
+__all__ = ["CloseScope", "OpenCalls"]
+
+
+class OpenCalls:
+    """The calls and waits of one client that are in progress.
+
+    Attributes:
+        scopes: the blocks that `cancel_all` ends.
+        is_closing: True from the first `cancel_all` on: no block can be entered then.
+        all_left: set when the last block is left after `cancel_all`.
+    """
+
+    def __init__(self) -> None:
+        self.scopes = set[CloseScope]()
+        self.is_closing = False
+        self.all_left = asyncio.Event()
+        self._binding = LoopBinding("the client")
+
+    def check_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Binds the client to the event loop of its first use.
+
+        Raises:
+            WrongLoop: the client is bound to another loop.
+        """
+        self._binding.check(loop)
+
+    async def cancel_all(self) -> None:
+        """Cancels every open block, lets no new one in, and returns when all have been left."""
+        self.is_closing = True
+        for scope in self.scopes:
+            scope.cancel()
+        if self.scopes:
+            await self.all_left.wait()
+
+
+class CloseScope:
+    """A block that raises `ClientClosed` when `OpenCalls.cancel_all` cancels it.
+
+    A cancellation from elsewhere stays a cancellation. The block does for a close what
+    `asyncio.timeout` does for a deadline, at a tenth of the cost.
+    """
+
+    __slots__ = ("_cancelled", "_cancelling_before", "_open_calls", "_task")
+
+    def __init__(self, open_calls: OpenCalls) -> None:
+        self._open_calls = open_calls
+        self._cancelled = False
+
+    def __enter__(self) -> None:
+        if self._open_calls.is_closing:
+            raise ClientClosed("the client is closed")
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("the client is used inside an asyncio task")
+        self._open_calls.check_loop(task.get_loop())
+        self._task = task
+        self._cancelling_before = task.cancelling()
+        self._open_calls.scopes.add(self)
+
+    def cancel(self) -> None:
+        """Cancels the task inside the block, once however often the client is closed."""
+        if not self._cancelled:
+            self._cancelled = True
+            self._task.cancel()
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        scopes = self._open_calls.scopes
+        scopes.remove(self)
+        if self._open_calls.is_closing and not scopes:
+            self._open_calls.all_left.set()
+        if not self._cancelled:
+            return
+        cancelled_by_close_only = self._task.uncancel() <= self._cancelling_before
+        if cancelled_by_close_only and kind is asyncio.CancelledError:
+            raise ClientClosed("the client was closed meanwhile") from None
