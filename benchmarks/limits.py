@@ -205,7 +205,7 @@ class Ours:
 
     async def refused(self, times: int) -> None:
         # As the client does where the API does not say how long.
-        self.limits.refused(DEPLOY, 0.0)
+        self.limits.on_rate_limited(DEPLOY, 0.0)
         await asyncio.sleep(1 + self.chance.uniform(0, min(8, 0.25 * 2**times)))
 
 
@@ -214,7 +214,7 @@ class Told(Ours):
 
     async def refused(self, times: int) -> None:
         del times
-        self.limits.refused(DEPLOY, 1.0)
+        self.limits.on_rate_limited(DEPLOY, 1.0)
 
 
 class Plain:

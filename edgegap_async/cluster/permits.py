@@ -61,7 +61,7 @@ class SharedPermits:
         """Seconds for which there are none because the API answered 429; 0 otherwise."""
         return max(0.0, self._closed_until - loop_time())
 
-    async def take(self) -> bool:
+    async def try_acquire(self) -> bool:
         """Takes a permit if there is one, and tells whether there was; asks Redis if need be."""
         if self._take():
             return True
@@ -80,7 +80,7 @@ class SharedPermits:
             raise
         return max(slot, self._closed_until) <= loop_time() <= slot + _GOOD_FOR
 
-    async def ready(self, wanted: Callable[[], int]) -> None:
+    async def wait_available(self, wanted: Callable[[], int]) -> None:
         """Returns when `take` would find one."""
         while True:
             now = loop_time()
@@ -104,10 +104,10 @@ class SharedPermits:
                 fair = max(1, int(self._limit / (self._link.programs or 1)))
                 await self._ask(min(_LEASE, fair, wanted()), horizon=_HORIZON)
 
-    def refused(self, seconds: float) -> None:
+    def on_rate_limited(self, seconds: float) -> None:
         """The API answered 429: no permit for so many seconds, and fewer for a while after."""
         now = loop_time()
-        self._refusals.refused(seconds)
+        self._refusals.on_rate_limited(seconds)
         closed = self._refusals.closed_for
         self._closed_until = max(self._closed_until, now + closed)
         self._slots.clear()
@@ -136,7 +136,7 @@ class SharedPermits:
         None sends more than its whole share in any second, so all together do not exceed the limit.
         """
         fair = self._limit / (self._link.programs or math.inf)
-        share = self._refusals.share
+        share = self._refusals.rate_factor
         return WINDOW * max(1.0, 1 / self._limit) / max(1, int(fair)) / share
 
     def _take(self) -> bool:

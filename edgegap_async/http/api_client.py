@@ -97,7 +97,7 @@ class ApiClient:
         self._max_wait = _checked_max_wait(on_limit, max_wait)
         self._guard = guard or Guard.from_environment(os.environ)
         self._retries = retries or RetryPolicy()
-        self._budget = RetryBudget(self._retries.budget)
+        self._retry_budget = RetryBudget(self._retries.budget)
         self._open_calls = OpenCalls()
         self._observers = CallObservers()
         self.requests_sent = 0
@@ -218,7 +218,7 @@ class ApiClient:
         Unlike `call` it goes on while the client closes, for what has to clean up.
         """
         token = token_to_send(options.token or self._token)
-        self._guard.check_sending(request)
+        self._guard.check_dry_run(request)
         call = ObservedCall(operation=request.operation, request_id=request.request_id)
         report = self._observers.report
         report(CallObserver.call_started, call)
@@ -248,7 +248,7 @@ class ApiClient:
         while True:
             queued_at = loop.time()
             try:
-                lane = await self._turn(
+                lane = await self._acquire_slot(
                     request, priority, max_wait, front=isinstance(failed, RateLimited)
                 )
             except LimitReached as error:
@@ -276,7 +276,7 @@ class ApiClient:
                 # Where the API says how long, the limits wait for that; where not, it waits here.
                 is_queued = (
                     isinstance(error, RateLimited)
-                    and self.limits.refused(operation, error.retry_after or 0.0)
+                    and self.limits.on_rate_limited(operation, error.retry_after or 0.0)
                     and error.retry_after is not None
                 )
                 waits = waits or self._retries.waits()
@@ -292,7 +292,7 @@ class ApiClient:
                     options.once
                     or wait is None
                     or sending.is_abandoned
-                    or not self._budget.take(error, operation)
+                    or not self._retry_budget.try_spend(error, operation)
                 ):
                     self._observers.report(CallObserver.attempt_failed, call, error, None)
                     raise
@@ -301,7 +301,7 @@ class ApiClient:
                     sending.sent -= 1  # it was refused: as if it had not been sent
                 logger.info("%s; again in %.2f s", error, wait)
             else:
-                self._budget.give_back()
+                self._retry_budget.add_success()
                 if call.attempts > 1:
                     record_attempts(result, attempts=call.attempts, waited=call.waited)
                 return result
@@ -329,7 +329,7 @@ class ApiClient:
         # What it says goes into the error; some proxies repeat the header that they do not like.
         return decode(request, attrs.evolve(response, body=token.hidden_in(response.body)))
 
-    async def _turn(
+    async def _acquire_slot(
         self,
         request: HttpRequest[Any],
         priority: Priority,
@@ -343,7 +343,7 @@ class ApiClient:
         hangs it is of no use: kept until one is free, the permits of all who wait there would be
         used in one moment. So whoever waited there takes another one, before all others.
         """
-        operation, lane = request.operation, self._transport.lane(request.operation)
+        operation, lane = request.operation, self._transport.connection_slots(request.operation)
         try:
             await self.limits.acquire(operation, priority, max_wait=max_wait, front=front)
             if not lane.locked():

@@ -92,7 +92,7 @@ class Guard:
         if self.max_live is not None and live >= self.max_live:
             raise NotAllowed(f"{live} deployments live, and {self.max_live} are the most")
 
-    def check_sending(self, request: HttpRequest[object]) -> None:
+    def check_dry_run(self, request: HttpRequest[object]) -> None:
         """Returns if a request that is ready to go may go.
 
         Raises:

@@ -122,11 +122,11 @@ class Permits(Protocol):
         """Seconds for which there are none because the API answered 429; 0 otherwise."""
         ...
 
-    async def take(self) -> bool:
+    async def try_acquire(self) -> bool:
         """Takes a permit if there is one, and tells whether there was. Never waits."""
         ...
 
-    async def ready(self, wanted: Callable[[], int]) -> None:
+    async def wait_available(self, wanted: Callable[[], int]) -> None:
         """Returns when `take` would find one, or may. Never called twice at a time.
 
         Args:
@@ -134,7 +134,7 @@ class Permits(Protocol):
         """
         ...
 
-    def refused(self, seconds: float) -> None:
+    def on_rate_limited(self, seconds: float) -> None:
         """The API answered 429: no permit for so many seconds, and fewer for a while after.
 
         Args:
@@ -175,14 +175,14 @@ class LocalPermits:
         self._refused_at = self._slowed_at = self._closed_at = -math.inf
 
     @property
-    def share(self) -> float:
+    def rate_factor(self) -> float:
         """Which part of the usual rate goes at present: 1, or less for some time after a 429."""
         return self._share_at(_now())
 
     @property
     def rate(self) -> float:
         """Calls a second in the long run, less for some time after a 429."""
-        return self._rate * self.share
+        return self._rate * self.rate_factor
 
     @property
     def free(self) -> int:
@@ -199,7 +199,7 @@ class LocalPermits:
         """Seconds for which there are none because the API answered 429; 0 otherwise."""
         return max(0.0, self._opens_at - _now())
 
-    async def take(self) -> bool:
+    async def try_acquire(self) -> bool:
         """Takes a permit if there is one, and tells whether there was."""
         now = _now()
         share = self._share_at(now)
@@ -211,10 +211,10 @@ class LocalPermits:
         self._sent.append(max(now, self._warm_at))
         return True
 
-    async def ready(self, wanted: Callable[[], int]) -> None:  # noqa: ARG002 - each comes alone
+    async def wait_available(self, wanted: Callable[[], int]) -> None:  # noqa: ARG002 - each comes alone
         """Returns when `take` finds one."""
         # What opens it is the clock, and a 429 meanwhile makes it later.
-        while (wait := self.expected_wait(0)) > 0 or not self._has_paced(1, self.share):  # noqa: ASYNC110
+        while (wait := self.expected_wait(0)) > 0 or not self._has_paced(1, self.rate_factor):  # noqa: ASYNC110
             await asyncio.sleep(max(wait, _ROUNDING))
 
     async def _draw(self, share: float) -> None:
@@ -233,7 +233,7 @@ class LocalPermits:
         saved = self._burst - max(0.0, self._empty_at - at) * self._rate
         return min(saved, 1 / share) if self._saved_is_void else saved
 
-    def refused(self, seconds: float) -> None:
+    def on_rate_limited(self, seconds: float) -> None:
         """The API answered 429: no permit for so many seconds, and fewer for a while after."""
         now = _now()
         self._saved_is_void = True
@@ -305,9 +305,9 @@ class _Queue:
         try:
             while True:
                 await line[number]
-                await self.permits.ready(self.__len__)
+                await self.permits.wait_available(self.__len__)
                 if self._first() == number:
-                    if await self.permits.take():
+                    if await self.permits.try_acquire():
                         return
                 else:  # somebody came meanwhile who goes before
                     line[number] = new_future()
@@ -409,7 +409,7 @@ class Limits:
         queue = self._queues.get(operation.name)
         if queue is None and operation.name not in self._known:  # it is the caller's own
             queue = self._open(operation.name, operation.limit)
-        if queue is None or (queue.is_empty() and await queue.permits.take()):
+        if queue is None or (queue.is_empty() and await queue.permits.try_acquire()):
             return
         if max_wait is None:
             await queue.acquire(priority, front=front)
@@ -427,7 +427,7 @@ class Limits:
             more = queue.permits.expected_wait(queue.ahead(priority))
             raise _limit_reached(operation, max_wait + more, max_wait) from None
 
-    def refused(self, operation: Operation[object], seconds: float) -> bool:
+    def on_rate_limited(self, operation: Operation[object], seconds: float) -> bool:
         """Lets none of these pass for so many seconds, and fewer for a while: the API answered 429.
 
         Args:
@@ -440,7 +440,7 @@ class Limits:
         queue = self._queues.get(operation.name)
         if queue is None:
             return False
-        queue.permits.refused(seconds)
+        queue.permits.on_rate_limited(seconds)
         return True
 
     def expected_wait(self, operation: Operation[object], priority: Priority) -> float:

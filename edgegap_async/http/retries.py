@@ -105,13 +105,13 @@ class RetryPolicy:
 class RetryBudget:
     """How many repeats the calls of a client still have, all together."""
 
-    most: float
+    size: float
     left: float = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.left = self.most
+        self.left = self.size
 
-    def take(self, error: CallError, operation: Operation[object]) -> bool:
+    def try_spend(self, error: CallError, operation: Operation[object]) -> bool:
         """Takes one repeat of a call; False if there is none left for it."""
         # A stop is worth any repeat: what it does not end is billed.
         if isinstance(error, RateLimited) or operation.method == "DELETE":
@@ -121,9 +121,9 @@ class RetryBudget:
         self.left -= 1
         return True
 
-    def give_back(self) -> None:
+    def add_success(self) -> None:
         """A call has succeeded."""
-        self.left = min(self.most, self.left + _BUDGET_PER_SUCCESS)
+        self.left = min(self.size, self.left + _BUDGET_PER_SUCCESS)
 
 
 def _asked_wait(error: RateLimited) -> float:

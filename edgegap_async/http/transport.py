@@ -116,7 +116,7 @@ class Transport:
     def __repr__(self) -> str:
         return f"Transport({self._base_url!r})"
 
-    def lane(self, operation: Operation[Any]) -> asyncio.Semaphore:
+    def connection_slots(self, operation: Operation[Any]) -> asyncio.Semaphore:
         """The connections that an operation may have: whoever sends holds one."""
         lane = self._lanes.get(operation.name)
         if lane is None:

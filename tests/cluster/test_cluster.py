@@ -272,7 +272,7 @@ async def test_no_slot_is_given_beyond_the_horizon(redis: RedisServer) -> None:
 
 async def test_a_429_in_one_program_closes_the_limit_for_all(redis: RedisServer) -> None:
     async with programs(redis.url, 2) as [one, other]:
-        one.limits.refused(DEPLOY, 0.8)
+        one.limits.on_rate_limited(DEPLOY, 0.8)
         closed = now() + 0.8
         await until(lambda: not one._link._tasks)
         await other.limits.acquire(DEPLOY)
@@ -280,8 +280,8 @@ async def test_a_429_in_one_program_closes_the_limit_for_all(redis: RedisServer)
         assert now() > closed - 0.05
         assert other.limits.snapshot()["deploy"].rate == pytest.approx(0.95 * 0.95 * 40, rel=0.01)
         assert other.limits.snapshot()["list_deployments"].rate == 9.5
-        one.limits.refused(DEPLOY, 0.1)
-        one.limits.refused(DEPLOY, 0.1)
+        one.limits.on_rate_limited(DEPLOY, 0.1)
+        one.limits.on_rate_limited(DEPLOY, 0.1)
         await until(lambda: not one._link._tasks)
         assert one.limits.snapshot()["deploy"].rate >= 0.9 * 0.95 * 40  # one cut more, not two
 
@@ -293,8 +293,8 @@ async def test_a_429_that_does_not_say_for_how_long_closes_for_a_moment_that_dou
         for least in (0.125, 0.25, 0.5, 1.0, 1.0):
             await one.limits.acquire(DEPLOY)
             refused = now()
-            one.limits.refused(DEPLOY, 0)
-            one.limits.refused(DEPLOY, 0)  # it went out before the limit was closed
+            one.limits.on_rate_limited(DEPLOY, 0)
+            one.limits.on_rate_limited(DEPLOY, 0)  # it went out before the limit was closed
             assert 0.75 * least < one.limits.snapshot()["deploy"].closed_for <= least
             await until(lambda: not one._link._tasks)
             await other.limits.acquire(DEPLOY)
@@ -305,7 +305,7 @@ async def test_after_a_429_no_burst_goes(redis: RedisServer) -> None:
     async with programs(redis.url, 2) as [one, other]:
         link = other._link
         await until(lambda: now() > link._heard_at + 0.4)  # by now there is a burst again
-        one.limits.refused(DEPLOY, 0.5)
+        one.limits.on_rate_limited(DEPLOY, 0.5)
         await until(lambda: not one._link._tasks)
         answer = await link.ask("deploy", limit=40, wanted=12, horizon=2)
 
@@ -478,7 +478,7 @@ async def test_its_state_can_be_looked_at(redis: RedisServer) -> None:
         await callers.more(5)
         assert cluster.limits.snapshot()["deploy"].predicted_wait > 0
         await callers.end()
-        cluster.limits.refused(DEPLOY, 60)
+        cluster.limits.on_rate_limited(DEPLOY, 60)
         state = cluster.limits.snapshot()["deploy"]
         assert state.free == 0
         assert 59 < state.closed_for <= 60
@@ -882,7 +882,7 @@ async def test_row_33_alone_it_slows_down_after_a_429_too(redis: RedisServer) ->
         assert state.free == 0
         assert 0 < state.predicted_wait < 1.05
         assert limits.snapshot()["list_deployments"].free == 1
-        limits.refused(DEPLOY, 0.2)
+        limits.on_rate_limited(DEPLOY, 0.2)
 
         with pytest.raises(LimitReached):
             await limits.acquire(DEPLOY, max_wait=0)
@@ -904,10 +904,10 @@ async def test_row_33_alone_the_refusals_of_one_burst_are_one_cut_from_which_it_
 
         assert share() == pytest.approx(1)
         for _ in range(6):
-            cluster.limits.refused(DEPLOY, 0)
+            cluster.limits.on_rate_limited(DEPLOY, 0)
         assert share() == pytest.approx(0.93, rel=0.001)
         await asyncio.sleep(1.1)
-        cluster.limits.refused(DEPLOY, 0)
+        cluster.limits.on_rate_limited(DEPLOY, 0)
         assert share() == pytest.approx(0.93**2, rel=0.002)
         await asyncio.sleep(140)
         assert share() == pytest.approx(1)

@@ -811,12 +811,12 @@ async def test_one_that_gives_up_waiting_for_its_permit_leaves_its_connection_to
     async with ApiClient(CANARY, base_url=api.url, limits=limits, retries=ONCE) as client:
         looks = [asyncio.create_task(client.deployments.get("r1")) for _ in range(101)]
         await asyncio.sleep(1)  # all have their permits, and one of them no connection
-        client.limits.refused(GET_DEPLOYMENT, 60)
+        client.limits.on_rate_limited(GET_DEPLOYMENT, 60)
         answered.set()
         await asyncio.gather(*looks[:-1])
         looks[-1].cancel()  # with a connection, and no permit
         await asyncio.wait(looks)
-        free = [client._transport.lane(GET_DEPLOYMENT).acquire() for _ in range(100)]
+        free = [client._transport.connection_slots(GET_DEPLOYMENT).acquire() for _ in range(100)]
 
         assert await asyncio.wait_for(asyncio.gather(*free), 1) == [True] * 100
 

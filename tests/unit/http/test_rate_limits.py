@@ -191,7 +191,7 @@ async def test_nobody_who_comes_in_the_very_moment_overtakes_those_who_wait() ->
         await limits.acquire(DEPLOY)
         served.append(name)
 
-    limits.refused(DEPLOY, 1)
+    limits.on_rate_limited(DEPLOY, 1)
     waiting = in_background(one("waiting"))
     await asyncio.sleep(0.5)
     loop.stall(1)  # the bucket opens, and nobody has been told
@@ -304,8 +304,8 @@ async def test_a_loop_that_stands_still_makes_no_burst() -> None:
 async def test_a_429_closes_the_bucket_until_its_time() -> None:
     limits, began = Limits(), now()
 
-    assert limits.refused(DEPLOY, 7)
-    assert limits.refused(DEPLOY, 3)  # does not shorten it
+    assert limits.on_rate_limited(DEPLOY, 7)
+    assert limits.on_rate_limited(DEPLOY, 3)  # does not shorten it
     assert limits.snapshot()["deploy"].closed_for == pytest.approx(7, abs=0.001)
     assert limits.snapshot()["deploy"].free == 0
     await limits.acquire(DEPLOY)
@@ -320,7 +320,7 @@ async def test_a_429_holds_up_those_who_wait_already() -> None:
     await limits.acquire(DEPLOY)
     waiting = in_background(limits.acquire(DEPLOY))
     await asyncio.sleep(0.5)
-    limits.refused(DEPLOY, 7)
+    limits.on_rate_limited(DEPLOY, 7)
     await waiting
 
     assert now() - began == pytest.approx(7.5, abs=0.001)
@@ -334,8 +334,8 @@ async def test_a_429_makes_the_rate_seven_percent_less_for_a_while() -> None:
         return limits.snapshot()["deploy"].rate / (0.975 * 40)
 
     assert rate() == 1
-    limits.refused(DEPLOY, 0)
-    limits.refused(DEPLOY, 0)  # for the same reason
+    limits.on_rate_limited(DEPLOY, 0)
+    limits.on_rate_limited(DEPLOY, 0)  # for the same reason
     assert rate() == pytest.approx(0.93)
     await asyncio.sleep(10)
     assert rate() == pytest.approx(0.94)
@@ -343,7 +343,7 @@ async def test_a_429_makes_the_rate_seven_percent_less_for_a_while() -> None:
     await send(limits, 200)
     assert now() - began > 190 / (0.97 * 0.975 * 40)
     for _ in range(20):
-        limits.refused(DEPLOY, 0)
+        limits.on_rate_limited(DEPLOY, 0)
         await asyncio.sleep(1)
     assert rate() == pytest.approx(0.801)
     await asyncio.sleep(300)
@@ -356,8 +356,8 @@ async def test_a_429_that_does_not_say_how_long_closes_for_a_moment_that_doubles
 
     async def refuse() -> None:
         began = now()
-        limits.refused(DEPLOY, 0)
-        limits.refused(DEPLOY, 0)  # it was under way already
+        limits.on_rate_limited(DEPLOY, 0)
+        limits.on_rate_limited(DEPLOY, 0)  # it was under way already
         await limits.acquire(DEPLOY)
         pauses.append(round(now() - began, 3))
 
@@ -375,9 +375,9 @@ async def test_after_a_429_there_is_no_burst() -> None:
     await send(limits, 1)
     waiting = in_background(send(limits, 60))
     await asyncio.sleep(1.02)  # the polling let one through that waits for the log
-    limits.refused(DEPLOY, 3)
+    limits.on_rate_limited(DEPLOY, 3)
     await waiting
-    limits.refused(DEPLOY, 3)
+    limits.on_rate_limited(DEPLOY, 3)
     times = await send(limits, 5)
 
     assert times[-1] - times[0] > 3 / 39
@@ -388,7 +388,7 @@ async def test_after_a_429_there_is_no_burst() -> None:
 async def test_at_the_lowest_rate_calls_still_go(limit: float) -> None:
     limits = Limits({"deploy": limit})
     for _ in range(20):
-        limits.refused(DEPLOY, 0)
+        limits.on_rate_limited(DEPLOY, 0)
         await asyncio.sleep(1)
     began = now()
     await asyncio.gather(*(limits.acquire(DEPLOY) for _ in range(20)))
@@ -400,7 +400,7 @@ async def test_at_the_lowest_rate_calls_still_go(limit: float) -> None:
 async def test_an_operation_without_a_limit_is_not_closed_by_a_429() -> None:
     limits, began = Limits(), now()
 
-    assert not limits.refused(STOP_DEPLOYMENT, 60)
+    assert not limits.on_rate_limited(STOP_DEPLOYMENT, 60)
     await limits.acquire(STOP_DEPLOYMENT)
 
     assert now() - began < 0.001
@@ -444,7 +444,7 @@ async def test_who_waits_longer_than_was_predicted_is_told_in_time() -> None:
     await limits.acquire(DEPLOY)
     waiting = in_background(limits.acquire(DEPLOY, max_wait=2))
     await asyncio.sleep(0.5)
-    limits.refused(DEPLOY, 60)
+    limits.on_rate_limited(DEPLOY, 60)
     with pytest.raises(LimitReached) as caught:
         await waiting
 
@@ -498,7 +498,7 @@ async def test_after_a_429_what_was_saved_up_is_not_counted(seconds: float) -> N
     limits = Limits()
     await limits.acquire(DEPLOY)
     await asyncio.sleep(1)
-    limits.refused(DEPLOY, seconds)
+    limits.on_rate_limited(DEPLOY, seconds)
     closed = limits.snapshot()["deploy"]
     waits = [limits._queues["deploy"].permits.expected_wait(ahead) for ahead in range(10)]
     began, times = now(), []
@@ -531,7 +531,7 @@ async def test_a_part_of_a_call_goes_in_no_second_and_is_not_predicted(limit: fl
 async def test_after_a_429_the_log_is_as_much_longer_as_the_rate_is_less() -> None:
     limits = Limits()
     await limits.acquire(DEPLOY)
-    limits.refused(DEPLOY, 0)
+    limits.on_rate_limited(DEPLOY, 0)
     await asyncio.sleep(1.5)
     await limits.acquire(DEPLOY)
     await asyncio.sleep(0.5)  # so that there is a burst, and a rate that goes on from there
@@ -623,13 +623,13 @@ class Leased:
         self.refusals = list[float]()
         self.is_down = False
 
-    async def take(self) -> bool:
+    async def try_acquire(self) -> bool:
         if not self.free:
             return False
         self.free -= 1
         return True
 
-    async def ready(self, wanted: Callable[[], int]) -> None:
+    async def wait_available(self, wanted: Callable[[], int]) -> None:
         if self.free:
             return
         await asyncio.sleep(1)
@@ -638,7 +638,7 @@ class Leased:
         self.free = self.granted.pop() if self.granted else min(wanted(), 3)
         self.fetched.append(self.free)
 
-    def refused(self, seconds: float) -> None:
+    def on_rate_limited(self, seconds: float) -> None:
         self.refusals.append(seconds)
 
     def expected_wait(self, ahead: int) -> float:
@@ -665,7 +665,7 @@ async def test_permits_may_come_from_elsewhere_a_few_at_a_time() -> None:
     assert (sources["deploy"].name, sources["deploy"].limit) == ("deploy", 30)
     assert STOP_DEPLOYMENT.name not in sources
 
-    limits.refused(DEPLOY, 5)
+    limits.on_rate_limited(DEPLOY, 5)
     assert sources["deploy"].refusals == [5]
     assert limits.snapshot()["deploy"].predicted_wait == pytest.approx(1 / 3)
 

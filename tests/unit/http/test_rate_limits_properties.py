@@ -96,7 +96,7 @@ def play(
             # Not in the very step in which somebody comes: chance would say who of them goes first.
             loop.call_later(at + 0.0005, loop.stall, seconds)
         for at, seconds in refusals or []:
-            loop.call_later(at, limits.refused, DEPLOY, seconds)
+            loop.call_later(at, limits.on_rate_limited, DEPLOY, seconds)
         await asyncio.sleep(6)
         await asyncio.gather(*tasks.values(), return_exceptions=True)
 

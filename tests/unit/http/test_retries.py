@@ -133,24 +133,24 @@ def test_a_policy_that_cannot_be_is_refused(settings: dict[str, float]) -> None:
 
 def test_a_budget_is_used_up_by_repeats_and_filled_by_what_succeeds() -> None:
     budget = RetryBudget(2)
-    assert [budget.take(NoAnswer(), GET_DEPLOYMENT) for _ in range(3)] == [True, True, False]
+    assert [budget.try_spend(NoAnswer(), GET_DEPLOYMENT) for _ in range(3)] == [True, True, False]
 
     for _ in range(5):
-        budget.give_back()
-    assert [budget.take(ServerError(), DEPLOY) for _ in range(2)] == [True, False]
+        budget.add_success()
+    assert [budget.try_spend(ServerError(), DEPLOY) for _ in range(2)] == [True, False]
 
 
 def test_a_429_and_a_stop_take_nothing_from_the_budget() -> None:
     budget = RetryBudget(0)
 
-    assert budget.take(RateLimited(), DEPLOY)
-    assert budget.take(NoAnswer(), STOP_DEPLOYMENT)
+    assert budget.try_spend(RateLimited(), DEPLOY)
+    assert budget.try_spend(NoAnswer(), STOP_DEPLOYMENT)
 
 
 def test_a_budget_is_never_fuller_than_it_was() -> None:
     budget = RetryBudget(1)
     for _ in range(100):
-        budget.give_back()
+        budget.add_success()
 
     assert budget.left == 1
 

@@ -70,7 +70,7 @@ async def test_others_go_when_nobody_would_stand_before_them(asking: Asked) -> N
 
 async def test_one_that_hangs_is_soon_not_waited_for(asking: Asked) -> None:
     asking.go(7.0)
-    asking.limits.refused(GET_DEPLOYMENT, 60)
+    asking.limits.on_rate_limited(GET_DEPLOYMENT, 60)
 
     assert asking.may_go_at(7.0) == 7.0 + ANSWER_TIMEOUT
     assert asking.may_go_at(7.0 + ANSWER_TIMEOUT) == 7.0 + ANSWER_TIMEOUT
