@@ -1,4 +1,4 @@
-"""What is asked of many deployments, and what becomes of each: the words of `deploy_many`."""
+"""What a batch is asked to do, and what it reports: the data types of `deploy_many`."""
 
 from __future__ import annotations
 
@@ -25,86 +25,91 @@ __all__ = [
 ]
 
 AnyRequest: TypeAlias = DeployRequest | Mapping[str, Any]
-"""What to deploy: the request, or a mapping with its fields, such as a line of a queue."""
+"""One request of a batch: a `DeployRequest`, or a mapping with its fields, such as parsed JSON."""
 
 AnyRequests: TypeAlias = Iterable[AnyRequest] | AsyncIterable[AnyRequest]
+"""The requests of a batch: a collection, or an iterator or async iterator that need not end."""
 
 FailurePolicy: TypeAlias = Literal["stop_failed", "keep_going", "stop_all"]
-"""What a failure does. In all cases it is told, with its error, as that request's outcome.
+"""What a batch does when a request fails. Each policy reports the error in the request's outcome.
 
-- `stop_failed`: what failed is stopped, the others go on.
-- `keep_going`: what failed is handed over as it is, to read its logs; the others go on.
-- `stop_all`: all is stopped that was not handed over; what befell the others is `BatchStopped`.
+- `stop_failed`: stops the failed deployment; the other requests go on.
+- `keep_going`: hands over the failed deployment, for example to read its logs; the other requests
+  go on.
+- `stop_all`: stops every deployment that was not handed over; the other outcomes hold a
+  `BatchStopped`.
 """
 
 
 @attrs.frozen(kw_only=True)
 class Outcome:
-    """What became of one request."""
+    """The result of one request of a batch."""
 
     index: int
-    """Its place among the requests, from 0."""
+    """The position of the request among the requests, from 0."""
     request: DeployRequest | Any
-    """As it was deployed last; one that cannot be sent is here as it was given."""
+    """The request as last deployed. An invalid request stands here as the caller gave it."""
     handle: DeploymentHandle | None = None
-    """Its deployment; None if there was none."""
+    """The deployment; None if the request made none."""
     error: EdgegapError | None = None
-    """Why it is not READY; None if it is."""
+    """Why the deployment is not READY; None if it is READY."""
     seconds: float | None = None
-    """From its first deploy, waiting for the limits included, to READY; None if it is not."""
+    """Seconds from the first deploy to READY, waits for rate limits included; None on an error."""
     attempts: int = 0
-    """How many times it was deployed."""
+    """How many times the request was deployed; 0 if nothing was sent."""
 
     @property
     def is_ready(self) -> bool:
-        """Whether players can connect."""
+        """Whether the deployment is READY, and playable if the batch has a check for that."""
         return self.error is None
 
     def result(self) -> DeploymentHandle:
-        """The server, if it is READY.
+        """Returns the deployment if it is READY.
 
         Raises:
-            EdgegapError: it is not; this is why.
+            EdgegapError: the outcome's `error`.
         """
         if self.error is not None:
             raise self.error
-        assert self.handle is not None  # noqa: S101 - it is READY
+        assert self.handle is not None  # noqa: S101 - a READY outcome has a handle
         return self.handle
 
 
 @attrs.frozen(kw_only=True)
 class Progress:
-    """How far a batch has come."""
+    """The state of a batch at one moment."""
 
     total: int | None
     """Requests in all; None while they come from an iterator that has not ended."""
     waiting: int | None
-    """Requests that are not worked on yet; None as for `total`."""
+    """Requests that were not begun; None while `total` is None."""
     under_way: Mapping[Status | None, int]
-    """Those that are worked on, by the newest status; None for those not accepted or seen yet."""
+    """Requests in progress, counted by the newest status of their deployment. The key None counts
+    requests whose deployment was not accepted, or has no known status yet."""
     ready: int
+    """Outcomes that are READY."""
     failed: int
+    """Outcomes with an error."""
     elapsed: float
-    """Seconds since the batch began."""
+    """Seconds since the batch began, or that the batch took if it has ended."""
     rate: float
     """Outcomes a second, over the last ten seconds."""
 
     @property
     def done(self) -> int:
-        """How many have an outcome."""
+        """Requests with an outcome."""
         return self.ready + self.failed
 
     @property
     def time_left(self) -> float | None:
-        """Seconds until the last outcome, at this rate; None if that cannot be told."""
+        """Seconds until the last outcome at the present rate; None if total or rate is unknown."""
         if self.total is None:
             return None
         left = self.total - self.done
         return left / self.rate if self.rate else (None if left else 0.0)
 
 
-def _policy(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    del self
+def _check_policy(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     if value not in {"stop_failed", "keep_going", "stop_all"}:
         raise InvalidRequest(
             f"{attribute.name} is stop_failed, keep_going or stop_all, not {value!r}"
@@ -113,14 +118,14 @@ def _policy(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
 
 @attrs.frozen(kw_only=True)
 class BatchOptions:
-    """How a batch goes about it; `client.deploy_many` documents each."""
+    """The options of a batch; `client.deploy_many` documents each."""
 
     made_by: ClassVar[str] = "deploy_many"
 
     concurrency: int = attrs.field(validator=number(above=0, whole=True))
     timeout: float | None = attrs.field(validator=number(above=0, optional=True))
     timeout_each: float | None = attrs.field(validator=number(above=0, optional=True))
-    on_failure: FailurePolicy = attrs.field(validator=_policy)
+    on_failure: FailurePolicy = attrs.field(validator=_check_policy)
     attempts: int = attrs.field(validator=number(above=0, whole=True))
     retry_with: Callable[[DeployRequest, EdgegapError], DeployRequest] | None
     playable: PlayableCheck | None = attrs.field(converter=attrs.converters.optional(as_check))
@@ -131,31 +136,29 @@ class BatchOptions:
         if self.retry_with is not None and not callable(self.retry_with):
             raise InvalidRequest(f"retry_with is a function, not {self.retry_with!r}")
         if self.retry_with is not None and self.attempts == 1:
-            raise InvalidRequest(
-                "retry_with is asked before a second attempt: attempts is 2 or more"
-            )
+            raise InvalidRequest("retry_with needs a second attempt: pass attempts=2 or more")
         if self.on_progress is not None and (
             not callable(self.on_progress) or is_coroutine_function(self.on_progress)
         ):
             raise InvalidRequest(
-                f"on_progress is a function, and no coroutine: {self.on_progress!r}"
+                f"on_progress is a function, not a coroutine function: {self.on_progress!r}"
             )
 
 
 @attrs.frozen
 class BatchItem:
-    """One of the requests."""
+    """One checked request of a batch."""
 
     index: int
-    """Its place among them, from 0."""
-    given: Any
-    """As it is deployed; as it was given if it cannot be."""
+    """The position of the request among the requests, from 0."""
+    request: Any
+    """The `DeployRequest`; an invalid request as the caller gave it."""
     error: InvalidRequest | None = None
-    """Why it cannot be sent, if it cannot."""
+    """Why the request is invalid; None if it is valid."""
 
     @classmethod
     def of(cls, index: int, given: object) -> BatchItem:
-        """A request that was checked."""
+        """Checks one request of the caller."""
         try:
             return cls(index, _as_request(given))
         except (InvalidRequest, TypeError) as error:
@@ -167,5 +170,5 @@ def _as_request(given: object) -> DeployRequest:
     if isinstance(given, DeployRequest):
         return given
     if not isinstance(given, Mapping):
-        raise InvalidRequest(f"a DeployRequest or a mapping is needed, not {given!r}")
+        raise InvalidRequest(f"a request is a DeployRequest or a mapping, not {given!r}")
     return deploy_request(given)

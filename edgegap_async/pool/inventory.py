@@ -197,7 +197,7 @@ class Inventory:
         """The error that callers get because the pool has ended; None before."""
 
     def missing(self) -> int:
-        """Returns how many servers to deploy, beside those that are starting."""
+        """Returns how many servers to deploy in addition to the servers that are starting."""
         if self.end is not None:
             return 0
         fresh = len(self.queue) - len(self.queue.expired())

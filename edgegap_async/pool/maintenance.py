@@ -160,7 +160,7 @@ class PoolMaintenance:
             inventory.stop(server.request_id)
 
     def _check_allocated(self, request_id: str, status: Status | None) -> None:
-        """Frees the capacity of a server that ended, and stops one that stays in ERROR."""
+        """Frees the capacity of an ended server, and stops a server that stays in ERROR."""
         inventory = self._inventory
         if status is Status.TERMINATED:
             inventory.allocated.discard(request_id)

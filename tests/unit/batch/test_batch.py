@@ -440,7 +440,9 @@ async def test_an_elsewhere_that_is_none_ends_the_batch_and_is_named() -> None:
 
     async with a_cloud(simulate=silent(True)) as emulator, a_client(emulator) as client:
         batch = client.deploy_many(some(1), timeout_each=5, attempts=2, retry_with=nowhere)
-        with pytest.raises(InvalidRequest, match="elsewhere returns a DeployRequest, not None"):
+        with pytest.raises(
+            InvalidRequest, match="retry_with has to return a DeployRequest, not None"
+        ):
             await batch.all()
 
         assert alive(emulator) == set()
@@ -868,7 +870,7 @@ async def test_one_whose_task_somebody_else_cancels_is_stopped_at_the_end_of_the
         await asyncio.sleep(0.3)
         assert alive(emulator)
         for task in asyncio.all_tasks() - before:
-            if "Batch._one" in repr(task):
+            if "JobRunner._run_job" in repr(task):
                 task.cancel()
         assert await batch.all() == ()
     assert alive(emulator) == set()
@@ -905,7 +907,7 @@ async def test_what_ended_a_batch_is_noted_on_an_error_of_the_block(
     with pytest.raises(LookupError) as caught:
         await use()
 
-    assert caught.value.__notes__ == ["and the batch had ended by ValueError('no place')"]
+    assert caught.value.__notes__ == ["the batch had ended with ValueError('no place')"]
 
 
 async def test_row_31_a_client_that_is_closed_ends_it_and_stops_what_was_not_handed_over(
@@ -1119,5 +1121,5 @@ async def test_nothing_of_a_batch_is_left_in_the_loop(emulator: Emulator) -> Non
         await anext(batch)
     await asyncio.sleep(1)
     gc.collect()
-    left = {task for task in asyncio.all_tasks() - before if "edgegap_async/f" in repr(task)}
+    left = {task for task in asyncio.all_tasks() - before if "edgegap_async/batch" in repr(task)}
     assert not left

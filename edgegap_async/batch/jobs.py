@@ -1,0 +1,245 @@
+"""The jobs of a batch: each deploys one request, up to its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import attrs
+
+from edgegap_async.api.requests import DeployRequest
+from edgegap_async.concurrency import loop_time
+from edgegap_async.deployments.handle import DeploymentHandle
+from edgegap_async.deployments.ownership import OwnedDeployments
+from edgegap_async.errors import (
+    ClientClosed,
+    DeploymentError,
+    DeploymentFailed,
+    EdgegapError,
+    InvalidRequest,
+    Unprocessable,
+    WaitTimedOut,
+    is_cancelled,
+)
+
+from .plan import BatchOptions, Outcome
+from .source import RequestSource
+
+
+@attrs.define(eq=False)
+class Job:
+    """One request in progress."""
+
+    index: int
+    request: DeployRequest
+    began_at: float
+    attempts: int = 0
+    handle: DeploymentHandle | None = None
+    error: EdgegapError | None = None
+    """The error of the newest attempt, as soon as it is known."""
+
+    def outcome(self, error: EdgegapError | None) -> Outcome:
+        """Returns the outcome of the job: an error, or None for READY."""
+        return Outcome(
+            index=self.index,
+            request=self.request,
+            handle=self.handle,
+            error=error,
+            seconds=None if error else loop_time() - self.began_at,
+            attempts=self.attempts,
+        )
+
+
+class BatchAborted(Exception):
+    """Ends the batch.
+
+    Args:
+        cause: why the batch ends.
+        by_policy: whether the batch ends as its failure policy says, or for an unexpected error.
+    """
+
+    def __init__(self, cause: Exception, *, by_policy: bool) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+        self.by_policy = by_policy
+
+
+class AbortsBatch:
+    """A block in which every exception becomes a `BatchAborted`. One object serves all tasks."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, problem: BaseException | None, __: object) -> None:
+        if isinstance(problem, asyncio.CancelledError) and not is_cancelled():
+            # A CancelledError would end this task alone, and the batch would wait for ever.
+            cause = RuntimeError("something that the batch waited for was cancelled")
+            cause.__cause__ = problem
+            raise BatchAborted(cause, by_policy=False) from problem
+        if isinstance(problem, Exception) and not isinstance(problem, BatchAborted):
+            raise BatchAborted(problem, by_policy=False) from problem
+
+
+ABORTS_BATCH: Final = AbortsBatch()
+
+
+class JobRunner:
+    """Takes the requests of one batch, and runs a job for each.
+
+    Args:
+        source: gives the requests.
+        options: the options of the batch.
+        owned: the deployments that the client has to stop.
+        deploy: deploys a request; the second argument is the deadline as loop time, or None.
+        handle: returns the handle of an existing deployment.
+        fetch_logs: adds the logs of a failed deployment to its error; the second argument is the
+            most seconds that it may take, or None.
+        add_outcome: receives each outcome.
+    """
+
+    def __init__(
+        self,
+        source: RequestSource,
+        options: BatchOptions,
+        *,
+        owned: OwnedDeployments,
+        deploy: Callable[[DeployRequest, float | None], Awaitable[DeploymentHandle]],
+        handle: Callable[[str], DeploymentHandle],
+        fetch_logs: Callable[[DeploymentFailed, float | None], Awaitable[None]],
+        add_outcome: Callable[[Outcome], None],
+    ) -> None:
+        self._source = source
+        self._options = options
+        self._owned = owned
+        self._deploy = deploy
+        self._handle = handle
+        self._fetch_logs = fetch_logs
+        self._add_outcome = add_outcome
+        self._all_begun = False
+        self.jobs: dict[int, Job] = {}
+        """The requests in progress, by index."""
+        self.finished = asyncio.Event()
+        """Set when every request has its outcome, or will never have one."""
+        self.began_at = 0.0  # loop time
+        self.ended_at: float | None = None  # loop time
+
+    def begin(self) -> None:
+        """Records the time from which the batch's timeout counts."""
+        self.began_at = loop_time()
+
+    def end(self) -> None:
+        """Records that no more outcomes will come."""
+        if self.ended_at is None:
+            self.ended_at = loop_time()
+        self.finished.set()
+
+    async def run(self, group: asyncio.TaskGroup) -> None:
+        """Begins a job for each request, at most `concurrency` at once, as tasks of a group.
+
+        Raises:
+            BatchAborted: the requests' iterator has raised, or a failure stops the batch.
+        """
+        slots = asyncio.Semaphore(self._options.concurrency)
+        while True:
+            has_slot = await self._acquire(slots)
+            with ABORTS_BATCH:
+                item = await self._source.next(self._deadline)
+            if item is None:
+                break
+            error = item.error or (self._never_begun() if self._is_past_deadline() else None)
+            if error is not None:
+                if has_slot:
+                    slots.release()
+                self._finish(Outcome(index=item.index, request=item.request, error=error))
+                continue
+            job = self.jobs[item.index] = Job(item.index, item.request, loop_time())
+            group.create_task(self._run_job(job)).add_done_callback(lambda _: slots.release())
+        self._all_begun = True
+        self._check_finished()
+
+    async def _acquire(self, slots: asyncio.Semaphore) -> bool:
+        """Waits for a slot until the deadline; returns whether it has one."""
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                return await slots.acquire()
+        except TimeoutError:
+            return False
+
+    async def _run_job(self, job: Job) -> None:
+        """Deploys one request, as often as the options permit, and adds its outcome."""
+        options = self._options
+        with ABORTS_BATCH:  # `retry_with` may raise, and the client may be closed
+            while (error := await self._attempt(job)) is not None:
+                is_retried = (
+                    job.attempts < options.attempts
+                    and isinstance(error, DeploymentError | Unprocessable)
+                    and not self._is_past_deadline()
+                )
+                if job.handle and (is_retried or options.on_failure != "keep_going"):
+                    await self._owned.release_after(error, job.handle.request_id)
+                if not is_retried:
+                    break
+                if options.retry_with is not None:
+                    job.request = _checked_retry(options.retry_with(job.request, error))
+            self._finish(job.outcome(error))
+
+    async def _attempt(self, job: Job) -> EdgegapError | None:
+        """Deploys once; returns why the deployment is not READY, or None if it is."""
+        job.attempts += 1
+        job.handle = job.error = None
+        try:
+            job.handle = await self._deploy(job.request, self._deadline)
+            self._owned.take(job.handle.request_id)
+            await job.handle.wait_ready(self._time_left(), playable=self._options.playable)
+        except ClientClosed:
+            raise
+        except EdgegapError as error:
+            job.error = error
+            if isinstance(error, Unprocessable) and error.request_id:
+                # A 422 with a request_id: the API has made a deployment, which is in ERROR.
+                job.handle = self._handle(error.request_id)
+                self._owned.take(error.request_id)
+            if isinstance(error, DeploymentFailed):
+                await self._fetch_logs(error, self._time_left())
+            return error
+        return None
+
+    def _finish(self, outcome: Outcome) -> None:
+        self.jobs.pop(outcome.index, None)
+        self._add_outcome(outcome)
+        if outcome.error is not None and self._options.on_failure == "stop_all":
+            raise BatchAborted(outcome.error, by_policy=True)
+        self._check_finished()
+
+    def _check_finished(self) -> None:
+        if self._all_begun and not self.jobs:
+            self.end()
+
+    # ── time ─────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def _deadline(self) -> float | None:
+        timeout = self._options.timeout
+        return None if timeout is None else self.began_at + timeout
+
+    def _is_past_deadline(self) -> bool:
+        return self._deadline is not None and loop_time() >= self._deadline
+
+    def _never_begun(self) -> WaitTimedOut:
+        return WaitTimedOut(
+            f"timeout={self._options.timeout:g} s passed before the deploy; nothing was sent"
+        )
+
+    def _time_left(self) -> float | None:
+        left = math.inf if self._deadline is None else self._deadline - loop_time()
+        each = self._options.timeout_each
+        seconds = left if each is None else min(each, left)
+        return None if seconds == math.inf else max(0.0, seconds)
+
+
+def _checked_retry(request: object) -> DeployRequest:
+    if not isinstance(request, DeployRequest):
+        raise InvalidRequest(f"retry_with has to return a DeployRequest, not {request!r}")
+    return request
