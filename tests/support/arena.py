@@ -79,7 +79,7 @@ def never_ready(*fates: bool) -> Simulation:
 def living(emulator: Emulator) -> set[str]:
     """The ids of the deployments that are neither stopped nor being stopped.
 
-    Unlike `alive`, it counts a deployment until it is TERMINATING, whatever was requested.
+    Unlike `alive`, it counts a deployment until it is TERMINATING, also after a stop request.
     """
     over = {Status.TERMINATING, Status.TERMINATED}
     every = emulator.cloud.deployments.values()

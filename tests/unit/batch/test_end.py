@@ -67,14 +67,14 @@ async def test_requests_without_a_slot_get_their_outcome_at_the_deadline() -> No
         arena_client(emulator) as client,
     ):
         emulator.faults.add(Fault("stop_deployment", Delay(20)))
-        began, told = loop_time(), dict[int, float]()
+        began, reported = loop_time(), dict[int, float]()
         async with client.deploy_many(arena_requests(3), timeout=5, concurrency=1) as batch:
             async for outcome in batch:
                 assert isinstance(outcome.error, WaitTimedOut)
-                told[outcome.index] = loop_time() - began
+                reported[outcome.index] = loop_time() - began
 
-        assert [told[1], told[2]] == pytest.approx([5, 5], abs=0.1)
-        assert told[0] > 20  # it has the slot until it is stopped
+        assert [reported[1], reported[2]] == pytest.approx([5, 5], abs=0.1)
+        assert reported[0] > 20  # the first keeps its slot until it is stopped
 
 
 @pytest.mark.parametrize(("limit", "least"), [(10, 10), (None, 15)])
@@ -115,23 +115,25 @@ async def test_the_error_that_ended_a_batch_is_raised_by_the_block_if_it_was_not
     def requests() -> Iterator[DeployRequest]:
         yield arena_request(1 // 0)
 
-    async def watch() -> None:
+    async def use() -> None:
         async with client.deploy_many(requests()) as batch:
             async for _ in batch.progress():
                 pass
 
     with pytest.raises(ZeroDivisionError):
-        await watch()
+        await use()
 
 
 async def test_the_error_that_ended_a_batch_is_noted_on_an_error_of_the_block(
     emulator: Emulator, client: EdgegapClient
 ) -> None:
-    def elsewhere(request: DeployRequest, error: EdgegapError) -> DeployRequest:
-        raise ValueError("no place")
+    def retry_with(request: DeployRequest, error: EdgegapError) -> DeployRequest:
+        raise ValueError("no other request")
 
     async def use() -> None:
-        async with client.deploy_many(arena_requests(1), attempts=2, retry_with=elsewhere) as batch:
+        async with client.deploy_many(
+            arena_requests(1), attempts=2, retry_with=retry_with
+        ) as batch:
             async for _ in batch.progress():
                 pass
             raise LookupError
@@ -140,7 +142,7 @@ async def test_the_error_that_ended_a_batch_is_noted_on_an_error_of_the_block(
     with pytest.raises(LookupError) as caught:
         await use()
 
-    assert caught.value.__notes__ == ["the batch had ended with ValueError('no place')"]
+    assert caught.value.__notes__ == ["the batch had ended with ValueError('no other request')"]
 
 
 async def test_row_31_closing_the_client_ends_a_batch_and_stops_what_was_not_handed_over(
@@ -161,7 +163,7 @@ async def test_row_31_closing_the_client_ends_a_batch_and_stops_what_was_not_han
 
     ready = [outcome for outcome in given if outcome.is_ready]
     assert 0 < len(ready) < 20
-    assert len(given) == 20  # of the others it was told that they are stopped
+    assert len(given) == 20  # the others have an error
     assert alive(emulator) == ids(ready)
 
 
@@ -174,11 +176,11 @@ async def test_row_31_a_deployment_that_close_has_stopped_is_not_given_as_ready(
         async for progress in batch.progress():
             assert progress.failed == 0
         await asyncio.sleep(1)
-        await client.close()  # when there was nothing left to do for the batch
+        await client.close()  # after the last outcome
         second = await anext(batch)
         [third] = await batch.all()
 
-        assert [type(one.error) for one in (second, third)] == [BatchStopped] * 2
+        assert [type(outcome.error) for outcome in (second, third)] == [BatchStopped] * 2
         assert (batch.progress_now.ready, batch.progress_now.failed) == (1, 2)
     assert alive(emulator) == ids([first])
 

@@ -50,7 +50,7 @@ async def test_a_failed_deployment_is_stopped_and_the_others_go_on() -> None:
         assert 0 < len(failed) < 20
         for outcome in failed:
             assert isinstance(outcome.error, DeploymentFailed)
-            assert outcome.error.logs is not None  # asked for before it went
+            assert outcome.error.logs is not None  # requested before the deployment was stopped
             assert outcome.handle is not None
             assert outcome.seconds is None
             with pytest.raises(DeploymentFailed):
@@ -79,8 +79,8 @@ async def test_stop_all_stops_the_deployments_that_were_not_handed_over() -> Non
         by_index = {outcome.index: outcome.error for outcome in rest}
         cause = by_index.pop(3)
         assert type(cause).__name__ == "BadRequest"
-        assert alive(emulator) == ids([first, *(o for o in rest if o.is_ready)])
-        # The others were not taken from the iterator.
+        assert alive(emulator) == ids([first, *(outcome for outcome in rest if outcome.is_ready)])
+        # The batch did not take the other requests from the iterator.
         assert 4 not in by_index
 
 
@@ -93,14 +93,16 @@ async def test_the_outcomes_of_stopped_deployments_name_the_cause(emulator: Emul
         assert len(outcomes) == 8
         kinds = [type(outcome.error).__name__ for outcome in outcomes]
         assert sorted(kinds) == ["BadRequest"] + ["BatchStopped"] * 7
-        cause = next(o.error for o in outcomes if not isinstance(o.error, BatchStopped))
+        cause = next(
+            outcome.error for outcome in outcomes if not isinstance(outcome.error, BatchStopped)
+        )
         for outcome in outcomes:
             assert outcome.error is cause or (outcome.error and outcome.error.__cause__ is cause)
     assert alive(emulator) == set()
 
 
 async def stopped_by_a_400(emulator: Emulator) -> tuple[Outcome, Outcome, Outcome]:
-    """The outcomes of one that was not READY yet, one that was, and one that was not begun."""
+    """Returns the outcomes of a deployment before READY, of a READY one, and of none."""
     emulator.faults.add(Fault("deploy", Respond(400), when="unread", skip=2))
     async with arena_client(emulator) as client:
         requests = arena_requests(4)
@@ -140,14 +142,14 @@ async def test_deployments_that_could_not_be_stopped_with_the_batch_have_a_note(
 
 
 async def test_a_deployment_that_had_failed_keeps_its_own_error_when_the_batch_is_stopped() -> None:
-    """Its logs were being fetched when the failure of another stopped the batch."""
+    """The failure of another deployment stops the batch while the logs are being fetched."""
     simulation = Simulation(failing=1.0, ready_after=(50.0, 50.0), fails_after=(3.0, 6.0))
     async with arena_cloud(simulate=simulation) as emulator, arena_client(emulator) as client:
         emulator.faults.add(Fault("get_container_logs", Delay(100)))
         began = loop_time()
         outcomes = await client.deploy_many(arena_requests(2), on_failure="stop_all").all()
 
-        assert loop_time() - began < 10  # it did not wait for those logs
+        assert loop_time() - began < 10  # the batch did not wait for the logs
         for outcome in outcomes:
             assert isinstance(outcome.error, DeploymentFailed)
             assert outcome.error.stopped
@@ -164,7 +166,7 @@ async def test_stop_all_stops_ready_deployments_that_were_not_claimed() -> None:
         ) as batch:
             outcomes = await batch.all()
 
-            assert [type(o.error) for o in outcomes] == [BatchStopped, WaitTimedOut]
+            assert [type(outcome.error) for outcome in outcomes] == [BatchStopped, WaitTimedOut]
             assert isinstance(outcomes[0].error, BatchStopped)
             assert outcomes[0].error.last_status is Status.READY
             assert (batch.progress_now.ready, batch.progress_now.failed) == (0, 2)
@@ -172,24 +174,24 @@ async def test_stop_all_stops_ready_deployments_that_were_not_claimed() -> None:
 
 
 async def test_a_failed_deployment_is_stopped_and_its_request_retried_with_another() -> None:
-    seen = []
+    errors = []
     simulation = Simulation(failing=1.0, ready_after=(2.0, 2.0), fails_after=(0.5, 1.0))
-    async with arena_cloud(simulate=simulation) as cloud, arena_client(cloud) as client:
+    async with arena_cloud(simulate=simulation) as emulator, arena_client(emulator) as client:
 
-        def elsewhere(_: DeployRequest, error: EdgegapError) -> DeployRequest:
-            seen.append(error)
-            assert alive(cloud) == set()  # the failed one is stopped first
+        def retry_with(_: DeployRequest, error: EdgegapError) -> DeployRequest:
+            errors.append(error)
+            assert alive(emulator) == set()  # the failed deployment is stopped first
             return arena_request(99)
 
         [outcome] = await client.deploy_many(
-            arena_requests(1), attempts=3, retry_with=elsewhere
+            arena_requests(1), attempts=3, retry_with=retry_with
         ).all()
 
         assert outcome.attempts == 3
         assert outcome.request == arena_request(99)
-        assert [type(error) for error in seen] == [DeploymentFailed] * 2
-        assert len(cloud.cloud.deployments) == 3
-        assert alive(cloud) == set()
+        assert [type(error) for error in errors] == [DeploymentFailed] * 2
+        assert len(emulator.cloud.deployments) == 3
+        assert alive(emulator) == set()
 
 
 async def test_a_deployment_that_is_never_ready_is_retried_after_timeout_each() -> None:
@@ -237,7 +239,7 @@ async def test_a_deployment_that_may_exist_is_not_retried(emulator: Emulator) ->
 
 
 async def test_retry_with_that_raises_ends_the_batch() -> None:
-    def elsewhere(request: DeployRequest, error: EdgegapError) -> DeployRequest:
+    def retry_with(request: DeployRequest, error: EdgegapError) -> DeployRequest:
         raise ZeroDivisionError("mine")
 
     async with (
@@ -245,7 +247,7 @@ async def test_retry_with_that_raises_ends_the_batch() -> None:
         arena_client(emulator) as client,
     ):
         async with client.deploy_many(
-            arena_requests(2), attempts=2, timeout_each=10, retry_with=elsewhere
+            arena_requests(2), attempts=2, timeout_each=10, retry_with=retry_with
         ) as batch:
             with pytest.raises(ZeroDivisionError, match="mine"):
                 await batch.all()
@@ -258,7 +260,7 @@ async def test_retry_with_that_raises_ends_the_batch() -> None:
 
 
 async def test_retry_with_that_returns_none_ends_the_batch() -> None:
-    def nowhere(*_: object) -> Any:
+    def retry_with(*_: object) -> Any:
         return None
 
     async with (
@@ -266,7 +268,7 @@ async def test_retry_with_that_returns_none_ends_the_batch() -> None:
         arena_client(emulator) as client,
     ):
         batch = client.deploy_many(
-            arena_requests(1), timeout_each=5, attempts=2, retry_with=nowhere
+            arena_requests(1), timeout_each=5, attempts=2, retry_with=retry_with
         )
         with pytest.raises(
             InvalidRequest, match="retry_with has to return a DeployRequest, not None"
@@ -279,10 +281,10 @@ async def test_retry_with_that_returns_none_ends_the_batch() -> None:
 async def test_retry_with_that_raises_a_cancellation_ends_the_batch(
     emulator: Emulator, client: EdgegapClient
 ) -> None:
-    def elsewhere(request: DeployRequest, error: EdgegapError) -> DeployRequest:
+    def retry_with(request: DeployRequest, error: EdgegapError) -> DeployRequest:
         raise asyncio.CancelledError
 
     emulator.faults.add(Fault("deploy", Respond(422), when="unread"))
     with pytest.raises(RuntimeError, match="was cancelled"):
-        await client.deploy_many(arena_requests(2), attempts=2, retry_with=elsewhere).all()
+        await client.deploy_many(arena_requests(2), attempts=2, retry_with=retry_with).all()
     assert alive(emulator) == set()

@@ -21,20 +21,20 @@ async def test_the_loop_gives_each_outcome_as_it_comes(
     emulator: Emulator, client: EdgegapClient
 ) -> None:
     requests = arena_requests(20)
-    came = []
+    outcomes = []
     async with client.deploy_many(requests) as batch:
         async for outcome in batch:
             assert outcome.is_ready
             assert outcome.request is requests[outcome.index]
             assert outcome.result().endpoint().port
             assert outcome.seconds is not None
-            came.append(outcome)
+            outcomes.append(outcome)
 
-    assert sorted(outcome.index for outcome in came) == list(range(20))
-    assert [outcome.index for outcome in came] != list(range(20))
-    in_order = sorted(one.seconds or 0 for one in came)
-    assert [one.seconds for one in came] == pytest.approx(in_order, abs=0.001)
-    assert alive(emulator) == ids(came)
+    assert sorted(outcome.index for outcome in outcomes) == list(range(20))
+    assert [outcome.index for outcome in outcomes] != list(range(20))
+    seconds = [outcome.seconds or 0.0 for outcome in outcomes]
+    assert seconds == pytest.approx(sorted(seconds), abs=0.001)
+    assert alive(emulator) == ids(outcomes)
     assert len(alive(emulator)) == 20
 
 
@@ -85,14 +85,14 @@ async def test_leaving_the_block_stops_ready_deployments_that_were_not_claimed(
 async def test_a_deployment_that_becomes_ready_in_the_step_in_which_the_block_is_left_is_stopped(
     emulator: Emulator, client: EdgegapClient
 ) -> None:
-    almost = asyncio.Event()
+    is_checked = asyncio.Event()
 
-    async def in_the_next_step(_: DeploymentHandle) -> None:
-        almost.set()
+    async def ready_in_the_next_step(_: DeploymentHandle) -> None:
+        is_checked.set()
         await asyncio.sleep(0)
 
-    async with client.deploy_many(arena_requests(1), playable=in_the_next_step):
-        await almost.wait()
+    async with client.deploy_many(arena_requests(1), playable=ready_in_the_next_step):
+        await is_checked.wait()
 
     assert len(emulator.cloud.deployments) == 1
     assert alive(emulator) == set()
@@ -133,9 +133,9 @@ async def test_an_error_in_the_block_keeps_the_deployments_that_were_handed_over
     assert len(given) == 2
 
 
-@pytest.mark.parametrize("way", ["left", "error", "closed"])
+@pytest.mark.parametrize("end", ["left", "error", "closed"])
 async def test_stop_at_end_stops_claimed_deployments_at_the_end_of_the_block(
-    emulator: Emulator, way: str
+    emulator: Emulator, end: str
 ) -> None:
     client = arena_client(emulator)
 
@@ -144,10 +144,10 @@ async def test_stop_at_end_stops_claimed_deployments_at_the_end_of_the_block(
             given = [await anext(batch), await anext(batch)]
             await asyncio.sleep(10)
             assert ids(given) < alive(emulator)
-            await given[0].result().stop()  # of one's own accord
-            if way == "error":
+            await given[0].result().stop()  # by the caller
+            if end == "error":
                 raise ZeroDivisionError
-            if way == "closed":
+            if end == "closed":
                 await client.close()
 
     with contextlib.suppress(ZeroDivisionError):
@@ -192,7 +192,7 @@ async def test_a_batch_needs_a_block_and_can_be_used_once(client: EdgegapClient)
             pass
 
 
-async def test_a_deployment_whose_task_was_cancelled_from_outside_is_stopped_at_the_end_of_the_block(
+async def test_a_deployment_whose_task_the_program_cancels_is_stopped_at_the_end_of_the_block(
     emulator: Emulator, client: EdgegapClient
 ) -> None:
     before = asyncio.all_tasks()
@@ -220,11 +220,11 @@ async def test_a_stop_that_fails_is_raised_at_the_end_of_the_block(emulator: Emu
 async def test_a_deployment_that_fails_the_playable_check_fails_its_request(
     emulator: Emulator, client: EdgegapClient
 ) -> None:
-    async def every_second(server: DeploymentHandle) -> None:
+    async def fails_for_match_1(server: DeploymentHandle) -> None:
         if "match-1" in emulator.cloud.deployments[server.request_id].tags:
             raise OSError("no map")
 
-    outcomes = await client.deploy_many(arena_requests(3), playable=every_second).all()
+    outcomes = await client.deploy_many(arena_requests(3), playable=fails_for_match_1).all()
 
     assert [type(outcome.error).__name__ for outcome in outcomes] == [
         "NoneType",
@@ -241,7 +241,7 @@ async def test_a_check_that_awaits_a_cancelled_task_is_repeated(
 ) -> None:
     checked = 0
 
-    async def on_a_shared_connection(_: DeploymentHandle) -> None:
+    async def cancelled_at_first(_: DeploymentHandle) -> None:
         nonlocal checked
         checked += 1
         if checked == 1:
@@ -249,7 +249,7 @@ async def test_a_check_that_awaits_a_cancelled_task_is_repeated(
 
     async with asyncio.timeout(60):
         outcomes = await client.deploy_many(
-            arena_requests(3), playable=on_a_shared_connection, on_progress=on_progress
+            arena_requests(3), playable=cancelled_at_first, on_progress=on_progress
         ).all()
 
     assert [outcome.is_ready for outcome in outcomes] == [True] * 3
@@ -262,7 +262,7 @@ async def test_every_field_of_a_request_is_sent(emulator: Emulator, client: Edge
 
     made = emulator.cloud.deployments[outcome.result().request_id]
     assert "match-0" in made.tags
-    assert [one.key for one in made.request.environment_variables] == ["MAP"]
+    assert [variable.key for variable in made.request.environment_variables] == ["MAP"]
 
 
 async def test_a_batch_leaves_no_task_in_the_loop(emulator: Emulator) -> None:

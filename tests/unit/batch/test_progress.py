@@ -18,26 +18,26 @@ pytestmark = pytest.mark.virtual
 async def test_progress_reports_statuses_rate_and_time_left(
     emulator: Emulator, client: EdgegapClient
 ) -> None:
-    told: list[Progress] = []
+    reported: list[Progress] = []
     async with client.deploy_many(
-        arena_requests(40), concurrency=10, on_progress=told.append
+        arena_requests(40), concurrency=10, on_progress=reported.append
     ) as batch:
         seen = [progress async for progress in batch.progress(0.25)]
         await batch.all()
 
-    for progress in (*told, *seen):
+    for progress in (*reported, *seen):
         under_way = sum(progress.under_way.values())
         assert progress.total == 40
         assert progress.waiting is not None
         assert progress.waiting + under_way + progress.done == 40
-    assert [one.done for one in seen] == sorted(one.done for one in seen)
+    assert [progress.done for progress in seen] == sorted(progress.done for progress in seen)
     first, last = seen[0], seen[-1]
     assert (first.waiting, first.done, first.rate, first.time_left) == (40, 0, 0.0, None)
     assert (last.waiting, last.ready, last.failed, last.time_left) == (0, 40, 0, 0.0)
-    assert told[-1].ready == 40
+    assert reported[-1].ready == 40
     statuses = {status for progress in seen for status in progress.under_way}
     assert Status.DEPLOYING in statuses
-    middle = next(one for one in seen if one.done >= 20)
+    middle = next(progress for progress in seen if progress.done >= 20)
     assert middle.rate == pytest.approx(middle.done / middle.elapsed, rel=0.01)
     assert middle.time_left == pytest.approx((40 - middle.done) / middle.rate)
     assert last.elapsed == pytest.approx(40 / last.rate, rel=0.01)
@@ -50,13 +50,13 @@ async def test_progress_needs_an_interval_above_zero(client: EdgegapClient) -> N
 
 
 async def test_the_rate_is_measured_over_the_last_ten_seconds(client: EdgegapClient) -> None:
-    async def with_a_break() -> AsyncIterator[DeployRequest]:
+    async def requests_with_a_break() -> AsyncIterator[DeployRequest]:
         for number in range(10):
             yield arena_request(number)
         await asyncio.sleep(60)
         yield arena_request()
 
-    async with client.deploy_many(with_a_break()) as batch:
+    async with client.deploy_many(requests_with_a_break()) as batch:
         async for progress in batch.progress(1.0):
             if progress.elapsed > 30:
                 assert (progress.total, progress.waiting, progress.time_left) == (None, None, None)
@@ -78,14 +78,14 @@ async def test_the_total_is_known_as_soon_as_an_iterator_has_ended(
 async def test_on_progress_is_called_at_the_end_of_a_batch_that_a_failure_has_stopped(
     emulator: Emulator, client: EdgegapClient
 ) -> None:
-    told: list[Progress] = []
+    reported: list[Progress] = []
     emulator.faults.add(Fault("deploy", Respond(400), when="unread", skip=5))
     outcomes = await client.deploy_many(
-        arena_requests(8), on_failure="stop_all", on_progress=told.append
+        arena_requests(8), on_failure="stop_all", on_progress=reported.append
     ).all()
 
     assert len(outcomes) == 8
-    last = told[-1]
+    last = reported[-1]
     assert (last.ready, last.failed, last.waiting, last.under_way) == (0, 8, 0, {})
 
 

@@ -38,8 +38,8 @@ from edgegap_async.emulator import Emulator
 pytestmark = pytest.mark.virtual
 
 
-class Asynchronous:
-    """It has to be awaited, and nobody would."""
+class AsyncCallback:
+    """A callable object whose result has to be awaited."""
 
     async def __call__(self, _: Progress) -> None:
         pass
@@ -47,7 +47,7 @@ class Asynchronous:
 
 @pytest.mark.parametrize("kind", ["generator", "async generator", "mappings", "tuple"])
 async def test_requests_may_come_from_any_iterable(client: EdgegapClient, kind: str) -> None:
-    async def one_by_one() -> AsyncIterator[DeployRequest]:
+    async def slowly() -> AsyncIterator[DeployRequest]:
         for request in arena_requests(4):
             await asyncio.sleep(0.5)
             yield request
@@ -55,7 +55,7 @@ async def test_requests_may_come_from_any_iterable(client: EdgegapClient, kind: 
     mapping = {"application": "arena", "version": "v1", "users": PLAYERS}
     requests: Any = {
         "generator": iter(arena_requests(4)),
-        "async generator": one_by_one(),
+        "async generator": slowly(),
         "mappings": [mapping] * 4,
         "tuple": tuple(arena_requests(4)),
     }[kind]
@@ -86,37 +86,37 @@ async def test_at_most_concurrency_requests_are_in_progress(
             taken += 1
             yield request
 
-    most = 0
+    max_under_way = 0
     async with client.deploy_many(requests(), concurrency=3) as batch:
         async for progress in batch.progress(0.05):
             under_way = sum(progress.under_way.values())
-            most = max(most, under_way)
-            assert taken - progress.done <= 4  # one is in the hand
+            max_under_way = max(max_under_way, under_way)
+            assert taken - progress.done <= 4  # one request may be taken in advance
             assert under_way <= 3
         outcomes = await batch.all()
 
-    assert most == 3
+    assert max_under_way == 3
     assert len(alive(emulator)) == len(outcomes) == 12
 
 
 async def test_an_invalid_request_fails_alone_and_is_named_by_its_index(
     emulator: Emulator, client: EdgegapClient
 ) -> None:
-    bad: list[Any] = [
+    invalid: list[Any] = [
         {"application": "arena", "version": "v1", "users": ["nowhere"]},
         {"application": "arena", "version": "v1"},
         {"application": "arena", "version": "v1", "users": PLAYERS, "colour": "red"},
         "arena",
         None,
     ]
-    outcomes = await client.deploy_many([*arena_requests(2), *bad]).all()
+    outcomes = await client.deploy_many([*arena_requests(2), *invalid]).all()
 
     assert [outcome.is_ready for outcome in outcomes] == [True, True] + [False] * 5
     for index, outcome in enumerate(outcomes[2:], start=2):
         assert isinstance(outcome.error, InvalidRequest)
         assert str(outcome.error).startswith(f"requests[{index}]: ")
         assert (outcome.attempts, outcome.handle) == (0, None)
-        assert outcome.request is bad[index - 2]
+        assert outcome.request is invalid[index - 2]
     assert asked(emulator, "deploy") == 2
 
 
@@ -144,7 +144,7 @@ async def test_a_request_that_the_guard_forbids_is_not_sent(emulator: Emulator) 
 
 
 @pytest.mark.parametrize(
-    "settings",
+    "options",
     [
         {"concurrency": 0},
         {"concurrency": 1.5},
@@ -155,19 +155,19 @@ async def test_a_request_that_the_guard_forbids_is_not_sent(emulator: Emulator) 
         {"attempts": 0},
         {"on_failure": "explode"},
         {"playable": "yes"},
-        {"retry_with": lambda request, _: request},  # and no second attempt
+        {"retry_with": lambda request, _: request},  # attempts is 1
         {"retry_with": 3},
         {"on_progress": "yes"},
         {"on_progress": asyncio.sleep},
-        {"on_progress": Asynchronous()},
+        {"on_progress": AsyncCallback()},
     ],
 )
 async def test_an_invalid_option_is_refused_at_once(
-    client: EdgegapClient, settings: dict[str, Any]
+    client: EdgegapClient, options: dict[str, Any]
 ) -> None:
-    [name] = settings
+    [name] = options
     with pytest.raises(InvalidRequest, match=name):
-        client.deploy_many(arena_requests(1), **settings)
+        client.deploy_many(arena_requests(1), **options)
 
 
 @pytest.mark.parametrize("requests", ["arena", arena_request(), {"application": "arena"}, 7])
@@ -207,11 +207,11 @@ async def test_an_endless_iterator_ends_at_the_deadline() -> None:
 async def test_no_request_is_taken_from_an_iterator_after_the_deadline(
     emulator: Emulator, client: EdgegapClient
 ) -> None:
-    async def one_and_no_other() -> AsyncIterator[DeployRequest]:
+    async def one_request() -> AsyncIterator[DeployRequest]:
         yield arena_request()
         await asyncio.sleep(1000)
 
-    outcomes = await client.deploy_many(one_and_no_other(), timeout=20).all()
+    outcomes = await client.deploy_many(one_request(), timeout=20).all()
 
     assert [outcome.is_ready for outcome in outcomes] == [True]
 
@@ -230,17 +230,17 @@ async def test_an_iterator_that_raises_ends_the_batch_and_loses_no_outcome(
                 await collect(batch, outcomes)
 
         assert [outcome.is_ready for outcome in outcomes] in ([True], [False])
-        assert alive(emulator) == ids(one for one in outcomes if one.is_ready)
+        assert alive(emulator) == ids(outcome for outcome in outcomes if outcome.is_ready)
 
 
-@pytest.mark.parametrize("kind", ["a request that cannot be made", "a stray cancellation"])
+@pytest.mark.parametrize("kind", ["invalid request", "cancelled task"])
 async def test_an_iterator_that_ends_a_batch_leaves_no_deployment(
     emulator: Emulator, client: EdgegapClient, kind: str
 ) -> None:
     async def requests() -> AsyncIterator[Any]:
         yield arena_request()
         await asyncio.sleep(0.2)
-        if kind == "a stray cancellation":
+        if kind == "cancelled task":
             await await_cancelled_task()
         yield {"application": "arena", "version": "v1", "users": map(float, ["x"])}
 

@@ -28,9 +28,9 @@ async def test_a_ready_server_is_allocated_without_a_step_of_the_loop(
 ) -> None:
     async with arena_pool(client, min_ready=2) as pool:
         await becomes_true(lambda: pool.stats.ready == 2)
-        taking = pool.allocate().__await__()
+        allocating = pool.allocate().__await__()
         with pytest.raises(StopIteration) as end:
-            next(taking)  # a step would have been a future to wait for
+            next(allocating)  # a step of the loop would yield a future here
         server = end.value.value
 
         assert server.status is Status.READY
@@ -67,13 +67,13 @@ async def test_a_block_stops_the_server_at_its_end_also_after_an_error(
 async def test_callers_are_served_in_the_order_in_which_they_came(client: EdgegapClient) -> None:
     served: list[int] = []
 
-    async def take(number: int) -> None:
+    async def allocate(number: int) -> None:
         await pool.allocate()
         served.append(number)
 
     async with arena_pool(client, min_ready=0, max_total=10) as pool, asyncio.TaskGroup() as group:
         for number in range(5):
-            group.create_task(take(number))
+            group.create_task(allocate(number))
             await asyncio.sleep(0.1)
         assert pool.stats.waiting == 5
 
@@ -83,18 +83,18 @@ async def test_callers_are_served_in_the_order_in_which_they_came(client: Edgega
 async def test_a_server_assigned_to_a_cancelled_caller_goes_to_the_next(
     emulator: Emulator, client: EdgegapClient
 ) -> None:
-    """Cancelled in the very step in which the server was given to it."""
+    """The caller is cancelled in the step in which the server is assigned to it."""
     is_ready = asyncio.Event()
 
-    async def about_to_be_given(_: DeploymentHandle) -> None:
+    async def about_to_be_ready(_: DeploymentHandle) -> None:
         is_ready.set()
 
-    async with arena_pool(client, min_ready=0, max_total=1, playable=about_to_be_given) as pool:
+    async with arena_pool(client, min_ready=0, max_total=1, playable=about_to_be_ready) as pool:
         first = asyncio.create_task(pool.allocate().__aenter__())
         await asyncio.sleep(0)
         second = asyncio.create_task(pool.allocate().__aenter__())
         await is_ready.wait()
-        while pool.stats.waiting == 2:  # as long as nobody was given anything
+        while pool.stats.waiting == 2:  # until the server is assigned to the first caller
             await asyncio.sleep(0)
         assert not first.done()
         first.cancel()
@@ -120,36 +120,36 @@ async def test_the_server_of_a_caller_that_timed_out_stays_in_the_pool(
 
 
 async def test_at_most_max_total_servers_exist(emulator: Emulator, client: EdgegapClient) -> None:
-    most = 0
+    max_alive = 0
 
     async def use() -> None:
-        nonlocal most
+        nonlocal max_alive
         async with pool.allocate():
-            most = max(most, len(alive(emulator)))
+            max_alive = max(max_alive, len(alive(emulator)))
             await asyncio.sleep(1)
 
     async with arena_pool(client, min_ready=2, max_total=3) as pool:
         await asyncio.gather(*(use() for _ in range(12)))
 
-    assert most == 3
-    await becomes_true(lambda: alive(emulator) == set())  # what was not accepted yet is undone
+    assert max_alive == 3
+    await becomes_true(lambda: alive(emulator) == set())  # deploys in progress are undone
 
 
 async def test_many_callers_at_once_get_at_most_max_total_servers(
     emulator: Emulator, client: EdgegapClient
 ) -> None:
-    """What a taker was given, and has not come for yet, is there too."""
-    most = 0
+    """Servers that are assigned to a caller whose task has not run yet count too."""
+    max_alive = 0
     async with arena_pool(client, min_ready=5, max_total=10) as pool:
-        taking = [asyncio.ensure_future(pool.allocate()) for _ in range(10)]
-        until_then = loop_time() + 20
-        while loop_time() < until_then:
-            most = max(most, len(living(emulator)))
+        allocations = [asyncio.ensure_future(pool.allocate()) for _ in range(10)]
+        end = loop_time() + 20
+        while loop_time() < end:
+            max_alive = max(max_alive, len(living(emulator)))
             await asyncio.sleep(0.01)
 
-        assert {(await one).status for one in taking} == {Status.READY}
+        assert {(await allocation).status for allocation in allocations} == {Status.READY}
         assert (pool.stats.allocated, pool.stats.starting) == (10, 0)
-    assert most == 10
+    assert max_alive == 10
 
 
 async def test_the_capacity_of_an_allocated_server_is_free_when_the_server_has_ended(
@@ -164,7 +164,7 @@ async def test_the_capacity_of_an_allocated_server_is_free_when_the_server_has_e
         assert (await pool.allocate(timeout=10)).status is Status.READY
 
 
-@pytest.mark.parametrize("lists", ["tell of it", "are refused"])
+@pytest.mark.parametrize("lists", ["work", "are refused"])
 async def test_an_allocated_server_in_error_is_stopped_after_a_minute(
     emulator: Emulator, client: EdgegapClient, lists: str
 ) -> None:
@@ -195,7 +195,7 @@ async def test_the_capacity_of_an_allocated_server_in_error_is_free_when_the_cal
 
         assert (await pool.allocate(timeout=10)).status is Status.READY
         await asyncio.sleep(100)
-        assert asked(emulator, "stop_deployment") == 1  # the pool asks for none of its own
+        assert asked(emulator, "stop_deployment") == 1  # by the caller; the pool makes none
 
 
 async def test_a_task_can_allocate(client: EdgegapClient) -> None:
@@ -203,11 +203,11 @@ async def test_a_task_can_allocate(client: EdgegapClient) -> None:
         assert (await asyncio.ensure_future(pool.allocate(timeout=10))).status is Status.READY
 
 
-@pytest.mark.parametrize("stops", ["are refused", "take long"])
+@pytest.mark.parametrize("stops", ["are refused", "are slow"])
 async def test_a_server_that_is_not_stopped_yet_counts_towards_max_total(
     emulator: Emulator, client: EdgegapClient, stops: str
 ) -> None:
-    most = 0
+    max_alive = 0
     async with arena_pool(client, min_ready=2, max_total=3, max_idle=30) as pool:
         await becomes_true(lambda: pool.stats.ready == 2)
         first = alive(emulator)
@@ -215,12 +215,12 @@ async def test_a_server_that_is_not_stopped_yet_counts_towards_max_total(
             emulator.faults.add(Fault("stop_deployment", Respond(403), when="unread", times=None))
         else:
             emulator.faults.add(Fault("stop_deployment", Delay(20), when="read", times=None))
-        until_then = loop_time() + 300
-        while loop_time() < until_then:
-            most = max(most, len(living(emulator)))
+        end = loop_time() + 300
+        while loop_time() < end:
+            max_alive = max(max_alive, len(living(emulator)))
             await asyncio.sleep(0.2)
-        assert most == 3
-        assert pool.stats.retired == 1 or stops == "take long"
+        assert max_alive == 3
+        assert pool.stats.retired == 1 or stops == "are slow"
 
         emulator.faults.clear()
         await becomes_true(lambda: not first & alive(emulator))
@@ -276,19 +276,19 @@ async def test_a_server_that_is_not_playable_is_not_allocated(
 ) -> None:
     checked: list[str] = []
 
-    async def first_ones_are_broken(server: DeploymentHandle) -> None:
+    async def the_first_is_broken(server: DeploymentHandle) -> None:
         checked.append(server.request_id)
         if len(set(checked)) == 1:
             raise OSError("no map")
 
-    async with arena_pool(client, min_ready=1, playable=first_ones_are_broken) as pool:
+    async with arena_pool(client, min_ready=1, playable=the_first_is_broken) as pool:
         server = await pool.allocate()
 
     assert server.request_id != checked[0]
     assert alive(emulator) == {server.request_id}
 
 
-async def test_a_server_that_has_ended_according_to_a_webhook_is_not_allocated(
+async def test_a_server_that_ends_is_found_by_its_webhook_and_not_allocated(
     emulator: Emulator,
 ) -> None:
     async with (
@@ -298,7 +298,7 @@ async def test_a_server_that_has_ended_according_to_a_webhook_is_not_allocated(
     ):
         await pool.filled(timeout=60)
         await becomes_true(
-            lambda: not any(one.server.webhook_pending for one in pool._inventory.queue)
+            lambda: not any(ready.server.webhook_pending for ready in pool._inventory.queue)
         )
         first = next(iter(pool._inventory.queue)).server.request_id
         async with arena_client(emulator) as other:

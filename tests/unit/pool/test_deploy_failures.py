@@ -1,4 +1,4 @@
-"""Deploys that fail: delays between them, and what callers are told."""
+"""Deploys that fail: delays between them, and the errors that callers get."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ async def test_deploys_that_fail_repeatedly_are_delayed_and_reported(
         in_the_first_minute = asked(emulator, "deploy")
         assert 3 < in_the_first_minute <= 3 + 7
         with pytest.raises(PoolEmpty):
-            await pool.allocate()  # at once, with no time-out
+            await pool.allocate()  # at once, without a timeout
         await asyncio.sleep(600)
         assert asked(emulator, "deploy") - in_the_first_minute <= 10 / 0.75 + 1
         stats = pool.stats
@@ -95,7 +95,7 @@ async def test_a_slow_deploy_does_not_prevent_the_attempt_after_a_failure(
 async def test_deploys_that_began_before_a_failure_do_not_lengthen_the_delay(
     emulator: Emulator, client: EdgegapClient
 ) -> None:
-    """They fail one after the other, each later than the pause that the one before has made."""
+    """Each of six deploys fails later than the delay that the failure before it has caused."""
     checked = list[str]()
 
     async def each_fails_later(server: DeploymentHandle) -> None:
@@ -123,7 +123,7 @@ async def test_an_unexpected_error_is_reported_to_callers_and_raised_by_the_bloc
         def tried(self, server: DeploymentHandle) -> str:
             raise ZeroDivisionError("mine")
 
-    async def take_twice() -> None:
+    async def allocate_twice() -> None:
         async with arena_pool(client, min_ready=2, playable=Broken(timeout=1)) as pool:
             for _ in range(2):
                 with pytest.raises(PoolEmpty, match="the pool has failed: ZeroDiv") as caught:
@@ -132,7 +132,7 @@ async def test_an_unexpected_error_is_reported_to_callers_and_raised_by_the_bloc
 
     emulator.faults.add(Fault("stop_deployment", Delay(5), times=None))
     with pytest.raises(ZeroDivisionError, match="mine"):
-        await take_twice()
+        await allocate_twice()
     assert alive(emulator) == set()
 
 

@@ -21,10 +21,10 @@ async def test_leaving_the_block_stops_the_servers_that_were_not_allocated(
 ) -> None:
     async with arena_pool(client, min_ready=4) as pool:
         await becomes_true(lambda: pool.stats.ready == 4)
-        taken = [await pool.allocate() for _ in range(3)]
+        allocated = [await pool.allocate() for _ in range(3)]
         await becomes_true(lambda: pool.stats.starting)
 
-    assert alive(emulator) == {server.request_id for server in taken}
+    assert alive(emulator) == {server.request_id for server in allocated}
     with pytest.raises(PoolEmpty, match="was left"):
         await pool.allocate()
 
@@ -41,7 +41,7 @@ async def test_row_31_closing_the_client_ends_the_pool(emulator: Emulator) -> No
     client = arena_client(emulator)
     async with arena_pool(client, min_ready=3, max_total=4) as pool:
         await becomes_true(lambda: pool.stats.ready == 3)
-        taken = [await pool.allocate() for _ in range(4)]
+        allocated = [await pool.allocate() for _ in range(4)]
         waiting = asyncio.create_task(pool.allocate().__aenter__())
         await asyncio.sleep(0.1)
         await client.close()
@@ -50,7 +50,7 @@ async def test_row_31_closing_the_client_ends_the_pool(emulator: Emulator) -> No
         with pytest.raises(ClientClosed):
             await pool.allocate()
 
-    assert alive(emulator) == {server.request_id for server in taken}
+    assert alive(emulator) == {server.request_id for server in allocated}
 
 
 async def test_row_31_closing_the_client_stops_the_servers_that_are_starting(
@@ -70,18 +70,18 @@ async def test_row_31_a_server_assigned_in_the_step_in_which_the_client_is_close
     client = arena_client(emulator)
     is_ready = asyncio.Event()
 
-    async def about_to_be_given(_: DeploymentHandle) -> None:
+    async def about_to_be_ready(_: DeploymentHandle) -> None:
         is_ready.set()
 
-    async with arena_pool(client, min_ready=0, playable=about_to_be_given) as pool:
-        taking = asyncio.ensure_future(pool.allocate())
+    async with arena_pool(client, min_ready=0, playable=about_to_be_ready) as pool:
+        allocating = asyncio.ensure_future(pool.allocate())
         await is_ready.wait()
         while pool.stats.waiting:
             await asyncio.sleep(0)
-        assert not taking.done()
+        assert not allocating.done()
         await client.close()
         with pytest.raises(ClientClosed):
-            await taking
+            await allocating
     assert len(emulator.cloud.deployments) == 1
     assert alive(emulator) == set()
 
@@ -91,20 +91,22 @@ async def test_a_dead_server_is_found_by_one_list_request_and_replaced(
 ) -> None:
     async with arena_pool(client, min_ready=5, poll_interval=10) as pool:
         await becomes_true(lambda: pool.stats.ready == 5)
-        looks, lists = (asked(emulator, call) for call in ("get_deployment", "list_deployments"))
+        status_requests, list_requests = (
+            asked(emulator, call) for call in ("get_deployment", "list_deployments")
+        )
         await asyncio.sleep(100)
-        assert asked(emulator, "get_deployment") == looks
-        assert 9 <= asked(emulator, "list_deployments") - lists <= 11
+        assert asked(emulator, "get_deployment") == status_requests
+        assert 9 <= asked(emulator, "list_deployments") - list_requests <= 11
 
-        victim, other = sorted(alive(emulator))[:2]
-        crash(emulator, victim)
-        await client.handle(other).stop(wait=True)
+        crashed, stopped = sorted(alive(emulator))[:2]
+        crash(emulator, crashed)
+        await client.handle(stopped).stop(wait=True)
         await becomes_true(lambda: pool.stats.lost == 2 and pool.stats.ready == 5)
 
-        assert not {victim, other} & alive(emulator)
+        assert not {crashed, stopped} & alive(emulator)
         assert len(alive(emulator)) == 5
         servers = [await pool.allocate() for _ in range(5)]
-        assert not {victim, other} & {server.request_id for server in servers}
+        assert not {crashed, stopped} & {server.request_id for server in servers}
 
 
 async def test_a_server_that_is_missing_in_the_list_is_kept_if_it_is_ready(
@@ -125,11 +127,11 @@ async def test_without_the_list_the_pool_requests_each_status(
 ) -> None:
     emulator.faults.add(Fault("list_deployments", Respond(403), when="unread", times=None))
     async with arena_pool(client, min_ready=1, max_total=2, poll_interval=10) as pool:
-        taken = await pool.allocate()
+        allocated = await pool.allocate()
         await becomes_true(lambda: pool.stats.ready)
-        [died] = alive(emulator) - {taken.request_id}
-        await client.handle(died).stop(wait=True)
-        await taken.stop(wait=True)
+        [ended] = alive(emulator) - {allocated.request_id}
+        await client.handle(ended).stop(wait=True)
+        await allocated.stop(wait=True)
         await becomes_true(lambda: pool.stats.lost == 1 and pool.stats.allocated == 0)
         await becomes_true(lambda: pool.stats.ready)
 
@@ -173,13 +175,13 @@ async def test_an_expired_server_is_replaced_before_it_is_stopped(
     async with arena_pool(client, min_ready=3, **settings) as pool:
         await becomes_true(lambda: pool.stats.ready == 3)
         first = alive(emulator)
-        least = 3
-        until_then = loop_time() + 90
-        while loop_time() < until_then:
-            least = min(least, pool.stats.ready)
+        min_ready = 3
+        end = loop_time() + 90
+        while loop_time() < end:
+            min_ready = min(min_ready, pool.stats.ready)
             await asyncio.sleep(0.1)
 
-        assert least == 3
+        assert min_ready == 3
         assert pool.stats.retired == 3
         assert not first & alive(emulator)
         assert len(alive(emulator)) == 3

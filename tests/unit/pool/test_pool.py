@@ -60,10 +60,10 @@ async def test_filled_returns_when_min_ready_servers_are_ready(client: EdgegapCl
         assert loop_time() - began == pytest.approx(2.2, abs=0.5)
         assert pool.stats.ready == 3
         await pool.filled(timeout=0)
-        taken = [await pool.allocate(timeout=0) for _ in range(3)]
+        servers = [await pool.allocate(timeout=0) for _ in range(3)]
         with pytest.raises(PoolEmpty, match=r"not filled in 0 s; PoolStats\(ready=0"):
             await pool.filled(timeout=0)
-        await asyncio.gather(*(server.stop() for server in taken))
+        await asyncio.gather(*(server.stop() for server in servers))
 
 
 async def test_filled_raises_also_if_some_servers_are_ready(

@@ -18,26 +18,24 @@ pytestmark = pytest.mark.virtual
 
 
 async def killed_run(emulator: Emulator, **settings: Any) -> tuple[set[str], set[str]]:
-    """What a program leaves on its shelf, and in use, that ends without stopping anything."""
+    """The ids of the ready and of the allocated servers of a run that stopped none of them."""
     emulator.faults.add(Fault("stop_deployment", Respond(403), when="unread", times=None))
     client = arena_client(emulator, owner="mm-1")
-    taken = set()
+    allocated = set()
     with contextlib.suppress(ExceptionGroup):
         async with arena_pool(client, min_ready=3, **settings) as pool:
             for _ in range(2):
-                taken.add((await pool.allocate()).request_id)
+                allocated.add((await pool.allocate()).request_id)
             await becomes_true(lambda: pool.stats.ready == 3)
     await client.close()
     emulator.faults.clear()
-    over = {Status.TERMINATING, Status.TERMINATED}
-    every = emulator.cloud.deployments.values()
-    return {one.request_id for one in every if one.status not in over} - taken, taken
+    return living(emulator) - allocated, allocated
 
 
 async def test_row_32_the_next_run_recovers_ready_servers_and_keeps_allocated_servers(
     emulator: Emulator,
 ) -> None:
-    shelf, taken = await killed_run(emulator)
+    ready, allocated = await killed_run(emulator)
     deploys = asked(emulator, "deploy")
     async with arena_client(emulator, owner="mm-1") as client:
         async with arena_pool(client, min_ready=3) as pool:
@@ -45,28 +43,28 @@ async def test_row_32_the_next_run_recovers_ready_servers_and_keeps_allocated_se
             await becomes_true(lambda: pool.stats.ready == 3)
             server = await pool.allocate(timeout=0.001)
             assert server.endpoint("game").port
-            assert server.request_id in shelf
+            assert server.request_id in ready
         assert deploys <= asked(emulator, "deploy") <= deploys + 1
 
-    assert alive(emulator) & (shelf | taken) == {server.request_id, *taken}
+    assert alive(emulator) & (ready | allocated) == {server.request_id, *allocated}
 
 
 async def test_row_32_servers_of_another_version_are_stopped_by_the_next_run(
     emulator: Emulator,
 ) -> None:
-    shelf, taken = await killed_run(emulator)
+    ready, allocated = await killed_run(emulator)
     async with (
         arena_client(emulator, owner="mm-1") as client,
         arena_pool(client, version="v2", min_ready=1) as pool,
     ):
         assert pool.stats.ready == 0
         await pool.allocate()
-    assert not alive(emulator) & shelf
-    assert taken <= alive(emulator)
+    assert not alive(emulator) & ready
+    assert allocated <= alive(emulator)
 
 
 async def test_row_32_servers_of_other_owners_and_pools_are_not_touched(emulator: Emulator) -> None:
-    shelf, taken = await killed_run(emulator)
+    ready, allocated = await killed_run(emulator)
     for owner, name in (("mm-2", "default"), ("mm-1", "ranked"), (None, "default")):
         async with (
             arena_client(emulator, owner=owner) as client,
@@ -74,41 +72,41 @@ async def test_row_32_servers_of_other_owners_and_pools_are_not_touched(emulator
         ):
             assert (pool.stats.ready, pool.stats.allocated) == (0, 0)
 
-    assert shelf | taken <= alive(emulator)
+    assert ready | allocated <= alive(emulator)
 
 
 async def test_row_32_a_recovered_server_is_not_allocated_before_it_is_playable(
     emulator: Emulator,
 ) -> None:
-    shelf, _ = await killed_run(emulator)
+    ready, _ = await killed_run(emulator)
 
-    async def of_this_run(server: DeploymentHandle) -> None:
-        if server.request_id in shelf:
+    async def fails_for_recovered(server: DeploymentHandle) -> None:
+        if server.request_id in ready:
             raise OSError("no map")
 
     async with (
         arena_client(emulator, owner="mm-1") as client,
-        arena_pool(client, playable=of_this_run) as pool,
+        arena_pool(client, playable=fails_for_recovered) as pool,
     ):
-        assert (await pool.allocate(timeout=60)).request_id not in shelf
-        await becomes_true(lambda: not shelf & alive(emulator))
+        assert (await pool.allocate(timeout=60)).request_id not in ready
+        await becomes_true(lambda: not ready & alive(emulator))
 
 
 async def test_row_32_a_recovered_server_that_is_not_ready_yet_is_waited_for(
     emulator: Emulator,
 ) -> None:
-    shelf, _ = await killed_run(emulator)
-    left = {emulator.cloud.deployments[one].status for one in shelf}
-    assert left == {Status.READY}
-    for one in shelf:
-        await emulator.cloud.stop_deployment(request_id=one)
+    ready, _ = await killed_run(emulator)
+    statuses = {emulator.cloud.deployments[request_id].status for request_id in ready}
+    assert statuses == {Status.READY}
+    for request_id in ready:
+        await emulator.cloud.stop_deployment(request_id=request_id)
     emulator.faults.add(Fault("stop_deployment", Respond(403), when="unread", times=None))
     async with (
         arena_client(emulator, owner="mm-1") as before,
         arena_pool(before, min_ready=3) as pool,
     ):
         await becomes_true(lambda: len(alive(emulator)) == 5)
-        coming = alive(emulator)
+        starting = alive(emulator)
         assert pool.stats.ready == 0
     emulator.faults.clear()
     deploys = asked(emulator, "deploy")
@@ -117,7 +115,7 @@ async def test_row_32_a_recovered_server_that_is_not_ready_yet_is_waited_for(
         arena_pool(client, min_ready=3) as pool,
     ):
         server = await pool.allocate(timeout=30)
-        assert server.request_id in coming
+        assert server.request_id in starting
         assert asked(emulator, "deploy") <= deploys + 1
 
 
@@ -141,7 +139,7 @@ async def test_row_32_a_pool_can_be_entered_again_after_a_failure(emulator: Emul
 async def test_row_32_servers_that_the_list_shows_late_are_recovered_by_a_later_check(
     emulator: Emulator,
 ) -> None:
-    shelf, taken = await killed_run(emulator)
+    ready, allocated = await killed_run(emulator)
     emulator.faults.add(Fault("list_deployments", Respond(200, {"data": []}), when="unread"))
     async with (
         arena_client(emulator, owner="mm-1") as client,
@@ -151,13 +149,13 @@ async def test_row_32_servers_that_the_list_shows_late_are_recovered_by_a_later_
         await becomes_true(lambda: pool.stats.allocated == 2)
         await becomes_true(lambda: not pool.stats.starting)
         assert len(living(emulator)) <= 7
-    assert alive(emulator) & (shelf | taken) == taken
+    assert alive(emulator) & (ready | allocated) == allocated
 
 
 async def test_row_32_a_deploy_in_progress_is_not_recovered(
     emulator: Emulator,
 ) -> None:
-    """It is in the list before the answer to its deploy is here."""
+    """The list shows the deployment before the deploy is answered."""
     emulator.faults.add(Fault("deploy", Delay(8), when="acted"))
     async with (
         arena_client(emulator, owner="mm-1") as client,
@@ -205,8 +203,8 @@ async def test_a_tag_renaming_without_an_answer_delays_the_end_by_seconds_only(
     async with arena_client(emulator, owner="mm-1") as client:
         async with arena_pool(client) as pool:
             await pool.allocate()
-            left = loop_time()
-        assert loop_time() - left < 10
+            left_at = loop_time()
+        assert loop_time() - left_at < 10
 
 
 async def test_two_pools_of_one_name_cannot_share_a_client(client: EdgegapClient) -> None:
