@@ -1,7 +1,7 @@
-"""Owns the parts, and takes one call through all of them.
+"""The client of the API: takes each call through guard, rate limit, network and retries.
 
-`call` is the one way to the API: encode, then for each attempt wait for the limits, send and
-decode, until it succeeds or `retries` says that the error is final.
+`ApiClient.call` encodes a request. For each attempt it then waits for the rate limit, sends the
+request and decodes the answer, until an attempt succeeds or `RetryPolicy` calls the error final.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ logger = logging.getLogger(__name__)
 
 
 class ApiClient:
-    """The sixteen calls of the API, with limits and repeats. See `EdgegapClient` for the arguments.
+    """Makes the calls of the API, with rate limits and retries. `EdgegapClient` has the arguments.
 
     Attributes:
-        deployments: deploy, get, stop, list, logs, metrics.
-        locations: where servers can run.
-        private_fleets: deploy to hosts of your own.
-        tags: tags of deployments.
-        limits: who may send, and when. `limits.snapshot()` tells how busy each operation is.
-        requests_sent: how many requests went out so far, repeats included.
+        deployments: deploys, and reads and stops deployments.
+        locations: lists the locations where servers can run.
+        private_fleets: deploys to hosts of your own.
+        tags: reads and changes the tags of deployments.
+        limits: the rate limits; `limits.snapshot()` returns the state of each.
+        requests_sent: how many requests were sent so far, retries included; 0 or more.
     """
 
     def __init__(
@@ -108,35 +108,38 @@ class ApiClient:
         self._cleanup_deployments: Final = Deployments(self._call_for_cleanup)
 
     def __repr__(self) -> str:
-        # One that could not be made has no transport, and is shown in that error's traceback.
+        # A traceback may show a client whose constructor failed, which has no transport.
         return f"{type(self).__name__}({getattr(self, '_transport', None)!r})"
 
     async def __aenter__(self) -> Self:
         if self._open_calls.is_closing:
-            raise ClientClosed("the client was closed before: make another")
+            raise ClientClosed("the client was closed: make another EdgegapClient")
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
-        """Ends every call under way with `ClientClosed`, and closes the session if it is our own.
+        """Ends every open call with `ClientClosed`, and closes the connections.
 
-        Twice is fine. A session that was passed in stays open.
+        A session that was passed in stays open. Closing twice does nothing more.
+
+        Raises:
+            WrongLoop: the client was first used in another event loop.
         """
         self._open_calls.check_loop(asyncio.get_running_loop())
         await self._open_calls.cancel_all()
         await self._transport.close()
 
     def until_closed(self) -> CloseScope:
-        """A block that ends with `ClientClosed` as soon as the client is closed.
+        """Returns a block that `close` ends with `ClientClosed`.
 
-        It must not hold a `yield`, nor await what calls `close`: `close` waits for its end.
+        The block must not contain a `yield`, and must not await `close`: `close` waits for it.
         """
         return CloseScope(self._open_calls)
 
     def add_observer(self, observer: CallObserver) -> None:
-        """Registers an observer, which is told of each call from now on."""
+        """Registers an observer, which receives the events of the calls from now on."""
         self._observers.add(observer)
 
     async def call(
@@ -153,17 +156,17 @@ class ApiClient:
         Args:
             operation: one of `OPERATIONS`, or an `Operation` of your own.
             path: values for the names in the operation's path.
-            query: query parameters; those that are None are left out.
+            query: query parameters; a parameter that is None is not sent.
             body: a model of `api.requests`, sent as JSON.
             options: how the call is made.
 
         Raises:
-            InvalidRequest: it cannot be sent.
-            NotAllowed: the client's guard refuses it.
-            CallError: it did not succeed; one of its classes. `LimitReached` among them where
-                the client shall not wait, unless `options.priority` puts the call before its usual
-                place.
-            ClientClosed: the client is closed, or was meanwhile.
+            InvalidRequest: an argument cannot be sent, or there is no token.
+            NotAllowed: the client's guard refuses the call.
+            CallError: the call did not succeed; one of its subclasses. `LimitReached` is one where
+                the wait exceeds the client's `max_wait`. Stops, and calls whose `options.priority`
+                is higher than the operation's own, wait without a limit.
+            ClientClosed: the client is closed, or was closed during the call.
             WrongLoop: the client was first used in another event loop.
         """
         with self.until_closed():
@@ -178,7 +181,7 @@ class ApiClient:
         body: object = None,
         options: CallOptions = DEFAULT_OPTIONS,
     ) -> Result:
-        """As `call`, also while the client closes, before other calls, without a wait limit."""
+        """Makes a call also while the client closes, with a raised priority and no `max_wait`."""
         priority = min(Priority.of(operation), Priority.DEPLOY)
         options = attrs.evolve(options, priority=priority)
         return await self._call(operation, path=path, query=query, body=body, options=options)
@@ -194,14 +197,14 @@ class ApiClient:
     ) -> Result:
         self._guard.check(operation, body)
         request = encode(operation, path=path, query=query, body=body, max_bytes=options.max_bytes)
-        sending = SendState()
+        send_state = SendState()
         try:
-            return await self.exchange(request, sending, options)
+            return await self.exchange(request, send_state, options)
         except asyncio.CancelledError:
-            if sending.sent and isinstance(body, DeployRequest):
-                logger.error(  # noqa: TRY400 - the traceback of a cancellation tells nothing
-                    "%s %s may go on running: its deploy was ended before an answer came,"
-                    " and carries no operation tag to find it by (client.deploy gives one)",
+            if send_state.sent and isinstance(body, DeployRequest):
+                logger.error(  # noqa: TRY400 - the traceback of a cancellation says nothing
+                    "%s %s may go on running: deployments.deploy was cancelled before the answer"
+                    " came, and sends no operation tag to find it by; client.deploy does",
                     body.application,
                     body.version,
                 )
@@ -210,12 +213,17 @@ class ApiClient:
     async def exchange(
         self,
         request: HttpRequest[Result],
-        sending: SendState,
+        send_state: SendState,
         options: CallOptions = DEFAULT_OPTIONS,
     ) -> Result:
         """Returns the answer to a request, after as many attempts as the retry policy allows.
 
-        Unlike `call` it goes on while the client closes, for what has to clean up.
+        Unlike `call`, it continues while the client closes, so that cleanup can finish.
+
+        Args:
+            request: what is sent.
+            send_state: records whether the request was sent; `is_abandoned` ends the retries.
+            options: how the call is made.
         """
         token = token_to_send(options.token or self._token)
         self._guard.check_dry_run(request)
@@ -223,7 +231,7 @@ class ApiClient:
         report = self._observers.report
         report(CallObserver.call_started, call)
         try:
-            result = await self._attempts(call, request, sending, token, options)
+            result = await self._attempts(call, request, send_state, token, options)
         except BaseException as error:
             report(CallObserver.call_failed, call, error)
             raise
@@ -234,7 +242,7 @@ class ApiClient:
         self,
         call: ObservedCall,
         request: HttpRequest[Result],
-        sending: SendState,
+        send_state: SendState,
         token: Token,
         options: CallOptions,
     ) -> Result:
@@ -242,70 +250,71 @@ class ApiClient:
         loop = asyncio.get_running_loop()
         priority = Priority.of(operation) if options.priority is None else options.priority
         max_wait = None if options.ignore_wait_limit else self._max_wait_of(operation, priority)
-        waits = None
-        failed: CallError | None = None  # what the last attempt ended with
+        jittered_waits = None
+        last_error: CallError | None = None
         began = failed_at = 0.0
         while True:
             queued_at = loop.time()
             try:
-                lane = await self._acquire_slot(
-                    request, priority, max_wait, front=isinstance(failed, RateLimited)
+                slot = await self._acquire_slot(
+                    request, priority, max_wait, front=isinstance(last_error, RateLimited)
                 )
             except LimitReached as error:
-                # If it was sent before, what came of that is what counts.
-                raise failed or error from None
-            if failed is not None:
-                call.waited += loop.time() - failed_at
-                failed = None  # it holds this frame
-            began = began or loop.time()
+                # The error of an attempt that was sent says more than the rate limit does.
+                raise last_error or error from None
+            sent_at = loop.time()
+            if last_error is not None:
+                call.waited += sent_at - failed_at
+                last_error = None  # its traceback holds this frame: a reference cycle
+            began = began or sent_at
             self.requests_sent += 1
             call.attempts += 1
-            call.queued = loop.time() - queued_at
+            call.queued = sent_at - queued_at
             self._observers.report(CallObserver.attempt_started, call)
             try:
-                result = await self._send(call, request, token, sending, lane)
+                result = await self._send(call, request, token, send_state, slot)
             except CallError as error:
                 error.attempts, error.waited = call.attempts, call.waited
                 error.maybe_created = (
                     operation.retry_safety is RetrySafety.ONLY_IF_NOT_SENT and is_ambiguous(error)
                 )
-                if isinstance(error, Gone | NotFound) and _already_deleted(operation, sending):
+                if isinstance(error, Gone | NotFound) and _already_deleted(operation, send_state):
                     result = operation.returns()
                     record_attempts(result, attempts=call.attempts, waited=call.waited)
                     return result
-                # Where the API says how long, the limits wait for that; where not, it waits here.
-                is_queued = (
+                # With a Retry-After and a rate limit, the rate limit waits; else this method does.
+                limit_waits = (
                     isinstance(error, RateLimited)
                     and self.limits.on_rate_limited(operation, error.retry_after or 0.0)
                     and error.retry_after is not None
                 )
-                waits = waits or self._retries.waits()
-                failed, failed_at = error, loop.time()
+                jittered_waits = jittered_waits or self._retries.waits()
+                last_error, failed_at = error, loop.time()
                 wait = self._retries.wait_after(
                     error,
                     operation,
                     attempts=call.attempts,
                     elapsed=failed_at - began,
-                    wait=0.0 if is_queued else next(waits),
+                    wait=0.0 if limit_waits else next(jittered_waits),
                 )
                 if (
                     options.once
                     or wait is None
-                    or sending.is_abandoned
+                    or send_state.is_abandoned
                     or not self._retry_budget.try_spend(error, operation)
                 ):
                     self._observers.report(CallObserver.attempt_failed, call, error, None)
                     raise
                 self._observers.report(CallObserver.attempt_failed, call, error, wait)
-                if isinstance(error, RateLimited) and sending.sent:
-                    sending.sent -= 1  # it was refused: as if it had not been sent
-                logger.info("%s; again in %.2f s", error, wait)
+                if isinstance(error, RateLimited) and send_state.sent:
+                    send_state.sent -= 1  # the API refused it, so it changed nothing
+                logger.info("%s; the next attempt follows in %.2f s", error, wait)
             else:
                 self._retry_budget.add_success()
                 if call.attempts > 1:
                     record_attempts(result, attempts=call.attempts, waited=call.waited)
                 return result
-            if not is_queued:
+            if not limit_waits:
                 await asyncio.sleep(wait)
 
     async def _send(
@@ -313,20 +322,20 @@ class ApiClient:
         call: ObservedCall,
         request: HttpRequest[Result],
         token: Token,
-        sending: SendState,
-        lane: asyncio.Semaphore,
+        send_state: SendState,
+        slot: asyncio.Semaphore,
     ) -> Result:
         call.status = None
         try:
-            response = await self._transport.send(request, token, sending)
+            response = await self._transport.send(request, token, send_state)
         finally:
-            lane.release()
+            slot.release()
         call.status = response.status
         try:
             return decode(request, response)
         except CallError:
             pass
-        # What it says goes into the error; some proxies repeat the header that they do not like.
+        # The error quotes the body, and some proxies repeat a header that they refuse.
         return decode(request, attrs.evolve(response, body=token.hidden_in(response.body)))
 
     async def _acquire_slot(
@@ -337,58 +346,58 @@ class ApiClient:
         *,
         front: bool,
     ) -> asyncio.Semaphore:
-        """Returns when a request may go, with the lane that it holds: a permit and a connection.
+        """Waits for a permit and a connection, and returns the semaphore of the connection.
 
-        The permit comes first, for who goes first is the limits' to say. Where every connection
-        hangs it is of no use: kept until one is free, the permits of all who wait there would be
-        used in one moment. So whoever waited there takes another one, before all others.
+        The permit comes first, because the rate limit orders the calls by priority. A call that
+        then waits for a connection takes a second permit afterwards, before all others: the
+        permits of all calls that waited for connections would otherwise be used at one moment.
         """
-        operation, lane = request.operation, self._transport.connection_slots(request.operation)
+        operation, slots = request.operation, self._transport.connection_slots(request.operation)
         try:
             await self.limits.acquire(operation, priority, max_wait=max_wait, front=front)
-            if not lane.locked():
-                await lane.acquire()  # which does not wait
-                return lane
+            if not slots.locked():
+                await slots.acquire()  # does not wait
+                return slots
             async with asyncio.timeout(max_wait):
-                await lane.acquire()
+                await slots.acquire()
             try:
                 await self.limits.acquire(operation, priority, max_wait=max_wait, front=True)
             except BaseException:
-                lane.release()
+                slots.release()
                 raise
         except TimeoutError:
-            problem = LimitReached(
+            limit_reached = LimitReached(
                 "all connections are in use", operation=operation.name, method=operation.method
             )
         except LimitReached as error:
-            problem = error
+            limit_reached = error
         else:
-            return lane
-        problem.path, problem.request_id = request.path, request.request_id
-        raise problem
+            return slots
+        limit_reached.path, limit_reached.request_id = request.path, request.request_id
+        raise limit_reached
 
     def _max_wait_of(self, operation: Operation[Any], priority: Priority) -> float | None:
-        """Seconds that a call may wait for its turn; None for as long as it takes."""
+        """Returns the seconds that a call may wait for its rate limit; None for no limit."""
         if self._max_wait is None:
             return None
-        usual = Priority.of(operation)
-        # A stop, and what goes before its usual place: other work cannot go on without them.
-        if usual is Priority.STOP or priority < usual:
+        default = Priority.of(operation)
+        # Other work waits for a stop, and for a call whose priority was raised.
+        if default is Priority.STOP or priority < default:
             return None
         return self._max_wait
 
 
-def _already_deleted(operation: Operation[Any], sending: SendState) -> bool:
-    """Whether "it is not there" is the success of a DELETE whose first answer was lost."""
+def _already_deleted(operation: Operation[Any], send_state: SendState) -> bool:
+    """Returns whether a 404 or 410 is the success of a DELETE whose first answer was lost."""
     return (
         operation.method == "DELETE"
         and operation.retry_safety is RetrySafety.SAFE
-        and sending.sent > 1
+        and send_state.sent > 1
     )
 
 
 def is_ambiguous(error: CallError) -> bool:
-    """Whether the API may have done all the same what a failed call asked for."""
+    """Returns whether the API may have done what a failed call asked for."""
     if isinstance(error, UnreadableAnswer):
         return error.status is not None and error.status < 300  # noqa: PLR2004 - not a redirect
     return isinstance(error, NoAnswer | ServerError)
@@ -396,14 +405,14 @@ def is_ambiguous(error: CallError) -> bool:
 
 def _checked_max_wait(on_limit: object, max_wait: float | None) -> float | None:
     if on_limit not in {"wait", "raise"}:
-        raise InvalidRequest(f'on_limit is "wait" or "raise", not {on_limit!r}')
+        raise InvalidRequest(f'on_limit must be "wait" or "raise", not {on_limit!r}')
     check_kind("max_wait", max_wait, int, float)
     if on_limit == "raise":
         if max_wait:
-            raise InvalidRequest('with on_limit="raise" nothing waits: leave max_wait out')
+            raise InvalidRequest('on_limit="raise" and max_wait exclude each other: leave one out')
         return 0.0
     if max_wait is not None and not max_wait >= 0:
-        raise InvalidRequest(f"max_wait is 0 seconds or more, not {max_wait!r}")
+        raise InvalidRequest(f"max_wait must be 0 seconds or more, not {max_wait!r}")
     return max_wait
 
 
@@ -416,5 +425,5 @@ def _timeouts_from_environment() -> Timeouts:
     if text is None:
         return Timeouts()
     if not text.isdecimal() or not int(text):
-        raise InvalidRequest(f"EDGEGAP_TIMEOUT_MS is a number of milliseconds, not {text!r}")
+        raise InvalidRequest(f"EDGEGAP_TIMEOUT_MS must be milliseconds above 0, not {text!r}")
     return Timeouts(total=int(text) / 1000)

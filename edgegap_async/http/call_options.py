@@ -1,4 +1,4 @@
-"""What a caller may say about how one call is made, apart from what is sent."""
+"""The options of one call: how it is made, as opposed to what it sends."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ class CallOptions:
     """How one call is made."""
 
     token: Token | None = None
-    """Sent in place of the client's API token, for an operation that takes the deployment's own
-    token; None for the client's."""
+    """Token to send, for an operation that takes the deployment's own token; None for the
+    client's API token."""
     max_bytes: int = 8 * 2**20
-    """Largest answer, in bytes after decompression. A larger one is an `UnreadableAnswer`."""
+    """Largest answer, in decompressed bytes. A larger one raises `UnreadableAnswer`."""
     priority: Priority | None = None
     """Place in the queue of the operation's rate limit; None for `Priority.of(operation)`."""
     once: bool = False
-    """True to send the request at most once, whatever `RetryPolicy` says."""
+    """True to send the request at most once, without the retries of `RetryPolicy`."""
     ignore_wait_limit: bool = False
-    """True to queue for the rate limit without end, whatever the client's `on_limit` and
-    `max_wait` say."""
+    """True to wait for the rate limit without end, as if the client had no `max_wait`."""
 
 
 DEFAULT_OPTIONS: Final = CallOptions()

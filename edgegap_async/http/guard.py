@@ -1,6 +1,7 @@
-"""What a program may not do, however it asks: rails for programs that run unattended.
+"""The guard: refuses calls that a program must not make, for programs that run unattended.
 
-All are off by default. They hold for every call of a client, and nothing is sent that they refuse.
+Every rule is off by default. The rules hold for every call of a client, and a call that a rule
+refuses is not sent.
 """
 
 from __future__ import annotations
@@ -16,91 +17,102 @@ from edgegap_async.errors import DryRun, InvalidRequest, NotAllowed
 
 __all__ = ["Guard"]
 
-_YES = frozenset({"1", "true", "yes", "on"})
-_NO = frozenset({"", "0", "false", "no", "off"})
+_TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
+_FALSE_WORDS = frozenset({"", "0", "false", "no", "off"})
 
 
-def _names(values: Iterable[str] | None) -> frozenset[str] | None:
+def _as_names(values: Iterable[str] | None) -> frozenset[str] | None:
     if isinstance(values, str):
-        raise InvalidRequest("Guard.applications is a list of names, not one text")
+        raise InvalidRequest("Guard.applications must be a list of names, not a string")
     return None if values is None else frozenset(values)
 
 
-def _count(_self: object, _: attrs.Attribute[Any], value: Any) -> None:
+def _check_count(_self: object, _: attrs.Attribute[Any], value: Any) -> None:
     if value is not None and (type(value) is not int or value < 0):
-        raise InvalidRequest(f"Guard.max_live is a number from 0 on, not {value!r}")
+        raise InvalidRequest(f"Guard.max_live must be a whole number from 0, not {value!r}")
 
 
-def _is_yes(environment: Mapping[str, str], name: str) -> bool:
-    said = environment.get(name, "").strip().lower()
-    if said not in _YES | _NO:
-        raise InvalidRequest(f"{name} is 1 or 0, not {said!r}")
-    return said in _YES
+def _is_true(environment: Mapping[str, str], name: str) -> bool:
+    value = environment.get(name, "").strip().lower()
+    if value not in _TRUE_WORDS | _FALSE_WORDS:
+        raise InvalidRequest(f"{name} must be 1 or 0, not {value!r}")
+    return value in _TRUE_WORDS
 
 
 @attrs.frozen(kw_only=True)
 class Guard:
-    """The rails of one client."""
+    """The rules of one client about what it may not do."""
 
     read_only: bool = False
-    """Nothing is deployed, stopped or tagged."""
-    applications: frozenset[str] | None = attrs.field(default=None, converter=_names)
-    """The only applications that may be deployed; None for all."""
-    max_live: int | None = attrs.field(default=None, validator=_count)
-    """How many deployments of this client may live at once; None for any number. Those of the bare
-    calls, such as `client.deployments.deploy`, are not counted. Where there are as many, some calls
-    find out, each ten seconds at most, which have ended by themselves."""
+    """True to refuse every call that deploys, stops or tags."""
+    applications: frozenset[str] | None = attrs.field(default=None, converter=_as_names)
+    """Names of the only applications that may be deployed; None for all."""
+    max_live: int | None = attrs.field(default=None, validator=_check_count)
+    """How many deployments of this client may be live at once, 0 or more; None for any number.
+    Deployments by `client.deployments.deploy` and `client.private_fleets.deploy` do not count. When
+    the number is reached, the client checks every ten seconds at most which ones have ended."""
     dry_run: bool = False
-    """What would deploy, stop or tag is checked as ever, by the other rails too, and then not sent:
-    it raises `DryRun`. What only looks is sent."""
+    """True to check calls that deploy, stop or tag, also by the other rules, and then to raise
+    `DryRun` instead of sending them. Calls that only read are sent."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
-        """The rails that EDGEGAP_READ_ONLY, EDGEGAP_DRY_RUN and EDGEGAP_APP_ALLOWLIST set up.
+        """Returns the rules that the environment sets.
 
-        The first two are 1 or 0, the third is names with commas between them.
+        EDGEGAP_READ_ONLY and EDGEGAP_DRY_RUN are 1 or 0; EDGEGAP_APP_ALLOWLIST is a list of names,
+        separated by commas.
+
+        Args:
+            environment: the variables, such as `os.environ`.
 
         Raises:
-            InvalidRequest: one of the first two is neither a yes nor a no.
+            InvalidRequest: EDGEGAP_READ_ONLY or EDGEGAP_DRY_RUN has another value.
         """
         names = [name.strip() for name in environment.get("EDGEGAP_APP_ALLOWLIST", "").split(",")]
         return cls(
-            read_only=_is_yes(environment, "EDGEGAP_READ_ONLY"),
-            dry_run=_is_yes(environment, "EDGEGAP_DRY_RUN"),
+            read_only=_is_true(environment, "EDGEGAP_READ_ONLY"),
+            dry_run=_is_true(environment, "EDGEGAP_DRY_RUN"),
             applications=list(filter(None, names)) or None,
         )
 
     def check(self, operation: Operation[object], body: object) -> None:
-        """Returns if the call may be made.
+        """Checks `read_only` and `applications`.
+
+        Args:
+            operation: what is called.
+            body: the model that would be sent, or None.
 
         Raises:
-            NotAllowed: it may not.
+            NotAllowed: a rule refuses the call.
         """
         if self.read_only and operation.method != "GET":
-            raise NotAllowed(f"{operation.name}: this client is read-only")
+            raise NotAllowed(f"{operation.name} is refused: Guard.read_only is set")
         application = getattr(body, "application", None)
         if self.applications is not None and application not in {None, *self.applications}:
             allowed = ", ".join(sorted(self.applications))
-            raise NotAllowed(f"{application} may not be deployed; only {allowed} may")
+            raise NotAllowed(f"{application} is not in Guard.applications: {allowed}")
 
     def check_live(self, live: int) -> None:
-        """Returns if one more may be deployed beside so many.
+        """Checks that one more deployment may be created.
+
+        Args:
+            live: how many deployments of the client are live, 0 or more.
 
         Raises:
-            NotAllowed: it may not.
+            NotAllowed: `max_live` is reached.
         """
         if self.max_live is not None and live >= self.max_live:
-            raise NotAllowed(f"{live} deployments live, and {self.max_live} are the most")
+            raise NotAllowed(f"max_live={self.max_live} reached: {live} deployments are live")
 
     def check_dry_run(self, request: HttpRequest[object]) -> None:
-        """Returns if a request that is ready to go may go.
+        """Checks that an encoded request may be sent.
 
         Raises:
-            DryRun: it may not.
+            DryRun: `dry_run` is set, and the request would change something.
         """
         if self.dry_run and (operation := request.operation).method != "GET":
             raise DryRun(
-                f"dry run: {operation.method} {request.path} is not sent",
+                f"Guard.dry_run is set: {operation.method} {request.path} is not sent",
                 operation=operation.name,
                 method=operation.method,
                 path=request.path,

@@ -1,32 +1,27 @@
-"""Who may send, and when: never more than the documented number of calls in any second.
+"""Rate limits: sends no more than the documented number of calls in any second.
 
-Theory. The API documents 40, 20 or 10 calls a second for some operations and does not say how it
-counts. A counter that starts anew each second, one that slides, and a bucket that leaks all agree
-on one thing: no window of one second, wherever it starts, may hold more than the limit. So:
+**Problem.** The API documents 40, 20 or 10 calls a second for some operations and does not say how
+it counts. A counter that restarts each second, a sliding counter and a leaky bucket agree on one
+thing: no window of one second, wherever it starts, may hold more calls than the limit.
 
-- A **pace**: aiolimiter's leaky bucket at 97.5 % of the limit, which lets the first ten calls of an
-  idle client go at once. Alone it would let `ten + the rate` through in its first second.
-- A **log** of the last calls, as many as the limit, over a little more than a second: the next call
-  waits until the oldest of them is old enough. The little more is for calls that travel faster than
-  those before them. The first ones after some quiet travel slowest, for they have to open their
-  connections: the log takes all of the first tenth of a second to have gone at its end.
+**Rule.** A call goes when two checks allow it. The *pace* is aiolimiter's leaky bucket at 97.5 % of
+the limit; it lets the first ten calls of an idle client go at once, so alone it would let ten calls
+plus the rate through in the first second. The *log* holds the times of the last calls, as many as
+the limit; the next call waits until the oldest is 1.025 s old. The 25 ms are for calls that travel
+faster than the calls before them. The first calls after an idle period travel slowest, because they
+open connections: the log counts the calls of the first 0.1 s as sent at the end of it.
 
-Calls that travel less evenly than that are refused now and then, and so are those of programs that
-share the organization's limit and do not say so. A 429 closes the bucket for as long as the API
-says, and for a moment at least, which doubles if the next call is refused too; what the pace has
-saved up by then is void. And it makes pace and log 7 % slower, once a second at most and never
-below four fifths; they recover in the calm that follows. So each finds the rate that its network
-and its neighbours allow: with up to 100 ms of jitter, before a log that slides, no rate above 91 %
-is safe, and a cut of 7 % gets there at once (measured by `benchmarks/limits.py`).
+**After a 429** no call goes for the time that the API asks, and for at least 0.125 s; each further
+429 doubles that pause, up to 1 s. No burst follows. Pace and log become 7 % slower, once a second
+at most and not below 80 %, and recover by 0.1 % a second. With 100 ms of jitter before a sliding
+counter no rate above 91 % is safe, and one cut is enough (`benchmarks/limits.py` measures it).
 
-**Turns.** Each operation has a queue for each priority, served in the order they came. Nobody else
-serves it: the first in the queue waits for the next permit, the others wait for the first, and
-whoever leaves it calls the next. There is no task, and one timer however many wait. A permit is
-taken by the very caller that goes, when it runs and not before. So nobody who is cancelled can take
-one along, and what is logged is when a call goes, however long the loop stood still before it.
+**Queue.** Each operation has a queue for each priority, served in order of arrival. The first call
+waits for a permit, the others wait for the first, and a call that leaves wakes the next. No task
+runs in the background, and one timer is enough. A call takes its permit when it is sent, so a
+cancelled call takes none with it, and the log is right even if the event loop stood still.
 
-**Permits** come from this process alone, or from any other `Permits`: a source that several
-programs share answers the same few questions, and the turns here stay as they are.
+**Permits** come from this process (`LocalPermits`) or from another `Permits`, such as one in Redis.
 """
 
 from __future__ import annotations
@@ -43,40 +38,43 @@ import attrs
 
 from edgegap_async.api.operations import DEPLOY, DEPLOY_TO_FLEET, OPERATIONS, Operation
 from edgegap_async.api.validation import check_kind
-from edgegap_async.errors import InvalidRequest, LimitReached, WrongLoop
+from edgegap_async.concurrency import LoopBinding, loop_time
+from edgegap_async.errors import InvalidRequest, LimitReached
 
 __all__ = ["LimitState", "Limits", "LocalPermits", "Permits", "Priority"]
 
-_RATE_FRACTION: Final = 0.975
-_HIGHEST: Final = 100_000  # calls a second, each of which is logged
-_WINDOW: Final = 1.025  # seconds
-_BURST: Final = 10
-_ROUNDING: Final = 1e-9
-_IDLE_TIME: Final = 4.0  # seconds after which connections may have to be opened: the transport's
-_CONNECT_TIME: Final = 0.1  # seconds that this may take longer than a call on an open one
+_PACE_FRACTION: Final = 0.975  # of the limit, which the pace allows in the long run
+_MAX_LIMIT: Final = 100_000  # calls a second, because the log holds that many times
+_LOG_WINDOW: Final = 1.025  # seconds; 25 ms more than the API's second, for jitter
+_BURST_CALLS: Final = 10  # calls that an idle client may send at once
+_ROUNDING_ERROR: Final = 1e-9  # seconds, and permits
+_IDLE_TIME: Final = 4.0  # seconds; the transport closes idle connections after this time
+_CONNECT_TIME: Final = 0.1  # seconds that a call may take longer where it opens a connection
 
-_SLOWER: Final = 0.93  # after a 429
-_MIN_CUT_INTERVAL: Final = 1.0  # seconds
-_SLOWEST: Final = 0.8
-_RECOVERY: Final = 0.001  # of the rate in each calm second
-_FIRST_PAUSE: Final = 0.125  # seconds, after a 429 that asks for less
-_LONGEST_PAUSE: Final = 1.0
+_CUT_FACTOR: Final = 0.93  # of the rate, after a 429
+_MIN_CUT_INTERVAL: Final = 1.0  # seconds, so that the 429s of one second cut the rate once
+_MIN_RATE_FACTOR: Final = 0.8  # of the rate, below which no cut goes
+_RECOVERY_PER_SECOND: Final = 0.001  # of the rate
+_FIRST_PAUSE: Final = 0.125  # seconds without calls, after a 429 that asks for less
+_MAX_PAUSE: Final = 1.0  # seconds; the window of the documented limits
 _REPEAT_WINDOW: Final = 2.0  # seconds in which the next 429 doubles the pause
 
 
 class Priority(enum.IntEnum):
-    """Who goes first where several wait for the same limit; the lowest number does."""
+    """Which calls go first where several wait for the same rate limit: the lowest number."""
 
     STOP = 0
+    """Calls that stop a deployment or delete a tag."""
     DEPLOY = 1
-    """A deploy, and looking for what one has made whose answer was lost."""
+    """Deploys, and the list requests that search for a deploy whose answer was lost."""
     STATUS = 2
-    """The look-out, for those who wait for a status."""
+    """Status and list requests of the poller."""
     OTHER = 3
+    """All other calls."""
 
     @classmethod
     def of(cls, operation: Operation[object]) -> Priority:
-        """What an operation has, unless its caller says otherwise."""
+        """Returns the default priority of an operation."""
         if operation.method == "DELETE":
             return cls.STOP
         return cls.DEPLOY if operation in {DEPLOY, DEPLOY_TO_FLEET} else cls.OTHER
@@ -84,71 +82,75 @@ class Priority(enum.IntEnum):
 
 @attrs.frozen(kw_only=True)
 class LimitState:
-    """How busy one operation is, at the moment it was asked for."""
+    """The state of one operation's rate limit at one moment, from `Limits.snapshot`."""
 
     limit: float
-    """Calls a second that may go, as documented or as set."""
+    """Calls a second that are allowed, as documented or as set."""
     rate: float
-    """Calls a second that go at most at present, in the long run."""
+    """Calls a second that the client sends at most at present, in the long run."""
     free: int
-    """How many could go at once."""
+    """Calls that could go at once, 0 or more."""
     queued: int
-    """How many wait."""
+    """Calls that wait, 0 or more."""
     predicted_wait: float
-    """Seconds that one more call would wait, if nobody goes before it who comes after it."""
+    """Seconds that one more call of the lowest priority would wait, if no call overtakes it."""
     closed_for: float
-    """Seconds for which the API wants none, 0 if it does not."""
+    """Seconds until calls may go again after a 429; 0 if they may."""
 
 
 class Permits(Protocol):
-    """Where the permits of one operation come from. All that is asked is asked in one event loop.
+    """The source of permits for one operation. All methods are called in one event loop.
 
-    Waiting and taking are two things: `ready` is waited for by whoever is first in the queue, and
-    may be cancelled at any time; `take` is called by whoever goes, and is all that costs a permit.
+    Waiting and taking are separate: the first caller of the queue awaits `wait_available`, and may
+    be cancelled at any time; only `try_acquire` uses up a permit.
     """
 
     @property
     def rate(self) -> float:
-        """Permits a second that it gives at present, in the long run."""
+        """Permits a second that the source gives at present, in the long run; above 0."""
         ...
 
     @property
     def free(self) -> int:
-        """How many could be taken now."""
+        """How many permits could be taken now, 0 or more."""
         ...
 
     @property
     def closed_for(self) -> float:
-        """Seconds for which there are none because the API answered 429; 0 otherwise."""
+        """Seconds until there are permits again after a 429; 0 without one."""
         ...
 
     async def try_acquire(self) -> bool:
-        """Takes a permit if there is one, and tells whether there was. Never waits."""
+        """Takes a permit if there is one, and returns whether there was. Never waits for one."""
         ...
 
     async def wait_available(self, wanted: Callable[[], int]) -> None:
-        """Returns when `take` would find one, or may. Never called twice at a time.
+        """Returns when `try_acquire` may find a permit. Only one task at a time awaits it.
 
         Args:
-            wanted: tells how many wait for one, 1 or more: what is worth fetching at once.
+            wanted: returns how many calls wait, 1 or more: how many permits are worth fetching.
         """
         ...
 
     def on_rate_limited(self, seconds: float) -> None:
-        """The API answered 429: no permit for so many seconds, and fewer for a while after.
+        """Handles a 429: no permit for `seconds`, and a lower rate for some time after.
 
         Args:
-            seconds: what the API asked for, 0 if it did not say.
+            seconds: what the API asked for, 0 or more; 0 if it did not say.
         """
         ...
 
     def expected_wait(self, ahead: int) -> float:
-        """Seconds until whoever has so many others before him may go, as far as can be told."""
+        """Returns the seconds until a call may go, as far as the source can tell.
+
+        Args:
+            ahead: how many calls go before it, 0 or more.
+        """
         ...
 
 
 class LocalPermits:
-    """The permits of an operation whose limit this process has for itself.
+    """The permits of an operation whose rate limit this process has for itself.
 
     Args:
         limit: calls a second, above 0.
@@ -157,196 +159,202 @@ class LocalPermits:
     def __init__(self, limit: float) -> None:
         from aiolimiter import AsyncLimiter  # noqa: PLC0415 - it reads its metadata from disk
 
-        # No second holds a part of a call: of 2.9 a second two may go.
-        self._rate = _RATE_FRACTION * (limit if limit < 1 else int(limit))
-        self._burst = max(1 / _SLOWEST, min(_BURST, limit / 4))  # or one slow call would not fit
+        # A whole number of calls fits in a second: of 2.9 a second, 2 may go.
+        self._rate = _PACE_FRACTION * (limit if limit < 1 else int(limit))
+        # At the lowest rate one call takes more than one unit of the bucket, and must fit in it.
+        self._burst = max(1 / _MIN_RATE_FACTOR, min(_BURST_CALLS, limit / 4))
         self._pace = AsyncLimiter(self._burst, self._burst / self._rate)
-        self._empty_at = -math.inf  # when the pace's bucket will have leaked all that was drawn
-        self._saved_is_void = False  # what the pace has saved up for a burst
-        # A limit below one a second is one call in a longer window.
-        self._window = _WINDOW * max(1.0, 1 / limit)
-        self._quiet = max(_IDLE_TIME, 2 * self._window)
-        self._warm_at = -math.inf
-        size = max(1, int(limit))
-        self._sent: deque[float] = deque([-math.inf] * size, size)
-        self._share = 1.0  # of the rate, at the last 429
+        self._pace_empty_at = -math.inf  # when all that was drawn will have leaked from the bucket
+        self._burst_suspended = False  # after a 429, until the next call
+        # A limit below 1 a second is one call in a longer window.
+        self._window = _LOG_WINDOW * max(1.0, 1 / limit)
+        self._idle_time = max(_IDLE_TIME, 2 * self._window)
+        self._connected_at = -math.inf  # when the connections of the newest burst are open
+        log_size = max(1, int(limit))
+        self._log: deque[float] = deque([-math.inf] * log_size, log_size)
+        self._factor = 1.0  # of the rate, at the last 429
         self._pause = _FIRST_PAUSE
-        self._opens_at = -math.inf
-        self._refused_at = self._slowed_at = self._closed_at = -math.inf
+        self._closed_until = -math.inf
+        self._rate_limited_at = self._cut_at = self._closed_at = -math.inf
 
     @property
     def rate_factor(self) -> float:
-        """Which part of the usual rate goes at present: 1, or less for some time after a 429."""
-        return self._share_at(_now())
+        """The part of the usual rate that goes at present: 1, or 0.8 to 1 after a 429."""
+        return self._factor_at(loop_time())
 
     @property
     def rate(self) -> float:
-        """Calls a second in the long run, less for some time after a 429."""
+        """Permits a second in the long run, fewer for some time after a 429; above 0."""
         return self._rate * self.rate_factor
 
     @property
     def free(self) -> int:
-        """How many could be taken now."""
-        now = _now()
-        if now < self._opens_at:
+        """How many permits could be taken now, 0 or more."""
+        now = loop_time()
+        if now < self._closed_until:
             return 0
-        share = self._share_at(now)
-        old_enough = sum(sent + self._window / share <= now for sent in self._sent)
-        return min(old_enough, int(self._saved(now, share) * share + _ROUNDING))
+        factor = self._factor_at(now)
+        old_enough = sum(sent + self._window / factor <= now for sent in self._log)
+        return min(old_enough, int(self._burst_left(now, factor) * factor + _ROUNDING_ERROR))
 
     @property
     def closed_for(self) -> float:
-        """Seconds for which there are none because the API answered 429; 0 otherwise."""
-        return max(0.0, self._opens_at - _now())
+        """Seconds until there are permits again after a 429; 0 without one."""
+        return max(0.0, self._closed_until - loop_time())
 
     async def try_acquire(self) -> bool:
-        """Takes a permit if there is one, and tells whether there was."""
-        now = _now()
-        share = self._share_at(now)
-        if now < self._earliest(share) or not self._has_paced(1, share):
+        """Takes a permit if there is one, and returns whether there was."""
+        now = loop_time()
+        factor = self._factor_at(now)
+        log_allows_at = self._log[0] + self._window / factor
+        if now < max(log_allows_at, self._closed_until) or not self._pace_allows(1, factor):
             return False
-        await self._draw(share)  # which does not wait: it is there
-        if now > self._sent[-1] + self._quiet:
-            self._warm_at = now + _CONNECT_TIME
-        self._sent.append(max(now, self._warm_at))
+        await self._draw(factor)  # does not wait: the pace allows it
+        if now > self._log[-1] + self._idle_time:
+            self._connected_at = now + _CONNECT_TIME
+        self._log.append(max(now, self._connected_at))
         return True
 
-    async def wait_available(self, wanted: Callable[[], int]) -> None:  # noqa: ARG002 - each comes alone
-        """Returns when `take` finds one."""
-        # What opens it is the clock, and a 429 meanwhile makes it later.
-        while (wait := self.expected_wait(0)) > 0 or not self._has_paced(1, self.rate_factor):  # noqa: ASYNC110
-            await asyncio.sleep(max(wait, _ROUNDING))
-
-    async def _draw(self, share: float) -> None:
-        """Takes one from the pace, and after a 429 all that it has saved up: no burst then."""
-        while self._saved_is_void and self._has_paced(2, share):
-            await self._draw_one(share)
-        self._saved_is_void = False
-        await self._draw_one(share)
-
-    async def _draw_one(self, share: float) -> None:
-        await self._pace.acquire(1 / share)
-        self._empty_at = max(self._empty_at, _now()) + 1 / share / self._rate
-
-    def _saved(self, at: float, share: float) -> float:
-        """What of the pace's burst could be drawn at that time, if nobody draws until then."""
-        saved = self._burst - max(0.0, self._empty_at - at) * self._rate
-        return min(saved, 1 / share) if self._saved_is_void else saved
+    async def wait_available(self, wanted: Callable[[], int]) -> None:  # noqa: ARG002 - one at a time
+        """Returns when `try_acquire` finds a permit. Ignores `wanted`: permits come one by one."""
+        # Only the clock makes a permit available; a 429 during the sleep makes it later.
+        while (wait := self.expected_wait(0)) > 0 or not self._pace_allows(1, self.rate_factor):  # noqa: ASYNC110
+            await asyncio.sleep(max(wait, _ROUNDING_ERROR))
 
     def on_rate_limited(self, seconds: float) -> None:
-        """The API answered 429: no permit for so many seconds, and fewer for a while after."""
-        now = _now()
-        self._saved_is_void = True
-        if now >= self._opens_at:  # or it went out before the bucket was closed
-            is_again = now < self._closed_at + _REPEAT_WINDOW
-            self._pause = min(2 * self._pause, _LONGEST_PAUSE) if is_again else _FIRST_PAUSE
+        """Handles a 429: no permit for `seconds`, and a lower rate for some time after.
+
+        Args:
+            seconds: what the API asked for, 0 or more; 0 if it did not say.
+        """
+        now = loop_time()
+        self._burst_suspended = True
+        if now >= self._closed_until:  # else the refused call was sent before the last 429 came
+            is_repeated = now < self._closed_at + _REPEAT_WINDOW
+            self._pause = min(2 * self._pause, _MAX_PAUSE) if is_repeated else _FIRST_PAUSE
             self._closed_at = now
             seconds = max(seconds, self._pause)
-        self._opens_at = max(self._opens_at, now + seconds)
-        self._share = self._share_at(now)
-        self._refused_at = now
-        if now >= self._slowed_at + _MIN_CUT_INTERVAL:
-            self._share = max(_SLOWEST, self._share * _SLOWER)
-            self._slowed_at = now
+        self._closed_until = max(self._closed_until, now + seconds)
+        self._factor = self._factor_at(now)
+        self._rate_limited_at = now
+        if now >= self._cut_at + _MIN_CUT_INTERVAL:
+            self._factor = max(_MIN_RATE_FACTOR, self._factor * _CUT_FACTOR)
+            self._cut_at = now
 
     def expected_wait(self, ahead: int) -> float:
-        """Seconds until whoever has so many others before him may go, if there is no 429."""
-        now = _now()
-        share = self._share_at(now)
-        rounds, place = divmod(ahead, len(self._sent))
-        logged = self._sent[place] + (rounds + 1) * self._window / share - now
-        opens_at = max(now, self._opens_at)
-        unsaved = (ahead + 1) / share - self._saved(opens_at, share)
-        paced = opens_at - now + unsaved / self._rate
-        return max(0.0, logged, paced, opens_at - now)
+        """Returns the seconds until a call may go, if no 429 comes.
 
-    def _share_at(self, now: float) -> float:
-        if self._share == 1:
+        Args:
+            ahead: how many calls go before it, 0 or more.
+        """
+        now = loop_time()
+        factor = self._factor_at(now)
+        rounds, place = divmod(ahead, len(self._log))
+        log_wait = self._log[place] + (rounds + 1) * self._window / factor - now
+        opens_at = max(now, self._closed_until)
+        beyond_burst = (ahead + 1) / factor - self._burst_left(opens_at, factor)
+        pace_wait = opens_at - now + beyond_burst / self._rate
+        return max(0.0, log_wait, pace_wait, opens_at - now)
+
+    def _factor_at(self, now: float) -> float:
+        if self._factor == 1:
             return 1.0
-        return min(1.0, self._share + _RECOVERY * (now - self._refused_at))
+        return min(1.0, self._factor + _RECOVERY_PER_SECOND * (now - self._rate_limited_at))
 
-    def _earliest(self, share: float) -> float:
-        """When the log and the API allow the next, whatever the pace says."""
-        return max(self._sent[0] + self._window / share, self._opens_at)
+    def _pace_allows(self, calls: int, factor: float) -> bool:
+        return self._pace.has_capacity(calls / factor)
 
-    def _has_paced(self, count: int, share: float) -> bool:
-        return self._pace.has_capacity(count / share)
+    async def _draw(self, factor: float) -> None:
+        """Takes one call from the pace; after a 429, the burst that it has saved up too."""
+        while self._burst_suspended and self._pace_allows(2, factor):
+            await self._draw_one(factor)
+        self._burst_suspended = False
+        await self._draw_one(factor)
+
+    async def _draw_one(self, factor: float) -> None:
+        await self._pace.acquire(1 / factor)
+        self._pace_empty_at = max(self._pace_empty_at, loop_time()) + 1 / factor / self._rate
+
+    def _burst_left(self, at: float, factor: float) -> float:
+        """Returns how much could be drawn from the pace at a time, if nothing is drawn before."""
+        left = self._burst - max(0.0, self._pace_empty_at - at) * self._rate
+        return min(left, 1 / factor) if self._burst_suspended else left
 
 
 class _Queue:
-    """Those who wait for the permits of one operation."""
+    """The calls that wait for the permits of one operation."""
 
     def __init__(self, permits: Permits) -> None:
         self.permits: Final = permits
-        # For each priority those who were refused before, and then the others.
-        self._lines = {
+        # For each priority, the calls that the API refused with 429 before, and then the others.
+        self._waiting = {
             (priority, is_new): OrderedDict[int, asyncio.Future[None]]()
             for priority in Priority
             for is_new in (False, True)
         }
         self._numbers = itertools.count()
-        self._called: int | None = None  # who waits for the next permit; somebody, if any wait
+        self._woken: int | None = None  # the call that awaits the next permit; None if none waits
 
     def __len__(self) -> int:
-        return sum(map(len, self._lines.values()))
+        return sum(map(len, self._waiting.values()))
 
-    def ahead(self, priority: Priority, *, front: bool = False) -> int:
-        """How many go before one that comes now."""
+    def count_ahead(self, priority: Priority, *, front: bool = False) -> int:
+        """Returns how many calls would go before a call that comes now."""
         place = (priority, not front)
-        return sum(len(line) for other, line in self._lines.items() if other <= place)
+        return sum(len(calls) for other, calls in self._waiting.items() if other <= place)
 
     async def acquire(self, priority: Priority, *, front: bool) -> None:
-        """Returns when it is this caller's turn, with a permit taken."""
-        line, number = self._lines[priority, not front], next(self._numbers)
+        """Takes a permit when the calls before this one have theirs."""
+        calls, number = self._waiting[priority, not front], next(self._numbers)
         new_future = asyncio.get_running_loop().create_future
-        line[number] = new_future()
-        if self._called is None:
-            self._call_first()
+        calls[number] = new_future()
+        if self._woken is None:
+            self._wake_first()
         try:
             while True:
-                await line[number]
+                await calls[number]
                 await self.permits.wait_available(self.__len__)
                 if self._first() == number:
                     if await self.permits.try_acquire():
                         return
-                else:  # somebody came meanwhile who goes before
-                    line[number] = new_future()
-                    self._call_first()
+                else:  # a call with a higher priority has come since
+                    calls[number] = new_future()
+                    self._wake_first()
         finally:
-            del line[number]
-            if self._called == number:
-                self._call_first()
+            del calls[number]
+            if self._woken == number:
+                self._wake_first()
 
     def is_empty(self) -> bool:
-        """Whether nobody waits."""
-        return self._called is None
+        """Returns whether no call waits."""
+        return self._woken is None
 
     def _first(self) -> int | None:
-        return next((next(iter(line)) for line in self._lines.values() if line), None)
+        return next((next(iter(calls)) for calls in self._waiting.values() if calls), None)
 
-    def _call_first(self) -> None:
-        line = next(filter(None, self._lines.values()), None)
-        if line is None:
-            self._called = None
+    def _wake_first(self) -> None:
+        calls = next(filter(None, self._waiting.values()), None)
+        if calls is None:
+            self._woken = None
             return
-        self._called, turn = next(iter(line.items()))
-        if not turn.done():  # or it is cancelled, and calls the next one as it leaves
+        self._woken, turn = next(iter(calls.items()))
+        if not turn.done():  # a cancelled call wakes the next one when it leaves
             turn.set_result(None)
 
 
 class Limits:
-    """The limits of one client, or of several in one event loop that share them.
+    """The rate limits of one client, or of several clients in one event loop that share them.
 
     Args:
         settings: calls a second by operation name, where yours differ from the documented ones:
-            `{"deploy": 20, "list_deployments": None}`; None lifts a limit, and of one above 1 a
-            fraction is of no use, for no second holds a part of a call. Lower them where
-            several programs share the organization's limit.
-        permits: what gives the permits of an operation, by its name and limit; this process alone
-            if left out.
+            `{"deploy": 20, "list_deployments": None}`. None lifts a limit. Above 1 the fraction
+            is not used: a second holds a whole number of calls. Lower the limits where several
+            programs share those of the organization.
+        permits: makes the source of permits of an operation from its name and limit; None for
+            `LocalPermits`.
 
     Raises:
-        InvalidRequest: an operation that does not exist, or a limit that is not above 0.
+        InvalidRequest: an operation does not exist, or a limit is not above 0 and 100,000 at most.
     """
 
     def __init__(
@@ -361,26 +369,25 @@ class Limits:
             if name not in limits:
                 raise InvalidRequest(f"no operation {name!r}; there is {', '.join(limits)}")
             check_kind(f"the limit of {name}", limit, int, float)
-            if limit is not None and not 0 < limit <= _HIGHEST:
+            if limit is not None and not 0 < limit <= _MAX_LIMIT:
                 raise InvalidRequest(
-                    f"the limit of {name} must be above 0 and {_HIGHEST:,} at most, not {limit!r};"
-                    " None lifts it"
+                    f"the limit of {name} must be above 0 and {_MAX_LIMIT:,} at most,"
+                    f" not {limit!r}; None lifts it"
                 )
             limits[name] = limit
-        self._permits = permits
+        self._make_permits = permits or (lambda _, limit: LocalPermits(limit))
         self._known = limits.keys()
         self._limits = dict[str, float]()
         self._queues = dict[str, _Queue]()
         for name, limit in limits.items():
-            self._open(name, limit)
-        self._loop: asyncio.AbstractEventLoop | None = None
+            self._add_queue(name, limit)
+        self._binding = LoopBinding("the limits")
 
-    def _open(self, name: str, limit: float | None) -> _Queue | None:
+    def _add_queue(self, name: str, limit: float | None) -> _Queue | None:
         if not limit:
             return None
         self._limits[name] = limit
-        permits = self._permits(name, limit) if self._permits else LocalPermits(limit)
-        queue = self._queues[name] = _Queue(permits)
+        queue = self._queues[name] = _Queue(self._make_permits(name, limit))
         return queue
 
     async def acquire(
@@ -391,48 +398,47 @@ class Limits:
         max_wait: float | None = None,
         front: bool = False,
     ) -> None:
-        """Returns when the operation may be sent. Cancelling costs no permit.
+        """Returns when the operation may be sent. A cancelled call uses up no permit.
 
         Args:
             operation: what is to be sent.
-            priority: before whom it goes.
-            max_wait: seconds that it may wait, None for as long as it takes.
-            front: True to go before all of the same priority, for one that was refused.
+            priority: which waiting calls it overtakes.
+            max_wait: seconds that it may wait, 0 or more; None for no limit.
+            front: True to go before the other calls of its priority: for a call that the API
+                refused with 429.
 
         Raises:
-            LimitReached: it would have to wait longer, or had to.
+            LimitReached: the wait would be longer than `max_wait`, or was.
             WrongLoop: the limits were first used in another event loop.
         """
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            self._stay_in(loop)
+        self._binding.check(asyncio.get_running_loop())
         queue = self._queues.get(operation.name)
-        if queue is None and operation.name not in self._known:  # it is the caller's own
-            queue = self._open(operation.name, operation.limit)
+        if queue is None and operation.name not in self._known:  # an operation of the caller's own
+            queue = self._add_queue(operation.name, operation.limit)
         if queue is None or (queue.is_empty() and await queue.permits.try_acquire()):
             return
         if max_wait is None:
             await queue.acquire(priority, front=front)
             return
-        predicted = queue.permits.expected_wait(queue.ahead(priority, front=front))
+        predicted = queue.permits.expected_wait(queue.count_ahead(priority, front=front))
         if max_wait <= 0 or predicted > max_wait:
             raise _limit_reached(operation, predicted, max_wait)
-        limit = asyncio.timeout(max_wait)
+        deadline = asyncio.timeout(max_wait)
         try:
-            async with limit:
+            async with deadline:
                 await queue.acquire(priority, front=front)
         except TimeoutError:
-            if not limit.expired():
+            if not deadline.expired():
                 raise
-            more = queue.permits.expected_wait(queue.ahead(priority))
+            more = queue.permits.expected_wait(queue.count_ahead(priority))
             raise _limit_reached(operation, max_wait + more, max_wait) from None
 
     def on_rate_limited(self, operation: Operation[object], seconds: float) -> bool:
-        """Lets none of these pass for so many seconds, and fewer for a while: the API answered 429.
+        """Handles a 429: no call of the operation for `seconds`, and a lower rate after.
 
         Args:
-            operation: what was refused.
-            seconds: what the API asked for, 0 if it did not say.
+            operation: what the API refused.
+            seconds: what the API asked for, 0 or more; 0 if it did not say.
 
         Returns:
             Whether the operation has a limit, so that `acquire` waits for that time.
@@ -444,17 +450,17 @@ class Limits:
         return True
 
     def expected_wait(self, operation: Operation[object], priority: Priority) -> float:
-        """Seconds that one more call would wait as far as can be told; 0 without a limit."""
+        """Returns the seconds that one more call would wait, if no 429 comes; 0 without a limit."""
         queue = self._queues.get(operation.name)
-        return 0.0 if queue is None else queue.permits.expected_wait(queue.ahead(priority))
+        return 0.0 if queue is None else queue.permits.expected_wait(queue.count_ahead(priority))
 
     def snapshot(self) -> dict[str, LimitState]:
-        """How busy each operation is that has a limit, by its name.
+        """Returns the state of each operation that has a limit, by its name.
 
         Raises:
             WrongLoop: the limits were first used in another event loop.
         """
-        self._stay_in(asyncio.get_running_loop())
+        self._binding.check(asyncio.get_running_loop())
         return {
             name: LimitState(
                 limit=self._limits[name],
@@ -467,23 +473,13 @@ class Limits:
             for name, queue in self._queues.items()
         }
 
-    def _stay_in(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._loop is None:
-            self._loop = loop
-        elif self._loop is not loop:
-            raise WrongLoop("the limits were first used in another event loop")
-
 
 def _limit_reached(operation: Operation[object], predicted: float, max_wait: float) -> LimitReached:
     error = LimitReached(
-        f"its turn would come after {predicted:.2f} s, and it may wait {max_wait:g} s",
+        f"the rate limit would let it go after {predicted:.2f} s, and it may wait {max_wait:g} s",
         operation=operation.name,
         method=operation.method,
         path=operation.path,
     )
     error.predicted_wait = predicted
     return error
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

@@ -1,9 +1,10 @@
-"""The methods people call, one for each call of the API.
+"""The methods of `client.deployments`, `.locations`, `.private_fleets` and `.tags`.
 
-Each builds the request and hands it to `call`, which knows limits, repeats and the network. All
-raise the errors of `call`: `NotSent`, `NoAnswer`, `UnreadableAnswer`, `Unauthorized`,
-`RateLimited`, `ServerError`, `ClientClosed`; a method names those beyond. Wrong arguments are
-`InvalidRequest`, and nothing is sent.
+Each method builds the request of one API call and passes it to `ApiClient.call`, which adds rate
+limit, retries and the network. Every method raises the errors of `ApiClient.call`: `NotSent`,
+`NoAnswer`, `UnreadableAnswer`, `Unauthorized`, `RateLimited`, `ServerError`, `NotAllowed`,
+`ClientClosed`. A wrong argument raises `InvalidRequest` before anything is sent. A method's own
+`Raises` section lists the errors beyond these.
 """
 
 from __future__ import annotations
@@ -69,13 +70,13 @@ __all__ = ["Call", "Deployments", "Locations", "PrivateFleets", "Tags"]
 
 Result = TypeVar("Result")
 
-_STEPS: Final = ("30s", "1m", "5m", "10m", "1h")
+_METRIC_STEPS: Final = ("30s", "1m", "5m", "10m", "1h")
 _LOG_OPTIONS: Final = CallOptions(max_bytes=64 * 2**20)  # logs are larger than other answers
-_MOST_PAGES: Final = 10_000
+_MAX_PAGES: Final = 10_000  # of one list, in case the API says for ever that more follow
 
 
 class Call(Protocol):
-    """How a request gets to the API and its answer back."""
+    """Sends a request to the API and returns the answer, as `ApiClient.call` does."""
 
     def __call__(  # noqa: D102 - the class says it
         self,
@@ -91,11 +92,13 @@ class Call(Protocol):
 def _check_storage(chosen: object) -> None:
     check_kind("container_log_storage", chosen, str, bool)
     if chosen == "":
-        raise InvalidRequest("container_log_storage is a storage's name, True or False, not ''")
+        raise InvalidRequest(
+            "container_log_storage must be a storage's name, True or False, not ''"
+        )
 
 
 class Deployments:
-    """Deploy, look at, list and stop deployments, and read their logs and metrics."""
+    """Deploys, lists and stops deployments, and reads their status, logs and metrics."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -114,32 +117,34 @@ class Deployments:
         webhook_on_terminated: Webhook | str | None = None,
         resources: Resources | None = None,
     ) -> DeployAccepted:
-        """The `request_id` of a new deployment, accepted and not READY yet. At most 40 a second.
+        """Creates a deployment and returns its `request_id`. At most 40 calls a second.
 
-        This is the bare call: nobody waits for the deployment or stops it, and it carries no tag
-        that names the wish. If the answer is lost, or you are cancelled before it comes, a
-        deployment may exist that nobody has the id of; then an error, or a line of the log, says
-        so. `client.deploy` and `client.run` find it and adopt or stop it.
+        The API accepts the deployment before it is READY. This is the plain API call, without an
+        operation tag: if the answer is lost, or the task is cancelled before the answer comes, a
+        deployment with an unknown id may exist, and an error or the log says so. `client.deploy`
+        and `client.run` find such a deployment and adopt or stop it.
 
         Args:
             application: name of the application.
             version: name of its version.
-            users: the players, at least one, by IP address (`"75.28.35.192"`) or by place
-                (`(45.5, -73.6)`: degrees north and east). A server is chosen near all of them.
-            environment_variables: a mapping, or `EnvironmentVariable`s where some are hidden; up
-                to 4 KB each. They win over those of the version.
+            users: the players, at least one, by IP address (`"75.28.35.192"`) or by position
+                (`(45.5, -73.6)`: degrees north and east). The API chooses a server near them.
+            environment_variables: a mapping, or `EnvironmentVariable`s to hide some; up to 4 KB
+                each. They override the variables of the version.
             tags: up to 40 characters each.
-            require_cached_locations: True to deploy only where the image is cached already.
-            webhook_on_ready: URL that gets the status as JSON, once, when it is READY.
-            webhook_on_error: likewise when it fails.
-            webhook_on_terminated: likewise when it has ended.
-            resources: CPU and memory in place of the version's own.
+            require_cached_locations: True to deploy only where the image is cached; None for the
+                API's default.
+            webhook_on_ready: URL to which the API posts the deployment's status as JSON, once,
+                when it is READY; None for no webhook.
+            webhook_on_error: the same for the status ERROR.
+            webhook_on_terminated: the same for the end of the deployment.
+            resources: CPU and memory; None for those of the version.
 
         Raises:
-            BadRequest: there is no such application or version; nothing was created.
-            Unprocessable: no place for it. Its `request_id` names a deployment that **was**
-                created, in Status.ERROR: stop it.
-            NoAnswer: it may have been created.
+            BadRequest: the application or version does not exist. Nothing was created.
+            Unprocessable: the API found no location. The error's `request_id` names a deployment
+                that **was** created, in Status.ERROR: stop it.
+            NoAnswer: the deployment may have been created.
         """
         body = DeployRequest(
             application=application,
@@ -156,29 +161,30 @@ class Deployments:
         return await self._call(DEPLOY, body=body)
 
     async def get(self, request_id: str) -> Deployment:
-        """The deployment as it is now: its status, ports, place. At most 20 a second.
+        """Returns the current state of a deployment. At most 20 calls a second.
 
         Raises:
-            NotFound: there is no such deployment, or it ended some time ago.
+            NotFound: the deployment does not exist, or it ended some time ago.
+            Gone: the deployment is terminated.
         """
         return await self._call(GET_DEPLOYMENT, path={"request_id": request_id})
 
     async def stop(
         self, request_id: str, *, container_log_storage: str | bool | None = None
     ) -> Stopped:
-        """The API's word that it stops the deployment: SIGTERM, then SIGKILL after a grace.
+        """Asks the API to stop a deployment, which gets SIGTERM and, after a grace time, SIGKILL.
 
-        A deployment that is not READY or in ERROR yet is stopped once it is.
+        The API stops a deployment that is still deploying once it is READY or in ERROR.
 
         Args:
-            request_id: which deployment.
-            container_log_storage: False or True for whether its logs are stored, or the name of
-                the endpoint storage they go to.
+            request_id: the deployment.
+            container_log_storage: whether the API stores the logs, or the name of the endpoint
+                storage for them; None for the setting of the version.
 
         Raises:
-            Gone: it is terminated already.
-            NotFound: there is no such deployment.
-            Forbidden: the token may not stop it.
+            Gone: the deployment is terminated already.
+            NotFound: the deployment does not exist.
+            Forbidden: the token may not stop the deployment.
         """
         _check_storage(container_log_storage)
         return await self._call(
@@ -195,20 +201,19 @@ class Deployments:
         token: str,
         container_log_storage: str | bool | None = None,
     ) -> Stopped:
-        """The API's word that it stops the deployment this program runs in.
+        """Asks the API to stop the deployment that this program runs in.
 
-        The three come from the environment: the last two parts of ARBITRIUM_DELETE_URL, and
-        ARBITRIUM_DELETE_TOKEN, which is sent as it is.
+        The ids are the last two segments of the environment variable ARBITRIUM_DELETE_URL.
 
         Args:
             request_id: this deployment.
-            access_point_id: the number behind it in ARBITRIUM_DELETE_URL.
-            token: ARBITRIUM_DELETE_TOKEN.
+            access_point_id: the number after it in ARBITRIUM_DELETE_URL.
+            token: the value of ARBITRIUM_DELETE_TOKEN.
             container_log_storage: as for `stop`.
 
         Raises:
-            NotFound: the ids do not belong together.
-            Forbidden: the token is another deployment's.
+            NotFound: the two ids do not belong together.
+            Forbidden: the token belongs to another deployment.
         """
         _check_storage(container_log_storage)
         secret = Token(token)
@@ -223,21 +228,21 @@ class Deployments:
     async def bulk_stop(
         self, filters: Iterable[StopFilter], *, everything: bool = False
     ) -> BulkStop:
-        """The deployments that this stops: all that match every filter.
+        """Stops all deployments that match every filter, and returns them.
 
         Args:
-            filters: on `request_id` or `deployment_tags`.
-            everything: say True together with an empty list to stop **every** deployment of the
+            filters: conditions on `request_id` or `deployment_tags`.
+            everything: True, together with an empty list, to stop **every** deployment of the
                 organization.
 
         Raises:
-            InvalidRequest: the list is empty and `everything` is not said, or the other way round.
+            InvalidRequest: the list is empty without `everything`, or is not empty with it.
         """
         check_list("filters", filters)
         body = StopFilters(tuple(filters))
         if everything is bool(body.filters):
             raise InvalidRequest(
-                "no filter stops every deployment of the organization: say everything=True too"
+                "no filter stops every deployment of the organization: pass everything=True too"
                 if not everything
                 else "everything=True goes with no filters"
             )
@@ -250,27 +255,31 @@ class Deployments:
         order_by: Iterable[OrderBy] = (),
         limit: int | None = None,
     ) -> AsyncIterator[DeploymentRow]:
-        """Every deployment that is not terminated, page by page. At most 10 pages a second.
+        """Yields every deployment that is not terminated, page by page. At most 10 pages a second.
 
-        A deployment comes once, also when rows move to another page meanwhile. One that moves to
-        a page that was read already is missed: order by `created_at` to make that unlikely.
+        Each deployment comes once, even if its row moves to a later page during the listing. A row
+        that moves to a page that was read before is missed; order by `created_at` to make that
+        unlikely.
 
         Args:
-            filters: conditions, one for each field at most; all of them hold.
-            order_by: the order; not documented where it is left out.
-            limit: rows a page, 1 or more.
+            filters: conditions that all hold, at most one for each field.
+            order_by: the order of the rows; without it the API does not document the order.
+            limit: rows of one page, 1 or more; None for the API's default.
+
+        Raises:
+            BadRequest: the API does not accept a filter.
         """
         check_list("filters", filters)
         check_list("order_by", order_by)
         filters, order_by = tuple(filters), tuple(order_by)
         seen = set[str]()
-        for number in range(1, _MOST_PAGES + 1):
+        for number in range(1, _MAX_PAGES + 1):
             page = await self.list_page(number, filters=filters, order_by=order_by, limit=limit)
             fresh = [row for row in page.data if row.request_id not in seen]
             for row in fresh:
                 seen.add(row.request_id)
                 yield row
-            # A page that says "more follow" for ever, and repeats itself, ends the list too.
+            # A page without new rows ends the list, even if it says that more pages follow.
             if not fresh or page.pagination is None or not page.pagination.has_next:
                 return
 
@@ -282,31 +291,32 @@ class Deployments:
         order_by: Iterable[OrderBy] = (),
         limit: int | None = None,
     ) -> DeploymentPage:
-        """One page of deployments, with how many there are in all. At most 10 a second.
+        """Returns one page of deployments, and the total count. At most 10 calls a second.
 
         Args:
-            page: its number, from 1.
+            page: number of the page, from 1.
             filters: as for `list`.
             order_by: as for `list`.
-            limit: rows a page, 1 or more.
+            limit: as for `list`.
 
         Raises:
-            BadRequest: the API does not take this filter.
+            BadRequest: the API does not accept a filter.
         """
         for name, number in (("page", page), ("limit", limit)):
             check_kind(name, number, int)
             if number is not None and number < 1:
-                raise InvalidRequest(f"{name} is counted from 1, not {number}")
+                raise InvalidRequest(f"{name} must be 1 or more, not {number}")
         query = {"query": list_query(filters, order_by), "page": page, "limit": limit}
         return await self._call(LIST_DEPLOYMENTS, query=query)
 
     async def logs(self, request_id: str) -> Logs:
-        """What the container wrote, and how it crashed if it did; at most 64 MiB.
+        """Returns the container's output, and details of a crash; 64 MiB at most.
 
-        Gone once the deployment is stopped, unless the version has an endpoint storage.
+        The API deletes the logs when the deployment is stopped, unless the version has an endpoint
+        storage.
 
         Raises:
-            NotFound: there is no such deployment, or no logs of it.
+            NotFound: the deployment does not exist, or has no logs.
         """
         return await self._call(
             GET_CONTAINER_LOGS, path={"request_id": request_id}, options=_LOG_OPTIONS
@@ -321,24 +331,25 @@ class Deployments:
         steps: Literal["30s", "1m", "5m", "10m", "1h"] | None = None,
         raw: bool | None = None,
     ) -> Metrics:
-        """CPU, memory, network and disk use over time. Units are not documented.
+        """Returns the use of CPU, memory, network and disk over time, in undocumented units.
 
         Args:
-            request_id: which deployment.
-            start: from when; its start if left out. A naive datetime is taken as UTC.
-            end: until when.
-            steps: how long a time one value stands for.
-            raw: True for the values as they were measured.
+            request_id: the deployment.
+            start: begin of the period; None for the start of the deployment. A naive datetime
+                counts as UTC.
+            end: end of the period; None for now.
+            steps: time that one value stands for; None for the API's default.
+            raw: True for the values as measured; None for the API's default.
 
         Raises:
-            NotFound: there is no such deployment.
+            NotFound: the deployment does not exist.
             Unprocessable: `end` is not after `start`.
         """
         check_kind("start", start, datetime)
         check_kind("end", end, datetime)
         check_kind("raw", raw, bool)
-        if steps not in {None, *_STEPS}:
-            raise InvalidRequest(f"steps is one of {', '.join(_STEPS)}, not {steps!r}")
+        if steps not in {None, *_METRIC_STEPS}:
+            raise InvalidRequest(f"steps must be one of {', '.join(_METRIC_STEPS)}, not {steps!r}")
         return await self._call(
             GET_METRICS,
             path={"request_id": request_id},
@@ -347,7 +358,7 @@ class Deployments:
 
 
 class Locations:
-    """Where servers can run."""
+    """Lists the locations where servers can run."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -360,26 +371,26 @@ class Locations:
         type: str | None = None,
         tags: bool | None = None,
     ) -> LocationPage:
-        """The locations where servers can run now.
+        """Returns the locations where servers can run now.
 
         Args:
-            application: with `version`: only those with room for it.
-            version: with `application`.
-            type: only those of a type, such as `standard`.
-            tags: True to get the locations' tags too.
+            application: together with `version`, only locations with room for it; None for all.
+            version: as `application`.
+            type: only locations of a type, such as `standard`; None for all.
+            tags: True to include the tags of the locations; None for the API's default.
 
         Raises:
-            BadRequest: there is no such application or version.
+            BadRequest: the application or version does not exist.
         """
         check_kind("tags", tags, bool)
         if (application is None) is not (version is None):
-            raise InvalidRequest("application and version go together")
+            raise InvalidRequest("application and version go together: pass both or neither")
         query = {"app": application, "version": version, "type": type, "tags": tags}
         return await self._call(LIST_LOCATIONS, query=query)
 
 
 class PrivateFleets:
-    """Deploy to hosts of your own, and look at them."""
+    """Deploys to the hosts of a private fleet, and lists the hosts."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -399,28 +410,28 @@ class PrivateFleets:
         webhook_on_terminated: Webhook | str | None = None,
         resources: Resources | None = None,
     ) -> DeployAccepted:
-        """The `request_id` of a new deployment on a private host. At most 40 a second.
+        """Creates a deployment on a private host and returns its id. At most 40 calls a second.
 
-        This is the bare call, with what can be lost in it, as `deployments.deploy` says. Better:
-        `client.deploy` with `private_host_ids`.
+        This is the plain API call, with the risk that `deployments.deploy` describes. Without that
+        risk: `client.deploy` with `private_host_ids`.
 
         Args:
-            application: as for `deployments.deploy`, with all that follow.
-            version: see there.
-            users: see there.
+            application: name of the application.
+            version: name of its version.
+            users: as for `deployments.deploy`.
             private_host_ids: hosts to try, in this order, before the public cloud.
-            environment_variables: see there.
-            tags: see there.
-            require_cached_locations: see there.
-            webhook_on_ready: see there.
-            webhook_on_error: see there.
-            webhook_on_terminated: see there.
-            resources: see there.
+            environment_variables: as for `deployments.deploy`.
+            tags: as for `deployments.deploy`.
+            require_cached_locations: as for `deployments.deploy`.
+            webhook_on_ready: as for `deployments.deploy`.
+            webhook_on_error: as for `deployments.deploy`.
+            webhook_on_terminated: as for `deployments.deploy`.
+            resources: as for `deployments.deploy`.
 
         Raises:
-            BadRequest: there is no such application or version; nothing was created.
+            BadRequest: the application or version does not exist. Nothing was created.
             Unprocessable: as for `deployments.deploy`.
-            NoAnswer: it may have been created.
+            NoAnswer: the deployment may have been created.
         """
         body = FleetDeployRequest(
             application=application,
@@ -438,59 +449,70 @@ class PrivateFleets:
         return await self._call(DEPLOY_TO_FLEET, body=body)
 
     async def hosts(self, fleet_name: str) -> HostPage:
-        """The hosts of a private fleet. Only an ACTIVE one takes deployments. At most 10 a second.
+        """Returns the hosts of a private fleet. At most 10 calls a second.
+
+        Only an ACTIVE host takes deployments.
 
         Raises:
-            BadRequest: there is no such fleet.
+            BadRequest: the fleet does not exist.
         """
         return await self._call(LIST_FLEET_HOSTS, path={"fleet_name": fleet_name})
 
 
 class Tags:
-    """The tags of a deployment. Changing them does not change its environment."""
+    """Reads and changes the tags of deployments. A change does not reach the running container."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
 
     async def list(self, request_id: str) -> TagPage:
-        """All tags of a deployment.
+        """Returns all tags of a deployment.
 
         Raises:
-            NotFound: there is no such deployment.
+            NotFound: the deployment does not exist.
         """
         return await self._call(LIST_TAGS, path={"request_id": request_id})
 
     async def get(self, request_id: str, tag_name: str) -> Tag:
-        """One tag, with when it was made.
+        """Returns one tag, with the time of its creation.
 
         Raises:
-            NotFound: there is no such deployment, or no such tag on it.
+            NotFound: the deployment does not exist, or does not have the tag.
         """
         return await self._call(GET_TAG, path={"request_id": request_id, "tag_name": tag_name})
 
     async def create(self, request_id: str, name: str) -> Tag:
-        """The tag that was put on a deployment; 1 to 40 characters.
+        """Adds a tag to a deployment, and returns the tag.
+
+        Args:
+            request_id: the deployment.
+            name: the tag, 1 to 40 characters.
 
         Raises:
-            Conflict: the deployment has it already.
-            NotFound: there is no such deployment.
+            Conflict: the deployment has the tag already.
+            NotFound: the deployment does not exist.
         """
         return await self._call(CREATE_TAG, path={"request_id": request_id}, body=TagName(name))
 
     async def rename(self, request_id: str, tag_name: str, name: str) -> Tag:
-        """The tag `tag_name` under its new name.
+        """Renames a tag of a deployment, and returns the tag under its new name.
+
+        Args:
+            request_id: the deployment.
+            tag_name: the present name.
+            name: the new name, 1 to 40 characters.
 
         Raises:
-            Conflict: the deployment has the new name already.
-            NotFound: there is no such deployment, or no such tag on it.
+            Conflict: the deployment has a tag of the new name already.
+            NotFound: the deployment does not exist, or does not have the tag.
         """
         path = {"request_id": request_id, "tag_name": tag_name}
         return await self._call(RENAME_TAG, path=path, body=TagName(name))
 
     async def delete(self, request_id: str, tag_name: str) -> None:
-        """Takes a tag off a deployment.
+        """Removes a tag from a deployment.
 
         Raises:
-            NotFound: there is no such deployment, or no such tag on it.
+            NotFound: the deployment does not exist, or does not have the tag.
         """
         await self._call(DELETE_TAG, path={"request_id": request_id, "tag_name": tag_name})

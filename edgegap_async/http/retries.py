@@ -1,23 +1,23 @@
-"""Whether to send a request again, and after how long.
+"""Retries: whether to send a request again, and after how many seconds.
 
-======================  ======================  =================================
-what happened           a harmless operation    one that may make a second thing
-======================  ======================  =================================
-`NotSent`               again                   again: nothing was made
-`RateLimited`           again, when allowed     again, when allowed: it was refused
-`NoAnswer`              again                   no: nobody knows
-`ServerError`           again                   no: it may have been accepted
-`UnreadableAnswer`      once more               no: it may have been accepted
+======================  ======================  ==========================================
+outcome of an attempt   `RetrySafety.SAFE`      `RetrySafety.ONLY_IF_NOT_SENT`, as a deploy
+======================  ======================  ==========================================
+`NotSent`               retry                   retry: nothing was created
+`RateLimited`           retry after the pause   retry after the pause: the API refused it
+`NoAnswer`              retry                   no: the API may have accepted it
+`ServerError`           retry                   no: the API may have accepted it
+`UnreadableAnswer`      retry once              no: the API may have accepted it
 any other refusal       no                      no
-======================  ======================  =================================
+======================  ======================  ==========================================
 
-All calls of a client share one budget, so that an outage is not multiplied by the repeats of many:
-each repeat takes one from it, each call that succeeds gives a fifth of one back. A 429 takes none,
-for the API itself says when to come again; nor does a stop.
+**Budget.** All calls of a client share one budget, so that retries do not multiply the load of an
+outage. Each retry takes 1 from the budget, and each call that succeeds adds 0.2. Retries after a
+429 are free, because the API says when to come again; so are retries of a DELETE.
 
-Waits grow exponentially and are drawn from zero up ("full jitter"), so that many clients that
-failed together do not come back together. `Retry-After` is a floor. Where an operation has a limit
-the limits wait for that time, let none of its kind pass meanwhile, and the refused one first then.
+**Wait.** The longest wait doubles with each retry, and the wait is drawn between 0 and that ("full
+jitter"), so that clients that failed together do not retry together. `Retry-After` is added. Where
+the operation has a rate limit, the limit waits for it, and then lets the refused call go first.
 """
 
 from __future__ import annotations
@@ -39,37 +39,37 @@ from edgegap_async.errors import (
 
 __all__ = ["RetryBudget", "RetryPolicy"]
 
-_BUDGET_PER_SUCCESS = 0.2  # of a repeat, by each call that succeeds
-_DEFAULT_RETRY_AFTER = 1.0  # seconds: the window that the documented limits speak of
+_BUDGET_PER_SUCCESS = 0.2  # retries; so one retry for five calls that succeed
+_DEFAULT_RETRY_AFTER = 1.0  # seconds; the window of the documented limits
 
 
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
-    """How often and how long a call is tried.
+    """How often, and for how long, the client retries a call.
 
-    `RetryPolicy(attempts=1)` never tries again.
+    `RetryPolicy(attempts=1)` never retries.
     """
 
     attempts: int = attrs.field(default=4, validator=number(least=1, whole=True))
-    """Attempts in all, 1 or more."""
+    """Attempts in all, the first one included; 1 or more."""
     first_wait: float = attrs.field(default=0.25, validator=number(above=0))
-    """Seconds that the first wait is at most; each next one at most twice as long."""
+    """Upper bound of the first wait, in seconds above 0. Each retry doubles the bound."""
     max_wait: float = attrs.field(default=8.0, validator=number(above=0))
-    """Seconds that no wait exceeds, `Retry-After` apart."""
+    """Upper bound of every wait, in seconds above 0, without `Retry-After`."""
     deadline: float = attrs.field(default=60.0, validator=number(least=0))
-    """Seconds after the first attempt in which another may begin."""
-
+    """Seconds after the start of the first attempt in which a retry may begin; 0 or more."""
     budget: float = attrs.field(default=50.0, validator=number(least=0))
-    """Repeats that all calls of a client may make beyond one for each five that succeed."""
+    """Retries that all calls of a client share, 0 or more. A call that succeeds adds 0.2 to what is
+    left, up to this value."""
 
     def __attrs_post_init__(self) -> None:
-        # Not with the package, which shall import fast; not at the first repeat either, when there
-        # may be no file left to open, not even a module's.
+        # Imported late, because the package must import fast; but not at the first retry, when the
+        # process may be out of file descriptors, and could not open the module's file.
         import backoff  # noqa: F401, PLC0415
 
     def waits(self) -> Iterator[float]:
-        """The waits of one call, in seconds, one for each repeat."""
-        import backoff  # noqa: PLC0415 - see above
+        """Yields the waits of one call in seconds, one for each retry."""
+        import backoff  # noqa: PLC0415 - see __attrs_post_init__
 
         ceilings = backoff.expo(factor=self.first_wait, max_value=self.max_wait)
         ceilings.send(None)
@@ -85,35 +85,37 @@ class RetryPolicy:
         elapsed: float,
         wait: float,
     ) -> float | None:
-        """Seconds until the call is sent again, or None if `error` is final.
+        """Returns the seconds until the next attempt, or None if `error` is final.
 
         Args:
-            error: what the last attempt ended with.
-            operation: what is called.
-            attempts: how many attempts there were, 1 or more.
+            error: the outcome of the last attempt.
+            operation: the operation that is called.
+            attempts: how many attempts were made, 1 or more.
             elapsed: seconds since the first attempt began.
-            wait: the next of `waits()`.
+            wait: the next value of `waits()`.
         """
-        if attempts >= self.attempts or not _may_repeat(error, operation, attempts):
+        if attempts >= self.attempts or not _is_retryable(error, operation, attempts):
             return None
         if isinstance(error, RateLimited):
-            wait += _asked_wait(error)
+            wait += _retry_after(error)
         return wait if elapsed + wait <= self.deadline else None
 
 
 @attrs.define
 class RetryBudget:
-    """How many repeats the calls of a client still have, all together."""
+    """The retries that all calls of a client share."""
 
     size: float
+    """Retries at most, 0 or more: `RetryPolicy.budget`."""
     left: float = attrs.field(init=False)
+    """Retries that are left, 0 to `size`."""
 
     def __attrs_post_init__(self) -> None:
         self.left = self.size
 
     def try_spend(self, error: CallError, operation: Operation[object]) -> bool:
-        """Takes one repeat of a call; False if there is none left for it."""
-        # A stop is worth any repeat: what it does not end is billed.
+        """Takes one retry from the budget and returns whether the call may be retried."""
+        # A deployment that is not stopped is billed, so stops are always retried.
         if isinstance(error, RateLimited) or operation.method == "DELETE":
             return True
         if self.left < 1:
@@ -122,16 +124,16 @@ class RetryBudget:
         return True
 
     def add_success(self) -> None:
-        """A call has succeeded."""
+        """Adds the share of one call that succeeded."""
         self.left = min(self.size, self.left + _BUDGET_PER_SUCCESS)
 
 
-def _asked_wait(error: RateLimited) -> float:
-    """Seconds that a 429 asks to wait; the limits' window where it does not say how long."""
+def _retry_after(error: RateLimited) -> float:
+    """Returns the seconds that a 429 asks to wait; the window of the limits if it names none."""
     return _DEFAULT_RETRY_AFTER if error.retry_after is None else error.retry_after
 
 
-def _may_repeat(error: CallError, operation: Operation[object], attempts: int) -> bool:
+def _is_retryable(error: CallError, operation: Operation[object], attempts: int) -> bool:
     if isinstance(error, NotSent):
         return error.worth_repeating
     if isinstance(error, RateLimited):

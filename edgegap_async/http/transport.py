@@ -1,15 +1,17 @@
-"""Sends one request over the network, once, and says what became of it.
+"""Sends one request over the network, once, and reports what happened to it.
 
-Whether a request reached the API is a fact here and no guess: aiohttp tells, by its trace signal
-`on_request_headers_sent`, when the head of a request goes out. What failed before is `NotSent`;
-what failed after is `NoAnswer`. Exception types would lie: `ServerDisconnectedError` also comes
-when the server has read all of it.
+**Problem.** After a failure the client must know whether the request reached the API, because a
+deploy that reached it must not be repeated. Exception types do not say: aiohttp also raises
+`ServerDisconnectedError` when the server has read the whole request.
 
-Reads are sent without the trace, which would make each a tenth dearer: whether a read arrived is of
-no consequence, so what aiohttp says of a connection that was never made is good enough for them.
+**Rule.** aiohttp's trace signal `on_request_headers_sent` reports when the head of a request was
+sent. A failure before the signal is `NotSent`; a failure after it is `NoAnswer`.
 
-No aiohttp exception leaves this module, not even as a cause: theirs hold the request's headers,
-and with them the token.
+GET requests are sent without the trace, which would add a tenth to their cost. They change nothing,
+so aiohttp's exception type is exact enough: a connection that was never opened is `NotSent`.
+
+No aiohttp exception leaves this module, not even as a cause: aiohttp's exceptions hold the headers
+of the request, and so the token.
 """
 
 from __future__ import annotations
@@ -54,43 +56,52 @@ _USER_AGENT: Final = (
     f" aiohttp/{aiohttp.__version__}"
 )
 _HEADERS: Final = {"User-Agent": _USER_AGENT}
-_HEADERS_OF_A_BODY: Final = {**_HEADERS, "Content-Type": "application/json"}
-_NO_BASE_URL: Final = "base_url must look like https://api.edgegap.com"
-_MAX_CONNECTIONS: Final = 100  # requests of one operation, each on a connection of its own
+_JSON_HEADERS: Final = {**_HEADERS, "Content-Type": "application/json"}
+_INVALID_BASE_URL: Final = "base_url must be a URL such as https://api.edgegap.com"
+_MAX_CONNECTIONS: Final = 100  # of one operation, each with one request at a time
+_KEEPALIVE_TIME: Final = 4.0  # seconds; a POST on a connection that the server closes is ambiguous
+_DNS_CACHE_TIME: Final = 60  # seconds
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @attrs.frozen(kw_only=True)
 class Timeouts:
-    """Seconds that one attempt of a call may take. Waiting for the limits is not counted."""
+    """Time limits of one attempt of a call. The wait for the rate limit does not count."""
 
     total: float = attrs.field(default=30.0, validator=number(above=0))
-    """From the connection to the answer's last byte."""
+    """Seconds from opening the connection to the last byte of the answer; above 0."""
     connect: float = attrs.field(default=10.0, validator=number(above=0))
-    """To open a connection."""
+    """Seconds to open a connection; above 0."""
 
 
 @attrs.define
 class SendState:
-    """What is known of a request under way."""
+    """What is known about a request that is in progress."""
 
     sent: int = 0
-    """How often its head went out. In a session that was passed in, aiohttp may repeat it once."""
+    """How often its head was sent. In a session that was passed in, aiohttp may repeat it once."""
     is_abandoned: bool = False
     """True once the caller is gone, so that the request is not sent again."""
 
 
-_sending: ContextVar[tuple[aiohttp.TraceConfig, SendState] | None]
-_sending = ContextVar("_sending", default=None)
+_current_send: ContextVar[tuple[aiohttp.TraceConfig, SendState] | None]
+_current_send = ContextVar("_current_send", default=None)
 
 
 class Transport:
-    """A way to the API: a base URL and an aiohttp session.
+    """Sends requests to one base URL, through aiohttp sessions.
 
-    A session that was passed in is used as it is, and never closed.
+    Args:
+        base_url: scheme and host of the API, with a path prefix if there is one.
+        session: a session to use as it is, which is never closed here; None for own sessions.
+        timeouts: time limits of one attempt.
+        allow_insecure: True to allow http to a host other than this machine.
+
+    Raises:
+        InvalidRequest: `base_url` cannot be used.
     """
 
-    _base_url = ""  # of one that could not be made, and is shown in that error's traceback
+    _base_url = ""  # a traceback may show a transport whose constructor failed
 
     def __init__(
         self,
@@ -100,31 +111,31 @@ class Transport:
         timeouts: Timeouts,
         allow_insecure: bool,
     ) -> None:
-        self._base_url = _checked(base_url, allow_insecure=allow_insecure)
+        self._base_url = _checked_base_url(base_url, allow_insecure=allow_insecure)
         self._timeout = aiohttp.ClientTimeout(
             total=None if timeouts.total == math.inf else timeouts.total,
             sock_connect=None if timeouts.connect == math.inf else timeouts.connect,
-            ceil_threshold=float("inf"),  # else it rounds longer ones up to whole seconds
+            ceil_threshold=float("inf"),  # else aiohttp rounds up to whole seconds above 5 s
         )
-        self._trace = _sent_trace()
-        self._given = session
+        self._trace = _trace_of_sent()
+        self._passed_session = session
         self._sessions: dict[str, aiohttp.ClientSession] = {}
-        # Who waits for a connection waits here: aiohttp would count it against his timeout.
-        self._lanes: dict[str, asyncio.Semaphore] = {}
+        # aiohttp counts the wait for a connection in the request's timeout; this one does not.
+        self._connection_slots: dict[str, asyncio.Semaphore] = {}
         self._closed = False
 
     def __repr__(self) -> str:
         return f"Transport({self._base_url!r})"
 
     def connection_slots(self, operation: Operation[Any]) -> asyncio.Semaphore:
-        """The connections that an operation may have: whoever sends holds one."""
-        lane = self._lanes.get(operation.name)
-        if lane is None:
-            lane = self._lanes[operation.name] = asyncio.Semaphore(_MAX_CONNECTIONS)
-        return lane
+        """Returns the semaphore of an operation's connections; a caller of `send` holds one."""
+        slots = self._connection_slots.get(operation.name)
+        if slots is None:
+            slots = self._connection_slots[operation.name] = asyncio.Semaphore(_MAX_CONNECTIONS)
+        return slots
 
     def _session(self, operation: Operation[Any]) -> aiohttp.ClientSession:
-        if self._closed or (self._given is not None and self._given.closed):
+        if self._closed or (self._passed_session is not None and self._passed_session.closed):
             raise ClientClosed("the session is closed")
         session = self._sessions.get(operation.name)
         if session is None:
@@ -132,53 +143,51 @@ class Transport:
         return session
 
     def _open(self, operation: Operation[Any]) -> aiohttp.ClientSession:
-        """A session for one operation, with connections of its own.
+        """Opens a session for one operation, with connections of its own.
 
-        A hundred calls that get no answer take all connections of a session: of one that all
-        share they would keep even a stop from going out.
+        A hundred calls without an answer use up the connections of a session. In a session that
+        all operations shared, such calls would hold up even a stop.
         """
-        if self._given is not None:
+        if self._passed_session is not None:
             if not self._sessions:
-                if self._given._loop is not asyncio.get_running_loop():  # noqa: SLF001 - no public way
+                if self._passed_session._loop is not asyncio.get_running_loop():  # noqa: SLF001 - no public way
                     raise WrongLoop("the session that was passed in belongs to another event loop")
-                self._given.trace_configs.append(self._trace)
-            return self._given
+                self._passed_session.trace_configs.append(self._trace)
+            return self._passed_session
         if not self._sessions:
             loop = asyncio.get_running_loop()
             weakref.finalize(self, _close_leaked, self._sessions, loop, self._base_url, os.getpid())
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                # A POST on a connection that the server just dropped is lost without a trace of
-                # whether it arrived: let none get stale.
-                keepalive_timeout=4.0,
+                keepalive_timeout=_KEEPALIVE_TIME,
                 limit=_MAX_CONNECTIONS,
-                ttl_dns_cache=60,
+                ttl_dns_cache=_DNS_CACHE_TIME,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=[] if operation.method == "GET" else [self._trace],
         )
-        # By itself it would send a GET or DELETE twice on a stale connection, without a permit.
-        # There is no public way to say so; a test sees that it does not.
+        # aiohttp repeats a GET or DELETE on a dropped connection, and the repeat has no permit.
+        # aiohttp has no public setting for this; a test covers it.
         session._retry_connection = False  # noqa: SLF001
         return session
 
     async def send(
-        self, request: HttpRequest[Any], token: Token, sending: SendState
+        self, request: HttpRequest[Any], token: Token, send_state: SendState
     ) -> HttpResponse:
-        """The answer to a request, whatever its status. The caller holds its `lane`.
+        """Returns the answer to a request, with any status. The caller holds a connection slot.
 
         Raises:
-            NotSent: it did not go out.
-            NoAnswer: it went out, and no whole answer came.
-            UnreadableAnswer: the answer is larger than `request.largest`, or a redirect.
+            NotSent: the request was not sent.
+            NoAnswer: the request was sent, and no complete answer came.
+            UnreadableAnswer: the answer is larger than `request.max_bytes`, or a redirect.
             ClientClosed: the session is closed.
             WrongLoop: the session that was passed in belongs to another event loop.
         """
         operation = request.operation
         is_read = operation.method == "GET"
-        headers = _HEADERS if request.body is None else _HEADERS_OF_A_BODY
-        before = sending.sent
-        reset = None if is_read else _sending.set((self._trace, sending))
+        headers = _HEADERS if request.body is None else _JSON_HEADERS
+        sent_before = send_state.sent
+        reset = None if is_read else _current_send.set((self._trace, send_state))
         try:
             response = await self._session(operation).request(
                 operation.method,
@@ -190,49 +199,51 @@ class Transport:
                 auto_decompress=True,
                 timeout=self._timeout,
             )
-            body = await _whole(response, request.max_bytes)
+            body = await _read_body(response, request.max_bytes)
             if body is not None and not 300 <= response.status < 400:  # noqa: PLR2004 - redirects
                 return HttpResponse(status=response.status, headers=response.headers, body=body)
-            failure = _unusable(request, response, body)
-        # TimeoutError is an OSError; ValueError is what a session that was passed in raises where
-        # its own settings, such as `auth`, contradict what is sent.
+            call_error = _unusable_answer(request, response, body)
+        # TimeoutError is an OSError. A session that was passed in raises ValueError where its own
+        # settings, such as `auth`, contradict the request.
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            never = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
-            was_sent = not never if is_read else sending.sent > before
-            failure = _failure(request, error, was_sent=was_sent)
+            not_connected = isinstance(
+                error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError
+            )
+            was_sent = not not_connected if is_read else send_state.sent > sent_before
+            call_error = _network_error(request, error, was_sent=was_sent)
         except asyncio.CancelledError as cancelled:
-            # A traceback through aiohttp's frames might show their local variables: the headers.
+            # A traceback through aiohttp's frames could show the headers in local variables.
             cancelled.__traceback__ = None
             raise
         finally:
             if reset is not None:
-                _sending.reset(reset)
-        # Raised here, outside of the `except`, it has no context to leak a header from.
-        raise failure
+                _current_send.reset(reset)
+        # Raised outside of the `except` block, the error has no context that holds the headers.
+        raise call_error
 
     async def close(self) -> None:
-        """Closes the session if it is our own. Twice is fine."""
+        """Closes the transport's own sessions. Closing twice does nothing more."""
         self._closed = True
         sessions = dict(self._sessions)
         self._sessions.clear()
-        if self._given is None:
-            # Each is closed, even if the wait for another is cancelled.
-            async with contextlib.AsyncExitStack() as closing:
+        if self._passed_session is None:
+            # The stack closes every session, even if the wait for one is cancelled.
+            async with contextlib.AsyncExitStack() as stack:
                 for session in sessions.values():
-                    closing.push_async_callback(session.close)
+                    stack.push_async_callback(session.close)
         elif sessions:
-            self._given.trace_configs.remove(self._trace)
+            self._passed_session.trace_configs.remove(self._trace)
 
 
-def _sent_trace() -> aiohttp.TraceConfig:
-    """A trace that does not hold its transport, which is to go when its client is dropped."""
+def _trace_of_sent() -> aiohttp.TraceConfig:
+    """Returns a trace that counts sent heads. It has no reference that keeps a transport alive."""
     trace = aiohttp.TraceConfig()
 
     async def note_sent(*_: object) -> None:
-        under_way = _sending.get()
-        # In a session that several clients share, the traces of all of them see each request.
-        if under_way is not None and under_way[0] is trace:
-            under_way[1].sent += 1
+        current = _current_send.get()
+        # In a session that several clients share, the traces of all clients see each request.
+        if current is not None and current[0] is trace:
+            current[1].sent += 1
 
     trace.on_request_headers_sent.append(note_sent)
     trace.freeze()
@@ -245,20 +256,20 @@ def _close_leaked(
     base_url: str,
     process: int,
 ) -> None:
-    """Closes what a transport left open that is gone, or that the end of the program finds.
+    """Closes the sessions of a transport that was collected without `close`, and warns.
 
-    Not by `__del__`: what is collected together is finalized in no order, and aiohttp's sessions
-    would complain first, in words that lead to no line of the caller's. (The sockets of a loop
-    that is closed are asyncio's to close, which says so itself.)
+    A `__del__` would come too late: objects that are collected together are finalized in no order,
+    and aiohttp's sessions would warn first, without the caller's base URL. asyncio itself closes,
+    and reports, the sockets of a closed event loop.
     """
-    if not sessions or os.getpid() != process:  # a fork shares its parent's connections
+    if not sessions or os.getpid() != process:  # a fork shares the connections of its parent
         return
     for session in sessions.values():
         connector = session.connector
         session.detach()
         if connector is not None:
             close = connector._close  # noqa: SLF001 - `close` would have to be awaited
-            if loop.is_running():  # perhaps in another thread: collected is where memory is wanted
+            if loop.is_running():  # perhaps in another thread: any thread may run the collector
                 loop.call_soon_threadsafe(close)
             else:
                 close()
@@ -270,17 +281,17 @@ def _close_leaked(
     )
 
 
-def _checked(base_url: str, *, allow_insecure: bool) -> str:
+def _checked_base_url(base_url: str, *, allow_insecure: bool) -> str:
     try:
         parts = urlsplit(base_url)
         port = URL(base_url).port
         (parts.hostname or "").encode("idna")
-    except ValueError:  # half an IPv6 address, or a port or a name that can be none
-        raise InvalidRequest(_NO_BASE_URL) from None
+    except ValueError:  # an incomplete IPv6 address, or an invalid port or name
+        raise InvalidRequest(_INVALID_BASE_URL) from None
     if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
-        raise InvalidRequest(_NO_BASE_URL)
+        raise InvalidRequest(_INVALID_BASE_URL)
     if set(base_url) & set("?# ") or not base_url.isprintable():
-        raise InvalidRequest(_NO_BASE_URL)
+        raise InvalidRequest(_INVALID_BASE_URL)
     if parts.username or parts.password:
         raise InvalidRequest("base_url must not hold a user or password")
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK and not allow_insecure:
@@ -291,19 +302,19 @@ def _checked(base_url: str, *, allow_insecure: bool) -> str:
     return base_url.rstrip("/")
 
 
-def _whole(response: aiohttp.ClientResponse, max_bytes: int) -> Awaitable[bytes | None]:
-    """The whole body, decompressed; None as soon as it is larger than allowed.
+def _read_body(response: aiohttp.ClientResponse, max_bytes: int) -> Awaitable[bytes | None]:
+    """Reads the whole body, decompressed; None if it is larger than `max_bytes`.
 
-    Its connection is free then, or closed if reading ends in any other way: `async with` would do
-    the same once more.
+    Afterwards the connection is free, or closed after an error, so the caller needs no
+    `async with`.
     """
     length = response.content_length
     if length is not None and length <= max_bytes and "Content-Encoding" not in response.headers:
         return response.read()
-    return _read(response, max_bytes)
+    return _read_up_to(response, max_bytes)
 
 
-async def _read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes | None:
+async def _read_up_to(response: aiohttp.ClientResponse, max_bytes: int) -> bytes | None:
     body = bytearray()
     try:
         async for chunk in response.content.iter_any():
@@ -327,32 +338,32 @@ def _facts(request: HttpRequest[Any], status: int | None = None) -> dict[str, An
     }
 
 
-def _unusable(
+def _unusable_answer(
     request: HttpRequest[Any], response: aiohttp.ClientResponse, body: bytes | None
 ) -> CallError:
     facts = _facts(request, response.status)
     if body is None:
         return UnreadableAnswer(f"the answer is larger than {request.max_bytes} bytes", **facts)
     try:
-        to = urlsplit(response.headers.get("Location", "")).hostname or "the same host"
-    except ValueError:  # half an IPv6 address
-        to = "nowhere"
-    return UnreadableAnswer(f"a redirect to {to}, which is not followed", **facts)
+        target = urlsplit(response.headers.get("Location", "")).hostname or "the same host"
+    except ValueError:  # an incomplete IPv6 address
+        target = "an invalid URL"
+    return UnreadableAnswer(f"a redirect to {target}, which is not followed", **facts)
 
 
-def _failure(request: HttpRequest[Any], error: BaseException, *, was_sent: bool) -> CallError:
+def _network_error(request: HttpRequest[Any], error: BaseException, *, was_sent: bool) -> CallError:
     if isinstance(error, TimeoutError):
         text = "no answer in time"
     elif isinstance(error, aiohttp.ClientConnectorCertificateError):
         text = f"{error}; if it is of a CA of your own, name that CA's file in SSL_CERT_FILE"
     elif isinstance(error, aiohttp.ClientResponseError):
-        text = error.message  # its str() has the query in it
+        text = error.message  # its str() contains the query
     else:
         text = str(error)
-    why = f"{text or 'the connection failed'} ({type(error).__name__})"
+    message = f"{text or 'the connection failed'} ({type(error).__name__})"
     if was_sent:
-        return NoAnswer(why, **_facts(request))
-    failure = NotSent(why, **_facts(request))
-    # A certificate does not get better by trying again.
-    failure.worth_repeating = not isinstance(error, aiohttp.ClientSSLError | ValueError)
-    return failure
+        return NoAnswer(message, **_facts(request))
+    not_sent = NotSent(message, **_facts(request))
+    # Another attempt would meet the same certificate.
+    not_sent.worth_repeating = not isinstance(error, aiohttp.ClientSSLError | ValueError)
+    return not_sent

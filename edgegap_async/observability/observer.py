@@ -99,7 +99,7 @@ class CallObservers:
         self._failed: set[CallObserver] = set()
 
     def add(self, observer: CallObserver) -> None:
-        """Registers an observer; it is told of every event from now on."""
+        """Registers an observer; it receives every event from now on."""
         self._observers += (observer,)
 
     def report(
@@ -108,7 +108,7 @@ class CallObservers:
         *details: Event.args,
         **_: Event.kwargs,
     ) -> None:
-        """Tells all observers of an event.
+        """Calls one method of all observers.
 
         Args:
             event: the method of `CallObserver`, such as `CallObserver.call_started`.

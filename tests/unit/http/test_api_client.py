@@ -292,8 +292,9 @@ async def test_a_client_that_shall_not_wait_says_so_and_sends_nothing(api: Scrip
     assert len(api.requests) == client.requests_sent == 5
     assert (refused[0].attempts, refused[0].request_id) == (1, "r1")
     assert str(refused[0]) == (
-        f"GET /v1/status/r1. its turn would come after {refused[0].predicted_wait:.2f} s, and it "
-        "may wait 0 s. Nothing was sent: try again later, or let it wait longer"
+        "GET /v1/status/r1. the rate limit would let it go after "
+        f"{refused[0].predicted_wait:.2f} s, and it may wait 0 s. Nothing was sent: "
+        "try again later, or let it wait longer"
     )
 
 

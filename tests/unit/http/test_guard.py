@@ -35,20 +35,20 @@ def test_read_only_allows_reads_and_nothing_else(operation: Any) -> None:
     if operation.method == "GET":
         guard.check(operation, None)
         return
-    with pytest.raises(NotAllowed, match="read-only"):
+    with pytest.raises(NotAllowed, match="read_only is set"):
         guard.check(operation, BODY)
 
 
 def test_only_the_named_applications_may_be_deployed_and_what_runs_may_be_stopped() -> None:
     Guard(applications=["arena"]).check(DEPLOY, BODY)
     Guard(applications=["lobby"]).check(STOP_DEPLOYMENT, None)
-    with pytest.raises(NotAllowed, match="arena may not be deployed; only lobby may"):
+    with pytest.raises(NotAllowed, match=r"arena is not in Guard\.applications: lobby"):
         Guard(applications=["lobby"]).check(DEPLOY, BODY)
 
 
 def test_only_so_many_may_live() -> None:
     Guard(max_live=2).check_live(1)
-    with pytest.raises(NotAllowed, match="2 deployments live, and 2 are the most"):
+    with pytest.raises(NotAllowed, match="max_live=2 reached: 2 deployments are live"):
         Guard(max_live=2).check_live(2)
 
 
@@ -71,7 +71,7 @@ def test_the_environment_sets_up_rails(environment: dict[str, str], guard: Guard
 
 @pytest.mark.parametrize("name", ["EDGEGAP_READ_ONLY", "EDGEGAP_DRY_RUN"])
 def test_a_setting_that_cannot_be_read_is_an_error_and_not_a_no(name: str) -> None:
-    with pytest.raises(InvalidRequest, match=f"{name} is 1 or 0, not 'maybe'"):
+    with pytest.raises(InvalidRequest, match=f"{name} must be 1 or 0, not 'maybe'"):
         Guard.from_environment({name: "maybe"})
 
 
@@ -139,8 +139,8 @@ async def test_a_dry_run_refuses_first_what_could_not_be_sent() -> None:
     guard = Guard(dry_run=True, applications=["arena"], max_live=0)
     async with EdgegapClient("canary-t", guard=guard) as client:
         for refused, why in (
-            (client.deployments.deploy("lobby", "v1", users=["8.8.8.8"]), "only arena may"),
-            (client.deploy("arena", "v1", users=["8.8.8.8"]), "0 are the most"),
+            (client.deployments.deploy("lobby", "v1", users=["8.8.8.8"]), r"not in Guard\.applications: arena"),
+            (client.deploy("arena", "v1", users=["8.8.8.8"]), "max_live=0 reached"),
             (client.deploy("arena", "v1", users=[]), "at least one"),
             (client.deployments.stop("../abc"), "request_id"),
         ):

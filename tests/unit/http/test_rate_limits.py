@@ -561,7 +561,7 @@ def test_who_is_first_lets_others_run_however_the_two_accounts_of_the_pace_diffe
         limits = Limits({"deploy": 10})
         permits = cast("LocalPermits", limits._queues["deploy"].permits)
         await asyncio.gather(*(limits.acquire(DEPLOY) for _ in range(3)))
-        permits._empty_at -= 0.001  # as rounding may add up to, in years
+        permits._pace_empty_at -= 0.001  # as rounding may add up to, in years
         await asyncio.gather(*(limits.acquire(DEPLOY) for _ in range(5)))
         return now()
 
