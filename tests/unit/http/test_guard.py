@@ -139,7 +139,10 @@ async def test_a_dry_run_refuses_first_what_could_not_be_sent() -> None:
     guard = Guard(dry_run=True, applications=["arena"], max_live=0)
     async with EdgegapClient("canary-t", guard=guard) as client:
         for refused, why in (
-            (client.deployments.deploy("lobby", "v1", users=["8.8.8.8"]), r"not in Guard\.applications: arena"),
+            (
+                client.deployments.deploy("lobby", "v1", users=["8.8.8.8"]),
+                r"not in Guard\.applications: arena",
+            ),
             (client.deploy("arena", "v1", users=["8.8.8.8"]), "max_live=0 reached"),
             (client.deploy("arena", "v1", users=[]), "at least one"),
             (client.deployments.stop("../abc"), "request_id"),
