@@ -39,10 +39,21 @@ No error holds the API token, a header, or a query string.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
 if TYPE_CHECKING:
     from .api.models import Deployment, Logs, Status, StatusChange
+
+    class _Observed(Protocol):
+        @property
+        def request_id(self) -> str: ...
+        @property
+        def status(self) -> Status | None: ...
+        @property
+        def history(self) -> tuple[StatusChange, ...]: ...
+        @property
+        def deployment(self) -> Deployment | None: ...
+
 
 __all__ = [
     "BadRequest",
@@ -224,13 +235,13 @@ class NotSent(CallError):
     """The request never reached the API, so nothing was made or changed by it.
 
     Attributes:
-        worth_repeating: False where the same request would fail the same way, as with a
+        retry_may_help: False where the same request would fail the same way, as with a
             certificate that does not match.
     """
 
     advice = "Nothing was sent: check the network and base_url, then try again"
 
-    worth_repeating: bool = True
+    retry_may_help: bool = True
 
 
 class LimitReached(NotSent):
@@ -244,7 +255,7 @@ class LimitReached(NotSent):
 
     advice = "Nothing was sent: try again later, or let it wait longer"
 
-    worth_repeating = False  # by the client; whoever asked not to wait decides
+    retry_may_help = False  # by the client; whoever asked not to wait decides
     predicted_wait: float = 0.0
 
 
@@ -389,6 +400,23 @@ class DeploymentError(EdgegapError):
         self.last_status = last_status
         self.history = history
         self.deployment = deployment
+
+    @classmethod
+    def of(cls, observed: _Observed, message: str = "") -> Self:
+        """The error with what is known of a deployment.
+
+        Args:
+            observed: a `DeploymentHandle`, or another object with its `request_id`, `status`,
+                `history` and `deployment`.
+            message: what happened.
+        """
+        return cls(
+            message,
+            request_id=observed.request_id,
+            last_status=observed.status,
+            history=observed.history,
+            deployment=observed.deployment,
+        )
 
     def _facts(self) -> str:
         if not self.request_id:

@@ -61,6 +61,20 @@ class HttpRequest(Generic[Result_co]):
         """Path and query."""
         return f"{self.path}?{self.query}" if self.query else self.path
 
+    def facts(self, status: int | None = None) -> dict[str, Any]:
+        """The keyword arguments of a `CallError` about this request.
+
+        Args:
+            status: HTTP status of the response; None if none came.
+        """
+        return {
+            "operation": self.operation.name,
+            "method": self.operation.method,
+            "path": self.path,
+            "status": status,
+            "request_id": self.request_id,
+        }
+
 
 @attrs.frozen(kw_only=True)
 class HttpResponse:
@@ -137,24 +151,14 @@ def decode(request: HttpRequest[Result], response: HttpResponse) -> Result:
         raise _unreadable(request, response, str(error)) from None
 
 
-def _facts(request: HttpRequest[Any], response: HttpResponse) -> dict[str, Any]:
-    return {
-        "operation": request.operation.name,
-        "method": request.operation.method,
-        "path": request.path,
-        "status": response.status,
-        "request_id": request.request_id,
-    }
-
-
 def _unreadable(request: HttpRequest[Any], response: HttpResponse, why: str) -> UnreadableAnswer:
     kind = response.headers.get("Content-Type", "no content type")
     start = " ".join(response.body[:200].decode("utf-8", "replace").split())
-    return UnreadableAnswer(f"{why} ({kind}: {start!r})", **_facts(request, response))
+    return UnreadableAnswer(f"{why} ({kind}: {start!r})", **request.facts(response.status))
 
 
 def _refused(request: HttpRequest[Any], response: HttpResponse) -> CallError:
-    facts = _facts(request, response)
+    facts = request.facts(response.status)
     if response.status < 400:  # noqa: PLR2004 - not an error status, and not one that is documented
         return UnreadableAnswer("a status that this call does not have", **facts)
     said = _said(response.body)

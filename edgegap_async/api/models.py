@@ -103,8 +103,16 @@ class Status(enum.StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether it will never be READY (again): ERROR, TERMINATING or TERMINATED."""
+        """Whether the deployment will never be READY again: ERROR, TERMINATING or TERMINATED."""
         return self in {Status.ERROR, Status.TERMINATING, Status.TERMINATED}
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no further status follows by itself: ERROR or TERMINATED.
+
+        A deployment in ERROR still exists until it is stopped.
+        """
+        return self in {Status.ERROR, Status.TERMINATED}
 
     @property
     def short(self) -> str:
@@ -345,6 +353,11 @@ class DeploymentRow(LazyModel):
     is_joinable_by_session: bool = False
     status: Status | None = None
     """Not documented, and read by first-party programs; None where it does not come."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the row says READY, in `ready` and, where it has one, in `status`."""
+        return self.ready and self.status in {None, Status.READY}
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ipaddress
 import itertools
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -21,9 +20,19 @@ import attrs
 
 from edgegap_async.errors import InvalidRequest
 
-from .validation import Validator, check_list
+from .models import Status
+from .validation import (
+    check_list,
+    check_text,
+    field_name,
+    instance_of,
+    not_empty,
+    number,
+    one_of,
+)
 
 __all__ = [
+    "WEBHOOK_KINDS",
     "AnyUser",
     "AnyVariables",
     "DeployOptions",
@@ -43,8 +52,10 @@ __all__ = [
     "Token",
     "User",
     "Webhook",
+    "WebhookKind",
     "check_options",
     "deploy_request",
+    "webhook_option",
 ]
 
 
@@ -109,31 +120,22 @@ _MAX_VALUE: Final = 4096  # bytes: "up to 4 KB", the same
 _NO_VALUE: Final = "[\0\ud800-\udfff]"  # NUL, and what UTF-8 cannot say
 
 
-def _check_text(what: str, value: object, longest: int = 128) -> None:
-    if not isinstance(value, str) or not value.strip():
-        raise InvalidRequest(f"{what} must be a text that is not empty, not {value!r}")
-    if len(value) > longest:
-        raise InvalidRequest(f"{what} has {len(value)} characters; {longest} is the most")
-    if not value.isprintable():
-        raise InvalidRequest(f"{what} must not hold control characters: {value!r}")
+def _text(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    check_text(field_name(model, attribute), value)
 
 
-def _text(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    _check_text(f"{type(self).__name__}.{attribute.name}", value)
+def _tag(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    check_text(field_name(model, attribute), value, _MAX_TAG)
 
 
-def _tag(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    _check_text(f"{type(self).__name__}.{attribute.name}", value, _MAX_TAG)
-
-
-def _strings(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    what = f"{type(self).__name__}.{attribute.name}"
+def _strings(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    what = field_name(model, attribute)
     check_list(what, value)
     for item in value:
         if attribute.name == "tags":
-            _tag(self, attribute, item)
+            _tag(model, attribute, item)
         else:
-            _check_text(f"each of {what}", item)
+            check_text(f"each of {what}", item)
     if len(set(value)) < len(value):
         raise InvalidRequest(f"{what} names something twice: {value!r}")
 
@@ -147,34 +149,6 @@ def _as_strings(values: Iterable[str]) -> tuple[str, ...]:
     # What is no list is left as it is, for the validator, which knows the name of the field.
     is_list = isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping)
     return tuple(values) if is_list else values  # type: ignore[return-value]
-
-
-def _within(lowest: float, highest: float, kind: type = float) -> Validator:
-    def check(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-        number = isinstance(value, (int, kind)) and not isinstance(value, bool)
-        if not number or not lowest <= value <= highest:
-            what = f"{type(self).__name__}.{attribute.name} ({kind.__name__})"
-            raise InvalidRequest(f"{what} must be from {lowest:g} to {highest:g}, not {value!r}")
-
-    return check
-
-
-def _one_of(*allowed: str) -> Validator:
-    def check(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if value not in allowed:
-            what = f"{type(self).__name__}.{attribute.name}"
-            raise InvalidRequest(f"{what} is one of {', '.join(allowed)}, not {value!r}")
-
-    return check
-
-
-def _is_a(*kinds: type) -> Validator:
-    def check(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if not isinstance(value, kinds):
-            what = f"{type(self).__name__}.{attribute.name}"
-            raise InvalidRequest(f"{what} is of type {kinds[0].__name__}, not {value!r}")
-
-    return check
 
 
 class _RequestModel:
@@ -226,8 +200,8 @@ class IpAddress(_RequestModel):
 class GeoCoordinates(_RequestModel):
     """A player, by place: degrees north (-90 to 90) and degrees east (-180 to 180)."""
 
-    latitude: float = attrs.field(validator=_within(-90, 90))
-    longitude: float = attrs.field(validator=_within(-180, 180))
+    latitude: float = attrs.field(validator=number(least=-90, most=90))
+    longitude: float = attrs.field(validator=number(least=-180, most=180))
 
 
 User: TypeAlias = IpAddress | GeoCoordinates
@@ -254,18 +228,13 @@ def _as_users(values: Iterable[AnyUser]) -> tuple[User, ...]:
     return tuple(map(_as_user, _as_tuple("users", values)))
 
 
-def _some(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if not value:
-        raise InvalidRequest(f"{type(self).__name__}.{attribute.name} must name at least one")
-
-
 @attrs.frozen(eq=False, repr=False)
 class EnvironmentVariable(_RequestModel):
     """A variable in the environment of the game server. Its value appears in no repr."""
 
     key: str = attrs.field(validator=_text)
     value: str = attrs.field(repr=False)
-    is_hidden: bool = attrs.field(default=False, validator=_is_a(bool))
+    is_hidden: bool = attrs.field(default=False, validator=instance_of(bool))
     """Encrypted at rest, so that it cannot be read back through the API."""
 
     def __attrs_post_init__(self) -> None:
@@ -317,6 +286,20 @@ class Webhook(_RequestModel):
     url: str = attrs.field(validator=_url, repr=False)
 
 
+WebhookKind: TypeAlias = Literal["ready", "error", "terminated"]
+"""What a webhook announces. The option of a deploy that takes its URL is `webhook_on_` + kind."""
+
+WEBHOOK_KINDS: Final[Mapping[Status, WebhookKind]] = MappingProxyType(
+    {Status.READY: "ready", Status.ERROR: "error", Status.TERMINATED: "terminated"}
+)
+"""The kind of webhook that the API sends when a deployment reaches a status."""
+
+
+def webhook_option(kind: WebhookKind) -> str:
+    """The name of the deploy option, and of the JSON field, for the URL of a webhook."""
+    return f"webhook_on_{kind}"
+
+
 def _as_webhook(value: Webhook | str | None) -> Webhook | None:
     return value if value is None or isinstance(value, Webhook) else Webhook(value)
 
@@ -325,9 +308,9 @@ def _as_webhook(value: Webhook | str | None) -> Webhook | None:
 class Resources(_RequestModel):
     """CPU and memory for one deployment, in place of the version's own (since 2026-06)."""
 
-    cpu_units: int = attrs.field(validator=_within(100, math.inf, int))
+    cpu_units: int = attrs.field(validator=number(least=100, whole=True))
     """1024 is one virtual CPU."""
-    memory_mib: int = attrs.field(validator=_within(100, math.inf, int))
+    memory_mib: int = attrs.field(validator=number(least=100, whole=True))
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -336,9 +319,9 @@ class DeployRequest(_RequestModel):
 
     application: str = attrs.field(validator=_text)
     version: str = attrs.field(validator=_text)
-    users: tuple[User, ...] = attrs.field(converter=_as_users, validator=_some)
+    users: tuple[User, ...] = attrs.field(converter=_as_users, validator=not_empty)
     require_cached_locations: bool | None = attrs.field(
-        default=None, validator=_is_a(bool, type(None))
+        default=None, validator=instance_of(bool, type(None))
     )
     """Only where the image is cached already: faster, with fewer places to choose from."""
     environment_variables: tuple[EnvironmentVariable, ...] = attrs.field(
@@ -348,7 +331,15 @@ class DeployRequest(_RequestModel):
     webhook_on_ready: Webhook | None = attrs.field(default=None, converter=_as_webhook)
     webhook_on_error: Webhook | None = attrs.field(default=None, converter=_as_webhook)
     webhook_on_terminated: Webhook | None = attrs.field(default=None, converter=_as_webhook)
-    resources: Resources | None = attrs.field(default=None, validator=_is_a(Resources, type(None)))
+    resources: Resources | None = attrs.field(
+        default=None, validator=instance_of(Resources, type(None))
+    )
+
+    def webhook_for(self, status: Status) -> Webhook | None:
+        """The webhook to send when the deployment reaches the status, or None."""
+        kind = WEBHOOK_KINDS.get(status)
+        webhook: Webhook | None = getattr(self, webhook_option(kind)) if kind else None
+        return webhook
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -356,7 +347,7 @@ class FleetDeployRequest(DeployRequest):
     """The body of a deploy to private hosts, tried in this order before the public cloud."""
 
     private_host_ids: tuple[str, ...] = attrs.field(
-        converter=_as_strings, validator=[_some, _strings]
+        converter=_as_strings, validator=[not_empty, _strings]
     )
 
 
@@ -452,7 +443,7 @@ class Filter(_RequestModel):
             raise InvalidRequest(f"the filter on {self.field} has no value")
         for value in self.value if isinstance(self.value, tuple) else (self.value,):
             if not isinstance(value, datetime):
-                _check_text(f"what {self.field} is compared with", value)
+                check_text(f"what {self.field} is compared with", value)
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -460,9 +451,9 @@ class OrderBy(_RequestModel):
     """The order of a list of deployments."""
 
     field: Literal["created_at", "available_session_sockets"] = attrs.field(
-        default="created_at", validator=_one_of("created_at", "available_session_sockets")
+        default="created_at", validator=one_of("created_at", "available_session_sockets")
     )
-    order: Literal["asc", "desc"] = attrs.field(default="asc", validator=_one_of("asc", "desc"))
+    order: Literal["asc", "desc"] = attrs.field(default="asc", validator=one_of("asc", "desc"))
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -473,11 +464,11 @@ class StopFilter(_RequestModel):
     """
 
     field: Literal["request_id", "deployment_tags"] = attrs.field(
-        validator=_one_of("request_id", "deployment_tags")
+        validator=one_of("request_id", "deployment_tags")
     )
-    values: tuple[str, ...] = attrs.field(converter=_as_strings, validator=[_some, _strings])
+    values: tuple[str, ...] = attrs.field(converter=_as_strings, validator=[not_empty, _strings])
     filter_type: Literal["any", "all", "not"] = attrs.field(
-        default="any", validator=_one_of("any", "all", "not")
+        default="any", validator=one_of("any", "all", "not")
     )
 
 

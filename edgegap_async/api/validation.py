@@ -1,9 +1,14 @@
-"""Checks of what callers pass: each says in words what was wrong, before anything is sent."""
+"""Checks of arguments and settings, so that an invalid value fails before a request is sent.
+
+Each check raises `InvalidRequest` with the name of the argument and what it accepts. Functions
+named `check_…` check one value; the others return a validator for a field of an attrs class.
+"""
 
 from __future__ import annotations
 
 import functools
 import inspect
+import ipaddress
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -17,40 +22,84 @@ __all__ = [
     "Validator",
     "check_kind",
     "check_list",
+    "check_name",
     "check_number",
     "check_segment",
+    "check_text",
+    "field_name",
+    "instance_of",
     "is_coroutine_function",
+    "is_loopback",
+    "not_empty",
     "number",
+    "one_of",
 ]
 
 Validator: TypeAlias = Callable[[Any, "attrs.Attribute[Any]", Any], None]
+"""A validator of an attrs field: called with the object, the field and the value."""
 
-_LEAVES_ITS_PLACE: Final = r"[\x00-\x1f\x7f/\\%?#\ud800-\udfff]"
+_MAX_TEXT: Final = 128  # characters; the API documents no longer name or id
+_NOT_IN_SEGMENT: Final = r"[\x00-\x1f\x7f/\\%?#\ud800-\udfff]"
 
 
-def check_segment(what: str, value: object) -> str:
-    """The value, if it can stand in a path and lead nowhere else.
+# ── one value ────────────────────────────────────────────────────────────────────────────────────
 
-    Quoting alone is not enough: `..` survives it, and `stop("../app/arena")` would be
+
+def check_segment(what: str, value: object, max_length: int = _MAX_TEXT) -> str:
+    """Returns the value if it is safe as one segment of a URL path.
+
+    Quoting alone is not enough: `..` survives it, and `stop("../app/arena")` would become
     `DELETE /v1/app/arena`.
 
+    Args:
+        what: name of the argument, for the error.
+        value: the id or name to check.
+        max_length: characters that the value may have.
+
     Raises:
-        InvalidRequest: it cannot.
+        InvalidRequest: the value is not such a text.
     """
-    if not isinstance(value, str) or not value.strip(". ") or len(value) > 128:  # noqa: PLR2004 - no name is longer
-        raise InvalidRequest(f"{what} must be a text of 1 to 128 characters, not {value!r}")
-    if re.search(_LEAVES_ITS_PLACE, value):
+    if not isinstance(value, str) or not value.strip(". ") or len(value) > max_length:
+        raise InvalidRequest(
+            f"{what} must be a text of 1 to {max_length} characters, not {value!r}"
+        )
+    if re.search(_NOT_IN_SEGMENT, value):
         raise InvalidRequest(
             f"{what} must not hold / \\ % ? #, control characters or half surrogates: {value!r}"
         )
     return value
 
 
-def check_kind(what: str, value: object, *kinds: type) -> None:
-    """Returns if the value is None or one of these.
+def check_name(what: str, value: object, *, max_length: int) -> str:
+    """Returns the value if it is a name of ASCII letters, digits and `.`, `_`, `-`: part of a tag.
 
     Raises:
-        InvalidRequest: it is something else.
+        InvalidRequest: the value is not such a text, or is empty or longer than `max_length`.
+    """
+    if not isinstance(value, str) or not re.fullmatch(rf"[A-Za-z0-9._-]{{1,{max_length}}}", value):
+        raise InvalidRequest(f"{what} is 1 to {max_length} of A-Z a-z 0-9 . _ -, not {value!r}")
+    return value
+
+
+def check_text(what: str, value: object, max_length: int = _MAX_TEXT) -> None:
+    """Checks that the value is a printable text that is not blank.
+
+    Raises:
+        InvalidRequest: the value is something else, or longer than `max_length` characters.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise InvalidRequest(f"{what} must be a text that is not empty, not {value!r}")
+    if len(value) > max_length:
+        raise InvalidRequest(f"{what} has {len(value)} characters; {max_length} is the most")
+    if not value.isprintable():
+        raise InvalidRequest(f"{what} must not hold control characters: {value!r}")
+
+
+def check_kind(what: str, value: object, *kinds: type) -> None:
+    """Checks that the value is None or an instance of one of the types. A bool is not an int here.
+
+    Raises:
+        InvalidRequest: the value is of another type.
     """
     if value is not None and (
         not isinstance(value, kinds) or (type(value) is bool and bool not in kinds)
@@ -65,52 +114,125 @@ def check_number(
     *,
     above: float = -math.inf,
     least: float = -math.inf,
+    most: float = math.inf,
     optional: bool = True,
 ) -> None:
-    """Returns if the value is a number above the one and not below the other, or None if it may be.
+    """Checks that the value is a number within bounds.
+
+    Args:
+        what: name of the argument, for the error.
+        value: the value to check. NaN is outside all bounds.
+        above: the number must be greater than this.
+        least: the number must not be less than this.
+        most: the number must not be greater than this.
+        optional: whether None passes too.
 
     Raises:
-        InvalidRequest: it is something else.
+        InvalidRequest: the value is something else.
     """
     if value is None and not optional:
         raise InvalidRequest(f"{what} is a number, not None")
     check_kind(what, value, int, float)
-    if isinstance(value, int | float) and not (value > above and value >= least):
+    if isinstance(value, int | float) and not (value > above and least <= value <= most):
         bound = f"above {above:g}" if above > -math.inf else f"{least:g} or more"
+        bound += f" and {most:g} at most" if most < math.inf else ""
         raise InvalidRequest(f"{what} must be {bound}, not {value!r}")
+
+
+def check_list(what: str, values: object) -> None:
+    """Checks that the values can be iterated and are not a text or a mapping.
+
+    Raises:
+        InvalidRequest: the values are something else.
+    """
+    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
+        raise InvalidRequest(f"{what} is a list, not {values!r}")
+
+
+def is_coroutine_function(function: object) -> bool:
+    """Whether a call of the object returns a coroutine.
+
+    Partials of coroutine functions and objects whose `__call__` is one count too.
+    """
+    while isinstance(function, functools.partial):
+        function = function.func
+    called = getattr(type(function), "__call__", None)  # noqa: B004 - the method is inspected, not called
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the host is `localhost` or an IP address of this machine's loopback interface."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+# ── validators of attrs fields ───────────────────────────────────────────────────────────────────
+
+
+def field_name(model: object, attribute: attrs.Attribute[Any]) -> str:
+    """The name of a field in errors: `RetryPolicy.attempts`.
+
+    A class whose instances only this package makes names the public callable in `made_by`.
+    """
+    return f"{getattr(model, 'made_by', type(model).__name__)}.{attribute.name}"
 
 
 def number(
     *,
     above: float = -math.inf,
     least: float = -math.inf,
+    most: float = math.inf,
     whole: bool = False,
     optional: bool = False,
 ) -> Validator:
-    """A validator for attrs: as `check_number`, and None only where it is `optional`."""
+    """A validator: a number within bounds, as for `check_number`.
 
-    def check(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-        what = f"{getattr(self, 'made_by', type(self).__name__)}.{attribute.name}"
+    Args:
+        above: the number must be greater than this.
+        least: the number must not be less than this.
+        most: the number must not be greater than this.
+        whole: whether only an int passes.
+        optional: whether None passes too.
+    """
+
+    def check(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        what = field_name(model, attribute)
         if whole:
             check_kind(what, value, int)
-        check_number(what, value, above=above, least=least, optional=optional)
+        check_number(what, value, above=above, least=least, most=most, optional=optional)
 
     return check
 
 
-def is_coroutine_function(function: object) -> bool:
-    """Whether calling it gives what is to be awaited; partials and objects that are called too."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    called = getattr(type(function), "__call__", None)  # noqa: B004 - what it is, not whether
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
+def one_of(*allowed: str) -> Validator:
+    """A validator: one of these texts."""
+
+    def check(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if value not in allowed:
+            what = field_name(model, attribute)
+            raise InvalidRequest(f"{what} is one of {', '.join(allowed)}, not {value!r}")
+
+    return check
 
 
-def check_list(what: str, values: object) -> None:
-    """Returns if the values are several: what can be iterated, and is no text and no mapping.
+def instance_of(*kinds: type) -> Validator:
+    """A validator: an instance of one of the types, of which the error names the first."""
+
+    def check(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if not isinstance(value, kinds):
+            what = field_name(model, attribute)
+            raise InvalidRequest(f"{what} is of type {kinds[0].__name__}, not {value!r}")
+
+    return check
+
+
+def not_empty(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """A validator: a collection with at least one item.
 
     Raises:
-        InvalidRequest: they are something else.
+        InvalidRequest: the collection is empty.
     """
-    if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        raise InvalidRequest(f"{what} is a list, not {values!r}")
+    if not value:
+        raise InvalidRequest(f"{field_name(model, attribute)} must name at least one")

@@ -358,12 +358,7 @@ def _most_important(aborts: ExceptionGroup[BatchAborted]) -> BatchAborted:
 
 
 def _batch_stopped(cause: Exception, handle: DeploymentHandle | None = None) -> BatchStopped:
-    error = BatchStopped(
-        f"the batch was stopped: {cause}",
-        request_id=handle.request_id if handle else "",
-        last_status=handle.status if handle else None,
-        history=handle.history if handle else (),
-        deployment=handle.deployment if handle else None,
-    )
+    message = f"the batch was stopped: {cause}"
+    error = BatchStopped.of(handle, message) if handle else BatchStopped(message)
     error.__cause__ = cause
     return error

@@ -208,7 +208,7 @@ class DeploymentHandle:
                 for change in self.history[known:]:
                     yield change
                     known += 1
-                    if change.status in {Status.ERROR, Status.TERMINATED}:
+                    if change.status.is_final:
                         return
 
     def endpoint(self, name: str | None = None) -> Endpoint:

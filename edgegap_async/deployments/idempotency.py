@@ -22,7 +22,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -34,7 +33,8 @@ import attrs
 from edgegap_async.api.messages import HttpRequest
 from edgegap_async.api.models import DeployAccepted, record_attempts
 from edgegap_async.api.requests import Filter
-from edgegap_async.errors import CallError, InvalidRequest, MaybeCreated
+from edgegap_async.api.validation import check_name
+from edgegap_async.errors import CallError, MaybeCreated
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.call_options import CallOptions
 from edgegap_async.http.resources import Deployments
@@ -218,6 +218,4 @@ def owner_tag(owner: str) -> str:
         InvalidRequest: it is no owner.
     """
     # With its prefix it is as long as older descriptions allow a tag to be.
-    if not re.fullmatch(r"[A-Za-z0-9._-]{1,16}", owner):
-        raise InvalidRequest(f"owner is 1 to 16 of A-Z a-z 0-9 . _ -, not {owner!r}")
-    return f"own-{owner}"
+    return f"own-{check_name('owner', owner, max_length=16)}"

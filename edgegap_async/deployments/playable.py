@@ -277,12 +277,6 @@ def _cancellations() -> int:
 
 
 def _not_playable(server: Server, message: str, attempts: int) -> NotPlayable:
-    problem = NotPlayable(
-        message,
-        request_id=server.request_id,
-        last_status=server.status,
-        history=server.history,
-        deployment=server.deployment,
-    )
+    problem = NotPlayable.of(server, message)
     problem.attempts = attempts
     return problem

@@ -19,7 +19,6 @@ sandbox. Linux only.
 from __future__ import annotations
 
 import importlib.util
-import ipaddress
 import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -28,7 +27,7 @@ from typing import Final, Literal, Self
 import attrs
 
 from edgegap_async.api.requests import Token
-from edgegap_async.api.validation import check_kind, check_list
+from edgegap_async.api.validation import check_kind, check_list, is_loopback
 from edgegap_async.errors import InvalidRequest
 
 from .catalogue import (
@@ -153,7 +152,7 @@ class Emulator:
             raise InvalidRequest(f"port is a number from 0 to 65535, not {port}")
         if max_deployments is not None and max_deployments < 0:
             raise InvalidRequest(f"max_deployments is a number from 0 on, not {max_deployments}")
-        if not _is_loopback(host):
+        if not is_loopback(host):
             raise InvalidRequest(f"host is a loopback address such as 127.0.0.1, not {host!r}")
         if isinstance(apps, str | Path):
             catalogue = load_apps(apps)
@@ -281,10 +280,3 @@ class Emulator:
     def requests(self) -> list[RecordedRequest]:
         """The requests that came, oldest first."""
         return [] if self._server is None else list(self._server.requests)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

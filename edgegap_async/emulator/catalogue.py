@@ -26,18 +26,18 @@ crash and not the server that came back.
 
 from __future__ import annotations
 
-import math
 import re
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import attrs
 
 from edgegap_async.api.codec import dumps, read_request
 from edgegap_async.api.requests import EnvironmentVariable
+from edgegap_async.api.validation import Validator, check_segment, field_name, number, one_of
 from edgegap_async.errors import InvalidRequest
 
 __all__ = [
@@ -52,41 +52,16 @@ __all__ = [
 
 
 _PLACE: Final = re.compile(r"\{port:([^{}]*)\}")
-_NAME: Final = re.compile(r"[^/\\%?#\x00-\x1f\x7f]{1,64}")
-_Check: TypeAlias = Callable[[Any, "attrs.Attribute[Any]", Any], None]
-
-
-def _what(self: object, attribute: attrs.Attribute[Any]) -> str:
-    return f"{type(self).__name__}.{attribute.name}"
+_MAX_NAME: Final = 64  # characters; the API documents this maximum for names of versions
+_MAX_NUMBER: Final = 1e9  # no setting means more, and a file may say `inf`
 
 
 def _name(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if not isinstance(value, str) or not value.strip(". ") or not _NAME.fullmatch(value):
-        raise InvalidRequest(
-            f"{_what(self, attribute)} is a text of 1 to 64 characters without / \\ % ? #,"
-            f" not {value!r}"
-        )
+    check_segment(field_name(self, attribute), value, _MAX_NAME)
 
 
-def _at_least(lowest: float) -> _Check:
-    def check(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if value is not None and not (number and lowest <= value < math.inf):
-            raise InvalidRequest(
-                f"{_what(self, attribute)} is a number from {lowest:g} on, not {value!r}"
-            )
-
-    return check
-
-
-def _one_of(*allowed: str) -> _Check:
-    def check(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if value not in allowed:
-            raise InvalidRequest(
-                f"{_what(self, attribute)} is one of {', '.join(allowed)}, not {value!r}"
-            )
-
-    return check
+def _at_least(lowest: float) -> Validator:
+    return number(least=lowest, most=_MAX_NUMBER, optional=True)
 
 
 def _twice(names: Iterable[object]) -> object:
@@ -104,7 +79,7 @@ class AppPort:
 
     name: str = attrs.field(validator=_name)
     protocol: str = attrs.field(
-        default="UDP", validator=_one_of("UDP", "TCP", "TCP/UDP", "HTTP", "HTTPS", "WS", "WSS")
+        default="UDP", validator=one_of("UDP", "TCP", "TCP/UDP", "HTTP", "HTTPS", "WS", "WSS")
     )
     to_check: bool = True
     """Whether READY waits until the game server has bound it."""
@@ -147,7 +122,7 @@ class Application:
     """Seconds that it may take to bind its ports. In the cloud: to pull its image."""
     termination_grace_period_seconds: float = attrs.field(default=5, validator=_at_least(0))
     restart_policy: str = attrs.field(
-        default="never", validator=_one_of("always", "never", "on_failure")
+        default="never", validator=one_of("always", "never", "on_failure")
     )
     """What follows when it exits by itself. In the cloud the default is `always`."""
     cpu_units: int = attrs.field(default=256, validator=_at_least(1))
@@ -189,7 +164,7 @@ class PrivateHost:
     """A machine of a private fleet. Here it is a share of this machine, by name."""
 
     host_id: str = attrs.field(validator=_name)
-    status: str = attrs.field(default="ACTIVE", validator=_one_of("ACTIVE", "PENDING"))
+    status: str = attrs.field(default="ACTIVE", validator=one_of("ACTIVE", "PENDING"))
     """Only an ACTIVE one takes deployments."""
     city: str = "Montreal"
     """One of the emulator's cities."""
@@ -262,13 +237,13 @@ def _read_each(tables: object, where: str, kind: type[Model]) -> list[Model]:
     if not isinstance(tables, list):
         raise InvalidRequest(f"{where} is written [[{where}]], once for each")
     models: list[Model] = []
-    for number, table in enumerate(tables):
+    for position, table in enumerate(tables):
         try:
             # Through JSON, for requests are read strictly already.
             models.append(read_request(kind, dumps(table)))
         except (InvalidRequest, TypeError) as problem:
             why = str(problem).replace("$.", "").replace(" @ $", "")
-            raise InvalidRequest(f"{where}[{number}]: {why}") from None
+            raise InvalidRequest(f"{where}[{position}]: {why}") from None
     return models
 
 

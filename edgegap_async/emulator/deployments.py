@@ -453,11 +453,7 @@ class LocalDeployment:
             _impossible(self.status, status)
         _log.debug("%s: %s → %s", self.request_id, self.status.short, status.short)
         self.last_status, self.status, self.since = self.status, status, self._now()
-        webhook = {
-            Status.READY: self.request.webhook_on_ready,
-            Status.ERROR: self.request.webhook_on_error,
-            Status.TERMINATED: self.request.webhook_on_terminated,
-        }.get(status)
+        webhook = self.request.webhook_for(status)
         if webhook is not None:
             self.announce(webhook, self.deployment())
 

@@ -39,6 +39,7 @@ from aiohttp import web
 
 from edgegap_async.api.codec import dumps
 from edgegap_async.api.operations import OPERATIONS
+from edgegap_async.api.requests import WEBHOOK_KINDS, webhook_option
 from edgegap_async.api.validation import check_kind
 from edgegap_async.errors import InvalidRequest
 
@@ -145,7 +146,7 @@ class Repeat:
 What: TypeAlias = Drop | Respond | Truncate | Dribble | Delay | HangUp | Hide | Repeat
 
 _CALLS: Final = frozenset(operation.name for operation in OPERATIONS)
-_WEBHOOKS: Final = frozenset({"webhook_on_ready", "webhook_on_error", "webhook_on_terminated"})
+_WEBHOOKS: Final = frozenset(map(webhook_option, WEBHOOK_KINDS.values()))
 _SHOWS: Final = frozenset({"get_deployment", "list_deployments"})
 _NEEDS_AN_ANSWER: Final = (Truncate, Dribble, HangUp)
 

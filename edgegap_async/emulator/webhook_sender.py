@@ -23,7 +23,7 @@ from aiohttp.resolver import ThreadedResolver
 
 from edgegap_async.api.codec import dumps, to_json
 from edgegap_async.api.models import Deployment
-from edgegap_async.api.requests import Webhook
+from edgegap_async.api.requests import WEBHOOK_KINDS, Webhook, webhook_option
 from edgegap_async.errors import InvalidRequest
 
 from .faults import Delay, Drop, Faults, Repeat
@@ -95,7 +95,7 @@ class Deliveries:
 
     def send(self, webhook: Webhook, deployment: Deployment) -> None:
         """Post the status to the webhook. Returns at once."""
-        fault = self._faults.take(f"webhook_on_{deployment.current_status.short.lower()}")
+        fault = self._faults.take(webhook_option(WEBHOOK_KINDS[deployment.current_status]))
         what = None if fault is None else fault.what
         if isinstance(what, Drop):
             return

@@ -135,7 +135,7 @@ def _retry_after(error: RateLimited) -> float:
 
 def _is_retryable(error: CallError, operation: Operation[object], attempts: int) -> bool:
     if isinstance(error, NotSent):
-        return error.worth_repeating
+        return error.retry_may_help
     if isinstance(error, RateLimited):
         return True
     if operation.retry_safety is RetrySafety.ONLY_IF_NOT_SENT:

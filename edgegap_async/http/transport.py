@@ -35,7 +35,7 @@ from yarl import URL
 from edgegap_async.api.messages import HttpRequest, HttpResponse
 from edgegap_async.api.operations import Operation
 from edgegap_async.api.requests import Token
-from edgegap_async.api.validation import number
+from edgegap_async.api.validation import is_loopback, number
 from edgegap_async.errors import (
     CallError,
     ClientClosed,
@@ -61,7 +61,6 @@ _INVALID_BASE_URL: Final = "base_url must be a URL such as https://api.edgegap.c
 _MAX_CONNECTIONS: Final = 100  # of one operation, each with one request at a time
 _KEEPALIVE_TIME: Final = 4.0  # seconds; a POST on a connection that the server closes is ambiguous
 _DNS_CACHE_TIME: Final = 60  # seconds
-_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @attrs.frozen(kw_only=True)
@@ -294,7 +293,7 @@ def _checked_base_url(base_url: str, *, allow_insecure: bool) -> str:
         raise InvalidRequest(_INVALID_BASE_URL)
     if parts.username or parts.password:
         raise InvalidRequest("base_url must not hold a user or password")
-    if parts.scheme == "http" and parts.hostname not in _LOOPBACK and not allow_insecure:
+    if parts.scheme == "http" and not is_loopback(parts.hostname) and not allow_insecure:
         raise InvalidRequest(
             f"http://{parts.hostname} would show the token to the network: use https,"
             " or allow_insecure=True if that network is yours"
@@ -328,20 +327,10 @@ async def _read_up_to(response: aiohttp.ClientResponse, max_bytes: int) -> bytes
     return bytes(body)
 
 
-def _facts(request: HttpRequest[Any], status: int | None = None) -> dict[str, Any]:
-    return {
-        "operation": request.operation.name,
-        "method": request.operation.method,
-        "path": request.path,
-        "status": status,
-        "request_id": request.request_id,
-    }
-
-
 def _unusable_answer(
     request: HttpRequest[Any], response: aiohttp.ClientResponse, body: bytes | None
 ) -> CallError:
-    facts = _facts(request, response.status)
+    facts = request.facts(response.status)
     if body is None:
         return UnreadableAnswer(f"the answer is larger than {request.max_bytes} bytes", **facts)
     try:
@@ -362,8 +351,8 @@ def _network_error(request: HttpRequest[Any], error: BaseException, *, was_sent:
         text = str(error)
     message = f"{text or 'the connection failed'} ({type(error).__name__})"
     if was_sent:
-        return NoAnswer(message, **_facts(request))
-    not_sent = NotSent(message, **_facts(request))
+        return NoAnswer(message, **request.facts())
+    not_sent = NotSent(message, **request.facts())
     # Another attempt would meet the same certificate.
-    not_sent.worth_repeating = not isinstance(error, aiohttp.ClientSSLError | ValueError)
+    not_sent.retry_may_help = not isinstance(error, aiohttp.ClientSSLError | ValueError)
     return not_sent

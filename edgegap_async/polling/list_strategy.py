@@ -99,7 +99,7 @@ class ListStrategy:
             self.step_down("it does not filter by request_id", ListMode.BY_PAGE)
         elif is_roll_call and self.way is ListMode.CHANGED:
             self.is_proven = self.is_proven or bool(ids)  # of those that filter by status, nothing
-        elif not is_roll_call and not all(map(_is_ready, page.data)):
+        elif not is_roll_call and not all(row.is_ready for row in page.data):
             self._strike("it does not filter by status")
         elif ids:
             self.is_proven, self._strikes = True, 0
@@ -165,10 +165,6 @@ def is_whole(page: DeploymentPage) -> bool:
     # The published example says that there is a next page, and is the first of one.
     pages = where.paginator.num_pages if where.paginator is not None else None
     return pages is not None and where.number is not None and where.number >= pages
-
-
-def _is_ready(row: DeploymentRow) -> bool:
-    return row.ready or row.status == Status.READY
 
 
 def as_deployment(row: DeploymentRow, status: Status) -> Deployment:

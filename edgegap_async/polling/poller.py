@@ -597,7 +597,7 @@ class StatusPoller:
         """Whether a failure may be otherwise next time; then it is noted."""
         if not isinstance(error, _TRANSIENT):
             return False
-        if isinstance(error, NotSent) and not error.worth_repeating:
+        if isinstance(error, NotSent) and not error.retry_may_help:
             return False  # a certificate that does not match will not match later
         asking.failed(error)
         for one in asked:

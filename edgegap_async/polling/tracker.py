@@ -16,18 +16,17 @@ import logging
 import math
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Literal, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias, cast
 
 import attrs
 
 from edgegap_async.api.models import Deployment, Status, StatusChange, may_become
-from edgegap_async.api.requests import DeployOptions, Webhook
+from edgegap_async.api.requests import WEBHOOK_KINDS, DeployOptions, Webhook, webhook_option
 from edgegap_async.api.validation import check_number
 from edgegap_async.errors import (
     CallError,
     DeploymentFailed,
     DeploymentTerminated,
-    EdgegapError,
     Gone,
     NotFound,
     WaitTimedOut,
@@ -227,7 +226,7 @@ class DeploymentTracker:
             message = f"not {wanted.short} in {round(timeout or 0, 2):g} s; seen: {seen}"
             if self.last_failure is not None:
                 message += f"; the last look failed: {self.last_failure}"
-            raise self._error(WaitTimedOut, message) from None
+            raise WaitTimedOut.of(self, message) from None
         assert self.deployment is not None  # noqa: S101 - it was seen in `wanted`
         return self.deployment
 
@@ -241,22 +240,9 @@ class DeploymentTracker:
             return
         if self.status == Status.ERROR:
             detail = self.deployment and self.deployment.error_detail
-            raise self._error(DeploymentFailed, detail or "it failed and does not say why")
+            raise DeploymentFailed.of(self, detail or "it failed and does not say why")
         if self.status.is_terminal:
-            raise self._error(DeploymentTerminated, f"it is {self.status.short}")
-
-    def _error(
-        self,
-        kind: type[WaitTimedOut | DeploymentFailed | DeploymentTerminated],
-        message: str,
-    ) -> EdgegapError:
-        return kind(
-            message,
-            request_id=self.request_id,
-            last_status=self.status,
-            history=self.history,
-            deployment=self.deployment,
-        )
+            raise DeploymentTerminated.of(self, f"it is {self.status.short}")
 
     def update(self, deployment: Deployment, source: ChangeSource = "status") -> bool:
         """Makes a look at the deployment known to all who wait; whether it is news to them."""
@@ -367,11 +353,8 @@ def with_webhook_urls(options: DeployOptions, urls: WebhookUrls) -> DeployOption
 
     As `Webhook`s, which print no path: a traceback that shows local variables shows the options.
     """
-    return {
-        **options,
-        "webhook_on_ready": options.get("webhook_on_ready") or Webhook(urls.on_ready),
-        "webhook_on_error": options.get("webhook_on_error") or Webhook(urls.on_error),
-        "webhook_on_terminated": (
-            options.get("webhook_on_terminated") or Webhook(urls.on_terminated)
-        ),
-    }
+    completed: dict[str, Any] = {**options}
+    for kind in WEBHOOK_KINDS.values():
+        if not completed.get(option := webhook_option(kind)):
+            completed[option] = Webhook(getattr(urls, f"on_{kind}"))
+    return cast("DeployOptions", completed)

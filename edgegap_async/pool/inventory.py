@@ -12,14 +12,13 @@ import asyncio
 import collections
 import contextlib
 import math
-import re
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from types import TracebackType
 from typing import Any, ClassVar
 
 import attrs
 
-from edgegap_async.api.validation import number
+from edgegap_async.api.validation import check_name, number
 from edgegap_async.concurrency import ChangeEvent, loop_time
 from edgegap_async.deployments.handle import DeploymentHandle
 from edgegap_async.deployments.ownership import OwnedDeployments
@@ -54,8 +53,7 @@ class PoolStats:
 
 
 def _check_name(_: object, __: object, value: Any) -> None:
-    if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9._-]{1,14}", value):
-        raise InvalidRequest(f"name is 1 to 14 of A-Z a-z 0-9 . _ -, not {value!r}")
+    check_name("name", value, max_length=14)
 
 
 @attrs.frozen(kw_only=True)

@@ -142,8 +142,7 @@ class PoolMaintenance:
         inventory, server = self._inventory, ready.server
         if (
             row is not None
-            and row.ready
-            and row.status in {None, Status.READY}
+            and row.is_ready
             and not server.webhook_pending  # the row may be older than the webhook
         ):
             return

@@ -40,7 +40,7 @@ import secrets
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, Self, cast
 from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
@@ -48,6 +48,7 @@ import attrs
 
 from edgegap_async.api.codec import loads, read_answer
 from edgegap_async.api.models import Deployment
+from edgegap_async.api.requests import WEBHOOK_KINDS, WebhookKind
 from edgegap_async.api.validation import is_coroutine_function
 from edgegap_async.errors import InvalidRequest, is_cancelled
 
@@ -67,10 +68,9 @@ __all__ = ["WebhookEvent", "WebhookReceiver", "WebhookStats"]
 
 logger = logging.getLogger(__name__)
 
-Kind: TypeAlias = Literal["ready", "error", "terminated"]
 
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43,86}")  # 32 bytes; room for a later version's
-_KINDS: Final = frozenset({"ready", "error", "terminated"})
+_KINDS: Final = frozenset(WEBHOOK_KINDS.values())
 _MAX_BODY_BYTES: Final = 64 * 1024  # bytes: a status has about one thousand
 _BODY_TIMEOUT: Final = 5.0  # seconds for a body to come
 _MAX_READS_EACH: Final = 3  # bodies of one deployment that are read at once: one of each kind
@@ -101,7 +101,7 @@ class _Rejected(Exception):
 class WebhookEvent:
     """What a webhook says. Nobody signed it: look, before you act on it."""
 
-    kind: Kind
+    kind: WebhookKind
     """Which of the deployment's URLs it came to."""
     deployment: Deployment
 
@@ -134,7 +134,7 @@ class _Subscription:
         self.on_error = f"{url}/error"
         self.on_terminated = f"{url}/terminated"
         self.reading = 0
-        self.told = set[Kind]()
+        self.told = set[WebhookKind]()
         self._wake = wake
         self._woken_at = -math.inf  # loop time; to come, if a wake is pending
 
@@ -378,7 +378,7 @@ class WebhookReceiver:
             raise _Rejected(HTTPStatus.BAD_REQUEST)
         hook.ring()
         if self._on_event is not None:
-            self._tell(hook, cast("Kind", kind), body)
+            self._tell(hook, cast("WebhookKind", kind), body)
 
     @contextlib.contextmanager
     def _one_more(self, hook: _Subscription) -> Iterator[None]:
@@ -403,7 +403,7 @@ class WebhookReceiver:
 
     # ── events ───────────────────────────────────────────────────────────────────────────────────
 
-    def _tell(self, hook: _Subscription, kind: Kind, body: bytes) -> None:
+    def _tell(self, hook: _Subscription, kind: WebhookKind, body: bytes) -> None:
         if kind in hook.told:
             return
         try:

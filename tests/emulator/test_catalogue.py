@@ -124,17 +124,17 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "complaint"),
     [
-        ({"name": "a/b"}, "Application.name is a text of 1 to 64 characters"),
-        ({"version": ""}, "Application.version is a text"),
+        ({"name": "a/b"}, r"Application.name must not hold / "),
+        ({"version": ""}, "Application.version must be a text"),
         ({"argv": ()}, "argv is a list of texts"),
         ({"argv": "x y"}, "argv is a list of texts"),
         ({"argv": ("x", 1)}, "argv is a list of texts"),
         ({"argv": ("",)}, "argv is a list of texts"),
         ({"ports": (AppPort("a"), AppPort("a"))}, "two ports are named 'a'"),
         ({"environment": {"A": "\0"}}, "the value of A is a text"),
-        ({"max_duration": -2}, "Application.max_duration is a number from -1 on"),
-        ({"time_to_deploy": float("inf")}, "time_to_deploy is a number"),
-        ({"cpu_units": True}, "cpu_units is a number"),
+        ({"max_duration": -2}, "Application.max_duration must be -1 or more"),
+        ({"time_to_deploy": float("inf")}, "time_to_deploy must be 0 or more"),
+        ({"cpu_units": True}, "cpu_units is of type int or float"),
         ({"restart_policy": "sometimes"}, "restart_policy is one of always, never, on_failure"),
     ],
 )

@@ -127,7 +127,7 @@ def test_the_message_is_what_was_said_and_no_more() -> None:
     error = NotSent("no such host", method="GET", path="/v1/locations")
 
     assert error.message == "no such host"
-    assert error.worth_repeating
+    assert error.retry_may_help
     assert (error.status, error.request_id, error.attempts) == (None, None, 1)
 
 

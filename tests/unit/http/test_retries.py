@@ -44,7 +44,7 @@ def wait_after(
 
 def for_good() -> NotSent:
     error = NotSent()
-    error.worth_repeating = False
+    error.retry_may_help = False
     return error
 
 

@@ -196,7 +196,7 @@ async def test_row_02_a_refused_connection_means_that_nothing_was_sent(
         error = await failure(transport, request_, sending)
 
     assert type(error) is NotSent
-    assert error.worth_repeating
+    assert error.retry_may_help
     assert sending.sent == 0
     assert (error.operation, error.path) == (request_.operation.name, request_.path)
 
@@ -240,7 +240,7 @@ async def test_row_03_a_host_without_tls_is_not_tried_again() -> None:
         error = await failure(transport, POST)
 
     assert isinstance(error, NotSent)
-    assert not error.worth_repeating
+    assert not error.retry_may_help
 
 
 @pytest.mark.parametrize("talk", [hang_up, reset])
@@ -568,7 +568,7 @@ async def test_a_session_that_contradicts_what_is_sent_sends_nothing_and_shows_n
         error = await failure(transport, POST)
 
         assert type(error) is NotSent
-        assert not error.worth_repeating
+        assert not error.retry_may_help
         assert CANARY not in shown(error)
         assert not api.requests
 
