@@ -1,11 +1,13 @@
-"""How fast `deploy_many` is, and what a deployment that is waited for costs in memory.
+"""Measures how fast `deploy_many` is, and the memory of a deployment that is waited for.
 
-Fast: so many simulated deployments on a real emulator in a process of its own, over real sockets,
-with the documented limits on, in real time. Beside it what the limit allows: 40 deploys a second,
-then one ready-time.
+Speed: simulated deployments on an emulator in a process of its own, over real sockets, in real
+time, with the documented rate limits. `allowed_seconds` is the least that the limits permit: 40
+deploys a second, then the time to READY.
 
-Small: so many deployments that are accepted and never READY, all waited for at once; the memory
-that this program has more than before, by tracemalloc. Prints JSON.
+Memory: deployments that are accepted and never READY, all waited for at once. `bytes_each` is the
+growth of this program's memory by tracemalloc, divided by the deployments.
+
+The program prints JSON:
 
     python benchmarks/deploy_many.py [--deployments 400] [--waiting 2000 10000]
 """
@@ -26,31 +28,33 @@ from collections.abc import AsyncIterator
 from edgegap_async import DeployRequest, EdgegapClient, Status
 from edgegap_async.emulator import Application, AppPort, Emulator, Simulation, Timings
 
-READY_AFTER = 2.0
-LIMIT = 40
+READY_AFTER = 2.0  # seconds
+DEPLOY_LIMIT = 40  # requests a second, as documented
 REQUEST = DeployRequest(application="arena", version="v1", users=[(48.9, 2.4)])
 
 
-async def serve(*, silent: bool) -> None:
-    """Be the emulator, until the program that started it closes its input."""
+async def serve(*, never_ready: bool) -> None:
+    """Runs the emulator until the benchmark closes the standard input of this process."""
     arena = Application(
         name="arena", version="v1", argv=["none"], ports=[AppPort("game")], time_to_deploy=3600
     )
-    simulation = Simulation(ready_after=(READY_AFTER, READY_AFTER), silent=1.0 if silent else 0.0)
+    simulation = Simulation(
+        ready_after=(READY_AFTER, READY_AFTER), silent=1.0 if never_ready else 0.0
+    )
     async with Emulator(
-        [arena], timings=Timings.fast(), limits=not silent, simulate=simulation
+        [arena], timings=Timings.fast(), limits=not never_ready, simulate=simulation
     ) as emulator:
         print(json.dumps({"url": emulator.url, "token": emulator.token}), flush=True)
         await asyncio.to_thread(sys.stdin.read)
 
 
 @contextlib.asynccontextmanager
-async def an_emulator(*, silent: bool) -> AsyncIterator[dict[str, str]]:
+async def run_emulator(*, never_ready: bool) -> AsyncIterator[dict[str, str]]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         __file__,
         "--serve",
-        "silent" if silent else "ready",
+        "never-ready" if never_ready else "ready",
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -63,39 +67,39 @@ async def an_emulator(*, silent: bool) -> AsyncIterator[dict[str, str]]:
         await process.wait()
 
 
-async def how_fast(deployments: int) -> dict[str, object]:
+async def measure_speed(deployments: int) -> dict[str, object]:
     async with (
-        an_emulator(silent=False) as at,
-        EdgegapClient(at["token"], base_url=at["url"]) as client,
+        run_emulator(never_ready=False) as emulator,
+        EdgegapClient(emulator["token"], base_url=emulator["url"]) as client,
     ):
-        await client.locations.list()  # connected
+        await client.locations.list()  # opens the connection
         began = time.perf_counter()
         async with client.deploy_many([REQUEST] * deployments) as batch:
             outcomes = await batch.all()
-        spent = time.perf_counter() - began
+        seconds = time.perf_counter() - began
         requests = client.requests_sent - 1
         ready = sum(outcome.is_ready for outcome in outcomes)
         attempts = sum(outcome.attempts for outcome in outcomes)
-        await asyncio.gather(*(one.handle.stop() for one in outcomes if one.handle))
-    allowed = deployments / LIMIT + READY_AFTER
+        await asyncio.gather(*(outcome.handle.stop() for outcome in outcomes if outcome.handle))
+    allowed_seconds = deployments / DEPLOY_LIMIT + READY_AFTER
     return {
         "deployments": deployments,
-        "told_ready": ready,
+        "ready": ready,
         "deploys": attempts,
-        "seconds": round(spent, 3),
-        "allowed_seconds": round(allowed, 3),
-        "ratio": round(spent / allowed, 4),
+        "seconds": round(seconds, 3),
+        "allowed_seconds": round(allowed_seconds, 3),
+        "ratio": round(seconds / allowed_seconds, 4),
         "requests_per_deployment": round(requests / deployments, 2),
     }
 
 
-async def how_small(waiting: int) -> dict[str, object]:
+async def measure_memory(waiting: int) -> dict[str, object]:
     limits = {"deploy": None, "get_deployment": 1000.0, "list_deployments": 100.0}
     async with (
-        an_emulator(silent=True) as at,
-        EdgegapClient(at["token"], base_url=at["url"], limits=limits) as client,
+        run_emulator(never_ready=True) as emulator,
+        EdgegapClient(emulator["token"], base_url=emulator["url"], limits=limits) as client,
     ):
-        await client.deploy_many([REQUEST], timeout=2.0).all()  # what is imported late, is
+        await client.deploy_many([REQUEST], timeout=2.0).all()  # imports what is imported late
         requests = [REQUEST] * waiting
         gc.collect()
         tracemalloc.start()
@@ -119,8 +123,8 @@ async def how_small(waiting: int) -> dict[str, object]:
 async def measure(deployments: int, waiting: list[int]) -> dict[str, object]:
     return {
         "benchmark": "deploy_many",
-        "real time": await how_fast(deployments) if deployments else None,
-        "memory": [await how_small(number) for number in waiting],
+        "real time": await measure_speed(deployments) if deployments else None,
+        "memory": [await measure_memory(number) for number in waiting],
     }
 
 
@@ -128,12 +132,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--deployments", type=int, default=400)
     parser.add_argument("--waiting", type=int, nargs="*", default=[2000, 10_000])
-    parser.add_argument("--serve", choices=("ready", "silent"), help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if asked.serve:
-        asyncio.run(serve(silent=asked.serve == "silent"))
+    parser.add_argument("--serve", choices=("ready", "never-ready"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        asyncio.run(serve(never_ready=arguments.serve == "never-ready"))
     else:
-        print(json.dumps(asyncio.run(measure(asked.deployments, asked.waiting)), indent=1))
+        print(json.dumps(asyncio.run(measure(arguments.deployments, arguments.waiting)), indent=1))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
-"""A campaign of chance for batches and pools: what lives at the end was handed over.
+"""A random campaign for batches and pools: every server that lives at the end was handed over.
 
-As test_campaign.py, whose draws it takes: one loop with a clock that jumps, a simulated cloud, a
-client, all of it from one seed. Here batches and a pool are used in some way, cancelled at some
-step, and the client is closed at some time. The cloud's own record is the judge.
+Each run draws everything from one seed, as test_campaign.py does: a simulated cloud with faults, a
+client, and the way in which batches and a pool are used, at which step their tasks are cancelled
+and when the client is closed. Afterwards the cloud's record of living servers is compared with the
+servers that the program got.
 
-A run that fails says how to see it again: `pytest tests/faults/test_batch_campaign.py --seed N`.
+The message of a failed run holds the command that repeats it:
+`pytest tests/faults/test_batch_campaign.py --seed N`.
 """
 
 from __future__ import annotations
@@ -42,32 +44,33 @@ from edgegap_async import (
 from edgegap_async.emulator import Emulator
 
 REQUEST = DeployRequest(application="arena", version="v1", users=["8.8.8.8"])
-SETTLED = 60.0  # seconds after which each stop that was accepted is done
+SETTLE_TIME = 60.0  # seconds after which every accepted stop is done
 OWNER = "mm-1"
-LIST_DELAY = 4.0  # longer than an answer and a list of this cloud are late
+LIST_DELAY = 4.0  # seconds; more than an answer and a list of this cloud are late together
 
 
 @attrs.define
 class Run:
-    """What happens, and what those who were handed something know of it."""
+    """One run of the campaign, and the servers that its program got."""
 
     chance: Chance
     emulator: Emulator
     client: EdgegapClient
     held: set[str] = attrs.field(factory=set)
+    """Ids of the servers that were handed over."""
     named: set[str] = attrs.field(factory=set)
-    complaints: list[str] = attrs.field(factory=list)
+    """Operation tags that a `MaybeCreated` has named."""
 
-    def given(self, outcome: Outcome, policy: FailurePolicy) -> None:
-        """From now on it is the caller's, unless the policy has stopped it."""
+    def add_outcome(self, outcome: Outcome, policy: FailurePolicy) -> None:
+        """Records the outcome's server as handed over, unless the policy has stopped it."""
         kept = policy == "keep_going" and not isinstance(outcome.error, BatchStopped)
-        # What failed before the client was closed is told after that, and stopped.
+        # `close` stops a failed server also if its outcome is handed over later.
         if outcome.handle and (outcome.is_ready or (kept and not self.client.custody.closed)):
             self.held.add(outcome.handle.request_id)
         if isinstance(outcome.error, MaybeCreated):
             self.named.add(str(outcome.error.operation_tag))
 
-    async def fan_out(self) -> None:
+    async def use_batch(self) -> None:
         chance = self.chance
         await asyncio.sleep(chance.uniform(0, 2))
         policies: tuple[FailurePolicy, ...] = ("stop_failed", "keep_going", "stop_all")
@@ -80,33 +83,35 @@ class Run:
             on_failure=policy,
             attempts=chance.choice((1, 1, 3)),
         )
-        # What cannot be stopped is told of the block, and in the log.
+        # The block raises the errors of stops, and the log names their servers.
         with contextlib.suppress(EdgegapError, TimeoutError, ExceptionGroup):
             async with asyncio.timeout(chance.choice((None, 1.0, 5.0))):
-                await self.use(batch, policy)
+                await self.claim_outcomes(batch, policy)
 
-    async def use(self, batch: Batch, policy: FailurePolicy) -> None:
-        way = self.chance.choice(("all", "all in a block", "loop", "loop", "break", "look on"))
+    async def claim_outcomes(self, batch: Batch, policy: FailurePolicy) -> None:
+        way = self.chance.choice(
+            ("all", "all in a block", "loop", "loop", "break", "progress only")
+        )
         if way == "all":
             for outcome in await batch.all():
-                self.given(outcome, policy)
+                self.add_outcome(outcome, policy)
             return
         async with batch:
-            if way == "look on":
+            if way == "progress only":
                 async for progress in batch.progress(0.3):
                     if progress.done >= 2:
                         break
             elif way == "all in a block":
                 for outcome in await batch.all():
-                    self.given(outcome, policy)
+                    self.add_outcome(outcome, policy)
             else:
                 async for outcome in batch:
-                    self.given(outcome, policy)
+                    self.add_outcome(outcome, policy)
                     if way == "break":
                         break
                     await asyncio.sleep(self.chance.choice((0, 0, 1.0)))
 
-    async def draw_from_a_pool(self) -> None:
+    async def use_pool(self) -> None:
         chance = self.chance
         pool = ServerPool(
             self.client,
@@ -121,13 +126,15 @@ class Run:
         )
         with contextlib.suppress(EdgegapError, ExceptionGroup):
             async with pool, asyncio.TaskGroup() as group:
-                takers = [group.create_task(self.take(pool)) for _ in range(chance.randint(0, 5))]
-                for taker in takers:
+                callers = [
+                    group.create_task(self.allocate(pool)) for _ in range(chance.randint(0, 5))
+                ]
+                for caller in callers:
                     if chance.random() < 0.4:
-                        group.create_task(self.disturb(taker))
+                        group.create_task(self.cancel(caller))
                 await asyncio.sleep(chance.uniform(0, 8))
 
-    async def take(self, pool: ServerPool) -> None:
+    async def allocate(self, pool: ServerPool) -> None:
         chance = self.chance
         await asyncio.sleep(chance.uniform(0, 4))
         with contextlib.suppress(EdgegapError):
@@ -138,8 +145,8 @@ class Run:
                 async with pool.allocate(5.0):
                     await asyncio.sleep(chance.uniform(0, 2))
 
-    async def disturb(self, task: asyncio.Task[None]) -> None:
-        """Cancel it at some step of it, now and then twice."""
+    async def cancel(self, task: asyncio.Task[None]) -> None:
+        """Cancels a task at a random step, sometimes twice."""
         chance = self.chance
         await asyncio.sleep(chance.uniform(0, 5))
         for _ in range(chance.choice((1, 1, 2))):
@@ -147,37 +154,41 @@ class Run:
                 await asyncio.sleep(0)
             task.cancel()
 
-    async def play(self) -> None:
+    async def run(self) -> None:
         chance = self.chance
         async with asyncio.timeout(900), asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self.fan_out()) for _ in range(chance.randint(1, 3))]
+            tasks = [group.create_task(self.use_batch()) for _ in range(chance.randint(1, 3))]
             if chance.random() < 0.5:
-                tasks.append(group.create_task(self.draw_from_a_pool()))
+                tasks.append(group.create_task(self.use_pool()))
             for task in tasks:
                 if chance.random() < 0.4:
-                    group.create_task(self.disturb(task))
+                    group.create_task(self.cancel(task))
             if chance.random() < 0.3:
                 await asyncio.sleep(chance.uniform(0, 6))
                 await self.client.close()
         await self.client.close()
 
 
-def judge(run: Run, said: str) -> Iterator[str]:
-    alive = {one.request_id: operation_tag(one) for one in living(run.emulator, OWNER)}
+def complaints_of(run: Run, log: str) -> Iterator[str]:
+    """Yields a complaint for each server that was handed over or lives, but not both."""
+    alive = {
+        deployment.request_id: operation_tag(deployment)
+        for deployment in living(run.emulator, OWNER)
+    }
     for request_id in run.held - alive.keys():
-        yield f"{request_id} was handed over, and stopped"
+        yield f"{request_id} was handed over and does not live"
     for request_id, tag in alive.items():
         known = request_id in run.held or tag in run.named
-        if not known and request_id not in said and tag not in said:
-            yield f"{request_id} ({tag}) lives, and was not handed over"
+        if not known and request_id not in log and tag not in log:
+            yield f"{request_id} ({tag}) lives and was not handed over"
 
 
 async def play(seed: int) -> tuple[list[str], int]:
-    """What must not be, and how many servers there were."""
+    """Returns the complaints of one run, and the number of servers that it made."""
     chance = Chance(seed)
-    trouble: list[str] = []
+    complaints: list[str] = []
     asyncio.get_running_loop().set_exception_handler(
-        lambda _, context: trouble.append(f"{context['message']}: {context.get('exception')!r}")
+        lambda _, context: complaints.append(f"{context['message']}: {context.get('exception')!r}")
     )
     with logged_errors() as lines:
         async with draw_emulator(chance) as emulator:
@@ -192,14 +203,14 @@ async def play(seed: int) -> tuple[list[str], int]:
                 webhooks=None,
             )
             run = Run(chance, emulator, client)
-            await run.play()
+            await run.run()
             emulator.faults.clear()
-            await asyncio.sleep(SETTLED)
-            trouble += run.complaints
-            trouble += judge(run, "\n".join(line for line in lines if "may go on running" in line))
-            made = len(emulator.cloud.deployments)
+            await asyncio.sleep(SETTLE_TIME)
+            log = "\n".join(line for line in lines if "may go on running" in line)
+            complaints += complaints_of(run, log)
+            servers = len(emulator.cloud.deployments)
     left = asyncio.all_tasks() - {asyncio.current_task()}
-    return trouble + [f"at the end there is {task}" for task in left], made
+    return complaints + [f"left in the loop: {task}" for task in left], servers
 
 
 def run_seed(seed: int) -> tuple[list[str], int]:
@@ -215,13 +226,15 @@ def seeds(request: pytest.FixtureRequest, rounds: int) -> list[int]:
 
 @pytest.mark.timeout(0)
 @pytest.mark.filterwarnings("error")
-def test_row_28_31_what_lives_after_batches_and_pools_was_handed_over(seeds: list[int]) -> None:
+def test_row_28_31_every_server_that_lives_after_batches_and_pools_was_handed_over(
+    seeds: list[int],
+) -> None:
     servers = 0
     for seed in seeds:
         complaints, made = run_seed(seed)
         servers += made
         assert not complaints, (
             "\n".join(complaints)
-            + f"\nsee it again: pytest tests/faults/test_batch_campaign.py --seed {seed}"
+            + f"\nrepeat with: pytest tests/faults/test_batch_campaign.py --seed {seed}"
         )
     assert servers >= len(seeds) or len(seeds) < 10

@@ -400,7 +400,7 @@ async def test_the_benchmark_of_many_tells_time_and_memory(emulator: Emulator) -
         await run(emulator, "benchmarks/deploy_many.py", "--deployments=3", "--waiting", "3")
     )
 
-    assert many["real time"]["told_ready"] == many["real time"]["deploys"] == 3
+    assert many["real time"]["ready"] == many["real time"]["deploys"] == 3
     assert many["memory"][0]["bytes_each"] > 0
 
 
