@@ -93,7 +93,7 @@ class ReadyServer:
     """A server that can be allocated."""
 
     server: DeploymentHandle
-    """The server."""
+    """The handle of the server."""
     queued_at: float
     """Loop time at which the server came to the queue."""
     ready_at: float

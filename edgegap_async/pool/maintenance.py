@@ -93,7 +93,7 @@ class PoolMaintenance:
 
     async def _check_all(self) -> None:
         inventory = self._inventory
-        ready, allocated = tuple(inventory.queue), set(inventory.allocated)
+        ready_servers, allocated = tuple(inventory.queue), set(inventory.allocated)
         failed_stops = inventory.failed_stops()
         for request_id in self._error_since.keys() - allocated:
             del self._error_since[request_id]
@@ -104,14 +104,14 @@ class PoolMaintenance:
         except EdgegapError as error:
             logger.info(
                 "pool %s: the list request failed, status requests follow: %s",
-                self._settings.tag,
+                self._settings.name,
                 error,
             )
             rows = {}
         if self._client.owner is not None:
             self._recover(rows.values())
-        for server in ready:
-            await self._check_ready(server, rows.get(server.server.request_id))
+        for ready in ready_servers:
+            await self._check_ready(ready, rows.get(ready.server.request_id))
         for request_id in allocated | failed_stops:
             row = rows.get(request_id)
             status = row.status if row else await self._status_of(self._client.handle(request_id))
@@ -140,11 +140,8 @@ class PoolMaintenance:
     async def _check_ready(self, ready: ReadyServer, row: DeploymentRow | None) -> None:
         """Stops a server of the queue that is not READY any more."""
         inventory, server = self._inventory, ready.server
-        if (
-            row is not None
-            and row.is_ready
-            and not server.webhook_pending  # the row may be older than the webhook
-        ):
+        # While a webhook is pending, the row may be older than the webhook.
+        if row is not None and row.is_ready and not server.webhook_pending:
             return
         status = await self._status_of(server)
         if status is not None and not status.is_ready and ready in inventory.queue:
@@ -152,7 +149,7 @@ class PoolMaintenance:
             inventory.lost += 1
             logger.warning(
                 "pool %s: %s is %s before it was allocated, and is replaced",
-                self._settings.tag,
+                self._settings.name,
                 server.request_id,
                 status.short,
             )
@@ -169,7 +166,7 @@ class PoolMaintenance:
         elif loop_time() >= self._error_since.setdefault(request_id, loop_time()) + _ERROR_GRACE:
             logger.warning(
                 "pool %s: stops %s, which is allocated and in ERROR",
-                self._settings.tag,
+                self._settings.name,
                 request_id,
             )
             inventory.allocated.discard(request_id)
@@ -191,7 +188,7 @@ class PoolMaintenance:
         except EdgegapError as error:
             logger.info(
                 "pool %s: could not rename the tag of %s, which is allocated: %s",
-                settings.tag,
+                settings.name,
                 request_id,
                 error,
             )
@@ -249,7 +246,7 @@ class PoolMaintenance:
         except Exception as error:  # noqa: BLE001 - a check of the caller may raise anything
             logger.info(
                 "pool %s: cannot use %s, left by an earlier run: %r",
-                self._settings.tag,
+                self._settings.name,
                 server.request_id,
                 error,
             )

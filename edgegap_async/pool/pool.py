@@ -382,9 +382,11 @@ class ServerPool:
             # The batch could not stop the server, which counts until a later stop succeeds.
             self._inventory.stop(outcome.handle.request_id)
         if isinstance(error, MaybeCreated):  # without an owner no later run finds it
-            logger.error("a server of the pool %s may go on running: %s", self._settings.tag, error)
+            logger.error(
+                "a server of the pool %s may go on running: %s", self._settings.name, error
+            )
         else:
-            logger.info("a deploy of the pool %s failed: %r", self._settings.tag, error)
+            logger.info("a deploy of the pool %s failed: %r", self._settings.name, error)
         self._backoff.fail(outcome.index, error)
         if self._backoff.fails_repeatedly:
             self._inventory.queue.fail_waiters(self._deploys_fail())
