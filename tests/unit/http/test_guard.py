@@ -101,7 +101,7 @@ async def test_nothing_is_sent_that_the_guard_refuses(
     assert [request.operation for request in emulator.requests] == ["list_locations"]
 
 
-async def test_a_dry_run_looks_and_tells_what_it_would_have_sent(
+async def test_a_dry_run_sends_reads_and_names_the_calls_that_it_would_have_sent(
     emulator: Emulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with EdgegapClient(emulator.token, base_url=emulator.url, owner="mm-1") as client:
@@ -168,7 +168,7 @@ async def test_so_many_live_at_once_however_many_ask_at_the_same_time(emulator: 
                 await client.deploy("arena", "v1", users=["8.8.8.8"])
         await client.deployments.stop(second.request_id)
         await second.wait_terminated(timeout=20)
-        await second.stop()  # gone before: that is an end too
+        await second.stop()  # a 410 is an end too
         await client.deploy("arena", "v1", users=["8.8.8.8"])
 
 
@@ -183,11 +183,11 @@ async def test_one_that_ended_by_itself_does_not_count_for_long(emulator: Emulat
             await client.deploy("arena", "v1", users=["8.8.8.8"])
         for server in servers:
             await other.handle(server.request_id).stop(wait=True, timeout=20)
-        with pytest.raises(NotAllowed):  # it was looked just now
+        with pytest.raises(NotAllowed):  # the ends were checked just now
             await client.deploy("arena", "v1", users=["8.8.8.8"])
         await servers[0].refresh()
         await client.deploy("arena", "v1", users=["8.8.8.8"])
-        client._ends_noted_at -= 10  # the time until it looks again
+        client._ends_noted_at -= 10  # the time until the next check
         await client.deploy("arena", "v1", users=["8.8.8.8"])
         with pytest.raises(NotAllowed):
             await client.deploy("arena", "v1", users=["8.8.8.8"])

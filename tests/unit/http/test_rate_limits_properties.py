@@ -1,4 +1,4 @@
-"""Whatever comes, goes, stands still or is refused: what the limits promise. In virtual time."""
+"""What the limits promise under random calls, cancellations, stalls and 429s. In virtual time."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import cast
 import attrs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from limited_calls import most_in_one_second
 from virtual_clock import VirtualLoop, run_virtually
 
 from edgegap_async.api.operations import DEPLOY
@@ -18,28 +19,28 @@ SETTINGS = settings(max_examples=150, deadline=None)
 
 @attrs.frozen
 class Call:
-    """One who wants a permit: when he comes, and when he has enough of waiting."""
+    """A call that waits for a permit: when it starts, and after how long it is cancelled."""
 
     at: float
     priority: Priority = Priority.OTHER
-    patience: float | None = None
+    cancelled_after: float | None = None
 
 
 @attrs.define
 class Course:
-    """What became of the calls, and what was seen on the way."""
+    """The course of all calls of one example."""
 
-    granted: list[tuple[float, int]] = attrs.field(factory=list)
-    """The time, and the number of the call."""
+    served: list[tuple[float, int]] = attrs.field(factory=list)
+    """Time and number of each call that got a permit."""
     came: list[int] = attrs.field(factory=list)
-    """Numbers of the calls in the order they came."""
+    """Numbers of the calls in the order of their start."""
     waiting: set[int] = attrs.field(factory=set)
     overtaken: list[tuple[int, int]] = attrs.field(factory=list)
-    """Who was granted a permit, and who waited and should have had it."""
+    """A call that got a permit, and a waiting call of higher priority."""
 
     @property
     def times(self) -> list[float]:
-        return [at for at, _ in self.granted]
+        return [at for at, _ in self.served]
 
 
 CALLS = st.lists(
@@ -47,7 +48,7 @@ CALLS = st.lists(
         Call,
         at=st.floats(0, 4) | st.sampled_from([0.0, 1.0]),
         priority=st.sampled_from(Priority),
-        patience=st.none() | st.floats(0, 3),
+        cancelled_after=st.none() | st.floats(0, 3),
     ),
     min_size=1,
     max_size=120,
@@ -63,7 +64,7 @@ def play(
     stalls: list[tuple[float, float]] | None = None,
     refusals: list[tuple[float, float]] | None = None,
 ) -> Course:
-    """What becomes of the calls."""
+    """Runs the calls and returns their course."""
     course = Course()
 
     async def main() -> None:
@@ -74,10 +75,10 @@ def play(
         async def one(number: int, call: Call) -> None:
             course.came.append(number)
             course.waiting.add(number)
-            if call.patience is not None:
-                loop.call_later(call.patience, leave, number)
+            if call.cancelled_after is not None:
+                loop.call_later(call.cancelled_after, leave, number)
             await limits.acquire(DEPLOY, call.priority)
-            course.granted.append((loop.time(), number))
+            course.served.append((loop.time(), number))
             course.waiting.discard(number)
             course.overtaken += [
                 (number, other) for other in course.waiting if calls[other].priority < call.priority
@@ -93,7 +94,7 @@ def play(
         for number, call in enumerate(calls):
             loop.call_later(call.at, come, number, call)
         for at, seconds in stalls or []:
-            # Not in the very step in which somebody comes: chance would say who of them goes first.
+            # Not at the time at which a call starts: the order of the two would be random.
             loop.call_later(at + 0.0005, loop.stall, seconds)
         for at, seconds in refusals or []:
             loop.call_later(at, limits.on_rate_limited, DEPLOY, seconds)
@@ -102,11 +103,6 @@ def play(
 
     run_virtually(main())
     return course
-
-
-def most_in_one_second(times: list[float]) -> int:
-    """The most in any window of one second, wherever it starts."""
-    return max((sum(start <= time < start + 1 for time in times) for start in times), default=0)
 
 
 @given(RATES, CALLS, STALLS, REFUSALS)
@@ -124,31 +120,33 @@ def test_no_window_of_a_second_holds_more_than_the_limit(
 
 @given(RATES, CALLS, STALLS, REFUSALS)
 @SETTINGS
-def test_everybody_is_served_in_the_order_of_priority_and_arrival(
+def test_calls_are_served_by_priority_and_order_of_arrival(
     limit: float,
     calls: list[Call],
     stalls: list[tuple[float, float]],
     refusals: list[tuple[float, float]],
 ) -> None:
     course = play(limit, calls, stalls, refusals)
-    served = [number for _, number in course.granted]
+    served = [number for _, number in course.served]
 
     assert not course.overtaken
     for priority in Priority:
         came = [n for n in course.came if calls[n].priority is priority and n in served]
         assert [n for n in served if calls[n].priority is priority] == came
     assert not course.waiting
-    assert set(served) >= {n for n, call in enumerate(calls) if call.patience is None}
+    assert set(served) >= {n for n, call in enumerate(calls) if call.cancelled_after is None}
 
 
 @given(RATES, CALLS, STALLS)
 @SETTINGS
-def test_those_who_leave_cost_the_others_nothing(
+def test_cancelled_calls_cost_the_others_nothing(
     limit: float, calls: list[Call], stalls: list[tuple[float, float]]
 ) -> None:
     course = play(limit, calls, stalls)
-    served = {number for _, number in course.granted}
-    without = play(limit, [attrs.evolve(calls[n], patience=None) for n in sorted(served)], stalls)
+    served = {number for _, number in course.served}
+    without = play(
+        limit, [attrs.evolve(calls[n], cancelled_after=None) for n in sorted(served)], stalls
+    )
 
     for with_them, alone in zip(course.times, without.times, strict=True):
         assert with_them <= alone + 0.001
@@ -156,7 +154,7 @@ def test_those_who_leave_cost_the_others_nothing(
 
 @given(RATES, CALLS, REFUSALS)
 @SETTINGS
-def test_while_the_api_wants_none_none_goes(
+def test_no_call_goes_while_a_429_closes_the_limit(
     limit: float, calls: list[Call], refusals: list[tuple[float, float]]
 ) -> None:
     course = play(limit, calls, refusals=refusals)
@@ -167,7 +165,7 @@ def test_while_the_api_wants_none_none_goes(
 
 @given(st.sampled_from([3.0, 10.0, 40.0]), st.integers(100, 300), STALLS)
 @settings(max_examples=30, deadline=None)
-def test_under_full_demand_97_percent_of_the_limit_are_used(
+def test_under_full_demand_97_percent_of_the_limit_is_used(
     limit: float, count: int, stalls: list[tuple[float, float]]
 ) -> None:
     course = play(limit, [Call(0.0)] * count, stalls)

@@ -1,4 +1,4 @@
-"""The limits in real time, counted by a server in another process. Says nothing of speed."""
+"""The limits in real time, counted by a server in another process. Measures no speed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def test_no_second_at_the_server_holds_more_calls_than_the_limit() -> None
     for name, limit in LIMITS.items():
         came = sorted(arrival.at for arrival in api.arrivals[name])
         assert len(came) > limit
-        # On a busy machine some travel longer than others, which is not the limiter's doing: the
-        # times at the server are believed as far as it took them that much longer.
+        # On a busy machine some calls travel longer than others, which the limits cannot prevent:
+        # the measured difference is subtracted.
         spans = [later - sooner for sooner, later in zip(came, came[limit:], strict=False)]
         assert min(spans) >= 1 - api.unevenness(name), name

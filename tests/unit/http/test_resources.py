@@ -1,4 +1,4 @@
-"""Each method says its arguments to `call` as the operation wants them."""
+"""Each method passes its arguments to `call` in the form that the operation needs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ WHEN = datetime(2026, 1, 2, tzinfo=UTC)
 
 @attrs.define
 class Recorder:
-    """A `Call` that remembers what it was asked, and answers from a list."""
+    """A `Call` that records its arguments and answers from a list."""
 
     answers: list[Any] = attrs.field(factory=list)
     calls: list[dict[str, Any]] = attrs.field(factory=list)

@@ -1,4 +1,4 @@
-"""What observers are told of the calls of a client, and what they cannot change."""
+"""The events that observers receive, and what an observer cannot change."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def test_a_call_that_fails_ends_with_its_last_attempt(api: ScriptedApi) ->
     ]
 
 
-async def test_a_stop_whose_first_answer_was_lost_succeeds_with_the_second(
+async def test_a_stop_whose_first_answer_was_lost_succeeds_with_its_second_attempt(
     api: ScriptedApi,
 ) -> None:
     api.on(*STOP, Reply(lost=True), Reply(410, body={"message": "terminated"}))
