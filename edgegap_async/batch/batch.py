@@ -21,25 +21,23 @@ import asyncio
 import collections
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Final, Self
 
 import attrs
 
-from edgegap_async.api.requests import DeployRequest
 from edgegap_async.api.validation import check_number
 from edgegap_async.concurrency import ChangeEvent, loop_time
+from edgegap_async.deployments.deployer import Deployer
 from edgegap_async.deployments.handle import DeploymentHandle
-from edgegap_async.deployments.ownership import OwnedDeployments, wait_for_stops
+from edgegap_async.deployments.ownership import wait_for_stops
 from edgegap_async.errors import (
     BatchStopped,
     ClientClosed,
-    DeploymentFailed,
     EdgegapError,
     MaybeCreated,
 )
-from edgegap_async.http.api_client import ApiClient
 
 from .jobs import ABORTS_BATCH, BatchAborted, JobRunner
 from .plan import AnyRequests, BatchOptions, Outcome, Progress
@@ -69,28 +67,15 @@ class Batch:
 
     def __init__(
         self,
-        client: ApiClient,
+        deployer: Deployer,
         requests: AnyRequests,
         options: BatchOptions,
-        *,
-        custody: OwnedDeployments,
-        deploy: Callable[[DeployRequest, float | None], Awaitable[DeploymentHandle]],
-        handle: Callable[[str], DeploymentHandle],
-        ask_why: Callable[[DeploymentFailed, float | None], Awaitable[None]],
     ) -> None:
-        self._client = client
+        self._client = deployer.client
         self._source = RequestSource(requests)
         self._options = options
-        self._owned = custody
-        self._runner = JobRunner(
-            self._source,
-            options,
-            owned=custody,
-            deploy=deploy,
-            handle=handle,
-            fetch_logs=ask_why,
-            add_outcome=self._add_outcome,
-        )
+        self._owned = deployer.owned
+        self._runner = JobRunner(deployer, self._source, options, self._add_outcome)
         self._unclaimed = collections.deque[Outcome]()  # outcomes that were not handed over
         self._stopped_at_end: list[DeploymentHandle] = []  # handed over with stop_at_end
         self._stops: list[asyncio.Task[None]] = []
@@ -196,12 +181,12 @@ class Batch:
         handle, owned = outcome.handle, self._owned
         if handle is None:
             return outcome
-        if outcome.is_ready and owned.closed and not owned.holds(handle.request_id):
+        if outcome.is_ready and owned.closed and handle.request_id not in owned:
             return self._as_stopped(outcome, ClientClosed("the client was closed meanwhile"))
         if self._options.stop_at_end:
             self._stopped_at_end.append(handle)
         else:
-            owned.hand_over(handle.request_id)
+            owned.remove(handle.request_id)
         return outcome
 
     def _as_stopped(self, outcome: Outcome, cause: Exception) -> Outcome:
@@ -337,10 +322,10 @@ class Batch:
     def _stop(self, handle: DeploymentHandle | None, because: EdgegapError | None = None) -> None:
         if handle is None:
             return
-        if self._owned.holds(handle.request_id):
+        if handle.request_id in self._owned:
             self._stops.append(self._owned.stop(handle.request_id, because))
         elif because is not None:  # its own failure or `close` stops it already
-            self._owned.note(because, handle.request_id)
+            self._owned.add_note(because, handle.request_id)
 
     def _on_end(self, _: asyncio.Task[None]) -> None:
         for (

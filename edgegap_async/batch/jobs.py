@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final
 
 import attrs
 
 from edgegap_async.api.requests import DeployRequest
 from edgegap_async.concurrency import loop_time
+from edgegap_async.deployments.deployer import Deployer
 from edgegap_async.deployments.handle import DeploymentHandle
-from edgegap_async.deployments.ownership import OwnedDeployments
 from edgegap_async.errors import (
     ClientClosed,
     DeploymentError,
@@ -89,33 +89,23 @@ class JobRunner:
     """Takes the requests of one batch, and runs a job for each.
 
     Args:
+        deployer: deploys the requests.
         source: gives the requests.
         options: the options of the batch.
-        owned: the deployments that the client has to stop.
-        deploy: deploys a request; the second argument is the deadline as loop time, or None.
-        handle: returns the handle of an existing deployment.
-        fetch_logs: adds the logs of a failed deployment to its error; the second argument is the
-            most seconds that it may take, or None.
         add_outcome: receives each outcome.
     """
 
     def __init__(
         self,
+        deployer: Deployer,
         source: RequestSource,
         options: BatchOptions,
-        *,
-        owned: OwnedDeployments,
-        deploy: Callable[[DeployRequest, float | None], Awaitable[DeploymentHandle]],
-        handle: Callable[[str], DeploymentHandle],
-        fetch_logs: Callable[[DeploymentFailed, float | None], Awaitable[None]],
         add_outcome: Callable[[Outcome], None],
     ) -> None:
         self._source = source
         self._options = options
-        self._owned = owned
-        self._deploy = deploy
-        self._handle = handle
-        self._fetch_logs = fetch_logs
+        self._deployer = deployer
+        self._owned = deployer.owned
         self._add_outcome = add_outcome
         self._all_begun = False
         self.jobs: dict[int, Job] = {}
@@ -178,7 +168,7 @@ class JobRunner:
                     and not self._is_past_deadline()
                 )
                 if job.handle and (is_retried or options.on_failure != "keep_going"):
-                    await self._owned.release_after(error, job.handle.request_id)
+                    await self._owned.stop_after(error, job.handle.request_id)
                 if not is_retried:
                     break
                 if options.retry_with is not None:
@@ -190,8 +180,8 @@ class JobRunner:
         job.attempts += 1
         job.handle = job.error = None
         try:
-            job.handle = await self._deploy(job.request, self._deadline)
-            self._owned.take(job.handle.request_id)
+            job.handle = await self._deployer.deploy_request(job.request, self._deadline)
+            self._owned.add(job.handle.request_id)
             await job.handle.wait_ready(self._time_left(), playable=self._options.playable)
         except ClientClosed:
             raise
@@ -199,10 +189,10 @@ class JobRunner:
             job.error = error
             if isinstance(error, Unprocessable) and error.request_id:
                 # A 422 with a request_id: the API has made a deployment, which is in ERROR.
-                job.handle = self._handle(error.request_id)
-                self._owned.take(error.request_id)
+                job.handle = self._deployer.handle(error.request_id)
+                self._owned.add(error.request_id)
             if isinstance(error, DeploymentFailed):
-                await self._fetch_logs(error, self._time_left())
+                await self._deployer.fetch_logs(error, self._time_left())
             return error
         return None
 

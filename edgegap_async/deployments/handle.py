@@ -22,7 +22,9 @@ from edgegap_async.api.models import (
 from edgegap_async.api.validation import check_number
 from edgegap_async.errors import Gone, InvalidRequest, NotFound, NotPlayable
 from edgegap_async.http.api_client import ApiClient
-from edgegap_async.polling.tracker import DeploymentTracker, WebhookUrls, stop_until_confirmed
+from edgegap_async.polling.tracker import DeploymentTracker, WebhookUrls
+
+from .ownership import stop_until_confirmed
 
 if TYPE_CHECKING:
     from .playable import Check
@@ -105,15 +107,6 @@ class DeploymentHandle:
             raise
         watched.update(deployment)
         return deployment
-
-    def hear(self, heard: asyncio.Event | None) -> None:
-        """Sets that event whenever a webhook comes for it; for the pools of this package."""
-        self._tracker.webhook_event = heard
-
-    @property
-    def webhook_pending(self) -> bool:
-        """Whether a webhook came that no look has answered yet; likewise."""
-        return self._tracker.webhook_pending
 
     async def wait_ready(
         self,
@@ -243,6 +236,11 @@ class DeploymentHandle:
             protocol=_ALIASES.get(protocol, protocol),
             link=port.link or f"{host}:{port.external}",
         )
+
+
+def tracker_of(handle: DeploymentHandle) -> DeploymentTracker:
+    """Returns the tracker of a handle, for the pools of this package."""
+    return handle._tracker  # noqa: SLF001 - no caller of the handle needs it
 
 
 @attrs.frozen(kw_only=True)

@@ -1,20 +1,22 @@
-"""One server for one wish, whatever becomes of the answers.
+"""Makes exactly one deployment per deploy, also if answers of the API are lost.
 
-Theory. The API has no idempotency key: a deploy that is sent twice makes two servers, and one whose
-answer is lost makes a server that nobody knows of. What a client can choose is the tags, and the
-list can be asked for a tag. So every wish has a tag of its own, made once, before the first
-attempt. When it is in doubt whether the API acted (no answer, 5xx, an accepted answer that cannot
-be read), the wish looks for its tag in the list before it does anything else:
+Problem: the API has no idempotency key. A deploy that is sent twice makes two servers, and a deploy
+whose answer is lost makes a server that the program does not know.
 
-- found: that is its server. Nobody notices that anything went wrong.
-- not found, for as long as a deployment may take to show up (`list_delay`): it is sent once more,
-  with the same tag. Should the first one show up after all, the surplus is stopped.
-- the list cannot be asked, or the second answer is in doubt as well and nothing shows up:
-  `MaybeCreated`, which names the tag.
+Rule: a client can choose tags, and the API can list deployments by tag. So each deploy carries an
+operation tag, made once, before the first attempt. After an ambiguous error (sent and no answer, a
+5xx, an unreadable 202) the client lists by this tag before it does anything else:
 
-A tag is `op-`, six characters of the time (seconds, base 36), eleven of chance: 20 characters, the
-most that older descriptions allow. The time is what tells the age of a deployment that its program
-did not live to stop.
+- A deployment is found: it is the result, and the caller does not notice the error.
+- No deployment is found during `list_delay`, the time in which a new deployment may be missing from
+  lists: the deploy is sent once more, with the same tag. If the first deployment shows up after
+  all, the surplus one is stopped.
+- The list request fails, or the second answer is ambiguous too and no deployment is found: the
+  caller gets `MaybeCreated`, which names the tag.
+
+An operation tag is `op-`, six characters of time (seconds since 1970, base 36) and eleven random
+ones: 20 characters, the most that older API descriptions allow. `recover` reads the age of a
+deployment from the time in the tag.
 """
 
 from __future__ import annotations
@@ -24,9 +26,9 @@ import contextlib
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
@@ -34,22 +36,25 @@ from edgegap_async.api.messages import HttpRequest
 from edgegap_async.api.models import DeployAccepted, record_attempts
 from edgegap_async.api.requests import Filter
 from edgegap_async.api.validation import check_name
+from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import CallError, MaybeCreated
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.call_options import CallOptions
 from edgegap_async.http.resources import Deployments
 from edgegap_async.http.transport import SendState
 
-__all__ = ["IdempotentDeploy", "new_operation_tag", "operation_time", "owner_tag"]
+from .ownership import OwnedDeployments
 
 logger = logging.getLogger(__name__)
 
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
-_MAX_LOOKUP_GAP: Final = 2.0  # seconds between looks for a tag
+_TAG_LENGTH: Final = 20  # characters of an operation tag
+_FIRST_LOOKUP_GAP: Final = 0.25  # seconds between the first two list requests by tag; then doubled
+_MAX_LOOKUP_GAP: Final = 2.0  # seconds
 
 
 def new_operation_tag() -> str:
-    """A tag that no other wish has."""
+    """Returns a new, unique operation tag."""
     seconds, written = int(time.time()), ""
     while seconds:
         seconds, digit = divmod(seconds, 36)
@@ -58,56 +63,61 @@ def new_operation_tag() -> str:
 
 
 def operation_time(tag: str) -> datetime | None:
-    """When a tag was made, by the clock of the program that made it; None if it is not one."""
-    if len(tag) != 20 or not tag.startswith("op-") or set(tag[3:]) - set(_DIGITS):  # noqa: PLR2004
+    """Returns when an operation tag was made, by the clock of its program; None for other tags."""
+    if len(tag) != _TAG_LENGTH or not tag.startswith("op-") or set(tag[3:]) - set(_DIGITS):
         return None
     return datetime.fromtimestamp(int(tag[3:9], 36), UTC)
 
 
+def owner_tag(owner: str) -> str:
+    """Returns the tag of every deployment that a client with this owner makes.
+
+    Raises:
+        InvalidRequest: `owner` has other characters, or is too long.
+    """
+    # 16 characters and the prefix: the longest tag that older API descriptions allow.
+    return f"own-{check_name('owner', owner, max_length=16)}"
+
+
 @attrs.define(eq=False)
 class IdempotentDeploy:
-    """A deploy that makes one server.
-
-    Attributes:
-        client: what sends it.
-        cleanup: lists deployments, also while the client closes.
-        request: the deploy, with the tag in it.
-        tag: what to look for; None to give up at the first doubt.
-        list_delay: seconds after which a deployment that is not listed does not exist.
-        stop: stops a surplus deployment.
-        in_background: lets work go on after the caller was answered.
-        patient: whether it waits for its turn as long as it takes.
-        sending: what is known of the request under way.
-        attempts: how many times it was tried so far.
-        waited: seconds that were spent between the attempts, and in looking for what they made.
-    """
+    """One deploy that makes at most one deployment."""
 
     client: ApiClient
+    """Sends the deploy."""
     cleanup: Deployments
+    """Lists deployments, also while the client closes."""
+    owned: OwnedDeployments
+    """Stops a surplus deployment."""
     request: HttpRequest[DeployAccepted]
+    """The deploy, which carries the tag."""
     tag: str | None
+    """The operation tag; None to raise the first ambiguous error."""
     list_delay: float
-    stop: Callable[[str], Coroutine[Any, Any, None]]
-    in_background: Callable[[Coroutine[Any, Any, None], str], object]
+    """Seconds that a new deployment may be missing from lists."""
     ignore_wait_limit: bool = False
-    sending: SendState = attrs.field(factory=SendState)
+    """Whether the first attempt queues for the rate limit without end."""
+    sending: SendState = attrs.field(factory=SendState, init=False)
+    """Whether the deploy was sent, and whether its caller still waits."""
     attempts: int = attrs.field(default=0, init=False)
+    """Number of requests sent so far."""
     waited: float = attrs.field(default=0.0, init=False)
+    """Seconds between the attempts, look-ups by tag included."""
 
     async def run(self) -> DeployAccepted:
-        """The one deployment.
+        """Sends the deploy, and returns the deployment.
 
         Raises:
-            CallError: there is none.
-            MaybeCreated: nobody knows.
+            CallError: there is no deployment.
+            MaybeCreated: there may be one.
         """
         try:
-            granted = await self._run()
+            accepted = await self._run()
         except CallError as error:
             error.attempts, error.waited = self.attempts, self.waited
             raise
-        record_attempts(granted, attempts=self.attempts, waited=self.waited)
-        return granted
+        record_attempts(accepted, attempts=self.attempts, waited=self.waited)
+        return accepted
 
     async def _run(self) -> DeployAccepted:
         try:
@@ -115,25 +125,27 @@ class IdempotentDeploy:
         except CallError as error:
             if self.tag is None or not error.maybe_created:
                 raise
-            doubt = error
-        logger.info("%s: looking for what it made by its tag %s", doubt, self.tag)
-        found = await self._look(doubt, self.tag)
+            ambiguous = error
+        logger.info("%s; listing deployments with the tag %s", ambiguous, self.tag)
+        found = await self._find(ambiguous, self.tag)
         if found is not None:
             return found
-        if self.sending.is_abandoned:  # nobody waits for it, and it made nothing
-            doubt.maybe_created = False
-            raise doubt
+        if self.sending.is_abandoned:
+            ambiguous.maybe_created = False
+            raise ambiguous
         try:
             kept = await self._send(ignore_wait_limit=True)
         except CallError as second:
-            if not second.maybe_created:  # the first may show up all the same
-                self.in_background(self._stop_surplus(None, self.tag), f"what {self.tag} made")
+            if not second.maybe_created:  # the first deployment may still show up
+                surplus = self._stop_surplus(None, self.tag)
+                self.owned.in_background(surplus, f"what {self.tag} made")
                 raise
-            found = await self._look(second, self.tag)
+            found = await self._find(second, self.tag)
             if found is None:
-                raise self._maybe(second, "it does not show up in the list") from None
+                raise self._maybe_created(second, "it does not show up in the list") from None
             kept = found
-        self.in_background(self._stop_surplus(kept, self.tag), f"a surplus of {self.tag}")
+        surplus = self._stop_surplus(kept, self.tag)
+        self.owned.in_background(surplus, f"a surplus of {self.tag}")
         return kept
 
     async def _send(self, *, ignore_wait_limit: bool) -> DeployAccepted:
@@ -151,71 +163,58 @@ class IdempotentDeploy:
         self.attempts += outcome.attempts
         self.waited += outcome.waited
 
-    async def _look(self, doubt: CallError, tag: str) -> DeployAccepted | None:
-        """What the wish has made, once it shows up; None if nothing does.
+    async def _find(self, ambiguous: CallError, tag: str) -> DeployAccepted | None:
+        """Returns the deployment with the tag, or None if none shows up in time.
 
         Raises:
-            MaybeCreated: the list cannot be asked.
+            MaybeCreated: the list request failed.
         """
-        began = self._now()
+        began = loop_time()
         try:
-            async with contextlib.aclosing(self._looks(tag)) as looks:
-                async for ids in looks:
+            async with contextlib.aclosing(self._lookups(tag)) as lookups:
+                async for ids in lookups:
                     if ids:
                         return DeployAccepted(request_id=ids[0])
         except CallError as error:
-            raise self._maybe(doubt, f"the list cannot be asked: {error}") from None
+            raise self._maybe_created(ambiguous, f"the list cannot be asked: {error}") from None
         finally:
-            self.waited += self._now() - began
+            self.waited += loop_time() - began
         return None
 
     async def _stop_surplus(self, kept: DeployAccepted | None, tag: str) -> None:
-        """Stops the other one of two that were sent, should it show up."""
-        async with contextlib.aclosing(self._looks(tag)) as looks:
-            async for ids in looks:
+        """Stops the second deployment with the tag, if one shows up in time."""
+        async with contextlib.aclosing(self._lookups(tag)) as lookups:
+            async for ids in lookups:
                 for surplus in set(ids) - {kept and kept.request_id}:
-                    await self.stop(surplus)
+                    await self.owned.stop_now(surplus)
                     return
 
-    async def _looks(self, tag: str) -> AsyncGenerator[list[str], None]:
-        """The ids of the deployments that carry the tag, again and again while more may show up."""
-        until, gap = self._now() + self.list_delay, 0.25
+    async def _lookups(self, tag: str) -> AsyncGenerator[list[str], None]:
+        """Yields the ids of the deployments with the tag, repeatedly during the list delay."""
+        until, gap = loop_time() + self.list_delay, _FIRST_LOOKUP_GAP
         while True:
-            yield await self._listed(tag)
-            left = until - self._now()
+            yield await self._list(tag)
+            left = until - loop_time()
             if left <= 0:
                 return
             await asyncio.sleep(min(gap, left))
             gap = min(gap * 2, _MAX_LOOKUP_GAP)
 
-    async def _listed(self, tag: str) -> list[str]:
+    async def _list(self, tag: str) -> list[str]:
         rows = [
             row
             async for row in self.cleanup.list(filters=[Filter("tags", "in", [tag])])
-            if tag in row.tags  # whatever the API makes of the filter
+            if tag in row.tags  # the API may ignore the filter
         ]
         return sorted(row.request_id for row in rows)
 
-    def _maybe(self, doubt: CallError, why: str) -> MaybeCreated:
+    def _maybe_created(self, ambiguous: CallError, why: str) -> MaybeCreated:
         error = MaybeCreated(
-            f"{doubt.message}; {why}",
-            operation=doubt.operation,
-            method=doubt.method,
-            path=doubt.path,
-            status=doubt.status,
+            f"{ambiguous.message}; {why}",
+            operation=ambiguous.operation,
+            method=ambiguous.method,
+            path=ambiguous.path,
+            status=ambiguous.status,
         )
         error.operation_tag, error.maybe_created = self.tag, True
         return error
-
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()
-
-
-def owner_tag(owner: str) -> str:
-    """The tag of all that a client with this owner deploys.
-
-    Raises:
-        InvalidRequest: it is no owner.
-    """
-    # With its prefix it is as long as older descriptions allow a tag to be.
-    return f"own-{check_name('owner', owner, max_length=16)}"

@@ -1,175 +1,402 @@
-"""What the client answers for: deployments that nobody else would stop.
+"""Tracks who has to stop each deployment: the client, or the caller that it was handed to.
 
-Theory. A deployment is in custody from when the API accepts it until it is handed over or a stop of
-it was accepted. A stop is a task of the client, not of the caller: a caller who is cancelled while
-he waits for it leaves, and the stop goes on. `client.close()` stops what is in custody, waits for
-the stops under way, and names in the log what may go on running.
+Problem: a deployment without an owner runs, and is paid for, until its maximum duration.
+
+Rule: the client owns a deployment from the moment the API accepts the deploy until the caller has
+the deployment or the API accepts a stop. A stop is a task of the client, not of the caller: if the
+caller is cancelled while it waits for the stop, the stop goes on.
+
+Consequences:
+
+- `DeploymentRegister` has one record for each deployment that the client has deployed or adopted,
+  with its state. `recover` and `reap` leave these deployments alone, and `Guard.max_live` counts
+  those that have not ended.
+- `OwnedDeployments` stops deployments. `client.close()` stops what the client still owns, waits for
+  the stops in progress, and logs each deployment that may go on running.
+- Right after a deploy the API may answer 404 although the deployment exists. Such an answer counts
+  only from the record's `not_found_until` on: `PollingPolicy.not_found_grace` seconds (10 s) after
+  the deploy, or after the first stop of a deployment that the client did not deploy.
 """
 
 from __future__ import annotations
 
 import asyncio
+import enum
 import functools
 import logging
-from collections.abc import Callable, Collection, Coroutine
+import math
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from typing import Final
 
-from edgegap_async.errors import ClientClosed, DeploymentError, EdgegapError, Unprocessable
+import attrs
 
-__all__ = ["OwnedDeployments", "wait_for_stops"]
+from edgegap_async.api.models import Deployment, Status
+from edgegap_async.api.operations import GET_DEPLOYMENT, STOP_DEPLOYMENT
+from edgegap_async.concurrency import loop_time
+from edgegap_async.errors import (
+    ClientClosed,
+    DeploymentError,
+    EdgegapError,
+    Gone,
+    NotFound,
+    Unprocessable,
+)
+from edgegap_async.http.resources import Deployments
+from edgegap_async.observability.observer import CallObserver, ObservedCall
+from edgegap_async.polling.tracker import is_missing
 
 logger = logging.getLogger(__name__)
 
+_MAX_ENDED: Final = 20_000  # records; id and tag of each deploy of 4 minutes at 40 deploys a second
+_STOP_RETRY_INTERVAL: Final = 0.5  # seconds between stops that the API answers with an early 404
+_STATUS_EXTRA_GRACE: Final = 300.0  # seconds; a status answer of 404 ends no ownership before
 
-class OwnedDeployments:
-    """The deployments that one client answers for.
+
+class DeploymentState(enum.Enum):
+    """Where a deployment is between its deploy and its end."""
+
+    DEPLOYING = "deploying"
+    """The deploy is in progress. The record has the operation tag, because no id is known."""
+    OWNED = "owned"
+    """The client has to stop the deployment."""
+    HANDED_OUT = "handed out"
+    """The caller has the deployment, and has to stop it."""
+    STOPPING = "stopping"
+    """The client has begun to stop the deployment, or has failed to, which the log says."""
+    ENDED = "ended"
+    """The API has accepted a stop, or has said that the deployment is over."""
+
+
+@attrs.define(eq=False)
+class _Record:
+    state: DeploymentState
+    not_found_until: float | None = None  # loop time; None before the deploy or the first stop
+
+
+class DeploymentRegister:
+    """The deployments that one client has deployed or adopted, by id.
+
+    A deploy in progress is in the register by its operation tag. The register remembers the last
+    10,000 deployments that have ended.
 
     Args:
-        stop: asks the API to stop one, as often as it takes.
-
-    Attributes:
-        closed: whether the client is closed, or being closed.
-        shelves: the tags of the pools that are open.
+        not_found_grace: seconds during which the answer "no such deployment" does not count.
     """
 
-    def __init__(self, stop: Callable[[str], Coroutine[object, object, None]]) -> None:
-        self._stop = stop
-        self._held = set[str]()
-        self._cleaning: dict[asyncio.Task[None], str] = {}
-        self._stopping: dict[str, asyncio.Task[None]] = {}  # the newest stop of each
-        self.closed = False
-        self.shelves = set[str]()
+    def __init__(self, not_found_grace: float) -> None:
+        self._not_found_grace = not_found_grace
+        self._live = dict[str, _Record]()
+        self._ended = OrderedDict[str, None]()
 
-    def take(self, request_id: str) -> None:
-        """From now on the client answers for it."""
-        self._held.add(request_id)
+    def __len__(self) -> int:
+        """Returns how many deployments have not ended, deploys in progress included."""
+        return len(self._live)
 
-    def holds(self, request_id: str) -> bool:
-        """Whether the client answers for it."""
-        return request_id in self._held
+    def __contains__(self, key: str) -> bool:
+        """Returns whether an id or operation tag is known, also of a deployment that has ended."""
+        return key in self._live or key in self._ended
 
-    def hand_over(self, request_id: str) -> None:
-        """From now on somebody else answers for it."""
-        self._held.discard(request_id)
+    def state(self, key: str) -> DeploymentState | None:
+        """Returns the state of an id or operation tag; None if it is not known."""
+        record = self._live.get(key)
+        if record is not None:
+            return record.state
+        return DeploymentState.ENDED if key in self._ended else None
 
-    def stop(self, request_id: str, because: EdgegapError | None = None) -> asyncio.Task[None]:
-        """Stops it in the background; the task may be awaited or left alone.
+    def begin_deploy(self, operation_tag: str) -> None:
+        """Records a deploy in progress."""
+        self._live[operation_tag] = _Record(DeploymentState.DEPLOYING)
 
-        Args:
-            request_id: which deployment.
-            because: what went wrong with it; how the stop went will be noted there.
+    def add_deployed(self, request_id: str) -> float:
+        """Records an accepted deploy, and returns the loop time from which a 404 counts."""
+        self._ended.pop(request_id, None)
+        self._live.setdefault(request_id, _Record(DeploymentState.HANDED_OUT))
+        return self._begin_grace(request_id)
+
+    def set_owned(self, request_id: str) -> None:
+        """Records that the client has to stop a deployment, which it may have adopted."""
+        self._set(request_id, DeploymentState.OWNED)
+
+    def set_handed_out(self, request_id: str) -> None:
+        """Records that a caller has a deployment, which the client may have adopted."""
+        self._set(request_id, DeploymentState.HANDED_OUT)
+
+    def begin_stop(self, request_id: str) -> float:
+        """Records that the client stops a deployment.
+
+        Returns:
+            The loop time from which a 404 counts; minus infinity if the deployment has ended.
         """
-        self._held.discard(request_id)
-        stopping = self.in_background(self._stop(request_id), request_id)
-        self._stopping[request_id] = stopping
-        stopping.add_done_callback(functools.partial(self._stopped, request_id))
-        if because is not None:
-            self.note(because, request_id)
-        return stopping
+        if request_id in self._ended:
+            return -math.inf
+        self._set(request_id, DeploymentState.STOPPING)
+        return self._begin_grace(request_id)
 
-    def _stopped(self, request_id: str, stopping: asyncio.Task[None]) -> None:
-        if self._stopping.get(request_id) is stopping:
-            del self._stopping[request_id]
+    def _set(self, request_id: str, state: DeploymentState) -> None:
+        if request_id not in self._ended:
+            self._live.setdefault(request_id, _Record(state)).state = state
 
-    def note(self, problem: EdgegapError, request_id: str) -> None:
-        """Notes on what went wrong how the stop goes that is under way, if one is."""
-        if stopping := self._stopping.get(request_id):
-            stopping.add_done_callback(functools.partial(_note_end, problem, request_id))
+    def _begin_grace(self, request_id: str) -> float:
+        record = self._live[request_id]
+        if record.not_found_until is None:
+            record.not_found_until = loop_time() + self._not_found_grace
+        return record.not_found_until
 
-    def in_background(self, work: Coroutine[object, object, None], what: str) -> asyncio.Task[None]:
-        """Lets work go on when its caller has left; `what` may go on running if it fails."""
-        task = asyncio.create_task(work)
-        self._cleaning[task] = what
-        task.add_done_callback(self._cleaned)
-        return task
+    def not_found_until(self, request_id: str) -> float:
+        """Returns the loop time from which a 404 counts; minus infinity if it counts anyway."""
+        record = self._live.get(request_id)
+        if record is None or record.not_found_until is None:
+            return -math.inf
+        return record.not_found_until
 
-    async def release(
-        self, request_id: str, stop: Callable[[str], asyncio.Task[None]] | None = None
-    ) -> None:
-        """Stops it; goes on in the background if the caller is cancelled.
+    def end(self, key: str) -> None:
+        """Records that a deployment, or a deploy in progress, has ended, if the register has it."""
+        if self._live.pop(key, None) is None:
+            return
+        self._ended[key] = None
+        if len(self._ended) > _MAX_ENDED:
+            self._ended.popitem(last=False)
 
-        Args:
-            request_id: which deployment.
-            stop: in place of `stop`, for who takes note of what becomes of it.
+    def forget(self, key: str) -> None:
+        """Removes a deployment, or a deploy in progress, without a trace."""
+        self._live.pop(key, None)
+
+    def owned(self) -> list[str]:
+        """Returns the ids of the deployments that the client has to stop, sorted."""
+        return sorted(
+            request_id
+            for request_id, record in self._live.items()
+            if record.state is DeploymentState.OWNED
+        )
+
+    def next_live(self, count: int) -> list[str]:
+        """Returns ids of deployments that have not ended, `count` at most, in turn."""
+        ids = list[str]()
+        for key, record in self._live.items():
+            if len(ids) == count:
+                break
+            if record.state is not DeploymentState.DEPLOYING:
+                ids.append(key)
+        for request_id in ids:
+            self._live[request_id] = self._live.pop(request_id)  # now the last one
+        return ids
+
+
+class EndObserver(CallObserver):
+    """Records the end of each deployment that an answer of the API reports."""
+
+    def __init__(self, register: DeploymentRegister) -> None:
+        self._register = register
+
+    def call_succeeded(self, call: ObservedCall, result: object) -> None:
+        """Records an accepted stop, and the status TERMINATED."""
+        is_over = isinstance(result, Deployment) and result.current_status is Status.TERMINATED
+        if is_over or call.operation is STOP_DEPLOYMENT:
+            self._register.end(call.request_id or "")
+
+    def call_failed(self, call: ObservedCall, error: BaseException) -> None:
+        """Records that the API does not know a deployment, once its answer counts."""
+        if not isinstance(error, Gone | NotFound):
+            return
+        if call.operation not in {STOP_DEPLOYMENT, GET_DEPLOYMENT}:
+            return
+        request_id = call.request_id or ""
+        not_found_until = self._register.not_found_until(request_id)
+        if call.operation is GET_DEPLOYMENT:
+            not_found_until += _STATUS_EXTRA_GRACE
+        if is_missing(error, loop_time(), not_found_until):
+            self._register.end(request_id)
+
+
+class OwnedDeployments:
+    """Stops the deployments that one client owns.
+
+    Args:
+        register: the deployments of the client.
+        cleanup: makes calls also while the client closes.
+    """
+
+    def __init__(self, register: DeploymentRegister, cleanup: Deployments) -> None:
+        self._register = register
+        self._cleanup = cleanup
+        self._tasks: dict[asyncio.Task[None], str] = {}
+        self._stops: dict[str, asyncio.Task[None]] = {}  # the newest stop of each deployment
+        self.closed = False
+        """Whether the client is closed, or is being closed."""
+
+    def add(self, request_id: str) -> None:
+        """Makes the client the owner of a deployment."""
+        self._register.set_owned(request_id)
+
+    def remove(self, request_id: str) -> None:
+        """Makes the caller the owner of a deployment that the client owns."""
+        if request_id in self:
+            self._register.set_handed_out(request_id)
+
+    def __contains__(self, request_id: str) -> bool:
+        """Returns whether the client has to stop a deployment."""
+        return self._register.state(request_id) is DeploymentState.OWNED
+
+    async def stop_now(self, request_id: str) -> None:
+        """Stops a deployment in the task of the caller.
 
         Raises:
-            EdgegapError: it could not be stopped.
+            EdgegapError: the deployment could not be stopped.
         """
-        if request_id in self._held or not self.closed:
+        not_found_until = self._register.begin_stop(request_id)
+        stop = functools.partial(self._cleanup.stop, request_id)
+        await stop_until_confirmed(stop, not_found_until=not_found_until)
+
+    def stop(self, request_id: str, because: EdgegapError | None = None) -> asyncio.Task[None]:
+        """Stops a deployment in the background, and returns the task, which may be left alone.
+
+        Args:
+            request_id: which deployment.
+            because: the error of the deployment, which gets a note if the stop fails.
+        """
+        self._register.begin_stop(request_id)
+        stopping = self.in_background(self.stop_now(request_id), request_id)
+        self._stops[request_id] = stopping
+        stopping.add_done_callback(functools.partial(self._forget_stop, request_id))
+        if because is not None:
+            self.add_note(because, request_id)
+        return stopping
+
+    def _forget_stop(self, request_id: str, stopping: asyncio.Task[None]) -> None:
+        if self._stops.get(request_id) is stopping:
+            del self._stops[request_id]
+
+    def add_note(self, problem: EdgegapError, request_id: str) -> None:
+        """Adds to an error how the stop in progress ends; does nothing if there is no stop."""
+        if stopping := self._stops.get(request_id):
+            stopping.add_done_callback(functools.partial(_add_note_at_end, problem, request_id))
+
+    def in_background(self, work: Coroutine[object, object, None], what: str) -> asyncio.Task[None]:
+        """Runs work that goes on when its caller is cancelled.
+
+        Args:
+            work: ends the deployment `what`.
+            what: names the deployment in the log if the work fails.
+        """
+        task = asyncio.create_task(work)
+        self._tasks[task] = what
+        task.add_done_callback(self._report)
+        return task
+
+    async def stop_and_wait(
+        self, request_id: str, stop: Callable[[str], asyncio.Task[None]] | None = None
+    ) -> None:
+        """Stops a deployment; the stop goes on in the background if the caller is cancelled.
+
+        Args:
+            request_id: which deployment.
+            stop: called in place of the method `stop`, for example to count the stop.
+
+        Raises:
+            EdgegapError: the deployment could not be stopped.
+        """
+        if request_id in self or not self.closed:
             stopping = (stop or self.stop)(request_id)
             await asyncio.wait([stopping])
-            if stopping.cancelled():  # by `close`; the caller is not
+            if stopping.cancelled():  # by `close`, which does not cancel the caller
                 raise ClientClosed(f"closed before {request_id} was stopped")
             await stopping
 
-    async def release_after(
+    async def stop_after(
         self,
         problem: BaseException,
         request_id: str,
         stop: Callable[[str], asyncio.Task[None]] | None = None,
     ) -> None:
-        """Likewise, for what already failed; a stop that fails too is noted on it."""
-        try:
-            await self.release(request_id, stop)
-        except EdgegapError as error:
-            _note(problem, request_id, error)
-        else:
-            _note(problem, request_id, None)
+        """Stops a deployment as `stop_and_wait` does, after an error.
 
-    def stop_all(self) -> None:
-        """Stops, in the background, whatever is still held; nothing is taken any more."""
+        Args:
+            problem: the error, which gets a note if the stop fails.
+            request_id: which deployment.
+            stop: called in place of the method `stop`.
+        """
+        try:
+            await self.stop_and_wait(request_id, stop)
+        except EdgegapError as error:
+            _add_note(problem, request_id, error)
+        else:
+            _add_note(problem, request_id, None)
+
+    def close(self) -> None:
+        """Stops in the background every deployment that the client owns."""
         self.closed = True
-        for request_id in sorted(self._held):
+        for request_id in self._register.owned():
             self.stop(request_id)
 
     async def drain(self, seconds: float) -> None:
-        """Returns when nothing is under way in the background, or after so many seconds."""
-        now = asyncio.get_running_loop().time
-        until = now() + seconds
-        while self._cleaning and (left := until - now()) > 0:  # what ends may begin another
-            await asyncio.wait(self._cleaning, timeout=left)
+        """Waits until no background task is in progress, at most `seconds`."""
+        until = loop_time() + seconds
+        while self._tasks and (left := until - loop_time()) > 0:  # a task may begin another
+            await asyncio.wait(self._tasks, timeout=left)
 
-    async def abandon(self) -> None:
-        """Cancels what is still under way; each is named in the log."""
-        left = tuple(self._cleaning)
-        if left:
-            await asyncio.sleep(0)  # what has not begun yet could not take its own with it
-        for task in left:
+    async def cancel_all(self) -> None:
+        """Cancels the background tasks in progress. The log names the deployment of each."""
+        tasks = tuple(self._tasks)
+        if not tasks:
+            return
+        await asyncio.sleep(0)  # a task that has not begun could not cancel the task it waits for
+        for task in tasks:
             task.cancel()
-        if left:
-            await asyncio.wait(left)
+        await asyncio.wait(tasks)
 
-    def _cleaned(self, task: asyncio.Task[None]) -> None:
-        what = self._cleaning.pop(task)
+    def _report(self, task: asyncio.Task[None]) -> None:
+        what = self._tasks.pop(task)
         if task.cancelled():
             logger.error("%s may go on running: closed before an answer", what)
         elif (error := task.exception()) is not None:
             logger.error("%s may go on running: it could not be stopped: %s", what, error)
 
 
-def _note_end(problem: EdgegapError, request_id: str, stopping: asyncio.Task[None]) -> None:
+def _add_note_at_end(problem: EdgegapError, request_id: str, stopping: asyncio.Task[None]) -> None:
     error = "closed before an answer" if stopping.cancelled() else stopping.exception()
-    _note(problem, request_id, error)
+    _add_note(problem, request_id, error)
 
 
-def _note(problem: BaseException, request_id: str, error: object) -> None:
-    """Notes on what went wrong how a stop went: what it failed by, or None."""
+def _add_note(problem: BaseException, request_id: str, error: object) -> None:
+    """Adds to an error how a stop has ended: with `error`, or well if that is None."""
     if error is not None:
         problem.add_note(f"and {request_id} could not be stopped: {error}")
     elif isinstance(problem, DeploymentError | Unprocessable):
         problem.stopped = problem.request_id == request_id
 
 
+async def stop_until_confirmed(
+    stop: Callable[[], Awaitable[object]], *, not_found_until: float
+) -> None:
+    """Stops a deployment, and repeats the stop while the API may not know the deployment yet.
+
+    Args:
+        stop: makes one call to the API.
+        not_found_until: loop time from which "no such deployment" counts.
+    """
+    while True:
+        try:
+            await stop()
+        except (Gone, NotFound) as error:
+            if is_missing(error, loop_time(), not_found_until):
+                return
+        else:
+            return
+        await asyncio.sleep(_STOP_RETRY_INTERVAL)
+
+
 async def wait_for_stops(
     stops: Collection[asyncio.Task[None]], problem: BaseException | None = None
 ) -> None:
-    """Returns when these stops are over.
+    """Waits for stops in progress, which go on if the caller is cancelled.
 
     Args:
-        stops: tasks of a custody; they go on if the caller is cancelled.
-        problem: what went wrong before; a stop that fails too is noted on it.
+        stops: tasks that `OwnedDeployments.stop` has returned.
+        problem: an earlier error, which gets a note for each stop that fails.
 
     Raises:
-        ExceptionGroup: nothing went wrong before, and some could not be stopped.
+        ExceptionGroup: there was no earlier error, and some deployments could not be stopped.
     """
     if stops:
         await asyncio.wait(stops)

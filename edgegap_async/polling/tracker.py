@@ -14,14 +14,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Literal, Protocol, TypeAlias, cast
+from typing import Literal, Protocol, TypeAlias
 
 import attrs
 
 from edgegap_async.api.models import Deployment, Status, StatusChange, may_become
-from edgegap_async.api.requests import WEBHOOK_KINDS, DeployOptions, Webhook, webhook_option
 from edgegap_async.api.validation import check_number
 from edgegap_async.errors import (
     CallError,
@@ -39,11 +38,7 @@ __all__ = [
     "WebhookSource",
     "WebhookTrigger",
     "WebhookUrls",
-    "stop_until_confirmed",
-    "with_webhook_urls",
 ]
-
-_STOP_RETRY_INTERVAL = 0.5  # seconds between stops of a deployment that is not known yet
 
 logger = logging.getLogger(__name__)
 
@@ -271,7 +266,7 @@ class DeploymentTracker:
         Raises:
             Gone, NotFound: it was never seen, and is not young.
         """
-        if isinstance(error, NotFound) and now < self.not_found_until:
+        if not is_missing(error, now, self.not_found_until):
             return False
         if self.deployment is None:
             raise error
@@ -326,35 +321,13 @@ class _WaiterScope:
         self._tracker.add_waiters(-1, only_ready=self._only_ready)
 
 
-async def stop_until_confirmed(
-    stop: Callable[[], Awaitable[object]], *, not_found_until: float
-) -> None:
-    """Returns when the API takes a stop, or tells credibly that there is nothing to stop.
+def is_missing(error: Gone | NotFound, now: float, not_found_until: float) -> bool:
+    """Returns whether the API's answer proves that a deployment does not exist.
 
     Args:
-        stop: asks the API once.
-        not_found_until: loop time until which "no such deployment" is not believed.
+        error: the answer. 410 always counts.
+        now: loop time of the answer.
+        not_found_until: loop time from which 400 and 404 count: right after the deploy the API may
+            not know the deployment yet.
     """
-    while True:
-        try:
-            await stop()
-        except Gone:
-            return
-        except NotFound:
-            if asyncio.get_running_loop().time() >= not_found_until:
-                return
-        else:
-            return
-        await asyncio.sleep(_STOP_RETRY_INTERVAL)
-
-
-def with_webhook_urls(options: DeployOptions, urls: WebhookUrls) -> DeployOptions:
-    """The options with the signal's URLs wherever the caller has none of their own.
-
-    As `Webhook`s, which print no path: a traceback that shows local variables shows the options.
-    """
-    completed: dict[str, Any] = {**options}
-    for kind in WEBHOOK_KINDS.values():
-        if not completed.get(option := webhook_option(kind)):
-            completed[option] = Webhook(getattr(urls, f"on_{kind}"))
-    return cast("DeployOptions", completed)
+    return isinstance(error, Gone) or now >= not_found_until

@@ -20,7 +20,7 @@ import attrs
 
 from edgegap_async.api.validation import check_name, number
 from edgegap_async.concurrency import ChangeEvent, loop_time
-from edgegap_async.deployments.handle import DeploymentHandle
+from edgegap_async.deployments.handle import DeploymentHandle, tracker_of
 from edgegap_async.deployments.ownership import OwnedDeployments
 from edgegap_async.deployments.playable import PlayableCheck, as_check
 from edgegap_async.errors import EdgegapError, InvalidRequest, PoolEmpty
@@ -146,7 +146,7 @@ class ReadyQueue:
                 self.assigned += 1
                 return
         self.servers.append(ready)
-        ready.server.hear(self.webhook_event)
+        tracker_of(ready.server).webhook_event = self.webhook_event
         self.changed.notify()
 
     def fail_waiters(self, error: EdgegapError) -> None:
@@ -212,7 +212,7 @@ class Inventory:
         request_id = ready.server.request_id
         if self.end is None:
             self.queue.put(ready)
-        elif self._owned.holds(request_id):
+        elif request_id in self._owned:
             self._owned.stop(request_id)
 
     async def take(self) -> ReadyServer:

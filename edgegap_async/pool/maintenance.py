@@ -23,9 +23,9 @@ from typing import Final
 
 from edgegap_async.api.models import DeploymentRow, Status
 from edgegap_async.api.requests import DeployRequest, Filter
-from edgegap_async.client import EdgegapClient
 from edgegap_async.concurrency import loop_time
-from edgegap_async.deployments.handle import DeploymentHandle, RecoveredDeployment
+from edgegap_async.deployments.deployer import Deployer
+from edgegap_async.deployments.handle import DeploymentHandle, RecoveredDeployment, tracker_of
 from edgegap_async.errors import ClientClosed, EdgegapError, Gone, NotFound
 
 from .inventory import Inventory, PoolSettings, ReadyServer
@@ -42,7 +42,7 @@ class PoolMaintenance:
     """Checks, retires, recovers and tags the servers of one pool.
 
     Args:
-        client: makes the API calls.
+        deployer: knows the deployments of the client, which makes the API calls.
         request: the deploy request of the pool, which a recovered server has to match.
         settings: the settings of the pool.
         inventory: the servers of the pool.
@@ -50,16 +50,16 @@ class PoolMaintenance:
 
     def __init__(
         self,
-        client: EdgegapClient,
+        deployer: Deployer,
         request: DeployRequest,
         settings: PoolSettings,
         inventory: Inventory,
     ) -> None:
-        self._client = client
+        self._client = deployer.client
+        self._deployer = deployer
         self._request = request
         self._settings = settings
         self._inventory = inventory
-        self._recovered = set[str]()  # ids of an earlier run, also of servers that have ended
         self._error_since = dict[str, float]()  # loop time, by id of an allocated server in ERROR
         self._renaming: dict[str, asyncio.Task[None]] = {}
 
@@ -108,13 +108,13 @@ class PoolMaintenance:
                 error,
             )
             rows = {}
-        if self._client.owner is not None:
+        if self._deployer.owner_tag is not None:
             self._recover(rows.values())
         for ready in ready_servers:
             await self._check_ready(ready, rows.get(ready.server.request_id))
         for request_id in allocated | failed_stops:
             row = rows.get(request_id)
-            status = row.status if row else await self._status_of(self._client.handle(request_id))
+            status = row.status if row else await self._status_of(self._deployer.handle(request_id))
             self._check_allocated(request_id, status)
         for request_id in failed_stops & inventory.stopping.keys():
             inventory.stop(request_id)
@@ -141,7 +141,7 @@ class PoolMaintenance:
         """Stops a server of the queue that is not READY any more."""
         inventory, server = self._inventory, ready.server
         # While a webhook is pending, the row may be older than the webhook.
-        if row is not None and row.is_ready and not server.webhook_pending:
+        if row is not None and row.is_ready and not tracker_of(server).webhook_pending:
             return
         status = await self._status_of(server)
         if status is not None and not status.is_ready and ready in inventory.queue:
@@ -177,7 +177,7 @@ class PoolMaintenance:
 
     def mark_allocated(self, request_id: str) -> None:
         """Renames the server's tag in the background, for the next run of the program."""
-        if self._client.owner is not None and request_id not in self._renaming:
+        if self._deployer.owner_tag is not None and request_id not in self._renaming:
             task = self._renaming[request_id] = asyncio.create_task(self._rename_tag(request_id))
             task.add_done_callback(lambda _: self._renaming.pop(request_id))
 
@@ -209,26 +209,26 @@ class PoolMaintenance:
 
     async def recover(self) -> None:
         """Takes over the servers that an earlier run left, if the client has an owner."""
-        if self._client.owner is not None:
+        if self._deployer.owner_tag is not None:
             self._recover((await self._list()).values())
 
     def _recover(self, rows: Iterable[DeploymentRow]) -> None:
         """Takes over each server once: within `max_total`, the others are stopped."""
-        owned, inventory = self._client.custody, self._inventory
+        deployer, inventory = self._deployer, self._inventory
         for row in rows:
             request_id = row.request_id
-            found = self._client.found(row)
-            if found is None or request_id in self._recovered or owned.holds(request_id):
+            found = deployer.recovered(row)
+            if found is None:
                 continue
             if self._settings.allocated_tag in row.tags:
+                deployer.register.set_handed_out(request_id)
                 inventory.allocated.add(request_id)
             elif self._settings.tag in row.tags:
-                owned.take(request_id)
+                deployer.owned.add(request_id)
                 if inventory.capacity_left() > 0:
                     inventory.recovering[request_id] = asyncio.create_task(self._adopt(found))
                 else:
                     inventory.stop(request_id)
-            self._recovered.add(request_id)
 
     async def _adopt(self, found: RecoveredDeployment) -> None:
         """Adds a server to the queue once it is READY and playable; else stops it."""
@@ -254,6 +254,6 @@ class PoolMaintenance:
         if fits:
             ready_at = loop_time() - (found.age or 0.0)
             inventory.add(ReadyServer(server, queued_at=loop_time(), ready_at=ready_at))
-        elif self._client.custody.holds(server.request_id):
+        elif server.request_id in self._deployer.owned:
             inventory.stop(server.request_id)
         inventory.changed.notify()

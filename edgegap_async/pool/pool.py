@@ -38,7 +38,7 @@ from edgegap_async.api.validation import check_list, check_number
 from edgegap_async.batch.plan import Outcome
 from edgegap_async.client import EdgegapClient
 from edgegap_async.concurrency import loop_time
-from edgegap_async.deployments.handle import DeploymentHandle
+from edgegap_async.deployments.handle import DeploymentHandle, tracker_of
 from edgegap_async.deployments.ownership import wait_for_stops
 from edgegap_async.deployments.playable import Check
 from edgegap_async.errors import (
@@ -115,6 +115,7 @@ class ServerPool:
         if not isinstance(client, EdgegapClient):
             raise InvalidRequest(f"client is an EdgegapClient, not {client!r}")
         self._client = client
+        self._deployer = client._deployer  # noqa: SLF001 - the pool is a part of this package
         self._settings = PoolSettings(
             name=name,
             min_ready=min_ready,
@@ -128,8 +129,10 @@ class ServerPool:
         self._request = _deploy_request(
             application, version, users, options, tag=self._settings.tag
         )
-        self._inventory = Inventory(self._settings, client.custody)
-        self._maintenance = PoolMaintenance(client, self._request, self._settings, self._inventory)
+        self._inventory = Inventory(self._settings, self._deployer.owned)
+        self._maintenance = PoolMaintenance(
+            self._deployer, self._request, self._settings, self._inventory
+        )
         self._backoff = DeployBackoff()
         self._deploying: asyncio.Task[None] | None = None
         self._maintaining: asyncio.Task[None] | None = None
@@ -165,7 +168,7 @@ class ServerPool:
         """
         if self._deploying is not None:
             raise RuntimeError("a pool can be used once: create another ServerPool")
-        tag, open_tags = self._settings.tag, self._client.custody.shelves
+        tag, open_tags = self._settings.tag, self._deployer.pool_tags
         if tag in open_tags:
             raise InvalidRequest(
                 f"the client has an open pool with the tag {tag}: give this pool another name"
@@ -188,11 +191,11 @@ class ServerPool:
     ) -> None:
         deploying, maintaining = self._deploying, self._maintaining
         assert deploying and maintaining  # noqa: S101, PT018 - the pool was entered
-        inventory, owned = self._inventory, self._client.custody
+        inventory, owned = self._inventory, self._deployer.owned
         inventory.close(PoolEmpty("the block of the pool was left"))
         ready_ids = [ready.server.request_id for ready in inventory.queue]
         for request_id in (*ready_ids, *inventory.recovering):
-            if owned.holds(request_id):
+            if request_id in owned:
                 inventory.stop(request_id)
         for request_id in inventory.failed_stops():
             if not owned.closed:
@@ -209,7 +212,7 @@ class ServerPool:
             await self._maintenance.finish_renaming()
             await wait_for_stops(stops, problem or self._failure)
         finally:
-            owned.shelves.discard(self._settings.tag)
+            self._deployer.pool_tags.discard(self._settings.tag)
         if problem is None and self._failure is not None:
             raise self._failure
         for task in (deploying, maintaining):
@@ -249,11 +252,11 @@ class ServerPool:
             if not limit.expired():
                 raise
             raise self._timed_out(f"no server in {timeout:g} s") from self._backoff.failure
-        server, owned = ready.server, self._client.custody
-        server.hear(None)
-        if owned.closed and not owned.holds(server.request_id):
+        server, owned = ready.server, self._deployer.owned
+        tracker_of(server).webhook_event = None
+        if owned.closed and server.request_id not in owned:
             raise ClientClosed("the client was closed meanwhile")
-        owned.hand_over(server.request_id)
+        owned.remove(server.request_id)
         self._inventory.allocated.add(server.request_id)
         self._inventory.allocated_total += 1
         self._inventory.changed.notify()
@@ -262,16 +265,16 @@ class ServerPool:
 
     def _keep(self, server: DeploymentHandle) -> None:
         """Makes `client.close` stop a server while its block runs, as a server of `run`."""
-        self._client.custody.take(server.request_id)
+        self._deployer.owned.add(server.request_id)
 
     async def _release(self, server: DeploymentHandle, problem: BaseException | None) -> None:
         """Stops a server at the end of its block."""
-        owned, stop = self._client.custody, self._inventory.stop
+        owned, stop = self._deployer.owned, self._inventory.stop
         self._inventory.allocated.discard(server.request_id)
         if problem is None:
-            await owned.release(server.request_id, stop)
+            await owned.stop_and_wait(server.request_id, stop)
         else:
-            await owned.release_after(problem, server.request_id, stop)
+            await owned.stop_after(problem, server.request_id, stop)
 
     async def filled(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - PoolEmpty says more
         """Waits until `min_ready` servers are ready, for example before the program takes players.
@@ -308,7 +311,7 @@ class ServerPool:
             raise RuntimeError("use it as `async with ServerPool(…) as pool`")
         if end is not None:
             raise copy.copy(end) from end.__cause__
-        if self._client.custody.closed:
+        if self._deployer.owned.closed:
             raise ClientClosed("the client is closed")
         # After the delay the caller waits for the next attempt instead.
         is_failing = self._backoff.fails_repeatedly and self._backoff.delay > 0
@@ -368,7 +371,7 @@ class ServerPool:
         self._inventory.starting -= 1
         if outcome.handle is not None and outcome.is_ready:
             self._backoff.succeed()
-            self._client.custody.take(outcome.handle.request_id)
+            self._deployer.owned.add(outcome.handle.request_id)
             now = loop_time()
             self._inventory.add(ReadyServer(outcome.handle, queued_at=now, ready_at=now))
         else:
@@ -378,7 +381,7 @@ class ServerPool:
     def _add_failure(self, outcome: Outcome) -> None:
         error = outcome.error
         is_stopped = isinstance(error, BatchStopped) or (error is not None and error.stopped)
-        if outcome.handle is not None and not is_stopped and not self._client.custody.closed:
+        if outcome.handle is not None and not is_stopped and not self._deployer.owned.closed:
             # The batch could not stop the server, which counts until a later stop succeeds.
             self._inventory.stop(outcome.handle.request_id)
         if isinstance(error, MaybeCreated):  # without an owner no later run finds it

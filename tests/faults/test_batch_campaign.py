@@ -65,7 +65,8 @@ class Run:
         """Records the outcome's server as handed over, unless the policy has stopped it."""
         kept = policy == "keep_going" and not isinstance(outcome.error, BatchStopped)
         # `close` stops a failed server also if its outcome is handed over later.
-        if outcome.handle and (outcome.is_ready or (kept and not self.client.custody.closed)):
+        closed = self.client._deployer.owned.closed
+        if outcome.handle and (outcome.is_ready or (kept and not closed)):
             self.held.add(outcome.handle.request_id)
         if isinstance(outcome.error, MaybeCreated):
             self.named.add(str(outcome.error.operation_tag))

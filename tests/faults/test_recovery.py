@@ -22,6 +22,7 @@ from edgegap_async import (
     MaybeCreated,
     PollingPolicy,
     RetryPolicy,
+    ServerPool,
     Status,
 )
 from edgegap_async.emulator import (
@@ -138,6 +139,31 @@ async def test_nobody_finds_or_touches_another_owners(emulator: Emulator, connec
         assert await client.reap() == (ids[0],)
 
     assert await comes_down_to(emulator, *ids[1:])
+
+
+async def test_what_a_pool_has_adopted_or_handed_out_is_not_found_again(
+    emulator: Emulator, connect: Connect
+) -> None:
+    """Two ready servers are adopted, and one that was in use before is left to its players."""
+    async with connect("mm-1") as before:
+        left = [
+            await before.deploy("arena", "v1", users=USERS, tags=[tag])
+            for tag in ("pool-default", "pool-default", "used-default")
+        ]
+        await asyncio.gather(*(one.wait_ready(timeout=20) for one in left))
+    async with (
+        connect("mm-1") as client,
+        ServerPool(client, "arena", "v1", users=USERS, min_ready=1, poll_interval=3600) as pool,
+    ):
+        await pool.filled(timeout=20)
+        server = await pool.allocate(timeout=20)
+        assert [found async for found in client.recover()] == []
+        assert await client.reap() == ()
+        assert {one.request_id for one in left} <= set(live(emulator))
+        await server.stop()
+        await client.handle(left[2].request_id).stop()
+
+    assert await comes_down_to(emulator)
 
 
 async def test_reap_leaves_alone_what_is_young_and_what_tells_no_age(

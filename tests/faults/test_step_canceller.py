@@ -127,7 +127,7 @@ async def recover(client: EdgegapClient, _: DeploymentHandle) -> None:
 async def fan_out(client: EdgegapClient, _: DeploymentHandle) -> None:
     async with client.deploy_many([A_REQUEST], timeout_each=20) as batch:
         async for outcome in batch:
-            client.custody.take(outcome.result().request_id)  # it is not to be ours
+            client._deployer.owned.add(outcome.result().request_id)  # it is not to be ours
 
 
 async def all_of_them(client: EdgegapClient, _: DeploymentHandle) -> DeploymentHandle:

@@ -11,7 +11,7 @@ from scripted_api import Reply, ScriptedApi, deployment
 
 from edgegap_async.api.models import DeployAccepted, Deployment, Endpoint, Port, Status
 from edgegap_async.client import EdgegapClient
-from edgegap_async.deployments.handle import DeploymentHandle
+from edgegap_async.deployments.handle import DeploymentHandle, tracker_of
 from edgegap_async.errors import Forbidden, InvalidRequest, WaitTimedOut
 
 pytestmark = pytest.mark.virtual
@@ -252,3 +252,18 @@ async def test_one_that_is_over_has_no_endpoint_and_never_will(
     await handle.refresh()
     with pytest.raises(InvalidRequest, match=f"is {status}: deploy another"):
         handle.endpoint("game")
+
+
+async def test_a_status_request_that_fails_answers_no_webhook(
+    api: ScriptedApi, client: EdgegapClient
+) -> None:
+    handle = client.handle("abc123")
+    tracker = tracker_of(handle)
+    tracker.webhook_received()
+    api.on(*STATUS, Reply(403), deployment("READY"))
+    with pytest.raises(Forbidden):
+        await handle.refresh()
+    assert tracker.webhook_pending
+    await handle.refresh()
+
+    assert not tracker.webhook_pending

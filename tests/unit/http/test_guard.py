@@ -187,7 +187,7 @@ async def test_one_that_ended_by_itself_does_not_count_for_long(emulator: Emulat
             await client.deploy("arena", "v1", users=["8.8.8.8"])
         await servers[0].refresh()
         await client.deploy("arena", "v1", users=["8.8.8.8"])
-        client._ends_noted_at -= 10  # the time until the next check
+        client._deployer._live_checked_at -= 10  # the time until the next check
         await client.deploy("arena", "v1", users=["8.8.8.8"])
         with pytest.raises(NotAllowed):
             await client.deploy("arena", "v1", users=["8.8.8.8"])

@@ -28,7 +28,7 @@ from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.retries import RetryPolicy
 from edgegap_async.polling.poller import StatusPoller
 from edgegap_async.polling.schedule import PollingPolicy
-from edgegap_async.polling.tracker import DeploymentTracker, WebhookTrigger, stop_until_confirmed
+from edgegap_async.polling.tracker import DeploymentTracker, WebhookTrigger
 
 pytestmark = pytest.mark.virtual
 
@@ -535,7 +535,7 @@ async def test_a_failure_comes_while_the_one_who_waits_is_busy_and_is_told_later
             await watched.wait_for_change(0)
 
 
-# ── bells and stops ──────────────────────────────────────────────────────────────────────────────
+# ── webhooks ─────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize("early", [True, False], ids=["before", "after"])
@@ -553,34 +553,5 @@ async def test_a_bell_is_heard_whether_it_rings_before_or_after_it_has_an_owner(
     assert watched.webhook_pending
 
 
-@pytest.mark.parametrize(
-    ("status", "asked", "took"),
-    [(200, 1, 0), (410, 1, 0), (404, 5, 2)],
-    ids=["taken", "over", "not known"],
-)
-async def test_a_stop_is_asked_for_until_the_answer_can_be_believed(
-    api: ScriptedApi, client: ApiClient, status: int, asked: int, took: float
-) -> None:
-    api.on("DELETE", "/v1/stop/abc123", Reply(status, {"message": "so it is"}))
-    began = now()
-    await stop_until_confirmed(lambda: client.deployments.stop("abc123"), not_found_until=began + 2)
-
-    assert len(api.requests) == asked
-    assert now() - began == pytest.approx(took, abs=0.1)
-
-
 def test_a_gap_that_is_longer_than_the_longest_stays_as_it_is() -> None:
     assert PollingPolicy(interval=20).interval_at(0) == 20
-
-
-async def test_a_look_that_fails_has_answered_no_webhook(
-    api: ScriptedApi, watched: DeploymentTracker, client: ApiClient
-) -> None:
-    handle = DeploymentHandle(client, watched, None)
-    watched.webhook_received()
-    api.on(*STATUS, Reply(403), deployment("READY"))
-    with pytest.raises(Forbidden):
-        await handle.refresh()
-    assert handle.webhook_pending
-    await handle.refresh()
-    assert not handle.webhook_pending

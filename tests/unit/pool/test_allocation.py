@@ -18,6 +18,7 @@ from edgegap_async import (
     WebhookReceiver,
 )
 from edgegap_async.concurrency import loop_time
+from edgegap_async.deployments.handle import tracker_of
 from edgegap_async.emulator import Delay, Emulator, Fault, Respond
 
 pytestmark = pytest.mark.virtual
@@ -298,7 +299,7 @@ async def test_a_server_that_ends_is_found_by_its_webhook_and_not_allocated(
     ):
         await pool.filled(timeout=60)
         await becomes_true(
-            lambda: not any(ready.server.webhook_pending for ready in pool._inventory.queue)
+            lambda: not any(tracker_of(one.server).webhook_pending for one in pool._inventory.queue)
         )
         first = next(iter(pool._inventory.queue)).server.request_id
         async with arena_client(emulator) as other:

@@ -1,0 +1,352 @@
+"""Makes deployments for the client, batches and pools: the calls that one deploy needs.
+
+One deploy checks the guard, carries the operation tag, the owner's tag and the webhook URLs, is
+undone if its caller is cancelled, and is in the register of deployments until its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import Iterable
+from typing import Any, Final, cast
+
+import attrs
+
+from edgegap_async.api.messages import HttpRequest, encode
+from edgegap_async.api.models import DeployAccepted, DeploymentRow
+from edgegap_async.api.operations import DEPLOY, DEPLOY_TO_FLEET
+from edgegap_async.api.requests import (
+    WEBHOOK_KINDS,
+    AnyUser,
+    DeployOptions,
+    DeployRequest,
+    Filter,
+    FleetDeployRequest,
+    Webhook,
+    check_options,
+    deploy_request,
+    webhook_option,
+)
+from edgegap_async.api.validation import check_list, check_segment
+from edgegap_async.concurrency import loop_time
+from edgegap_async.errors import (
+    CallError,
+    ClientClosed,
+    DeploymentFailed,
+    EdgegapError,
+    Gone,
+    MaybeCreated,
+    NotAllowed,
+    NotFound,
+    WaitTimedOut,
+)
+from edgegap_async.http.api_client import ApiClient
+from edgegap_async.http.guard import Guard
+from edgegap_async.http.resources import Deployments
+from edgegap_async.polling.poller import StatusPoller
+from edgegap_async.polling.tracker import WebhookSource, WebhookTrigger, WebhookUrls
+
+from .handle import DeploymentHandle, RecoveredDeployment
+from .idempotency import IdempotentDeploy, new_operation_tag, operation_time, owner_tag
+from .ownership import DeploymentRegister, EndObserver, OwnedDeployments
+
+logger = logging.getLogger(__name__)
+
+_LIVE_CHECK_INTERVAL: Final = 10.0  # seconds between checks for ends while max_live is reached
+_LIVE_CHECK_SIZE: Final = 100  # deployments per check; one page of the list
+_LOG_TIMEOUT: Final = 10.0  # seconds that the logs of a failed deployment may take
+
+
+class Deployer:
+    """Makes the deployments of one client.
+
+    Args:
+        client: makes the calls.
+        poller: polls the statuses of the deployments.
+        cleanup: makes calls also while the client closes.
+        guard: limits the number of live deployments, and what may be deployed.
+        webhooks: gives each deploy its webhook URLs; None for none.
+        owner: name of the program, in the tag of every deploy; None for no such tag.
+        list_delay: seconds that a new deployment may be missing from lists.
+
+    Raises:
+        InvalidRequest: `owner` cannot be used.
+    """
+
+    def __init__(
+        self,
+        client: ApiClient,
+        poller: StatusPoller,
+        *,
+        cleanup: Deployments,
+        guard: Guard,
+        webhooks: WebhookSource | None,
+        owner: str | None,
+        list_delay: float,
+    ) -> None:
+        self.client: Final = client
+        self.owner_tag: Final = owner_tag(owner) if owner is not None else None
+        """The tag of every deployment of the owner; None without an owner."""
+        self.register: Final = DeploymentRegister(poller.policy.not_found_grace)
+        """The deployments that this program has deployed or adopted."""
+        self.owned: Final = OwnedDeployments(self.register, cleanup)
+        """The deployments that the client has to stop."""
+        self.pool_tags = set[str]()
+        """The tags of the client's open pools."""
+        self._poller = poller
+        self._cleanup = cleanup
+        self._guard = guard
+        self._webhooks = webhooks
+        self._list_delay = list_delay
+        self._live_checked_at = -math.inf  # loop time
+        client.add_observer(EndObserver(self.register))
+
+    # ── deploys ──────────────────────────────────────────────────────────────────────────────────
+
+    async def deploy(
+        self,
+        application: str,
+        version: str,
+        users: Iterable[AnyUser],
+        options: DeployOptions,
+        *,
+        deadline: float | None = None,
+        ignore_wait_limit: bool = False,
+    ) -> DeploymentHandle:
+        """Deploys, and returns the handle. If the caller is cancelled, the deploy is undone.
+
+        Args:
+            application: name of the application.
+            version: name of its version.
+            users: the players, by IP address or by (latitude, longitude).
+            options: the other fields of the deploy.
+            deadline: loop time by which the API has to accept the deploy; None for no limit.
+            ignore_wait_limit: whether the deploy queues for the rate limit without end.
+
+        Raises:
+            WaitTimedOut: the API did not answer by the deadline. The deploy is undone.
+            EdgegapError: as for `EdgegapClient.deploy`.
+        """
+        began = loop_time()
+        limit = asyncio.timeout_at(deadline)
+        try:
+            async with limit:
+                return await self._deploy(
+                    application, version, users, options, ignore_wait_limit=ignore_wait_limit
+                )
+        except TimeoutError:
+            if not limit.expired() or deadline is None:
+                raise
+            seconds = deadline - began
+            raise WaitTimedOut(f"no answer to the deploy in {seconds:g} s; it is undone") from None
+
+    async def deploy_request(
+        self, request: DeployRequest, deadline: float | None
+    ) -> DeploymentHandle:
+        """Deploys one request of many, which queues for the rate limit without end.
+
+        Args:
+            request: what to deploy.
+            deadline: loop time by which the API has to accept the deploy; None for no limit.
+
+        Raises:
+            EdgegapError: as for `deploy`.
+        """
+        fields = {field.name: getattr(request, field.name) for field in attrs.fields(type(request))}
+        return await self.deploy(
+            fields.pop("application"),
+            fields.pop("version"),
+            fields.pop("users"),
+            cast("DeployOptions", fields),
+            deadline=deadline,
+            ignore_wait_limit=True,
+        )
+
+    async def _deploy(
+        self,
+        application: str,
+        version: str,
+        users: Iterable[AnyUser],
+        options: DeployOptions,
+        *,
+        ignore_wait_limit: bool,
+    ) -> DeploymentHandle:
+        check_options(options)
+        trigger, urls, expects_webhook = WebhookTrigger(), None, False
+        if self._webhooks is not None:
+            urls = self._webhooks.open(trigger.fire)
+            # If the caller has a URL for READY, the API sends that webhook to the caller only.
+            expects_webhook = not options.get("webhook_on_ready")
+            options = with_webhook_urls(options, urls)
+        operation_tag = new_operation_tag()
+        tag = operation_tag if options.get("operation_tag", True) else None
+        check_list("tags", options.get("tags", ()))
+        tags = (*options.get("tags", ()), *filter(None, (self.owner_tag, tag)))
+        request = self._encode(application, version, users, {**options, "tags": tags})
+        await self._check_live()
+        self.register.begin_deploy(operation_tag)
+        try:
+            accepted = await self._accept(request, tag, ignore_wait_limit=ignore_wait_limit)
+        except MaybeCreated:
+            self.register.forget(operation_tag)  # so that `recover` finds the deployment
+            raise
+        finally:
+            self.register.end(operation_tag)
+        tracker = self._poller.tracker(
+            accepted.request_id,
+            expects_webhook=expects_webhook,
+            not_found_until=self.register.add_deployed(accepted.request_id),
+        )
+        trigger.connect(tracker)
+        return DeploymentHandle(self.client, tracker, urls, accepted)
+
+    def _encode(
+        self, application: str, version: str, users: Iterable[AnyUser], options: DeployOptions
+    ) -> HttpRequest[DeployAccepted]:
+        fields: dict[str, Any] = {
+            "application": application,
+            "version": version,
+            "users": users,
+            **options,
+        }
+        fields.pop("operation_tag", None)
+        body = deploy_request(fields)
+        operation = DEPLOY_TO_FLEET if isinstance(body, FleetDeployRequest) else DEPLOY
+        self._guard.check(operation, body)
+        return encode(operation, body=body)
+
+    async def _accept(
+        self, request: HttpRequest[DeployAccepted], tag: str | None, *, ignore_wait_limit: bool
+    ) -> DeployAccepted:
+        """Sends the deploy in a task of its own, which outlives a caller that is cancelled."""
+        deploy = IdempotentDeploy(
+            client=self.client,
+            cleanup=self._cleanup,
+            owned=self.owned,
+            request=request,
+            tag=tag,
+            list_delay=self._list_delay,
+            ignore_wait_limit=ignore_wait_limit,
+        )
+        with self.client.until_closed():
+            accepting = asyncio.create_task(deploy.run())
+            try:
+                return await asyncio.shield(accepting)
+            except (asyncio.CancelledError, ClientClosed):
+                if deploy.sending.sent:
+                    deploy.sending.is_abandoned = True
+                    what = f"what a cancelled deploy made (tag {tag})"
+                    self.owned.in_background(self._undo(accepting), what)
+                else:
+                    accepting.cancel()
+                raise
+
+    async def _undo(self, accepting: asyncio.Task[DeployAccepted]) -> None:
+        """Stops what a deploy makes whose caller was cancelled."""
+        try:
+            request_id: str | None = (await accepting).request_id
+        except CallError as error:
+            if error.maybe_created:
+                raise
+            request_id = error.request_id  # a 422 names a deployment in ERROR
+        if request_id:
+            await self.owned.stop_now(request_id)
+
+    # ── Guard.max_live ───────────────────────────────────────────────────────────────────────────
+
+    async def _check_live(self) -> None:
+        """Returns if the guard allows another live deployment.
+
+        Raises:
+            NotAllowed: `max_live` is reached, also after a check for deployments that have ended.
+        """
+        try:
+            self._guard.check_live(len(self.register))
+        except NotAllowed:
+            await self._find_ended()
+            self._guard.check_live(len(self.register))
+
+    async def _find_ended(self) -> None:
+        """Checks some live deployments, at intervals. The observer records those that ended."""
+        now = loop_time()
+        if now < self._live_checked_at + _LIVE_CHECK_INTERVAL:
+            return
+        ids = self.register.next_live(_LIVE_CHECK_SIZE)
+        if not ids:
+            return
+        self._live_checked_at = now
+        deployments = self.client.deployments
+        with contextlib.suppress(CallError):
+            filters = [Filter("request_id", "in", ids)]
+            rows = deployments.list(filters=filters, limit=_LIVE_CHECK_SIZE)
+            listed = {row.request_id async for row in rows}
+            for request_id in (one for one in ids if one not in listed):
+                with contextlib.suppress(Gone, NotFound):
+                    await deployments.get(request_id)
+
+    # ── deployments that exist ───────────────────────────────────────────────────────────────────
+
+    def handle(self, request_id: str) -> DeploymentHandle:
+        """Returns a handle of an existing deployment. Makes no call.
+
+        Raises:
+            InvalidRequest: `request_id` cannot be an id.
+        """
+        check_segment("request_id", request_id)
+        not_found_until = self.register.not_found_until(request_id)
+        tracker = self._poller.tracker(request_id, not_found_until=not_found_until)
+        return DeploymentHandle(self.client, tracker, None)
+
+    def recovered(self, row: DeploymentRow, tag: str | None = None) -> RecoveredDeployment | None:
+        """Returns the deployment of a list row, if an earlier run of this program left it behind.
+
+        Args:
+            row: the row.
+            tag: the tag that the row must have; None for the owner's tag.
+
+        Returns:
+            None if the row has no such tag, or if this client has deployed or adopted it.
+        """
+        # The API may ignore the filter of the list request.
+        if (tag or self.owner_tag) not in row.tags or row.request_id in self.register:
+            return None
+        operation_tags = [(one, made) for one in row.tags if (made := operation_time(one))]
+        if tag is None and any(one in self.register for one, _ in operation_tags):
+            return None
+        deployed_at = operation_tags[0][1] if operation_tags else row.start_time
+        return RecoveredDeployment(
+            handle=self.handle(row.request_id), row=row, deployed_at=deployed_at
+        )
+
+    async def fetch_logs(self, problem: DeploymentFailed, max_seconds: float | None) -> None:
+        """Adds the logs of a failed deployment to its error, if the API gives them in time.
+
+        Args:
+            problem: the error.
+            max_seconds: seconds that the call may take, besides its limit of 10; None for no other.
+        """
+        seconds = _LOG_TIMEOUT if max_seconds is None else min(max_seconds, _LOG_TIMEOUT)
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                problem.logs = await self.client.deployments.logs(problem.request_id)
+        except (EdgegapError, TimeoutError) as error:
+            if not isinstance(error, EdgegapError) and not limit.expired():
+                raise
+            logger.info("%s: no logs: %r", problem.request_id, error)
+
+
+def with_webhook_urls(options: DeployOptions, urls: WebhookUrls) -> DeployOptions:
+    """Returns the options with the URLs of the webhook source where the caller has set none.
+
+    The URLs are `Webhook`s, whose `repr` hides the path, because a traceback with local variables
+    shows the options.
+    """
+    completed: dict[str, Any] = {**options}
+    for kind in WEBHOOK_KINDS.values():
+        if not completed.get(option := webhook_option(kind)):
+            completed[option] = Webhook(getattr(urls, f"on_{kind}"))
+    return cast("DeployOptions", completed)
