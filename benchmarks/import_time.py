@@ -1,6 +1,6 @@
-"""What `import edgegap_async` costs, against `import aiohttp`, in CPU time over bare Python.
+"""Measures the CPU time of `import edgegap_async` against `import aiohttp`, without Python's start.
 
-Each import runs in a fresh interpreter, in turns. Prints JSON: medians over the rounds.
+Each import runs in a fresh interpreter, in interleaved rounds. Prints JSON: medians of the rounds.
 
     python benchmarks/import_time.py [--rounds 21]
 """
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=21)
     rounds = parser.parse_args().rounds
     with tempfile.TemporaryDirectory() as compiled:
-        # What is installed is compiled: both are, whatever PYTHONDONTWRITEBYTECODE says here.
+        # Installed packages are compiled, so both are compiled here, in a folder of their own.
         environment = {**os.environ, "PYTHONPYCACHEPREFIX": compiled}
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         for statement in STATEMENTS.values():

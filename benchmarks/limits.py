@@ -1,16 +1,15 @@
-"""What the limiter costs, how much of a limit it uses, and how often it is refused nonetheless.
+"""Measures the rate limiter: 429 answers, the used part of the limit, CPU time of a permit.
 
-In virtual time, from one seed. Ours beside `aiolimiter.AsyncLimiter(40, 1)` with what is usually
-written around it (back off with full jitter after a 429), and for the cost beside pyrate-limiter
-where that is installed (dependency group `bench`).
+In virtual time, from one seed. Compares `Limits` with `aiolimiter.AsyncLimiter(40, 1)` and the
+usual code around it (backoff with full jitter after a 429), and for the CPU time also with
+pyrate-limiter, where it is installed (dependency group `bench`).
 
-Refusals: 1,000 deploys, all at once ("open") or by 20 workers one after the other ("closed"), each
-repeated until it is accepted, against six ways of counting 40 a second (and a seventh) that say
-nothing of when to come again (and, for ours, that ask for a second of quiet). A request travels
-30 ms and up to so much more; with stalls, the event loop stands still for 50 ms about once a
-second. Means over the rounds.
+Refusals: 1,000 deploys, all at once ("open") or by 20 workers ("closed"), each repeated until it is
+accepted, against seven servers that count 40 a second in different ways and send no Retry-After.
+One variant of `Limits` gets `Retry-After: 1`. A request travels for 30 ms plus a random jitter.
+With stalls, the event loop stands still for 50 ms about once a second. Means over the rounds.
 
-Cost: CPU time for a permit while so many wait, and the most permits of any window of one second.
+Cost: CPU time of a permit while N calls wait, and the most permits in any window of one second.
 
     python benchmarks/limits.py [--rounds 10] [--seed 1] [--calls 1000] [--only cost]
 """
@@ -41,13 +40,13 @@ from virtual_clock import VirtualLoop, run_virtually
 
 LIMIT = 40
 TRAVEL = 0.03  # seconds
-JITTERS = (0.0, 0.01, 0.03, 0.1)  # seconds at most
+JITTERS = (0.0, 0.01, 0.03, 0.1)  # seconds, upper bounds
 STALL = 0.05  # seconds
 WORKERS = 20
 GOAL = "at most 4 answers 429 in 1,000 and at least 90 % used, by the six servers at every jitter"
 
 
-# ── ways to count ────────────────────────────────────────────────────────────────────────────────
+# ── servers that count ──────────────────────────────────────────────────────────────────────────
 
 
 class Counter(Protocol):
@@ -55,7 +54,7 @@ class Counter(Protocol):
 
 
 class FixedWindow:
-    """So many in each second of its clock."""
+    """Accepts 40 calls in each second of its clock."""
 
     def __init__(self, phase: float) -> None:
         self.phase, self.window, self.count = phase, -1, 0
@@ -68,7 +67,7 @@ class FixedWindow:
 
 
 class SlidingLog:
-    """So many in any second."""
+    """Accepts 40 calls in any second."""
 
     counts_refused = False
 
@@ -85,14 +84,14 @@ class SlidingLog:
         return accepted
 
 
-class UnforgivingLog(SlidingLog):
-    """Likewise, and what it refuses counts too."""
+class RefusedCountLog(SlidingLog):
+    """A `SlidingLog` that counts refused calls too."""
 
     counts_refused = True
 
 
 class LeakyBucket:
-    """One in 25 ms, and twenty of them early (GCRA, as nginx with `burst=20 nodelay`)."""
+    """Accepts a call each 25 ms, and 20 early (GCRA, as nginx with `burst=20 nodelay`)."""
 
     def __init__(self, phase: float) -> None:
         del phase
@@ -107,10 +106,10 @@ class LeakyBucket:
 
 
 class SlidingCounter:
-    """So many in this second of its clock and the part of the last one that is less than one ago.
+    """Adds the calls of this second of its clock and a share of those of the second before.
 
-    What several gateways do in place of a log: a seventh way, outside the goal, for it takes what
-    came in a burst for more than it was.
+    Several gateways do this in place of a log. The goal leaves it out, because it overestimates the
+    calls of a burst.
     """
 
     def __init__(self, phase: float) -> None:
@@ -127,7 +126,7 @@ class SlidingCounter:
 
 
 class TokenBucket:
-    """A token for each, 40 a second, of which it holds a second's worth."""
+    """Takes a token for each call; gets 40 tokens a second, and holds those of one second."""
 
     holds: float = LIMIT
 
@@ -144,7 +143,7 @@ class TokenBucket:
 
 
 class SmallBucket(TokenBucket):
-    """Likewise, and holds a quarter of a second's."""
+    """A `TokenBucket` that holds the tokens of a quarter of a second."""
 
     holds = LIMIT / 4
 
@@ -152,7 +151,7 @@ class SmallBucket(TokenBucket):
 COUNTERS: dict[str, Callable[[float], Counter]] = {
     "fixed window": FixedWindow,
     "sliding log": SlidingLog,
-    "sliding log, refused count": UnforgivingLog,
+    "sliding log, refused count": RefusedCountLog,
     "token bucket": TokenBucket,
     "token bucket of a quarter": SmallBucket,
     "leaky bucket": LeakyBucket,
@@ -161,58 +160,58 @@ COUNTERS: dict[str, Callable[[float], Counter]] = {
 
 
 class Network:
-    """The way to a server and back. The server counts requests as they come, not as they go."""
+    """Carries requests to a server, which counts them when they arrive."""
 
     def __init__(self, counter: Counter, jitter: float, chance: random.Random) -> None:
         self.counter, self.jitter, self.chance = counter, jitter, chance
         self.arriving: list[tuple[float, int]] = []
-        self.verdicts = dict[int, bool]()
+        self.is_accepted = dict[int, bool]()
         self.numbers = itertools.count()
         self.accepted: list[float] = []
         self.refused = 0
 
     async def send(self) -> bool:
-        """Whether it is accepted."""
+        """Sends a request and returns whether the server accepts it."""
         loop, number = asyncio.get_running_loop(), next(self.numbers)
         arrives = loop.time() + TRAVEL + self.chance.uniform(0, self.jitter)
         heapq.heappush(self.arriving, (arrives, number))
         await asyncio.sleep(arrives + TRAVEL - loop.time())
-        # What leaves from now on arrives later than this one did.
+        # A request that is sent from now on arrives later than this one.
         while self.arriving and self.arriving[0][0] <= arrives:
             at, other = heapq.heappop(self.arriving)
-            self.verdicts[other] = self.counter.accepts(at)
-            if self.verdicts[other]:
+            self.is_accepted[other] = self.counter.accepts(at)
+            if self.is_accepted[other]:
                 self.accepted.append(at)
             else:
                 self.refused += 1
-        return self.verdicts.pop(number)
+        return self.is_accepted.pop(number)
 
 
-# ── two limiters ─────────────────────────────────────────────────────────────────────────────────
+# ── limiters ────────────────────────────────────────────────────────────────────────────────────
 
 
 class Limiter(Protocol):
-    async def turn(self, *, again: bool) -> None: ...
-    async def refused(self, times: int) -> None: ...
+    async def acquire(self, *, again: bool) -> None: ...
+    async def back_off(self, times: int) -> None: ...
 
 
 class Ours:
     def __init__(self, chance: random.Random) -> None:
         self.limits, self.chance = Limits({"deploy": LIMIT}), chance
 
-    async def turn(self, *, again: bool) -> None:
+    async def acquire(self, *, again: bool) -> None:
         await self.limits.acquire(DEPLOY, front=again)
 
-    async def refused(self, times: int) -> None:
-        # As the client does where the API does not say how long.
+    async def back_off(self, times: int) -> None:
+        # As the client does without a Retry-After.
         self.limits.on_rate_limited(DEPLOY, 0.0)
         await asyncio.sleep(1 + self.chance.uniform(0, min(8, 0.25 * 2**times)))
 
 
-class Told(Ours):
-    """Likewise, where each 429 asks for a second of quiet."""
+class OursWithRetryAfter(Ours):
+    """`Ours`, where each 429 has `Retry-After: 1`."""
 
-    async def refused(self, times: int) -> None:
+    async def back_off(self, times: int) -> None:
         del times
         self.limits.on_rate_limited(DEPLOY, 1.0)
 
@@ -221,27 +220,27 @@ class Plain:
     def __init__(self, chance: random.Random) -> None:
         self.limiter, self.chance = AsyncLimiter(LIMIT, 1), chance
 
-    async def turn(self, *, again: bool) -> None:
+    async def acquire(self, *, again: bool) -> None:
         del again
         await self.limiter.acquire()
 
-    async def refused(self, times: int) -> None:
+    async def back_off(self, times: int) -> None:
         await asyncio.sleep(self.chance.uniform(0, min(8, 0.25 * 2**times)))
 
 
 LIMITERS: dict[str, Callable[[random.Random], Limiter]] = {
     "ours": Ours,
-    "ours, told to wait 1 s": Told,
+    "ours, Retry-After 1 s": OursWithRetryAfter,
     "aiolimiter": Plain,
 }
 
 
 async def deploy(limiter: Limiter, network: Network) -> None:
     for times in itertools.count():
-        await limiter.turn(again=times > 0)
+        await limiter.acquire(again=times > 0)
         if await network.send():
             return
-        await limiter.refused(times)
+        await limiter.back_off(times)
 
 
 async def stalling(chance: random.Random) -> None:
@@ -270,7 +269,7 @@ async def campaign(
 def refusals(
     name: str, counter: str, jitter: float, arguments: argparse.Namespace, **how: bool
 ) -> tuple[float, float]:
-    """429 in 1,000 accepted, and the share of the limit that was used; means of the rounds."""
+    """Returns the 429s in 1,000 accepted calls and the used part of the limit; means."""
     refused, used = [], []
     for number in range(arguments.rounds):
         chance = random.Random(f"{arguments.seed} {number} {name} {counter} {jitter} {how}")
@@ -284,9 +283,9 @@ def refusals(
                 stalls=chance if how["stalls"] else None,
             ),
         )
-        took = max(network.accepted) - min(network.accepted)
+        duration = max(network.accepted) - min(network.accepted)
         refused.append(network.refused / len(network.accepted) * 1000)
-        used.append((len(network.accepted) - 1) / took / LIMIT)
+        used.append((len(network.accepted) - 1) / duration / LIMIT)
     return statistics.mean(refused), statistics.mean(used)
 
 
@@ -302,8 +301,8 @@ def table(arguments: argparse.Namespace) -> dict[str, object]:
             }
             for counter in COUNTERS
         }
-        judged = [row for counter, row in rows.items() if counter != "sliding counter"]
-        cells = [cell for row in judged for cell in row.values()]
+        in_goal = [row for counter, row in rows.items() if counter != "sliding counter"]
+        cells = [cell for row in in_goal for cell in row.values()]
         title = f"{name}, {'closed' if closed else 'open'}{', stalls' if stalls else ''}"
         results[title] = {
             "429_in_1000_and_percent_used": {
@@ -322,18 +321,18 @@ def table(arguments: argparse.Namespace) -> dict[str, object]:
 # ── cost ─────────────────────────────────────────────────────────────────────────────────────────
 
 PERMITS: Final = 2000
-"""Permits over which the CPU time of one is taken."""
+"""Permits over which the CPU time is averaged."""
 
 WARM_UP: Final = 10_000
-"""Permits before those: as many as wait at most, and so many for all, for the cost changes a little
-as calls that came together spread over the second."""
+"""Permits before the measured ones. The cost changes a little while the first calls spread over the
+second, so there are as many as calls that wait at most."""
 
 Make = Callable[[], Callable[[], Awaitable[object]]]
-"""Makes a limiter, and gives what waits for one of its permits."""
+"""Makes a limiter and returns its coroutine function that waits for a permit."""
 
 
 def most_in_one_second(times: list[float]) -> int:
-    """The most in any window of one second, wherever it starts."""
+    """Returns the most permits in any window of one second, wherever it starts."""
     window, most = deque[float](), 0
     for at in sorted(times):
         window.append(at)
@@ -344,7 +343,7 @@ def most_in_one_second(times: list[float]) -> int:
 
 
 def pyrate_limiter() -> Callable[[], Awaitable[object]] | None:
-    """A permit of pyrate-limiter, on the loop's clock; None if it is not installed."""
+    """Returns the acquire function of pyrate-limiter on the loop's clock; None without it."""
     try:
         import pyrate_limiter as pyrate  # noqa: PLC0415 - it may not be there
         from pyrate_limiter.limiter import SingleBucketFactory  # noqa: PLC0415
@@ -360,9 +359,10 @@ def pyrate_limiter() -> Callable[[], Awaitable[object]] | None:
 
 
 def cost(make: Make, waiting: int) -> tuple[float, int]:
-    """Microseconds of CPU for a permit while so many wait, and the most in one second.
+    """Returns the CPU time of a permit in microseconds, and the most permits in one second.
 
-    Who has got one waits again: starting ten thousand tasks would cost more than their permits.
+    Each of the `waiting` tasks waits again after its permit, because starting ten thousand tasks
+    would cost more than their permits.
     """
 
     async def main() -> tuple[float, int]:

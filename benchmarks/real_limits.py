@@ -1,9 +1,9 @@
-"""Deploys, looks and lists at full demand against a strict server: refusals, and how much is used.
+"""Measures 429 answers and the used part of each limit at full demand on a strict server.
 
-Real time, real sockets, the server in another process (`tests/support/strict_api.py`), which
-accepts the documented number in any second and refuses the rest. It counts. Prints JSON. Where
-the machine holds up some calls by more than 25 ms against the others (`travel_uneven_by_ms`), a
-strict server does refuse some: run it on a machine that is not busy.
+Real time, real sockets. The server (`tests/support/strict_api.py`) runs in another process, accepts
+the documented number of deploys, status requests and list requests in any second, refuses the rest
+and counts. Prints JSON. On a busy machine some calls travel more than 25 ms longer than others
+(`travel_uneven_by_ms`), and a strict server then refuses some calls: use an idle machine.
 
     python benchmarks/real_limits.py [--seconds 60]
 """
@@ -23,17 +23,17 @@ from edgegap_async import EdgegapClient
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
 from strict_api import LIMITS, Arrival, StrictApi, demand
 
-WARM = 2.0  # seconds; what comes later is the sustained part
+WARM_UP = 2.0  # seconds; the calls after it show the sustained rate
 
 
 def used(times: list[float], limit: float) -> float:
-    """Percent of the limit between the first and the last."""
+    """Returns the used part of the limit between the first and the last call, in percent."""
     return round(100 * (len(times) - 1) / (times[-1] - times[0]) / limit, 2)
 
 
 def summary(arrivals: list[Arrival], limit: int, seconds: float) -> dict[str, object]:
     began = arrivals[0].at
-    # The last of them wait for no other: what comes after the end is no demand.
+    # After the end no new calls follow the last ones, so those are left out.
     times = [one.at for one in arrivals if one.accepted and one.at < began + seconds]
     spans = [later - sooner for sooner, later in zip(times, times[limit:], strict=False)]
     return {
@@ -41,7 +41,7 @@ def summary(arrivals: list[Arrival], limit: int, seconds: float) -> dict[str, ob
         "sent": len(arrivals),
         "answered_429": sum(not one.accepted for one in arrivals),
         "percent_used": used(times, limit),
-        "percent_used_after_two_seconds": used([at for at in times if at > began + WARM], limit),
+        "percent_used_after_two_seconds": used([at for at in times if at > began + WARM_UP], limit),
         "shortest_time_for_one_more_than_the_limit": round(min(spans), 4),
     }
 

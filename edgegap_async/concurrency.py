@@ -1,4 +1,4 @@
-"""Asyncio helpers of several packages: the loop's clock, loop binding, change events."""
+"""Asyncio helpers that several packages use: the loop's clock, loop binding, change events."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LoopBinding:
         """The loop of the first use, or None before it."""
 
     def check(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Binds the object to `loop` on the first call, and compares on every later one.
+        """Binds the object to `loop` on the first call, and compares the loop on every later call.
 
         Raises:
             WrongLoop: the object is bound to another event loop.
@@ -37,9 +37,10 @@ class LoopBinding:
 
 
 class ChangeEvent:
-    """Wakes every task that waits at the moment of a change, and is ready for the next change.
+    """Wakes every task that waits at the moment of a change.
 
-    A plain `asyncio.Event` that is set and cleared can miss a task that has not run yet.
+    Unlike `asyncio.Event` it has no state that must be cleared: a task that starts to wait after a
+    change waits for the next change.
     """
 
     __slots__ = ("_event",)
