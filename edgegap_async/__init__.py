@@ -122,7 +122,7 @@ from .http.transport import Timeouts
 from .observability.observer import CallObserver, ObservedCall
 from .polling.poller import StatusPoller
 from .polling.schedule import PollingPolicy
-from .polling.stats import PollerStats
+from .polling.results import PollerStats
 from .polling.tracker import (
     WebhookSource,
     WebhookUrls,

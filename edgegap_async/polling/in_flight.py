@@ -1,8 +1,8 @@
-"""The requests of one kind that a look-out has under way, and how well they fare.
+"""The poller's requests of one kind that are in flight, and how they fare.
 
-A few at a time, so that whoever else wants a permit of the same limit does not stand behind all
-of the look-out's. One that hangs is soon counted no more, or it would hold up the others; still
-there are never more than twice as many. While they fail, they come more rarely.
+Few are in flight at a time, so that other calls of the same rate limit do not queue behind all of
+the poller's. A request that hangs stops counting after `answer_timeout`, else it would hold up the
+others; there are never more than twice the allowed number. While requests fail, they become rarer.
 """
 
 from __future__ import annotations
@@ -11,103 +11,104 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import Any
 
 from edgegap_async.api.operations import Operation
 from edgegap_async.http.rate_limits import Limits, Priority
 
-from .schedule import ANSWER_TIMEOUT
-
-__all__ = ["InFlightRequests"]
+from .schedule import PollerTuning
 
 logger = logging.getLogger(__name__)
-
-_MAX_FAILURE_GAP: Final = 5.0  # seconds between requests while they fail
-_MAX_FAILURES: Final = 10
-_WARN_AFTER_FAILURES: Final = (
-    5  # failures in a row, so that whoever waits without a limit may know why
-)
-_UNUSABLE_AFTER_FAILURES: Final = 2  # failures in a row, from which on nothing is expected
 
 
 class InFlightRequests:
     """The requests for one operation.
 
     Args:
-        operation: which.
-        most: how many at a time.
-        ended: called with each one's task at its end.
+        operation: the operation that the requests call.
+        max_in_flight: how many may be in flight.
+        tuning: the poller's constants.
+        on_end: called with the task of each request when it has ended.
 
     Attributes:
-        count: how many there were so far.
-        failures: how many have failed since the last one that was answered.
+        count: requests sent so far.
+        failures: requests that failed since the last answer.
     """
 
     def __init__(
         self,
         operation: Operation[Any],
-        most: int,
-        ended: Callable[[asyncio.Task[None]], None],
+        max_in_flight: int,
+        tuning: PollerTuning,
+        on_end: Callable[[asyncio.Task[None]], None],
     ) -> None:
         self.count = self.failures = 0
         self._operation = operation
-        self._most = most
-        self._ended = ended
-        self._sent: dict[asyncio.Task[None], float] = {}  # when, those under way, oldest first
+        self._max_in_flight = max_in_flight
+        self._tuning = tuning
+        self._on_end = on_end
+        self._sent_at: dict[asyncio.Task[None], float] = {}  # of those in flight, oldest first
         self._answered_at = -math.inf
 
     def __len__(self) -> int:
-        return len(self._sent)
+        return len(self._sent_at)
 
-    def begin(self, asking: Coroutine[Any, Any, None], now: float) -> None:
-        """Lets one go."""
+    def begin(self, request: Coroutine[Any, Any, None], now: float) -> None:
+        """Starts a request as a task."""
         self.count += 1
-        task = asyncio.create_task(asking)
-        self._sent[task] = now
+        task = asyncio.create_task(request)
+        self._sent_at[task] = now
         task.add_done_callback(self._end)
 
     def _end(self, task: asyncio.Task[None]) -> None:
-        # Not by the task itself: one that is cancelled before it has begun does nothing.
-        del self._sent[task]
-        self._ended(task)
+        # A callback of the task: a task that is cancelled before it starts runs no code of its own.
+        del self._sent_at[task]
+        self._on_end(task)
 
     def cancel(self) -> None:
-        """Nobody wants to know any more."""
-        for task in self._sent:
+        """Cancels the requests in flight."""
+        for task in self._sent_at:
             task.cancel()
 
-    def answered(self, now: float) -> None:
-        """One was, in whatever way."""
+    def note_answer(self, now: float) -> None:
+        """Notes that a request was answered, with any status."""
         self.failures = 0
         self._answered_at = now
 
-    def failed(self, error: Exception) -> None:
-        """One was not, and the next may be."""
-        self.failures = min(self.failures + 1, _MAX_FAILURES)
-        level = logging.WARNING if self.failures == _WARN_AFTER_FAILURES else logging.INFO
-        text = "a look failed (%d in a row) and will be repeated: %s"
-        logger.log(level, text, self.failures, error)
+    def note_failure(self, error: Exception) -> None:
+        """Notes that a request failed in a way that the next one may not."""
+        self.failures = min(self.failures + 1, self._tuning.max_failures)
+        is_warning = self.failures == self._tuning.warn_after_failures
+        logger.log(
+            logging.WARNING if is_warning else logging.INFO,
+            "%s failed (%d in a row), the poller will repeat it: %s",
+            self._operation.name,
+            self.failures,
+            error,
+        )
 
-    def eased(self, gap: float) -> float:
-        """A gap between requests, made longer while they fail."""
-        return max(gap, min(gap * 2.0**self.failures, _MAX_FAILURE_GAP))
+    def backed_off(self, interval: float) -> float:
+        """Returns the interval between requests, made longer while they fail."""
+        longer = min(interval * 2.0**self.failures, self._tuning.max_failure_interval)
+        return max(interval, longer)
 
-    def permitted(self, limits: Limits, now: float) -> float:
-        """When another may be begun; infinity for not before one has ended."""
-        if len(self._sent) >= 2 * self._most:
+    def permitted_at(self, limits: Limits, now: float) -> float:
+        """Returns when another request may start; infinity for not before one has ended."""
+        timeout = self._tuning.answer_timeout
+        if len(self._sent_at) >= 2 * self._max_in_flight:
             return math.inf
-        recent = [sent for sent in self._sent.values() if now < sent + ANSWER_TIMEOUT]
-        if len(recent) >= self._most:
-            return recent[-self._most] + ANSWER_TIMEOUT
+        recent = [sent for sent in self._sent_at.values() if now < sent + timeout]
+        if len(recent) >= self._max_in_flight:
+            return recent[-self._max_in_flight] + timeout
         if not recent:
             return now
-        # Behind the calls of all others, as long as one of these is waiting or on its way.
+        # While one is queued or in flight, the next one lets the calls of all others go first.
         wait = limits.expected_wait(self._operation, Priority.OTHER)
-        return min(now + wait, recent[-1] + ANSWER_TIMEOUT)
+        return min(now + wait, recent[-1] + timeout)
 
-    def doubtful_at(self) -> float:
-        """From when on, as things are, nothing is to be expected of them."""
-        if self.failures >= _UNUSABLE_AFTER_FAILURES:
+    def unusable_at(self) -> float:
+        """Returns the loop time from which on, as things are, no answer is to be expected."""
+        if self.failures >= self._tuning.lists_unusable_after:
             return -math.inf
-        unanswered = (sent for sent in self._sent.values() if sent >= self._answered_at)
-        return next(unanswered, math.inf) + ANSWER_TIMEOUT
+        unanswered = (sent for sent in self._sent_at.values() if sent >= self._answered_at)
+        return next(unanswered, math.inf) + self._tuning.answer_timeout

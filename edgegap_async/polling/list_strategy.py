@@ -1,10 +1,14 @@
-"""How the list of deployments can be asked, as far as it was learnt by asking.
+"""What the list of deployments can be used for, as far as the poller has learnt it by asking.
 
-By what a list can be filtered is documented in one place, how many rows a page may have nowhere,
-and not every deployment of the API need keep to it. So nothing is taken for granted: each way of
-asking is used until it is refused or found to leave something out, and then the next one. Nor is
-that believed for ever: a proxy's bad minute must not slow a program down that runs for months. So
-after a while the best way is tried again, and after twice as long if it still does not work.
+Problem. The documentation names the filters of the list in one place and the size of a page
+nowhere, and a deployment of the API, or a proxy before it, may differ.
+
+Rule. The poller uses the best list mode until the API refuses it, or a list turns out to be wrong;
+then it uses the next mode. A list is wrong if it shows what the filter excludes, or omits a
+**probe**: an id that a status request has found READY, so that the next list must show it.
+
+Consequence. A proxy's bad minute must not slow a program down that runs for months. So the best
+mode is tried again after a minute, and after twice as long each time it still does not work.
 """
 
 from __future__ import annotations
@@ -19,157 +23,164 @@ from typing import Final
 from edgegap_async.api.models import Deployment, DeploymentPage, DeploymentRow, Status
 from edgegap_async.errors import Forbidden, Refused, Unauthorized
 
-__all__ = ["PAGE_SIZE", "ListMode", "ListStrategy", "as_deployment", "is_whole"]
+from .schedule import DEFAULT_TUNING, PollerTuning
 
 logger = logging.getLogger(__name__)
 
-PAGE_SIZE: Final = 100
-"""How many a page is asked to hold."""
-
-_MAX_ID_BYTES: Final = 7400  # bytes of ids: servers and proxies take 8000 and some for a URL
-_MIN_ID_BYTES: Final = 500
-_MIN_PAGE_SIZE: Final = 10  # rows that a page holds for sure
-_TOO_LONG: Final = frozenset({413, 414, 431})
-_FAILURES_BEFORE_FALLBACK: Final = 3
-_MAX_PROBE_IDS: Final = 5  # asked for at once
-_FIRST_FALLBACK_TIME: Final = 60.0  # seconds
-_MAX_FALLBACK_TIME: Final = 3600.0
+_URL_TOO_LONG: Final = frozenset({413, 414, 431})  # HTTP statuses
 
 
 class ListMode(enum.IntEnum):
-    """How the list is asked, the next one where one does not work."""
+    """How the list is asked. Where a mode does not work, the poller uses the next one."""
 
     CHANGED = 0
-    """For some ids, those that are READY; and now and then for them all."""
+    """By ids, for READY ones only; and now and then for every status."""
     BY_ID = 1
-    """For some ids."""
+    """By ids, for every status."""
     BY_PAGE = 2
-    """For all there is."""
+    """Page by page, without a filter."""
     NOT_AT_ALL = 3
+    """Not at all: by status requests."""
 
 
 class ListStrategy:
-    """What is known of the list.
+    """The list mode in use, and what is known of lists.
 
     Args:
+        tuning: the poller's constants.
         began: loop time at which nothing was known.
-        believed_for: seconds for which it is believed that something does not work.
+        fallback_time: seconds after which a mode that did not work is tried again.
 
     Attributes:
-        way: how it is asked.
-        is_proven: whether it has told something asked for in that way.
-        rows_have_status: whether rows say more than whether they are READY.
-        longest: bytes that the ids of a request may have.
-        rows: how many a page holds at most.
-        page: the number of the page whose turn it is, where it is asked by page.
-        proofs: ids of what a status look found READY. The next answer must hold them: that it did
-            not tell of them before proves nothing, for they may have become READY just then.
+        mode: how the list is asked.
+        is_verified: whether a list has shown a deployment that it was asked for in this mode.
+        rows_have_status: whether rows say more than whether a deployment is READY.
+        max_id_bytes: bytes of ids that one request may have.
+        page_size: rows that a page holds at most.
+        page: number of the next page in mode BY_PAGE.
+        probe_ids: ids that a status request found READY. The next list must show them; an earlier
+            list may have been made just before they became READY.
     """
 
     def __init__(
-        self, began: float = -math.inf, believed_for: float = _FIRST_FALLBACK_TIME
+        self,
+        tuning: PollerTuning = DEFAULT_TUNING,
+        began: float = -math.inf,
+        fallback_time: float | None = None,
     ) -> None:
-        self._began, self._believed_for = began, believed_for
-        self.way = ListMode.CHANGED
-        self.is_proven = False
+        self._tuning = tuning
+        self._began = began
+        self._fallback_time = fallback_time or tuning.first_fallback_time
+        self.mode = ListMode.CHANGED
+        self.is_verified = False
         self.rows_have_status = True
-        self.longest = _MAX_ID_BYTES
-        self.rows = PAGE_SIZE
+        self.max_id_bytes = tuning.max_id_bytes
+        self.page_size = tuning.page_size
         self.page = 1
-        self.proofs = deque[str](maxlen=_MAX_PROBE_IDS)
-        self._strikes = 0
-        self._before: frozenset[str] = frozenset()
+        self.probe_ids = deque[str](maxlen=tuning.max_probe_ids)
+        self._failures = 0
+        self._last_page: frozenset[str] = frozenset()
 
     def read(
-        self,
-        page: DeploymentPage,
-        asked: Iterable[str],
-        proofs: Sequence[str],
-        *,
-        is_roll_call: bool,
+        self, page: DeploymentPage, asked: Iterable[str], probes: Sequence[str], *, is_full: bool
     ) -> None:
-        """Learns from an answer to a request for some ids, and for what must be there too."""
+        """Learns from the answer to a list request.
+
+        Args:
+            page: the answer.
+            asked: ids that the request asked for.
+            probes: ids that it asked for only to verify the list.
+            is_full: whether the request was for every status.
+        """
         ids = {row.request_id for row in page.data}
-        self.proofs = deque((one for one in self.proofs if one not in proofs), _MAX_PROBE_IDS)
+        left = (one for one in self.probe_ids if one not in probes)
+        self.probe_ids = deque(left, self._tuning.max_probe_ids)
         if any(row.status is None for row in page.data):
             self.rows_have_status = False
-        if not is_whole(page):
-            self.rows = max(_MIN_PAGE_SIZE, min(self.rows, len(page.data)))
-        if not ids <= {*asked, *proofs}:
-            self.step_down("it does not filter by request_id", ListMode.BY_PAGE)
-        elif is_roll_call and self.way is ListMode.CHANGED:
-            self.is_proven = self.is_proven or bool(ids)  # of those that filter by status, nothing
-        elif not is_roll_call and not all(row.is_ready for row in page.data):
-            self._strike("it does not filter by status")
+        if not is_last_page(page):
+            seen = min(self.page_size, len(page.data))
+            self.page_size = max(self._tuning.min_page_size, seen)
+        if not ids <= {*asked, *probes}:
+            self.fall_back("the list ignored the filter by request_id", ListMode.BY_PAGE)
+        elif is_full and self.mode is ListMode.CHANGED:
+            self.is_verified |= bool(ids)  # says nothing of lists that filter by status
+        elif not is_full and not all(map(_says_ready, page.data)):
+            self._note_failure("the list ignored the filter by status")
         elif ids:
-            self.is_proven, self._strikes = True, 0
-        elif proofs:
-            self._strike("it leaves out what is READY")
+            self.is_verified, self._failures = True, 0
+        elif probes:
+            self._note_failure("the filtered list omitted READY deployments")
 
-    def _strike(self, why: str) -> None:
-        self._strikes += 1
-        if self._strikes >= _FAILURES_BEFORE_FALLBACK:
-            self.step_down(why)
+    def _note_failure(self, reason: str) -> None:
+        self._failures += 1
+        if self._failures >= self._tuning.failures_before_fallback:
+            self.fall_back(reason)
 
-    def turn(self, page: DeploymentPage) -> None:
-        """Learns from a page which one comes next."""
+    def turn_page(self, page: DeploymentPage) -> None:
+        """Learns from a page of the unfiltered list which page comes next."""
         ids = frozenset(row.request_id for row in page.data)
-        # A page that repeats itself for ever ends the list too.
-        self.page = 1 if is_whole(page) or ids <= self._before else self.page + 1
-        self._before = ids
+        # A list that repeats its last page has ended too.
+        is_end = is_last_page(page) or ids <= self._last_page
+        self.page = 1 if is_end else self.page + 1
+        self._last_page = ids
 
-    def refused(self, error: Exception) -> None:
-        """The list cannot be asked in this way."""
+    def note_refusal(self, error: Exception) -> None:
+        """Learns from an error that is final for this kind of list request."""
+        is_refused = isinstance(error, Refused)
         if (
             isinstance(error, Refused)
-            and error.status in _TOO_LONG
-            and self.longest > _MIN_ID_BYTES
+            and error.status in _URL_TOO_LONG
+            and self.max_id_bytes > self._tuning.min_id_bytes
         ):
-            self.longest //= 2
-            logger.info("asking the list for fewer at once: %s", error)
-        elif isinstance(error, Refused) and not isinstance(error, Unauthorized | Forbidden):
-            self.step_down(str(error))
-        else:  # not by us, in any way
-            self.step_down(str(error), ListMode.NOT_AT_ALL)
+            self.max_id_bytes //= 2
+            logger.info("list requests ask for fewer deployments from now on: %s", error)
+        elif is_refused and not isinstance(error, Unauthorized | Forbidden):
+            self.fall_back(str(error))
+        else:  # this client may not list at all
+            self.fall_back(str(error), ListMode.NOT_AT_ALL)
 
     @property
     def knowledge(self) -> tuple[object, ...]:
-        """What decides how and whom it is asked for: another if something was learnt."""
-        return self.way, self.rows_have_status, self.rows
+        """What decides how list requests are sent; it differs after something was learnt."""
+        return self.mode, self.rows_have_status, self.page_size
 
-    def believed_until(self, now: float) -> float:
-        """Until when to act on what was just learnt; then it is time for a list `anew`."""
-        if now > self._began + self._believed_for:  # it has worked for longer than that
-            self._began, self._believed_for = now, _FIRST_FALLBACK_TIME
-        return now + self._believed_for
+    def valid_until(self, now: float) -> float:
+        """Returns until when what was just learnt is used; then `start_over` replaces it."""
+        if now > self._began + self._fallback_time:  # the mode has worked for longer than that
+            self._began, self._fallback_time = now, self._tuning.first_fallback_time
+        return now + self._fallback_time
 
-    def anew(self, now: float) -> ListStrategy:
-        """As if nothing had been learnt; what soon is learnt again is believed twice as long."""
-        return ListStrategy(now, min(2 * self._believed_for, _MAX_FALLBACK_TIME))
+    def start_over(self, now: float) -> ListStrategy:
+        """Returns a strategy that knows nothing, and uses what it learns at once twice as long."""
+        longer = min(2 * self._fallback_time, self._tuning.max_fallback_time)
+        return ListStrategy(self._tuning, now, longer)
 
-    def step_down(self, why: str, way: ListMode | None = None) -> None:
-        """Asks in the next way from now on, or in one further down."""
-        self.way = (
-            ListMode(min(self.way + 1, ListMode.NOT_AT_ALL)) if way is None else max(self.way, way)
-        )
-        self.is_proven, self._strikes = False, 0
-        self.proofs.clear()
-        logger.warning("the list is asked %s from now on: %s", self.way.name.lower(), why)
+    def fall_back(self, reason: str, mode: ListMode | None = None) -> None:
+        """Uses the next mode, or a later one, from now on."""
+        next_mode = ListMode(min(self.mode + 1, ListMode.NOT_AT_ALL))
+        self.mode = next_mode if mode is None else max(self.mode, mode)
+        self.is_verified, self._failures = False, 0
+        self.probe_ids.clear()
+        logger.warning("switching list mode to %s: %s", self.mode.name.lower(), reason)
 
 
-def is_whole(page: DeploymentPage) -> bool:
-    """Whether no other page follows. After an empty one there is none, whatever it says."""
+def is_last_page(page: DeploymentPage) -> bool:
+    """Whether no other page follows. An empty page is the last one in any case."""
     where = page.pagination
     if not page.data or where is None or not where.has_next:
         return True
-    # The published example says that there is a next page, and is the first of one.
+    # The published example has has_next: true on page 1 of 1.
     pages = where.paginator.num_pages if where.paginator is not None else None
     return pages is not None and where.number is not None and where.number >= pages
 
 
+def _says_ready(row: DeploymentRow) -> bool:
+    return row.ready or row.status == Status.READY
+
+
 def as_deployment(row: DeploymentRow, status: Status) -> Deployment:
-    """What a row tells of a deployment."""
-    if not status.is_ready:  # thousands may be waited for: each holds only what there is to know
+    """Returns what a row says of a deployment."""
+    if not status.is_ready:  # of thousands that wait, each holds only what there is to know
         return Deployment(request_id=row.request_id, current_status=status)
     return Deployment(
         request_id=row.request_id,

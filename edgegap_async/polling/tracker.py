@@ -1,12 +1,12 @@
-"""One deployment that somebody waits for: what was seen of it, and who is told.
+"""What is known of one deployment, and the tasks that wait for it.
 
-The API tells a status only when asked; who asks, and when, is in `lookout`. A webhook makes the
-next look come at once, and decides nothing itself: what is true is what the look says. So a webhook
-that is lost, late, doubled or forged does no harm, and one that comes before the deploy was
-answered is not lost.
+The API says a status only when it is asked; `poller` decides when. A webhook makes the next request
+come at once and decides nothing itself: the answer to that request does. So a webhook that is lost,
+late, doubled or forged does no harm, and a webhook that comes before the deploy was answered is not
+lost.
 
-That the API does not know a deployment (404, 400) is believed only some time after its deploy:
-until then it is young, and neither a look nor a stop takes "no such deployment" for an answer.
+The API may not know a deployment for some seconds after its deploy (404, or 400). Until
+`not_found_until` neither a status request nor a stop believes "no such deployment".
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import attrs
 
 from edgegap_async.api.models import Deployment, Status, StatusChange, may_become
 from edgegap_async.api.validation import check_number
+from edgegap_async.concurrency import ChangeEvent
 from edgegap_async.errors import (
     CallError,
     DeploymentFailed,
@@ -32,99 +33,95 @@ from edgegap_async.errors import (
 )
 from edgegap_async.http.api_client import ApiClient
 
-__all__ = [
-    "DeploymentTracker",
-    "TrackerOwner",
-    "WebhookSource",
-    "WebhookTrigger",
-    "WebhookUrls",
-]
-
 logger = logging.getLogger(__name__)
 
 ChangeSource: TypeAlias = Literal["status", "list", "webhook"]
 
 
 class WebhookUrls(Protocol):
-    """The webhook URLs of one deployment, open as long as somebody holds this."""
+    """The webhook URLs of one deployment. They accept webhooks as long as this object lives."""
 
     @property
     def on_ready(self) -> str:
-        """Where the API is to tell of READY."""
+        """The URL for the webhook at READY."""
         ...
 
     @property
     def on_error(self) -> str:
-        """Where the API is to tell of ERROR."""
+        """The URL for the webhook at ERROR."""
         ...
 
     @property
     def on_terminated(self) -> str:
-        """Where the API is to tell of TERMINATED."""
+        """The URL for the webhook at TERMINATED."""
         ...
 
 
 class WebhookSource(Protocol):
-    """Something that can be told of a change of status, such as a `WebhookReceiver`."""
+    """Makes webhook URLs for deployments, such as a `WebhookReceiver`."""
 
     def open(self, wake: Callable[[], None]) -> WebhookUrls:
-        """Fresh URLs for one deployment; whatever comes to them calls `wake`, in the loop."""
+        """Returns fresh URLs for one deployment.
+
+        Args:
+            wake: called in the event loop for each webhook that comes to one of them.
+        """
         ...
 
 
 class TrackerOwner(Protocol):
-    """Who looks at deployments for those who wait: the look-out."""
+    """Polls the deployments of trackers: the `StatusPoller`."""
 
     @property
     def client(self) -> ApiClient:
-        """Whose deployments they are."""
+        """The client whose deployments they are."""
         ...
 
     def waiters_changed(self, tracker: DeploymentTracker) -> None:
-        """Looks at it as long as it `is_awaited`; to be told whenever that has changed."""
+        """Starts, changes or ends the polling of a deployment, as its `is_awaited` says now."""
         ...
 
     def poll_now(self, tracker: DeploymentTracker) -> None:
-        """Makes the next look at it come at once."""
+        """Makes the next request for a deployment due at once."""
         ...
 
 
 class WebhookTrigger:
-    """What a webhook rings. It may ring before anybody knows which deployment it is for."""
+    """Receives the webhooks of one deployment, also before its request_id is known."""
 
     def __init__(self) -> None:
         self._fired = False
         self._tracker: DeploymentTracker | None = None
 
     def fire(self) -> None:
-        """Wakes who looks at the deployment, once it is known."""
+        """Reports a webhook to the tracker, now or as soon as it is connected."""
         self._fired = True
         if self._tracker is not None:
             self._tracker.webhook_received()
 
     def connect(self, tracker: DeploymentTracker) -> None:
-        """Says which deployment it is for; what rang before is heard now."""
+        """Connects the tracker of the deployment, and reports a webhook that came before."""
         self._tracker = tracker
         if self._fired:
             tracker.webhook_received()
 
 
 class DeploymentTracker:
-    """One deployment, its history, and those who wait for it. Made by the look-out.
+    """One deployment, its history, and the tasks that wait for it. The poller makes it.
 
     Attributes:
-        request_id: which deployment.
-        history: every status it was seen in, with its time, oldest first.
-        deployment: the newest look at it, or None. One that a list told has what lists hold.
-        looks: how many status looks there were.
-        looked_at: loop time of the last one.
-        awaited_at: loop time from which on somebody waited, at first.
+        request_id: the deployment's id.
+        history: each status it was found in, with its time, oldest first.
+        deployment: the newest answer about it, or None; from a list it has what rows have.
+        status_requests: status requests sent for it.
+        requested_at: loop time of the last status request.
+        awaited_at: loop time at which the first wait began.
         not_found_until: loop time until which "no such deployment" is not believed.
-        expects_webhook: whether the API was asked to tell of READY.
-        was_rung: whether a webhook came since the last look was asked for.
-        heard: what to set when one comes, also while nobody waits.
-        ready_at: loop time at which READY was told, where a webhook was to tell it.
-        trouble: why the last look failed, if it did.
+        expects_webhook: whether the API was asked to send a webhook at READY.
+        webhook_pending: whether a webhook came since the last request for it was sent.
+        webhook_event: set at each webhook, also while no task waits; None if nothing wants that.
+        ready_at: loop time at which READY was found, if a webhook was to report it.
+        last_failure: why the last request for it failed, or None if it did not.
     """
 
     def __init__(
@@ -148,32 +145,32 @@ class DeploymentTracker:
         self.ready_at = math.inf
         self.last_failure: CallError | None = None
         self._owner = owner
-        self._changed = asyncio.Event()  # a new one for each change: whoever waits holds its own
+        self._changed = ChangeEvent()
         self._waiters_for_ready = 0
         self._waiters_for_any = 0
         self._failure: Exception | None = None
 
     @property
     def status(self) -> Status | None:
-        """The newest status, or None if it was not seen yet."""
+        """The newest status, or None before the first answer."""
         return self.history[-1].status if self.history else None
 
     @property
     def is_awaited(self) -> bool:
-        """Whether anybody waits, and it can still be looked at."""
+        """Whether a task waits, and the deployment can still be polled."""
         return self._failure is None and (self._waiters_for_ready or self._waiters_for_any) > 0
 
     @property
     def awaits_only_ready(self) -> bool:
-        """Whether no other change than to READY, or away from it, matters to anybody."""
+        """Whether every waiter waits for READY, so that other changes matter to none."""
         return not self._waiters_for_any
 
     def poll_now(self) -> None:
-        """Makes the next look come at once."""
+        """Makes the next request for it due at once."""
         self._owner.poll_now(self)
 
     def webhook_received(self) -> None:
-        """A webhook came."""
+        """Notes a webhook, and makes the next request due at once."""
         self.webhook_pending = True
         if self.webhook_event is not None:
             self.webhook_event.set()
@@ -183,7 +180,7 @@ class DeploymentTracker:
         """Returns when `history` is longer than `known`.
 
         Raises:
-            EdgegapError: it cannot be looked at any more.
+            EdgegapError: it cannot be polled any more.
         """
         with self.waiting():
             await self._wait_for_change(known)
@@ -196,13 +193,17 @@ class DeploymentTracker:
                 await self._changed.wait()
 
     async def wait_for(self, wanted: Status, timeout: float | None) -> Deployment:  # noqa: ASYNC109 - WaitTimedOut says more
-        """The deployment, once it is seen in `wanted`.
+        """Returns the deployment once its status is `wanted`.
+
+        Args:
+            wanted: the status to wait for.
+            timeout: seconds, or None for no limit.
 
         Raises:
-            WaitTimedOut: it was not in so many seconds.
-            DeploymentFailed: it is in Status.ERROR instead.
-            DeploymentTerminated: it ended instead.
-            EdgegapError: it cannot be looked at any more.
+            WaitTimedOut: the status was not `wanted` in time.
+            DeploymentFailed: the status is ERROR instead.
+            DeploymentTerminated: the deployment ended instead.
+            EdgegapError: it cannot be polled any more.
         """
         check_number("timeout", timeout, least=0)
         limit = asyncio.timeout(timeout)
@@ -215,45 +216,58 @@ class DeploymentTracker:
         except TimeoutError:
             if not limit.expired():
                 raise
-            if self.status == wanted and self.deployment is not None:  # it came in the last moment
+            if (
+                self.status == wanted and self.deployment is not None
+            ):  # found in the same turn of the loop
                 return self.deployment
-            seen = self.status.short if self.status else "nothing of it"
-            message = f"not {wanted.short} in {round(timeout or 0, 2):g} s; seen: {seen}"
+            seen = self.status.short if self.status else "no status yet"
+            message = f"not {wanted.short} in {round(timeout or 0, 2):g} s; last status: {seen}"
             if self.last_failure is not None:
-                message += f"; the last look failed: {self.last_failure}"
+                message += f"; the last request failed: {self.last_failure}"
             raise WaitTimedOut.of(self, message) from None
-        assert self.deployment is not None  # noqa: S101 - it was seen in `wanted`
+        assert self.deployment is not None  # noqa: S101 - its status is `wanted`
         return self.deployment
 
     def raise_if_over(self, wanted: Status) -> None:
-        """Returns if it may still be seen in `wanted`.
+        """Raises if the deployment can reach the status `wanted` no more.
 
         Raises:
-            DeploymentFailed, DeploymentTerminated: as for `until`.
+            DeploymentFailed, DeploymentTerminated: as for `wait_for`.
         """
         if self.status is None or wanted is Status.TERMINATED:
             return
         if self.status == Status.ERROR:
             detail = self.deployment and self.deployment.error_detail
-            raise DeploymentFailed.of(self, detail or "it failed and does not say why")
+            raise DeploymentFailed.of(self, detail or "the API gives no reason")
         if self.status.is_terminal:
-            raise DeploymentTerminated.of(self, f"it is {self.status.short}")
+            raise DeploymentTerminated.of(self, f"its status is {self.status.short}")
 
     def update(self, deployment: Deployment, source: ChangeSource = "status") -> bool:
-        """Makes a look at the deployment known to all who wait; whether it is news to them."""
+        """Takes in an answer about the deployment and notifies its waiters.
+
+        Returns:
+            Whether the status has changed.
+        """
         status = deployment.current_status
         if (
             self.status is not None
             and status != self.status
             and not may_become(self.status, status)
         ):
-            logger.debug("%s: %s after %s is old news", self.request_id, status, self.status)
+            logger.debug(
+                "%s: ignoring %s after %s, the answer is older",
+                self.request_id,
+                status,
+                self.status,
+            )
             return False
         self.deployment = deployment
         if status == self.status:
             return False
         if not status.is_known:
-            logger.info("%s: unknown status %r, waiting on", self.request_id, status.value)
+            logger.info(
+                "%s: the status %r is unknown, the wait goes on", self.request_id, status.value
+            )
         self.history += (StatusChange(status, datetime.now(UTC), source),)
         self._notify()
         return True
@@ -261,10 +275,13 @@ class DeploymentTracker:
     def mark_missing(
         self, error: Gone | NotFound, now: float, source: ChangeSource = "status"
     ) -> bool:
-        """The API does not know the deployment: it is over, or was never there. Whether it is news.
+        """Takes in that the API does not know the deployment: it has ended, or never existed.
+
+        Returns:
+            Whether the status has changed.
 
         Raises:
-            Gone, NotFound: it was never seen, and is not young.
+            Gone, NotFound: no answer ever showed it, and `not_found_until` has passed.
         """
         if not is_missing(error, now, self.not_found_until):
             return False
@@ -274,23 +291,22 @@ class DeploymentTracker:
         return self.update(over, source)
 
     def fail(self, error: Exception) -> None:
-        """It cannot be looked at any more, and all who wait are told why."""
+        """Ends each wait with an error, because the deployment cannot be polled."""
         self._failure = error
         self._notify()
         self._owner.waiters_changed(self)
 
     def _notify(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._changed.notify()
 
     def waiting(self, *, only_ready: bool = False) -> _WaiterScope:
-        """A block: while at least one waits in there, the deployment is looked at."""
+        """Returns a context manager; the deployment is polled while a task is inside one."""
         return _WaiterScope(self, only_ready=only_ready)
 
     def add_waiters(self, count: int, *, only_ready: bool) -> None:
-        """So many more, or fewer, wait for it."""
+        """Adds `count` waiters, or removes them if it is negative."""
         if count > 0:
-            self._failure = None  # whoever comes now has it looked at anew
+            self._failure = None  # a new wait tries again
         if only_ready:
             self._waiters_for_ready += count
         else:
@@ -299,9 +315,9 @@ class DeploymentTracker:
 
 
 class _WaiterScope:
-    """While at least one waits in such a block, the deployment is looked at.
+    """Counts a waiter while its block runs.
 
-    A generator would do the same, and take a third of a kilobyte of each who waits.
+    A generator would do the same and cost a third of a kilobyte for each waiter.
     """
 
     __slots__ = ("_only_ready", "_tracker")

@@ -11,7 +11,7 @@ import pytest
 from edgegap_async.api.operations import GET_DEPLOYMENT
 from edgegap_async.http.rate_limits import Limits, Priority
 from edgegap_async.polling.in_flight import InFlightRequests
-from edgegap_async.polling.schedule import ANSWER_TIMEOUT
+from edgegap_async.polling.schedule import DEFAULT_TUNING
 
 pytestmark = pytest.mark.virtual
 
@@ -20,7 +20,7 @@ class Asked(InFlightRequests):
     """Requests that are answered when a test says so."""
 
     def __init__(self, most: int) -> None:
-        super().__init__(GET_DEPLOYMENT, most, self.note)
+        super().__init__(GET_DEPLOYMENT, most, DEFAULT_TUNING, self.note)
         self.over: list[asyncio.Task[None]] = []
         self.answer = asyncio.Event()
         self.limits = Limits()
@@ -36,7 +36,7 @@ class Asked(InFlightRequests):
             self.begin(self.ask(), at)
 
     def may_go_at(self, now: float) -> float:
-        return self.permitted(self.limits, now)
+        return self.permitted_at(self.limits, now)
 
 
 @pytest.fixture
@@ -72,8 +72,10 @@ async def test_one_that_hangs_is_soon_not_waited_for(asking: Asked) -> None:
     asking.go(7.0)
     asking.limits.on_rate_limited(GET_DEPLOYMENT, 60)
 
-    assert asking.may_go_at(7.0) == 7.0 + ANSWER_TIMEOUT
-    assert asking.may_go_at(7.0 + ANSWER_TIMEOUT) == 7.0 + ANSWER_TIMEOUT
+    assert asking.may_go_at(7.0) == 7.0 + DEFAULT_TUNING.answer_timeout
+    assert (
+        asking.may_go_at(7.0 + DEFAULT_TUNING.answer_timeout) == 7.0 + DEFAULT_TUNING.answer_timeout
+    )
 
 
 async def test_only_so_many_go_at_a_time_and_those_that_hang_are_counted_no_more(
@@ -81,11 +83,11 @@ async def test_only_so_many_go_at_a_time_and_those_that_hang_are_counted_no_more
 ) -> None:
     asking.go(7.0, 2)
     asking.go(8.0)
-    assert asking.may_go_at(8.0) == 7.0 + ANSWER_TIMEOUT
+    assert asking.may_go_at(8.0) == 7.0 + DEFAULT_TUNING.answer_timeout
     asking.go(9.5)
     assert asking.may_go_at(9.5) == 9.5
     asking.go(9.5)
-    assert asking.may_go_at(9.5) == 8.0 + ANSWER_TIMEOUT
+    assert asking.may_go_at(9.5) == 8.0 + DEFAULT_TUNING.answer_timeout
 
 
 async def test_twice_as_many_are_the_most(asking: Asked) -> None:
@@ -116,36 +118,36 @@ async def test_one_that_is_cancelled_before_it_has_begun_makes_room_too(asking: 
 async def test_gaps_double_with_each_failure_up_to_a_few_seconds(asking: Asked) -> None:
     gaps = []
     for _ in range(6):
-        gaps.append(asking.eased(0.5))
-        asking.failed(OSError("gone"))
+        gaps.append(asking.backed_off(0.5))
+        asking.note_failure(OSError("gone"))
 
     assert gaps == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
-    assert asking.eased(8.0) == 8.0  # it is slow enough
+    assert asking.backed_off(8.0) == 8.0  # it is slow enough
     for _ in range(2000):
-        asking.failed(OSError("gone"))
-    assert asking.eased(0.5) == 5.0
-    asking.answered(1.0)
-    assert asking.eased(0.5) == 0.5
+        asking.note_failure(OSError("gone"))
+    assert asking.backed_off(0.5) == 5.0
+    asking.note_answer(1.0)
+    assert asking.backed_off(0.5) == 0.5
 
 
 async def test_after_two_failures_nothing_is_expected_until_one_is_answered(asking: Asked) -> None:
-    assert asking.doubtful_at() == math.inf
-    asking.failed(OSError("gone"))
-    assert asking.doubtful_at() == math.inf
-    asking.failed(OSError("gone"))
-    assert asking.doubtful_at() == -math.inf
-    asking.answered(1.0)
-    assert asking.doubtful_at() == math.inf
+    assert asking.unusable_at() == math.inf
+    asking.note_failure(OSError("gone"))
+    assert asking.unusable_at() == math.inf
+    asking.note_failure(OSError("gone"))
+    assert asking.unusable_at() == -math.inf
+    asking.note_answer(1.0)
+    assert asking.unusable_at() == math.inf
 
 
 async def test_nothing_is_expected_of_what_is_not_answered_for_long(asking: Asked) -> None:
     asking.go(7.0)
     asking.go(8.0)
-    assert asking.doubtful_at() == 7.0 + ANSWER_TIMEOUT
-    asking.answered(7.5)  # a later one was: the first is lost, and the second may come
-    assert asking.doubtful_at() == 8.0 + ANSWER_TIMEOUT
-    asking.answered(8.5)
-    assert asking.doubtful_at() == math.inf
+    assert asking.unusable_at() == 7.0 + DEFAULT_TUNING.answer_timeout
+    asking.note_answer(7.5)  # a later one was: the first is lost, and the second may come
+    assert asking.unusable_at() == 8.0 + DEFAULT_TUNING.answer_timeout
+    asking.note_answer(8.5)
+    assert asking.unusable_at() == math.inf
 
 
 async def test_the_fifth_failure_in_a_row_is_a_warning(
@@ -156,12 +158,12 @@ async def test_the_fifth_failure_in_a_row_is_a_warning(
 
     caplog.set_level("INFO", "edgegap_async")
     for _ in range(4):
-        asking.failed(OSError("no route"))
+        asking.note_failure(OSError("no route"))
     assert warned() == []
     for _ in range(96):
-        asking.failed(OSError("no route"))
-    assert warned() == ["a look failed (5 in a row) and will be repeated: no route"]
-    asking.answered(1.0)
+        asking.note_failure(OSError("no route"))
+    assert warned() == ["get_deployment failed (5 in a row), the poller will repeat it: no route"]
+    asking.note_answer(1.0)
     for _ in range(5):
-        asking.failed(OSError("no route"))
+        asking.note_failure(OSError("no route"))
     assert len(warned()) == 2

@@ -120,7 +120,7 @@ async def test_one_who_waits_alone_is_looked_at_by_status(
     assert lateness(api, ids, times) < 0.7
 
 
-async def test_those_who_wait_for_ready_share_lists_and_are_told_where_it_is(
+async def test_those_who_wait_ready_group_share_lists_and_are_told_where_it_is(
     api: FlakyApi, lookout: StatusPoller
 ) -> None:
     ids = api.deploy(30, ready_in=3)
@@ -225,7 +225,7 @@ async def test_who_waits_for_another_status_too_moves_over_and_back(
 
 
 @pytest.mark.parametrize("count", [1, 3])
-async def test_who_waits_for_any_change_too_is_not_left_to_rows_that_do_not_tell(
+async def test_who_waits_any_group_change_too_is_not_left_to_rows_that_do_not_tell(
     api: FlakyApi, lookout: StatusPoller, count: int
 ) -> None:
     api.change_row = lambda row: row | {"status": None}
@@ -325,7 +325,7 @@ async def test_a_deployment_that_nobody_holds_is_forgotten(
     await told(lookout, ids)
     await asyncio.sleep(0.2)
 
-    assert not lookout._known
+    assert not lookout._trackers
 
 
 async def test_comings_and_goings_do_not_pile_up(api: FlakyApi, client: ApiClient) -> None:
@@ -339,7 +339,7 @@ async def test_comings_and_goings_do_not_pile_up(api: FlakyApi, client: ApiClien
             with pytest.raises(WaitTimedOut):
                 await lookout.tracker(one).wait_for(Status.READY, 0.01)
 
-    assert 10 <= len(lookout._turns) < 2 * 11 + 70
+    assert 10 <= len(lookout._status_queue) < 2 * 11 + 70
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
@@ -765,14 +765,14 @@ async def test_a_url_that_is_too_long_is_made_shorter(api: FlakyApi, lookout: St
 async def test_what_several_lists_under_way_are_refused_for_is_learnt_once(
     lookout: StatusPoller,
 ) -> None:
-    listing, lists = lookout._listing, lookout._lists
+    listing, lists = lookout._lists, lookout._list_requests
     too_long = Refused("no", operation="", method="", path="", status=414)
     for _ in range(3):
-        lists.failed(OSError("gone"))
+        lists.note_failure(OSError("gone"))
     for _ in range(4):
-        lookout._refused(too_long, (ListMode.CHANGED, 7400))
+        lookout._note_list_refusal(too_long, (ListMode.CHANGED, 7400))
 
-    assert listing.longest == 3700
+    assert listing.max_id_bytes == 3700
     assert lists.failures == 0  # a refusal is an answer
 
 
@@ -1032,7 +1032,7 @@ async def test_who_is_rung_for_goes_before_all_others(api: FlakyApi, client: Api
     ids = api.deploy(700)
     waiting = asyncio.create_task(told(lookout, ids))
     await asyncio.sleep(5)
-    last = next(reversed(lookout._for_ready.members))
+    last = next(reversed(lookout._ready_group.members))
     watched = lookout.tracker(last)
     api.fates[last] = Fate(ready=now())
     watched.webhook_received()
@@ -1054,7 +1054,7 @@ async def test_who_is_rung_for_goes_first_where_all_are_asked_for_and_not_at_onc
     lookout = StatusPoller(
         client, PollingPolicy(interval=60, full_list_interval=60, first_delay=60)
     )
-    lookout._listing.step_down("a test", way)
+    lookout._lists.fall_back("a test", way)
     ids = api.deploy(110, ready_in=0 if wanted is Status.TERMINATED else NEVER)
     async with waiting_for(lookout, ids, wanted):
         while lookout.tracker(ids[0]).status is None:
@@ -1181,7 +1181,7 @@ async def test_looks_are_rare_once_webhooks_have_come_and_until_they_fail(
     async def rung(seconds: float) -> int:
         watched, waiting = wait_for(NEVER)
         await asyncio.sleep(seconds)
-        while len(lookout._looks):  # or that one finds out
+        while len(lookout._status_requests):  # or that one finds out
             await asyncio.sleep(0.001)
         api.fates[watched.request_id] = Fate(ready=now())
         watched.webhook_received()
@@ -1203,9 +1203,9 @@ async def test_looks_are_rare_once_webhooks_have_come_and_until_they_fail(
     assert not proven()
     watched.webhook_received()  # but late
     assert proven()
-    proof = lookout._proof
+    proof = lookout._reader.webhooks._score
     watched.webhook_received()  # twice proves nothing more
-    assert lookout._proof == proof
+    assert lookout._reader.webhooks._score == proof
 
 
 @pytest.mark.parametrize(("late", "proven"), [(0.1, True), (4, False)])
@@ -1271,7 +1271,7 @@ async def test_without_a_reason_it_is_not_said_that_no_webhook_comes(
 async def test_who_expects_no_webhook_is_looked_at_as_often_as_ever(
     api: FlakyApi, lookout: StatusPoller
 ) -> None:
-    lookout._proof = 5
+    lookout._reader.webhooks._score = 5
     ids = api.deploy(1, ready_in=10)
     times = await told(lookout, ids)
 
@@ -1437,7 +1437,7 @@ async def test_a_look_out_that_somebody_cancelled_begins_anew(
 
 
 @pytest.mark.parametrize("count", [1, 3])
-@pytest.mark.parametrize("where", ["_keep_looking()", "._look()"])
+@pytest.mark.parametrize("where", ["StatusPoller._run()", "._request_status()"])
 async def test_whatever_goes_wrong_inside_is_told_to_all(
     api: FlakyApi, client: ApiClient, count: int, where: str
 ) -> None:
@@ -1527,7 +1527,7 @@ async def test_lists_that_fail_are_named_when_the_time_is_up(
         return BROKEN
 
     api.on_list = api.on_look = answer
-    with pytest.raises(WaitTimedOut, match="the last look failed"):
+    with pytest.raises(WaitTimedOut, match="the last request failed"):
         await told(lookout, api.deploy(2), patience=20)
 
 
@@ -1574,7 +1574,7 @@ class _Campaign:
         self.lookout = StatusPoller(client, PollingPolicy())
         self.until = now() + 60
         self.wrong: list[str] = []
-        self.told = self.longest = 0.0
+        self.told = self.max_id_bytes = 0.0
         self.deepest = 0
         chance = self.chance
         api.chance = chance
@@ -1632,10 +1632,12 @@ class _Campaign:
         else:
             if now() < fate.ready:
                 self.wrong.append(f"{request_id}: told too early")
-            self.longest = max(self.longest, now() - max(self.until, fate.ready))
+            self.max_id_bytes = max(self.max_id_bytes, now() - max(self.until, fate.ready))
             self.told += 1
         # It is made shorter when it grows, not when many leave at once.
-        self.deepest = max(self.deepest, len(self.lookout._turns) - 2 * len(self.api.fates) - 70)
+        self.deepest = max(
+            self.deepest, len(self.lookout._status_queue) - 2 * len(self.api.fates) - 70
+        )
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -1680,10 +1682,10 @@ async def test_whatever_happens_all_are_told_rightly_and_within_limits(seed: int
 
         assert not campaign.wrong
         # Two looks that hang hold one up until they time out, which takes half a minute.
-        assert campaign.longest < 40
+        assert campaign.max_id_bytes < 40
         assert campaign.deepest <= 0
-        assert not campaign.lookout._awaited
-        assert not campaign.lookout._turns
+        assert not campaign.lookout._entries
+        assert not campaign.lookout._status_queue
         assert campaign.lookout._task is None
         for asked, limit in ((api.looks, 20), (api.lists, 10)):
             times = [one.at for one in asked]
@@ -1787,9 +1789,9 @@ async def test_a_roll_call_asks_for_no_more_than_a_page_holds_whatever_was_prove
     async with waiting_for(lookout, ids):
         while all(one.only_ready for one in api.lists):
             await asyncio.sleep(0.01)
-        members = list(lookout._for_ready.members.values())[:100]
-        lookout._begin_to_ask(members, now(), is_roll_call=True)
-        lookout._listing.proofs.append("proof")
+        members = list(lookout._ready_group.members.values())[:100]
+        lookout._begin_list_request(members, now(), is_full=True)
+        lookout._lists.probe_ids.append("proof")
         await asyncio.sleep(0.2)
 
     assert max(len(one.ids or ()) for one in api.lists if not one.only_ready) == 100

@@ -10,7 +10,7 @@ import pytest
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.polling.poller import StatusPoller
 from edgegap_async.polling.schedule import (
-    ANSWER_TIMEOUT,
+    DEFAULT_TUNING,
     ListGroup,
     PollEntry,
     PollingPolicy,
@@ -49,7 +49,7 @@ def take(
     now: float = 0.0,
 ) -> list[int]:
     """The numbers of those whose turn it is."""
-    taken = pool.take(now, most, longest, is_roll_call=roll_call)
+    taken = pool.take(now, most, longest, DEFAULT_TUNING.answer_timeout, is_full=roll_call)
     return [int(one.request_id[1:]) for one in taken]
 
 
@@ -80,7 +80,7 @@ def test_a_pace_may_begin_at_once(name: str) -> None:
 # ── pools ────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_those_who_were_asked_about_longest_ago_go_first(
+async def test_those_who_were_asked_about_longest_ago_move_to_front(
     lookout: StatusPoller, pool: ListGroup
 ) -> None:
     join(lookout, pool, 5)
@@ -104,17 +104,17 @@ async def test_who_has_an_answer_on_its_way_is_passed_over_for_a_while(
     lookout: StatusPoller, pool: ListGroup
 ) -> None:
     first, second, third = join(lookout, pool, 3)
-    first.sweeping, first.swept_at = 1, 10.0
-    second.swept_at = 10.0
-    third.sweeping, third.swept_at = 1, 10.0 - ANSWER_TIMEOUT
+    first.lists_in_flight, first.listed_at = 1, 10.0
+    second.listed_at = 10.0
+    third.lists_in_flight, third.listed_at = 1, 10.0 - DEFAULT_TUNING.answer_timeout
 
     assert take(pool, now=10.0) == [1, 2]
-    assert take(pool, now=10.0 + ANSWER_TIMEOUT) == [0, 1, 2]
+    assert take(pool, now=10.0 + DEFAULT_TUNING.answer_timeout) == [0, 1, 2]
 
 
 async def test_a_roll_call_is_for_all(lookout: StatusPoller, pool: ListGroup) -> None:
     [first, _] = join(lookout, pool, 2)
-    first.sweeping, first.swept_at = 1, 10.0
+    first.lists_in_flight, first.listed_at = 1, 10.0
 
     assert take(pool, now=10.0, roll_call=True) == [0, 1]
 
@@ -131,9 +131,11 @@ async def test_a_roll_call_that_has_not_room_for_all_goes_on_where_the_last_one_
     assert sorted(take(pool, 5, roll_call=True)) == [0, 1, 2, 3, 4]
 
 
-async def test_one_that_is_doubted_goes_first(lookout: StatusPoller, pool: ListGroup) -> None:
+async def test_one_that_needs_confirmation_goes_first(
+    lookout: StatusPoller, pool: ListGroup
+) -> None:
     *_, last = join(lookout, pool, 4)
-    pool.go_first(last)
+    pool.move_to_front(last)
 
     assert take(pool, 2) == [3, 0]
 
@@ -181,7 +183,7 @@ async def test_who_moves_to_another_pool_belongs_there(
     pool.remove(one)
     other.add(one)
 
-    assert one.pool is other
+    assert one.group is other
     assert take(other) == [0]
     assert take(pool) == []
 
@@ -189,7 +191,7 @@ async def test_who_moves_to_another_pool_belongs_there(
 async def test_what_is_awaited_was_last_seen_when_the_wait_began(lookout: StatusPoller) -> None:
     one = PollEntry(lookout.tracker("a"), 7.0, ListGroup(only_ready=True))
 
-    assert (one.request_id, one.seen_at) == ("a", 7.0)
+    assert (one.request_id, one.checked_at) == ("a", 7.0)
     assert 0.9 <= one.jitter <= 1.1
 
 
@@ -217,11 +219,11 @@ async def test_they_are_looked_at_in_the_order_in_which_they_are_due(
     assert line.first(9.0) == math.inf
 
 
-async def test_one_that_is_doubted_does_not_stand_behind_those_due_before(
+async def test_one_that_needs_confirmation_does_not_stand_behind_those_due_before(
     lookout: StatusPoller, pool: ListGroup
 ) -> None:
     line, [*_, last], _ = turns(lookout, pool, 1.0, 2.0, 3.0)
-    last.is_doubted = True
+    last.needs_confirmation = True
     line.add(last, 0.0)
 
     assert line.take(9.0) is last
@@ -232,18 +234,18 @@ async def test_those_doubted_and_those_not_take_turns_where_both_are_due(
 ) -> None:
     line, awaited, _ = turns(lookout, pool, *range(6))
     for one in awaited[3:]:
-        one.is_doubted = True
+        one.needs_confirmation = True
         line.add(one, 0.0)
     taken = []
     while line.first(9.0) < math.inf:
-        taken.append(line.take(9.0).is_doubted)
+        taken.append(line.take(9.0).needs_confirmation)
 
     assert taken == [True, False] * 3
 
 
 async def test_who_is_not_due_yet_gives_way(lookout: StatusPoller, pool: ListGroup) -> None:
     line, [a, b, doubted], _ = turns(lookout, pool, 1.0, 2.0, 8.0)
-    doubted.is_doubted = True
+    doubted.needs_confirmation = True
     line.add(doubted, 0.0)
 
     assert [line.take(5.0), line.take(5.0)] == [a, b]
@@ -254,7 +256,7 @@ async def test_an_earlier_place_counts_no_more(lookout: StatusPoller, pool: List
     line, [one, other], times = turns(lookout, pool, 1.0, 2.0)
     times[0] = 5.0
     line.add(one, 0.0)
-    other.turn = -1  # waited for no more
+    other.queue_number = -1  # waited for no more
     first = line.first(3.0)
 
     assert (first, line.take(9.0)) == (5.0, one)
@@ -278,7 +280,7 @@ async def test_the_line_does_not_grow_with_those_who_stand_in_it_anew(
     line, awaited, times = turns(lookout, pool, *(37 * number % 50 for number in range(50)))
     for _ in range(20):
         for one in awaited:
-            one.is_doubted = not one.is_doubted
+            one.needs_confirmation = not one.needs_confirmation
             line.add(one, 0.0)
 
     # In each of two queues no more than twice as many as count, and a few.
