@@ -121,8 +121,8 @@ from .http.transport import (
 from .http.transport import Timeouts
 from .observability.observer import CallObserver, ObservedCall
 from .polling.poller import StatusPoller
-from .polling.schedule import PollingPolicy
 from .polling.results import PollerStats
+from .polling.schedule import PollingPolicy
 from .polling.tracker import (
     WebhookSource,
     WebhookUrls,

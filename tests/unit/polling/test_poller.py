@@ -282,7 +282,7 @@ async def test_nobody_waits_and_no_task_is_left(api: FlakyApi, lookout: StatusPo
     await asyncio.sleep(60)
     assert len(api.asked) == asked
     assert lookout.stats.waiting == 0
-    assert repr(lookout) == "<LookOut: 0 waited for>"
+    assert repr(lookout) == "<StatusPoller: 0 deployments waited for>"
 
 
 @pytest.mark.parametrize("count", [1, 5])
