@@ -17,17 +17,18 @@ from collections.abc import Iterator
 
 import attrs
 import pytest
-from log_capture import logged_errors
-from test_campaign import (
+from campaign import (
     Chance,
-    all_chance_from,
+    cancel_at_a_random_step,
     draw_client,
     draw_emulator,
     draw_fault,
+    errors_of_the_loop,
     living,
     operation_tag,
+    run_from_seed,
 )
-from virtual_clock import run_virtually
+from log_capture import logged_errors
 
 from edgegap_async import (
     Batch,
@@ -147,13 +148,10 @@ class Run:
                     await asyncio.sleep(chance.uniform(0, 2))
 
     async def cancel(self, task: asyncio.Task[None]) -> None:
-        """Cancels a task at a random step, sometimes twice."""
+        """Cancels a task after a random time."""
         chance = self.chance
         await asyncio.sleep(chance.uniform(0, 5))
-        for _ in range(chance.choice((1, 1, 2))):
-            for _ in range(chance.randrange(40)):
-                await asyncio.sleep(0)
-            task.cancel()
+        await cancel_at_a_random_step(task, chance, max_steps=40)
 
     async def run(self) -> None:
         chance = self.chance
@@ -187,10 +185,7 @@ def complaints_of(run: Run, log: str) -> Iterator[str]:
 async def play(seed: int) -> tuple[list[str], int]:
     """Returns the complaints of one run, and the number of servers that it made."""
     chance = Chance(seed)
-    complaints: list[str] = []
-    asyncio.get_running_loop().set_exception_handler(
-        lambda _, context: complaints.append(f"{context['message']}: {context.get('exception')!r}")
-    )
+    complaints = errors_of_the_loop()
     with logged_errors() as lines:
         async with draw_emulator(chance) as emulator:
             for _ in range(chance.randrange(5)):
@@ -214,11 +209,6 @@ async def play(seed: int) -> tuple[list[str], int]:
     return complaints + [f"left in the loop: {task}" for task in left], servers
 
 
-def run_seed(seed: int) -> tuple[list[str], int]:
-    with all_chance_from(seed):
-        return run_virtually(play(seed))
-
-
 @pytest.fixture
 def seeds(request: pytest.FixtureRequest, rounds: int) -> list[int]:
     seed = request.config.getoption("--seed")
@@ -232,7 +222,7 @@ def test_row_28_31_every_server_that_lives_after_batches_and_pools_was_handed_ov
 ) -> None:
     servers = 0
     for seed in seeds:
-        complaints, made = run_seed(seed)
+        complaints, made = run_from_seed(play, seed)
         servers += made
         assert not complaints, (
             "\n".join(complaints)
