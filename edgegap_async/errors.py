@@ -1,20 +1,20 @@
-"""Every error this package raises.
+"""Every error that this package raises.
 
 ::
 
     EdgegapError
-    ├── InvalidRequest (also a ValueError)   what you passed cannot be sent; nothing was
-    ├── NotAllowed                           a rail of the client's `Guard` refuses it
-    │   └── DryRun                           it is all right, and would have been sent
-    ├── ClientClosed                         the client was closed, or closed while you waited
+    ├── InvalidRequest (also a ValueError)   an argument is invalid; no request was sent
+    ├── NotAllowed                           the client's `Guard` forbids the call
+    │   └── DryRun                           `dry_run` is on: the call is valid, and was not sent
+    ├── ClientClosed                         the client is closed, or was closed during the call
     ├── WrongLoop                            the client belongs to another event loop
-    ├── PoolEmpty                            a `ServerPool` has no READY server to give
-    ├── CallError                            one call to the API did not succeed
-    │   ├── NotSent                          it never reached the API: no server was made
-    │   │   └── LimitReached                 its turn would come later than it may wait
-    │   ├── NoAnswer                         it went out and no answer came: nobody knows
-    │   │   └── MaybeCreated                 a deployment may exist; its tag finds it
-    │   ├── UnreadableAnswer                 an answer came that cannot be used
+    ├── PoolEmpty                            a `ServerPool` has no READY server to allocate
+    ├── CallError                            one call to the API failed
+    │   ├── NotSent                          the request never reached the API
+    │   │   └── LimitReached                 the client's rate limit would delay it too long
+    │   ├── NoAnswer                         the request was sent and no answer came
+    │   │   └── MaybeCreated                 a deployment may exist; its operation tag finds it
+    │   ├── UnreadableAnswer                 the answer cannot be used
     │   └── Refused                          the API answered with an error status
     │       ├── BadRequest            400
     │       ├── Unauthorized          401
@@ -22,18 +22,18 @@
     │       ├── NotFound              404, and 400 where a call only names an id
     │       ├── Conflict              409
     │       ├── Gone                  410
-    │       ├── Unprocessable         422, with the `request_id` of what it made nonetheless
+    │       ├── Unprocessable         422; after a deploy with the `request_id` it created
     │       ├── RateLimited           429, with `retry_after`
     │       └── ServerError           5xx
-    └── DeploymentError                      the calls went well, the deployment did not
+    └── DeploymentError                      the calls succeeded, the deployment did not
         ├── WaitTimedOut (also a TimeoutError)
-        ├── DeploymentFailed                 it is in Status.ERROR
-        ├── DeploymentTerminated             it ended before it was READY
-        ├── NotPlayable                      it is READY, and its game does not answer
-        └── BatchStopped                     another one's failure has stopped the batch
+        ├── DeploymentFailed                 the deployment is in Status.ERROR
+        ├── DeploymentTerminated             the deployment ended before it was READY
+        ├── NotPlayable                      the deployment is READY and failed its check
+        └── BatchStopped                     the batch was stopped before this deployment was done
 
 A class exists where a caller would act differently. No aiohttp exception leaves the package.
-No error holds the API token, a header, or a query string.
+No error holds the API token, a header or a query string.
 """
 
 from __future__ import annotations
@@ -91,20 +91,23 @@ __all__ = [
 
 
 class EdgegapError(Exception):
-    """Anything that went wrong in this package: the one class to catch for all of it."""
+    """Base class of every error in this package.
+
+    `str(error)` has three parts: what the error is about, what happened, and what to do.
+    """
 
     advice: ClassVar[str] = ""
-    """What to do next, in a sentence; the last part of the message."""
+    """What the caller can do about errors of this class; empty if nothing fits them all."""
 
     stopped: bool = False
-    """Whether its deployment was stopped because of it: by `run`, a batch or a pool."""
+    """Whether `client.run`, a batch or a pool stopped the deployment because of this error."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
 
     @property
     def message(self) -> str:
-        """What happened, in the API's words where it used any."""
+        """What happened, without facts and advice. The API's own text where it sent one."""
         return str(self.args[0]) if self.args else ""
 
     def _facts(self) -> str:
@@ -120,22 +123,22 @@ class EdgegapError(Exception):
 
 
 class InvalidRequest(EdgegapError, ValueError):
-    """What you passed cannot be sent. Nothing was sent."""
+    """An argument or a setting is invalid. No request was sent."""
 
 
 class NotAllowed(EdgegapError):
-    """A rail of the client's `Guard` refuses it. Nothing was sent."""
+    """The client's `Guard` forbids the call. No request was sent."""
 
-    advice = "Change the client's guard if it is to be allowed"
+    advice = "To allow the call, change the client's guard"
 
 
 class DryRun(NotAllowed):
-    """It could be sent as it is, and was not: the client's `Guard` has `dry_run`.
+    """The call is valid and was not sent, because the client's `Guard` has `dry_run`.
 
     Attributes:
         operation: name of the call, such as `deploy`.
         method: HTTP method.
-        path: path of the URL that it would have gone to.
+        path: path of the URL that the request would have gone to, without query.
     """
 
     advice = "Take dry_run off the client's guard to send it"
@@ -150,56 +153,60 @@ class DryRun(NotAllowed):
 
 
 class ClientClosed(EdgegapError):
-    """The client is closed, or was closed while this call waited."""
+    """The client is closed, or was closed while the call waited."""
 
     advice = "Make calls inside `async with EdgegapClient()`, or before `close()`"
 
 
 class WrongLoop(EdgegapError):
-    """The client is used in another event loop than before: another thread's, a fork's, a new one.
+    """The client is used in another event loop than the one it was first used in.
 
-    Its connections and all that wait in it belong to the loop that it was first used in.
+    The other loop may belong to another thread, to a forked process, or to a second `asyncio.run`.
+    The client's connections and waiting tasks belong to the first loop.
     """
 
     advice = "Make one client for each event loop"
 
 
 class PoolEmpty(EdgegapError):
-    """A `ServerPool` has no READY server, and none came in time or none can be had.
+    """A `ServerPool` had no READY server to allocate, and none became READY in time.
 
-    `__cause__` is why the last deploy failed, if that is why.
-
-    Attributes:
-        is_over: whether the pool has ended, and there will never be one.
+    `__cause__` is the error of the last deploy, if failing deploys are the reason.
     """
 
-    advice = "See pool.stats: more servers (max_total), more time, or what the last failure says"
+    advice = "See pool.stats; raise max_total or the timeout, or mend what the last failure names"
 
     is_over: bool = False
+    """Whether the pool has ended and will never have a server again."""
 
     def _advice(self) -> str:
         return "" if self.is_over else self.advice
 
 
 class CallError(EdgegapError):
-    """One call to the API did not succeed.
+    """One call to the API failed.
 
     Attributes:
         operation: name of the call, such as `get_deployment`.
         method: HTTP method.
         path: path of the URL, without query.
-        status: HTTP status of the answer, or None if there was none.
-        request_id: the deployment that the call was about, or that the answer names.
-        attempts: how many times the request was tried, 1 or more.
-        waited: seconds that were waited between the attempts; of a deploy, also for what a lost
-            answer may have made to show up.
-        operation_tag: the tag that names the wish, for a deploy by `client.deploy` or `run`.
-        maybe_created: whether a deployment may exist that nobody has the id of.
+        status: HTTP status of the answer; None if no answer came.
+        request_id: the deployment that the call was about, or that the answer names; None if
+            neither names one.
+        attempts: how many times the client tried to send the request, 1 or more.
     """
 
     waited: float = 0.0
+    """Seconds that the client waited between attempts.
+
+    For a deploy: also the seconds for which the client searched the list of deployments after a
+    lost answer."""
+
     operation_tag: str | None = None
+    """The tag that identifies a deploy by `client.deploy` or `client.run`; None for other calls."""
+
     maybe_created: bool = False
+    """Whether the call may have created a deployment whose `request_id` is unknown."""
 
     def __init__(
         self,
@@ -232,58 +239,56 @@ class CallError(EdgegapError):
 
 
 class NotSent(CallError):
-    """The request never reached the API, so nothing was made or changed by it.
-
-    Attributes:
-        retry_may_help: False where the same request would fail the same way, as with a
-            certificate that does not match.
-    """
+    """The request never reached the API, so it created and changed nothing."""
 
     advice = "Nothing was sent: check the network and base_url, then try again"
 
     retry_may_help: bool = True
+    """False if the same request would fail again, such as with an untrusted certificate."""
 
 
 class LimitReached(NotSent):
-    """The client's own limits would let the call go later than it may wait. Nothing was sent.
+    """The client's rate limits would delay the call for longer than it may wait.
 
-    Only with `on_limit="raise"` or a `longest_wait`; otherwise calls wait for their turn.
-
-    Attributes:
-        predicted_wait: seconds after which its turn would have come, as far as can be told.
+    Raised only with `on_limit="raise"` or a `max_wait`; other calls wait for a permit.
     """
 
-    advice = "Nothing was sent: try again later, or let it wait longer"
+    advice = "Nothing was sent: try again later, or raise max_wait"
 
-    retry_may_help = False  # by the client; whoever asked not to wait decides
+    retry_may_help = False  # the caller chose not to wait, so the client does not retry either
+
     predicted_wait: float = 0.0
+    """Seconds until the request could have been sent, as an estimate."""
 
 
 class NoAnswer(CallError):
-    """The request went out and no usable answer came back: nobody knows what the API did."""
+    """The request was sent and no usable answer came, so what the API did is unknown."""
 
-    advice = "The API may have acted on it: look before you repeat"
+    advice = "The API may have acted on the request: check before you repeat it"
 
     def _advice(self) -> str:
-        return "Nothing was changed by it: try again" if self.method == "GET" else self.advice
+        return "The request changed nothing: try again" if self.method == "GET" else self.advice
 
 
 class MaybeCreated(NoAnswer):
-    """A deploy was sent, and nobody could find out whether it made a deployment.
+    """A deploy was sent, and the client could not find out whether it created a deployment.
 
-    `operation_tag` is on it, if it exists: `Filter("tags", "in", [error.operation_tag])`.
+    If the deployment exists, it has the tag `operation_tag`. Both
+    `client.recover(error.operation_tag)` and `Filter("tags", "in", [error.operation_tag])` find it.
     """
 
-    advice = "It may exist and be billed: client.recover(error.operation_tag) finds it later"
+    advice = (
+        "A deployment may exist and be billed: client.recover(error.operation_tag) finds it later"
+    )
 
     def _facts(self) -> str:
         return f"{super()._facts()} (tag {self.operation_tag})"
 
 
 class UnreadableAnswer(CallError):
-    """An answer came that cannot be used: not JSON, too large, a redirect, no `request_id`."""
+    """The answer cannot be used: not JSON, too large, a redirect, or without a required field."""
 
-    advice = "Is base_url the Edgegap API, with no proxy that answers in its place?"
+    advice = "Check that base_url is the Edgegap API and that no proxy answers in its place"
 
 
 class Refused(CallError):
@@ -291,7 +296,7 @@ class Refused(CallError):
 
 
 class BadRequest(Refused):
-    """400: the API does not accept what was sent. No deployment was created."""
+    """400: the API does not accept the request. No deployment was created."""
 
     advice = "Check the arguments"
 
@@ -303,7 +308,7 @@ class BadRequest(Refused):
 class Unauthorized(Refused):
     """401: the API does not know the token."""
 
-    advice = "Check EDGEGAP_API_TOKEN: it is sent as `token …`, with or without that word in it"
+    advice = "Check EDGEGAP_API_TOKEN; it may stand with or without the word `token` before it"
 
     def _advice(self) -> str:
         own = "Check that the token is this deployment's ARBITRIUM_DELETE_TOKEN"
@@ -311,60 +316,58 @@ class Unauthorized(Refused):
 
 
 class Forbidden(Refused):
-    """403: the token is known and may not do this."""
+    """403: the API knows the token, and the token has no permission for the call."""
 
-    advice = "The token may not do this: use one of the organization that owns it"
+    advice = "The token has no permission: use a token of the organization that owns the deployment"
 
 
 class NotFound(Refused):
-    """There is no such deployment, tag or page: 404, or 400 where a call only names an id.
+    """404: the deployment, its tag or the path does not exist.
 
-    The live API answers 400 `Bad Request ID provided` for an id that it does not know.
+    Also raised for a 400 to a call whose only argument is an id: the live API answers
+    400 `Bad Request ID provided` for an unknown id, where its description says 404.
     """
 
-    advice = "It never existed, or it was stopped and forgotten"
+    advice = "It never existed, or it was stopped some time ago"
 
     def _advice(self) -> str:
-        names_nothing = "Check base_url: there is no such call"
-        return self.advice if self.request_id else names_nothing
+        return self.advice if self.request_id else "Check base_url: the API has no such path"
 
 
 class Conflict(Refused):
-    """409: it exists already."""
+    """409: an object with that name exists already."""
 
-    advice = "It exists already: use it, or choose another name"
+    advice = "Use the existing object, or choose another name"
 
 
 class Gone(Refused):
-    """410: the deployment was terminated before."""
+    """410: the deployment is terminated already."""
 
-    advice = "It is terminated: nothing is left to do"
+    advice = "The deployment is terminated: nothing is left to do"
 
 
 class Unprocessable(Refused):
-    """422: understood, and not possible.
+    """422: the API understood the request and cannot fulfil it.
 
-    For a deploy `request_id` names a deployment **that was created**, in Status.ERROR: stop it.
+    After a deploy, `request_id` names a deployment **that was created**, in Status.ERROR. It is
+    listed, and counts against quotas, until it is stopped.
     """
 
     advice = "Check the arguments"
 
     def _advice(self) -> str:
         if self.request_id and self.operation.startswith("deploy"):
-            return f"Stop {self.request_id}: it was created, and is in error"
+            return f"Stop deployment {self.request_id}: it was created, and is in ERROR"
         return self.advice
 
 
 class RateLimited(Refused):
-    """429: more calls than the organization may make.
-
-    Attributes:
-        retry_after: seconds that the API asked to wait (0 to 60), or None if it did not say.
-    """
+    """429: the organization made more calls than its rate limit allows."""
 
     advice = "Wait, then try again; lower `limits` if other programs share the organization's limit"
 
     retry_after: float | None = None
+    """Seconds that the API asked to wait, from 0 to 60; None if the answer names no time."""
 
 
 class ServerError(Refused):
@@ -373,17 +376,18 @@ class ServerError(Refused):
     advice = "Try again later"
 
     def _advice(self) -> str:
-        return f"{self.advice}; look before you repeat it" if self.maybe_created else self.advice
+        check_first = "Check whether a deployment was created before you try again"
+        return check_first if self.maybe_created else self.advice
 
 
 class DeploymentError(EdgegapError):
-    """The calls went well, the deployment did not.
+    """The calls to the API succeeded, and the deployment is not in the state that was asked for.
 
     Attributes:
-        request_id: which deployment.
-        last_status: the newest status that was seen, or None if none was.
-        history: the statuses that were seen, each with its time, oldest first.
-        deployment: the newest full look at it, or None.
+        request_id: id of the deployment; empty if it was never accepted.
+        last_status: the newest status that the client saw; None if it saw none.
+        history: the statuses that the client saw, each with its time, oldest first.
+        deployment: the newest answer about the deployment; None if none came.
     """
 
     def __init__(
@@ -426,44 +430,41 @@ class DeploymentError(EdgegapError):
 
 
 class WaitTimedOut(DeploymentError, TimeoutError):
-    """The deployment did not get there in time. It still exists: stop it or wait again."""
+    """The deployment did not reach the status in time. It still exists until it is stopped."""
 
     advice = "It still exists and is billed: wait again, or stop it"
 
     def _advice(self) -> str:
-        if not self.request_id:  # then there is none
+        if not self.request_id:  # no deployment was accepted
             return ""
-        nobody_saw_it = "It may exist and be billed: wait again, or stop it"
-        return self.advice if self.last_status else nobody_saw_it
+        unseen = "It may exist and be billed: wait again, or stop it"
+        return self.advice if self.last_status else unseen
 
 
 class DeploymentFailed(DeploymentError):
-    """The deployment is in Status.ERROR. It still exists, with its logs, until it is stopped.
-
-    Attributes:
-        logs: what its container wrote and how it crashed, where it was asked: by `client.run`.
-    """
+    """The deployment is in Status.ERROR. It still exists, with its logs, until it is stopped."""
 
     advice = "Read its logs, then stop it"
 
     logs: Logs | None = None
+    """The logs of its container, which `client.run` requests; None from other calls."""
 
     @property
     def error_detail(self) -> str:
-        """Why, in the API's words; empty if it did not say."""
+        """The API's reason for the failure; empty if it gave none."""
         return (self.deployment and self.deployment.error_detail) or ""
 
     @property
     def exit_code(self) -> int | None:
-        """How the game server's process ended; None if that is not known."""
+        """The exit code of the game server's process; None if it is not known."""
         crash = self.logs and self.logs.crash_data
         return crash.exit_code if crash else None
 
     @property
     def last_lines(self) -> str:
-        """The last ten lines that it wrote; empty if they are not known."""
-        written = (self.logs and (self.logs.crash_logs or self.logs.logs)) or ""
-        return "\n".join(written.splitlines()[-10:])
+        """The last ten lines of the container's log; empty if the log is not known."""
+        log = (self.logs and (self.logs.crash_logs or self.logs.logs)) or ""
+        return "\n".join(log.splitlines()[-10:])
 
     def __str__(self) -> str:
         if self.logs is None:
@@ -477,34 +478,35 @@ class DeploymentFailed(DeploymentError):
 
 
 class DeploymentTerminated(DeploymentError):
-    """The deployment ended before what you waited for came."""
+    """The deployment ended before it reached the status that the caller waited for."""
 
-    advice = "It is over: deploy another"
+    advice = "It has ended: deploy another"
 
 
 class NotPlayable(DeploymentError):
-    """It is READY, and the check of whether players can play did not succeed in time.
+    """The deployment is READY, and its `PlayableCheck` did not succeed in time.
 
-    It still exists. `__cause__` is how the last attempt failed.
-
-    Attributes:
-        attempts: how many times it was tried.
+    The deployment still exists. `__cause__` is the error of the last attempt.
     """
 
     advice = "It still exists and is billed: read its logs, or stop it"
 
     attempts: int = 0
+    """How many attempts the check made."""
 
 
 class BatchStopped(DeploymentError):
-    """It was given up, and stopped if it existed, because the batch was; `__cause__` is why."""
+    """The batch was stopped before this deployment was done; `__cause__` is the reason.
 
-    advice = "Nothing is left of it, unless the log says so: deploy it again"
+    The batch stops the deployment if it exists.
+    """
+
+    advice = "No deployment is left, unless the log names one: deploy it again"
 
     def _advice(self) -> str:
         if not self.request_id:
             return self.advice
-        return "It is being stopped; a note or the log says if it runs on and is billed"
+        return "It is being stopped; if the stop fails, a note on this error or the log says so"
 
 
 _BY_STATUS: dict[int, type[Refused]] = {
@@ -520,14 +522,14 @@ _BY_STATUS: dict[int, type[Refused]] = {
 
 
 def refusal(status: int) -> type[Refused]:
-    """The class of error for an HTTP error status (400 to 599)."""
+    """Returns the class of error for an HTTP error status (400 to 599)."""
     return _BY_STATUS.get(status) or (ServerError if status >= 500 else Refused)  # noqa: PLR2004 - 5xx
 
 
 def is_cancelled() -> bool:
-    """Whether the task itself is being cancelled, where CancelledError is raised in it.
+    """Whether the current task is being cancelled.
 
-    It is not if just what it waited for was.
+    Tells apart two sources of a CancelledError: this task, or only the task that it awaits.
     """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -98,7 +98,7 @@ def test_a_message_says_method_path_status_attempts_reason_and_what_to_do() -> N
     assert error.operation == "get_deployment"
     assert str(error) == (
         "GET /v1/status/abc answered 401 after 3 attempts. bad token. "
-        "Check EDGEGAP_API_TOKEN: it is sent as `token …`, with or without that word in it"
+        "Check EDGEGAP_API_TOKEN; it may stand with or without the word `token` before it"
     )
 
 
@@ -113,7 +113,7 @@ def test_a_message_names_a_request_id_that_is_not_in_the_path() -> None:
 
 def test_a_call_error_without_facts_still_has_a_message() -> None:
     assert str(CallError("lost")) == "lost"
-    assert str(NoAnswer()) == "The API may have acted on it: look before you repeat"
+    assert str(NoAnswer()) == "The API may have acted on the request: check before you repeat it"
 
 
 def test_an_error_without_anything_is_an_empty_text() -> None:
@@ -169,7 +169,7 @@ def test_a_failure_that_is_not_explained_has_an_empty_detail(
 
 
 def test_a_deployment_error_that_saw_nothing_names_the_deployment_alone() -> None:
-    assert str(DeploymentTerminated(request_id="abc")).startswith("deployment abc. It is over")
+    assert str(DeploymentTerminated(request_id="abc")).startswith("deployment abc. It has ended")
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,10 @@ def test_a_failed_deployment_shows_what_its_server_said_last(logs: Logs, text: s
         (Unauthorized("no", operation="deploy"), "EDGEGAP_API_TOKEN"),
         (NotFound("no", operation="deploy"), "Check base_url"),
         (NotFound("no", operation="get_deployment", request_id="abc"), "It never existed"),
-        (Unprocessable("no", operation="deploy", request_id="abc"), "Stop abc: it was created"),
+        (
+            Unprocessable("no", operation="deploy", request_id="abc"),
+            "Stop deployment abc: it was created",
+        ),
         (Unprocessable("no", operation="get_metrics", request_id="abc"), "Check the arguments"),
     ],
 )
@@ -233,8 +236,8 @@ def test_a_deployment_nobody_has_an_id_of_is_not_named() -> None:
 
 
 def test_what_is_advised_fits_what_is_known() -> None:
-    assert str(NoAnswer("late", method="GET")).endswith("Nothing was changed by it: try again")
-    assert str(NoAnswer("late", method="POST")).endswith("look before you repeat")
+    assert str(NoAnswer("late", method="GET")).endswith("The request changed nothing: try again")
+    assert str(NoAnswer("late", method="POST")).endswith("check before you repeat it")
     seen = WaitTimedOut("late", request_id="abc", last_status=Status.DEPLOYING)
     assert str(seen).endswith("It still exists and is billed: wait again, or stop it")
     unseen = WaitTimedOut("late", request_id="abc")

@@ -317,7 +317,7 @@ def test_the_requests_of_the_reference_are_read_and_written_as_they_are(kind: ty
             "is_hidden is of type bool, not 0",
         ),
         ({"webhook_on_ready": "https://a.example"}, "webhook_on_ready"),
-        ({"resources": {"cpu_units": 99, "memory_mib": 100}}, "must be from 100"),
+        ({"resources": {"cpu_units": 99, "memory_mib": 100}}, "must be 100 or more"),
     ],
 )
 def test_a_request_that_is_refused_says_what_is_wrong_and_where(

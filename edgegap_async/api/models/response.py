@@ -1,0 +1,99 @@
+"""What every answer of the API has: lazily read fields, the JSON as it came, and pages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import attrs
+
+Json: TypeAlias = Mapping[str, object]
+"""A JSON object."""
+
+
+def _values(model: Any) -> dict[str, object]:
+    fields = attrs.fields(type(model))
+    return {field.name: getattr(model, field.name) for field in fields if field.repr}
+
+
+class Model:
+    """Equality and repr of all models, without fields of `repr=False` such as `raw`.
+
+    attrs would generate both for each of thirty classes, which costs import time.
+    """
+
+    __slots__ = ()
+    __hash__ = None  # type: ignore[assignment] # fields hold mappings
+
+    def __eq__(self, other: object) -> bool:
+        return _values(self) == _values(other) if type(other) is type(self) else NotImplemented
+
+    def __repr__(self) -> str:
+        values = ", ".join(f"{name}={value!r}" for name, value in _values(self).items())
+        return f"{type(self).__name__}({values})"
+
+
+field_readers: Final[dict[type, Mapping[str, Callable[[object, None], object]]]] = {}
+"""The readers of the fields of each `LazyModel`, from JSON to the field's type. Set by `codec`."""
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class LazyModel(Model):
+    """An answer, or a row of an answer, that reads its fields from JSON at the first access."""
+
+    raw: Json = attrs.field(factory=dict, repr=False)
+    """The JSON object as it came, with fields that have no name in this class."""
+
+    if not TYPE_CHECKING:  # pragma: no branch - to a type checker any name would be a field
+
+        def __getattr__(self, name: str) -> object:
+            """Reads a field that was not accessed before."""
+            read = field_readers.get(type(self), {}).get(name)
+            if read is None:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            value = read(self.raw.get(name), None)
+            object.__setattr__(self, name, value)
+            return value
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ApiResponse(LazyModel):
+    """The API's answer to a call."""
+
+    attempts: int = attrs.field(default=1, init=False, repr=False)
+    """How many times the client tried to send the request, 1 or more."""
+    waited: float = attrs.field(default=0.0, init=False, repr=False)
+    """Seconds that the client waited between attempts."""
+
+
+def record_attempts(answer: object, *, attempts: int, waited: float) -> None:
+    """Sets `attempts` and `waited` of an `ApiResponse`; leaves another object as it is."""
+    if isinstance(answer, ApiResponse):
+        object.__setattr__(answer, "attempts", attempts)
+        object.__setattr__(answer, "waited", waited)
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Paginator(Model):
+    """The number of pages of a list."""
+
+    num_pages: int | None = None
+    """How many pages the list has; None if the answer does not say."""
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Pagination(Model):
+    """The position of a page in a list."""
+
+    number: int | None = None
+    """The number of this page, from 1."""
+    next_page_number: int | None = None
+    """The number of the next page; None on the last page."""
+    previous_page_number: int | None = None
+    """The number of the previous page; None on the first page."""
+    paginator: Paginator | None = None
+    """How many pages the list has."""
+    has_next: bool = False
+    """Whether another page follows."""
+    has_previous: bool = False
+    """Whether another page comes before."""

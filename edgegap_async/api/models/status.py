@@ -1,0 +1,124 @@
+"""The statuses of a deployment, and the order in which they may follow one another."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import Final, Literal
+
+import attrs
+
+
+class Status(enum.StrEnum):
+    """The status of a deployment.
+
+    `Status("Status.READY")`, `Status("READY")` and `Status("ready")` are all `Status.READY`. The
+    API's description does not enumerate the statuses, so any other text becomes an unknown status:
+    `is_known` is False, the name is UNKNOWN and the value is the text.
+    """
+
+    INITIALIZING = "Status.INITIALIZING"
+    """The API accepted the deploy."""
+    SEEKING = "Status.SEEKING"
+    """The API searches for a location near the users."""
+    SEEKED = "Status.SEEKED"
+    """The API chose a location."""
+    SCANNING = "Status.SCANNING"
+    """Between SEEKED and DEPLOYING; the API does not document it."""
+    DEPLOYING = "Status.DEPLOYING"
+    """The container starts."""
+    READY = "Status.READY"
+    """Players can connect, as far as the API checks it: see `PlayableCheck`."""
+    TERMINATING = "Status.TERMINATING"
+    """A stop is under way."""
+    TERMINATED = "Status.TERMINATED"
+    """The deployment has ended and is in no list."""
+    ERROR = "Status.ERROR"
+    """The deployment failed. It is listed and counts against quotas until it is stopped."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Status:
+        text = value if isinstance(value, str) else ""
+        known = cls.__members__.get(re.sub(r"^STATUS[._]", "", text.upper()))
+        if known is not None:
+            return known
+        unknown = str.__new__(cls, text)
+        unknown._name_ = "UNKNOWN"
+        unknown._value_ = text
+        return unknown
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the status is one of the members of this class."""
+        return self.name in Status.__members__
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the status is READY."""
+        return self == Status.READY
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the deployment will never be READY again: ERROR, TERMINATING or TERMINATED."""
+        return self in {Status.ERROR, Status.TERMINATING, Status.TERMINATED}
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no further status follows by itself: ERROR or TERMINATED.
+
+        A deployment in ERROR still exists until it is stopped.
+        """
+        return self in {Status.ERROR, Status.TERMINATED}
+
+    @property
+    def short(self) -> str:
+        """The status without its prefix, such as `READY`; for an unknown status the whole text."""
+        return self.name if self.is_known else self.value
+
+
+TRANSITIONS: Final[Mapping[Status, frozenset[Status]]] = MappingProxyType(
+    {
+        Status.INITIALIZING: frozenset({Status.SEEKING, Status.ERROR}),
+        Status.SEEKING: frozenset({Status.SEEKED, Status.ERROR}),
+        Status.SEEKED: frozenset({Status.SCANNING, Status.DEPLOYING, Status.ERROR}),
+        Status.SCANNING: frozenset({Status.DEPLOYING, Status.ERROR}),
+        Status.DEPLOYING: frozenset({Status.READY, Status.ERROR}),
+        Status.READY: frozenset({Status.TERMINATING, Status.ERROR}),
+        Status.ERROR: frozenset({Status.TERMINATING}),
+        Status.TERMINATING: frozenset({Status.TERMINATED}),
+        Status.TERMINATED: frozenset(),
+    }
+)
+"""The statuses that may directly follow each status. The emulator takes only these steps. The
+client uses `may_become`, because several steps may pass between two status requests."""
+
+
+def may_become(earlier: Status, later: Status) -> bool:
+    """Whether a deployment may go from one status to another, by any number of steps.
+
+    An unknown status may come before and after any status. False means that `later` is outdated.
+    """
+    if not (earlier.is_known and later.is_known):
+        return True
+    reached, todo = set[Status](), [earlier]
+    while todo:
+        for step in TRANSITIONS[todo.pop()] - reached:
+            reached.add(step)
+            todo.append(step)
+    return later in reached
+
+
+@attrs.frozen
+class StatusChange:
+    """One change of a deployment's status, as this program saw it."""
+
+    status: Status
+    """The new status."""
+    at: datetime
+    """When this program learnt of the change."""
+    source: Literal["status", "list", "webhook"] = "status"
+    """The request that found the change: a status request (`status`), a list request (`list`), or
+    a status request that a webhook triggered (`webhook`)."""
