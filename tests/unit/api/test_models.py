@@ -18,6 +18,7 @@ from edgegap_async.api.models import (
     BulkStop,
     DeployAccepted,
     Deployment,
+    DeploymentRow,
     Endpoint,
     Status,
     may_become,
@@ -56,13 +57,30 @@ def test_a_status_survives_copying_and_pickling(status: Status) -> None:
     assert len({status, pickle.loads(pickle.dumps(status))}) == 1
 
 
-def test_only_ready_is_ready_and_three_statuses_are_final() -> None:
+def test_one_status_is_ready_three_are_terminal_and_two_are_final() -> None:
     assert [status for status in KNOWN if status.is_ready] == [Status.READY]
     assert {status for status in KNOWN if status.is_terminal} == {
         Status.ERROR,
         Status.TERMINATING,
         Status.TERMINATED,
     }
+    assert {status for status in KNOWN if status.is_final} == {Status.ERROR, Status.TERMINATED}
+
+
+@pytest.mark.parametrize(
+    ("ready", "status", "is_ready"),
+    [
+        (True, None, True),
+        (True, Status.READY, True),
+        (True, Status.DEPLOYING, False),
+        (False, Status.READY, False),
+        (False, None, False),
+    ],
+)
+def test_a_row_is_ready_if_its_flag_and_its_status_agree(
+    *, ready: bool, status: Status | None, is_ready: bool
+) -> None:
+    assert DeploymentRow(request_id="abc", ready=ready, status=status).is_ready is is_ready
 
 
 def test_the_table_of_transitions_names_every_status_and_only_the_last_leads_nowhere() -> None:
