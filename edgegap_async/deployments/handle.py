@@ -1,8 +1,7 @@
-"""A deployment to wait for, use and stop; and one that an earlier run left behind."""
+"""Handles of deployments: what a caller waits for, uses and stops."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncIterator
@@ -20,6 +19,7 @@ from edgegap_async.api.models import (
     StatusChange,
 )
 from edgegap_async.api.validation import check_number
+from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import Gone, InvalidRequest, NotFound, NotPlayable
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.polling.tracker import DeploymentTracker, WebhookUrls
@@ -31,13 +31,15 @@ if TYPE_CHECKING:
 
 __all__ = ["DeploymentHandle", "RecoveredDeployment"]
 
-_ALIASES: Final = {"WEBSOCKET": "WS"}  # a port made as "WS" reads back as "Websocket"
+_PROTOCOL_ALIASES: Final = {"WEBSOCKET": "WS"}  # the API shows a port of protocol WS so
 
 
 class DeploymentHandle:
-    """A deployment to wait for, use and stop.
+    """A deployment: waits until it is READY, gives its endpoint, stops it.
 
-    Made by `client.deploy`, `client.run` and `client.handle`. Dropping it stops nothing.
+    `client.deploy`, `client.run` and `client.handle` make handles. Deleting a handle does not stop
+    the deployment. Several handles of one deployment share what is known of it, and the client
+    polls the deployment once for all of them.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class DeploymentHandle:
     ) -> None:
         self._client = client
         self._tracker = tracker
-        self._urls = urls  # its URLs are open as long as it is held
+        self._urls = urls  # the webhook URLs are open while this object exists
         self._accepted = accepted
 
     def __repr__(self) -> str:
@@ -58,54 +60,70 @@ class DeploymentHandle:
 
     @property
     def request_id(self) -> str:
-        """Which deployment."""
+        """The id that the API has given to the deployment."""
         return self._tracker.request_id
 
     @property
     def status(self) -> Status | None:
-        """The newest status that was seen, or None if none was yet. Makes no call."""
+        """The newest known status; None before the first answer. Makes no call."""
         return self._tracker.status
 
     @property
     def deployment(self) -> Deployment | None:
-        """The newest look at it, or None if there was none yet. Makes no call."""
+        """The newest known state; None before the first answer. Makes no call.
+
+        If the newest status came from a list request, fields that lists do not have are None.
+        """
         return self._tracker.deployment
 
     @property
     def history(self) -> tuple[StatusChange, ...]:
-        """Every status it was seen in, oldest first. Between two looks some pass unseen."""
+        """The known changes of status, oldest first; empty before the first answer.
+
+        A status that begins and ends between two status requests is not among them.
+        """
         return self._tracker.history
 
     @property
     def status_requests(self) -> int:
-        """How many times its status was asked for."""
+        """Number of status requests for this deployment so far."""
         return self._tracker.status_requests
 
     @property
     def attempts(self) -> int:
-        """How many times its deploy was tried; 0 where it was not deployed by this handle's client.
+        """Number of deploy requests that were sent; 0 if `client.deploy` did not make the handle.
 
-        More than 1 says that a deploy failed on the way; it is one deployment all the same.
+        More than 1 means that earlier requests failed. They made no other deployment.
         """
         return self._accepted.attempts if self._accepted else 0
 
     @property
     def waited(self) -> float:
-        """Seconds between these attempts, and until one whose answer was lost was found."""
+        """Seconds from a failed deploy request to the next one, or to the list request that found it.
+
+        0.0 if the first deploy request succeeded.
+        """
         return self._accepted.waited if self._accepted else 0.0
 
     async def refresh(self) -> Deployment:
-        """The deployment as it is now. One call; raises as `deployments.get` does."""
-        watched = self._tracker
-        answers_ring = watched.webhook_pending and not watched.is_awaited
-        if answers_ring:
-            watched.webhook_pending = False  # one that comes from now on is for another look
+        """Makes one status request, and returns the deployment as it is now.
+
+        Raises:
+            Gone: the deployment has ended.
+            NotFound: the API does not know the deployment.
+            CallError: the request failed.
+            ClientClosed: the client is closed.
+        """
+        tracker = self._tracker
+        answers_webhook = tracker.webhook_pending and not tracker.is_awaited
+        if answers_webhook:
+            tracker.webhook_pending = False  # a webhook during the request needs another request
         try:
             deployment = await self._client.deployments.get(self.request_id)
         except BaseException:
-            watched.webhook_pending |= answers_ring
+            tracker.webhook_pending |= answers_webhook
             raise
-        watched.update(deployment)
+        tracker.update(deployment)
         return deployment
 
     async def wait_ready(
@@ -114,46 +132,53 @@ class DeploymentHandle:
         *,
         playable: Check | None = None,
     ) -> Deployment:
-        """The deployment, once it is READY: players can connect.
+        """Waits until the deployment is READY, so that players can connect, and returns it.
 
         Args:
-            timeout: seconds, None for no limit.
-            playable: what must succeed as well, such as `UdpAnswer("game", datagram=b"ping")`.
+            timeout: seconds, 0 or more; None for no limit. The check's attempts count towards it.
+            playable: a check that must succeed after READY, such as
+                `UdpAnswer("game", datagram=b"ping")`; None for no check.
 
         Raises:
-            NotPlayable: it is READY, and the check did not succeed. It still exists.
-            WaitTimedOut: it is not READY in time. It still exists.
-            DeploymentFailed: it is in Status.ERROR; see `error_detail`. It still exists.
-            DeploymentTerminated: it ended before.
-            NotFound: the API does not know it, also some time after the deploy.
-            Unauthorized, Forbidden, ClientClosed: it cannot be looked at.
+            NotPlayable: the deployment is READY, and the check did not succeed. It still exists.
+            WaitTimedOut: the deployment was not READY in time. It still exists.
+            DeploymentFailed: the deployment is in ERROR, for a reason in `error_detail`. It still
+                exists.
+            DeploymentTerminated: the deployment has ended.
+            NotFound: the API does not know the deployment, also after
+                `PollingPolicy.not_found_grace`.
+            Unauthorized, Forbidden: the API does not accept the token for this deployment.
+            ClientClosed: the client is closed, or was closed meanwhile.
+            InvalidRequest: `timeout` or `playable` cannot be used.
         """
         if playable is None:
             return await self._tracker.wait_for(Status.READY, timeout)
         from .playable import as_check, until_playable  # noqa: PLC0415 - imported when asked for
 
         check = as_check(playable)
-        now = asyncio.get_running_loop().time
-        began = now()
+        began = loop_time()
         deployment = await self._tracker.wait_for(Status.READY, timeout)
-        left = None if timeout is None else max(0.0, timeout - (now() - began))
+        left = None if timeout is None else max(0.0, timeout - (loop_time() - began))
         with self._client.until_closed(), self._tracker.waiting():
             try:
                 await until_playable(self, check, left)
-            except (NotPlayable, InvalidRequest):  # one that ended has no endpoint any more
+            except (NotPlayable, InvalidRequest):  # an ended deployment has no endpoint
                 self._tracker.raise_if_over(Status.READY)
                 raise
         return deployment
 
     async def wait_terminated(self, timeout: float | None = 300.0) -> Deployment:  # noqa: ASYNC109 - WaitTimedOut says more
-        """The last look at the deployment, once it has ended. It does not stop it.
+        """Waits until the deployment has ended, and returns its last state. Does not stop it.
 
         Args:
-            timeout: seconds, None for no limit.
+            timeout: seconds, 0 or more; None for no limit.
 
         Raises:
-            WaitTimedOut: it did not end in time.
-            Unauthorized, Forbidden, ClientClosed: it cannot be looked at.
+            WaitTimedOut: the deployment did not end in time.
+            NotFound, Gone: the API does not know the deployment, and has never reported a status.
+            Unauthorized, Forbidden: the API does not accept the token for this deployment.
+            ClientClosed: the client is closed, or was closed meanwhile.
+            InvalidRequest: `timeout` cannot be used.
         """
         return await self._tracker.wait_for(Status.TERMINATED, timeout)
 
@@ -164,16 +189,19 @@ class DeploymentHandle:
         timeout: float | None = 60.0,  # noqa: ASYNC109 - WaitTimedOut says more
         container_log_storage: str | bool | None = None,
     ) -> None:
-        """Asks the API to stop it; that it is stopped already is fine.
+        """Stops the deployment. A deployment that has ended already is no error.
 
         Args:
-            wait: True to return only when it is TERMINATED.
-            timeout: seconds to wait for that at most, None for no limit.
+            wait: True to return only when the deployment is TERMINATED.
+            timeout: seconds to wait for TERMINATED, 0 or more; None for no limit.
             container_log_storage: as for `deployments.stop`.
 
         Raises:
-            WaitTimedOut: it was asked to stop, and was not TERMINATED in time.
-            CallError: it could not be asked; it goes on running.
+            WaitTimedOut: the API has accepted the stop, and the deployment was not TERMINATED in
+                time.
+            CallError: the request failed, and the deployment may go on running.
+            ClientClosed: the client is closed, or was closed meanwhile.
+            InvalidRequest: `timeout` cannot be used.
         """
         check_number("timeout", timeout, least=0)
         stop = functools.partial(
@@ -184,15 +212,20 @@ class DeploymentHandle:
         await stop_until_confirmed(stop, not_found_until=self._tracker.not_found_until)
         self._tracker.poll_now()
         if wait:
-            with contextlib.suppress(Gone, NotFound):  # it was over before anybody looked
+            with contextlib.suppress(Gone, NotFound):  # no status was ever known
                 await self.wait_terminated(timeout)
 
     async def changes(self) -> AsyncIterator[StatusChange]:
-        """Every change of status: those already seen first, then each as it is seen.
+        """Yields every change of status: first the known ones, then each as the client learns it.
 
-        Ends after ERROR or TERMINATED. Looks at the deployment while it is iterated; looks that
-        fail, as where the API cannot be reached, are repeated for ever, and the fifth in a row is
-        logged as a warning. `asyncio.timeout` ends it.
+        The iterator ends after ERROR or TERMINATED. The client polls the deployment during the
+        iteration. A status request that fails is repeated without limit, and the fifth failure in
+        a row is logged as a warning. Use `asyncio.timeout` for a limit.
+
+        Raises:
+            NotFound, Gone: the API does not know the deployment, and has never reported a status.
+            Unauthorized, Forbidden: the API does not accept the token for this deployment.
+            ClientClosed: the client is closed, or was closed meanwhile.
         """
         known = 0
         with self._tracker.waiting():
@@ -205,13 +238,14 @@ class DeploymentHandle:
                         return
 
     def endpoint(self, name: str | None = None) -> Endpoint:
-        """Where players connect to a port. Makes no call.
+        """Returns where players connect to a port. Makes no call.
 
         Args:
-            name: the port's name in the application version; may be left out if there is one port.
+            name: the port's name in the application version; None if the version has one port.
 
         Raises:
-            InvalidRequest: it is not READY yet, or there is no such port.
+            InvalidRequest: the deployment is not READY, there is no such port, or the API gives no
+                address for it.
         """
         if self.status is not None and self.status.is_terminal:
             raise InvalidRequest(f"{self.request_id} is {self.status.short}: deploy another")
@@ -224,16 +258,16 @@ class DeploymentHandle:
         port = deployment.ports.get(name or "")
         if port is None:
             raise InvalidRequest(f"no port {name!r} on {self.request_id}; there is: {names}")
-        # A certificate is for a name; where there is none, the address saves players a look-up.
+        # TLS needs the name of the certificate. Without TLS the address saves a DNS query.
         by_name, by_address = deployment.fqdn, deployment.public_ip
         host = (by_name or by_address) if port.tls_upgrade else (by_address or by_name)
         if not host or port.external is None:
-            raise InvalidRequest(f"the API tells no address of port {name!r}: {port!r}")
+            raise InvalidRequest(f"the API gives no address for port {name!r}: {port!r}")
         protocol = (port.protocol or "").upper()
         return Endpoint(
             host=host,
             port=port.external,
-            protocol=_ALIASES.get(protocol, protocol),
+            protocol=_PROTOCOL_ALIASES.get(protocol, protocol),
             link=port.link or f"{host}:{port.external}",
         )
 
@@ -245,18 +279,19 @@ def tracker_of(handle: DeploymentHandle) -> DeploymentTracker:
 
 @attrs.frozen(kw_only=True)
 class RecoveredDeployment:
-    """A deployment that an earlier run of this program left behind."""
+    """A deployment that an earlier run of this program left behind, from `client.recover`."""
 
     handle: DeploymentHandle
-    """To adopt it: wait for it, use it, stop it."""
+    """The handle, to use the deployment again or to stop it."""
     row: DeploymentRow
-    """As the list has it."""
+    """The deployment's row in the list."""
     deployed_at: datetime | None
-    """When it was deployed, by the clock of the program that did; None if it does not tell."""
+    """When the deploy began, by the clock of the program that made it. If the deployment has no
+    operation tag: when it started, by the clock of the API; None if the API does not say."""
 
     @property
     def age(self) -> float | None:
-        """Seconds since it was deployed, or None if it does not tell."""
+        """Seconds since `deployed_at`, 0 or more; None if that is None."""
         if self.deployed_at is None:
             return None
         return max(0.0, (datetime.now(UTC) - self.deployed_at).total_seconds())

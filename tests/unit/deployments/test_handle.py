@@ -206,9 +206,9 @@ async def test_an_endpoint_makes_do_with_the_address_there_is(
 
 
 async def test_an_endpoint_that_is_not_told_is_refused(client: EdgegapClient) -> None:
-    with pytest.raises(InvalidRequest, match="tells no address of port 'game'"):
+    with pytest.raises(InvalidRequest, match="gives no address for port 'game'"):
         handle_of(client, GAME, fqdn=None, public_ip=None).endpoint()
-    with pytest.raises(InvalidRequest, match="tells no address of port 'game'"):
+    with pytest.raises(InvalidRequest, match="gives no address for port 'game'"):
         handle_of(client, Port(name="game")).endpoint()
 
 
