@@ -270,7 +270,7 @@ class Deployer:
             self._guard.check_live(len(self.register))
 
     async def _find_ended(self) -> None:
-        """Checks some live deployments, at intervals. The observer records those that ended."""
+        """Checks some live deployments, at intervals. The observer records their ends."""
         now = loop_time()
         if now < self._live_checked_at + _LIVE_CHECK_INTERVAL:
             return

@@ -99,7 +99,7 @@ class DeploymentHandle:
 
     @property
     def waited(self) -> float:
-        """Seconds from a failed deploy request to the next one, or to the list request that found it.
+        """Seconds between a failed deploy request and the next one, or the list that has the tag.
 
         0.0 if the first deploy request succeeded.
         """

@@ -102,7 +102,7 @@ class IdempotentDeploy:
     attempts: int = attrs.field(default=0, init=False)
     """Number of requests sent so far."""
     waited: float = attrs.field(default=0.0, init=False)
-    """Seconds between the attempts, look-ups by tag included."""
+    """Seconds between the attempts, the list requests by tag included."""
 
     async def run(self) -> DeployAccepted:
         """Sends the deploy, and returns the deployment.

@@ -10,7 +10,7 @@ Consequences:
 
 - `DeploymentRegister` has one record for each deployment that the client has deployed or adopted,
   with its state. `recover` and `reap` leave these deployments alone, and `Guard.max_live` counts
-  those that have not ended.
+  them until they end.
 - `OwnedDeployments` stops deployments. `client.close()` stops what the client still owns, waits for
   the stops in progress, and logs each deployment that may go on running.
 - Right after a deploy the API may answer 404 although the deployment exists. Such an answer counts

@@ -1,8 +1,9 @@
-"""Whether players can play, which is more than READY.
+"""Checks that players can play on a server that is READY.
 
-READY means that the machine runs the server and its ports are open. Whether the game behind them
-has loaded its map and answers, only its own port tells. A check is tried again and again until it
-succeeds or its time is over; then `NotPlayable` says what was tried and how it last failed.
+READY means that the server's process runs and its ports are open. It does not mean that the game
+has loaded its map and answers players, which only its own ports can show. A check is attempted
+repeatedly until it succeeds or its timeout has passed; then `NotPlayable` names the check, the
+number of attempts and the last failure.
 """
 
 from __future__ import annotations
@@ -18,21 +19,14 @@ import attrs
 
 from edgegap_async.api.models import Deployment, Endpoint, Status, StatusChange
 from edgegap_async.api.validation import number
+from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import ClientClosed, InvalidRequest, NotPlayable, is_cancelled
 
-__all__ = [
-    "Check",
-    "HttpGet",
-    "PlayableCheck",
-    "TcpConnect",
-    "UdpAnswer",
-    "as_check",
-    "until_playable",
-]
+__all__ = ["Check", "HttpGet", "PlayableCheck", "TcpConnect", "UdpAnswer"]
 
 
 class Server(Protocol):
-    """What a check needs to know of a `DeploymentHandle`."""
+    """The part of `DeploymentHandle` that checks use."""
 
     @property
     def request_id(self) -> str: ...
@@ -46,67 +40,83 @@ class Server(Protocol):
 
 
 class _CheckFailed(Exception):
-    """An attempt came to an end, and not to a good one."""
+    """One attempt of a check failed."""
 
 
 @attrs.frozen(kw_only=True)
 class PlayableCheck(abc.ABC):
-    """How often a check is tried; the kinds of check are its subclasses.
+    """The base class of checks: how often a check is attempted, and for how long.
 
-    For one of your own write a coroutine function that takes the `DeploymentHandle` and raises, or
-    returns False, while it is not playable; or a subclass with a method `attempt` that raises, to
-    choose the times.
+    For a check of your own, write a coroutine function that takes the `DeploymentHandle`, and
+    raises or returns False while players cannot play. To choose the times as well, write a subclass
+    with a method `attempt` that raises.
     """
 
     timeout: float = attrs.field(default=30.0, validator=number(above=0))
-    """Seconds, from READY, that the server has to become playable."""
-    patience: float = attrs.field(default=2.0, validator=number(above=0))
-    """Seconds that one attempt may take."""
+    """Seconds from READY until the check must succeed; above 0."""
+    attempt_timeout: float = attrs.field(default=2.0, validator=number(above=0))
+    """Seconds that one attempt may take; above 0."""
     interval: float = attrs.field(default=0.25, validator=number(above=0))
-    """Seconds between two attempts."""
+    """Seconds between the end of an attempt and the next attempt; above 0."""
 
     shows_as: ClassVar[str] = "a check"
+    """What errors call the check, for example "a TCP connection to"; `tried` uses it."""
 
     @abc.abstractmethod
     async def attempt(self, server: Any) -> object:
-        """Returns if players can play now; raises otherwise."""
+        """Makes one attempt: returns if players can play now, raises otherwise.
 
-    def tried(self, server: Any) -> str:  # noqa: ARG002 - others ask it where
-        """What was tried, for the error."""
+        Args:
+            server: the `DeploymentHandle`, which is READY.
+
+        Raises:
+            Exception: players cannot play yet, and the message says why. `InvalidRequest` and
+                `ClientClosed` end the check.
+        """
+
+    def tried(self, server: Any) -> str:  # noqa: ARG002 - subclasses use it
+        """Returns what the check has tried, for the text of `NotPlayable`.
+
+        Args:
+            server: the `DeploymentHandle`.
+        """
         return self.shows_as
 
 
 @attrs.frozen(kw_only=True)
 class _PortCheck(PlayableCheck):
     port: str | None = attrs.field(default=None, kw_only=False)
-    """The port's name in the application version; may be left out if there is one port."""
+    """The port's name in the application version; None if the version has one port."""
 
     def tried(self, server: Server) -> str:
+        """Returns the kind of check and the address, for the text of `NotPlayable`."""
         return f"{self.shows_as} {server.endpoint(self.port)}"
 
 
 @attrs.frozen(kw_only=True)
 class TcpConnect(_PortCheck):
-    """Playable is what takes a TCP connection: `TcpConnect("game")`."""
+    """Checks that a port accepts a TCP connection: `TcpConnect("game")`."""
 
     shows_as: ClassVar[str] = "a TCP connection to"
 
     async def attempt(self, server: Server) -> None:
-        """Connects, and hangs up."""
+        """Opens a connection, and closes it."""
         endpoint = server.endpoint(self.port)
         _, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
         writer.close()
-        with contextlib.suppress(OSError):  # how it ends is of no interest
+        with contextlib.suppress(OSError):  # the connection was open, which is enough
             await writer.wait_closed()
 
 
 @attrs.frozen(kw_only=True)
 class UdpAnswer(_PortCheck):
-    """Playable is what answers a datagram: `UdpAnswer("game", datagram=b"ping")`."""
+    """Checks that a port answers a datagram: `UdpAnswer("game", datagram=b"ping")`."""
 
-    datagram: bytes = attrs.field(repr=False)  # it may hold a password
+    datagram: bytes = attrs.field(repr=False)  # it may contain a password
+    """The datagram to send, once per attempt. `repr` does not show it."""
     expects: bytes | Callable[[bytes], bool] | None = attrs.field(default=None, repr=False)
-    """What the answer begins with, or tells whether it is one; None for any answer."""
+    """The first bytes of the answer, or a function that returns whether an answer is the expected
+    one; None for any answer. `repr` does not show it."""
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.datagram, bytes):
@@ -117,7 +127,7 @@ class UdpAnswer(_PortCheck):
     shows_as: ClassVar[str] = "a datagram to"
 
     async def attempt(self, server: Server) -> None:
-        """Sends the datagram once, and looks at the first answer."""
+        """Sends the datagram once, and compares the first answer."""
         endpoint = server.endpoint(self.port)
         loop = asyncio.get_running_loop()
         first: asyncio.Future[bytes] = loop.create_future()
@@ -150,17 +160,18 @@ class _FirstAnswer(asyncio.DatagramProtocol):
 
 @attrs.frozen(kw_only=True)
 class HttpGet(_PortCheck):
-    """Playable is what answers a GET: `HttpGet("status", path="/healthy")`."""
+    """Checks that a port answers an HTTP GET: `HttpGet("status", path="/healthy")`."""
 
     path: str = "/"
+    """The path of the URL, with its query if there is one."""
     status: int = 200
-    """What it has to answer. A redirect is not followed."""
+    """The HTTP status that the answer must have. Redirects are not followed."""
 
     shows_as: ClassVar[str] = "GET"
 
     async def attempt(self, server: Server) -> None:
-        """Asks once, on a connection of its own."""
-        import aiohttp  # noqa: PLC0415 - the transport's business in all other cases
+        """Sends one GET on a new connection, and compares the status of the answer."""
+        import aiohttp  # noqa: PLC0415 - most programs use no HttpGet
 
         url = self._url(server)
         async with (
@@ -171,7 +182,7 @@ class HttpGet(_PortCheck):
                 raise _CheckFailed(f"answered {answer.status}, not {self.status}")
 
     def tried(self, server: Server) -> str:
-        """The URL, and that it was asked for."""
+        """Returns the method and the URL, for the text of `NotPlayable`."""
         return f"{self.shows_as} {self._url(server)}"
 
     def _url(self, server: Server) -> str:
@@ -183,14 +194,16 @@ class HttpGet(_PortCheck):
 
 @attrs.frozen(kw_only=True)
 class _CallableCheck(PlayableCheck):
-    """A coroutine function of the caller's own."""
+    """A check that calls a coroutine function of the caller."""
 
     function: Callable[[Any], Awaitable[object]]
 
     async def attempt(self, server: Server) -> None:
         answer = self.function(server)
         if not inspect.isawaitable(answer):
-            raise InvalidRequest(f"playable is a coroutine function, and this is none: {answer!r}")
+            raise InvalidRequest(
+                f"playable is a coroutine function; this function returned {answer!r}"
+            )
         if await answer is False:
             raise _CheckFailed("it returned False")
 
@@ -200,15 +213,15 @@ class _CallableCheck(PlayableCheck):
 
 
 Check: TypeAlias = PlayableCheck | Callable[[Any], Awaitable[object]]
-"""A check of one of the classes, or a coroutine function of one's own: it is given the
-`DeploymentHandle`, and raises, or returns False, while it is not playable."""
+"""A `PlayableCheck`, or a coroutine function that takes the `DeploymentHandle`, and raises or
+returns False while players cannot play."""
 
 
 def as_check(check: Check) -> PlayableCheck:
-    """The check; a coroutine function has the usual times.
+    """Returns the check; makes one with the default times from a coroutine function.
 
     Raises:
-        InvalidRequest: it is neither.
+        InvalidRequest: `check` is neither.
     """
     if isinstance(check, PlayableCheck):
         return check
@@ -224,54 +237,55 @@ def _failure_text(error: Exception, *, is_late: bool) -> str:
 
 
 async def until_playable(server: Server, check: PlayableCheck, seconds: float | None) -> None:
-    """Returns once a server that is READY is playable.
+    """Attempts a check until it succeeds on a server that is READY.
 
     Args:
-        server: which.
-        check: what tells.
-        seconds: at most so many, where the check's own timeout is longer.
+        server: the handle of the server.
+        check: the check.
+        seconds: the most seconds, if the check's own timeout is longer; None for its own.
 
     Raises:
-        NotPlayable: it was not in time, or was seen to fail or end. It still exists.
-        InvalidRequest: there is no such port.
+        NotPlayable: the check did not succeed in time, or the server failed or ended meanwhile.
+        InvalidRequest: the server has no such port.
     """
-    now = asyncio.get_running_loop().time
     limit = check.timeout if seconds is None else min(check.timeout, seconds)
-    until = now() + limit
+    until = loop_time() + limit
     attempts, failure = 0, "there was no time for an attempt"
     cause: Exception | None = None
-    while (left := until - now()) > 0 and not (server.status and server.status.is_terminal):
+    while (left := until - loop_time()) > 0 and not (server.status and server.status.is_terminal):
         attempts += 1
-        patience = asyncio.timeout(min(check.patience, left))
+        time_limit = asyncio.timeout(min(check.attempt_timeout, left))
         cancellations = _cancellations()
         try:
-            async with patience:
+            async with time_limit:
                 await check.attempt(server)
         except (ClientClosed, InvalidRequest):
             raise
         except asyncio.CancelledError:
             if is_cancelled():
                 raise
-            cause, failure = None, "what it waited for was cancelled"
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is not playable yet
+            cause, failure = None, "a task that it waited for was cancelled"
+        except Exception as error:  # noqa: BLE001 - any error means that players cannot play yet
             cause = error
-            failure = _failure_text(error, is_late=patience.expired())
+            failure = _failure_text(error, is_late=time_limit.expired())
         else:
-            if _cancellations() > cancellations:  # and the check has kept it to itself
+            if _cancellations() > cancellations:  # the check has suppressed the cancellation
                 raise asyncio.CancelledError
-            if not patience.expired():
+            if not time_limit.expired():
                 return
-            cause, failure = None, "no answer"  # likewise
-        await asyncio.sleep(max(0.0, min(check.interval, until - now())))
-    message = f"{check.tried(server)} failed {attempts} times in {limit:g} s; at last: {failure}"
+            cause, failure = None, "no answer"  # the check has suppressed the timeout
+        await asyncio.sleep(max(0.0, min(check.interval, until - loop_time())))
+    message = (
+        f"{check.tried(server)} failed {attempts} times in {limit:g} s; the last failure: {failure}"
+    )
     try:
         raise _not_playable(server, message, attempts) from cause
     finally:
-        del cause  # its traceback holds this frame, and that the server
+        del cause  # its traceback refers to this frame, which refers to the server
 
 
 def _cancellations() -> int:
-    """How often the task was cancelled; a time-out that has ended does not count."""
+    """Returns the number of cancellations of the task. A timeout that has ended does not count."""
     task = asyncio.current_task()
     return task.cancelling() if task else 0
 

@@ -33,7 +33,7 @@ from edgegap_async import (
 )
 from edgegap_async.emulator import Emulator
 
-QUICK: dict[str, Any] = {"timeout": 0.3, "patience": 0.05, "interval": 0.02}
+QUICK: dict[str, Any] = {"timeout": 0.3, "attempt_timeout": 0.05, "interval": 0.02}
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ async def test_a_real_game_server_that_answers_otherwise_is_not_playable_and_is_
 async def test_an_answer_that_is_expected_will_do(api: ScriptedApi, expects: Any) -> None:
     game = Echo(skip=2)
     async with listening(game) as number, a_server(api, number, "UDP") as server:
-        check = UdpAnswer(datagram=b"ping", expects=expects, patience=0.05, interval=0.01)
+        check = UdpAnswer(datagram=b"ping", expects=expects, attempt_timeout=0.05, interval=0.01)
         await server.wait_ready(20, playable=check)
 
     assert game.came == [b"ping"] * 3  # the first two were lost
@@ -139,7 +139,7 @@ async def test_an_answer_that_is_not_expected_will_not_do(api: ScriptedApi, expe
 @pytest.mark.virtual
 async def test_no_answer_is_told(api: ScriptedApi) -> None:
     async with listening(Echo(skip=10_000)) as number, a_server(api, number, "UDP") as server:
-        with pytest.raises(NotPlayable, match=r"in 0\.3 s; at last: no answer"):
+        with pytest.raises(NotPlayable, match=r"in 0\.3 s; the last failure: no answer"):
             await server.wait_ready(20, playable=UdpAnswer(datagram=b"ping", **QUICK))
 
 
@@ -149,7 +149,7 @@ async def test_a_port_that_nobody_has_bound_is_told(api: ScriptedApi) -> None:
         free.bind(("127.0.0.1", 0))
         number = free.getsockname()[1]
     async with a_server(api, number, "UDP") as server:
-        with pytest.raises(NotPlayable, match="at last: ConnectionRefusedError") as caught:
+        with pytest.raises(NotPlayable, match="the last failure: ConnectionRefusedError") as caught:
             await server.wait_ready(20, playable=UdpAnswer(datagram=b"secret", **QUICK))
 
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)
@@ -266,7 +266,9 @@ async def test_its_failure_is_told_by_name(api: ScriptedApi) -> None:
         raise ValueError("no map")
 
     async with a_server(api, 7777, "UDP") as server:
-        with pytest.raises(NotPlayable, match="map_is_loaded failed 120 times in 30 s; at last: V"):
+        with pytest.raises(
+            NotPlayable, match="map_is_loaded failed 120 times in 30 s; the last failure: V"
+        ):
             await server.wait_ready(300, playable=map_is_loaded)
 
 
@@ -278,7 +280,9 @@ async def test_what_is_cancelled_below_a_check_is_a_failed_attempt(api: Scripted
         await connecting
 
     async with a_server(api, 7777, "UDP") as server:
-        with pytest.raises(NotPlayable, match="at last: what it waited for was cancelled"):
+        with pytest.raises(
+            NotPlayable, match="the last failure: a task that it waited for was cancelled"
+        ):
             await server.wait_ready(300, playable=on_a_connection_that_is_gone)
 
         waiting = asyncio.create_task(server.wait_ready(300, playable=on_a_connection_that_is_gone))
@@ -295,8 +299,10 @@ async def test_a_class_of_ones_own_chooses_its_times(api: ScriptedApi) -> None:
             await asyncio.sleep(1000)
 
     async with a_server(api, 7777, "UDP") as server:
-        with pytest.raises(NotPlayable, match="a check failed 2 times in 10 s; at last: no answer"):
-            await server.wait_ready(300, playable=Slow(timeout=10, patience=4, interval=2))
+        with pytest.raises(
+            NotPlayable, match="a check failed 2 times in 10 s; the last failure: no answer"
+        ):
+            await server.wait_ready(300, playable=Slow(timeout=10, attempt_timeout=4, interval=2))
 
 
 @pytest.mark.virtual
@@ -309,7 +315,7 @@ async def test_a_function_of_ones_own_that_returns_false_says_not_yet(api: Scrip
     async with a_server(api, 7777, "UDP") as server:
         await server.wait_ready(300, playable=loaded)
         assert not answers
-        with pytest.raises(NotPlayable, match="at last: it returned False"):
+        with pytest.raises(NotPlayable, match="the last failure: it returned False"):
             await server.wait_ready(300, playable=loaded)
 
 
@@ -327,7 +333,7 @@ def test_a_datagram_that_is_a_text_is_refused(more: dict[str, Any], message: str
 
 def test_a_class_of_ones_own_that_does_not_say_how_is_refused() -> None:
     class Forgotten(PlayableCheck):
-        patience = 1.0
+        attempt_timeout = 1.0
 
     with pytest.raises(TypeError, match="attempt"):
         Forgotten()  # type: ignore[abstract]
@@ -386,7 +392,9 @@ async def test_a_check_that_keeps_its_time_out_to_itself_has_not_succeeded(
             await asyncio.sleep(1000)
 
     async with a_server(api, 7777, "UDP") as server:
-        with pytest.raises(NotPlayable, match="hangs failed 14 times in 30 s; at last: no answer"):
+        with pytest.raises(
+            NotPlayable, match="hangs failed 14 times in 30 s; the last failure: no answer"
+        ):
             await server.wait_ready(300, playable=hangs)
 
 
@@ -470,7 +478,7 @@ async def test_a_port_that_is_not_there_is_told_at_once(api: ScriptedApi) -> Non
 
 
 @pytest.mark.parametrize("seconds", [0, -1, "soon", None])
-@pytest.mark.parametrize("name", ["timeout", "patience", "interval"])
+@pytest.mark.parametrize("name", ["timeout", "attempt_timeout", "interval"])
 def test_times_that_cannot_be_are_refused(name: str, seconds: Any) -> None:
     with pytest.raises(InvalidRequest, match=name):
         TcpConnect(**{name: seconds})

@@ -106,7 +106,7 @@ async def test_deploys_that_began_before_a_failure_do_not_lengthen_the_delay(
             await asyncio.sleep(3 * number)
             raise InvalidRequest("no such port")
 
-    check = _CallableCheck(function=each_fails_later, patience=100, timeout=100)
+    check = _CallableCheck(function=each_fails_later, attempt_timeout=100, timeout=100)
     async with arena_pool(client, min_ready=6, playable=check) as pool:
         await becomes_true(lambda: pool.stats.failed)
 
