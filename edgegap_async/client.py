@@ -45,40 +45,47 @@ _CLOSE_TIMEOUT: Final = 10.0  # seconds that `close` gives to stops in progress
 class EdgegapClient(ApiClient):
     """Runs game servers on Edgegap: deploys them, waits until they are READY, stops them.
 
-    Use it as `async with EdgegapClient() as client`. One client serves a whole program: it holds
-    the limits, which are the organization's.
+    Use it as `async with EdgegapClient() as client`, one client for a whole program: the client
+    keeps the rate limits, which Edgegap counts per organization.
 
     Args:
-        token: the API token, with or without its leading word; EDGEGAP_API_TOKEN if left out.
-            None is enough for `deployments.stop_self`.
-        base_url: where the API is; EDGEGAP_BASE_URL or EDGEGAP_API_URL if left out, then
+        token: the API token, with or without the word `token` before it. Default: the environment
+            variable EDGEGAP_API_TOKEN. A client without a token can only call
+            `deployments.stop_self`.
+        base_url: URL of the API. Default: EDGEGAP_BASE_URL, then EDGEGAP_API_URL, then
             https://api.edgegap.com.
-        session: an aiohttp session to use. It is never closed here. Its connections are shared: a
-            stop may have to wait for one where many deploys hang.
-        timeouts: seconds for one attempt of a call; EDGEGAP_TIMEOUT_MS, then 30 s.
-        limits: calls a second by operation name, where yours differ from the documented ones; or
-            `Limits` that several clients share.
-        on_limit: "raise" for `LimitReached` at once where a call would have to wait for the limits.
-            Stops, cleaning up, the looks of those who wait for a status, and the deploys of
-            `deploy_many` and of pools always wait.
-        max_wait: seconds that a call may wait for the limits before `LimitReached`; None for
-            as long as it takes.
-        retries: how often and how long a call is tried.
-        webhooks: a `WebhookReceiver`. Then `deploy` and `run` hand its URLs to the API, and waits
-            end as soon as it is told.
-        polling: how often a deployment is looked at while somebody waits for it.
-        guard: what this program may not do; EDGEGAP_READ_ONLY, EDGEGAP_DRY_RUN and
-            EDGEGAP_APP_ALLOWLIST if left out, then nothing is forbidden.
-        owner: name of this program, 1 to 16 characters, the same after a restart, such as
-            `matchmaker-1`. Every deployment then carries it in a tag, by which `recover` and
-            `reap` find what an earlier run left behind. One program that runs has it at a time:
-            two replicas, or workers of one server, with one name would stop each other's servers.
-        list_delay: seconds that a deployment may take to show up in lists; after a lost answer
-            it is looked for that long before the deploy is sent once more.
-        allow_insecure: True to send the token over http to a host that is not this one.
+        session: an aiohttp session of yours, which the client does not close. Its connections are
+            shared: while many deploys hang, a stop may have to wait for a connection. Default: a
+            session of the client's own.
+        timeouts: seconds for one attempt of a call. Default: EDGEGAP_TIMEOUT_MS (in milliseconds),
+            then 30 s.
+        limits: calls per second by operation name, to override the documented rate limits; or a
+            `Limits` object that several clients share. Default: the documented rate limits.
+        on_limit: what a call does when it would have to queue for the rate limit: "wait" queues,
+            "raise" raises `LimitReached` at once. Stops, clean-up, polling, and the deploys of
+            `deploy_many` and of pools always queue. Default: "wait".
+        max_wait: seconds that a call may queue for the rate limit before `LimitReached`, 0 or more.
+            Default: None, for no limit.
+        retries: how often, and for how long, a failed call is repeated. Default: `RetryPolicy()`.
+        webhooks: a `WebhookReceiver`. Then `deploy`, `run`, `deploy_many` and pools send its URLs
+            to the API, and a webhook ends a wait sooner than polling. Default: None, for polling
+            alone.
+        polling: how often the client asks for the status of a deployment that is waited for.
+            Default: `PollingPolicy()`.
+        guard: what the program may not do. Default: EDGEGAP_READ_ONLY, EDGEGAP_DRY_RUN and
+            EDGEGAP_APP_ALLOWLIST; if none is set, everything is allowed.
+        owner: name of this program, 1 to 16 characters of A-Z a-z 0-9 . _ -, the same after a
+            restart, for example `matchmaker-1`. Every deployment has it in a tag, by which
+            `recover` and `reap` find what an earlier run left behind. Only one running program may
+            use an owner: two replicas with one owner would stop each other's servers. Default:
+            None, for no such tag.
+        list_delay: seconds that a new deployment may be missing from lists, 0 or more. If the
+            answer to a deploy is lost, the client searches the list for this time before it sends
+            the deploy once more. Default: 10 s.
+        allow_insecure: True to send the token over http to another host. Default: False.
 
     Raises:
-        InvalidRequest: an argument, or a variable of the environment, cannot be used.
+        InvalidRequest: an argument or an environment variable cannot be used.
     """
 
     def __init__(
@@ -119,7 +126,9 @@ class EdgegapClient(ApiClient):
         check_number("list_delay", list_delay, least=0)
         check_kind("owner", owner, str)
         self.poller: Final = StatusPoller(self, polling or PollingPolicy())
+        """Polls the status of each deployment that is waited for; `poller.stats` has counts."""
         self.owner: Final = owner
+        """The name of this program, from the argument; None without an owner."""
         self._deployer: Final = Deployer(
             self,
             self.poller,
@@ -138,62 +147,87 @@ class EdgegapClient(ApiClient):
         users: Iterable[AnyUser],
         **options: Unpack[DeployOptions],
     ) -> DeploymentHandle:
-        """A handle of a new deployment, accepted and not READY yet. It is yours to stop.
+        """Deploys a game server, and returns its handle once the API has accepted the deploy.
 
-        Cancelled while the API may have accepted it, the client stops it in the background.
+        The deployment is not READY yet: call `wait_ready` on the handle. The caller has to stop the
+        deployment. If the call is cancelled, the client stops what the API may have accepted, in
+        the background.
 
         Args:
             application: name of the application.
             version: name of its version.
-            users: the players, by IP address or by (latitude, longitude); at least one.
-            options: as for `deployments.deploy`, and `private_host_ids` for a private fleet.
+            users: the players, at least one, by IP address (`"75.28.35.192"`) or by position
+                (`(45.5, -73.6)`: degrees north and east).
+            options: as for `deployments.deploy`; also `private_host_ids` for the hosts of a private
+                fleet, and `operation_tag=False` for a deploy that is not idempotent.
 
         Raises:
-            BadRequest, Unprocessable, NoAnswer: as for `deployments.deploy`.
-            MaybeCreated: an answer was lost, and it could not be found out what it said.
-            NotAllowed: the client's guard refuses it.
+            BadRequest: the application or version does not exist. There is no deployment.
+            Unprocessable: the API found no location. The error's `request_id` names a deployment
+                that exists, in ERROR: stop it.
+            MaybeCreated: the answer was lost, and the list requests by tag failed or found nothing.
+                A deployment may exist: find it with `recover(error.operation_tag)`.
+            NoAnswer: the answer to a deploy with `operation_tag=False` was lost.
+            NotAllowed: the client's guard refuses the deploy.
+            LimitReached: the call would have to queue longer than `on_limit` and `max_wait` allow.
+            CallError: the call failed in another way.
+            ClientClosed: the client is closed, or was closed meanwhile.
+            InvalidRequest: an argument cannot be used. Nothing was sent.
+            TypeError: there is no such option.
         """
         return await self._deployer.deploy(application, version, users, options)
 
     def handle(self, request_id: str) -> DeploymentHandle:
-        """A handle of a deployment that exists already. Makes no call.
+        """Returns a handle of an existing deployment. Makes no call.
+
+        Args:
+            request_id: id of the deployment.
 
         Raises:
-            InvalidRequest: no deployment can have that id.
+            InvalidRequest: `request_id` cannot be an id.
         """
         return self._deployer.handle(request_id)
 
     async def recover(self, tag: str | None = None) -> AsyncIterator[RecoveredDeployment]:
-        """Each deployment that an earlier run of this program left behind, to adopt or to stop.
+        """Yields each deployment that an earlier run of this program left behind.
 
-        Those that this client deployed itself are not among them, nor any of another owner.
+        The deployments that this client has deployed, or that its pools have adopted, are not among
+        them, nor are those of other owners. The caller decides whether to use or to stop each.
 
         Args:
-            tag: in place of the owner's: the `operation_tag` of a `MaybeCreated`.
+            tag: the tag that the deployments must have, such as the `operation_tag` of a
+                `MaybeCreated`; None for the owner's tag.
 
         Raises:
-            InvalidRequest: the client has no `owner`, and no tag is given.
+            InvalidRequest: the client has no `owner`, and `tag` is None.
+            CallError: a list request failed.
+            ClientClosed: the client is closed, or was closed meanwhile.
         """
         wanted = tag or self._deployer.owner_tag
         if wanted is None:
             raise InvalidRequest("recover() needs EdgegapClient(owner=…), or a tag")
         filters = [Filter("tags", "in", [wanted])]
-        # All before the first is given: one that is stopped meanwhile moves the others' pages.
+        # All pages are read first: a deployment that the caller stops would shift later pages.
         for row in [row async for row in self.deployments.list(filters=filters)]:
             if found := self._deployer.recovered(row, tag):
                 yield found
 
     async def reap(self, *, older_than: float = 0.0, dry_run: bool = False) -> tuple[str, ...]:
-        """The ids of what an earlier run left behind, stopped.
+        """Stops the deployments that an earlier run of this program left behind.
 
         Args:
-            older_than: seconds; younger ones are left alone, and those whose age is not known
-                too, unless it is 0.
-            dry_run: True to stop nothing, only to tell; also by the client's guard.
+            older_than: seconds, 0 or more. Younger deployments are not stopped, nor, if it is above
+                0, deployments of unknown age.
+            dry_run: True to stop nothing and return the ids alone, as with `Guard.dry_run`.
+
+        Returns:
+            The ids of the deployments that were stopped, or would be.
 
         Raises:
-            InvalidRequest: the client has no `owner`.
-            ExceptionGroup: some could not be stopped; all were tried.
+            InvalidRequest: the client has no `owner`, or `older_than` cannot be used.
+            ExceptionGroup: some deployments could not be stopped. Each was tried.
+            CallError: a list request failed. Nothing was stopped.
+            ClientClosed: the client is closed, or was closed meanwhile.
         """
         check_number("older_than", older_than, least=0, optional=False)
         if self.owner is None:
@@ -204,7 +238,8 @@ class EdgegapClient(ApiClient):
             outcomes = await asyncio.gather(*stops, return_exceptions=True)
             failures = [one for one in outcomes if isinstance(one, Exception)]
             if failures:
-                raise ExceptionGroup("what an earlier run left could not all be stopped", failures)
+                text = "some deployments of an earlier run could not be stopped"
+                raise ExceptionGroup(text, failures)
         return tuple(found.handle.request_id for found in old)
 
     @contextlib.asynccontextmanager
@@ -218,23 +253,31 @@ class EdgegapClient(ApiClient):
         playable: Check | None = None,
         **options: Unpack[DeployOptions],
     ) -> AsyncIterator[DeploymentHandle]:
-        """A deployment that is READY inside the block, and stopped on the way out.
+        """Deploys a game server that is READY inside the block, and stops it after the block.
 
-        Whatever ends the block ends the deployment: its end, an error, a cancellation, a
-        deployment that is never READY, `client.close()`.
+        The server is stopped however the block ends: at its end, by an error, by a cancellation, by
+        `client.close()`, and also if the server is not READY in time.
 
         Args:
             application: name of the application.
             version: name of its version.
-            users: the players, by IP address or by (latitude, longitude); at least one.
-            timeout: seconds until it must be READY, counted from the call, None for no limit.
-            playable: what must succeed before the block begins, as for `wait_ready`.
+            users: the players, as for `deploy`.
+            timeout: seconds from the call until the server must be READY, above 0; None for no
+                limit. It does not limit the block.
+            playable: a check that must succeed before the block begins, as for
+                `DeploymentHandle.wait_ready`; None for no check.
             options: as for `deploy`.
 
         Raises:
-            WaitTimedOut, DeploymentFailed, DeploymentTerminated, NotPlayable: as for `wait_ready`.
-            BadRequest, Unprocessable, NoAnswer: as for `deploy`.
-            CallError: the block ended well, and the deployment could not be stopped.
+            WaitTimedOut: the server was not READY in time, or the API did not answer the deploy.
+            DeploymentFailed: the server is in ERROR. The error has its logs, if they could be read
+                within 10 s.
+            DeploymentTerminated: the server has ended before it was READY.
+            NotPlayable: the server was READY, and the check did not succeed.
+            CallError: the deploy failed, as for `deploy`; or the block has ended without an error,
+                and the server could not be stopped.
+            ClientClosed: the client is closed, or was closed meanwhile.
+            InvalidRequest: an argument cannot be used. Nothing was sent.
         """
         check_number("timeout", timeout, above=0)
         deployer, owned = self._deployer, self._deployer.owned
@@ -275,7 +318,7 @@ class EdgegapClient(ApiClient):
         on_progress: Callable[[Progress], object] | None = None,
         stop_at_end: bool = False,
     ) -> Batch:
-        """Many deployments at once, as fast as the limits allow: a block with their outcomes.
+        """Deploys many game servers at once, as fast as the rate limits allow.
 
         ::
 
@@ -283,36 +326,41 @@ class EdgegapClient(ApiClient):
                 async for outcome in batch:
                     ...
 
-        or, for all of them in order, `outcomes = await client.deploy_many(requests).all()`. An
-        outcome that you were given is yours, with its deployment; leaving the block stops the rest.
+        `outcomes = await client.deploy_many(requests).all()` gives all outcomes in the order of the
+        requests. The caller has to stop the server of each outcome that it was given; the batch
+        stops the other servers when the block is left.
 
         Args:
-            requests: `DeployRequest`s, or mappings of their fields: a list, or anything that gives
-                one after the other. One that cannot be sent fails alone, before the wire. What was
-                not taken from an iterator when the time is over has no outcome.
-            concurrency: how many are worked on at once, from the deploy to the outcome.
-            timeout: seconds for all of it, None for no limit. What is not READY by then fails with
-                `WaitTimedOut`. Its stop, which the error tells of, may take longer.
-            timeout_each: seconds that one has from the accepted deploy to READY.
-            on_failure: `stop_failed`, and the others go on; `keep_going`: what failed is handed
-                over as it is, to read its logs; `stop_all`: the others are stopped too.
-            attempts: how many times one is deployed at most, where the deployment is what failed
-                (ERROR, no capacity, not READY or playable in time); the failed one is stopped.
-            retry_with: what to deploy in the next attempt, from the request and its error; the same
-                again if left out.
-            playable: what must succeed after READY, as for `wait_ready`.
-            on_progress: is called with the `Progress` twice a second and at the end. An exception
-                in it, as one in `elsewhere`, ends the batch.
-            stop_at_end: True to stop, when the block is left, also what you were given, as `run`
-                does with its one server.
+            requests: the requests, as `DeployRequest`s or mappings of their fields: a list, an
+                iterator or an async iterator. A request that cannot be sent fails alone. A request
+                that was not taken from an iterator by the timeout has no outcome.
+            concurrency: number of requests in progress at once, each from its deploy to its
+                outcome; 1 or more.
+            timeout: seconds for the whole batch; None for no limit. A server that is not READY by
+                then fails with `WaitTimedOut`; stopping it may take longer.
+            timeout_each: seconds from the accepted deploy of a server to READY; None for no limit.
+            on_failure: "stop_failed" stops a server that failed, and the batch goes on.
+                "keep_going" gives a server that failed to the caller, for example to read its
+                logs. "stop_all" ends the batch at the first failure.
+            attempts: how often a request is deployed at most, 1 or more. Another attempt follows if
+                the deployment has failed (ERROR, no capacity, not READY or not playable in time),
+                after a stop of the failed one.
+            retry_with: returns the request of the next attempt, from the request and its error.
+                None deploys the same request again.
+            playable: a check that must succeed after READY, as for `DeploymentHandle.wait_ready`;
+                None for no check.
+            on_progress: called with the `Progress` twice a second and at the end. An exception in
+                it, or in `retry_with`, ends the batch.
+            stop_at_end: True to stop every server when the block is left, also servers that the
+                caller was given.
 
         Raises:
             InvalidRequest: an argument cannot be used.
         """
-        from .batch.batch import Batch  # noqa: PLC0415 - imported when asked for
+        from .batch.batch import Batch  # noqa: PLC0415 - many programs use no batch
         from .batch.plan import BatchOptions  # noqa: PLC0415
 
-        plan = BatchOptions(
+        batch_options = BatchOptions(
             concurrency=concurrency,
             timeout=timeout,
             timeout_each=timeout_each,
@@ -323,14 +371,18 @@ class EdgegapClient(ApiClient):
             on_progress=on_progress,
             stop_at_end=stop_at_end,
         )
-        return Batch(self._deployer, requests, plan)
+        return Batch(self._deployer, requests, batch_options)
 
     async def close(self) -> None:
-        """Stops what it answers for, ends every wait with `ClientClosed`, closes what is our own.
+        """Stops the deployments that the client owns, ends every wait, and closes the session.
 
-        It answers for what `run`, `deploy_many` and pools have and did not hand over. Takes 10
-        seconds at most for stops that get no answer; what may go on running is named in the log.
-        Twice is fine.
+        The client owns the deployments of `run`, `deploy_many` and pools that were not handed to
+        the caller. Calls and waits in progress raise `ClientClosed`. Stops without an answer take
+        10 seconds at most, and the log names each deployment that may go on running. A session that
+        was passed in stays open. Further calls of `close` do nothing.
+
+        Raises:
+            WrongLoop: the client was first used in another event loop.
         """
         owned = self._deployer.owned
         self._open_calls.check_loop(asyncio.get_running_loop())
@@ -339,6 +391,6 @@ class EdgegapClient(ApiClient):
             await self._open_calls.cancel_all()
             await owned.drain(_CLOSE_TIMEOUT)
         finally:
-            await self._open_calls.cancel_all()  # again: the first may have been cancelled
+            await self._open_calls.cancel_all()  # the first call may have been cancelled
             await owned.cancel_all()
             await super().close()

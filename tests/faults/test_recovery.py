@@ -205,7 +205,7 @@ async def test_a_stop_that_fails_does_not_keep_reap_from_the_others(
             await client.deploy("arena", "v1", users=USERS)
     emulator.faults.add(Fault("stop_deployment", Respond(403), when="read"))
     async with connect("mm-1") as client:
-        with pytest.raises(ExceptionGroup, match="could not all be stopped") as failures:
+        with pytest.raises(ExceptionGroup, match="could not be stopped") as failures:
             await client.reap()
         assert len(failures.value.exceptions) == 1
         async with asyncio.timeout(10):
