@@ -1,4 +1,4 @@
-"""One program's connection to Redis: whether there is one, and who else has one."""
+"""One program's connection to Redis: heartbeats, loss and return, the number of programs."""
 
 from __future__ import annotations
 
@@ -12,145 +12,148 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
+from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import InvalidRequest
 
-from .slots import SCRIPT, ClockOffset, SlotReply
+from .slots import ClockOffset, SlotReply, burst_slots, load_script
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
     from redis.commands.core import AsyncScript
 
-__all__ = ["RECONNECT_INTERVAL", "REDIS_TIMEOUT", "RedisConnection", "loop_time"]
-
 logger = logging.getLogger(__name__)
 
-REDIS_TIMEOUT: Final = 0.3  # seconds that Redis may take
-RECONNECT_INTERVAL: Final = 0.5  # seconds between looks for one that is lost
-_HEARTBEAT: Final = 2.0  # seconds after which a program shows that it is there
-_REMEMBERED: Final = 10.0  # seconds for which fewer programs than before are not believed
-_NEVER: Final = 1e9  # seconds, for a script that has no infinity
+REDIS_TIMEOUT: Final = 0.3  # seconds; a call that waits longer is better sent at the share
+RECONNECT_INTERVAL: Final = 0.5  # seconds between two attempts while Redis is lost
+_HEARTBEAT_INTERVAL: Final = 2.0  # seconds; a third of the time after which a program is gone
+_MIN_COUNT_TIME: Final = 10.0  # seconds; a lower number of programs is not used before
+_FOREVER: Final = 1e9  # seconds, because a script's argument cannot be infinite
 
 
 class RedisConnection:
-    """One program's connection to what it shares, and whether there is one.
+    """One program's connection to Redis, and whether Redis answers."""
 
-    Attributes:
-        programs: how many share it, this one included; None if Redis never told.
-        alone_until: loop time until which this program goes by its share; infinity while Redis is
-            lost.
-        round_trip: seconds that the last answer took.
-    """
+    programs: int | None = None
+    """How many programs share the timelines, 1 or more with this one; None before Redis answers."""
+    alone_until: float = math.inf
+    """Loop time until which this program sends at its share; infinity while Redis is lost."""
+    round_trip: float = 0.0
+    """Seconds that the last answer took."""
 
     def __init__(self, redis: Redis, prefix: str) -> None:
-        self.programs: int | None = None
-        self.alone_until = math.inf
-        self.round_trip = 0.0
         self._redis = redis
-        self._script: AsyncScript = redis.register_script(SCRIPT)
+        self._script: AsyncScript = redis.register_script(load_script())
         self._keys = [f"{prefix}:timelines", f"{prefix}:programs"]
         self._program = secrets.token_hex(8)
         self._clock = ClockOffset()
         self._tasks = set[asyncio.Task[None]]()
-        self._running = set[asyncio.Future[list[Any]]]()
-        self._beating: asyncio.Task[None] | None = None
-        self._heard_at = -math.inf
+        self._scripts = set[asyncio.Future[list[Any]]]()
+        self._heartbeat_task: asyncio.Task[None] | None = None
+        self._answered_at = -math.inf
         self._lost_at: float | None = None
-        self._believed_until = -math.inf
+        self._count_valid_until = -math.inf
 
     async def open(self) -> None:
-        """Shows that this program is there, and goes on doing so; with Redis lost it just waits."""
-        await self.ask()
+        """Connects and starts the heartbeat. Does not fail if Redis does not answer."""
+        await self.request_slots()
         if not self.is_lost:
-            await self.ask()  # the first had to connect, and tells little of the clock
-        self._beating = asyncio.create_task(self._beat())
+            await self.request_slots()  # the first answer had to connect: too slow for the clock
+        self._heartbeat_task = asyncio.create_task(self._send_heartbeats())
 
     async def close(self) -> None:
-        """Leaves. What still asks for permits afterwards gets this program's share."""
+        """Ends heartbeat and tasks. Calls that wait for a permit continue at this program's share.
+
+        Takes a second at most.
+        """
         self.alone_until = math.inf
-        self._lost_at = loop_time()  # as if it were lost, and nobody looks for it any more
-        if self._beating is not None:
-            self._beating.cancel()
-            await asyncio.wait([self._beating, *self._tasks])
-        with contextlib.suppress(Exception):  # it is forgotten in some seconds anyway
+        self._lost_at = loop_time()  # as if Redis were lost; no heartbeat finds it again
+        if self._heartbeat_task is not None:
+            self._heartbeat_task.cancel()
+            await asyncio.wait([self._heartbeat_task, *self._tasks])
+        with contextlib.suppress(Exception):  # the script removes the program a few seconds later
             async with asyncio.timeout(REDIS_TIMEOUT):
                 await self._redis.zrem(self._keys[1], self._program)
-        if self._running:  # or they would open another connection when this one is closed
-            await asyncio.wait(self._running, timeout=REDIS_TIMEOUT)
+        if self._scripts:  # each would open a new connection once this one is closed
+            await asyncio.wait(self._scripts, timeout=REDIS_TIMEOUT)
 
     @property
     def is_lost(self) -> bool:
-        """Whether Redis did not answer when last asked."""
+        """Whether Redis did not answer the last request."""
         return self._lost_at is not None
 
     def is_alone(self, now: float) -> bool:
-        """Whether this program goes by its share.
+        """Whether this program sends at its share at the loop time `now`.
 
         Raises:
-            InvalidRequest: it was never opened.
+            InvalidRequest: the cluster is not open.
         """
         self.check_open()
         return now < self.alone_until
 
     def check_open(self) -> None:
-        """Does nothing if the cluster was opened.
+        """Returns if the cluster was opened.
 
         Raises:
             InvalidRequest: it was not.
         """
-        if self._beating is None:
+        if self._heartbeat_task is None:
             raise InvalidRequest("open the cluster first: async with Cluster(...) as cluster")
 
-    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """A task that ends before the link is closed."""
+    def start_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Starts a task that `close` waits for."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def ask(
+    async def request_slots(
         self,
         name: str = "",
         *,
         limit: float = 1.0,
         wanted: int = 0,
         horizon: float = 0.0,
-        refused: float = -1.0,
+        rate_limited_for: float = -1.0,
     ) -> SlotReply | None:
-        """What Redis says of an operation's timeline; None, and the log says why, if nothing.
+        """Asks Redis for slots on an operation's timeline; without a name, sends a heartbeat.
 
         Args:
-            name: of the operation; without one this program only shows that it is there, and
-                learns what concerns all. Nothing else ends an outage: a lease may be older.
+            name: name of the operation. A heartbeat alone ends an outage, because the reply to a
+                lease may be older.
             limit: calls a second.
             wanted: how many slots.
-            horizon: seconds that they may be further ahead than this answer.
-            refused: seconds for which the API wants no call, if it answered 429.
+            horizon: seconds that a slot may be later than the reply.
+            rate_limited_for: seconds for which the API wants no call; below 0 without a 429.
+
+        Returns:
+            The reply, or None if Redis is lost; the reason is logged.
         """
-        away = _NEVER if self._lost_at is None else loop_time() - self._lost_at
+        unreachable_for = _FOREVER if self._lost_at is None else loop_time() - self._lost_at
         lead = self.round_trip
+        arguments: list[str | float] = [self._program, unreachable_for, name, limit]
+        arguments += [burst_slots(limit), wanted, lead, lead + horizon, rate_limited_for]
         sent = loop_time()
         try:
-            told = await self._run(
-                [self._program, away, name, limit, wanted, lead, lead + horizon, refused]
-            )
+            raw_reply = await self._run_script(arguments)
             received = loop_time()
-            answer = self._read(told, sent, received)
-        except Exception as error:  # noqa: BLE001 - whatever it is, no caller could act upon it
-            await self._lose(error)
+            reply = self._parse(raw_reply, sent, received)
+        except Exception as error:  # noqa: BLE001 - every error means the same: Redis is lost
+            await self._set_lost(error)
             return None
-        self._heard_at, self.round_trip = received, received - sent
+        self._answered_at, self.round_trip = received, received - sent
         if self._lost_at is None or not name:
-            self._believe(answer, received)
-        return answer
+            self._update(reply, received)
+        return reply
 
-    async def _run(self, arguments: list[str | float]) -> list[Any]:
+    async def _run_script(self, arguments: list[str | float]) -> list[Any]:
         running: asyncio.Future[list[Any]] = asyncio.ensure_future(
             self._script(self._keys, arguments)
         )
-        self._running.add(running)
-        running.add_done_callback(self._ended)
+        self._scripts.add(running)
+        running.add_done_callback(self._discard_script)
         try:
-            for _ in range(3):  # a loop that stands still uses up one of them, and not all
+            # Three parts: an event loop that stands still uses up one of them, not the whole time.
+            for _ in range(3):
                 done, _ = await asyncio.wait([running], timeout=REDIS_TIMEOUT / 3)
                 if done:
                     return running.result()
@@ -158,78 +161,77 @@ class RedisConnection:
             running.cancel()
         raise TimeoutError(f"no answer in {REDIS_TIMEOUT} s")
 
-    def _ended(self, running: asyncio.Future[list[Any]]) -> None:
-        self._running.discard(running)
+    def _discard_script(self, running: asyncio.Future[list[Any]]) -> None:
+        self._scripts.discard(running)
         if not running.cancelled():
-            running.exception()  # what becomes of one that was given up is nobody's concern
+            running.exception()  # retrieved, so that asyncio does not log it after a timeout
 
-    def _read(self, told: list[Any], sent: float, received: float) -> SlotReply:
-        seconds, micros, programs, opens, *line = told
-        now = seconds + micros / 1e6
-        self._clock.hear(now, sent, received)
+    def _parse(self, raw_reply: list[Any], sent: float, received: float) -> SlotReply:
+        seconds, micros, programs, opens, *timeline = raw_reply
+        redis_time = seconds + micros / 1e6
+        self._clock.measure(redis_time, sent, received)
 
-        def here(relative: int) -> float:
-            return self._clock.here(now + relative / 1e6)
+        def loop_time_of(relative: int) -> float:
+            return self._clock.to_loop_time(redis_time + relative / 1e6)
 
-        answer = SlotReply(programs=programs, opens_at=here(opens))
-        if not line:
-            return answer
-        closed, share, following, slots = line
+        reply = SlotReply(programs=programs, opens_at=loop_time_of(opens))
+        if not timeline:
+            return reply
+        closed, factor, following, slots = timeline
         return attrs.evolve(
-            answer,
-            closed_until=here(closed),
-            share=share / 1e6,
-            next_at=here(following),
-            slots=tuple(map(here, slots)),
+            reply,
+            closed_until=loop_time_of(closed),
+            rate_factor=factor / 1e6,
+            next_at=loop_time_of(following),
+            slots=tuple(map(loop_time_of, slots)),
         )
 
-    async def _lose(self, error: Exception) -> None:
+    async def _set_lost(self, error: Exception) -> None:
         if self._lost_at is None:
             self._lost_at = loop_time()
             self.alone_until = math.inf
             logger.warning(
-                "Redis is lost; on with a share of the limits, as one of %s programs: %s",
+                "Redis is lost; this program sends at its share of the rate limits, as one of"
+                " %s programs: %s",
                 self.programs or "unknown",
                 _safe_error_text(error),
             )
-        # After a failover the next connection may reach another server; this one never does.
+        # After a failover a new connection may reach another server; an old one never does.
         with contextlib.suppress(Exception):
             await self._redis.connection_pool.disconnect(inuse_connections=False)
 
-    def _believe(self, answer: SlotReply, now: float) -> None:
+    def _update(self, reply: SlotReply, now: float) -> None:
         if self._lost_at is not None:
-            logger.warning("Redis is back after %.1f s", now - self._lost_at)
+            logger.warning(
+                "Redis is back after %.1f s; the rate limits are shared", now - self._lost_at
+            )
             self._lost_at = None
-        self.alone_until = answer.opens_at if answer.opens_at > now else -math.inf
+        self.alone_until = reply.opens_at if reply.opens_at > now else -math.inf
         if self.alone_until > now:
-            return  # not all are back that will be counted
-        if answer.programs >= (self.programs or 0) or now >= self._believed_until:
-            self.programs = answer.programs
-            self._believed_until = now + _REMEMBERED
+            return  # the other programs have not all reconnected yet
+        if reply.programs >= (self.programs or 0) or now >= self._count_valid_until:
+            self.programs = reply.programs
+            self._count_valid_until = now + _MIN_COUNT_TIME
 
-    async def _beat(self) -> None:
+    async def _send_heartbeats(self) -> None:
         while True:
             await asyncio.sleep(RECONNECT_INTERVAL)
-            if self._lost_at is not None or loop_time() >= self._heard_at + _HEARTBEAT:
-                await self.ask()
+            is_due = loop_time() >= self._answered_at + _HEARTBEAT_INTERVAL
+            if self._lost_at is not None or is_due:
+                await self.request_slots()
 
 
 def _safe_error_text(error: Exception) -> str:
-    """What may be told of an error: its kind, and its text if that is none of Redis's own.
+    """Returns an error's class name, and its text if the text is not Redis's own.
 
-    A server that does not know a command repeats its arguments, and of one that is sent at each
-    connection the password is one. What is a kind of connection error to redis-py may be such an
-    answer too, so only the very classes count.
+    Redis repeats the arguments of a command that it does not know, and one of the commands that a
+    new connection sends holds the password. redis-py has subclasses of its connection errors for
+    such replies, so only the exact classes count as errors of the network.
     """
     from redis import exceptions  # noqa: PLC0415 - an extra, and slow to import
 
-    is_the_networks = isinstance(error, OSError) or type(error) in {
+    is_network_error = isinstance(error, OSError) or type(error) in {
         exceptions.ConnectionError,
         exceptions.TimeoutError,
     }
-    return f"{type(error).__name__}: {error}" if is_the_networks else type(error).__name__
-
-
-def loop_time() -> float:
-    """The loop's time."""
-    return asyncio.get_running_loop().time()
+    return f"{type(error).__name__}: {error}" if is_network_error else type(error).__name__

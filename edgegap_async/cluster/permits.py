@@ -1,4 +1,4 @@
-"""The permits of one program: slots leased from the timeline, or its share while it is alone."""
+"""The permits of one program: slots that it leased from the timeline, or its share without it."""
 
 from __future__ import annotations
 
@@ -8,140 +8,150 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from edgegap_async.concurrency import loop_time
 from edgegap_async.http.rate_limits import LocalPermits
 
-from .connection import RedisConnection, loop_time
-from .slots import BURST, PACE, WINDOW, SlotReply
+from .connection import RedisConnection
+from .slots import LOG_WINDOW, PACE_FRACTION, SlotReply, burst_slots
 
-__all__ = ["SharedPermits"]
-
-_GOOD_FOR: Final = 0.03  # seconds that a call may be late for its slot
-_LEASE: Final = 5  # slots
-_HORIZON: Final = 1.25  # seconds: no slot is asked for further ahead
+_SLOT_VALIDITY: Final = 0.03  # seconds that a call may start after its slot
+_MAX_LEASE: Final = 5  # slots; more would stay unused in one program while others wait
+_LEASE_HORIZON: Final = 1.25  # seconds; no slot is requested for a later time
 
 
 class SharedPermits:
-    """The permits of one operation: slots leased from Redis, or this program's own while alone.
+    """The permits of one operation: slots from Redis, or this program's share while it is alone.
 
-    Each program remembers its own refusals as one without a cluster does. They tell how long the
-    limit is closed for all where the API did not, and how much slower this program is while alone.
+    Each program remembers its own 429s, as `LocalPermits` does. They decide how long all programs
+    pause if the API did not say, and how much slower this program sends while it is alone.
     """
 
-    def __init__(self, link: RedisConnection, name: str, limit: float) -> None:
-        self._link = link
+    def __init__(self, connection: RedisConnection, name: str, limit: float) -> None:
+        self._connection = connection
         self._name = name
         self._limit = limit
-        self._slots = deque[float]()
-        self._own_from = -math.inf  # where the next slot of its own would be
-        self._next_at = -math.inf  # no shared one can be had before, by the last answer
-        self._ask_at = -math.inf
+        self._slots = deque[float]()  # leased, earliest first
+        self._next_own_at = -math.inf  # the next slot of this program's share
+        self._next_shared_at = -math.inf  # no shared slot is earlier, by the last reply
+        self._next_lease_at = -math.inf
         self._closed_until = -math.inf
-        self._share = 1.0  # of the rate of all, by the last answer
-        self._refusals = LocalPermits(limit)  # of which no permit is taken
-        self._asking: asyncio.Task[None] | None = None
+        self._shared_factor = 1.0  # of the rate of all programs, by the last reply
+        self._own_429s = LocalPermits(limit)  # used for its memory of 429s only
+        self._lease_task: asyncio.Task[None] | None = None
 
     @property
     def rate(self) -> float:
-        """Calls a second: of all programs together, or of this one while it is alone."""
-        if self._link.is_alone(loop_time()):
-            return 1 / self._spacing
-        return PACE * self._limit * self._share
+        """Permits a second, above 0: of all programs together, or of this one while it is alone."""
+        if self._connection.is_alone(loop_time()):
+            return 1 / self._own_interval
+        return PACE_FRACTION * self._limit * self._shared_factor
 
     @property
     def free(self) -> int:
-        """How many could be taken now, as far as this program knows."""
+        """How many permits could be taken now without a request to Redis, 0 or more."""
         now = loop_time()
         if now < self._closed_until:
             return 0
-        leased = sum(now - _GOOD_FOR <= slot <= now for slot in self._slots)
-        return leased or int(self._own_from <= now and self._link.is_alone(now))
+        leased = sum(now - _SLOT_VALIDITY <= slot <= now for slot in self._slots)
+        return leased or int(self._next_own_at <= now and self._connection.is_alone(now))
 
     @property
     def closed_for(self) -> float:
-        """Seconds for which there are none because the API answered 429; 0 otherwise."""
+        """Seconds until there are permits again after a 429; 0 without one."""
         return max(0.0, self._closed_until - loop_time())
 
     async def try_acquire(self) -> bool:
-        """Takes a permit if there is one, and tells whether there was; asks Redis if need be."""
-        if self._take():
+        """Takes a permit if there is one, and returns whether there was. May ask Redis for one."""
+        if self._try_acquire_leased():
             return True
         now = loop_time()
-        earliest = max(self._closed_until, self._next_at - self._link.round_trip)
-        if self._slots or self._asking or now < earliest or self._link.is_alone(now):
+        earliest = max(self._closed_until, self._next_shared_at - self._connection.round_trip)
+        if self._slots or self._lease_task or now < earliest or self._connection.is_alone(now):
             return False
-        await self._ask(1, horizon=0.0)
+        await self._lease(1, horizon=0.0)
         if not self._slots:
-            return self._take()
-        slot = self._slots.popleft()  # or one who came later would be there first
+            return self._try_acquire_leased()
+        slot = self._slots.popleft()  # now, or a later call would take it first
         try:
-            await asyncio.sleep(slot - loop_time())  # no longer than an answer takes
+            await asyncio.sleep(slot - loop_time())  # no longer than a reply of Redis takes
         except asyncio.CancelledError:
             self._slots.appendleft(slot)
             raise
-        return max(slot, self._closed_until) <= loop_time() <= slot + _GOOD_FOR
+        return max(slot, self._closed_until) <= loop_time() <= slot + _SLOT_VALIDITY
 
     async def wait_available(self, wanted: Callable[[], int]) -> None:
-        """Returns when `take` would find one."""
+        """Returns when `try_acquire` may find a permit. Only one task at a time awaits it.
+
+        Args:
+            wanted: returns how many calls wait, 1 or more.
+        """
         while True:
             now = loop_time()
-            self._drop_late(now)
+            self._drop_expired(now)
             if now < self._closed_until:
                 await asyncio.sleep(self._closed_until - now)
             elif self._slots:
                 if self._slots[0] <= now:
                     return
                 await asyncio.sleep(self._slots[0] - now)
-            elif self._link.is_alone(now):
-                due = max(now, self._own_from)
-                if due < self._link.alone_until:
+            elif self._connection.is_alone(now):
+                due = max(now, self._next_own_at)
+                if due < self._connection.alone_until:
                     self._slots.append(due)
-                    self._own_from = due + self._spacing
+                    self._next_own_at = due + self._own_interval
                 else:
-                    await asyncio.sleep(self._link.alone_until - now)
-            elif now < self._ask_at:
-                await asyncio.sleep(self._ask_at - now)
+                    await asyncio.sleep(self._connection.alone_until - now)
+            elif now < self._next_lease_at:
+                await asyncio.sleep(self._next_lease_at - now)
             else:
-                fair = max(1, int(self._limit / (self._link.programs or 1)))
-                await self._ask(min(_LEASE, fair, wanted()), horizon=_HORIZON)
+                fair = max(1, int(self._limit / (self._connection.programs or 1)))
+                await self._lease(min(_MAX_LEASE, fair, wanted()), horizon=_LEASE_HORIZON)
 
     def on_rate_limited(self, seconds: float) -> None:
-        """The API answered 429: no permit for so many seconds, and fewer for a while after."""
+        """Handles a 429: no permit for `seconds` in any program, and a lower rate after.
+
+        Args:
+            seconds: what the API asked for, 0 or more; 0 if it did not say.
+        """
         now = loop_time()
-        self._refusals.on_rate_limited(seconds)
-        closed = self._refusals.closed_for
+        self._own_429s.on_rate_limited(seconds)
+        closed = self._own_429s.closed_for
         self._closed_until = max(self._closed_until, now + closed)
         self._slots.clear()
-        if self._link.is_alone(now):
-            self._own_from = now + self._spacing
+        if self._connection.is_alone(now):
+            self._next_own_at = now + self._own_interval
         else:
-            self._link.start(self._tell_refused(closed))
+            self._connection.start_task(self._report_429(closed))
 
     def expected_wait(self, ahead: int) -> float:
-        """Seconds until whoever has so many others before him may go, if no other program asks."""
+        """Returns the seconds until a call may go, if no other program takes slots meanwhile.
+
+        Args:
+            ahead: how many calls go before it, 0 or more.
+        """
         now = loop_time()
         closed = max(0.0, self._closed_until - now)
         if ahead < len(self._slots):
             return max(closed, self._slots[ahead] - now)
         ahead -= len(self._slots)
-        if self._link.is_alone(now):
-            return max(closed, self._own_from - now) + ahead * self._spacing
-        if self._next_at <= now:
-            ahead = max(0, ahead + 1 - int(max(1, min(BURST, self._limit / 4))))
-        return max(closed, self._next_at - now) + ahead / self.rate
+        if self._connection.is_alone(now):
+            return max(closed, self._next_own_at - now) + ahead * self._own_interval
+        if self._next_shared_at <= now:
+            ahead = max(0, ahead + 1 - int(burst_slots(self._limit)))
+        return max(closed, self._next_shared_at - now) + ahead / self.rate
 
     @property
-    def _spacing(self) -> float:
-        """Seconds between the calls of a program that is alone.
+    def _own_interval(self) -> float:
+        """Seconds between two calls of a program that is alone.
 
-        None sends more than its whole share in any second, so all together do not exceed the limit.
+        No program exceeds its share in any second, so all programs together keep the limit.
         """
-        fair = self._limit / (self._link.programs or math.inf)
-        share = self._refusals.rate_factor
-        return WINDOW * max(1.0, 1 / self._limit) / max(1, int(fair)) / share
+        share = max(1, int(self._limit / (self._connection.programs or math.inf)))
+        return LOG_WINDOW * max(1.0, 1 / self._limit) / share / self._own_429s.rate_factor
 
-    def _take(self) -> bool:
+    def _try_acquire_leased(self) -> bool:
         now = loop_time()
-        self._drop_late(now)
+        self._drop_expired(now)
         if now < self._closed_until:
             return False
         if self._slots:
@@ -149,46 +159,48 @@ class SharedPermits:
                 return False
             self._slots.popleft()
             return True
-        if self._own_from <= now and self._link.is_alone(now):
-            self._own_from = now + self._spacing
+        if self._next_own_at <= now and self._connection.is_alone(now):
+            self._next_own_at = now + self._own_interval
             return True
         return False
 
-    def _drop_late(self, now: float) -> None:
-        while self._slots and self._slots[0] < now - _GOOD_FOR:
+    def _drop_expired(self, now: float) -> None:
+        while self._slots and self._slots[0] < now - _SLOT_VALIDITY:
             self._slots.popleft()
 
-    async def _ask(self, wanted: int, *, horizon: float) -> None:
-        """Asks for slots, or waits for the answer if that is under way.
+    async def _lease(self, wanted: int, *, horizon: float) -> None:
+        """Requests slots, or waits for the request that is under way.
 
-        Whoever waits may be cancelled: the answer is for the next one then.
+        The request continues if the caller is cancelled: the next call uses its slots.
         """
-        if self._asking is None:
-            self._asking = self._link.start(self._lease(wanted, horizon))
-        await asyncio.shield(self._asking)
+        if self._lease_task is None:
+            self._lease_task = self._connection.start_task(self._request_lease(wanted, horizon))
+        await asyncio.shield(self._lease_task)
 
-    async def _lease(self, wanted: int, horizon: float) -> None:
+    async def _request_lease(self, wanted: int, horizon: float) -> None:
         try:
-            answer = await self._link.ask(
+            reply = await self._connection.request_slots(
                 self._name, limit=self._limit, wanted=wanted, horizon=horizon
             )
         finally:
-            self._asking = None
-        if answer is None:
+            self._lease_task = None
+        if reply is None:
             return
-        self._learn(answer)
-        slots = [slot for slot in answer.slots if slot >= self._closed_until]
+        self._update(reply)
+        slots = [slot for slot in reply.slots if slot >= self._closed_until]
         if slots:
             self._slots.extend(slots)
-            self._own_from = slots[0] + len(slots) * self._spacing
+            self._next_own_at = slots[0] + len(slots) * self._own_interval
         elif horizon:
-            self._ask_at = max(self._next_at - horizon, loop_time() + _GOOD_FOR)
+            self._next_lease_at = max(self._next_shared_at - horizon, loop_time() + _SLOT_VALIDITY)
 
-    async def _tell_refused(self, seconds: float) -> None:
-        answer = await self._link.ask(self._name, limit=self._limit, refused=seconds)
-        if answer is not None:
-            self._learn(answer)
+    async def _report_429(self, seconds: float) -> None:
+        reply = await self._connection.request_slots(
+            self._name, limit=self._limit, rate_limited_for=seconds
+        )
+        if reply is not None:
+            self._update(reply)
 
-    def _learn(self, answer: SlotReply) -> None:
-        self._share, self._next_at = answer.share, answer.next_at
-        self._closed_until = max(self._closed_until, answer.closed_until)
+    def _update(self, reply: SlotReply) -> None:
+        self._shared_factor, self._next_shared_at = reply.rate_factor, reply.next_at
+        self._closed_until = max(self._closed_until, reply.closed_until)

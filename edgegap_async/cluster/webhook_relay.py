@@ -1,10 +1,10 @@
-"""Webhooks that reach one program and are for another, passed on through Redis.
+"""Forwards webhooks through Redis to the program that waits for them.
 
-Whoever receives one that is not for it writes the hash of its URL into a stream, and all read that
-and wake whom they know. So nobody keeps a list of who waits where. The stream is short: what falls
-out of it unread, or comes while Redis is lost, is found by looking, as any webhook that is lost.
-What is read twice wakes twice, which does no harm, and a forged one wakes nobody: so a reader that
-lost its place begins anew.
+A receiver that does not know the URL of a webhook writes the hash of the URL into a Redis stream.
+All programs read the stream and trigger the URLs that they know, so no registry of URLs is needed.
+A webhook that the stream loses, because it is short or Redis is lost, is an ordinary lost webhook:
+the status poller finds the change. A forged or repeated entry does no harm either, so a reader that
+lost its position starts again at the beginning of the stream.
 """
 
 from __future__ import annotations
@@ -18,90 +18,90 @@ from .connection import RECONNECT_INTERVAL, REDIS_TIMEOUT, RedisConnection
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-__all__ = ["Receiver", "WebhookRelay"]
-
-_LENGTH: Final = 1000  # webhooks that the stream keeps, or some more
-_BEGINNING: Final = b"0-0"
-_BLOCK: Final = 2.0  # seconds that a reader waits for the next
-_UNDER_WAY: Final = 100  # webhooks that are being passed on; those beyond are lost
+_MAX_ENTRIES: Final = 1000  # webhooks that the stream keeps, or some more
+_MAX_WRITES: Final = 100  # webhooks that are written at once; further ones are lost
+_READ_BLOCK: Final = 2.0  # seconds that one read waits for the next entry
+_STREAM_START: Final = b"0-0"
 
 
 class Receiver(Protocol):
-    """Something that webhooks come to, such as a `WebhookReceiver`."""
+    """A receiver of webhooks, such as `WebhookReceiver`."""
 
-    elsewhere: Callable[[bytes], None] | None
-    """What to call with the hash of a URL that is not known here."""
+    forward: Callable[[bytes], None] | None
+    """Called with the hash of a URL that the receiver does not know; None outside a cluster."""
 
-    def wake(self, key: bytes) -> bool:
-        """Wakes whoever waits for the URL with this hash, and tells whether it is known here."""
+    def trigger(self, key: bytes) -> bool:
+        """Triggers the deployment whose URL has this hash; returns whether the hash is known."""
         ...
 
 
 class WebhookRelay:
-    """Passes webhooks on to the program that knows them, and takes those from the others.
+    """Forwards the webhooks of a program's receivers, and triggers what other programs forward.
 
     Args:
-        link: the connection's state.
-        redis: the connections. One is the reader's alone, for it waits in Redis.
+        connection: whether Redis is lost.
+        redis: the connections to use; the reader keeps one for itself, because it blocks.
         stream: key of the stream.
     """
 
-    def __init__(self, link: RedisConnection, redis: Redis, stream: str) -> None:
-        self._link = link
+    def __init__(self, connection: RedisConnection, redis: Redis, stream: str) -> None:
+        self._connection = connection
         self._redis = redis
         self._stream = stream
         self._receivers: list[Receiver] = []
-        self._passing = set[asyncio.Task[None]]()
-        self._reading: asyncio.Task[None] | None = None
+        self._writes = set[asyncio.Task[None]]()
+        self._reader: asyncio.Task[None] | None = None
         self._is_closed = False
 
     def add(self, receiver: Receiver) -> None:
-        """From now on what comes there is for all, and what comes to the others for it."""
-        receiver.elsewhere = self._pass_on
+        """Forwards the receiver's unknown webhooks, and gives it the webhooks of other programs."""
+        receiver.forward = self._forward
         if not any(receiver is other for other in self._receivers):
             self._receivers.append(receiver)
-        if self._reading is None:
-            self._reading = asyncio.create_task(self._read())
+        if self._reader is None:
+            self._reader = asyncio.create_task(self._read())
 
     async def close(self) -> None:
-        """Passes nothing on any more."""
-        self._is_closed = True  # a cancellation has been seen to get lost on its way to Redis
+        """Stops forwarding and reading."""
+        # redis-py can swallow a cancellation, so the flag ends the reader, and it is cancelled
+        # until it ends.
+        self._is_closed = True
         for receiver in self._receivers:
-            receiver.elsewhere = None
-        while self._reading is not None and not self._reading.done():
-            self._reading.cancel()
-            await asyncio.wait([self._reading], timeout=REDIS_TIMEOUT)
+            receiver.forward = None
+        while self._reader is not None and not self._reader.done():
+            self._reader.cancel()
+            await asyncio.wait([self._reader], timeout=REDIS_TIMEOUT)
 
-    def _pass_on(self, key: bytes) -> None:
-        if not self._link.is_lost and len(self._passing) < _UNDER_WAY:
-            task = self._link.start(self._write(key))
-            self._passing.add(task)
-            task.add_done_callback(self._passing.discard)
+    def _forward(self, key: bytes) -> None:
+        if not self._connection.is_lost and len(self._writes) < _MAX_WRITES:
+            task = self._connection.start_task(self._write(key))
+            self._writes.add(task)
+            task.add_done_callback(self._writes.discard)
 
     async def _write(self, key: bytes) -> None:
         try:
             async with asyncio.timeout(REDIS_TIMEOUT):
-                await self._redis.xadd(self._stream, {"url": key}, maxlen=_LENGTH)
-        except Exception:  # noqa: BLE001 - whatever it is, the link says so and the look-out looks
+                await self._redis.xadd(self._stream, {"url": key}, maxlen=_MAX_ENTRIES)
+        except Exception:  # noqa: BLE001 - the connection logs a loss, and the poller finds the change
             return
 
     async def _read(self) -> None:
-        last = _BEGINNING
+        last = _STREAM_START
         while not self._is_closed:
             try:
-                async with asyncio.timeout(_BLOCK + REDIS_TIMEOUT):
-                    told: Any = await self._redis.xread(
-                        {self._stream: last}, count=_LENGTH, block=int(_BLOCK * 1000)
+                async with asyncio.timeout(_READ_BLOCK + REDIS_TIMEOUT):
+                    streams: Any = await self._redis.xread(
+                        {self._stream: last}, count=_MAX_ENTRIES, block=int(_READ_BLOCK * 1000)
                     )
-                for _, entries in told or ():
+                for _, entries in streams or ():
                     for number, fields in entries:
                         last = number
-                        if b"url" in fields:  # or a later version says something else there
-                            self._wake(fields[b"url"])
-            except Exception:  # noqa: BLE001 - as above
-                last = _BEGINNING  # the next connection may lead to a server with other numbers
+                        if b"url" in fields:  # a later version may add entries of another kind
+                            self._trigger(fields[b"url"])
+            except Exception:  # noqa: BLE001 - the connection logs a loss
+                last = _STREAM_START  # the next connection may lead to a server with other numbers
                 await asyncio.sleep(RECONNECT_INTERVAL)
 
-    def _wake(self, key: bytes) -> None:
+    def _trigger(self, key: bytes) -> None:
         for receiver in self._receivers:
-            receiver.wake(key)
+            receiver.trigger(key)

@@ -52,9 +52,9 @@ _IDLE_TIME: Final = 4.0  # seconds; the transport closes idle connections after 
 _CONNECT_TIME: Final = 0.1  # seconds that a call may take longer where it opens a connection
 
 _CUT_FACTOR: Final = 0.93  # of the rate, after a 429
-_MIN_CUT_INTERVAL: Final = 1.0  # seconds, so that the 429s of one second cut the rate once
-_MIN_RATE_FACTOR: Final = 0.8  # of the rate, below which no cut goes
-_RECOVERY_PER_SECOND: Final = 0.001  # of the rate
+MIN_CUT_INTERVAL: Final = 1.0  # seconds, so that the 429s of one second cut the rate once
+MIN_RATE_FACTOR: Final = 0.8  # of the rate, below which no cut goes
+RECOVERY_PER_SECOND: Final = 0.001  # of the rate
 _FIRST_PAUSE: Final = 0.125  # seconds without calls, after a 429 that asks for less
 _MAX_PAUSE: Final = 1.0  # seconds; the window of the documented limits
 _REPEAT_WINDOW: Final = 2.0  # seconds in which the next 429 doubles the pause
@@ -149,6 +149,11 @@ class Permits(Protocol):
         ...
 
 
+def burst_calls(limit: float) -> float:
+    """Returns how many calls may go at once after an idle period, for a limit of calls a second."""
+    return min(_BURST_CALLS, limit / 4)
+
+
 class LocalPermits:
     """The permits of an operation whose rate limit this process has for itself.
 
@@ -162,7 +167,7 @@ class LocalPermits:
         # A whole number of calls fits in a second: of 2.9 a second, 2 may go.
         self._rate = _PACE_FRACTION * (limit if limit < 1 else int(limit))
         # At the lowest rate one call takes more than one unit of the bucket, and must fit in it.
-        self._burst = max(1 / _MIN_RATE_FACTOR, min(_BURST_CALLS, limit / 4))
+        self._burst = max(1 / MIN_RATE_FACTOR, burst_calls(limit))
         self._pace = AsyncLimiter(self._burst, self._burst / self._rate)
         self._pace_empty_at = -math.inf  # when all that was drawn will have leaked from the bucket
         self._burst_suspended = False  # after a 429, until the next call
@@ -237,8 +242,8 @@ class LocalPermits:
         self._closed_until = max(self._closed_until, now + seconds)
         self._factor = self._factor_at(now)
         self._rate_limited_at = now
-        if now >= self._cut_at + _MIN_CUT_INTERVAL:
-            self._factor = max(_MIN_RATE_FACTOR, self._factor * _CUT_FACTOR)
+        if now >= self._cut_at + MIN_CUT_INTERVAL:
+            self._factor = max(MIN_RATE_FACTOR, self._factor * _CUT_FACTOR)
             self._cut_at = now
 
     def expected_wait(self, ahead: int) -> float:
@@ -259,7 +264,7 @@ class LocalPermits:
     def _factor_at(self, now: float) -> float:
         if self._factor == 1:
             return 1.0
-        return min(1.0, self._factor + _RECOVERY_PER_SECOND * (now - self._rate_limited_at))
+        return min(1.0, self._factor + RECOVERY_PER_SECOND * (now - self._rate_limited_at))
 
     def _pace_allows(self, calls: int, factor: float) -> bool:
         return self._pace.has_capacity(calls / factor)

@@ -200,8 +200,8 @@ class WebhookReceiver:
         self._reading = 0
         self._answers = Counter[int]()  # by status
         self._late = 0
-        self.elsewhere: Callable[[bytes], None] | None = None
-        """What to call with the hash of a URL that is not known here; see `Cluster.signals`."""
+        self.forward: Callable[[bytes], None] | None = None
+        """Called with the hash of an unknown URL; set by `Cluster.webhook_source`, else None."""
         self._on_event = on_event
         self._max_waiting = max_waiting
         self._events = deque[WebhookEvent]()
@@ -240,7 +240,7 @@ class WebhookReceiver:
             self._recent.popitem(last=False)
         return hook
 
-    def wake(self, key: bytes) -> bool:
+    def trigger(self, key: bytes) -> bool:
         """Wakes whoever waits for the URL with this hash, and tells whether it is known here."""
         hook = self._hooks.get(key)
         if hook is None:
@@ -358,7 +358,7 @@ class WebhookReceiver:
         may_be_ours = bool(slash) and kind in _KINDS and bool(_SECRET.fullmatch(secret))
         hook = self._hooks.get(key) if may_be_ours else None
         is_late = may_be_ours and hook is None and key in self._recent  # its handle is gone
-        if hook is None and (is_late or self.elsewhere is None or not may_be_ours):
+        if hook is None and (is_late or self.forward is None or not may_be_ours):
             arrival.hide(f"/{_HIDDEN}")  # there may be a secret in it all the same
             raise _Rejected(HTTPStatus.NOT_FOUND, is_late=is_late)
         arrival.hide(f"{before}/{_HIDDEN}/{kind}")
@@ -369,8 +369,8 @@ class WebhookReceiver:
         if self._is_closed:
             raise _Rejected(HTTPStatus.SERVICE_UNAVAILABLE)
         if hook is None:
-            assert self.elsewhere is not None  # noqa: S101 - or it was turned away above
-            self.elsewhere(key)  # unread: whoever makes up URLs may not take the room of others
+            assert self.forward is not None  # noqa: S101 - or it was turned away above
+            self.forward(key)  # unread: whoever makes up URLs may not take the room of others
             return
         with self._one_more(hook):
             body = await _read(arrival)

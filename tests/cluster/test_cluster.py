@@ -24,8 +24,7 @@ from redis.asyncio import Redis
 
 from edgegap_async import Cluster, EdgegapClient, Limits, PollingPolicy, WebhookReceiver
 from edgegap_async.api.operations import DEPLOY, LIST_DEPLOYMENTS
-from edgegap_async.cluster import connection as link
-from edgegap_async.cluster import webhook_relay as signals
+from edgegap_async.cluster import connection, webhook_relay
 from edgegap_async.cluster.permits import SharedPermits
 from edgegap_async.cluster.slots import ClockOffset
 from edgegap_async.emulator import Emulator, Simulation, sample_application
@@ -107,7 +106,7 @@ async def redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
 def _patience(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine a Redis that is well may be late; only row 33 is about one that is not."""
     if "row_33" not in request.node.name:
-        for module in (link, signals):
+        for module in (connection, webhook_relay):
             monkeypatch.setattr(module, "REDIS_TIMEOUT", 20.0)
 
 
@@ -233,7 +232,9 @@ async def test_the_slots_of_all_programs_are_one_sequence_that_keeps_the_limit(
     async with programs(redis.url, 3) as clusters:
         slots: list[float] = []
         for cluster in clusters:
-            answer = await cluster._link.ask("deploy", limit=40, wanted=60, horizon=9)
+            answer = await cluster._connection.request_slots(
+                "deploy", limit=40, wanted=60, horizon=9
+            )
             assert answer is not None
             assert len(answer.slots) == 60
             slots += answer.slots
@@ -247,9 +248,9 @@ async def test_the_slots_of_all_programs_are_one_sequence_that_keeps_the_limit(
 async def test_an_idle_account_lets_ten_calls_go_at_once(redis: RedisServer) -> None:
     async with programs(redis.url, 1) as [cluster]:
         # None since it opened, so by now the burst is there again.
-        link = cluster._link
-        await until(lambda: now() > link._heard_at + 0.4)
-        answer = await link.ask("deploy", limit=40, wanted=20, horizon=1)
+        connection = cluster._connection
+        await until(lambda: now() > connection._answered_at + 0.4)
+        answer = await connection.request_slots("deploy", limit=40, wanted=20, horizon=1)
 
     assert answer is not None
     at_once = [slot for slot in answer.slots if slot < answer.slots[0] + 0.001]
@@ -259,12 +260,14 @@ async def test_an_idle_account_lets_ten_calls_go_at_once(redis: RedisServer) -> 
 
 async def test_no_slot_is_given_beyond_the_horizon(redis: RedisServer) -> None:
     async with programs(redis.url, 1) as [cluster]:
-        answer = await cluster._link.ask("deploy", limit=40, wanted=500, horizon=1.25)
+        answer = await cluster._connection.request_slots(
+            "deploy", limit=40, wanted=500, horizon=1.25
+        )
 
         assert answer is not None
         assert answer.slots[-1] < now() + 1.25 + 0.1
         assert len(answer.slots) <= 10 + 1.3 * 40
-        again = await cluster._link.ask("deploy", limit=40, wanted=5, horizon=1.25)
+        again = await cluster._connection.request_slots("deploy", limit=40, wanted=5, horizon=1.25)
     assert again is not None
     assert len(again.slots) <= 5
     assert again.next_at >= answer.slots[-1]
@@ -274,7 +277,7 @@ async def test_a_429_in_one_program_closes_the_limit_for_all(redis: RedisServer)
     async with programs(redis.url, 2) as [one, other]:
         one.limits.on_rate_limited(DEPLOY, 0.8)
         closed = now() + 0.8
-        await until(lambda: not one._link._tasks)
+        await until(lambda: not one._connection._tasks)
         await other.limits.acquire(DEPLOY)
 
         assert now() > closed - 0.05
@@ -282,7 +285,7 @@ async def test_a_429_in_one_program_closes_the_limit_for_all(redis: RedisServer)
         assert other.limits.snapshot()["list_deployments"].rate == 9.5
         one.limits.on_rate_limited(DEPLOY, 0.1)
         one.limits.on_rate_limited(DEPLOY, 0.1)
-        await until(lambda: not one._link._tasks)
+        await until(lambda: not one._connection._tasks)
         assert one.limits.snapshot()["deploy"].rate >= 0.9 * 0.95 * 40  # one cut more, not two
 
 
@@ -296,18 +299,18 @@ async def test_a_429_that_does_not_say_for_how_long_closes_for_a_moment_that_dou
             one.limits.on_rate_limited(DEPLOY, 0)
             one.limits.on_rate_limited(DEPLOY, 0)  # it went out before the limit was closed
             assert 0.75 * least < one.limits.snapshot()["deploy"].closed_for <= least
-            await until(lambda: not one._link._tasks)
+            await until(lambda: not one._connection._tasks)
             await other.limits.acquire(DEPLOY)
             assert now() - refused > least - 0.05
 
 
 async def test_after_a_429_no_burst_goes(redis: RedisServer) -> None:
     async with programs(redis.url, 2) as [one, other]:
-        link = other._link
-        await until(lambda: now() > link._heard_at + 0.4)  # by now there is a burst again
+        connection = other._connection
+        await until(lambda: now() > connection._answered_at + 0.4)  # by now there is a burst again
         one.limits.on_rate_limited(DEPLOY, 0.5)
-        await until(lambda: not one._link._tasks)
-        answer = await link.ask("deploy", limit=40, wanted=12, horizon=2)
+        await until(lambda: not one._connection._tasks)
+        answer = await connection.request_slots("deploy", limit=40, wanted=12, horizon=2)
 
     assert answer is not None
     gap = 1 / (38 * 0.95)
@@ -400,7 +403,7 @@ async def test_a_cluster_that_is_cancelled_at_any_step_leaves_no_connection(
 
 async def test_a_cluster_that_is_left_at_once_leaves_no_connection(redis: RedisServer) -> None:
     async with Cluster(redis.url) as cluster:
-        cluster.signals(WebhookReceiver("http://127.0.0.1:1"))
+        cluster.webhook_source(WebhookReceiver("http://127.0.0.1:1"))
 
     await until(redis.has_no_other_client)
 
@@ -409,14 +412,14 @@ async def test_a_caller_who_leaves_while_redis_is_asked_leaves_the_slot_to_the_n
     redis: RedisServer,
 ) -> None:
     async with programs(redis.url, 1, limits={"deploy": 1}) as [cluster]:
-        link, permits = cluster._link, cluster.limits._queues["deploy"].permits
+        connection, permits = cluster._connection, cluster.limits._queues["deploy"].permits
         assert isinstance(permits, SharedPermits)
         caller = asyncio.create_task(cluster.limits.acquire(DEPLOY))
-        while not link._tasks:
+        while not connection._tasks:
             await asyncio.sleep(0)
         caller.cancel()
         await asyncio.gather(caller, return_exceptions=True)
-        await until(lambda: not link._tasks)
+        await until(lambda: not connection._tasks)
 
         assert len(permits._slots) == 1
 
@@ -445,9 +448,9 @@ async def test_who_is_cancelled_before_its_slot_leaves_it_to_the_next(redis: Red
     async with programs(redis.url, 1, limits={"deploy": 1}) as [cluster]:
         permits = cluster.limits._queues["deploy"].permits
         assert isinstance(permits, SharedPermits)
-        cluster._link.round_trip = 9.0  # so the slot is that far ahead
+        cluster._connection.round_trip = 9.0  # so the slot is that far ahead
         caller = asyncio.create_task(cluster.limits.acquire(DEPLOY))
-        await until(lambda: permits._own_from > 0 and not cluster._link._tasks)
+        await until(lambda: permits._next_own_at > 0 and not cluster._connection._tasks)
         caller.cancel()
         await asyncio.gather(caller, return_exceptions=True)
 
@@ -535,7 +538,7 @@ async def test_a_password_that_redis_repeats_in_its_error_is_not_logged(
     await server.start()
     try:
         async with Cluster(f"redis://{user}:{password}@127.0.0.1:{server.port}") as cluster:
-            is_shared = not cluster._link.is_lost
+            is_shared = not cluster._connection.is_lost
             await cluster.limits.acquire(DEPLOY)
     finally:
         await server.kill()
@@ -570,19 +573,19 @@ async def test_valkey_is_as_good(redis: RedisServer) -> None:
 
 def test_the_answer_that_came_fastest_tells_the_clock() -> None:
     clock = ClockOffset()
-    clock.hear(1000.0, sent=0.0, received=0.2)
-    clock.hear(1001.1, sent=1.099, received=1.101)
-    clock.hear(1002.3, sent=2.1, received=2.3)  # slow on its way there
+    clock.measure(1000.0, sent=0.0, received=0.2)
+    clock.measure(1001.1, sent=1.099, received=1.101)
+    clock.measure(1002.3, sent=2.1, received=2.3)  # slow on its way there
 
-    assert clock.here(1005.0) == pytest.approx(5.0)
+    assert clock.to_loop_time(1005.0) == pytest.approx(5.0)
 
 
 def test_another_clock_is_noticed() -> None:
     clock = ClockOffset()
-    clock.hear(1000.0, sent=-0.001, received=0.001)
-    clock.hear(501.0, sent=0.9, received=1.1)
+    clock.measure(1000.0, sent=-0.001, received=0.001)
+    clock.measure(501.0, sent=0.9, received=1.1)
 
-    assert clock.here(501.0) == pytest.approx(1.0)
+    assert clock.to_loop_time(501.0) == pytest.approx(1.0)
 
 
 # Webhooks
@@ -595,7 +598,7 @@ class Behind:
         self.receivers = [WebhookReceiver(url) for _ in clusters]
         self.woken = [asyncio.Event() for _ in clusters]
         self.hooks = [
-            cluster.signals(receiver).open(woken.set)
+            cluster.webhook_source(receiver).open(woken.set)
             for cluster, receiver, woken in zip(clusters, self.receivers, self.woken, strict=True)
         ]
 
@@ -654,7 +657,7 @@ async def test_a_wait_ends_by_a_webhook_that_came_to_another_program(redis: Redi
     own, others = WebhookReceiver(url), WebhookReceiver(url)
     async with (
         programs(redis.url, 2) as [here, there],
-        there.signals(others).serve(port=port),
+        there.webhook_source(others).serve(port=port),
         Emulator(
             apps=[sample_application()],
             simulate=Simulation(ready_after=(0.2, 0.2)),
@@ -663,7 +666,7 @@ async def test_a_wait_ends_by_a_webhook_that_came_to_another_program(redis: Redi
             emulator.token,
             base_url=emulator.url,
             limits=here.limits,
-            webhooks=here.signals(own),
+            webhooks=here.webhook_source(own),
             polling=PollingPolicy(first_delay=3600, interval=3600),
         ) as client,
     ):
@@ -679,10 +682,10 @@ class Counting:
     """A receiver that counts how often it is woken."""
 
     def __init__(self) -> None:
-        self.elsewhere: Callable[[bytes], None] | None = None
+        self.forward: Callable[[bytes], None] | None = None
         self.woken: list[bytes] = []
 
-    def wake(self, key: bytes) -> bool:
+    def trigger(self, key: bytes) -> bool:
         self.woken.append(key)
         return True
 
@@ -691,10 +694,10 @@ async def test_a_receiver_whose_signals_two_clients_have_is_woken_once(redis: Re
     async with programs(redis.url, 2) as [here, there]:
         own, others = Counting(), Counting()
         for _ in range(2):
-            assert here.signals(own) is own
-        there.signals(others)
-        assert others.elsewhere is not None
-        others.elsewhere(b"key")
+            assert here.webhook_source(own) is own
+        there.webhook_source(others)
+        assert others.forward is not None
+        others.forward(b"key")
         await until(lambda: bool(own.woken))
 
         assert own.woken == [b"key"]
@@ -702,7 +705,7 @@ async def test_a_receiver_whose_signals_two_clients_have_is_woken_once(redis: Re
 
 async def test_signals_are_for_a_cluster_that_is_open() -> None:
     with pytest.raises(InvalidRequest, match="open the cluster first"):
-        Cluster("redis://127.0.0.1:1").signals(WebhookReceiver("http://127.0.0.1:1"))
+        Cluster("redis://127.0.0.1:1").webhook_source(WebhookReceiver("http://127.0.0.1:1"))
 
 
 async def test_row_33_webhooks_are_passed_on_again_once_redis_is_back(redis: RedisServer) -> None:

@@ -234,7 +234,7 @@ async def test_row_40_in_a_cluster_a_url_of_nobody_here_is_passed_on_and_none_is
 ) -> None:
     async with receiver_in(front, max_reading=1) as receiver:
         passed: list[bytes] = []
-        receiver.elsewhere = passed.append
+        receiver.forward = passed.append
         hook = receiver.open(lambda: None)
         known = hook.on_ready
         secret = known.split("/")[-2]
