@@ -64,14 +64,14 @@ def arena_pool(client: EdgegapClient, version: str = "v1", **settings: Any) -> S
     return ServerPool(client, "arena", version, users=PLAYERS, **settings)
 
 
-def never_ready(*fates: bool) -> Simulation:
-    """A simulation in which the first, second, … server to start is never READY, or is."""
+def never_ready(*servers: bool) -> Simulation:
+    """A simulation in which the nth server is never READY if the nth argument is True."""
     for seed in range(10_000):
         chance = random.Random(seed)
         draws = [
-            (chance.random(), chance.random(), chance.random(), chance.random()) for _ in fates
+            (chance.random(), chance.random(), chance.random(), chance.random()) for _ in servers
         ]
-        if [draw[2] < 0.5 for draw in draws] == list(fates):
+        if [draw[2] < 0.5 for draw in draws] == list(servers):
             return Simulation(seed=seed, ready_after=(0.5, 3.0), silent=0.5)
     raise AssertionError("no such seed")
 

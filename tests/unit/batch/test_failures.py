@@ -122,7 +122,7 @@ async def test_deployments_stopped_with_the_batch_say_that_nothing_is_left() -> 
             assert str(outcome.error).endswith("It was stopped")
             assert not hasattr(outcome.error, "__notes__")
         assert isinstance(not_begun.error, BatchStopped)
-        assert str(not_begun.error).endswith("unless the log says so: deploy it again")
+        assert str(not_begun.error).endswith("unless the log names one: deploy it again")
         assert alive(emulator) == set()
 
 
@@ -134,7 +134,7 @@ async def test_deployments_that_could_not_be_stopped_with_the_batch_have_a_note(
         for outcome in made:
             assert isinstance(outcome.error, BatchStopped)
             assert not outcome.error.stopped
-            assert "Nothing is left" not in str(outcome.error)
+            assert "No deployment is left" not in str(outcome.error)
             [note] = outcome.error.__notes__
             assert note.startswith(f"and {outcome.error.request_id} could not be stopped: DELETE")
         assert not hasattr(not_begun.error, "__notes__")
