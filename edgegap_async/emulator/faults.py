@@ -1,28 +1,28 @@
-"""What goes wrong, by script: which call, where in the exchange, how often, with what.
+"""Scripted faults: which call, at which moment of the exchange, how often, with what effect.
 
 ::
 
     emulator.faults.add(Fault("deploy", Drop(), when="acted"))              # the answer is lost
-    emulator.faults.add(Fault("deploy", Answer(503), when="acted", times=2))
+    emulator.faults.add(Fault("deploy", Respond(503), when="acted", times=2))
     emulator.faults.add(Fault(None, Delay(0.2), times=None))                # every call, for ever
-    emulator.faults.add(Fault("list_deployments", Hide(3), times=None))     # it shows up late
+    emulator.faults.add(Fault("list_deployments", Hide(3), times=None))     # lists lag by 3 s
     emulator.faults.add(Fault("webhook_on_ready", Drop(), times=None, share=0.05))
 
-An exchange has three places where things go wrong, and they leave the world in different states:
+An exchange has three moments at which it can fail, and they leave the emulator in different states:
 
-=========  ==================================  ===============================
-`when`     what the API has done               what a client can know
-=========  ==================================  ===============================
-`unread`   nothing, the body was not read      nothing
-`read`     nothing, though it has it all       nothing
-`acted`    everything, only the answer fails   nothing, and it was done
-=========  ==================================  ===============================
+=========  ===================================  ===========================
+`when`     what the emulator has done           what a client can know
+=========  ===================================  ===========================
+`unread`   nothing; the body was not read       nothing
+`read`     nothing; it has the whole request    nothing
+`acted`    all that was asked; the answer fails nothing, and it was done
+=========  ===================================  ===========================
 
-A webhook goes the other way, and nobody waits for it: it can be lost (`Drop`), come late (`Delay`)
-and so after one that was sent later, or come more than once (`Repeat`).
+A webhook goes the other way: it can be lost (`Drop`), late (`Delay`), and so arrive after a later
+one, or arrive more than once (`Repeat`).
 
-A fault that was used up is gone. Those that fit the same call take turns in the order they were
-added: while one is not used up the next waits.
+Faults that fit the same call take turns in the order in which they were added; a fault that was
+used up is gone. A new kind of fault is a subclass of `Effect`.
 """
 
 from __future__ import annotations
@@ -43,50 +43,84 @@ from edgegap_async.api.requests import WEBHOOK_KINDS, webhook_option
 from edgegap_async.api.validation import check_kind
 from edgegap_async.errors import InvalidRequest
 
-__all__ = [
-    "Delay",
-    "Dribble",
-    "Drop",
-    "Fault",
-    "Faults",
-    "HangUp",
-    "Hide",
-    "Repeat",
-    "Respond",
-    "Truncate",
-    "What",
-    "When",
-]
-
 When: TypeAlias = Literal["unread", "read", "acted"]
 
+_CALLS: Final = frozenset(operation.name for operation in OPERATIONS)
+_WEBHOOKS: Final = frozenset(map(webhook_option, WEBHOOK_KINDS.values()))
+
+
+class Effect:
+    """What a fault does. A subclass says where it can be used, and applies itself there."""
+
+    operations: frozenset[str] = _CALLS
+    """Names of the calls and webhooks that it can be used for."""
+    needs_answer: bool = False
+    """Whether it changes the answer, so that it can only be used with `when="acted"`."""
+    hidden_for: float = 0.0
+    """Seconds after its deploy for which the call does not find a deployment."""
+
+    async def apply(
+        self, request: web.Request, answer: web.Response | None
+    ) -> web.StreamResponse | None:
+        """Applies the effect to a call.
+
+        Args:
+            request: the request of the client.
+            answer: the emulator's answer; None before it has acted.
+
+        Returns:
+            What the client gets instead, or None if the exchange goes on.
+        """
+        del request, answer
+        return None
+
+    def webhook_delays(self) -> tuple[float, ...]:
+        """Returns one number for each time that a webhook is sent: seconds until then."""
+        return (0.0,)
+
 
 @attrs.frozen
-class Drop:
-    """The connection ends with no answer."""
+class Drop(Effect):
+    """The connection ends without an answer; a webhook is lost."""
+
+    operations = _CALLS | _WEBHOOKS
 
     reset: bool = True
-    """By a reset, or else by an orderly end."""
+    """True to end the connection by a TCP reset, False by an orderly end."""
+
+    async def apply(
+        self, request: web.Request, answer: web.Response | None
+    ) -> web.StreamResponse | None:
+        """Ends the connection."""
+        if request.transport is not None:
+            request.transport.abort() if self.reset else request.transport.close()
+        return web.Response()
+
+    def webhook_delays(self) -> tuple[float, ...]:
+        """Never sends the webhook."""
+        return ()
 
 
 @attrs.frozen
-class Respond:
-    """Another answer in place of the API's."""
+class Respond(Effect):
+    """Another answer in place of the emulator's."""
 
     status: int
+    """HTTP status of the answer."""
     body: object = attrs.field(factory=lambda: {"message": "scripted fault"}, repr=False)
-    """Bytes as they are, a text in UTF-8, anything else as JSON."""
+    """Bytes are sent as they are, a text in UTF-8, anything else as JSON."""
     headers: Mapping[str, str] = attrs.field(factory=dict)
+    """Headers of the answer; `Content-Type` is `application/json` if it is not among them."""
 
     @classmethod
     def html(cls, status: int = 502) -> Respond:
-        """The page of a proxy that has no server behind it."""
+        """Returns the HTML page of a proxy that cannot reach its server."""
         page = "<html><body><h1>Bad Gateway</h1></body></html>"
         return cls(status, page, {"Content-Type": "text/html"})
 
     @classmethod
     def gzip_bomb(cls, size: int = 2**28) -> Respond:
-        """A few hundred kilobytes that unpack to `size` bytes."""
+        """Returns a few hundred kilobytes that decompress to `size` bytes."""
         return cls(200, gzip.compress(bytes(size)), {"Content-Encoding": "gzip"})
 
     @property
@@ -96,133 +130,206 @@ class Respond:
             return self.body
         return self.body.encode() if isinstance(self.body, str) else dumps(self.body)
 
+    async def apply(
+        self, request: web.Request, answer: web.Response | None
+    ) -> web.StreamResponse | None:
+        """Returns the other answer."""
+        kind = {"Content-Type": "application/json"} if "Content-Type" not in self.headers else {}
+        headers = {**kind, **self.headers}
+        return web.Response(status=self.status, body=self.as_bytes, headers=headers)
+
+
+class _OfAnswer(Effect):
+    """An effect on how the body of the emulator's answer is sent."""
+
+    needs_answer = True
+    closes = True
+
+    async def apply(
+        self, request: web.Request, answer: web.Response | None
+    ) -> web.StreamResponse | None:
+        """Sends the answer's head, then its body as the effect has it."""
+        body = answer.body if answer is not None and isinstance(answer.body, bytes) else b""
+        changed = web.StreamResponse(
+            status=answer.status if answer is not None else 200,
+            headers={"Content-Type": "application/json", "Content-Length": str(len(body))},
+        )
+        await changed.prepare(request)
+        await self.send(changed, body)
+        if request.transport is not None and self.closes:
+            request.transport.close()
+        return changed
+
+    async def send(self, response: web.StreamResponse, body: bytes) -> None:
+        """Sends the body."""
+        await response.write(body)
+
 
 @attrs.frozen
-class Truncate:
-    """The API's answer, whose connection ends in the middle of its body."""
+class Truncate(_OfAnswer):
+    """The emulator's answer, with a connection that ends in the middle of the body."""
 
     after: int = 5
-    """Bytes of the body that come."""
+    """Bytes of the body that are sent."""
+
+    async def send(self, response: web.StreamResponse, body: bytes) -> None:
+        """Sends the first bytes."""
+        await response.write(body[: self.after])
 
 
 @attrs.frozen
-class Dribble:
-    """The API's answer, a byte at a time."""
+class Dribble(_OfAnswer):
+    """The emulator's answer, one byte at a time."""
+
+    closes = False
 
     every: float = 0.5
-    """Seconds from byte to byte."""
+    """Seconds between two bytes."""
+
+    async def send(self, response: web.StreamResponse, body: bytes) -> None:
+        """Sends byte after byte, until the client leaves."""
+        with contextlib.suppress(ConnectionError):
+            for number in range(len(body)):
+                await asyncio.sleep(self.every)
+                await response.write(body[number : number + 1])
 
 
 @attrs.frozen
-class Delay:
-    """The API's own answer, late."""
+class HangUp(_OfAnswer):
+    """The emulator's answer, after which the connection ends unannounced.
 
-    seconds: float
-
-
-@attrs.frozen
-class HangUp:
-    """The API's answer, after which the connection ends without having said so.
-
-    A client that keeps the connection for the next call finds it stale.
+    A client that keeps the connection for its next call finds it stale.
     """
 
 
 @attrs.frozen
-class Hide:
-    """For so many seconds after its deploy a deployment is unknown to a look or a list."""
+class Delay(Effect):
+    """The emulator's own answer, or a webhook, late."""
+
+    operations = _CALLS | _WEBHOOKS
 
     seconds: float
+    """How late."""
+
+    async def apply(
+        self, request: web.Request, answer: web.Response | None
+    ) -> web.StreamResponse | None:
+        """Waits."""
+        await asyncio.sleep(self.seconds)
+        return None
+
+    def webhook_delays(self) -> tuple[float, ...]:
+        """Sends the webhook late."""
+        return (self.seconds,)
 
 
 @attrs.frozen
-class Repeat:
-    """A webhook that comes more than once."""
+class Hide(Effect):
+    """A status request or a list does not find a deployment for a while after its deploy."""
 
-    times: int = 2
-    """How often it comes in all."""
+    operations = frozenset({"get_deployment", "list_deployments"})
+
+    seconds: float
+    """How long after its deploy."""
+
+    @property
+    def hidden_for(self) -> float:  # type: ignore[override] # a class attribute elsewhere
+        """Seconds after its deploy for which the call does not find a deployment."""
+        return self.seconds
 
 
-What: TypeAlias = Drop | Respond | Truncate | Dribble | Delay | HangUp | Hide | Repeat
+@attrs.frozen
+class Repeat(Effect):
+    """A webhook that arrives more than once."""
 
-_CALLS: Final = frozenset(operation.name for operation in OPERATIONS)
-_WEBHOOKS: Final = frozenset(map(webhook_option, WEBHOOK_KINDS.values()))
-_SHOWS: Final = frozenset({"get_deployment", "list_deployments"})
-_NEEDS_AN_ANSWER: Final = (Truncate, Dribble, HangUp)
+    operations = _WEBHOOKS
+
+    times: int = attrs.field(default=2)
+    """How often it arrives in all; 1 or more."""
+
+    @times.validator
+    def _check(self, _: object, value: int) -> None:
+        if value < 1:
+            raise InvalidRequest(f"Repeat.times must be 1 or more, not {value!r}")
+
+    def webhook_delays(self) -> tuple[float, ...]:
+        """Sends the webhook several times."""
+        return (0.0,) * self.times
 
 
 @attrs.frozen
 class Fault:
-    """One thing that goes wrong.
+    """One scripted fault.
 
     Raises:
-        InvalidRequest: it cannot: there is no such call, or nothing to be truncated yet.
+        InvalidRequest: there is no such call, or the effect cannot be used with it.
     """
 
     operation: str | None
     """Name of the call, such as `deploy`, or of the webhook, such as `webhook_on_ready`; None for
     any call."""
-    what: What
+    effect: Effect
+    """What happens: `Drop()`, `Respond(503)`, `Delay(1.0)`, …"""
     when: When = attrs.field(default="acted", kw_only=True)
+    """The moment of a call at which it happens; webhooks have only one."""
     times: int | None = attrs.field(default=1, kw_only=True)
-    """How often; None for ever."""
+    """How often it happens, 1 or more; None for ever."""
     skip: int = attrs.field(default=0, kw_only=True)
-    """Calls that go well before the first."""
+    """Calls that go well before the first fault."""
     share: float = attrs.field(default=1.0, kw_only=True)
-    """Of the calls after those, how many it hits, drawn from a seeded source; 1 for all."""
+    """Share of the calls after those that it hits, above 0 and at most 1, drawn from one seed."""
 
     def __attrs_post_init__(self) -> None:
-        if not isinstance(self.what, What):
-            raise InvalidRequest(f"what goes wrong is one such as Drop(), not {self.what!r}")
+        name = type(self.effect).__name__
+        if not isinstance(self.effect, Effect):
+            raise InvalidRequest(f"effect must be a fault such as Drop(), not {self.effect!r}")
         if self.operation is not None and self.operation not in _CALLS | _WEBHOOKS:
-            raise InvalidRequest(f"there is no call {self.operation!r}")
+            names = ", ".join(sorted(_CALLS | _WEBHOOKS))
+            raise InvalidRequest(f"there is no call {self.operation!r}; there are {names}")
+        usable = self.effect.operations
+        if not (self.operation in usable or (self.operation is None and usable >= _CALLS)):
+            names = "calls" if usable == _CALLS else ", ".join(sorted(usable))
+            raise InvalidRequest(f"{name} can be used for {names}, not for {self.operation!r}")
         if not 0 < self.share <= 1:
-            raise InvalidRequest(f"share is above 0 and at most 1, not {self.share!r}")
-        if self.operation in _WEBHOOKS:
-            if not isinstance(self.what, Drop | Delay | Repeat):
-                raise InvalidRequest("what can happen to a webhook is Drop, Delay and Repeat")
-            if isinstance(self.what, Repeat) and self.what.times < 1:
-                raise InvalidRequest("Repeat.times is counted from 1")
-        elif isinstance(self.what, Repeat):
-            raise InvalidRequest(f"Repeat is for {', '.join(sorted(_WEBHOOKS))}")
+            raise InvalidRequest(f"share must be above 0 and at most 1, not {self.share!r}")
         if self.when not in {"unread", "read", "acted"}:
-            raise InvalidRequest(f"when is unread, read or acted, not {self.when!r}")
-        if (self.times is not None and self.times < 1) or self.skip < 0:
-            raise InvalidRequest("times is counted from 1, and skip from 0")
-        if isinstance(self.what, _NEEDS_AN_ANSWER) and self.when != "acted":
-            raise InvalidRequest(f"{type(self.what).__name__} needs an answer: when='acted'")
-        if isinstance(self.what, Hide) and self.operation not in _SHOWS:
-            raise InvalidRequest(f"Hide is for {' and '.join(sorted(_SHOWS))}")
+            raise InvalidRequest(f"when must be unread, read or acted, not {self.when!r}")
+        if self.times is not None and self.times < 1:
+            raise InvalidRequest(f"times must be 1 or more, or None, not {self.times!r}")
+        if self.skip < 0:
+            raise InvalidRequest(f"skip must be 0 or more, not {self.skip!r}")
+        if self.effect.needs_answer and self.when != "acted":
+            raise InvalidRequest(f"{name} changes an answer: use it with when='acted'")
 
 
 class Faults:
-    """The script: what still goes wrong."""
+    """The faults that are still to happen."""
 
     def __init__(self, faults: Iterable[Fault] = ()) -> None:
         self._left: list[Fault] = []
         self.add(*faults)
-        self._chance = random.Random(0)  # noqa: S311 - what goes wrong is no secret
+        self._chance = random.Random(0)  # noqa: S311 - which call fails is no secret
 
     def add(self, *faults: Fault) -> None:
-        """Let these go wrong from now on."""
+        """Adds faults after those that are there."""
         for fault in faults:
             check_kind("each of faults", fault, Fault)
         self._left.extend(faults)
 
     def clear(self) -> None:
-        """Let all go well from now on."""
+        """Removes all faults."""
         self._left.clear()
 
     @property
     def left(self) -> tuple[Fault, ...]:
-        """What still goes wrong, with how often and after how many calls."""
+        """The faults that are still to happen, with what is left of `times` and `skip`."""
         return tuple(self._left)
 
     def take(self, operation: str) -> Fault | None:
-        """What goes wrong with a call that has just come, or a webhook about to go, or None."""
+        """Returns the fault of a call that has just come, or of a webhook to be sent, or None."""
         for number, fault in enumerate(self._left):
-            of_any_call = fault.operation is None and operation not in _WEBHOOKS
-            if fault.operation != operation and not of_any_call:
+            fits_any_call = fault.operation is None and operation not in _WEBHOOKS
+            if fault.operation != operation and not fits_any_call:
                 continue
             if fault.skip:
                 self._left[number] = attrs.evolve(fault, skip=fault.skip - 1)
@@ -235,43 +342,3 @@ class Faults:
                 self._left[number] = attrs.evolve(fault, times=fault.times - 1)
             return fault
         return None
-
-
-async def spoil(
-    what: What, request: web.Request, answer: web.Response | None
-) -> web.StreamResponse | None:
-    """What the client gets in place of `answer`, or None if it gets that after all.
-
-    `answer` is None where the API has not acted.
-    """
-    transport = request.transport
-    if isinstance(what, Delay):
-        await asyncio.sleep(what.seconds)
-        return None
-    if isinstance(what, Respond):
-        kind = {"Content-Type": "application/json"} if "Content-Type" not in what.headers else {}
-        return web.Response(
-            status=what.status, body=what.as_bytes, headers={**kind, **what.headers}
-        )
-    if isinstance(what, Drop):
-        if transport is not None:
-            transport.abort() if what.reset else transport.close()
-        return web.Response()
-    body = answer.body if answer is not None and isinstance(answer.body, bytes) else b""
-    spoilt = web.StreamResponse(
-        status=answer.status if answer is not None else 200,
-        headers={"Content-Type": "application/json", "Content-Length": str(len(body))},
-    )
-    await spoilt.prepare(request)
-    if isinstance(what, Truncate):
-        await spoilt.write(body[: what.after])
-    elif isinstance(what, Dribble):
-        with contextlib.suppress(ConnectionError):  # the client does not wait for its end
-            for number in range(len(body)):
-                await asyncio.sleep(what.every)
-                await spoilt.write(body[number : number + 1])
-    else:
-        await spoilt.write(body)
-    if transport is not None and not isinstance(what, Dribble):
-        transport.close()
-    return spoilt

@@ -26,7 +26,7 @@ from edgegap_async.api.operations import OPERATIONS, Auth, Operation
 from edgegap_async.errors import InvalidRequest, Refused, refusal
 
 from .cloud import Cloud, Reply
-from .faults import Faults, Hide, spoil
+from .faults import Faults
 
 __all__ = ["Limit", "Limits", "RecordedRequest", "Server"]
 
@@ -154,11 +154,10 @@ class Server:
             for name in operation.query & request.query.keys():
                 arguments[name] = request.query[name]
             fault = self.faults.take(operation.name)
-            if fault is not None and isinstance(fault.what, Hide):
-                arguments["hidden"] = fault.what.seconds
-                fault = None
             if fault is None:
                 return await self._act(operation, request, arguments)
+            if fault.effect.hidden_for:
+                arguments["hidden"] = fault.effect.hidden_for
             answer: web.Response | None = None
             for moment in ("unread", "read", "acted"):
                 if moment == "read":
@@ -166,9 +165,9 @@ class Server:
                 if moment == "acted":
                     answer = await self._act(operation, request, arguments)
                 if moment == fault.when:
-                    spoilt = await spoil(fault.what, request, answer)
-                    if spoilt is not None:
-                        return spoilt
+                    changed = await fault.effect.apply(request, answer)
+                    if changed is not None:
+                        return changed
             assert answer is not None  # noqa: S101 - the last moment gave it
             return answer
 

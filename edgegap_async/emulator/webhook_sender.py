@@ -26,7 +26,7 @@ from edgegap_async.api.models import Deployment
 from edgegap_async.api.requests import WEBHOOK_KINDS, Webhook, webhook_option
 from edgegap_async.errors import InvalidRequest
 
-from .faults import Delay, Drop, Faults, Repeat
+from .faults import Faults
 
 __all__ = ["Deliveries"]
 
@@ -96,12 +96,8 @@ class Deliveries:
     def send(self, webhook: Webhook, deployment: Deployment) -> None:
         """Post the status to the webhook. Returns at once."""
         fault = self._faults.take(webhook_option(WEBHOOK_KINDS[deployment.current_status]))
-        what = None if fault is None else fault.what
-        if isinstance(what, Drop):
-            return
-        delay = what.seconds if isinstance(what, Delay) else 0.0
         body = dumps(to_json(deployment))
-        for _ in range(what.times if isinstance(what, Repeat) else 1):
+        for delay in (0.0,) if fault is None else fault.effect.webhook_delays():
             task = asyncio.create_task(self._deliver(webhook.url, body, delay))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)

@@ -24,7 +24,7 @@ from edgegap_async.emulator import (
     Truncate,
     sample_application,
 )
-from edgegap_async.emulator.faults import Faults, What, When
+from edgegap_async.emulator.faults import Effect, Faults, When
 from edgegap_async.errors import InvalidRequest
 
 BODY = {
@@ -222,27 +222,31 @@ async def test_the_script_can_be_given_at_the_start_and_cleared() -> None:
 
 
 @pytest.mark.parametrize(
-    ("operation", "what", "settings", "message"),
+    ("operation", "effect", "settings", "message"),
     [
         ("redeploy", Drop(), {}, "no call 'redeploy'"),
         ("deploy", Drop(), {"when": "later"}, "not 'later'"),
-        ("deploy", Drop(), {"times": 0}, "times is counted from 1"),
-        ("deploy", Drop(), {"skip": -1}, "skip from 0"),
-        ("deploy", Truncate(), {"when": "read"}, "Truncate needs an answer"),
-        ("deploy", Hide(1), {}, "Hide is for get_deployment and list_deployments"),
-        ("deploy", Drop(), {"share": 0.0}, "share is above 0"),
+        ("deploy", Drop(), {"times": 0}, "times must be 1 or more"),
+        ("deploy", Drop(), {"skip": -1}, "skip must be 0 or more"),
+        ("deploy", Truncate(), {"when": "read"}, "Truncate changes an answer"),
+        ("deploy", Hide(1), {}, "Hide can be used for get_deployment, list_deployments, not"),
+        ("deploy", Drop(), {"share": 0.0}, "share must be above 0"),
         ("deploy", Drop(), {"share": 1.5}, "at most 1, not 1.5"),
-        ("deploy", Repeat(), {}, "Repeat is for webhook_on_error"),
-        (None, Repeat(), {}, "Repeat is for webhook_on_error"),
-        ("webhook_on_ready", Repeat(0), {}, "Repeat.times is counted from 1"),
-        ("webhook_on_ready", Respond(500), {}, "Drop, Delay and Repeat"),
+        ("deploy", Repeat(), {}, "Repeat can be used for webhook_on_error"),
+        (None, Repeat(), {}, "Repeat can be used for webhook_on_error"),
+        ("webhook_on_ready", Respond(500), {}, "Respond can be used for calls, not for 'webhook"),
     ],
 )
 def test_a_fault_that_cannot_be_is_refused(
-    operation: str | None, what: What, settings: dict[str, Any], message: str
+    operation: str | None, effect: Effect, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=message):
-        Fault(operation, what, **settings)
+        Fault(operation, effect, **settings)
+
+
+def test_a_webhook_arrives_at_least_once() -> None:
+    with pytest.raises(InvalidRequest, match="times must be 1 or more, not 0"):
+        Repeat(0)
 
 
 @SHOWN

@@ -31,24 +31,24 @@ from edgegap_async.emulator import (
     Timings,
     Truncate,
 )
-from edgegap_async.emulator.faults import What, When
+from edgegap_async.emulator.faults import Effect, When
 
 ARENA = Application(name="arena", version="v1", argv=["none"], ports=[AppPort("game")])
 TIMEOUTS = Timeouts(total=1.0)
 
-AT_ANY_MOMENT: Final[dict[str, What]] = {
+AT_ANY_MOMENT: Final[dict[str, Effect]] = {
     "reset": Drop(),
     "hung up": Drop(reset=False),
     **{str(status): Respond(status) for status in (500, 502, 503, 504)},
     "page of a proxy": Respond.html(),
     "too late": Delay(2.5),
 }
-REFUSED: Final[dict[str, What]] = {
+REFUSED: Final[dict[str, Effect]] = {
     **{str(status): Respond(status) for status in (401, 403, 409, 422)},
     **{f"429, {wait}": Respond(429, headers={"Retry-After": wait}) for wait in ("0", "2", "-5")},
     "307": Respond(307, headers={"Location": "http://192.0.2.1/"}),
 }
-ON_THE_WAY_BACK: Final[dict[str, What]] = {
+ON_THE_WAY_BACK: Final[dict[str, Effect]] = {
     "cut": Truncate(0),
     "cut in the body": Truncate(9),
     "dripping": Dribble(0.05),
@@ -58,7 +58,7 @@ ON_THE_WAY_BACK: Final[dict[str, What]] = {
     "page": Respond(202, b"<html>", {"Content-Type": "text/html"}),
     "gzip bomb": Respond.gzip_bomb(2**24),
 }
-KINDS: Final[dict[str, tuple[What, When]]] = {
+KINDS: Final[dict[str, tuple[Effect, When]]] = {
     **{f"{name}, unread": (what, "unread") for name, what in (AT_ANY_MOMENT | REFUSED).items()},
     **{f"{name}, read": (what, "read") for name, what in AT_ANY_MOMENT.items()},
     **{

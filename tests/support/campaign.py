@@ -46,7 +46,7 @@ from edgegap_async.emulator import (
     Timings,
     Truncate,
 )
-from edgegap_async.emulator.faults import What, When
+from edgegap_async.emulator.faults import Effect, When
 
 __all__ = [
     "MAX_DELAY",
@@ -93,7 +93,7 @@ def draw_fault(chance: Chance) -> Fault:
     when: When = chance.choice(("unread", "read", "acted"))
     times = chance.choice((1, 1, 1, 2, 3, 6, None))
     if chance.random() < 0.3:  # a fault of the answer: the API has carried the request out
-        what: What = chance.choice(
+        what: Effect = chance.choice(
             (
                 Truncate(chance.randrange(30)),
                 Dribble(chance.uniform(0.001, 0.1)),

@@ -37,18 +37,18 @@ from edgegap_async.emulator import (
     Truncate,
     sample_application,
 )
-from edgegap_async.emulator.faults import What
+from edgegap_async.emulator.faults import Effect
 
 USERS = ["8.8.8.8"]
 PAGE = "<html>" + "sorry " * 100
-FAULTS: tuple[What, ...] = (
+FAULTS: tuple[Effect, ...] = (
     *(Drop(), Truncate(), Dribble(0.05), Delay(0.15)),
     *(Respond(status) for status in (401, 404, 422, 500)),
     Respond(429, headers={"Retry-After": "0"}),
     *(Respond(202, "{"), Respond.html(), Respond(200, PAGE), Respond(200, b" " * 9_000_000)),
     *(Respond(307, headers={"Location": "http://127.0.0.1:9/?x"}), Respond.gzip_bomb(2**24)),
 )
-TOLD: tuple[What, ...] = (  # of which every machine is told, however slow it is
+TOLD: tuple[Effect, ...] = (  # of which every machine is told, however slow it is
     *(Drop(), Respond(422), Respond(500), Respond(202, "{")),
     Respond(429, headers={"Retry-After": "0"}),
 )

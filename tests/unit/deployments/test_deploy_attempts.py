@@ -15,7 +15,7 @@ from edgegap_async.emulator import (
     Simulation,
     sample_application,
 )
-from edgegap_async.emulator.faults import What
+from edgegap_async.emulator.faults import Effect
 
 pytestmark = pytest.mark.virtual
 
@@ -62,7 +62,7 @@ async def test_a_handle_says_the_attempts_of_its_deploy_and_how_long_they_waited
     ids=["it does not show up", "the list is refused"],
 )
 async def test_an_error_counts_every_attempt_and_the_time_of_the_search(
-    listed: What, attempts: int, waited: float
+    listed: Effect, attempts: int, waited: float
 ) -> None:
     async with (
         Emulator([sample_application()], simulate=Simulation(seed=1), limits=False) as emulator,

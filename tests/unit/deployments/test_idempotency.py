@@ -37,7 +37,7 @@ from edgegap_async.emulator import (
     Truncate,
     sample_application,
 )
-from edgegap_async.emulator.faults import What
+from edgegap_async.emulator.faults import Effect
 
 USERS = ["8.8.8.8"]
 QUICK = RetryPolicy(attempts=2, first_wait=0.01)
@@ -77,7 +77,7 @@ def live(emulator: Emulator) -> list[str]:
     return [one.request_id for one in emulator.cloud.deployments.values() if one.status not in over]
 
 
-LOST: list[What] = [
+LOST: list[Effect] = [
     Drop(),
     Drop(reset=False),
     Truncate(after=0),
@@ -93,7 +93,7 @@ LOST: list[What] = [
 
 @pytest.mark.parametrize("what", LOST, ids=str)
 async def test_row_06_10_11_15_a_lost_answer_is_found_by_its_tag_and_nobody_notices(
-    emulator: Emulator, connect: Connect, what: What
+    emulator: Emulator, connect: Connect, what: Effect
 ) -> None:
     emulator.faults.add(Fault("deploy", what))
     async with connect() as client:
@@ -107,7 +107,7 @@ async def test_row_06_10_11_15_a_lost_answer_is_found_by_its_tag_and_nobody_noti
 @pytest.mark.parametrize("what", [Drop(), Drop(reset=False), Respond(503), Respond.html()], ids=str)
 @pytest.mark.parametrize("when", ["unread", "read"])
 async def test_row_06_a_deploy_that_made_nothing_is_sent_once_more(
-    emulator: Emulator, connect: Connect, what: What, when: str
+    emulator: Emulator, connect: Connect, what: Effect, when: str
 ) -> None:
     emulator.faults.add(Fault("deploy", what, when=when))  # type: ignore[arg-type]
     async with connect() as client:
@@ -155,7 +155,7 @@ async def test_what_shows_up_later_than_that_is_stopped(
 
 @pytest.mark.parametrize("second", [Respond(400), Respond(401)], ids=str)
 async def test_what_shows_up_after_a_second_attempt_was_refused_is_stopped(
-    emulator: Emulator, connect: Connect, second: What
+    emulator: Emulator, connect: Connect, second: Effect
 ) -> None:
     emulator.faults.add(
         Fault("deploy", Drop()),
