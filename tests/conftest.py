@@ -1,16 +1,20 @@
-"""Fixtures of the whole suite.
+"""Fixtures and options of the whole suite.
 
-A test marked `virtual` runs on a clock that jumps (see virtual_clock.py); all others in real time.
+A test marked `virtual` runs on a virtual clock (see support/virtual_clock.py), every other test in
+real time.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Mapping
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 import pytest
+from scripted_api import ScriptedApi
 from virtual_clock import VirtualLoop
 
 from edgegap_async import EdgegapClient, PollingPolicy
@@ -20,20 +24,20 @@ pytest_plugins = ["secret_scanner"]
 
 
 def pytest_configure() -> None:
-    # Started in the background of a shell it would be ignored, here and in every child.
+    # A shell starts background jobs with SIGINT ignored, and child processes would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--rounds", type=int, default=20, help="rounds of each campaign; 20 by default"
+        "--rounds", type=int, default=20, help="length of each campaign, 20 by default"
     )
-    parser.addoption("--seed", type=int, help="the one run of the campaign to see again")
+    parser.addoption("--seed", type=int, help="repeat one run of a campaign")
 
 
 @pytest.fixture
 def rounds(request: pytest.FixtureRequest) -> int:
-    """How many rounds a campaign has."""
+    """The length of each campaign: each has its own number of runs per round."""
     return int(request.config.getoption("--rounds") or 0)
 
 
@@ -46,14 +50,14 @@ def pytest_asyncio_loop_factories(
 
 @pytest.fixture(autouse=True)
 def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the developer's shell says of Edgegap is not for the tests."""
+    """Hides the EDGEGAP_ variables of the developer's shell from the tests."""
     for name in [name for name in os.environ if name.startswith("EDGEGAP_")]:
         monkeypatch.delenv(name)
 
 
 @pytest.fixture
 async def emulator() -> AsyncIterator[Emulator]:
-    """The cloud at home, with the sample game server, in a hurry."""
+    """An emulator with the sample game server and short timings."""
     async with Emulator(apps=[sample_application()], timings=Timings.fast()) as emulator:
         yield emulator
 
@@ -64,3 +68,32 @@ async def client(emulator: Emulator) -> AsyncIterator[EdgegapClient]:
     polling = PollingPolicy(first_delay=0.02, interval=0.05)
     async with EdgegapClient(emulator.token, base_url=emulator.url, polling=polling) as client:
         yield client
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[ScriptedApi]:
+    """A server that answers from a script."""
+    async with ScriptedApi() as api:
+        yield api
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port that refuses connections: it is bound, and no program listens on it."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        yield bound.getsockname()[1]
+
+
+@pytest.fixture
+def full_port() -> Iterator[int]:
+    """A port on which a connection never opens, because its queue is full."""
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.socket())
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(listening.getsockname())
+        yield listening.getsockname()[1]

@@ -14,7 +14,6 @@ from edgegap_async import (
     Outcome,
     PollingPolicy,
     ServerPool,
-    Status,
 )
 from edgegap_async.emulator import Application, AppPort, Emulator, Simulation, Timings
 
@@ -74,16 +73,6 @@ def never_ready(*servers: bool) -> Simulation:
         if [draw[2] < 0.5 for draw in draws] == list(servers):
             return Simulation(seed=seed, ready_after=(0.5, 3.0), silent=0.5)
     raise AssertionError("no such seed")
-
-
-def living(emulator: Emulator) -> set[str]:
-    """The ids of the deployments that are neither stopped nor being stopped.
-
-    Unlike `alive`, it counts a deployment until it is TERMINATING, also after a stop request.
-    """
-    over = {Status.TERMINATING, Status.TERMINATED}
-    every = emulator.cloud.deployments.values()
-    return {one.request_id for one in every if one.status not in over}
 
 
 def crash(emulator: Emulator, request_id: str) -> None:

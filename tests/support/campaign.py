@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, TypeAlias, TypeVar
 from unittest import mock
 
+from emulator_record import ENDED
 from secret_scanner import MARK
 from virtual_clock import run_virtually
 
@@ -25,7 +26,6 @@ from edgegap_async import (
     Limits,
     PollingPolicy,
     RetryPolicy,
-    Status,
     Timeouts,
     WebhookReceiver,
 )
@@ -212,8 +212,7 @@ def deployments_of(emulator: Emulator, owner: str) -> list[LocalDeployment]:
 
 def living(emulator: Emulator, owner: str) -> list[LocalDeployment]:
     """Returns the owner's deployments that are neither stopped nor being stopped."""
-    ended = {Status.TERMINATING, Status.TERMINATED}
-    return [one for one in deployments_of(emulator, owner) if one.status not in ended]
+    return [one for one in deployments_of(emulator, owner) if one.status not in ENDED]
 
 
 def operation_tag(deployment: LocalDeployment) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Self
 import attrs
 from aiohttp import web
 
-__all__ = ["Received", "Reply", "ScriptedApi", "deployment"]
+__all__ = ["ReceivedRequest", "Reply", "ScriptedApi", "deployment"]
 
 
 @attrs.frozen
@@ -35,7 +35,7 @@ class Reply:
 
 
 @attrs.frozen
-class Received:
+class ReceivedRequest:
     """One request as it came."""
 
     method: str
@@ -60,7 +60,7 @@ class ScriptedApi:
     """
 
     def __init__(self) -> None:
-        self.requests: list[Received] = []
+        self.requests: list[ReceivedRequest] = []
         self.unexpected: list[str] = []
         self._replies: dict[tuple[str, str], deque[Reply]] = {}
         self._came = asyncio.Event()
@@ -87,7 +87,7 @@ class ScriptedApi:
         """Answers these, in place of what was scripted before for the same."""
         self._replies[method, path] = deque(replies)
 
-    def asked(self, method: str, path: str) -> list[Received]:
+    def asked(self, method: str, path: str) -> list[ReceivedRequest]:
         """The requests of one kind."""
         return [got for got in self.requests if (got.method, got.path) == (method, path)]
 
@@ -99,7 +99,7 @@ class ScriptedApi:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(
-            Received(
+            ReceivedRequest(
                 request.method,
                 request.path,
                 dict(request.query),

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 import attrs
 import pytest
 from aiohttp import web
-from scripted_api import Received, Reply, ScriptedApi
+from scripted_api import ReceivedRequest, Reply, ScriptedApi
 
 from edgegap_async import EdgegapClient, EdgegapError
 
@@ -81,11 +81,13 @@ async def api() -> AsyncIterator[Api]:
         yield api
 
 
-def tag_of(deploy: Received) -> str:
+def tag_of(deploy: ReceivedRequest) -> str:
     return str(next(iter(deploy.json.get("tags", ())), ""))
 
 
-def too_soon(came: list[Received], answers: tuple[str, str], listing: Listing) -> Iterator[str]:
+def too_soon(
+    came: list[ReceivedRequest], answers: tuple[str, str], listing: Listing
+) -> Iterator[str]:
     """What is wrong in the order in which requests came."""
     deploys = [at for at, one in enumerate(came) if (one.method, one.path) == DEPLOY]
     names = [*answers, *[answers[-1]] * len(deploys)]

@@ -29,12 +29,6 @@ def register() -> DeploymentRegister:
 
 
 @pytest.fixture
-async def api() -> AsyncIterator[ScriptedApi]:
-    async with ScriptedApi() as api:
-        yield api
-
-
-@pytest.fixture
 async def client(api: ScriptedApi) -> AsyncIterator[ApiClient]:
     async with ApiClient("canary-t", base_url=api.url, retries=RetryPolicy(attempts=1)) as client:
         yield client

@@ -36,12 +36,6 @@ from edgegap_async.emulator import Emulator
 QUICK: dict[str, Any] = {"timeout": 0.3, "attempt_timeout": 0.05, "interval": 0.02}
 
 
-@pytest.fixture
-async def api() -> AsyncIterator[ScriptedApi]:
-    async with ScriptedApi() as api:
-        yield api
-
-
 @contextlib.asynccontextmanager
 async def a_server(
     api: ScriptedApi, number: int, protocol: str, link: str | None = None

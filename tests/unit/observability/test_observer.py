@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
 
 import attrs
 import pytest
@@ -46,12 +45,6 @@ class Recorder(CallObserver):
 
     def call_failed(self, call: ObservedCall, error: BaseException) -> None:
         self.note("call_failed", call, type(error))
-
-
-@pytest.fixture
-async def api() -> AsyncIterator[ScriptedApi]:
-    async with ScriptedApi() as api:
-        yield api
 
 
 async def test_a_call_and_each_of_its_attempts_have_a_start_and_an_end(api: ScriptedApi) -> None:

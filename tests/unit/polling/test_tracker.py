@@ -37,12 +37,6 @@ ONCE = RetryPolicy(attempts=1)
 
 
 @pytest.fixture
-async def api() -> AsyncIterator[ScriptedApi]:
-    async with ScriptedApi() as api:
-        yield api
-
-
-@pytest.fixture
 async def client(api: ScriptedApi) -> AsyncIterator[ApiClient]:
     async with ApiClient("canary-t", base_url=api.url, retries=ONCE) as client:
         yield client

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from arena import arena_client, arena_pool, becomes_true, crash, living
+from arena import arena_client, arena_pool, becomes_true, crash
 from emulated_cloud import alive, asked
+from emulator_record import living
 
 from edgegap_async import (
     DeploymentHandle,

@@ -7,8 +7,9 @@ import contextlib
 from typing import Any
 
 import pytest
-from arena import arena_client, arena_pool, becomes_true, living
+from arena import arena_client, arena_pool, becomes_true
 from emulated_cloud import alive, asked
+from emulator_record import living
 
 from edgegap_async import DeploymentHandle, EdgegapClient, Forbidden, InvalidRequest, Status
 from edgegap_async.concurrency import loop_time

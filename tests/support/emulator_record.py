@@ -1,0 +1,38 @@
+"""What an emulator has recorded: the deployments that live, and the requests that it received."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from edgegap_async import Status
+from edgegap_async.emulator import Emulator
+
+__all__ = ["living", "requests_by_operation", "until_living"]
+
+ENDED = frozenset({Status.TERMINATING, Status.TERMINATED})
+
+
+def living(emulator: Emulator) -> set[str]:
+    """Returns the ids of the deployments that are neither stopped nor being stopped.
+
+    A deployment counts until it is TERMINATING: a stop before READY takes effect at READY.
+    """
+    every = emulator.cloud.deployments.values()
+    return {deployment.request_id for deployment in every if deployment.status not in ENDED}
+
+
+async def until_living(emulator: Emulator, *expected: str) -> None:
+    """Returns when only the expected deployments live and no request is being handled.
+
+    Raises:
+        TimeoutError: they do not after 20 seconds.
+    """
+    async with asyncio.timeout(20):
+        while living(emulator) != set(expected) or emulator.under_way:
+            await asyncio.sleep(0.002)
+
+
+def requests_by_operation(emulator: Emulator) -> Counter[str]:
+    """Returns how many requests of each operation the emulator received."""
+    return Counter(request.operation for request in emulator.requests)
