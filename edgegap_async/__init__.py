@@ -1,6 +1,13 @@
-"""Asyncio SDK for running game servers on Edgegap, with a local emulator.
+"""Asyncio SDK for game servers on Edgegap, with a local emulator of Edgegap's API.
 
-`EdgegapClient` is where to begin; `edgegap_async.emulator` is the cloud at home.
+Begin with `EdgegapClient`: `client.run` deploys a server, waits until it is READY and stops it at
+the end of the block; `client.deployments` and its siblings call the API directly. Programs with
+many servers use `client.deploy_many` or a `ServerPool`. Every error is an `EdgegapError`.
+
+Every public name stands here or in `edgegap_async.emulator`, which serves the same API on this
+machine. The other packages are internal: `api` describes the calls, `http` sends them, `polling`
+learns the status of deployments, `deployments`, `batch` and `pool` deploy and stop them, `webhooks`
+receives webhooks, `cluster` shares rate limits among programs.
 """
 
 from importlib import import_module
@@ -265,9 +272,9 @@ __all__ = [
     "__version__",
 ]
 
-if not TYPE_CHECKING:  # else to a type checker any name would be there
-    # What many programs never use is imported when it is first asked for: a quarter of it all.
-    _LATER = {
+if not TYPE_CHECKING:  # a type checker would accept any name because of __getattr__
+    # Imported on first access, because most programs need none of them: a quarter of the import.
+    _LAZY = {
         name: module
         for module, names in {
             "cluster": ["Cluster"],
@@ -288,11 +295,11 @@ if not TYPE_CHECKING:  # else to a type checker any name would be there
     }
 
     def __getattr__(name: str) -> object:
-        if name not in _LATER:
+        if name not in _LAZY:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        thing = getattr(import_module(f".{_LATER[name]}", __name__), name)
-        globals()[name] = thing
-        return thing
+        value = getattr(import_module(f".{_LAZY[name]}", __name__), name)
+        globals()[name] = value
+        return value
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""`python -m edgegap_async`."""
+"""Runs the command line: `python -m edgegap_async`."""
 
 from __future__ import annotations
 

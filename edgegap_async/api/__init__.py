@@ -1,4 +1,5 @@
-"""Edgegap's HTTP API as data: models, requests, operations, JSON.
+"""Describes Edgegap's HTTP API as data: operations, requests, answers, and their JSON.
 
-No I/O, no event loop and no clock belong here.
+A new call, field, enum value or oddity of the JSON belongs here, and so do the checks of arguments.
+Sending, retrying, waiting and every decision that needs a clock, a socket or an event loop do not.
 """

@@ -1,0 +1,41 @@
+"""The benchmarks run, and print the figures that the documents take from them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from program_runner import run_program
+
+from edgegap_async.emulator import Emulator
+
+
+@pytest.mark.parametrize(
+    "benchmark", ["get_call.py --rounds=1 --calls=5", "import_time.py --rounds=1"]
+)
+async def test_the_benchmarks_of_cost_compare(emulator: Emulator, benchmark: str) -> None:
+    name, *arguments = benchmark.split()
+    printed = json.loads(await run_program(emulator, f"benchmarks/{name}", *arguments))
+
+    assert printed["ratio"] > 0
+
+
+async def test_the_benchmark_of_one_server_counts_servers(emulator: Emulator) -> None:
+    printed = json.loads(await run_program(emulator, "benchmarks/one_server.py", "--wishes=1"))
+
+    assert printed["edgegap_async"]["lost answers"]["the answer is lost once"] == {
+        "servers_made_per_wish": 1,
+        "errors": 0,
+        "left_running_and_unknown": 0,
+    }
+
+
+async def test_the_benchmark_of_many_measures_time_and_memory(emulator: Emulator) -> None:
+    printed = json.loads(
+        await run_program(
+            emulator, "benchmarks/deploy_many.py", "--deployments=3", "--waiting", "3"
+        )
+    )
+
+    assert printed["real time"]["ready"] == printed["real time"]["deploys"] == 3
+    assert printed["memory"][0]["bytes_each"] > 0

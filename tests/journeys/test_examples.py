@@ -1,0 +1,208 @@
+"""Every program of examples/ runs against the emulator and leaves no deployment behind."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import re
+import shutil
+import signal
+import socket
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from program_runner import (
+    ROOT,
+    ServingProgram,
+    is_listening,
+    run_program,
+    running_deployments,
+)
+
+from edgegap_async import EdgegapClient
+from edgegap_async.emulator import Emulator, Timings, load_apps, sample_application
+
+RUN_TO_THE_END = {
+    "api_calls": r"tags: \['ranked', .*'season-3'\]",
+    "guard": r"refused: max_live=1 reached(.|\n)*checked and not sent: POST /v2/deployments",
+    "handle": r"TERMINATED \(found by status\)",
+    "handle_errors": r"no-such-application: refused with status 400",
+    "playable": r"passed our own check",
+    "quickstart": r"welcome Ada(.|\n)*stopped\n$",
+    "rate_limits": r"30 lists took [23]\.\d s",
+    "recover": r"stopped 2 servers",
+}
+"""Examples without arguments, and a pattern that their output matches."""
+
+
+@pytest.mark.parametrize("example", RUN_TO_THE_END)
+async def test_an_example_runs_and_leaves_no_deployment(emulator: Emulator, example: str) -> None:
+    printed = await run_program(emulator, f"examples/{example}.py")
+
+    assert re.search(RUN_TO_THE_END[example], printed)
+    assert await running_deployments(emulator) == []
+
+
+def test_every_example_has_a_test() -> None:
+    tested = {
+        node.value
+        for node in ast.walk(ast.parse(Path(__file__).read_text("utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    tested |= {"test_matchmaker"}  # pytest collects it
+    examples = {path.stem for path in (ROOT / "examples").glob("*.py")}
+
+    assert {name for name in examples if not any(name in text for text in tested)} == set()
+
+
+async def test_many_servers_deploys_a_batch(emulator: Emulator) -> None:
+    printed = await run_program(emulator, "examples/many_servers.py", "5")
+
+    assert len(re.findall(r"match +\d: READY after", printed)) == 5
+    assert "5 of 5 READY, 0 failed" in printed
+    assert "5 servers" in printed
+    assert sum(request.operation == "stop_deployment" for request in emulator.requests) == 5
+
+
+async def test_the_warm_pool_allocates_servers(emulator: Emulator) -> None:
+    printed = await run_program(emulator, "examples/warm_pool.py", "4")
+
+    assert len(re.findall(r"match +\d: +[\d.]+ ms to a server at", printed)) == 4
+    assert "4 allocated" in printed
+    assert await running_deployments(emulator) == []
+
+
+async def test_the_matchmaker_gives_two_players_one_server_and_stops_it(
+    emulator: Emulator,
+) -> None:
+    async with (
+        ServingProgram(emulator, "examples/matchmaker.py", "0") as url,
+        aiohttp.ClientSession(url) as players,
+    ):
+
+        async def join(name: str, ip: str) -> dict[str, Any]:
+            async with players.post("/join", json={"name": name, "ip": ip}) as answer:
+                assert answer.status == 200
+                return dict(await answer.json())
+
+        ada, bob = await asyncio.gather(join("Ada", "75.28.35.192"), join("Bob", "8.8.8.8"))
+        assert ada == bob
+        assert sorted(ada["players"]) == ["Ada", "Bob"]
+        async with players.post("/over", json={"match": ada["match"]}) as answer:
+            assert answer.status == 200
+        async with players.post("/over", json={"match": ada["match"]}) as answer:
+            assert answer.status == 404
+
+    assert await running_deployments(emulator) == []
+
+
+@pytest.mark.parametrize("body", ["no JSON", "[]", '{"name": "Ada"}'])
+async def test_the_matchmaker_says_what_to_send(emulator: Emulator, body: str) -> None:
+    async with (
+        ServingProgram(emulator, "examples/matchmaker.py", "0") as url,
+        aiohttp.ClientSession(url) as players,
+        players.post("/join", data=body) as answer,
+    ):
+        assert (answer.status, await answer.text()) == (400, "send a JSON object with name and ip")
+
+
+@pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGTERM])
+async def test_the_matchmaker_stops_its_servers_when_it_is_ended(
+    emulator: Emulator, ended_by: signal.Signals
+) -> None:
+    async with (
+        ServingProgram(emulator, "examples/matchmaker.py", "0", ended_by=ended_by) as url,
+        aiohttp.ClientSession(url) as players,
+    ):
+        joining = [
+            players.post("/join", json={"name": name, "ip": "8.8.8.8"}) for name in ("Ada", "Bob")
+        ]
+        for answer in await asyncio.gather(*joining):
+            answer.close()
+
+    assert await running_deployments(emulator) == []
+
+
+def free_port() -> int:
+    """Returns a port that no program listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+@pytest.mark.parametrize("example", ["webhooks_aiohttp", "webhooks_fastapi"])
+async def test_an_application_receives_webhooks(emulator: Emulator, example: str) -> None:
+    port = free_port()
+    public_url = f"http://127.0.0.1:{port}"
+    program = ServingProgram(emulator, f"examples/{example}.py", PUBLIC_URL=public_url)
+    async with program as url, aiohttp.ClientSession(url) as session:
+        while not await is_listening(port):
+            await asyncio.sleep(0.05)
+        async with session.post("/servers") as answer:
+            server = await answer.json()
+        async with session.delete(f"/servers/{server['request_id']}") as answer:
+            assert answer.status == 204
+
+    assert server["source"] == "webhook"
+    assert await running_deployments(emulator) == []
+
+
+async def test_the_webhooks_server_receives_webhooks(emulator: Emulator) -> None:
+    printed = await run_program(
+        emulator, "examples/webhooks_server.py", PUBLIC_URL=f"http://127.0.0.1:{free_port()}"
+    )
+
+    assert re.search(r"READY at \S+, reported by webhook", printed)
+    assert await running_deployments(emulator) == []
+
+
+@pytest.mark.skipif(
+    shutil.which("redis-server") is None, reason="no redis-server: apt-get install redis-server"
+)
+async def test_shared_limits_counts_the_programs() -> None:
+    port = free_port()
+    server = await asyncio.create_subprocess_exec(
+        "redis-server", "--port", str(port), "--save", "", stdout=asyncio.subprocess.DEVNULL
+    )
+    try:
+        async with asyncio.timeout(20):
+            while not await is_listening(port):
+                await asyncio.sleep(0.05)
+        async with Emulator([sample_application()]) as emulator:  # READY after seconds, as usual
+            printed = await run_program(
+                emulator, "examples/shared_limits.py", REDIS_URL=f"redis://127.0.0.1:{port}"
+            )
+            assert await running_deployments(emulator) == []
+    finally:
+        server.terminate()
+        await server.wait()
+
+    assert "1 programs share the limits, shared: True" in printed
+
+
+async def test_the_game_server_stops_itself_when_it_is_empty() -> None:
+    catalogue = load_apps(ROOT / "examples/apps.toml")
+    async with (
+        Emulator(catalogue.applications, timings=Timings.fast()) as emulator,
+        EdgegapClient(emulator.token, base_url=emulator.url) as client,
+    ):
+        assert "game_server.py" in " ".join(catalogue.applications[0].argv)
+        server = await client.deploy("lobby", "v1", users=[(48.86, 2.35)])
+        await server.wait_ready(timeout=20)
+        game, loop = server.endpoint("game"), asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as player:
+            player.setblocking(False)
+            await loop.sock_connect(player, (game.host, game.port))
+            answers = []
+            for line in (b"hello", b"goodbye"):
+                await loop.sock_sendall(player, line)
+                async with asyncio.timeout(5):
+                    answers.append(await loop.sock_recv(player, 100))
+        await server.wait_terminated(timeout=20)
+
+    assert answers == [b"1 here", b"0 here"]
+
+
+def test_the_sample_application_ships_with_the_package() -> None:
+    assert Path(sample_application().argv[2]).is_file()

@@ -1,0 +1,86 @@
+"""Every Python block of the documents for users runs against the emulator."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import inspect
+import re
+import signal
+from typing import Any, NamedTuple
+
+import pytest
+from program_runner import ROOT, run_program
+
+from edgegap_async import EdgegapClient
+from edgegap_async.emulator import Emulator
+
+DOCUMENTS = ("README.md", "examples/README.md", "edgegap_async/emulator/README.md")
+
+
+class Block(NamedTuple):
+    """A Python block of a document."""
+
+    document: str
+    line: int
+    code: str
+
+    @property
+    def is_program(self) -> bool:
+        """Whether the block runs by itself; other blocks use names that the test provides."""
+        return re.search(r"^asyncio\.run\(", self.code, re.MULTILINE) is not None
+
+    def __str__(self) -> str:
+        return f"{self.document}:{self.line}"
+
+
+def blocks() -> list[Block]:
+    """Returns all Python blocks of the documents that exist."""
+    found = []
+    for document in DOCUMENTS:
+        path = ROOT / document
+        text = path.read_text("utf-8") if path.is_file() else ""
+        for match in re.finditer(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+            found.append(Block(document, text.count("\n", 0, match.start()) + 1, match[1]))
+    return found
+
+
+BLOCKS = blocks()
+
+
+async def test_the_first_example_of_the_readme_deploys_and_stops_a_server(
+    emulator: Emulator,
+) -> None:
+    printed = await run_program(emulator, "-c", BLOCKS[0].code)
+
+    assert BLOCKS[0].document == "README.md"
+    assert re.fullmatch(r"play at 127\.0\.0\.1:\d+\n", printed)
+    assert [deployment.status.short for deployment in emulator.cloud.deployments.values()] in (
+        ["TERMINATING"],
+        ["TERMINATED"],
+    )
+
+
+@pytest.mark.parametrize("block", BLOCKS[1:], ids=str)
+async def test_every_other_block_runs(
+    block: Block, emulator: Emulator, client: EdgegapClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if block.is_program:
+        await run_program(emulator, "-c", block.code)
+        return
+    monkeypatch.setenv("EDGEGAP_API_TOKEN", emulator.token)
+    monkeypatch.setenv("EDGEGAP_BASE_URL", emulator.url)
+    names: dict[str, Any] = {
+        "asyncio": asyncio,
+        "signal": signal,
+        "client": client,
+        "EdgegapClient": EdgegapClient,
+        "emulator": emulator,
+    }
+    code = block.code.replace('"0.0.0.0", port=8080', '"127.0.0.1", port=0')
+    # Padded, so that a traceback names the line in the document.
+    source = "\n" * block.line + code
+    compiled = compile(source, block.document, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    running = eval(compiled, names)
+    if inspect.isawaitable(running):
+        await running
