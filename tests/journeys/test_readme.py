@@ -36,13 +36,13 @@ class Block(NamedTuple):
 
 def blocks() -> list[Block]:
     """Returns all Python blocks of the documents that exist."""
-    found = []
-    for document in DOCUMENTS:
-        path = ROOT / document
-        text = path.read_text("utf-8") if path.is_file() else ""
-        for match in re.finditer(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
-            found.append(Block(document, text.count("\n", 0, match.start()) + 1, match[1]))
-    return found
+    return [
+        Block(document, text.count("\n", 0, match.start()) + 1, match[1])
+        for document in DOCUMENTS
+        if (ROOT / document).is_file()
+        for text in [(ROOT / document).read_text("utf-8")]
+        for match in re.finditer(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    ]
 
 
 BLOCKS = blocks()

@@ -1,4 +1,4 @@
-"""The public names: exported, importable, and imported lazily where most programs do not need them."""
+"""The public names are exported and can be imported, some of them lazily."""
 
 from __future__ import annotations
 
