@@ -112,8 +112,8 @@ class Cluster:
     def webhook_source(self, receiver: AReceiver) -> AReceiver:
         """Connects a receiver to the receivers of the other programs, and returns it.
 
-        For programs behind one public URL: a webhook may reach another program than the one that
-        waits for it, and is forwarded through Redis. Each program has its own receiver, with the
+        For programs behind one public URL: a webhook may reach a program that does not wait for it,
+        which forwards it through Redis. Each program has its own receiver, with the
         same public URL and path: `EdgegapClient(webhooks=cluster.webhook_source(receiver))`. If
         Redis does not forward a webhook, the status poller finds the change. `on_event` of the
         receiver gets only the webhooks that reach its own program.

@@ -1,1 +1,5 @@
-"""Receives webhooks over aiohttp or ASGI and triggers status requests."""
+"""Receives Edgegap's webhooks; each one triggers a status request.
+
+`receiver` checks a webhook and triggers the poller, `servers` adapts it to aiohttp and ASGI. No
+status is taken from a webhook: `polling` asks the API. `cluster` forwards to other programs.
+"""

@@ -1,30 +1,28 @@
-"""Receives the webhooks of deployments and wakes whoever waits.
+"""Receives the webhooks of deployments and triggers status requests.
 
-Theory. Edgegap signs nothing, sends a webhook once, and its body is the deployment's status. So
-each deployment gets URLs with a secret of its own, and all that a call to one of them does is to
-wake the look-out of that deployment, which then asks the API. What the body says is not believed;
-that it is JSON at all is asked only to turn away what strays here. As the URLs exist before the
-deploy is sent, a webhook cannot come too early; as nothing is believed, none can come too late,
-twice, or in the wrong order. As waits look by themselves, if rarely, none needs to come at all.
+**Problem.** Edgegap signs no webhook and sends each one once; its body is the deployment's status.
+A webhook can be lost, late, early, doubled or forged.
 
-The secrets are kept as hashes, as long as somebody holds the deployment's handle. To find a hash in
-a table takes a time that depends on the hash, but that tells nothing of the secret, as nobody can
-make secrets whose hashes come ever nearer to one. A URL that is unknown, or not any more, is 404
-before anything of its body is read, and its caller is hung up on: a stranger costs one hash. In a
-cluster another program may know it, if it has the form of one of ours: it is 204 then, and its hash
-is passed on, its body unread as well.
+**Rule.** Each deployment gets webhook URLs with its own secret. A request to one of them makes the
+poller ask the API for the status of that deployment, and does nothing else. The receiver checks
+that the body is a JSON object, but does not use what it says. The URLs exist before the deploy is
+sent, so no webhook comes too early; the API decides, so no webhook comes too late, twice or in the
+wrong order; the poller asks by itself too, if less often, so no webhook is necessary.
 
-Who has a right URL can still be slow, large or many. So a body has 64 kB and five seconds, three of
-one deployment are read at once, so many in all, and what comes to one makes two looks a second at
-most. Who has none can still hold a connection open: a server of its own gives each fifteen seconds
-to say what it wants, and has room for four times as many as it reads at once.
+**Secrets** are kept as SHA-256 hashes, as long as the program holds the deployment's handle. The
+time of a dictionary lookup depends on the hash, which tells nothing about the secret. An unknown
+URL is answered 404, and its connection closed, before the body is read: it costs one hash. In a
+cluster another program may know a well-formed URL: the answer is 204, and the hash is forwarded.
 
-Four ways to use it, the receiver made first and given to the client as `webhooks`, all in the
-client's event loop:
+**Limits** for a caller that has a secret: 64 kB and 5 s for a body, three bodies of one deployment
+at once, `max_reading` bodies in all, and two status requests a second. For a caller without one:
+the receiver's own server closes idle connections after 15 s and holds four times `max_reading`.
 
-- `async with WebhookReceiver(public_url=…).serve(port=8080)`: a small server of its own;
-- `receiver.attach(app)`: in an aiohttp application of yours, before it starts;
-- `receiver.application()`: the same as a sub-application, to mount as you like;
+Four ways to run it; the client takes it as `webhooks=receiver` and uses the same event loop:
+
+- `async with WebhookReceiver(public_url=…).serve(port=8080)`: its own small server;
+- `receiver.attach(app)`: in an aiohttp application, before the application starts;
+- `receiver.application()`: an aiohttp sub-application to mount;
 - `receiver.asgi()`: for Starlette, FastAPI, or alone: `app.mount(path, receiver.asgi())`.
 """
 
@@ -50,6 +48,7 @@ from edgegap_async.api.codec import loads, read_answer
 from edgegap_async.api.models import Deployment
 from edgegap_async.api.requests import WEBHOOK_KINDS, WebhookKind
 from edgegap_async.api.validation import is_coroutine_function
+from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import InvalidRequest, is_cancelled
 
 from .servers import (
@@ -68,26 +67,26 @@ __all__ = ["WebhookEvent", "WebhookReceiver", "WebhookStats"]
 
 logger = logging.getLogger(__name__)
 
-
-_SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43,86}")  # 32 bytes; room for a later version's
+_SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43,86}")  # 32 bytes; a later version may use 64
 _KINDS: Final = frozenset(WEBHOOK_KINDS.values())
-_MAX_BODY_BYTES: Final = 64 * 1024  # bytes: a status has about one thousand
-_BODY_TIMEOUT: Final = 5.0  # seconds for a body to come
-_MAX_READS_EACH: Final = 3  # bodies of one deployment that are read at once: one of each kind
-_CONNECTIONS: Final = 4  # to a server of its own, for each body that may be read
-_RECENT_KEYS: Final = 10_000
-_MIN_WAKE_INTERVAL: Final = 0.5  # seconds: who has a right URL may not spend the limit on looks
-_MIN_WARN_INTERVAL: Final = 60.0  # seconds
-_HIDDEN: Final = "hidden"  # in logs, in place of the secret
+_MAX_BODY_BYTES: Final = 64 * 1024  # bytes; a status has about one thousand
+_BODY_TIMEOUT: Final = 5.0  # seconds for a whole body
+_MAX_READS_EACH: Final = 3  # bodies of one deployment at once; one of each kind
+_CONNECTIONS_PER_READ: Final = 4  # of the receiver's own server, for each body of `max_reading`
+_MAX_RECENT_KEYS: Final = 10_000  # hashes of 32 bytes
+_MIN_TRIGGER_INTERVAL: Final = 0.5  # seconds, so that forged webhooks cannot use up the rate limit
+_MIN_WARN_INTERVAL: Final = 60.0  # seconds, so that forged webhooks cannot fill the log
+_HIDDEN: Final = "hidden"  # stands in the server's log in place of the secret
 
 _REJECT_REASONS: Final = {
-    HTTPStatus.BAD_REQUEST: "it is not a JSON object",
-    HTTPStatus.NOT_FOUND: "its URL is not known",
-    HTTPStatus.METHOD_NOT_ALLOWED: "it is not a POST",
+    HTTPStatus.BAD_REQUEST: "its body is not a JSON object",
+    HTTPStatus.NOT_FOUND: "its URL is unknown",
+    HTTPStatus.METHOD_NOT_ALLOWED: "its method is not POST",
     HTTPStatus.REQUEST_TIMEOUT: f"its body took longer than {_BODY_TIMEOUT:g} s",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: f"its body has more than {_MAX_BODY_BYTES} bytes",
     HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "its body is compressed",
-    HTTPStatus.SERVICE_UNAVAILABLE: "too many are being read, or the receiver is closed",
+    HTTPStatus.SERVICE_UNAVAILABLE: "max_reading bodies are being read, or three of its deployment,"
+    " or the receiver is closed",
 }
 
 
@@ -99,79 +98,84 @@ class _Rejected(Exception):
 
 @attrs.frozen
 class WebhookEvent:
-    """What a webhook says. Nobody signed it: look, before you act on it."""
+    """The content of one webhook. Edgegap does not sign it: ask the API before you rely on it."""
 
     kind: WebhookKind
-    """Which of the deployment's URLs it came to."""
+    """What the webhook announces: "ready", "error" or "terminated", by the URL it came to."""
     deployment: Deployment
+    """The deployment's status, as the webhook's body says."""
 
 
 @attrs.frozen(kw_only=True)
 class WebhookStats:
-    """What has come to a receiver so far."""
+    """What a receiver has received since it was made. All numbers are counts, 0 or more."""
 
     received: int
-    """Webhooks that were taken, doubles too."""
+    """Webhooks that were accepted, repeated ones included."""
     unknown: int
-    """Requests to a URL that is not known."""
+    """Requests to an unknown URL, answered 404."""
     late: int
-    """Webhooks of one whose handle nobody has any more, as TERMINATED after `run`."""
+    """Webhooks of a deployment whose handle is gone, answered 404; usual after `client.run`."""
     refused: Mapping[int, int]
-    """Others that were turned away, by the status they were answered."""
+    """Other requests that were rejected, by the HTTP status of the answer."""
     handled: int
-    """Events that `on_event` took."""
+    """Events that `on_event` has handled."""
     failed: int
-    """Events at which it raised."""
+    """Events for which `on_event` raised an error."""
     dropped: int
-    """Events it was not given: unreadable, too many waiting, or the receiver was closed."""
+    """Events that `on_event` did not handle: unreadable, over `max_waiting`, or at the end."""
 
 
 class _Subscription:
-    """The URLs of one deployment."""
+    """The webhook URLs of one deployment."""
 
     def __init__(self, url: str, wake: Callable[[], None]) -> None:
         self.on_ready = f"{url}/ready"
         self.on_error = f"{url}/error"
         self.on_terminated = f"{url}/terminated"
-        self.reading = 0
-        self.told = set[WebhookKind]()
+        self.open_reads = 0
+        self.delivered = set[WebhookKind]()  # kinds that were given to `on_event`
         self._wake = wake
-        self._woken_at = -math.inf  # loop time; to come, if a wake is pending
+        self._triggered_at = -math.inf  # loop time; in the future while a trigger is scheduled
 
-    def ring(self) -> None:
-        """Wakes who waits; soon, if that was just done."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        if self._woken_at > now:
+    def trigger(self) -> None:
+        """Calls `wake`, at once or within 0.5 s of the last time."""
+        now = loop_time()
+        if self._triggered_at > now:
             return
-        if self._woken_at + _MIN_WAKE_INTERVAL > now:
-            self._woken_at += _MIN_WAKE_INTERVAL
-            loop.call_at(self._woken_at, self._wake)
+        if self._triggered_at + _MIN_TRIGGER_INTERVAL > now:
+            self._triggered_at += _MIN_TRIGGER_INTERVAL
+            asyncio.get_running_loop().call_at(self._triggered_at, self._wake)
         else:
-            self._woken_at = now
+            self._triggered_at = now
             self._wake()
 
 
 class WebhookReceiver:
-    """Gives each deployment webhook URLs, and ends waits as soon as one is called.
+    """Gives each deployment its own webhook URLs; a request to one triggers a status request.
 
     Args:
-        public_url: how the API reaches this program, such as `https://mm.example.com`: without
-            the path below. May be left out with `serve()` where client and API are on one
-            machine, as with the emulator.
-        path: below which path the webhooks come; begins with `/`.
-        on_event: a coroutine function that is given each event of each deployment once, as long
-            as its handle is held; one at a time, in the order they came, after they were answered.
-            What it raises is logged. Where it is too slow events are dropped: it is for chat
-            messages and counters, a match waits with its handle.
-        max_reading: bodies that are read at once; more are answered 503. A server of its own has
-            four times as many connections; more are closed as they come.
-        max_waiting: events that wait for `on_event`; more are dropped.
+        public_url: how the API reaches this program, such as `https://mm.example.com`, without
+            the path. May be omitted with `serve()` if client and API are on one machine, as with
+            the emulator.
+        path: path below which the webhooks come; begins with `/`.
+        on_event: a coroutine function for chat messages and counters; a match waits with its
+            handle. It is called once for each event of each deployment while the deployment's
+            handle exists, one call at a time, in the order of arrival, after the answer was sent.
+            An error that it raises is logged.
+        max_reading: bodies that are read at once, 1 or more; further requests are answered 503.
+            The receiver's own server holds four times as many connections, and closes further
+            ones as they come.
+        max_waiting: events that wait for `on_event`, 1 or more; further ones are dropped.
 
     Raises:
         InvalidRequest: `public_url` is not an http or https URL, `path` not a path, `on_event` not
             a coroutine function, or a number is below 1.
     """
+
+    forward: Callable[[bytes], None] | None = None
+    """Called with the hash of a URL that is unknown here, to try other programs. None outside a
+    cluster; `Cluster.webhook_source` sets it."""
 
     def __init__(
         self,
@@ -182,246 +186,283 @@ class WebhookReceiver:
         max_reading: int = 100,
         max_waiting: int = 1000,
     ) -> None:
-        if public_url is not None and not _reachable(public_url):
-            raise InvalidRequest(f"not a URL that the API could reach: {public_url!r}")
+        if public_url is not None and not _is_reachable(public_url):
+            raise InvalidRequest(
+                f"public_url is an http:// or https:// URL that the API can reach,"
+                f" without query or fragment, not {public_url!r}"
+            )
         if not path.startswith("/") or not path.strip("/"):
-            raise InvalidRequest(f"path begins with / and names something, not {path!r}")
+            raise InvalidRequest(f"path begins with / and is not empty, not {path!r}")
         if on_event is not None and not is_coroutine_function(on_event):
             raise InvalidRequest("on_event is a coroutine function: async def on_event(event)")
         if min(max_reading, max_waiting) < 1:
             raise InvalidRequest("max_reading and max_waiting are numbers from 1 on")
         self._public_url = public_url and public_url.rstrip("/")
         self._path = path.rstrip("/")
-        self._hooks = WeakValueDictionary[bytes, _Subscription]()
-        self._recent = OrderedDict[
-            bytes, None
-        ]()  # keys handed out lately: a late webhook is not unknown
+        self._subscriptions = WeakValueDictionary[bytes, _Subscription]()  # by hash of the secret
+        # Hashes that were made lately: a webhook for one of them is late, not unknown.
+        self._recent_keys = OrderedDict[bytes, None]()
         self._max_reading = max_reading
-        self._reading = 0
-        self._answers = Counter[int]()  # by status
+        self._open_reads = 0
+        self._responses = Counter[int]()  # by HTTP status
         self._late = 0
-        self.forward: Callable[[bytes], None] | None = None
-        """Called with the hash of an unknown URL; set by `Cluster.webhook_source`, else None."""
         self._on_event = on_event
         self._max_waiting = max_waiting
         self._events = deque[WebhookEvent]()
         self._outcomes = Counter[str]()  # of events
-        self._handling: asyncio.Task[None] | None = None
+        self._handler_task: asyncio.Task[None] | None = None
         self._is_closed = False
-        self._complaints = 0
-        self._complained_at = -math.inf
+        self._unreported = 0  # rejected requests since the last warning
+        self._warned_at = -math.inf
 
     @property
     def stats(self) -> WebhookStats:
-        """What has come so far."""
-        answers = dict(self._answers)
+        """The counts at this moment."""
+        responses = dict(self._responses)
         return WebhookStats(
-            received=answers.pop(HTTPStatus.NO_CONTENT, 0),
-            unknown=answers.pop(HTTPStatus.NOT_FOUND, 0),
+            received=responses.pop(HTTPStatus.NO_CONTENT, 0),
+            unknown=responses.pop(HTTPStatus.NOT_FOUND, 0),
             late=self._late,
-            refused=answers,
+            refused=responses,
             handled=self._outcomes["handled"],
             failed=self._outcomes["failed"],
             dropped=self._outcomes["dropped"],
         )
 
     def open(self, wake: Callable[[], None]) -> _Subscription:
-        """Fresh URLs for one deployment; whatever comes to them calls `wake`, in the loop."""
+        """Returns fresh URLs for one deployment, valid as long as the returned object exists.
+
+        The client calls this for each deploy.
+
+        Args:
+            wake: called in the event loop for a webhook that comes to one of the URLs, twice a
+                second at most.
+
+        Raises:
+            InvalidRequest: the receiver has no `public_url` and is not served.
+        """
         if self._public_url is None:
             raise InvalidRequest(
                 "the API cannot reach this receiver: give it a public_url, or serve() it first"
             )
         secret = secrets.token_urlsafe(32)
-        hook = _Subscription(f"{self._public_url}{self._path}/{secret}", wake)
+        subscription = _Subscription(f"{self._public_url}{self._path}/{secret}", wake)
         key = _hash(secret)
-        self._hooks[key] = hook
-        self._recent[key] = None
-        if len(self._recent) > _RECENT_KEYS:
-            self._recent.popitem(last=False)
-        return hook
+        self._subscriptions[key] = subscription
+        self._recent_keys[key] = None
+        if len(self._recent_keys) > _MAX_RECENT_KEYS:
+            self._recent_keys.popitem(last=False)
+        return subscription
 
     def trigger(self, key: bytes) -> bool:
-        """Wakes whoever waits for the URL with this hash, and tells whether it is known here."""
-        hook = self._hooks.get(key)
-        if hook is None:
+        """Acts as if a webhook had come to a URL. A cluster calls this for forwarded webhooks.
+
+        Args:
+            key: the SHA-256 hash of the URL's secret.
+
+        Returns:
+            Whether the URL is known here.
+        """
+        subscription = self._subscriptions.get(key)
+        if subscription is None:
             return False
-        hook.ring()
+        subscription.trigger()
         return True
 
     # ── where it runs ────────────────────────────────────────────────────────────────────────────
 
     def application(self) -> web.Application:
-        """An aiohttp application that receives the webhooks, to be mounted at `path`."""
-        return aiohttp_application(self._judge, opened=self._open_again, close=self.close)
+        """Returns an aiohttp application that receives the webhooks, to be mounted at `path`."""
+        return aiohttp_application(
+            self._handle_request, on_startup=self._reopen, on_shutdown=self.close
+        )
 
     def attach(self, application: web.Application) -> None:
-        """Mounts the receiver in an application of yours, which has not started yet."""
+        """Mounts the receiver in an aiohttp application, at `path`.
+
+        Args:
+            application: has not started yet.
+        """
         application.add_subapp(self._path, self.application())
 
     def asgi(self) -> AsgiApplication:
-        """An ASGI application that receives the webhooks, to be mounted at `path` or run alone.
+        """Returns an ASGI application that receives the webhooks, to be mounted at `path`.
 
-        Mounted, it is not told of the end: call `close()` there, if you use `on_event`.
+        A mounted ASGI application is not notified of the end: if you use `on_event`, call `close()`
+        there. It can also run alone, as `uvicorn.run(receiver.asgi())`.
         """
-        return asgi_application(self._judge, opened=self._open_again, close=self.close)
+        return asgi_application(
+            self._handle_request, on_startup=self._reopen, on_shutdown=self.close
+        )
 
     @contextlib.asynccontextmanager
     async def serve(self, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Self]:
-        """A server of its own for the webhooks, as long as the block lasts.
+        """Runs a server for the webhooks while the block lasts.
 
         Args:
             host: address to listen on; `0.0.0.0` or `::` for all.
-            port: port to listen on; 0 for a free one.
+            port: port to listen on, 0 to 65535; 0 for a free one.
 
         Raises:
-            InvalidRequest: it listens on all addresses and has no `public_url`.
+            InvalidRequest: it would listen on all addresses, and the receiver has no `public_url`.
+            OSError: the port is in use, or the address is not one of this machine.
         """
         if self._public_url is None and host in {"", "0.0.0.0", "::"}:  # noqa: S104 - what is refused
             raise InvalidRequest("a receiver that listens on all addresses needs a public_url")
         from aiohttp import web  # noqa: PLC0415 - a tenth of the package's import time
-        from aiohttp.http import HttpProcessingError  # noqa: PLC0415 - as above
+        from aiohttp.http import HttpProcessingError  # noqa: PLC0415 - slow to import
 
-        def complain(record: logging.LogRecord) -> bool:
+        def log_other_errors(record: logging.LogRecord) -> bool:
             error = record.exc_info and record.exc_info[1]
             if isinstance(error, HttpProcessingError):
-                self._complain("it is not HTTP")
+                self._warn_rejected("it is not HTTP")
             else:
                 logger.handle(record)
             return False
 
-        # What is not HTTP aiohttp would log each time, with a traceback.
-        quiet = logging.Logger(logger.name, logging.WARNING)  # noqa: LOG001 - this server's alone
-        quiet.addFilter(complain)
+        # aiohttp would log each request that is not HTTP, with a traceback.
+        server_logger = logging.Logger(logger.name, logging.WARNING)  # noqa: LOG001 - this server's alone
+        server_logger.addFilter(log_other_errors)
+        max_connections = _CONNECTIONS_PER_READ * self._max_reading
         server = aiohttp_server(
-            self._judge,
-            most=_CONNECTIONS * self._max_reading,
-            crowded=lambda: self._complain("too many connections are open"),
-            logger=quiet,
+            self._handle_request,
+            max_connections=max_connections,
+            on_overflow=lambda: self._warn_rejected(
+                f"too many connections are open: {max_connections}, four times max_reading"
+            ),
+            logger=server_logger,
         )
         runner = web.ServerRunner(server, shutdown_timeout=1.0)
         await runner.setup()
-        given = self._public_url
-        self._open_again()
+        given_url = self._public_url
+        self._reopen()
         try:
             await web.TCPSite(runner, host, port).start()
-            if given is None:
+            if given_url is None:
                 bound_host, bound_port = runner.addresses[0][:2]
                 name = f"[{bound_host}]" if ":" in bound_host else bound_host
                 self._public_url = f"http://{name}:{bound_port}"
             yield self
         finally:
-            self._public_url = given
+            self._public_url = given_url
             await runner.cleanup()
             await self.close()
 
-    def _open_again(self) -> None:
+    def _reopen(self) -> None:
         self._is_closed = False
 
     async def close(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - nothing is raised
-        """Answers 503 from now on, and waits for `on_event`; after so many seconds it is cancelled.
+        """Answers 503 from now on, and waits until `on_event` has handled the waiting events.
 
-        Called where a server of its own, an aiohttp application or a lone ASGI one ends. Twice is
-        fine.
+        The receiver's own server, an aiohttp application and an ASGI application that runs alone
+        call this when they end. It may be called twice.
+
+        Args:
+            timeout: seconds after which `on_event` is cancelled and the waiting events are dropped.
         """
         self._is_closed = True
-        if self._handling is None:
+        if self._handler_task is None:
             return
-        await asyncio.wait([self._handling], timeout=timeout)
-        if not self._handling.done():
-            dropped = len(self._events) + 1  # with the one that is being handled
-            logger.warning("closed before on_event took %d events", dropped)
+        await asyncio.wait([self._handler_task], timeout=timeout)
+        if not self._handler_task.done():
+            dropped = len(self._events) + 1  # with the event that is being handled
+            logger.warning(
+                "the webhook receiver closed before on_event had handled %d events", dropped
+            )
             self._outcomes["dropped"] += dropped
             self._events.clear()
-            self._handling.cancel()
-            await asyncio.wait([self._handling])
+            self._handler_task.cancel()
+            await asyncio.wait([self._handler_task])
 
-    # ── what comes ───────────────────────────────────────────────────────────────────────────────
+    # ── requests ─────────────────────────────────────────────────────────────────────────────────
 
-    async def _judge(self, arrival: IncomingRequest) -> int:
+    async def _handle_request(self, request: IncomingRequest) -> int:
         status = HTTPStatus.NO_CONTENT
         try:
-            await self._take(arrival)
-        except _Rejected as refusal:
-            status = refusal.status
-            if refusal.is_late:
+            await self._accept(request)
+        except _Rejected as rejection:
+            status = rejection.status
+            if rejection.is_late:
                 self._late += 1
                 return status
-            self._complain(_REJECT_REASONS[status])
-        self._answers[status] += 1
+            self._warn_rejected(_REJECT_REASONS[status])
+        self._responses[status] += 1
         return status
 
-    async def _take(self, arrival: IncomingRequest) -> None:
-        # What comes before the secret is the mount's affair, or a proxy's.
-        before, slash, kind = arrival.path.rpartition("/")
+    async def _accept(self, request: IncomingRequest) -> None:
+        # What comes before the secret depends on where the receiver is mounted, or on a proxy.
+        before, slash, kind = request.path.rpartition("/")
         before, slash, secret = before.rpartition("/")
         key = _hash(secret)
-        may_be_ours = bool(slash) and kind in _KINDS and bool(_SECRET.fullmatch(secret))
-        hook = self._hooks.get(key) if may_be_ours else None
-        is_late = may_be_ours and hook is None and key in self._recent  # its handle is gone
-        if hook is None and (is_late or self.forward is None or not may_be_ours):
-            arrival.hide(f"/{_HIDDEN}")  # there may be a secret in it all the same
+        is_well_formed = bool(slash) and kind in _KINDS and bool(_SECRET.fullmatch(secret))
+        subscription = self._subscriptions.get(key) if is_well_formed else None
+        is_late = is_well_formed and subscription is None and key in self._recent_keys
+        if subscription is None and (is_late or self.forward is None or not is_well_formed):
+            request.set_logged_path(f"/{_HIDDEN}")  # the path may hold a secret nevertheless
             raise _Rejected(HTTPStatus.NOT_FOUND, is_late=is_late)
-        arrival.hide(f"{before}/{_HIDDEN}/{kind}")
-        if arrival.method != "POST":
+        request.set_logged_path(f"{before}/{_HIDDEN}/{kind}")
+        if request.method != "POST":
             raise _Rejected(HTTPStatus.METHOD_NOT_ALLOWED)
-        if arrival.header("content-encoding").lower() not in {"", "identity"}:
+        if request.header("content-encoding").lower() not in {"", "identity"}:
             raise _Rejected(HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
         if self._is_closed:
             raise _Rejected(HTTPStatus.SERVICE_UNAVAILABLE)
-        if hook is None:
-            assert self.forward is not None  # noqa: S101 - or it was turned away above
-            self.forward(key)  # unread: whoever makes up URLs may not take the room of others
+        if subscription is None:
+            assert self.forward is not None  # noqa: S101 - rejected above otherwise
+            self.forward(key)  # without its body: forged URLs must not use up `max_reading`
             return
-        with self._one_more(hook):
-            body = await _read(arrival)
+        with self._count_read(subscription):
+            body = await _read(request)
         if not _is_object(body):
             raise _Rejected(HTTPStatus.BAD_REQUEST)
-        hook.ring()
+        subscription.trigger()
         if self._on_event is not None:
-            self._tell(hook, cast("WebhookKind", kind), body)
+            self._dispatch(subscription, cast("WebhookKind", kind), body)
 
     @contextlib.contextmanager
-    def _one_more(self, hook: _Subscription) -> Iterator[None]:
-        if self._reading >= self._max_reading or hook.reading >= _MAX_READS_EACH:
+    def _count_read(self, subscription: _Subscription) -> Iterator[None]:
+        is_full = self._open_reads >= self._max_reading
+        if is_full or subscription.open_reads >= _MAX_READS_EACH:
             raise _Rejected(HTTPStatus.SERVICE_UNAVAILABLE)
-        self._reading += 1
-        hook.reading += 1
+        self._open_reads += 1
+        subscription.open_reads += 1
         try:
             yield
         finally:
-            self._reading -= 1
-            hook.reading -= 1
+            self._open_reads -= 1
+            subscription.open_reads -= 1
 
-    def _complain(self, why: str) -> None:
-        self._complaints += 1
-        now = asyncio.get_running_loop().time()
-        if now >= self._complained_at + _MIN_WARN_INTERVAL:
-            more = f" (and {self._complaints - 1} before it)" if self._complaints > 1 else ""
-            logger.warning("a webhook was turned away: %s%s", why, more)
-            self._complained_at = now
-            self._complaints = 0
+    def _warn_rejected(self, reason: str) -> None:
+        self._unreported += 1
+        now = loop_time()
+        if now >= self._warned_at + _MIN_WARN_INTERVAL:
+            earlier = self._unreported - 1
+            more = f" ({earlier} more since the last warning)" if earlier else ""
+            logger.warning("webhook rejected: %s%s", reason, more)
+            self._warned_at = now
+            self._unreported = 0
 
     # ── events ───────────────────────────────────────────────────────────────────────────────────
 
-    def _tell(self, hook: _Subscription, kind: WebhookKind, body: bytes) -> None:
-        if kind in hook.told:
+    def _dispatch(self, subscription: _Subscription, kind: WebhookKind, body: bytes) -> None:
+        if kind in subscription.delivered:
             return
         try:
             event = WebhookEvent(kind, read_answer(Deployment, body))
         except ValueError as error:
             self._outcomes["dropped"] += 1
-            logger.info("a webhook is not a status, and no event: %s", error)
+            logger.info("no event for on_event: a webhook's body is not a status: %s", error)
             return
         if self._is_closed or len(self._events) >= self._max_waiting:
             self._outcomes["dropped"] += 1
             return
-        hook.told.add(kind)
+        subscription.delivered.add(kind)
         self._events.append(event)
-        if self._handling is None or self._handling.done():
-            self._handling = asyncio.create_task(self._handle())
+        if self._handler_task is None or self._handler_task.done():
+            self._handler_task = asyncio.create_task(self._handle_events())
 
-    async def _handle(self) -> None:
-        assert self._on_event is not None  # noqa: S101 - there are events only if it is given
+    async def _handle_events(self) -> None:
+        assert self._on_event is not None  # noqa: S101 - events are queued only if it is given
         while self._events:
             event = self._events.popleft()
             try:
@@ -431,20 +472,22 @@ class WebhookReceiver:
                     raise
                 self._outcomes["failed"] += 1
                 logger.exception(
-                    "on_event failed at %s of %s", event.kind, event.deployment.request_id
+                    "on_event failed for webhook %r of deployment %s",
+                    event.kind,
+                    event.deployment.request_id,
                 )
             else:
                 self._outcomes["handled"] += 1
 
 
-async def _read(arrival: IncomingRequest) -> bytes:
+async def _read(request: IncomingRequest) -> bytes:
     body = bytearray()
     try:
-        if int(arrival.header("content-length") or 0) > _MAX_BODY_BYTES:
+        if int(request.header("content-length") or 0) > _MAX_BODY_BYTES:
             raise _Rejected(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
         async with asyncio.timeout(_BODY_TIMEOUT):
-            while piece := await arrival.read():
-                body += piece
+            while chunk := await request.read():
+                body += chunk
                 if len(body) > _MAX_BODY_BYTES:
                     raise _Rejected(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
     except TimeoutError:
@@ -461,13 +504,13 @@ def _is_object(body: bytes) -> bool:
         return False
 
 
-def _reachable(url: str) -> bool:
+def _is_reachable(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:  # no port number, or half an IPv6 address
+        is_usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:  # the port is not a number, or half an IPv6 address
         return False
-    return bool(usable) and not (parts.query or parts.fragment)
+    return bool(is_usable) and not (parts.query or parts.fragment)
 
 
 def _hash(secret: str) -> bytes:

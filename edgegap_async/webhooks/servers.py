@@ -1,13 +1,12 @@
-"""A request at a webhook URL: read from, and answered through, either kind of server.
+"""Adapts the receiver to two kinds of server, aiohttp and ASGI.
 
-What is right about a webhook is decided in `webhooks`, once. Here is what differs between aiohttp
-and ASGI: how a body comes in pieces, how an answer goes out, and where the server would log the
-URL, whose secret is nobody's business.
+`receiver` decides what is accepted. This module holds the differences between the servers: how a
+body comes in chunks, how an answer is sent, and where the server would log the URL with its secret.
 
-Whoever is answered before all of the body was read is hung up on. Neither server would: aiohttp
-reads on for ten seconds and logs what it finds wrong there as an unhandled exception, uvicorn
-reads on for as long as something comes. So a stranger has one connection for one request. And only
-whose body is going to be read is told to send it, if he waits for that (`Expect: 100-continue`).
+A connection is closed if the request is answered before its whole body was read. Neither server
+does this by itself: aiohttp reads on for ten seconds and logs what it finds as an unhandled
+exception, uvicorn reads on as long as data comes. So a caller without a secret can send one request
+for each connection. `100 Continue` is sent only where the body is going to be read.
 """
 
 from __future__ import annotations
@@ -22,17 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 if TYPE_CHECKING:
     from aiohttp import web
 
-__all__ = [
-    "AsgiApplication",
-    "IncomingRequest",
-    "IncompleteBody",
-    "RequestHandler",
-    "aiohttp_application",
-    "aiohttp_server",
-    "asgi_application",
-]
-
-_IDLE_TIMEOUT: Final = 15.0  # seconds for the head of a request to come, and between two
+_IDLE_TIMEOUT: Final = 15.0  # seconds for the head of a request, and between two requests
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Scope]]
@@ -41,34 +30,36 @@ AsgiApplication: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 class IncompleteBody(Exception):
-    """A body that will not come whole."""
+    """The body ends before it is complete, or is not valid HTTP."""
 
 
 class IncomingRequest(Protocol):
-    """A request whose body is still to be read."""
+    """A request whose head has been read, and whose body has not."""
 
     method: str
+    """The HTTP method, in capitals."""
     path: str
+    """The path of the URL, without the query."""
 
     def header(self, name: str) -> str:
-        """A header by its lower-case name; empty if it did not come."""
+        """Returns a header by its lower-case name; empty if the request has none."""
         ...
 
     async def read(self) -> bytes:
-        """The next piece of the body, empty at its end.
+        """Returns the next chunk of the body; empty at its end.
 
         Raises:
-            Broken: there is no more, and no end.
+            IncompleteBody: the connection ended, or the body is not valid HTTP.
         """
         ...
 
-    def hide(self, path: str) -> None:
-        """Let the server log this path in place of its own."""
+    def set_logged_path(self, path: str) -> None:
+        """Replaces the path in the server's log."""
         ...
 
 
 RequestHandler: TypeAlias = Callable[[IncomingRequest], Awaitable[int]]
-"""Returns the status of the answer."""
+"""Handles a request and returns the HTTP status of the answer."""
 
 
 # ── aiohttp ──────────────────────────────────────────────────────────────────────────────────────
@@ -78,81 +69,89 @@ class _AiohttpRequest:
     def __init__(self, request: web.BaseRequest) -> None:
         self.method = request.method
         self.path = request.path
-        self.is_whole = False
+        self.is_complete = False
         self._request = request
-        self._is_awaited = request.headers.get("Expect", "").lower() == "100-continue"
+        self._expects_continue = request.headers.get("Expect", "").lower() == "100-continue"
 
     def header(self, name: str) -> str:
         return self._request.headers.get(name, "")
 
     async def read(self) -> bytes:
-        if self._is_awaited and self._request.transport is not None:
-            self._is_awaited = False
+        if self._expects_continue and self._request.transport is not None:
+            self._expects_continue = False
             self._request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         try:
-            piece = await self._request.content.readany()
+            chunk = await self._request.content.readany()
         except Exception as error:
-            # Chunks that are none, a compression that is none, a caller who is gone: the parsers,
-            # in C and in Python, have an error of their own for each.
+            # An invalid chunk, invalid compression, a closed connection: aiohttp's two parsers (C
+            # and Python) raise different errors for each.
             raise IncompleteBody from error
-        self.is_whole = not piece
-        return piece
+        self.is_complete = not chunk
+        return chunk
 
-    def hide(self, path: str) -> None:
-        # There is no public way; a test sees that it works.
+    def set_logged_path(self, path: str) -> None:
+        # aiohttp has no public way; a test checks that this one works.
         self._request._rel_url = self._request.rel_url.with_path(path)  # noqa: SLF001
 
 
 def aiohttp_application(
-    judge: RequestHandler, *, opened: Callable[[], None], close: Callable[[], Awaitable[None]]
+    handler: RequestHandler,
+    *,
+    on_startup: Callable[[], None],
+    on_shutdown: Callable[[], Awaitable[None]],
 ) -> web.Application:
-    """An aiohttp application; `opened` and `close` are called where it begins and ends."""
+    """Returns an aiohttp application that answers every request with the handler's status."""
     from aiohttp import web  # noqa: PLC0415 - a tenth of the package's import time
 
-    async def on_startup(_: web.Application) -> None:
-        opened()
+    async def start(_: web.Application) -> None:
+        on_startup()
 
-    async def on_shutdown(_: web.Application) -> None:
-        await close()
+    async def shut_down(_: web.Application) -> None:
+        await on_shutdown()
 
-    async def expected(_: web.Request) -> None:
-        # aiohttp's own would answer before us, and leave the URL in the access log as it came.
+    async def ignore_expect(_: web.Request) -> None:
+        # aiohttp's own handler would answer first, and the access log would show the secret.
         return
 
     application = web.Application()
     application.router.add_route(
-        "*", "/{anything:.*}", _aiohttp_handler(judge), expect_handler=expected
+        "*", "/{anything:.*}", _aiohttp_handler(handler), expect_handler=ignore_expect
     )
-    application.on_startup.append(on_startup)
-    application.on_shutdown.append(on_shutdown)
+    application.on_startup.append(start)
+    application.on_shutdown.append(shut_down)
     return application
 
 
 def aiohttp_server(
-    judge: RequestHandler, *, most: int, crowded: Callable[[], None], logger: logging.Logger
+    handler: RequestHandler,
+    *,
+    max_connections: int,
+    on_overflow: Callable[[], None],
+    logger: logging.Logger,
 ) -> web.Server:
-    """A bare server. It hangs up on who is silent or slow, and on who comes when it is full.
+    """Returns an aiohttp server without routes. It closes connections that are idle for 15 s.
 
     Args:
-        judge: what answers.
-        most: connections that are open at once. Those beyond are closed as they come.
-        crowded: called when one is.
-        logger: told of what is not HTTP.
+        handler: answers the requests.
+        max_connections: connections that are open at once; further ones are closed as they come.
+        on_overflow: called for each connection that is closed so.
+        logger: gets the errors of requests that are not HTTP.
     """
-    from aiohttp import web  # noqa: PLC0415 - as above
+    from aiohttp import web  # noqa: PLC0415 - slow to import
 
     class Server(web.Server):
         def connection_made(
             self, handler: web.RequestHandler, transport: asyncio.Transport
         ) -> None:
             super().connection_made(handler, transport)
-            if len(self.connections) > most:
-                crowded()
+            if len(self.connections) > max_connections:
+                on_overflow()
                 transport.close()
 
-    # The URLs are secret, so no access log; what is compressed is refused, not unpacked.
+    # No access log, because the URLs are secret. The receiver rejects compressed bodies, so nothing
+    # is decompressed.
     return Server(
-        _aiohttp_handler(judge),
+        _aiohttp_handler(handler),
         logger=logger,
         access_log=None,
         auto_decompress=False,
@@ -162,22 +161,22 @@ def aiohttp_server(
 
 
 def _aiohttp_handler(
-    judge: RequestHandler,
+    handler: RequestHandler,
 ) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
-    from aiohttp import web  # noqa: PLC0415 - as above
+    from aiohttp import web  # noqa: PLC0415 - slow to import
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        arrival = _AiohttpRequest(request)
-        status = await judge(arrival)
-        answer = web.Response(status=status, headers=_allowed(status))
-        if not arrival.is_whole:
-            answer.force_close()
+        incoming = _AiohttpRequest(request)
+        status = await handler(incoming)
+        response = web.Response(status=status, headers=_extra_headers(status))
+        if not incoming.is_complete:
+            response.force_close()
         if not request.content.is_eof():
-            with contextlib.suppress(ConnectionError):  # hung up before we could
-                await answer.prepare(request)
-                await answer.write_eof()
+            with contextlib.suppress(ConnectionError):  # the caller has closed it already
+                await response.prepare(request)
+                await response.write_eof()
             request.protocol.force_close()
-        return answer
+        return response
 
     return handle
 
@@ -189,8 +188,8 @@ class _AsgiRequest:
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
-        self.is_whole = False
-        self.is_gone = False
+        self.is_complete = False
+        self.is_disconnected = False
         self._scope = scope
         self._receive = receive
 
@@ -200,62 +199,65 @@ class _AsgiRequest:
         return bytes(next(values, b"")).decode("latin-1")
 
     async def read(self) -> bytes:
-        piece = b""
-        while not piece and not self.is_whole:
+        chunk = b""
+        while not chunk and not self.is_complete:
             message = await self._receive()
             if message["type"] != "http.request":
-                self.is_gone = True
+                self.is_disconnected = True
                 raise IncompleteBody
-            piece = message.get("body", b"")
-            self.is_whole = not message.get("more_body", False)
-        return piece
+            chunk = message.get("body", b"")
+            self.is_complete = not message.get("more_body", False)
+        return chunk
 
-    def hide(self, path: str) -> None:
-        # Servers log from the scope, when the answer starts.
+    def set_logged_path(self, path: str) -> None:
+        # ASGI servers log the scope's path when the answer starts.
         self._scope["path"] = path
         self._scope["raw_path"] = path.encode()
 
 
 def asgi_application(
-    judge: RequestHandler, *, opened: Callable[[], None], close: Callable[[], Awaitable[None]]
+    handler: RequestHandler,
+    *,
+    on_startup: Callable[[], None],
+    on_shutdown: Callable[[], Awaitable[None]],
 ) -> AsgiApplication:
-    """An ASGI 3 application; `opened` and `close` are called where it runs alone."""
+    """Returns an ASGI 3 application; `on_startup` and `on_shutdown` are called if it runs alone."""
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await _answer(judge, scope, receive, send)
+            await _respond(handler, scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close"})
         elif scope["type"] == "lifespan":
             await receive()
-            opened()
+            on_startup()
             await send({"type": "lifespan.startup.complete"})
             await receive()
-            await close()
+            await on_shutdown()
             await send({"type": "lifespan.shutdown.complete"})
 
     return application
 
 
-async def _answer(judge: RequestHandler, scope: Scope, receive: Receive, send: Send) -> None:
-    arrival = _AsgiRequest(scope, receive)
-    status = await judge(arrival)
-    if not arrival.is_whole:
-        # Where uvicorn has refused the request's next bytes by itself, it learns of that now, or
-        # takes our answer for a mistake of ours.
+async def _respond(handler: RequestHandler, scope: Scope, receive: Receive, send: Send) -> None:
+    incoming = _AsgiRequest(scope, receive)
+    status = await handler(incoming)
+    if not incoming.is_complete:
+        # If uvicorn has rejected the next bytes of the request itself, it processes that now.
+        # Otherwise it would log our answer as an error of this application.
         await asyncio.sleep(0)
-    if arrival.is_gone:
+    if incoming.is_disconnected:
         return
-    headers = _allowed(status)
+    headers = _extra_headers(status)
     if status != HTTPStatus.NO_CONTENT:
         headers["Content-Length"] = "0"
-    # Later versions of HTTP have no such header: they end the one request.
-    if not arrival.is_whole and scope["http_version"].startswith("1"):
+    # HTTP/2 and later have no such header: they end the single request.
+    if not incoming.is_complete and scope["http_version"].startswith("1"):
         headers["Connection"] = "close"
     lines = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": lines})
     await send({"type": "http.response.body", "body": b""})
 
 
-def _allowed(status: int) -> dict[str, str]:
+def _extra_headers(status: int) -> dict[str, str]:
     return {"Allow": "POST"} if status == HTTPStatus.METHOD_NOT_ALLOWED else {}
