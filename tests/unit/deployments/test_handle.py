@@ -1,4 +1,4 @@
-"""A handle tells what is known of its deployment, waits for it, and stops it."""
+"""Handles: waiting for a deployment, its endpoint, stopping it."""
 
 from __future__ import annotations
 
@@ -7,30 +7,21 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from one_server import DEPLOYING, READY, STATUS, STOP, cancel, one_server_api, stops
 from scripted_api import Reply, ScriptedApi, deployment
 
 from edgegap_async.api.models import DeployAccepted, Deployment, Endpoint, Port, Status
 from edgegap_async.client import EdgegapClient
+from edgegap_async.concurrency import loop_time
 from edgegap_async.deployments.handle import DeploymentHandle, tracker_of
 from edgegap_async.errors import Forbidden, InvalidRequest, WaitTimedOut
 
 pytestmark = pytest.mark.virtual
 
-DEPLOY = ("POST", "/v2/deployments")
-STATUS = ("GET", "/v1/status/abc123")
-STOP = ("DELETE", "/v1/stop/abc123")
-
-READY = deployment("READY")
-DEPLOYING = deployment("DEPLOYING")
-PLAYERS = ["192.0.2.1"]
-
 
 @pytest.fixture
 async def api() -> AsyncIterator[ScriptedApi]:
-    async with ScriptedApi() as api:
-        api.on(*DEPLOY, Reply(202, {"request_id": "abc123"}))
-        api.on(*STATUS, READY)
-        api.on(*STOP, Reply())
+    async with one_server_api() as api:
         yield api
 
 
@@ -38,14 +29,6 @@ async def api() -> AsyncIterator[ScriptedApi]:
 async def client(api: ScriptedApi) -> AsyncIterator[EdgegapClient]:
     async with EdgegapClient("canary-t", base_url=api.url) as client:
         yield client
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
-def stops(api: ScriptedApi) -> int:
-    return len(api.asked(*STOP))
 
 
 # ── handles ──────────────────────────────────────────────────────────────────────────────────────
@@ -66,7 +49,7 @@ async def test_a_handle_waits_until_the_server_is_ready(
     assert repr(handle) == "<DeploymentHandle abc123 READY>"
 
 
-async def test_a_refresh_is_one_look(api: ScriptedApi, client: EdgegapClient) -> None:
+async def test_a_refresh_is_one_status_request(api: ScriptedApi, client: EdgegapClient) -> None:
     handle = client.handle("abc123")
 
     assert (await handle.refresh()).current_status.is_ready
@@ -100,35 +83,51 @@ async def test_a_stop_may_wait_for_the_end(api: ScriptedApi, client: EdgegapClie
     assert {change.source for change in handle.history} == {"status"}
 
 
-async def test_a_stop_that_waits_for_what_nobody_ever_saw_ends_too(
+async def test_a_stop_that_waits_ends_also_if_no_status_was_ever_known(
     api: ScriptedApi, client: EdgegapClient
 ) -> None:
     api.on(*STOP, Reply(410))
     api.on(*STATUS, Reply(404))
     await client.handle("abc123").stop(wait=True)
 
-    assert now() < 60
+    assert loop_time() < 60
 
 
-async def test_a_stop_that_takes_too_long_is_said(api: ScriptedApi, client: EdgegapClient) -> None:
+async def test_a_stop_that_takes_too_long_raises_wait_timed_out(
+    api: ScriptedApi, client: EdgegapClient
+) -> None:
     api.on(*STATUS, deployment("TERMINATING"))
     with pytest.raises(WaitTimedOut, match="not TERMINATED in 5 s"):
         await client.handle("abc123").stop(wait=True, timeout=5)
 
 
-async def test_a_stop_that_is_refused_is_said(api: ScriptedApi, client: EdgegapClient) -> None:
+async def test_a_stop_brings_the_next_status_request_forward(
+    api: ScriptedApi, client: EdgegapClient
+) -> None:
+    handle = client.handle("abc123")
+    ending = asyncio.create_task(handle.wait_terminated(timeout=None))
+    await asyncio.sleep(200)
+    asked = len(api.asked(*STATUS))
+    await handle.stop()
+    await asyncio.sleep(0.05)
+
+    assert len(api.asked(*STATUS)) == asked + 1
+    await cancel(ending)
+
+
+async def test_a_stop_that_is_refused_raises(api: ScriptedApi, client: EdgegapClient) -> None:
     api.on(*STOP, Reply(403))
     with pytest.raises(Forbidden):
         await client.handle("abc123").stop(wait=True)
 
 
-async def test_changes_come_as_they_are_seen_and_end_with_the_deployment(
+async def test_changes_come_in_order_and_end_with_the_deployment(
     api: ScriptedApi, client: EdgegapClient
 ) -> None:
     api.on(*STATUS, *map(deployment, ["SEEKING", "READY", "TERMINATING", "TERMINATED"]))
     handle = client.handle("abc123")
     await handle.wait_ready()
-    told = [(change.status.short, now()) async for change in handle.changes()]
+    told = [(change.status.short, loop_time()) async for change in handle.changes()]
 
     assert [status for status, _ in told] == ["SEEKING", "READY", "TERMINATING", "TERMINATED"]
     assert told[0][1] == pytest.approx(told[1][1], abs=0.01)
@@ -144,7 +143,7 @@ async def test_changes_end_with_an_error_too(api: ScriptedApi, client: EdgegapCl
     ]
 
 
-async def test_one_who_stops_iterating_stops_the_looks(
+async def test_the_end_of_the_iteration_ends_the_polling(
     api: ScriptedApi, client: EdgegapClient
 ) -> None:
     async for change in client.handle("abc123").changes():
@@ -199,13 +198,13 @@ async def test_an_endpoint_takes_the_link_that_the_api_gives(client: EdgegapClie
     [(GAME, "public_ip", "abc123.pr.edgegap.net"), (WEB, "fqdn", "192.0.2.7")],
     ids=["no address", "no name"],
 )
-async def test_an_endpoint_makes_do_with_the_address_there_is(
+async def test_an_endpoint_takes_the_address_or_the_name_that_there_is(
     client: EdgegapClient, port: Port, missing: str, host: str
 ) -> None:
     assert handle_of(client, port, **{missing: None}).endpoint().host == host
 
 
-async def test_an_endpoint_that_is_not_told_is_refused(client: EdgegapClient) -> None:
+async def test_a_port_without_an_address_is_refused(client: EdgegapClient) -> None:
     with pytest.raises(InvalidRequest, match="gives no address for port 'game'"):
         handle_of(client, GAME, fqdn=None, public_ip=None).endpoint()
     with pytest.raises(InvalidRequest, match="gives no address for port 'game'"):
@@ -228,23 +227,23 @@ async def test_there_is_no_endpoint_before_the_server_is_ready(client: EdgegapCl
         handle_of(client, GAME, current_status=Status.DEPLOYING).endpoint()
 
 
-# ── what cannot be meant ─────────────────────────────────────────────────────────────────────────
+# ── invalid arguments ────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_timeout_that_is_no_number_is_named(client: EdgegapClient) -> None:
+async def test_a_timeout_that_is_not_a_number_is_named(client: EdgegapClient) -> None:
     handle: Any = client.handle("abc123")
     for wait in (handle.wait_ready, handle.wait_terminated):
         with pytest.raises(InvalidRequest, match="timeout is of type int or float, not '10'"):
             await wait("10")
 
 
-async def test_a_handle_is_of_a_request_id(client: EdgegapClient) -> None:
+async def test_an_invalid_request_id_is_refused(client: EdgegapClient) -> None:
     with pytest.raises(InvalidRequest, match="request_id"):
         client.handle(DeployAccepted(request_id="abc123"))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("status", ["ERROR", "TERMINATED"])
-async def test_one_that_is_over_has_no_endpoint_and_never_will(
+async def test_an_ended_deployment_has_no_endpoint(
     api: ScriptedApi, client: EdgegapClient, status: str
 ) -> None:
     api.on(*STATUS, deployment(status))

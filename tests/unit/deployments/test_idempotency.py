@@ -1,4 +1,4 @@
-"""However answers are lost, the emulator's own record shows one server for one wish.
+"""One server for one deploy, whichever answer is lost, by the emulator's own record.
 
 The numbers in names are the rows of faults that this package promises to survive.
 """
@@ -92,7 +92,7 @@ LOST: list[Effect] = [
 
 
 @pytest.mark.parametrize("what", LOST, ids=str)
-async def test_row_06_10_11_15_a_lost_answer_is_found_by_its_tag_and_nobody_notices(
+async def test_row_06_10_11_15_a_deployment_whose_answer_is_lost_is_found_by_its_tag(
     emulator: Emulator, connect: Connect, what: Effect
 ) -> None:
     emulator.faults.add(Fault("deploy", what))
@@ -128,7 +128,7 @@ async def test_row_09_an_answer_that_takes_too_long_is_found(emulator: Emulator)
     assert posts(emulator) <= 1  # it is recorded when it is answered
 
 
-async def test_row_18_what_shows_up_late_is_waited_for(
+async def test_row_18_a_deployment_that_the_list_shows_late_is_found(
     emulator: Emulator, connect: Connect
 ) -> None:
     emulator.faults.add(Fault("deploy", Drop()), Fault("list_deployments", Hide(0.5), times=None))
@@ -139,7 +139,7 @@ async def test_row_18_what_shows_up_late_is_waited_for(
     assert posts(emulator) == 1
 
 
-async def test_what_shows_up_later_than_that_is_stopped(
+async def test_a_deployment_that_shows_up_after_the_list_delay_is_stopped(
     emulator: Emulator, connect: Connect
 ) -> None:
     emulator.faults.add(Fault("deploy", Drop()), Fault("list_deployments", Hide(0.8), times=None))
@@ -154,7 +154,7 @@ async def test_what_shows_up_later_than_that_is_stopped(
 
 
 @pytest.mark.parametrize("second", [Respond(400), Respond(401)], ids=str)
-async def test_what_shows_up_after_a_second_attempt_was_refused_is_stopped(
+async def test_a_deployment_that_shows_up_after_a_refused_second_attempt_is_stopped(
     emulator: Emulator, connect: Connect, second: Effect
 ) -> None:
     emulator.faults.add(
@@ -171,7 +171,7 @@ async def test_what_shows_up_after_a_second_attempt_was_refused_is_stopped(
                 await asyncio.sleep(0.02)
 
 
-async def test_a_second_attempt_waits_for_its_turn_though_the_client_does_not(
+async def test_a_second_attempt_queues_for_the_rate_limit_despite_on_limit_raise(
     emulator: Emulator,
 ) -> None:
     emulator.faults.add(Fault("deploy", Drop(), when="read"))
@@ -189,7 +189,9 @@ async def test_a_second_attempt_waits_for_its_turn_though_the_client_does_not(
         assert live(emulator) == [server.request_id]
 
 
-async def test_two_that_show_up_leave_one(emulator: Emulator, connect: Connect) -> None:
+async def test_one_of_two_deployments_that_show_up_is_stopped(
+    emulator: Emulator, connect: Connect
+) -> None:
     emulator.faults.add(
         Fault("deploy", Drop(), times=2), Fault("list_deployments", Hide(0.6), times=None)
     )
@@ -203,24 +205,24 @@ async def test_two_that_show_up_leave_one(emulator: Emulator, connect: Connect) 
     assert posts(emulator) == 2
 
 
-async def test_where_the_list_cannot_be_asked_the_error_names_the_tag(
+async def test_the_error_names_the_tag_if_the_list_request_fails(
     emulator: Emulator, connect: Connect
 ) -> None:
     emulator.faults.add(
         Fault("deploy", Drop()), Fault("list_deployments", Respond(500), times=None)
     )
     async with connect() as client:
-        with pytest.raises(MaybeCreated, match="may exist") as doubt:
+        with pytest.raises(MaybeCreated, match="may exist") as caught:
             await client.deploy("arena", "v1", users=USERS)
 
     [made] = emulator.cloud.deployments.values()
-    assert doubt.value.operation_tag in made.tags
-    assert str(doubt.value.operation_tag) in str(doubt.value)
-    assert doubt.value.maybe_created
+    assert caught.value.operation_tag in made.tags
+    assert str(caught.value.operation_tag) in str(caught.value)
+    assert caught.value.maybe_created
     assert posts(emulator) == 1
 
 
-async def test_where_nothing_shows_up_twice_the_error_names_the_tag(
+async def test_the_error_names_the_tag_if_no_deployment_shows_up_twice(
     emulator: Emulator, connect: Connect
 ) -> None:
     emulator.faults.add(Fault("deploy", Drop(), when="read", times=None))
@@ -231,7 +233,7 @@ async def test_where_nothing_shows_up_twice_the_error_names_the_tag(
     assert posts(emulator) == 2
 
 
-async def test_a_second_attempt_that_is_refused_is_that_refusal(
+async def test_the_refusal_of_a_second_attempt_is_raised(
     emulator: Emulator, connect: Connect
 ) -> None:
     emulator.faults.add(
@@ -245,7 +247,7 @@ async def test_a_second_attempt_that_is_refused_is_that_refusal(
     assert refusal.value.operation_tag is not None
 
 
-async def test_a_deploy_that_nobody_waits_for_any_more_is_not_sent_once_more(
+async def test_a_cancelled_deploy_is_not_sent_once_more(
     emulator: Emulator, connect: Connect
 ) -> None:
     emulator.faults.add(Fault("deploy", Drop(), when="read"))
@@ -262,7 +264,7 @@ async def test_a_deploy_that_nobody_waits_for_any_more_is_not_sent_once_more(
     assert live(emulator) == []
 
 
-async def test_a_filter_that_is_ignored_adopts_nobody_elses(
+async def test_a_deployment_of_another_program_is_not_adopted_if_the_api_ignores_the_filter(
     emulator: Emulator, connect: Connect
 ) -> None:
     foreign = {"data": [{"request_id": "0123456789ab", "tags": ["op-another"]}]}
@@ -277,7 +279,7 @@ async def test_a_filter_that_is_ignored_adopts_nobody_elses(
     assert posts(emulator) == 2
 
 
-async def test_without_the_tag_a_lost_answer_is_said_and_nothing_is_looked_for(
+async def test_without_the_tag_a_lost_answer_raises_and_there_is_no_list_request(
     emulator: Emulator, connect: Connect
 ) -> None:
     emulator.faults.add(Fault("deploy", Drop(), times=2))
@@ -295,7 +297,7 @@ async def test_without_the_tag_a_lost_answer_is_said_and_nothing_is_looked_for(
     assert [tuple(one.tags) for one in emulator.cloud.deployments.values()] == [(), ()]
 
 
-async def test_a_refusal_is_not_in_doubt(emulator: Emulator, connect: Connect) -> None:
+async def test_a_refusal_is_not_ambiguous(emulator: Emulator, connect: Connect) -> None:
     async with connect() as client:
         with pytest.raises(BadRequest) as refusal:
             await client.deploy("arena", "v404", users=USERS)
@@ -304,9 +306,7 @@ async def test_a_refusal_is_not_in_doubt(emulator: Emulator, connect: Connect) -
     assert posts(emulator) == 1
 
 
-async def test_a_redirect_made_nothing_and_is_not_in_doubt(
-    emulator: Emulator, connect: Connect
-) -> None:
+async def test_a_redirect_is_not_ambiguous(emulator: Emulator, connect: Connect) -> None:
     emulator.faults.add(
         Fault("deploy", Respond(307, headers={"Location": "http://192.0.2.1/"}), when="read")
     )
@@ -317,9 +317,7 @@ async def test_a_redirect_made_nothing_and_is_not_in_doubt(
     assert not getattr(refusal.value, "maybe_created", True)
 
 
-async def test_a_read_is_never_said_to_have_made_something(
-    emulator: Emulator, connect: Connect
-) -> None:
+async def test_a_read_is_never_maybe_created(emulator: Emulator, connect: Connect) -> None:
     emulator.faults.add(Fault("list_locations", Respond(500), times=None))
     async with connect() as client:
         with pytest.raises(ServerError) as failure:
@@ -328,7 +326,7 @@ async def test_a_read_is_never_said_to_have_made_something(
     assert not failure.value.maybe_created
 
 
-def test_no_two_wishes_have_the_same_tag_and_each_tells_its_time() -> None:
+def test_operation_tags_are_unique_and_contain_the_time() -> None:
     before = datetime.now(UTC).replace(microsecond=0)
     tags = {new_operation_tag() for _ in range(1000)}
 
@@ -343,5 +341,5 @@ def test_no_two_wishes_have_the_same_tag_and_each_tells_its_time() -> None:
 @pytest.mark.parametrize(
     "tag", ["", "ranked", "op-", "op-toz", "xx-tozbod0wkwdqv58cv", "op-TOZBOD0WKWDQV58CV"]
 )
-def test_another_tag_tells_no_time(tag: str) -> None:
+def test_other_tags_contain_no_time(tag: str) -> None:
     assert operation_time(tag) is None

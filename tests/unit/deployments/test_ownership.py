@@ -7,15 +7,17 @@ import math
 from collections.abc import AsyncIterator
 
 import pytest
+from one_server import PLAYERS, STATUS, STOP, one_server_api, run_server, stops
 from scripted_api import Reply, ScriptedApi
 
+from edgegap_async.client import EdgegapClient
+from edgegap_async.concurrency import loop_time
 from edgegap_async.deployments.ownership import (
     DeploymentRegister,
     DeploymentState,
     stop_until_confirmed,
 )
-from edgegap_async.http.api_client import ApiClient
-from edgegap_async.http.retries import RetryPolicy
+from edgegap_async.errors import WaitTimedOut
 
 pytestmark = pytest.mark.virtual
 
@@ -29,13 +31,15 @@ def register() -> DeploymentRegister:
 
 
 @pytest.fixture
-async def client(api: ScriptedApi) -> AsyncIterator[ApiClient]:
-    async with ApiClient("canary-t", base_url=api.url, retries=RetryPolicy(attempts=1)) as client:
+async def api() -> AsyncIterator[ScriptedApi]:
+    async with one_server_api() as api:
+        yield api
+
+
+@pytest.fixture
+async def client(api: ScriptedApi) -> AsyncIterator[EdgegapClient]:
+    async with EdgegapClient("canary-t", base_url=api.url) as client:
         yield client
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 # ── the register ─────────────────────────────────────────────────────────────────────────────────
@@ -59,7 +63,7 @@ async def test_a_live_deployment_is_known_however_many_others_have_ended(
 async def test_the_grace_begins_with_the_deploy_and_again_with_a_new_one_of_that_id(
     register: DeploymentRegister,
 ) -> None:
-    began = now()
+    began = loop_time()
     assert register.not_found_until("one") == -math.inf
     until = register.add_deployed("one")
     assert until == pytest.approx(began + GRACE, abs=0.01)
@@ -149,7 +153,7 @@ async def test_the_grace_of_an_adopted_deployment_begins_with_its_first_stop(
     assert register.not_found_until("one") == -math.inf
     await asyncio.sleep(60)
     until = register.begin_stop("one")
-    assert until == pytest.approx(now() + GRACE, abs=0.01)
+    assert until == pytest.approx(loop_time() + GRACE, abs=0.01)
     await asyncio.sleep(1)
 
     assert register.begin_stop("one") == until
@@ -165,11 +169,52 @@ async def test_the_grace_of_an_adopted_deployment_begins_with_its_first_stop(
     ids=["taken", "over", "not known"],
 )
 async def test_a_stop_is_repeated_until_the_answer_counts(
-    api: ScriptedApi, client: ApiClient, status: int, asked: int, took: float
+    api: ScriptedApi, client: EdgegapClient, status: int, asked: int, took: float
 ) -> None:
-    api.on("DELETE", "/v1/stop/abc123", Reply(status, {"message": "so it is"}))
-    began = now()
+    api.on(*STOP, Reply(status, {"message": "so it is"}))
+    began = loop_time()
     await stop_until_confirmed(lambda: client.deployments.stop("abc123"), not_found_until=began + 2)
 
-    assert len(api.requests) == asked
-    assert now() - began == pytest.approx(took, abs=0.1)
+    assert stops(api) == asked
+    assert loop_time() - began == pytest.approx(took, abs=0.1)
+
+
+@pytest.mark.parametrize("status", [400, 404])
+async def test_a_stop_right_after_the_deploy_is_repeated_until_the_api_knows_the_deployment(
+    api: ScriptedApi, client: EdgegapClient, status: int
+) -> None:
+    api.on(*STATUS, Reply(status))
+    api.on(*STOP, Reply(status), Reply(status), Reply(status), Reply())
+    with pytest.raises(WaitTimedOut):
+        await run_server(client, timeout=1)
+    assert stops(api) == 4
+
+    api.on(*STOP, Reply(status), Reply())
+    handle = await client.deploy("arena", "v1", users=PLAYERS)
+    await handle.stop()
+    assert stops(api) == 6
+
+
+async def test_a_stop_that_the_caller_gave_up_is_made_again_when_the_block_is_left(
+    api: ScriptedApi, client: EdgegapClient
+) -> None:
+    api.on(*STOP, *[Reply(404)] * 3, Reply())
+    async with client.run("arena", "v1", users=PLAYERS) as server:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.7):
+                await server.stop()
+        assert stops(api) == 2
+
+    assert stops(api) == 4
+
+
+async def test_the_answer_to_a_stop_that_a_deployment_does_not_exist_counts_after_the_grace(
+    api: ScriptedApi, client: EdgegapClient
+) -> None:
+    api.on(*STOP, Reply(400))
+    await client.handle("abc123").stop()
+    assert stops(api) == 1
+    began = loop_time()
+    await (await client.deploy("arena", "v1", users=PLAYERS)).stop()
+
+    assert loop_time() - began == pytest.approx(10, abs=1)

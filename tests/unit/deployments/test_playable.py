@@ -1,4 +1,4 @@
-"""READY is not yet playable: checks over real sockets, against real servers."""
+"""Checks of playability, over real sockets and against real servers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ QUICK: dict[str, Any] = {"timeout": 0.3, "attempt_timeout": 0.05, "interval": 0.
 async def a_server(
     api: ScriptedApi, number: int, protocol: str, link: str | None = None
 ) -> AsyncIterator[DeploymentHandle]:
-    """A deployment on this machine whose port is that one."""
+    """A deployment on this machine with this port number."""
     port = {"external": number, "protocol": protocol, "link": link}
     reply = deployment("READY", public_ip="127.0.0.1", fqdn="localhost", ports={"game": port})
     api.on("GET", "/v1/status/abc123", reply)
@@ -54,7 +54,7 @@ def a_free_port() -> int:
 
 
 class Echo(asyncio.DatagramProtocol):
-    """Answers what it is told to, from the so manieth datagram on."""
+    """Answers datagrams, except the first ones."""
 
     def __init__(self, answer: bytes = b"pong", *, skip: int = 0) -> None:
         self.answer = answer
@@ -92,7 +92,7 @@ async def test_a_real_game_server_is_playable_when_it_answers(
         assert server.status is Status.READY
 
 
-async def test_a_real_game_server_that_answers_otherwise_is_not_playable_and_is_stopped(
+async def test_a_real_game_server_with_another_answer_is_not_playable_and_is_stopped(
     emulator: Emulator, client: EdgegapClient
 ) -> None:
     check = UdpAnswer("game", datagram=b"ping", expects=b"come in", timeout=3, interval=0.2)
@@ -112,7 +112,7 @@ async def test_a_real_game_server_that_answers_otherwise_is_not_playable_and_is_
 
 @pytest.mark.virtual
 @pytest.mark.parametrize("expects", [None, b"po", b"pong", lambda answer: answer[-1:] == b"g"])
-async def test_an_answer_that_is_expected_will_do(api: ScriptedApi, expects: Any) -> None:
+async def test_the_expected_answer_is_playable(api: ScriptedApi, expects: Any) -> None:
     game = Echo(skip=2)
     async with listening(game) as number, a_server(api, number, "UDP") as server:
         check = UdpAnswer(datagram=b"ping", expects=expects, attempt_timeout=0.05, interval=0.01)
@@ -123,7 +123,7 @@ async def test_an_answer_that_is_expected_will_do(api: ScriptedApi, expects: Any
 
 @pytest.mark.virtual
 @pytest.mark.parametrize("expects", [b"no", lambda _: False])
-async def test_an_answer_that_is_not_expected_will_not_do(api: ScriptedApi, expects: Any) -> None:
+async def test_another_answer_is_not_playable(api: ScriptedApi, expects: Any) -> None:
     async with listening(Echo()) as number, a_server(api, number, "UDP") as server:
         check = UdpAnswer(datagram=b"ping", expects=expects, **QUICK)
         with pytest.raises(NotPlayable, match="the answer is b'pong'"):
@@ -131,14 +131,14 @@ async def test_an_answer_that_is_not_expected_will_not_do(api: ScriptedApi, expe
 
 
 @pytest.mark.virtual
-async def test_no_answer_is_told(api: ScriptedApi) -> None:
+async def test_a_missing_answer_is_named(api: ScriptedApi) -> None:
     async with listening(Echo(skip=10_000)) as number, a_server(api, number, "UDP") as server:
         with pytest.raises(NotPlayable, match=r"in 0\.3 s; the last failure: no answer"):
             await server.wait_ready(20, playable=UdpAnswer(datagram=b"ping", **QUICK))
 
 
 @pytest.mark.virtual
-async def test_a_port_that_nobody_has_bound_is_told(api: ScriptedApi) -> None:
+async def test_a_closed_port_is_named(api: ScriptedApi) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))
         number = free.getsockname()[1]
@@ -154,7 +154,7 @@ async def test_a_port_that_nobody_has_bound_is_told(api: ScriptedApi) -> None:
 
 
 @pytest.mark.virtual
-async def test_what_takes_a_connection_is_playable_also_if_it_does_so_late(
+async def test_a_server_that_accepts_connections_late_is_playable(
     api: ScriptedApi,
 ) -> None:
     number, came = a_free_port(), asyncio.Event()
@@ -175,7 +175,7 @@ async def test_what_takes_a_connection_is_playable_also_if_it_does_so_late(
 
 
 @pytest.mark.virtual
-async def test_what_takes_no_connection_is_not_playable(api: ScriptedApi) -> None:
+async def test_a_server_that_accepts_no_connection_is_not_playable(api: ScriptedApi) -> None:
     number = a_free_port()
     async with a_server(api, number, "TCP") as server:
         with pytest.raises(NotPlayable, match=f"a TCP connection to 127.0.0.1:{number} failed"):
@@ -203,7 +203,7 @@ async def a_website(*statuses: int) -> AsyncIterator[tuple[int, list[str]]]:
 
 
 @pytest.mark.virtual
-async def test_what_answers_a_get_is_playable(api: ScriptedApi) -> None:
+async def test_a_server_that_answers_a_get_is_playable(api: ScriptedApi) -> None:
     async with a_website(503, 503, 200) as (number, asked), a_server(api, number, "HTTP") as server:
         check = HttpGet("game", path="/healthy?deep=1", interval=0.02)
         await server.wait_ready(20, playable=check)
@@ -212,7 +212,7 @@ async def test_what_answers_a_get_is_playable(api: ScriptedApi) -> None:
 
 
 @pytest.mark.virtual
-async def test_a_link_that_is_a_url_is_where_it_asks(api: ScriptedApi) -> None:
+async def test_a_link_that_is_a_url_is_requested(api: ScriptedApi) -> None:
     async with a_website(204) as (number, asked):
         link = f"http://127.0.0.1:{number}/"
         async with a_server(api, 1, "HTTP", link) as server:
@@ -223,7 +223,7 @@ async def test_a_link_that_is_a_url_is_where_it_asks(api: ScriptedApi) -> None:
 
 @pytest.mark.virtual
 @pytest.mark.parametrize("status", [302, 500])
-async def test_another_answer_is_told_and_no_redirect_followed(
+async def test_another_http_status_is_named_and_no_redirect_is_followed(
     api: ScriptedApi, status: int
 ) -> None:
     async with a_website(status) as (number, asked), a_server(api, number, "HTTP") as server:
@@ -234,11 +234,11 @@ async def test_another_answer_is_told_and_no_redirect_followed(
     assert f"GET http://127.0.0.1:{number}/x failed" in str(caught.value)
 
 
-# ── of one's own ─────────────────────────────────────────────────────────────────────────────────
+# ── checks of the caller ─────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.virtual
-async def test_a_coroutine_of_ones_own_is_asked_again_until_it_does_not_raise(
+async def test_a_coroutine_function_is_called_until_it_does_not_raise(
     api: ScriptedApi,
 ) -> None:
     asked = []
@@ -255,7 +255,7 @@ async def test_a_coroutine_of_ones_own_is_asked_again_until_it_does_not_raise(
 
 
 @pytest.mark.virtual
-async def test_its_failure_is_told_by_name(api: ScriptedApi) -> None:
+async def test_the_error_names_the_coroutine_function(api: ScriptedApi) -> None:
     async def map_is_loaded(_: DeploymentHandle) -> None:
         raise ValueError("no map")
 
@@ -267,7 +267,7 @@ async def test_its_failure_is_told_by_name(api: ScriptedApi) -> None:
 
 
 @pytest.mark.virtual
-async def test_what_is_cancelled_below_a_check_is_a_failed_attempt(api: ScriptedApi) -> None:
+async def test_a_cancelled_task_inside_a_check_is_a_failed_attempt(api: ScriptedApi) -> None:
     async def on_a_connection_that_is_gone(_: DeploymentHandle) -> None:
         connecting = asyncio.create_task(asyncio.sleep(100))
         connecting.cancel()
@@ -287,7 +287,7 @@ async def test_what_is_cancelled_below_a_check_is_a_failed_attempt(api: Scripted
 
 
 @pytest.mark.virtual
-async def test_a_class_of_ones_own_chooses_its_times(api: ScriptedApi) -> None:
+async def test_a_subclass_chooses_its_times(api: ScriptedApi) -> None:
     class Slow(PlayableCheck):
         async def attempt(self, server: DeploymentHandle) -> None:
             await asyncio.sleep(1000)
@@ -300,7 +300,7 @@ async def test_a_class_of_ones_own_chooses_its_times(api: ScriptedApi) -> None:
 
 
 @pytest.mark.virtual
-async def test_a_function_of_ones_own_that_returns_false_says_not_yet(api: ScriptedApi) -> None:
+async def test_a_coroutine_function_that_returns_false_is_called_again(api: ScriptedApi) -> None:
     answers = [False, None]
 
     async def loaded(_: DeploymentHandle) -> bool | None:
@@ -325,7 +325,7 @@ def test_a_datagram_that_is_a_text_is_refused(more: dict[str, Any], message: str
         UdpAnswer("game", **more)
 
 
-def test_a_class_of_ones_own_that_does_not_say_how_is_refused() -> None:
+def test_a_subclass_without_attempt_is_refused() -> None:
     class Forgotten(PlayableCheck):
         attempt_timeout = 1.0
 
@@ -334,7 +334,7 @@ def test_a_class_of_ones_own_that_does_not_say_how_is_refused() -> None:
 
 
 @pytest.mark.virtual
-async def test_a_wait_ends_the_check_with_itself(api: ScriptedApi) -> None:
+async def test_the_timeout_of_the_wait_ends_the_check(api: ScriptedApi) -> None:
     async def never(_: DeploymentHandle) -> None:
         raise ValueError("never")
 
@@ -356,7 +356,7 @@ async def test_a_wait_ends_the_check_with_itself(api: ScriptedApi) -> None:
     ("end", "error"), [("ERROR", DeploymentFailed), ("TERMINATED", DeploymentTerminated)]
 )
 @pytest.mark.parametrize("kind", ["own", "built in"])
-async def test_a_server_that_ends_ends_its_check(
+async def test_the_end_of_the_server_ends_the_check(
     api: ScriptedApi, end: str, error: type[EdgegapError], kind: str
 ) -> None:
     async def fails(_: DeploymentHandle) -> None:
@@ -378,7 +378,7 @@ async def test_a_server_that_ends_ends_its_check(
 
 @pytest.mark.virtual
 @pytest.mark.parametrize("kept", [asyncio.CancelledError, BaseException])
-async def test_a_check_that_keeps_its_time_out_to_itself_has_not_succeeded(
+async def test_a_check_that_suppresses_its_timeout_has_not_succeeded(
     api: ScriptedApi, kept: type[BaseException]
 ) -> None:
     async def hangs(_: DeploymentHandle) -> None:
@@ -393,7 +393,7 @@ async def test_a_check_that_keeps_its_time_out_to_itself_has_not_succeeded(
 
 
 @pytest.mark.virtual
-async def test_a_check_that_keeps_a_cancellation_to_itself_has_not_succeeded(
+async def test_a_check_that_suppresses_a_cancellation_has_not_succeeded(
     api: ScriptedApi,
 ) -> None:
     async def hangs(_: DeploymentHandle) -> None:
@@ -407,7 +407,9 @@ async def test_a_check_that_keeps_a_cancellation_to_itself_has_not_succeeded(
 
 
 @pytest.mark.virtual
-async def test_a_check_that_is_no_coroutine_function_is_refused_at_once(api: ScriptedApi) -> None:
+async def test_a_function_that_is_not_a_coroutine_function_is_refused_at_once(
+    api: ScriptedApi,
+) -> None:
     async def awaited(_: DeploymentHandle) -> bool:
         return True
 
@@ -424,9 +426,7 @@ async def test_a_check_that_is_no_coroutine_function_is_refused_at_once(api: Scr
 
 @pytest.mark.virtual
 @pytest.mark.parametrize("way", ["raises", "hangs"])
-async def test_a_server_that_is_not_playable_is_let_go_with_its_error(
-    api: ScriptedApi, way: str
-) -> None:
+async def test_the_error_keeps_no_reference_to_the_handle(api: ScriptedApi, way: str) -> None:
     async def check(_: DeploymentHandle) -> None:
         if way == "raises":
             raise ValueError("no map")
@@ -452,7 +452,7 @@ async def test_a_server_that_is_not_playable_is_let_go_with_its_error(
 
 
 @pytest.mark.virtual
-async def test_a_client_that_is_closed_ends_a_check(api: ScriptedApi) -> None:
+async def test_closing_the_client_ends_a_check(api: ScriptedApi) -> None:
     async def never(_: DeploymentHandle) -> None:
         await asyncio.sleep(1000)
 
@@ -465,7 +465,7 @@ async def test_a_client_that_is_closed_ends_a_check(api: ScriptedApi) -> None:
 
 
 @pytest.mark.virtual
-async def test_a_port_that_is_not_there_is_told_at_once(api: ScriptedApi) -> None:
+async def test_an_unknown_port_is_refused_at_once(api: ScriptedApi) -> None:
     async with a_server(api, 7777, "UDP") as server:
         with pytest.raises(InvalidRequest, match="no port 'voice'"):
             await server.wait_ready(20, playable=TcpConnect("voice"))
@@ -473,14 +473,14 @@ async def test_a_port_that_is_not_there_is_told_at_once(api: ScriptedApi) -> Non
 
 @pytest.mark.parametrize("seconds", [0, -1, "soon", None])
 @pytest.mark.parametrize("name", ["timeout", "attempt_timeout", "interval"])
-def test_times_that_cannot_be_are_refused(name: str, seconds: Any) -> None:
+def test_invalid_times_are_refused(name: str, seconds: Any) -> None:
     with pytest.raises(InvalidRequest, match=name):
         TcpConnect(**{name: seconds})
 
 
 @pytest.mark.virtual
 @pytest.mark.parametrize("check", ["yes", TcpConnect])
-async def test_a_check_that_is_none_is_refused_before_it_waits(
+async def test_an_object_that_is_no_check_is_refused_before_the_wait(
     api: ScriptedApi, check: Any
 ) -> None:
     async with EdgegapClient("canary-secret", base_url=api.url) as client:

@@ -1,7 +1,7 @@
-"""A deploy in doubt is never sent again before the list was asked for its tag: counted at a server.
+"""After an ambiguous answer a deploy is not sent again before a list request by its tag.
 
-Every pair of first answers that a deploy can get, with every way in which the list can answer. What
-came to the server, in its order, is the judge.
+The tests play every pair of first answers to a deploy with every kind of answer to the list
+request, and check the requests that the server got, in their order.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ REFUSED = {
     "429": Reply(429, headers={"Retry-After": "0"}),
     "429 and wait": Reply(429, headers={"Retry-After": "3"}),
 }
-IN_DOUBT = {
+AMBIGUOUS = {
     "lost": Reply(lost=True),
     "too late": Reply(delay=40),
     "202 cut": Reply(202, b'{"request_id": "abc'),
@@ -45,12 +45,12 @@ FINAL = {
     **{str(status): Reply(status) for status in (400, 401, 403, 404, 409, 410)},
     "422": Reply(422, {"message": "no place"}),
 }
-ANSWERS = REFUSED | IN_DOUBT | FINAL
+ANSWERS = REFUSED | AMBIGUOUS | FINAL
 
 
 @attrs.frozen
 class Listing:
-    """How the list answers those who look for the tag."""
+    """How the API answers list requests by tag."""
 
     shows: bool = False
     fails: bool = False
@@ -64,7 +64,7 @@ LISTINGS = {"found": Listing(shows=True), "nothing": Listing(), "failing": Listi
 
 
 class Api(ScriptedApi):
-    """Lists, if it is to, what the last deploy was tagged with."""
+    """An API whose list may show a deployment with the tag of the last deploy."""
 
     listing = Listing()
 
@@ -85,33 +85,33 @@ def tag_of(deploy: ReceivedRequest) -> str:
     return str(next(iter(deploy.json.get("tags", ())), ""))
 
 
-def too_soon(
-    came: list[ReceivedRequest], answers: tuple[str, str], listing: Listing
+def violations(
+    requests: list[ReceivedRequest], answers: tuple[str, str], listing: Listing
 ) -> Iterator[str]:
-    """What is wrong in the order in which requests came."""
-    deploys = [at for at, one in enumerate(came) if (one.method, one.path) == DEPLOY]
+    """Yields what is wrong about the order of the requests."""
+    deploys = [at for at, one in enumerate(requests) if (one.method, one.path) == DEPLOY]
     names = [*answers, *[answers[-1]] * len(deploys)]
     for name, this, following in zip(names, deploys, [*deploys[1:], None], strict=False):
-        looks = [one for one in came[this:following] if (one.method, one.path) == LIST]
-        if name not in IN_DOUBT and following and name not in REFUSED:
+        lookups = [one for one in requests[this:following] if (one.method, one.path) == LIST]
+        if name not in AMBIGUOUS and following and name not in REFUSED:
             yield f"sent again after {name}"
-        if name in IN_DOUBT and not looks:
-            yield f"nobody looked after {name}"
-        if name in IN_DOUBT and following:
+        if name in AMBIGUOUS and not lookups:
+            yield f"no list request after {name}"
+        if name in AMBIGUOUS and following:
             if listing.shows or listing.fails:
-                yield f"sent again after {name}, and it is not known to have made nothing"
-            elif looks and looks[-1].at - looks[0].at < LIST_DELAY - 0.1:
-                yield f"sent again after {name}, before what it made could show up"
-    if len({tag_of(came[at]) for at in deploys}) != 1:
+                yield f"sent again after {name}, and it may have made a deployment"
+            elif lookups and lookups[-1].at - lookups[0].at < LIST_DELAY - 0.1:
+                yield f"sent again after {name}, before its deployment could show up"
+    if len({tag_of(requests[at]) for at in deploys}) != 1:
         yield "sent again with another tag"
-    in_doubt = sum(name in IN_DOUBT for name, _ in zip(names, deploys, strict=False))
-    if in_doubt > 2:
-        yield f"in doubt {in_doubt} times, and sent again"
+    ambiguous = sum(name in AMBIGUOUS for name, _ in zip(names, deploys, strict=False))
+    if ambiguous > 2:
+        yield f"ambiguous {ambiguous} times, and sent again"
 
 
 @pytest.mark.parametrize("listing", LISTINGS)
 @pytest.mark.parametrize("first", ANSWERS)
-async def test_no_deploy_in_doubt_is_sent_again_before_its_tag_was_looked_for(
+async def test_no_deploy_is_sent_again_before_a_list_request_by_its_tag(
     api: Api, first: str, listing: str
 ) -> None:
     api.listing = LISTINGS[listing]
@@ -122,11 +122,13 @@ async def test_no_deploy_in_doubt_is_sent_again_before_its_tag_was_looked_for(
             with contextlib.suppress(EdgegapError):
                 await client.deploy("arena", "v1", users=USERS)
 
-        assert not list(too_soon(api.requests, (first, second), api.listing)), second
+        assert not list(violations(api.requests, (first, second), api.listing)), second
 
 
 @pytest.mark.parametrize("first", ANSWERS)
-async def test_without_a_tag_no_deploy_in_doubt_is_sent_again_at_all(api: Api, first: str) -> None:
+async def test_a_deploy_without_a_tag_is_not_sent_again_after_an_ambiguous_answer(
+    api: Api, first: str
+) -> None:
     async with EdgegapClient("canary-t", base_url=api.url) as client:
         for deploy in (
             lambda: client.deployments.deploy("arena", "v1", users=USERS),
