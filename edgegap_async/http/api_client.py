@@ -227,7 +227,7 @@ class ApiClient:
         """
         token = token_to_send(options.token or self._token)
         self._guard.check_dry_run(request)
-        call = ObservedCall(operation=request.operation, request_id=request.request_id)
+        call = ObservedCall(request.operation, request.request_id)
         report = self._observers.report
         report(CallObserver.call_started, call)
         try:

@@ -17,21 +17,14 @@ class OpenCalls:
         scopes: the blocks that `cancel_all` ends.
         is_closing: True from the first `cancel_all` on: no block can be entered then.
         all_left: set when the last block is left after `cancel_all`.
+        check_loop: binds the client to the event loop of its first use, see `LoopBinding.check`.
     """
 
     def __init__(self) -> None:
         self.scopes = set[CloseScope]()
         self.is_closing = False
         self.all_left = asyncio.Event()
-        self._binding = LoopBinding("the client")
-
-    def check_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Binds the client to the event loop of its first use.
-
-        Raises:
-            WrongLoop: the client is bound to another loop.
-        """
-        self._binding.check(loop)
+        self.check_loop = LoopBinding("the client").check
 
     async def cancel_all(self) -> None:
         """Cancels every open block, lets no new one in, and returns when all have been left."""

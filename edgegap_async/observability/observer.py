@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Concatenate, ParamSpec
+from typing import Any, Final, TypeVarTuple
 
 import attrs
 
@@ -23,12 +23,12 @@ from edgegap_async.api.operations import Operation
 
 __all__ = ["CallObserver", "CallObservers", "ObservedCall"]
 
-Event = ParamSpec("Event")
+Details = TypeVarTuple("Details")
 
 logger = logging.getLogger(__name__)
 
 
-@attrs.define(eq=False, kw_only=True)
+@attrs.define(eq=False)
 class ObservedCall:
     """One call of the API, as far as it has come. Holds no token, no query and no body.
 
@@ -91,34 +91,44 @@ class CallObserver:
         """
 
 
+_EVENTS: Final = (
+    CallObserver.call_started,
+    CallObserver.attempt_started,
+    CallObserver.attempt_failed,
+    CallObserver.call_succeeded,
+    CallObserver.call_failed,
+)
+
+
 class CallObservers:
     """The observers of one client."""
 
     def __init__(self) -> None:
-        self._observers: tuple[CallObserver, ...] = ()
-        self._failed: set[CallObserver] = set()
+        # An event has the methods of the observers that override it, so an unused event is cheap.
+        self._methods = dict.fromkeys(
+            _EVENTS, tuple[tuple[CallObserver, Callable[..., None]], ...]()
+        )
+        self._failed = set[int]()  # ids of the observers whose exception was logged
 
     def add(self, observer: CallObserver) -> None:
         """Registers an observer; it receives every event from now on."""
-        self._observers += (observer,)
+        for event in _EVENTS:
+            method = getattr(observer, event.__name__)
+            if getattr(method, "__func__", None) is not event:
+                self._methods[event] += ((observer, method),)
 
-    def report(
-        self,
-        event: Callable[Concatenate[Any, Event], None],
-        *details: Event.args,
-        **_: Event.kwargs,
-    ) -> None:
+    def report(self, event: Callable[[Any, *Details], None], *details: *Details) -> None:
         """Calls one method of all observers.
 
         Args:
             event: the method of `CallObserver`, such as `CallObserver.call_started`.
             details: its arguments.
         """
-        for observer in self._observers:
+        for observer, method in self._methods[event]:
             try:
-                getattr(observer, event.__name__)(*details)
+                method(*details)
             except Exception:
-                if observer not in self._failed:
-                    self._failed.add(observer)
+                if id(observer) not in self._failed:
+                    self._failed.add(id(observer))
                     text = "observer %r raised in %s; its later exceptions are not logged"
                     logger.exception(text, observer, event.__name__)
