@@ -57,7 +57,7 @@ async def test_no_fault_shows_the_token_or_a_hidden_variable() -> None:
     assert re.search("variables that hold the secret: [1-9]", output)
     assert re.search("webhooks that came: [1-9]", output)
     assert "DEBUG:asyncio" in errors
-    assert "looking for what it made by its tag" in errors
+    assert "listing deployments with the tag" in errors
     for secret in (TOKEN, HIDDEN, "canary"):
         assert secret not in output
         assert secret not in errors
