@@ -26,11 +26,8 @@ from edgegap_async.errors import (
     Gone,
     InvalidRequest,
     LimitReached,
-    NoAnswer,
     NotFound,
     RateLimited,
-    ServerError,
-    UnreadableAnswer,
 )
 from edgegap_async.observability.observer import CallObserver, CallObservers, ObservedCall
 
@@ -39,7 +36,7 @@ from .call_options import DEFAULT_OPTIONS, CallOptions
 from .guard import Guard
 from .rate_limits import Limits, Priority
 from .resources import Deployments, Locations, PrivateFleets, Tags
-from .retries import RetryBudget, RetryPolicy
+from .retries import RetryBudget, RetryPolicy, is_ambiguous
 from .shutdown import CloseScope, OpenCalls
 from .transport import SendState, Timeouts, Transport
 
@@ -394,13 +391,6 @@ def _already_deleted(operation: Operation[Any], send_state: SendState) -> bool:
         and operation.retry_safety is RetrySafety.SAFE
         and send_state.sent > 1
     )
-
-
-def is_ambiguous(error: CallError) -> bool:
-    """Returns whether the API may have done what a failed call asked for."""
-    if isinstance(error, UnreadableAnswer):
-        return error.status is not None and error.status < 300  # noqa: PLR2004 - not a redirect
-    return isinstance(error, NoAnswer | ServerError)
 
 
 def _checked_max_wait(on_limit: object, max_wait: float | None) -> float | None:

@@ -30,7 +30,7 @@ def api_token(token: str | Token | None) -> Token | None:
 
 
 def token_to_send(token: Token | None) -> Token:
-    """Returns the token.
+    """Returns the token that a call carries.
 
     Raises:
         InvalidRequest: there is none.

@@ -37,7 +37,7 @@ from edgegap_async.errors import (
     UnreadableAnswer,
 )
 
-__all__ = ["RetryBudget", "RetryPolicy"]
+__all__ = ["RetryBudget", "RetryPolicy", "is_ambiguous"]
 
 _BUDGET_PER_SUCCESS = 0.2  # retries; so one retry for five calls that succeed
 _DEFAULT_RETRY_AFTER = 1.0  # seconds; the window of the documented limits
@@ -126,6 +126,13 @@ class RetryBudget:
     def add_success(self) -> None:
         """Adds the share of one call that succeeded."""
         self.left = min(self.size, self.left + _BUDGET_PER_SUCCESS)
+
+
+def is_ambiguous(error: CallError) -> bool:
+    """Returns whether the API may have done what a failed call asked for."""
+    if isinstance(error, UnreadableAnswer):
+        return error.status is not None and error.status < 300  # noqa: PLR2004 - not a redirect
+    return isinstance(error, NoAnswer | ServerError)
 
 
 def _retry_after(error: RateLimited) -> float:

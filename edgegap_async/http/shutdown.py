@@ -53,14 +53,14 @@ class CloseScope:
             raise ClientClosed("the client is closed")
         task = asyncio.current_task()
         if task is None:
-            raise RuntimeError("the client is used inside an asyncio task")
+            raise RuntimeError("a client must be used inside an asyncio task")
         self._open_calls.check_loop(task.get_loop())
         self._task = task
         self._cancelling_before = task.cancelling()
         self._open_calls.scopes.add(self)
 
     def cancel(self) -> None:
-        """Cancels the task inside the block, once however often the client is closed."""
+        """Cancels the task inside the block; further calls do nothing."""
         if not self._cancelled:
             self._cancelled = True
             self._task.cancel()

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 @attrs.define(eq=False)
 class ObservedCall:
-    """One call of the API, as far as it has come. Holds no token, no query and no body.
+    """The state of one call of the API. Holds no token, no query and no body.
 
     The client updates it between events; an observer only reads it.
     """
@@ -40,11 +40,11 @@ class ObservedCall:
     request_id: str | None = None
     """The deployment that the call is about; None if it names none, as a deploy or a list."""
     attempts: int = 0
-    """Number of the newest attempt, from 1; 0 before the first one is sent."""
+    """Number of the newest attempt, from 1; 0 before the first attempt."""
     queued: float = 0.0
     """Seconds that the newest attempt waited for its rate limit and for a connection."""
     waited: float = 0.0
-    """Seconds between failed attempts and the attempts that followed, added up."""
+    """Seconds from each failed attempt to the attempt after it, added up."""
     status: int | None = None
     """HTTP status of the newest answer; None if the newest attempt has no answer."""
 
@@ -52,9 +52,9 @@ class ObservedCall:
 class CallObserver:
     """Receives the events of each call of a client. Subclass it and override the events you need.
 
-    Register it with `client.add_observer`. Events are plain functions, called in the task of the
-    call, so they must return quickly and must not block. An exception in one does not change the
-    call: the first one of each observer is logged.
+    Register it with `client.add_observer`. The client calls the methods in the task of the call, so
+    they must return quickly and must not block. An exception in a method does not change the call;
+    the client logs the first exception of each observer.
     """
 
     def call_started(self, call: ObservedCall) -> None:
@@ -69,8 +69,8 @@ class CallObserver:
         Args:
             call: the call.
             error: what happened, a `CallError`.
-            retry_in: seconds until the client tries again, 0 where the rate limit decides when;
-                None if it does not, and `call_failed` follows.
+            retry_in: seconds until the next attempt, 0 where the rate limit decides when; None if
+                there is none, and `call_failed` follows.
         """
 
     def call_succeeded(self, call: ObservedCall, result: object) -> None:
@@ -86,7 +86,7 @@ class CallObserver:
 
         Args:
             call: the call.
-            error: what the caller gets: a `CallError`, or `asyncio.CancelledError` where the
+            error: what the caller gets, such as a `CallError`; `asyncio.CancelledError` where the
                 task was cancelled or the client was closed.
         """
 

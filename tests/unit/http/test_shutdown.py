@@ -214,4 +214,4 @@ async def test_a_call_outside_of_a_task_is_a_programming_error(client: ApiClient
 
     loop.call_soon(step)
 
-    assert await told == "the client is used inside an asyncio task"
+    assert await told == "a client must be used inside an asyncio task"
