@@ -344,9 +344,9 @@ class _Queue:
         if calls is None:
             self._woken = None
             return
-        self._woken, turn = next(iter(calls.items()))
-        if not turn.done():  # a cancelled call wakes the next one when it leaves
-            turn.set_result(None)
+        self._woken, future = next(iter(calls.items()))
+        if not future.done():  # a cancelled call wakes the next one when it leaves
+            future.set_result(None)
 
 
 class Limits:

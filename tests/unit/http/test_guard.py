@@ -119,10 +119,10 @@ async def test_a_dry_run_sends_reads_and_names_the_calls_that_it_would_have_sent
              "DELETE", "/v1/self/stop/abc/7"),
             (client.tags.create("abc", "eu"), "POST", "/v1/deployments/abc/tags"),
         ):  # fmt: skip
-            with pytest.raises(DryRun, match=f"{method} {path} is not sent. Take") as told:
+            with pytest.raises(DryRun, match=f"{method} {path} is not sent. Take") as caught:
                 await call
-            again = pickle.loads(pickle.dumps(told.value))
-            assert (again.method, again.path, str(again)) == (method, path, str(told.value))
+            again = pickle.loads(pickle.dumps(caught.value))
+            assert (again.method, again.path, str(again)) == (method, path, str(caught.value))
         await client.locations.list()
         assert await client.reap() == (left.request_id,)
 
@@ -147,9 +147,9 @@ async def test_a_dry_run_refuses_first_what_could_not_be_sent() -> None:
             (client.deploy("arena", "v1", users=[]), "at least one"),
             (client.deployments.stop("../abc"), "request_id"),
         ):
-            with pytest.raises((NotAllowed, InvalidRequest), match=why) as told:
+            with pytest.raises((NotAllowed, InvalidRequest), match=why) as caught:
                 await refused
-            assert not isinstance(told.value, DryRun)
+            assert not isinstance(caught.value, DryRun)
     async with EdgegapClient(guard=Guard(dry_run=True)) as client:
         with pytest.raises(InvalidRequest, match="no API token"):
             await client.deployments.stop("abc")

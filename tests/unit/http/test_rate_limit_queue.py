@@ -118,10 +118,10 @@ async def test_calls_that_were_refused_go_before_others_of_their_priority() -> N
         one("second", Priority.OTHER),
         one("refused", Priority.OTHER, front=True),
         one("refused later", Priority.OTHER, front=True),
-        one("look", Priority.STATUS),
+        one("status", Priority.STATUS),
     )
 
-    assert served == ["look", "refused", "refused later", "first", "second"]
+    assert served == ["status", "refused", "refused later", "first", "second"]
 
 
 @pytest.mark.virtual

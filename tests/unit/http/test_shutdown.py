@@ -203,15 +203,15 @@ async def test_a_session_that_was_passed_in_outlives_the_client(api: ScriptedApi
 
 async def test_a_call_outside_of_a_task_is_a_programming_error(client: ApiClient) -> None:
     loop = asyncio.get_running_loop()
-    told = loop.create_future()
+    message = loop.create_future()
 
     def step() -> None:
         coroutine = client.deployments.get("r1")
         try:
             coroutine.send(None)
         except RuntimeError as error:
-            told.set_result(str(error))
+            message.set_result(str(error))
 
     loop.call_soon(step)
 
-    assert await told == "a client must be used inside an asyncio task"
+    assert await message == "a client must be used inside an asyncio task"
