@@ -1,3 +1,5 @@
+"""The command line: its output and its exit statuses."""
+
 from __future__ import annotations
 
 import asyncio
@@ -14,23 +16,23 @@ from edgegap_async import cli
 from edgegap_async.emulator import Emulator
 
 
-def test_the_demo_does_the_whole_job_three_times(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_deploys_plays_and_stops_in_three_ways(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["demo"]) == 0
 
     printed = capsys.readouterr().out
-    assert printed.count("'ping' → 'pong'") == 2
-    assert len(re.findall(r"READY +\((?:status|webhook)\)", printed)) == 2
-    assert printed.count("TERMINATED") == 2
+    assert printed.count("sent 'ping', received 'pong'") == 2
+    assert len(re.findall(r"READY +\(from a (?:status request|webhook)\)", printed)) == 2
+    assert printed.count("TERMINATED ") == 2
     assert len(re.findall(r"^  at once ", printed, re.MULTILINE)) == 10
     assert re.search(r"^  webhook .* s  webhook ", printed, re.MULTILINE)
     assert re.search(r"tags: demo, polling, op-\w{17}, played", printed)
-    assert "log: Ada joined" in printed
-    assert re.search(r"metrics: \d+ samples, memory", printed)
+    assert "server's log: Ada joined" in printed
+    assert re.search(r"memory: [\d,]+ bytes, the last of \d+ samples", printed)
     assert "12 deployments" in printed
 
 
 async def demo(emulator: Emulator, *arguments: str) -> asyncio.subprocess.Process:
-    """The demo against a cloud that is somewhere else."""
+    """Starts the demo as a program, with a given emulator as its API."""
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-um",
@@ -48,17 +50,19 @@ async def demo(emulator: Emulator, *arguments: str) -> asyncio.subprocess.Proces
 
 
 async def live(emulator: Emulator, *arguments: str) -> tuple[int | None, str]:
-    """Its exit status and output."""
+    """Runs the demo with `--live` and returns its exit status and output."""
     process = await demo(emulator, "--live", *arguments)
     printed, _ = await process.communicate()
     return process.returncode, printed.decode()
 
 
-async def test_live_does_the_same_job_where_the_environment_says(emulator: Emulator) -> None:
+async def test_live_does_the_same_with_the_api_that_the_environment_names(
+    emulator: Emulator,
+) -> None:
     status, printed = await live(emulator, "arena", "v1")
 
     assert status == 0
-    assert "left out, it needs --public-url" in printed
+    assert "left out, because --public-url is not given" in printed
     assert "11 deployments" in printed
     assert sum(request.operation == "deploy" for request in emulator.requests) == 11
 
@@ -72,12 +76,14 @@ async def test_an_error_is_one_line_and_exit_status_1(emulator: Emulator) -> Non
     assert emulator.token not in printed
 
 
-def test_no_token_is_said_before_anything_is_sent(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_token_is_an_error_before_the_first_request(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert cli.main(["demo", "--live", "arena", "v1"]) == 1
     assert "EDGEGAP_API_TOKEN" in capsys.readouterr().err
 
 
-def test_the_emulator_without_its_extra_says_what_to_install(
+def test_a_missing_emulator_extra_is_an_error_that_says_what_to_install(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "edgegap_async.emulator", None)
@@ -87,7 +93,7 @@ def test_the_emulator_without_its_extra_says_what_to_install(
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-async def test_a_signal_ends_it_and_stops_what_runs(
+async def test_a_signal_ends_the_demo_and_stops_its_deployments(
     emulator: Emulator, number: int, status: int
 ) -> None:
     process = await demo(emulator, "--live", "arena", "v1")
@@ -98,7 +104,7 @@ async def test_a_signal_ends_it_and_stops_what_runs(
     printed, _ = await process.communicate()
 
     assert process.returncode == status
-    assert "what was deployed has been asked to stop" in printed.decode()
+    assert "A stop was sent for each deployment" in printed.decode()
     assert {one.status.short for one in emulator.cloud.deployments.values()} <= {
         "TERMINATING",
         "TERMINATED",
@@ -114,7 +120,7 @@ def test_a_wrong_command_line_is_exit_status_2(
     assert "usage: edgegap-async" in capsys.readouterr().err
 
 
-def test_the_module_runs_and_tells_its_version() -> None:
+def test_python_m_runs_the_command_line_and_prints_the_version() -> None:
     ran = subprocess.run(
         [sys.executable, "-m", "edgegap_async", "--version"],
         capture_output=True,
