@@ -238,7 +238,7 @@ class Deployer:
             except (asyncio.CancelledError, ClientClosed):
                 if deploy.sending.sent:
                     deploy.sending.is_abandoned = True
-                    what = f"what a cancelled deploy made (tag {tag})"
+                    what = f"the deployment of a cancelled deploy (tag {tag})"
                     self.owned.in_background(self._undo(accepting), what)
                 else:
                     accepting.cancel()
@@ -336,7 +336,7 @@ class Deployer:
         except (EdgegapError, TimeoutError) as error:
             if not isinstance(error, EdgegapError) and not limit.expired():
                 raise
-            logger.info("%s: no logs: %r", problem.request_id, error)
+            logger.info("the logs of %s could not be read: %r", problem.request_id, error)
 
 
 def with_webhook_urls(options: DeployOptions, urls: WebhookUrls) -> DeployOptions:

@@ -138,14 +138,18 @@ class IdempotentDeploy:
         except CallError as second:
             if not second.maybe_created:  # the first deployment may still show up
                 surplus = self._stop_surplus(None, self.tag)
-                self.owned.in_background(surplus, f"what {self.tag} made")
+                self.owned.in_background(
+                    surplus, f"the deployment of a failed deploy (tag {self.tag})"
+                )
                 raise
             found = await self._find(second, self.tag)
             if found is None:
-                raise self._maybe_created(second, "it does not show up in the list") from None
+                raise self._maybe_created(
+                    second, "no deployment with its tag shows up in the list"
+                ) from None
             kept = found
         surplus = self._stop_surplus(kept, self.tag)
-        self.owned.in_background(surplus, f"a surplus of {self.tag}")
+        self.owned.in_background(surplus, f"a surplus deployment (tag {self.tag})")
         return kept
 
     async def _send(self, *, ignore_wait_limit: bool) -> DeployAccepted:
@@ -176,7 +180,9 @@ class IdempotentDeploy:
                     if ids:
                         return DeployAccepted(request_id=ids[0])
         except CallError as error:
-            raise self._maybe_created(ambiguous, f"the list cannot be asked: {error}") from None
+            raise self._maybe_created(
+                ambiguous, f"the list request by its tag failed: {error}"
+            ) from None
         finally:
             self.waited += loop_time() - began
         return None

@@ -51,6 +51,7 @@ logger = logging.getLogger(__name__)
 _MAX_ENDED: Final = 20_000  # records; id and tag of each deploy of 4 minutes at 40 deploys a second
 _STOP_RETRY_INTERVAL: Final = 0.5  # seconds between stops that the API answers with an early 404
 _STATUS_EXTRA_GRACE: Final = 300.0  # seconds; a status answer of 404 ends no ownership before
+_CLOSED_TOO_SOON: Final = "the client was closed before the API answered"
 
 
 class DeploymentState(enum.Enum):
@@ -300,7 +301,7 @@ class OwnedDeployments:
             stopping = (stop or self.stop)(request_id)
             await asyncio.wait([stopping])
             if stopping.cancelled():  # by `close`, which does not cancel the caller
-                raise ClientClosed(f"closed before {request_id} was stopped")
+                raise ClientClosed(f"the client was closed before {request_id} was stopped")
             await stopping
 
     async def stop_after(
@@ -348,20 +349,20 @@ class OwnedDeployments:
     def _report(self, task: asyncio.Task[None]) -> None:
         what = self._tasks.pop(task)
         if task.cancelled():
-            logger.error("%s may go on running: closed before an answer", what)
+            logger.error("%s may go on running: %s", what, _CLOSED_TOO_SOON)
         elif (error := task.exception()) is not None:
             logger.error("%s may go on running: it could not be stopped: %s", what, error)
 
 
 def _add_note_at_end(problem: EdgegapError, request_id: str, stopping: asyncio.Task[None]) -> None:
-    error = "closed before an answer" if stopping.cancelled() else stopping.exception()
+    error = _CLOSED_TOO_SOON if stopping.cancelled() else stopping.exception()
     _add_note(problem, request_id, error)
 
 
 def _add_note(problem: BaseException, request_id: str, error: object) -> None:
     """Adds to an error how a stop has ended: with `error`, or well if that is None."""
     if error is not None:
-        problem.add_note(f"and {request_id} could not be stopped: {error}")
+        problem.add_note(f"{request_id} could not be stopped: {error}")
     elif isinstance(problem, DeploymentError | Unprocessable):
         problem.stopped = problem.request_id == request_id
 
@@ -407,6 +408,6 @@ async def wait_for_stops(
     ]
     if problem is not None:
         for error in failures:
-            problem.add_note(f"and a deployment could not be stopped: {error}")
+            problem.add_note(f"a deployment could not be stopped: {error}")
     elif failures:
         raise ExceptionGroup("some deployments could not be stopped", failures)

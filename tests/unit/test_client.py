@@ -121,7 +121,7 @@ async def test_a_server_that_cannot_be_stopped_is_noted_on_the_error_of_the_bloc
             raise LookupError
 
     [note] = caught.value.__notes__
-    assert note.startswith("and abc123 could not be stopped: DELETE /v1/stop/abc123 answered 403")
+    assert note.startswith("abc123 could not be stopped: DELETE /v1/stop/abc123 answered 403")
 
 
 async def test_the_timeout_of_run_counts_from_the_call(
@@ -468,7 +468,7 @@ async def test_row_30_close_has_a_time_limit_and_logs_what_may_go_on_running(
     await client.close()
 
     assert loop_time() - began == pytest.approx(10, abs=0.1)
-    assert caplog.text.count("abc123 may go on running: closed before an answer") == 1
+    assert caplog.text.count("abc123 may go on running: the client was closed before") == 1
     await cancel(running)
 
 

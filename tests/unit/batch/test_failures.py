@@ -136,7 +136,7 @@ async def test_deployments_that_could_not_be_stopped_with_the_batch_have_a_note(
             assert not outcome.error.stopped
             assert "No deployment is left" not in str(outcome.error)
             [note] = outcome.error.__notes__
-            assert note.startswith(f"and {outcome.error.request_id} could not be stopped: DELETE")
+            assert note.startswith(f"{outcome.error.request_id} could not be stopped: DELETE")
         assert not hasattr(not_begun.error, "__notes__")
         assert alive(emulator) == ids(made)
 

@@ -227,7 +227,7 @@ async def test_the_error_names_the_tag_if_no_deployment_shows_up_twice(
 ) -> None:
     emulator.faults.add(Fault("deploy", Drop(), when="read", times=None))
     async with connect() as client:
-        with pytest.raises(MaybeCreated, match="does not show up"):
+        with pytest.raises(MaybeCreated, match="no deployment with its tag shows up"):
             await client.deploy("arena", "v1", users=USERS)
 
     assert posts(emulator) == 2

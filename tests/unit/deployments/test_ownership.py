@@ -149,7 +149,7 @@ async def test_the_grace_of_an_adopted_deployment_begins_with_its_first_stop(
     register: DeploymentRegister,
 ) -> None:
     register.set_owned("one")
-    assert register.owned() == ["one"]
+    assert (register.owned(), len(register)) == (["one"], 1)
     assert register.not_found_until("one") == -math.inf
     await asyncio.sleep(60)
     until = register.begin_stop("one")
