@@ -72,7 +72,7 @@ async def settled(emulator: Emulator) -> set[str]:
     while same < 10:
         await asyncio.sleep(0.1)
         now = live(emulator)
-        same = same + 1 if now == before and not emulator.under_way else 0
+        same = same + 1 if now == before and not emulator.open_requests else 0
         before = now
     return before
 
@@ -115,7 +115,7 @@ async def cancelled(emulator: Emulator, deploy: Deploy, wishes: int) -> dict[str
 async def measure(wishes: int) -> dict[str, object]:
     results: dict[str, object] = {"benchmark": "one_server", "wishes": wishes}
     async with Emulator(
-        [sample_application()], timings=Timings.fast(), limits=False, remember=1e6
+        [sample_application()], timings=Timings.fast(), limits=False, keep_terminated=1e6
     ) as emulator:
         headers = {"Authorization": f"token {emulator.token}"}
         async with (

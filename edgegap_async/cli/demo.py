@@ -118,7 +118,7 @@ async def _target(
             f"the emulator needs {error.name}: pip install 'edgegap-async[emulator]'"
         ) from None
     sample = sample_application()
-    async with Emulator(apps=[sample], sample_every=_METRICS_INTERVAL) as emulator:
+    async with Emulator(apps=[sample], metrics_interval=_METRICS_INTERVAL) as emulator:
         print(
             f"The emulator at {emulator.url} runs the sample game {sample.name!r}, version"
             f" {sample.version}.\nTimes are seconds since the client was asked to deploy."

@@ -1,6 +1,6 @@
-"""The emulator in a shell: `python -m edgegap_async.emulator --apps apps.toml`.
+"""The emulator as a command: `python -m edgegap_async.emulator --apps apps.toml`.
 
-It prints where it answers and what a client needs, and runs until SIGINT or SIGTERM.
+It prints its URL and its token as `export` lines, and runs until SIGINT or SIGTERM.
 """
 
 from __future__ import annotations
@@ -24,22 +24,26 @@ def _parser() -> argparse.ArgumentParser:
         description="The Edgegap API on this machine, with real processes in place of containers.",
     )
     parser.add_argument(
-        "--apps", metavar="TOML", help="what can be deployed; the sample game by default"
+        "--apps", metavar="TOML", help="file of applications to deploy; the sample game by default"
     )
     parser.add_argument("--host", default="127.0.0.1", help="a loopback address (%(default)s)")
-    parser.add_argument("--port", type=int, default=0, help="0, the default, for a free one")
-    parser.add_argument("--token", help="what a client must carry; a random one by default")
-    parser.add_argument("--fast", action="store_true", help="no waiting between two statuses")
+    parser.add_argument(
+        "--port", type=int, default=0, help="port to listen on; 0, the default, for a free one"
+    )
+    parser.add_argument("--token", help="API token of clients; a random one by default")
+    parser.add_argument("--fast", action="store_true", help="spend no time in each status")
     parser.add_argument("--no-limits", action="store_true", help="never answer 429")
-    parser.add_argument("--max-deployments", type=int, metavar="N", help="that may exist at once")
+    parser.add_argument(
+        "--max-deployments", type=int, metavar="N", help="deployments that may exist at once"
+    )
     parser.add_argument(
         "--webhook-allow",
         action="append",
         default=[],
         metavar="CIDR",
-        help="a network that webhooks may go to, beside loopback; may be given again",
+        help="network that webhooks may go to, besides loopback; can be repeated",
     )
-    parser.add_argument("--fqdn", default="127.0.0.1", help="what links say (%(default)s)")
+    parser.add_argument("--fqdn", default="127.0.0.1", help="host name in links (%(default)s)")
     parser.add_argument("--verbose", "-v", action="store_true", help="log each change of status")
     return parser
 
@@ -61,7 +65,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
         asyncio.get_running_loop().add_signal_handler(number, over.set)
     async with emulator:
         what = ", ".join(emulator.cloud.deployable) or "nothing"
-        _say(f"The emulator answers at {emulator.url}, and can deploy: {what}")
+        _say(f"The emulator answers at {emulator.url}, and deploys: {what}")
         _say(f"export EDGEGAP_BASE_URL={emulator.url}")
         _say(f"export EDGEGAP_API_TOKEN={emulator.token}")
         await over.wait()
@@ -73,11 +77,11 @@ def _say(text: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run it; the exit status."""
+    """Runs the command. Returns the exit status."""
     asked = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.DEBUG if asked.verbose else logging.WARNING)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
-    # Each deployment holds a few files open; what a shell allows by default is soon used up.
+    # Each deployment has a few files open; the default limit of a shell is soon reached.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:

@@ -1,6 +1,6 @@
-"""What can be deployed here: application versions, and the private fleets they may run on.
+"""What the emulator can deploy: application versions, and the private fleets for them.
 
-From code, or from a TOML file::
+They come from code, or from a TOML file::
 
     [[applications]]
     name = "arena"
@@ -18,10 +18,10 @@ From code, or from a TOML file::
     host_id = "alpha-1"
     city = "Montreal"
 
-Where the cloud runs an image, this runs `argv`. `{port:NAME}` in it becomes the number of a
-declared port, `{python}` this Python. The API has names for the other settings, and they mean here
-what they mean there; only `restart_policy` has another default, for a developer wants to see the
-crash and not the server that came back.
+The cloud runs an image; the emulator runs `argv`. In it, `{port:NAME}` becomes the number of a
+declared port and `{python}` the path of this Python. The other settings have the API's names and
+meanings. Only `restart_policy` has another default: a developer needs to see a crash, not a server
+that has started again.
 """
 
 from __future__ import annotations
@@ -78,17 +78,19 @@ class AppPort:
     """A port that an application version opens."""
 
     name: str = attrs.field(validator=_name)
+    """Its name, as `endpoint(name)` and `{port:NAME}` use it; 64 characters at most."""
     protocol: str = attrs.field(
         default="UDP", validator=one_of("UDP", "TCP", "TCP/UDP", "HTTP", "HTTPS", "WS", "WSS")
     )
+    """Protocol, one of the API's names."""
     to_check: bool = True
-    """Whether READY waits until the game server has bound it."""
+    """Whether READY waits until the process has bound it."""
     tls_upgrade: bool = False
-    """Repeated in answers. Nothing here adds TLS."""
+    """Shown by the API. The emulator adds no TLS."""
 
     @property
     def kinds(self) -> frozenset[Literal["udp", "tcp"]]:
-        """What sockets it takes."""
+        """The kinds of socket that it needs."""
         if self.protocol == "TCP/UDP":
             return frozenset({"udp", "tcp"})
         return frozenset({"udp"}) if self.protocol == "UDP" else frozenset({"tcp"})
@@ -104,40 +106,53 @@ def _ports(values: Iterable[AppPort]) -> tuple[AppPort, ...]:
 
 @attrs.frozen(kw_only=True)
 class Application:
-    """One version of an application: what a deploy of it starts here, and its limits."""
+    """One version of an application: the program that a deploy starts, and its limits.
+
+    Raises:
+        InvalidRequest: a setting has no valid value; the message says which.
+    """
 
     name: str = attrs.field(validator=_name)
+    """Name of the application; 64 characters at most."""
     version: str = attrs.field(validator=_name)
+    """Name of the version; 64 characters at most."""
     argv: tuple[str, ...] = attrs.field(converter=_texts)
+    """The program and its arguments; `{port:NAME}` and `{python}` are replaced. No shell."""
     ports: tuple[AppPort, ...] = attrs.field(default=(), converter=_ports)
+    """The ports that it opens."""
     environment: Mapping[str, str] = attrs.field(factory=dict)
+    """Environment variables of the process."""
     hidden_environment: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    """Environment variables whose values appear in no repr and no answer."""
     directory: str | None = None
-    """Where it starts; without one in an empty home of its own. In a file: relative to the file,
-    and the file's own directory by default."""
+    """Working directory of the process; None for an empty home of its own. In a TOML file the path
+    is relative to the file, whose directory is the default."""
     is_active: bool = True
+    """Whether it can be deployed; else a deploy is answered 400."""
     max_duration: float = attrs.field(default=1440, validator=_at_least(-1))
-    """Minutes from READY to the end; -1 for no end."""
+    """Minutes from READY until the emulator stops it; -1 for no end."""
     time_to_deploy: float = attrs.field(default=30, validator=_at_least(0))
-    """Seconds that it may take to bind its ports. In the cloud: to pull its image."""
+    """Seconds that it may take to bind its ports; then ERROR. In the cloud: to pull its image."""
     termination_grace_period_seconds: float = attrs.field(default=5, validator=_at_least(0))
+    """Seconds from SIGTERM to SIGKILL."""
     restart_policy: str = attrs.field(
         default="never", validator=one_of("always", "never", "on_failure")
     )
-    """What follows when it exits by itself. In the cloud the default is `always`."""
+    """Whether it starts again after an exit by itself. In the cloud the default is `always`."""
     cpu_units: int = attrs.field(default=256, validator=_at_least(1))
-    """1024 is one virtual CPU. Told to the server and taken from a private host, not enforced."""
+    """CPU units, 1024 for one virtual CPU: shown to the process and taken from a private host, not
+    enforced."""
     memory_mb: int = attrs.field(default=512, validator=_at_least(1))
-    """As `cpu_units`."""
+    """Megabytes of memory: shown to the process and taken from a private host, not enforced."""
     memory_limit_mb: int | None = attrs.field(default=None, validator=_at_least(1))
-    """Address space that a process may have; enforced."""
+    """Megabytes of address space for a process, enforced; None for no limit."""
     cpu_limit_seconds: int | None = attrs.field(default=None, validator=_at_least(1))
-    """Computing time that a process may use in its life; enforced."""
+    """Seconds of CPU time for a process, enforced; None for no limit."""
 
     def __attrs_post_init__(self) -> None:
         what = f"application {self.name!r} version {self.version!r}"
         if not all(isinstance(part, str) for part in self.argv) or not any(self.argv[:1]):
-            raise InvalidRequest(f"{what}: argv is a list of texts, the program first")
+            raise InvalidRequest(f"{what}: argv must be a list of strings, the program first")
         names = [port.name for port in self.ports]
         twice = _twice(names)
         if twice is not None:
@@ -152,7 +167,11 @@ class Application:
             EnvironmentVariable(key, value)
 
     def command(self, ports: Mapping[str, int]) -> list[str]:
-        """The argument list, with the numbers of the ports in their places."""
+        """Returns the argument list with the port numbers filled in.
+
+        Args:
+            ports: port numbers by port name.
+        """
         return [
             _PLACE.sub(lambda place: str(ports[place[1]]), part.replace("{python}", sys.executable))
             for part in self.argv
@@ -161,15 +180,18 @@ class Application:
 
 @attrs.frozen(kw_only=True)
 class PrivateHost:
-    """A machine of a private fleet. Here it is a share of this machine, by name."""
+    """A host of a private fleet. It exists by name only: all processes run on this machine."""
 
     host_id: str = attrs.field(validator=_name)
+    """Its id, as `private_host_ids` of a deploy names it."""
     status: str = attrs.field(default="ACTIVE", validator=one_of("ACTIVE", "PENDING"))
-    """Only an ACTIVE one takes deployments."""
+    """ACTIVE or PENDING; only an ACTIVE host gets deployments."""
     city: str = "Montreal"
-    """One of the emulator's cities."""
+    """Where it is: one of the emulator's cities."""
     cpu_units: int = attrs.field(default=4096, validator=_at_least(1))
+    """CPU units in all, 1024 for one virtual CPU."""
     memory_mb: int = attrs.field(default=8192, validator=_at_least(1))
+    """Megabytes of memory in all."""
 
 
 def _hosts(values: Iterable[PrivateHost]) -> tuple[PrivateHost, ...]:
@@ -181,15 +203,23 @@ class Fleet:
     """A private fleet."""
 
     name: str = attrs.field(validator=_name)
+    """Its name."""
     hosts: tuple[PrivateHost, ...] = attrs.field(default=(), converter=_hosts)
+    """Its hosts."""
 
 
 @attrs.frozen(kw_only=True)
 class Catalogue:
-    """All that can be deployed, and where to."""
+    """Everything that can be deployed, and the private fleets.
+
+    Raises:
+        InvalidRequest: two of a kind have the same name.
+    """
 
     applications: tuple[Application, ...] = ()
+    """The application versions."""
     fleets: tuple[Fleet, ...] = ()
+    """The private fleets."""
 
     def __attrs_post_init__(self) -> None:
         unique: dict[str, Iterable[object]] = {
@@ -206,10 +236,13 @@ class Catalogue:
 
 
 def load_apps(path: str | Path) -> Catalogue:
-    """The applications and fleets of a TOML file.
+    """Reads the applications and fleets of a TOML file.
+
+    Args:
+        path: path of the file.
 
     Raises:
-        InvalidRequest: it cannot be read, or something in it is unknown or wrong; says where.
+        InvalidRequest: the file cannot be read, or has an unknown or wrong field; says which.
     """
     folder = Path(path).resolve().parent
     try:
@@ -226,7 +259,9 @@ def load_apps(path: str | Path) -> Catalogue:
     except InvalidRequest as problem:
         raise InvalidRequest(f"{path}: {problem.message}") from None
     if tables:
-        raise InvalidRequest(f"{path}: {', '.join(tables)}: there is only applications and fleets")
+        raise InvalidRequest(
+            f"{path}: {', '.join(tables)}: unknown; a file has applications and fleets"
+        )
     return catalogue
 
 
@@ -235,11 +270,11 @@ Model = TypeVar("Model")
 
 def _read_each(tables: object, where: str, kind: type[Model]) -> list[Model]:
     if not isinstance(tables, list):
-        raise InvalidRequest(f"{where} is written [[{where}]], once for each")
+        raise InvalidRequest(f"write [[{where}]] once for each of {where}")
     models: list[Model] = []
     for position, table in enumerate(tables):
         try:
-            # Through JSON, for requests are read strictly already.
+            # As JSON: the strict reader of requests also checks this.
             models.append(read_request(kind, dumps(table)))
         except (InvalidRequest, TypeError) as problem:
             why = str(problem).replace("$.", "").replace(" @ $", "")
@@ -248,12 +283,12 @@ def _read_each(tables: object, where: str, kind: type[Model]) -> list[Model]:
 
 
 def sample_application(*options: str, name: str = "arena", version: str = "v1") -> Application:
-    """A small real game server that ships with the emulator: UDP, on the port `game`.
+    """Returns the sample game server of this package: UDP, on the port `game`.
 
     Args:
-        options: of `game_server.py`, which make it misbehave, such as `"--crash-after", "1"`.
-        name: of the application.
-        version: of the application.
+        options: options of `game_server.py` that make it fail, such as `"--crash-after", "1"`.
+        name: name of the application.
+        version: name of the version.
     """
     program = Path(__file__).with_name("game_server.py")
     return Application(

@@ -1,13 +1,13 @@
-"""What exists in this cloud: one coroutine for each call of the API, by its name.
+"""What exists in the emulated cloud: one coroutine for each operation, with the operation's name.
 
-Each takes what the request holds and returns the HTTP status and the answer's model, or raises the
-error that the client shall see. Nothing here knows of HTTP otherwise. What happens to a deployment
-between two calls is in `deployments`.
+A coroutine takes the fields of the request and returns the HTTP status and the model of the answer,
+or raises the error that the client is to see. `server` does the rest of HTTP. What happens to a
+deployment between two calls is in `deployments`.
 
-Where the documents say nothing, this is what was chosen: a list comes oldest first, 20 rows a page
-and 100 at most; several filters hold together; `tags eq` means that the deployment has that tag;
-a bulk stop without filters stops all, as in production; the logs of a deployment are gone once it
-is TERMINATED, and all else of it a minute later.
+Where the documentation is silent, the emulator does this: lists are ordered oldest first, with 20
+rows a page and 100 at most; a row must pass every filter; `tags eq` means that the deployment has
+that tag; a bulk stop without filters stops everything, as in production; the logs of a deployment
+are gone once it is TERMINATED, and the deployment itself a minute later.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from .catalogue import Application, Catalogue, PrivateHost
 from .deployments import Announce, LocalDeployment, Machine, Timings
 from .environment import MARK, PUBLIC_IP, Secrets
 from .list_queries import list_query, matches, named_in, pagination, passes, time_of, whole
-from .locations import CITIES, Places
+from .locations import CITIES, LocationFinder
 from .metrics import STEPS
 from .ports import NoPortLeft, Ports
 from .processes import Machine as ThisMachine
@@ -65,55 +65,57 @@ from .simulation import SimulatedMachine, SimulatedPorts, Simulation
 __all__ = ["Cloud", "Reply", "Settings"]
 
 Reply: TypeAlias = tuple[int, object]
-"""HTTP status, and the model that is the answer's body."""
+"""HTTP status of an answer, and the model of its body."""
 
-_UNKNOWN: Final = "Bad Request ID provided"
-_PAGE: Final = 20
-_LONGEST_PAGE: Final = 100
-_MOST_TAGS: Final = 40
-_MOST_REMEMBERED: Final = 1000
+_UNKNOWN_ID_TEXT: Final = "Bad Request ID provided"
+_DEFAULT_PAGE_SIZE: Final = 20
+_MAX_PAGE_SIZE: Final = 100
+_MAX_TAGS: Final = 40
+_MAX_TERMINATED: Final = 1000
 
 
 @attrs.frozen(kw_only=True)
 class Settings:
-    """How this cloud behaves."""
+    """How the emulated cloud behaves. `Emulator` has the same settings as arguments."""
 
     timings: Timings = Timings()
+    """Seconds that a deployment spends in each status."""
     ports: range = range(30000, 32768)
-    """The cloud's own range, below the one from which the kernel takes ports for clients."""
-    port_rest: float = 60.0
-    """Seconds before a port is used again."""
+    """Ports for game servers, below the range from which Linux takes ports of clients."""
+    port_reuse_delay: float = 60.0
+    """Seconds before a port is given to the next game server."""
     max_deployments: int | None = None
-    """Those that exist, in ERROR too; a deploy beyond it is answered 422. None for no limit."""
+    """How many may exist, those in ERROR too; a deploy beyond is answered 422. None: no limit."""
     fqdn: str = PUBLIC_IP
-    """Such as `{request_id}.pr.edgegap.net`, as in the cloud; no client can connect to that."""
+    """Host name in statuses and links; `{request_id}` in it is replaced."""
     networks: Mapping[str, tuple[float, float]] = attrs.field(factory=dict)
-    """Where the players of some networks are, by CIDR: latitude and longitude."""
-    sample_every: float = 1.0
-    """Seconds between two measurements."""
-    remember: float = 60.0
-    """Seconds for which the status of a deployment that is TERMINATED is still told."""
+    """Latitude and longitude of players, by network in CIDR form."""
+    metrics_interval: float = 1.0
+    """Seconds between two measurements of a process."""
+    keep_terminated: float = 60.0
+    """Seconds for which the API still knows a TERMINATED deployment."""
     unknown_status: Literal[400, 404] = 400
-    """What a call for an unknown deployment is answered: 400 as in the cloud, or as documented."""
+    """Status for an unknown request_id: 400 as in the cloud, 404 as documented."""
     host_shape: Literal["pin", "centroid"] = "pin"
-    """How hosts are described: as until 2025-11, or as since."""
+    """Fields of private hosts: as until 2025-11 (`pin`), or since (`centroid`)."""
     row_status: bool = True
-    """Whether the rows of lists have a `status`, which is not documented."""
+    """Whether list rows have the undocumented field `status`."""
     list_filters: bool = True
-    """Whether lists take a query, or answer 400 to it."""
+    """Whether lists accept a query; else they answer 400 to it."""
     list_errors: bool = True
-    """Whether lists hold what is in ERROR."""
+    """Whether lists show deployments in ERROR."""
     simulation: Simulation | None = None
-    """What becomes of game servers that are not really there; None for real processes."""
+    """Simulates game servers; None for real processes."""
 
 
 class Cloud:
-    """A small cloud.
+    """The state of the emulated cloud, and what each operation does to it.
 
     Attributes:
-        deployments: all that are remembered, by request_id, oldest first.
-        failures: exceptions that should not have been.
-        base_url: of the API, for what is told to game servers.
+        deployments: every deployment that the API knows, by request_id, oldest first.
+        failures: exceptions in background tasks, which are defects of the emulator.
+        base_url: base URL of the API, for the environment of game servers.
+        settings: how it behaves.
     """
 
     def __init__(
@@ -131,12 +133,12 @@ class Cloud:
                 cities = ", ".join(CITIES)
                 raise InvalidRequest(f"host {host.host_id}: no city {host.city!r}; {cities}")
         self._announce = announce
-        self._places = Places(settings.networks)
+        self._locations = LocationFinder(settings.networks)
         self._machine: Machine[Any]
         self._ports: Ports | SimulatedPorts
         if settings.simulation is None:
             self._machine = ThisMachine(mark=MARK)
-            self._ports = Ports(settings.ports, loop.time, rest=settings.port_rest)
+            self._ports = Ports(settings.ports, loop.time, reuse_delay=settings.port_reuse_delay)
         else:
             self._machine = SimulatedMachine(settings.simulation)
             self._ports = SimulatedPorts(settings.ports)
@@ -146,14 +148,14 @@ class Cloud:
         self._spawn(self._sample())
 
     async def close(self) -> None:
-        """End all processes at once, without a word to anyone."""
+        """Kills all processes at once and sends no webhook."""
         for task in self._tasks:
             task.cancel()
         try:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         finally:
-            # A loop that shuts down cancels everything, this too: then nobody waited for the
-            # processes to end, and nothing may be left to wait for.
+            # A loop that shuts down cancels this task too. Then no task has awaited the end of the
+            # processes, and none must be left.
             self._machine.end_now()
             self._ports.close()
         await self._machine.close()
@@ -170,7 +172,7 @@ class Cloud:
 
     async def _sample(self) -> None:
         while True:
-            await asyncio.sleep(self.settings.sample_every)
+            await asyncio.sleep(self.settings.metrics_interval)
             running = [
                 (one.samples, one.process)
                 for one in self.deployments.values()
@@ -184,11 +186,11 @@ class Cloud:
     # ── deploy ───────────────────────────────────────────────────────────────────────────────────
 
     async def deploy(self, *, body: DeployRequest) -> Reply:
-        """Accept a deploy to the public cloud."""
+        """Accepts a deploy to the public cloud."""
         return self._deploy(body, None)
 
     async def deploy_to_fleet(self, *, body: FleetDeployRequest) -> Reply:
-        """Accept a deploy to the first of the private hosts that has room, else to the cloud."""
+        """Accepts a deploy to the first private host with enough resources, else to the cloud."""
         hosts = self._private_hosts()
         application = self._application(body)
         needed = (
@@ -197,7 +199,7 @@ class Cloud:
             else (application.cpu_units, application.memory_mb)
         )
         for host in filter(None, map(hosts.get, body.private_host_ids)):
-            cpu, memory = self._room(host)
+            cpu, memory = self._free_resources(host)
             if host.status == "ACTIVE" and needed[0] <= cpu and needed[1] <= memory:
                 return self._deploy(body, host)
         return self._deploy(body, None)
@@ -210,7 +212,7 @@ class Cloud:
         problem = ""
         most = self.settings.max_deployments
         if most is not None and len(self._existing()) >= most:
-            problem = f"No capacity: {most} deployments exist, and that is the most"
+            problem = f"No capacity: max_deployments={most} reached"
         else:
             try:
                 numbers = self._ports.take(len(application.ports))
@@ -222,10 +224,12 @@ class Cloud:
             request_id=request_id,
             application=application,
             request=request,
-            location=CITIES[host.city] if host else self._places.best(request.users),
+            location=CITIES[host.city] if host else self._locations.nearest(request.users),
             fleet_name=fleets[host.host_id] if host else None,
             host=host,
-            numbers=dict(zip((port.name for port in application.ports), numbers, strict=False)),
+            port_numbers=dict(
+                zip((port.name for port in application.ports), numbers, strict=False)
+            ),
             fqdn=self.settings.fqdn.replace("{request_id}", request_id),
             base_url=self.base_url,
             secrets=Secrets(
@@ -241,21 +245,21 @@ class Cloud:
         self.deployments[request_id] = deployment
         if problem:
             deployment.refuse(problem)
-        self._spawn(self._live(deployment, numbers))
+        self._spawn(self._run(deployment, numbers))
         if problem:
             raise Unprocessable(problem, request_id=request_id)
         return 202, DeployAccepted(request_id=request_id)
 
-    async def _live(self, deployment: LocalDeployment, numbers: Iterable[int]) -> None:
+    async def _run(self, deployment: LocalDeployment, numbers: Iterable[int]) -> None:
         try:
-            await deployment.live()
+            await deployment.run()
         finally:
             self._ports.give_back(tuple(numbers))
             self._ended[deployment.request_id] = asyncio.get_running_loop().time()
 
     @property
     def deployable(self) -> tuple[str, ...]:
-        """Application and version of each that can be deployed, such as `arena v1`."""
+        """What can be deployed: application and version, such as `arena v1`."""
         return tuple(f"{name} {version}" for name, version in sorted(self._applications))
 
     def _application(self, request: DeployRequest) -> Application:
@@ -267,10 +271,10 @@ class Cloud:
             )
         return application
 
-    # ── look ─────────────────────────────────────────────────────────────────────────────────────
+    # ── read ─────────────────────────────────────────────────────────────────────────────────────
 
     async def get_deployment(self, *, request_id: str, hidden: float = 0.0) -> Reply:
-        """The status of one that was deployed at least `hidden` seconds ago."""
+        """Returns the status of a deployment, from `hidden` seconds after its deploy on."""
         return 200, self._find(request_id, hidden).deployment()
 
     async def list_deployments(
@@ -281,9 +285,9 @@ class Cloud:
         limit: str | None = None,
         hidden: float = 0.0,
     ) -> Reply:
-        """The rows of those that are not terminated and that the filters leave.
+        """Returns the rows of deployments that are not TERMINATED and pass the filters.
 
-        One that was deployed less than `hidden` seconds ago does not show up yet.
+        A deployment is listed from `hidden` seconds after its deploy on.
         """
         if query is not None and not self.settings.list_filters:
             raise BadRequest("query is not supported")
@@ -296,9 +300,9 @@ class Cloud:
             and all(passes(one, condition) for condition in wanted.filters)
         ]
         for order in reversed(wanted.order_by):
-            if order.field == "created_at":  # no deployment here has session sockets to order by
+            if order.field == "created_at":  # deployments have no session sockets here
                 chosen.sort(key=lambda one: one.created_at, reverse=order.order == "desc")
-        size = min(whole("limit", limit, _PAGE), _LONGEST_PAGE)
+        size = min(whole("limit", limit, _DEFAULT_PAGE_SIZE), _MAX_PAGE_SIZE)
         number = whole("page", page, 1)
         rows = chosen[(number - 1) * size : number * size]
         return 200, DeploymentPage(
@@ -315,7 +319,7 @@ class Cloud:
         type: str | None = None,
         tags: str | None = None,
     ) -> Reply:
-        """The cities. All of them run every application."""
+        """Returns the cities. Each of them runs every application."""
         known = {name for pair in self._applications for name in (pair, (pair[0], None))}
         if app is not None and (app, version) not in known:
             raise BadRequest("Invalid Application or Application Version")
@@ -329,7 +333,7 @@ class Cloud:
         )
 
     async def get_container_logs(self, *, request_id: str) -> Reply:
-        """What its process has written."""
+        """Returns what the process has written."""
         deployment = self._find(request_id)
         if deployment.status is Status.TERMINATED:
             raise NotFound(f"The logs of {request_id} are gone: it is terminated")
@@ -344,7 +348,7 @@ class Cloud:
         steps: str | None = None,
         raw: str | None = None,
     ) -> Reply:
-        """How it uses this machine."""
+        """Returns how a deployment has used this machine."""
         deployment = self._find(request_id)
         start, end = time_of("start_time", start_time), time_of("end_time", end_time)
         if start and end and end <= start:
@@ -362,9 +366,9 @@ class Cloud:
         self,
         *,
         request_id: str,
-        container_log_storage: str | None = None,  # noqa: ARG002 - there is no storage to put them in
+        container_log_storage: str | None = None,  # noqa: ARG002 - the emulator has no storage
     ) -> Reply:
-        """Stop one: 200 if it ends now, 202 if it does so once it is READY or in ERROR."""
+        """Stops a deployment: 200 if it ends now, 202 if it ends once it is READY or in ERROR."""
         deployment = self._find(request_id)
         if deployment.status is Status.TERMINATED:
             raise Gone(f"Instance {request_id} is already terminated")
@@ -384,7 +388,7 @@ class Cloud:
         token: str,
         container_log_storage: str | None = None,
     ) -> Reply:
-        """Stop the deployment that the call comes from, as its token shows."""
+        """Stops the deployment that sends the call; its token identifies it."""
         deployment = self._find(request_id)
         own = deployment.secrets
         if not hmac.compare_digest(own.delete_token.encode(), token.encode(errors="replace")):
@@ -396,7 +400,7 @@ class Cloud:
         )
 
     async def bulk_stop(self, *, body: StopFilters) -> Reply:
-        """Stop all that match every filter."""
+        """Stops the deployments that match every filter."""
         chosen = [
             one
             for one in self._existing()
@@ -412,7 +416,7 @@ class Cloud:
     # ── private fleets ───────────────────────────────────────────────────────────────────────────
 
     async def list_fleet_hosts(self, *, fleet_name: str) -> Reply:
-        """The hosts of a fleet, with the room that they have."""
+        """Returns the hosts of a fleet, with their free resources."""
         fleet = self._fleets.get(fleet_name)
         if fleet is None:
             raise BadRequest(f"There is no private fleet {fleet_name!r}")
@@ -426,7 +430,7 @@ class Cloud:
 
     def _fleet_host(self, fleet_name: str, host: PrivateHost) -> FleetHost:
         city = CITIES[host.city]
-        cpu, memory = self._room(host)
+        cpu, memory = self._free_resources(host)
         point = Centroid(
             label=fleet_name,
             latitude=city.latitude,
@@ -467,8 +471,8 @@ class Cloud:
     def _private_hosts(self) -> dict[str, PrivateHost]:
         return {host.host_id: host for fleet in self._fleets.values() for host in fleet.hosts}
 
-    def _room(self, host: PrivateHost) -> tuple[int, int]:
-        """The CPU units and memory that a host has left."""
+    def _free_resources(self, host: PrivateHost) -> tuple[int, int]:
+        """Returns the free CPU units and megabytes of a host."""
         on_it = [one for one in self._existing() if one.host is host]
         cpu = host.cpu_units - sum(one.cpu_units for one in on_it)
         return cpu, host.memory_mb - sum(one.memory_mb for one in on_it)
@@ -476,7 +480,7 @@ class Cloud:
     # ── tags ─────────────────────────────────────────────────────────────────────────────────────
 
     async def list_tags(self, *, request_id: str) -> Reply:
-        """All tags of one."""
+        """Returns the tags of a deployment."""
         tags = tuple(self._find(request_id).tags.values())
         return 200, TagPage(
             tags=tags,
@@ -486,22 +490,22 @@ class Cloud:
         )
 
     async def get_tag(self, *, request_id: str, tag_name: str) -> Reply:
-        """One tag of one."""
+        """Returns one tag of a deployment."""
         return 200, self._tag(request_id, tag_name)
 
     async def create_tag(self, *, request_id: str, body: TagName) -> Reply:
-        """Give it one more tag. Its environment stays as it was."""
+        """Adds a tag to a deployment. The environment of its process stays as it was."""
         tags = self._find(request_id).tags
         if body.name in tags:
             raise Conflict(f"Tag {body.name} exists already")
-        if len(tags) >= _MOST_TAGS:
-            raise BadRequest(f"A deployment has {_MOST_TAGS} tags at most")
+        if len(tags) >= _MAX_TAGS:
+            raise BadRequest(f"A deployment has {_MAX_TAGS} tags at most")
         now = datetime.now(UTC)
         tags[body.name] = Tag(name=body.name, create_time=now, last_updated=now)
         return 200, tags[body.name]
 
     async def rename_tag(self, *, request_id: str, tag_name: str, body: TagName) -> Reply:
-        """Give a tag another name."""
+        """Renames a tag."""
         tag = self._tag(request_id, tag_name)
         tags = self.deployments[request_id].tags
         if body.name in tags and body.name != tag_name:
@@ -513,7 +517,7 @@ class Cloud:
         return 200, renamed
 
     async def delete_tag(self, *, request_id: str, tag_name: str) -> Reply:
-        """Take a tag away."""
+        """Removes a tag."""
         self._tag(request_id, tag_name)
         del self.deployments[request_id].tags[tag_name]
         return 204, None
@@ -524,7 +528,7 @@ class Cloud:
             raise NotFound(f"Tag {name} not found")
         return tag
 
-    # ── who is there ─────────────────────────────────────────────────────────────────────────────
+    # ── find ─────────────────────────────────────────────────────────────────────────────────────
 
     def _find(self, request_id: str, hidden: float = 0.0) -> LocalDeployment:
         self._forget_old()
@@ -534,21 +538,25 @@ class Cloud:
         return deployment
 
     def _unknown(self) -> BadRequest | NotFound:
-        return (BadRequest if self.settings.unknown_status == 400 else NotFound)(_UNKNOWN)  # noqa: PLR2004 - an HTTP status
+        return (BadRequest if self.settings.unknown_status == 400 else NotFound)(_UNKNOWN_ID_TEXT)  # noqa: PLR2004 - an HTTP status
 
     def _existing(self, named: frozenset[str] | None = None) -> list[LocalDeployment]:
-        """Those that are not TERMINATED, oldest first; of those that are named, if any are."""
+        """Returns the deployments that are not TERMINATED, oldest first.
+
+        Args:
+            named: only those of these ids; None for all.
+        """
         if named is None:
             candidates: Iterable[LocalDeployment] = self.deployments.values()
-        else:  # to go through all of thousands would take its time
+        else:  # a list request by ids must not go through thousands
             known = (self.deployments[name] for name in named if name in self.deployments)
             candidates = sorted(known, key=lambda one: one.created_at)
         return [one for one in candidates if one.status is not Status.TERMINATED]
 
     def _forget_old(self) -> None:
-        before = asyncio.get_running_loop().time() - self.settings.remember
-        surplus = len(self._ended) - _MOST_REMEMBERED
-        for request_id, ended_at in list(self._ended.items()):  # in the order in which they ended
+        before = asyncio.get_running_loop().time() - self.settings.keep_terminated
+        surplus = len(self._ended) - _MAX_TERMINATED
+        for request_id, ended_at in list(self._ended.items()):  # ordered by their end
             if ended_at > before and surplus <= 0:
                 break
             del self._ended[request_id], self.deployments[request_id]

@@ -1,12 +1,12 @@
-"""The life of one deployment: a coroutine, read from top to bottom.
+"""One deployment from deploy to end: the coroutine `LocalDeployment.run`, from top to bottom.
 
-It walks through the statuses in the times that `Timings` gives, starts the process in DEPLOYING,
-is READY once the process really has its ports bound, and then waits for what ends it: a stop, the
-maximal duration, or the process itself. A status changes in one place, `_become`, and only along
-`models.TRANSITIONS`. A stop that comes before READY waits until READY or ERROR, as in the cloud.
+`run` goes through the statuses in the times that `Timings` gives, starts the process in DEPLOYING,
+sets READY once the process has bound its ports, and then waits for the end: a stop, the maximal
+duration, or an exit of the process. A status changes in one place, `_set_status`, and only along
+`TRANSITIONS`. A stop before READY waits until READY or ERROR, as in the cloud.
 
-A process that exits by itself is ERROR, or is started again if the restart policy says so. Once a
-stop was asked for, any exit is an orderly end: some servers exit 1 on SIGTERM.
+After an exit by itself the status is ERROR, or the process starts again if the restart policy says
+so. Once a stop was requested, any exit is an orderly end: some servers exit 1 on SIGTERM.
 """
 
 from __future__ import annotations
@@ -46,20 +46,21 @@ __all__ = ["LocalDeployment", "Machine", "Process", "Timings"]
 _log: Final = logging.getLogger(__name__)
 
 _CLOSING_GRACE: Final = 0.5
-"""Seconds from SIGTERM to SIGKILL where the emulator itself ends."""
+"""Seconds from SIGTERM to SIGKILL when the emulator itself ends."""
 
 Announce = Callable[[Webhook, Deployment], None]
 
 
 class Process(Protocol):
-    """A program that runs, or seems to: see `processes` and `simulation`."""
+    """A running program: a real one (`processes`) or a simulated one (`simulation`)."""
 
     pid: int
+    """Process id."""
     exited: asyncio.Future[int]
-    """Resolves to its exit code, minus the signal's number if one ended it."""
+    """Resolves to the exit code, or to minus the number of the signal that ended it."""
 
     async def stop(self, grace: float) -> None:
-        """End it: asked first, made to after `grace` seconds."""
+        """Ends it: by SIGTERM, and by SIGKILL after `grace` seconds."""
         ...
 
 
@@ -67,9 +68,10 @@ AProcess = TypeVar("AProcess", bound=Process)
 
 
 class Machine(Protocol[AProcess]):
-    """What runs programs. It is asked about its own only."""
+    """Runs programs: this machine or a simulated one."""
 
-    look_every: float
+    scan_interval: float
+    """Seconds between two checks whether a program has bound its ports."""
 
     def start(
         self,
@@ -81,27 +83,27 @@ class Machine(Protocol[AProcess]):
         directory: str | None = None,
         limits: Limits | None = None,
     ) -> AProcess:
-        """Start a program. It may raise an `OSError`."""
+        """Starts a program. It may raise `OSError`."""
         ...
 
     async def has_bound(self, process: AProcess, wanted: Iterable[Binding]) -> bool:
-        """Whether it has bound each of the wanted ports."""
+        """Returns whether a program has bound each of the wanted ports."""
         ...
 
     async def usage(self, processes: Sequence[AProcess]) -> list[Usage]:
-        """What each has used so far."""
+        """Returns what each program has used so far."""
         ...
 
     def forget(self, name: str) -> None:
-        """Let go of what a program that is over has left."""
+        """Removes what an ended program has left."""
         ...
 
     def end_now(self) -> None:
-        """End all that were not stopped; nothing is awaited."""
+        """Kills each program that was not stopped, without awaiting anything."""
         ...
 
     async def close(self) -> None:
-        """End what runs."""
+        """Kills the programs that run."""
         ...
 
 
@@ -110,26 +112,32 @@ _SECONDS: Final = number(least=0)
 
 @attrs.frozen(kw_only=True)
 class Timings:
-    """Seconds that a deployment spends in each status, at least.
+    """Seconds that a deployment spends in each status, at least; 0 or more.
 
-    With these READY comes about a second after the deploy.
+    With the defaults READY comes about one second after the deploy.
 
     Raises:
-        InvalidRequest: one is no number from 0 on.
+        InvalidRequest: a value is below 0 or no number.
     """
 
     initializing: float = attrs.field(default=0.1, validator=_SECONDS)
+    """In INITIALIZING."""
     seeking: float = attrs.field(default=0.25, validator=_SECONDS)
+    """In SEEKING."""
     seeked: float = attrs.field(default=0.1, validator=_SECONDS)
+    """In SEEKED."""
     scanning: float = attrs.field(default=0.1, validator=_SECONDS)
+    """In SCANNING."""
     deploying: float = attrs.field(default=0.4, validator=_SECONDS)
+    """In DEPLOYING; longer if the process has not bound its ports."""
     terminating: float = attrs.field(default=0.1, validator=_SECONDS)
+    """In TERMINATING; longer if the process has not ended."""
     restart: float = attrs.field(default=0.5, validator=_SECONDS)
-    """Before a process that exited is started again; doubled each time, up to a minute."""
+    """Before a process starts again after an exit; doubles each time, up to 60."""
 
     @classmethod
     def fast(cls) -> Timings:
-        """No waiting that is not for something: for tests."""
+        """Returns timings for tests: 0 in each status."""
         return cls(
             initializing=0,
             seeking=0,
@@ -142,55 +150,78 @@ class Timings:
 
 
 class _Failed(Exception):
-    """It can't go on; the message is the deployment's `error_detail`."""
+    """The deployment has failed; the message is its `error_detail`."""
 
 
 @attrs.define(kw_only=True, eq=False)
 class LocalDeployment:
-    """A deployment on this machine, from the deploy until it is forgotten."""
+    """A deployment of the emulator, from its deploy until the API forgets it."""
 
     request_id: str
+    """Its id."""
     application: Application
+    """The application version that it runs."""
     request: DeployRequest = attrs.field(repr=False)
+    """The deploy request."""
     location: Location
+    """The city that it runs in."""
     fleet_name: str | None
+    """Name of the private fleet; None in the public cloud."""
     host: PrivateHost | None
-    """The private host it runs on; None in the public cloud."""
-    numbers: Mapping[str, int]
-    """The port numbers, by the port's name; empty where there was no room."""
+    """The private host that it runs on; None in the public cloud."""
+    port_numbers: Mapping[str, int]
+    """Port numbers by port name; empty if there was no capacity."""
     fqdn: str
+    """Its host name."""
     base_url: str
+    """Base URL of the API, for the environment of its process."""
     secrets: Secrets
+    """Tokens that only its process gets."""
     machine: Machine[Any] = attrs.field(repr=False)
+    """The machine that runs its process."""
     timings: Timings = attrs.field(repr=False)
+    """Seconds in each status."""
     announce: Announce = attrs.field(repr=False)
+    """Sends a webhook."""
 
     tags: dict[str, Tag] = attrs.field(factory=dict)
+    """Its tags by name, in the order in which they were added."""
     status: Status = Status.INITIALIZING
+    """Its status now."""
     since: float = attrs.field(factory=lambda: asyncio.get_running_loop().time())
-    """Loop time at which that status came."""
+    """Loop time of the last change of status."""
     last_status: Status | None = None
+    """The status before; None at first."""
     error_detail: str | None = None
+    """Why it is in ERROR; None if it is not."""
     created_at: datetime = attrs.field(factory=lambda: datetime.now(UTC))
+    """Time of the deploy."""
     _deployed_time: float = attrs.field(factory=lambda: asyncio.get_running_loop().time())
     ready_at: datetime | None = None
+    """Time of READY; None before."""
     removed_at: datetime | None = None
+    """Time of TERMINATED; None before."""
     output: Output = attrs.field(factory=Output, repr=False)
+    """What its process has written."""
     samples: Samples = attrs.field(factory=Samples, repr=False)
+    """Measurements of its process."""
     process: Process | None = None
+    """Its process; None if none runs."""
     crash: CrashData | None = None
+    """How its process exited by itself; None if it has not."""
     crash_output: str | None = None
+    """What the process had written when it exited; None if it has not."""
     _ready_time: float = 0.0
     _restarts: int = 0
     _stop: asyncio.Future[None] = attrs.field(
         factory=lambda: asyncio.get_running_loop().create_future(), repr=False
     )
 
-    # ── what others see ──────────────────────────────────────────────────────────────────────────
+    # ── as the API shows it ───────────────────────────────────────────────────────────────────────
 
     @property
     def host_id(self) -> str:
-        """The name of the machine that it runs on."""
+        """Name of the host that it runs on."""
         city = (self.location.city or "").lower().replace(" ", "-")
         return self.host.host_id if self.host else f"{city}-emulated-1"
 
@@ -208,19 +239,19 @@ class LocalDeployment:
 
     @property
     def ports(self) -> dict[str, Port]:
-        """How players reach it."""
+        """Its ports as the API shows them, by name."""
         return {
             port.name: Port(
-                external=self.numbers[port.name],
-                internal=self.numbers[port.name],
+                external=self.port_numbers[port.name],
+                internal=self.port_numbers[port.name],
                 protocol="Websocket" if port.protocol == "WS" else port.protocol,  # as the cloud
                 name=port.name,
                 tls_upgrade=port.tls_upgrade,
                 link=("http://" if port.protocol == "HTTP" else "")
-                + f"{self.fqdn}:{self.numbers[port.name]}",
+                + f"{self.fqdn}:{self.port_numbers[port.name]}",
             )
             for port in self.application.ports
-            if port.name in self.numbers
+            if port.name in self.port_numbers
         }
 
     @property
@@ -230,11 +261,11 @@ class LocalDeployment:
 
     @property
     def is_placed(self) -> bool:
-        """Whether it is known yet where it runs."""
+        """Whether the API shows yet where it runs."""
         return self.status not in {Status.INITIALIZING, Status.SEEKING}
 
     def deployment(self) -> Deployment:
-        """What the API says of it at this moment."""
+        """Returns its status as the API shows it now."""
         is_ready = self.status is Status.READY
         elapsed = asyncio.get_running_loop().time() - self._ready_time
         return Deployment(
@@ -260,7 +291,7 @@ class LocalDeployment:
         )
 
     def row(self, *, with_status: bool = True) -> DeploymentRow:
-        """It as lists hold it."""
+        """Returns its row in lists."""
         return DeploymentRow(
             request_id=self.request_id,
             fqdn=self.fqdn,
@@ -275,7 +306,7 @@ class LocalDeployment:
         )
 
     def logs(self) -> Logs:
-        """What its process has written, and how it crashed if it did."""
+        """Returns what its process has written, and how it crashed if it did."""
         return Logs(
             logs=self.output.text(),
             encoding="utf-8",
@@ -283,38 +314,38 @@ class LocalDeployment:
             crash_data=self.crash,
         )
 
-    # ── its life ─────────────────────────────────────────────────────────────────────────────────
+    # ── from deploy to end ────────────────────────────────────────────────────────────────────────
 
     def stop(self) -> None:
-        """End it: now if it is READY or in ERROR, else as soon as it is. Twice is fine."""
+        """Ends it: now if it is READY or in ERROR, else as soon as it is."""
         if not self._stop.done():
             self._stop.set_result(None)
 
     def refuse(self, why: str) -> None:
-        """There is no room for it: it is in ERROR from the start, and its life does not begin."""
+        """Sets ERROR at once, for a deploy without capacity; no process is started."""
         self.error_detail = why
-        self._become(Status.ERROR)
+        self._set_status(Status.ERROR)
 
-    async def live(self) -> None:
-        """Its life, until it is TERMINATED. Cancelled, it takes its processes with it."""
+    async def run(self) -> None:
+        """Runs until TERMINATED. If it is cancelled, it ends its processes."""
         try:
             if self.status is Status.INITIALIZING:
-                await self._run()
+                await self._run_statuses()
             await self._stop
-            self._become(Status.TERMINATING)
+            self._set_status(Status.TERMINATING)
             await asyncio.gather(
                 self._end_process(self.application.termination_grace_period_seconds),
                 asyncio.sleep(self.timings.terminating),
             )
             self.removed_at = datetime.now(UTC)
-            self.output = Output()  # gone once it is stopped, as in the cloud
-            self._become(Status.TERMINATED)
+            self.output = Output()  # logs are gone after a stop, as in the cloud
+            self._set_status(Status.TERMINATED)
         finally:
             await self._end_process(_CLOSING_GRACE)
             self.machine.forget(self.request_id)
 
-    async def _run(self) -> None:
-        """From INITIALIZING until a stop is due, or until it has failed."""
+    async def _run_statuses(self) -> None:
+        """Goes from INITIALIZING until a stop is due or the deployment has failed."""
         try:
             await self._seek()
             give_up = self._now() + self.application.time_to_deploy
@@ -328,7 +359,7 @@ class LocalDeployment:
         except _Failed as failure:
             await self._end_process(0)
             self.error_detail = str(failure)
-            self._become(Status.ERROR)
+            self._set_status(Status.ERROR)
 
     async def _seek(self) -> None:
         timings = self.timings
@@ -338,12 +369,12 @@ class LocalDeployment:
             (Status.SEEKED, timings.seeked),
             (Status.SCANNING, timings.scanning),
         ):
-            self._become(status)
+            self._set_status(status)
             await asyncio.sleep(seconds)
-        self._become(Status.DEPLOYING)
+        self._set_status(Status.DEPLOYING)
 
     async def _run_once(self, give_up: float, earliest: float) -> int | None:
-        """Run the process once: its exit code, or None once a stop is due."""
+        """Runs the process once. Returns its exit code, or None once a stop is due."""
         process = self._start()
         if self.status is Status.DEPLOYING:
             await self._until_bound(process, give_up)
@@ -351,7 +382,7 @@ class LocalDeployment:
             if process.exited.done():
                 return process.exited.result()
             self.ready_at, self._ready_time = datetime.now(UTC), self._now()
-            self._become(Status.READY)
+            self._set_status(Status.READY)
         minutes = self.application.max_duration
         ends: set[asyncio.Future[Any]] = {process.exited, self._stop}
         await asyncio.wait(
@@ -360,7 +391,7 @@ class LocalDeployment:
             return_when=asyncio.FIRST_COMPLETED,
         )
         if not process.exited.done():
-            self.stop()  # it was asked for, or the maximal duration is over
+            self.stop()  # max_duration is over, or a stop was requested
         return None if self._stop.done() else process.exited.result()
 
     def _start(self) -> Process:
@@ -379,7 +410,7 @@ class LocalDeployment:
         megabytes = application.memory_limit_mb
         try:
             process: Process = self.machine.start(
-                application.command(self.numbers),
+                application.command(self.port_numbers),
                 name=self.request_id,
                 environment=variables,
                 output=self.output,
@@ -397,20 +428,20 @@ class LocalDeployment:
 
     def _wanted(self) -> list[Binding]:
         return [
-            (kind, self.numbers[port.name])
+            (kind, self.port_numbers[port.name])
             for port in self.application.ports
             if port.to_check
             for kind in sorted(port.kinds)
         ]
 
     async def _until_bound(self, process: Process, give_up: float) -> None:
-        """Wait until its ports are bound, or it has exited."""
+        """Waits until the process has bound its ports or has exited."""
         while not await self.machine.has_bound(process, self._wanted()):
             if process.exited.done():
                 return
             if self._now() >= give_up:
                 raise self._never_opened()
-            await asyncio.wait({process.exited}, timeout=self.machine.look_every)
+            await asyncio.wait({process.exited}, timeout=self.machine.scan_interval)
 
     def _never_opened(self) -> _Failed:
         ports = ", ".join(f"{number}/{kind}" for kind, number in self._wanted()) or "none"
@@ -419,14 +450,14 @@ class LocalDeployment:
         )
 
     async def _crashed(self, code: int) -> None:
-        """Note how the process ended by itself, and wait until it may be started again.
+        """Notes how the process exited by itself, and waits until it may start again.
 
         Raises:
-            _Failed: it may not.
+            _Failed: the restart policy does not start it again.
         """
         happened = f"exited with code {code}" if code >= 0 else f"was killed by {_name(-code)}"
         self.crash = CrashData(
-            exit_code=code if code >= 0 else 128 - code,  # as a container tells it
+            exit_code=code if code >= 0 else 128 - code,  # as container engines report it
             message=f"The application {happened}",
             restart_count=self._restarts,
         )
@@ -445,10 +476,10 @@ class LocalDeployment:
 
     async def _end_process(self, grace: float) -> None:
         if self.process is not None:
-            await self.process.stop(grace)  # cancelled in here, it is still ours to stop
+            await self.process.stop(grace)  # stays set if this is cancelled: it is still to stop
             self.process = None
 
-    def _become(self, status: Status) -> None:
+    def _set_status(self, status: Status) -> None:
         if status not in TRANSITIONS[self.status]:
             _impossible(self.status, status)
         _log.debug("%s: %s → %s", self.request_id, self.status.short, status.short)

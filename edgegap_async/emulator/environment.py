@@ -1,7 +1,8 @@
-"""What a game server finds in its environment: the ARBITRIUM_* variables, as in the cloud.
+"""The environment of a game server: the ARBITRIUM_* variables, as in the cloud.
 
-The platform's own win over those of the deploy, and these over those of the version. The context
-URL is there, for servers refuse to start without it; this emulator does not serve it.
+Variables of the platform win over those of the deploy, and those of the deploy over those of the
+version. The context URL is set because servers refuse to start without it; the emulator does not
+serve it.
 """
 
 from __future__ import annotations
@@ -21,20 +22,24 @@ from .catalogue import Application
 __all__ = ["MARK", "PUBLIC_IP", "Secrets", "environment"]
 
 MARK: Final = "ARBITRIUM_DELETE_TOKEN"
-"""The variable whose value no other deployment has, and no one can guess."""
+"""The variable whose value is unguessable and different for each deployment."""
 PUBLIC_IP: Final = "127.0.0.1"
+"""The address of every deployment."""
 
 
 @attrs.frozen(kw_only=True)
 class Secrets:
-    """What only this deployment is told."""
+    """Values that only the process of one deployment gets."""
 
     access_point_id: int
+    """Part of its stop URL."""
     delete_token: str = attrs.field(repr=False)
+    """Token of its stop URL."""
     context_token: str = attrs.field(repr=False)
+    """Token of its context URL."""
 
 
-def environment(  # noqa: D417 - the others are what they are called
+def environment(  # noqa: D417 - the other names say it
     application: Application,
     request: DeployRequest,
     *,
@@ -46,10 +51,10 @@ def environment(  # noqa: D417 - the others are what they are called
     host_id: str,
     fleet_name: str | None,
 ) -> dict[str, str]:
-    """All variables of one deployment.
+    """Returns the environment variables of one deployment.
 
     Args:
-        fleet_name: of the private fleet it runs in, or None in the public cloud.
+        fleet_name: name of its private fleet; None in the public cloud.
     """
     own = secrets.access_point_id
     resources = request.resources

@@ -277,7 +277,7 @@ class Fault:
     skip: int = attrs.field(default=0, kw_only=True)
     """Calls that go well before the first fault."""
     share: float = attrs.field(default=1.0, kw_only=True)
-    """Share of the calls after those that it hits, above 0 and at most 1, drawn from one seed."""
+    """Share of the later calls that it hits, above 0 and at most 1, drawn from one seed."""
 
     def __attrs_post_init__(self) -> None:
         name = type(self.effect).__name__
@@ -311,7 +311,7 @@ class Faults:
         self._chance = random.Random(0)  # noqa: S311 - which call fails is no secret
 
     def add(self, *faults: Fault) -> None:
-        """Adds faults after those that are there."""
+        """Adds faults after the present ones."""
         for fault in faults:
             check_kind("each of faults", fault, Fault)
         self._left.extend(faults)
@@ -322,7 +322,7 @@ class Faults:
 
     @property
     def left(self) -> tuple[Fault, ...]:
-        """The faults that are still to happen, with what is left of `times` and `skip`."""
+        """The faults that are still to happen, with their remaining `times` and `skip`."""
         return tuple(self._left)
 
     def take(self, operation: str) -> Fault | None:

@@ -1,8 +1,7 @@
 """A small real game server: players join over UDP, move, and see each other.
 
-It stands alone, with the standard library only, and takes its port from the first argument or from
-ARBITRIUM_PORTS_MAPPING, as a game server in the cloud does. A datagram is a line, and so is the
-answer::
+It needs the standard library only, and takes its port from the first argument or from
+ARBITRIUM_PORTS_MAPPING, as game servers in the cloud do. A datagram and its answer are one line::
 
     ping                  → pong
     join ANNA             → welcome ANNA to arena in Montreal, Canada
@@ -10,7 +9,7 @@ answer::
     info                  → {"request_id": …, "tags": […], "location": {…}, "players": […]}
     leave                 → bye ANNA
 
-The options make it misbehave on purpose, for those who test what happens then.
+Options make it fail on purpose, for tests.
 """
 
 from __future__ import annotations
@@ -28,11 +27,13 @@ Address = tuple[str, int]
 
 
 def options() -> argparse.Namespace:
-    """What the command line asks for."""
+    """Reads the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("port", type=int, nargs="?", help="default: ARBITRIUM_PORTS_MAPPING")
     parser.add_argument("--crash-after", type=float, metavar="S")
-    parser.add_argument("--exit-code", type=int, default=1, metavar="N", help="of that crash")
+    parser.add_argument(
+        "--exit-code", type=int, default=1, metavar="N", help="exit code of that crash"
+    )
     parser.add_argument("--bind-after", type=float, default=0.0, metavar="S")
     parser.add_argument("--never-bind", action="store_true")
     parser.add_argument("--ignore-sigterm", action="store_true")
@@ -42,18 +43,18 @@ def options() -> argparse.Namespace:
 
 
 def log(text: str) -> None:
-    """Write a line that shows up in the container's logs."""
-    print(text, flush=True)  # noqa: T201 - what a server prints is its log
+    """Writes a line to the container's logs."""
+    print(text, flush=True)  # noqa: T201 - a server's output is its log
 
 
 def mapped_port() -> int:
-    """The first port that the cloud has given this server."""
+    """Returns the first port that the cloud has assigned to this server."""
     ports = json.loads(os.environ["ARBITRIUM_PORTS_MAPPING"])["ports"]
     return int(next(iter(ports.values()))["internal"])
 
 
 class Game:
-    """Who plays, and where they stand."""
+    """The players and their positions."""
 
     def __init__(self) -> None:
         self.players: dict[Address, str] = {}
@@ -61,7 +62,7 @@ class Game:
         self.location = json.loads(os.environ.get("ARBITRIUM_DEPLOYMENT_LOCATION", "{}"))
 
     def answer(self, text: str, sender: Address) -> str:
-        """What a player is told."""
+        """Returns the answer to one line of a player."""
         command, _, rest = text.strip().partition(" ")
         player = self.players.get(sender)
         match command:
@@ -87,7 +88,7 @@ class Game:
         return said
 
     def info(self) -> dict[str, object]:
-        """What this server knows of itself."""
+        """Returns what this server knows of its deployment."""
         return {
             "request_id": os.environ.get("ARBITRIUM_REQUEST_ID"),
             "tags": [
@@ -99,8 +100,8 @@ class Game:
 
 
 def stop_self() -> None:
-    """Ask the cloud to end this deployment; SIGTERM comes next."""
-    from urllib.request import Request, urlopen  # noqa: PLC0415 - half of the time to start
+    """Asks the API to stop this deployment; SIGTERM follows."""
+    from urllib.request import Request, urlopen  # noqa: PLC0415 - takes half of the start-up time
 
     log("asking to be stopped")
     request = Request(  # noqa: S310 - the URL is the platform's own
@@ -108,12 +109,12 @@ def stop_self() -> None:
         method="DELETE",
         headers={"Authorization": os.environ["ARBITRIUM_DELETE_TOKEN"]},
     )
-    with urlopen(request, timeout=10) as answer:  # noqa: S310 - so
+    with urlopen(request, timeout=10) as answer:  # noqa: S310 - the platform's own URL
         log(f"answered {answer.status}")
 
 
 def leave_a_child() -> None:
-    """Start a child in a session of its own, which outlives this process."""
+    """Starts a child in a session of its own that outlives this process."""
     if os.fork() == 0:
         os.setsid()
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -122,13 +123,13 @@ def leave_a_child() -> None:
 
 
 def terminated(*_: object) -> NoReturn:
-    """End cleanly."""
+    """Ends with exit code 0."""
     log("terminated")
     sys.exit(0)
 
 
 def main() -> None:
-    """Serve until SIGTERM, or until an option says otherwise."""
+    """Serves until SIGTERM, or until an option ends it."""
     asked = options()
     signal.signal(signal.SIGTERM, signal.SIG_IGN if asked.ignore_sigterm else terminated)
     started = time.monotonic()
@@ -153,7 +154,7 @@ def main() -> None:
             try:
                 if asked.never_bind:
                     time.sleep(3600 if due is None else max(0.0, due - time.monotonic()))
-                    raise TimeoutError  # noqa: TRY301 - as if nobody had sent anything
+                    raise TimeoutError  # noqa: TRY301 - as without any datagram
                 data, sender = server.recvfrom(2048)
             except TimeoutError:
                 del duties[:1]

@@ -1,4 +1,4 @@
-"""What the queries of requests mean: filters, pages, numbers and times."""
+"""Reads query parameters: filters, pages, numbers and times."""
 
 from __future__ import annotations
 
@@ -17,7 +17,11 @@ __all__ = ["list_query", "matches", "named_in", "pagination", "passes", "time_of
 
 
 def list_query(text: str | None) -> ListQuery:
-    """What a list asks for; a BadRequest if it does not keep to the grammar."""
+    """Reads the query of a list.
+
+    Raises:
+        BadRequest: it does not follow the grammar.
+    """
     try:
         return read_list_query(text)
     except InvalidRequest as problem:
@@ -25,24 +29,32 @@ def list_query(text: str | None) -> ListQuery:
 
 
 def whole(name: str, text: str | None, default: int) -> int:
-    """A number from 1 on; a BadRequest if it is none."""
+    """Reads a whole number of 1 or more.
+
+    Raises:
+        BadRequest: it is none.
+    """
     if text is None:
         return default
     if not re.fullmatch("[1-9][0-9]{0,8}", text):
-        raise BadRequest(f"{name} is a whole number from 1 on")
+        raise BadRequest(f"{name} must be a whole number, 1 or more")
     return int(text)
 
 
 def time_of(name: str, text: str | None) -> datetime | None:
-    """A time, in any spelling; Unprocessable if it is none."""
+    """Reads a time, in any format that the API uses.
+
+    Raises:
+        Unprocessable: it is none.
+    """
     time = read_time(text)
     if text and time is None:
-        raise Unprocessable(f"{name} is a time such as 2025-11-29 22:35:31.971359")
+        raise Unprocessable(f"{name} must be a time such as 2025-11-29 22:35:31.971359")
     return time
 
 
 def pagination(number: int, size: int, total: int) -> Pagination:
-    """Which page of how many this is."""
+    """Returns which page of how many this is."""
     pages = max(1, -(-total // size))
     return Pagination(
         number=number,
@@ -55,7 +67,7 @@ def pagination(number: int, size: int, total: int) -> Pagination:
 
 
 def named_in(filters: Iterable[Filter]) -> frozenset[str] | None:
-    """The ids that the filters leave, or None if they name none."""
+    """Returns the ids that a filter by id allows, or None without such a filter."""
     for condition in filters:
         if condition.field == "request_id" and condition.operator in {"eq", "in"}:
             value = condition.value
@@ -64,7 +76,7 @@ def named_in(filters: Iterable[Filter]) -> frozenset[str] | None:
 
 
 def passes(deployment: LocalDeployment, condition: Filter) -> bool:
-    """Whether a list that has this filter holds the deployment."""
+    """Returns whether a deployment passes a filter of a list."""
     value, operator = condition.value, condition.operator
     if isinstance(value, datetime):
         at = deployment.created_at
@@ -88,7 +100,7 @@ def passes(deployment: LocalDeployment, condition: Filter) -> bool:
 
 
 def matches(deployment: LocalDeployment, condition: StopFilter) -> bool:
-    """Whether a bulk stop that has this filter stops the deployment."""
+    """Returns whether a deployment passes a filter of a bulk stop."""
     has = {deployment.request_id} if condition.field == "request_id" else set(deployment.tags)
     wanted = set(condition.values)
     return {

@@ -1,12 +1,12 @@
-"""Where game servers can run, where players are, and which place is best for them.
+"""Where game servers can run, where players are, and which city is nearest to them.
 
-The cities are real; what the cloud has is its own affair. A player's address is placed without any
-network: first by the networks that the settings name, then by its country (iptocc) and the point
-where the country's people live on average, and where nothing is known (private and loopback
-addresses), in Montreal. The best city is the one with the smallest sum of distances to all players.
+The cities are real; the cloud has its own. A player's address is located offline: first by the
+networks of the settings, then by its country (package iptocc) and that country's centre of
+population. Private and loopback addresses, of which nothing is known, are in Montreal. The nearest
+city has the smallest sum of distances to all players.
 
 `countries.json` is made from GeoNames (https://www.geonames.org), licensed under CC BY 4.0: the
-mean of a country's cities, weighted by their people, as [latitude, longitude].
+mean of a country's cities, weighted by population, as [latitude, longitude].
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from edgegap_async.api.models import Location
 from edgegap_async.api.requests import GeoCoordinates, User
 from edgegap_async.errors import InvalidRequest
 
-__all__ = ["CITIES", "Places", "Point", "distance_km"]
+__all__ = ["CITIES", "LocationFinder", "Point", "distance_km"]
 
 Point: TypeAlias = tuple[float, float]
 """Degrees north, degrees east."""
@@ -77,7 +77,7 @@ def _cities() -> Mapping[str, Location]:
 
 
 CITIES: Final[Mapping[str, Location]] = _cities()
-"""Where deployments can land, by the city's name."""
+"""The locations of deployments, by the city's name."""
 
 
 @functools.cache
@@ -87,7 +87,7 @@ def _countries() -> Mapping[str, Point]:
 
 
 def distance_km(one: Point, other: Point) -> float:
-    """The way between two points along a great circle."""
+    """Returns the great-circle distance between two points, in kilometres."""
     north, east, other_north, other_east = map(math.radians, (*one, *other))
     across = (
         math.sin((other_north - north) / 2) ** 2
@@ -100,15 +100,15 @@ def _point(location: Location) -> Point:
     return location.latitude or 0.0, location.longitude or 0.0
 
 
-class Places:
-    """Finds the best city for players.
+class LocationFinder:
+    """Locates players, and finds the nearest city for them.
 
     Args:
-        networks: where the addresses of some networks are, such as `{"10.0.0.0/8": (48.9, 2.4)}`.
-            The narrowest that holds an address counts.
+        networks: the points of addresses by network, such as `{"10.0.0.0/8": (48.9, 2.4)}`; of
+            several networks with an address, the narrowest one counts.
 
     Raises:
-        InvalidRequest: a network or a point that is none.
+        InvalidRequest: a network or a point is not valid.
     """
 
     def __init__(self, networks: Mapping[str, Point] | None = None) -> None:
@@ -120,8 +120,8 @@ class Places:
                 raise InvalidRequest(f"networks: {text!r}: {problem}") from None
         self._networks.sort(key=lambda item: item[0].prefixlen, reverse=True)
 
-    def where(self, user: User) -> Point:
-        """Where a player is, as far as can be told."""
+    def locate(self, user: User) -> Point:
+        """Returns the point of a player; Montreal if nothing is known."""
         if isinstance(user, GeoCoordinates):
             return user.latitude, user.longitude
         address = ipaddress.ip_address(user.ip_address)
@@ -133,9 +133,9 @@ class Places:
 
         return _countries().get(iptocc.country_code(str(address)) or "", _MONTREAL)
 
-    def best(self, users: Iterable[User]) -> Location:
-        """The city with the smallest sum of distances to all of these players."""
-        points = [self.where(user) for user in users]
+    def nearest(self, users: Iterable[User]) -> Location:
+        """Returns the city with the smallest sum of distances to the players."""
+        points = [self.locate(user) for user in users]
         return min(
             CITIES.values(),
             key=lambda city: math.fsum(distance_km(_point(city), point) for point in points),

@@ -1,8 +1,8 @@
-"""How a deployment used this machine, as the API's series.
+"""How a deployment has used this machine, as the API's time series.
 
-Measured each second from the tree of processes: `cpu` is percent of one CPU, `mem` bytes of
-resident memory, the totals are bytes read and written on disk since the start. Nothing counts
-the network of one process, so those series are zeros. The cloud's units are not documented.
+Measured each second over the tree of processes: `cpu` is percent of one CPU, `mem` bytes of
+resident memory, the totals are bytes read from and written to disk since the start. Linux counts no
+network traffic per process, so those series are zeros. The cloud's units are not documented.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .processes import Usage
 __all__ = ["STEPS", "Sample", "Samples"]
 
 STEPS: Final = {"30s": 30, "1m": 60, "5m": 300, "10m": 600, "1h": 3600}
-"""Seconds over which values are averaged, by the API's name."""
+"""Seconds over which values are averaged, by the API's names."""
 
 
 @attrs.frozen
@@ -30,36 +30,41 @@ class Sample:
     """One measurement."""
 
     at: datetime
+    """When."""
     cpu_percent: float
+    """Of one CPU, since the measurement before."""
     memory_bytes: float
+    """Resident memory."""
     read_bytes: float
+    """Read from disk since the start."""
     written_bytes: float
+    """Written to disk since the start."""
 
 
 class Samples:
-    """The measurements of one deployment: the last `size` of them."""
+    """The last `size` measurements of one deployment."""
 
     def __init__(self, size: int = 900) -> None:
         self._samples: deque[Sample] = deque(maxlen=size)
         self._last: Usage | None = None
 
     def begin(self, now: float) -> None:
-        """A process starts: it counts from zero."""
+        """Begins anew for a process that starts: its use counts from zero."""
         self._last = Usage(at=now)
 
     def add(self, usage: Usage, at: datetime) -> None:
-        """Take what has been used until now."""
+        """Adds a measurement of what has been used until now."""
         last, self._last = self._last, usage
         if last is None or usage.at <= last.at:
             return
-        computed = max(0.0, usage.cpu_seconds - last.cpu_seconds)  # less, once a child has ended
+        computed = max(0.0, usage.cpu_seconds - last.cpu_seconds)  # below 0 once a child has ended
         percent = 100 * computed / (usage.at - last.at)
         self._samples.append(
             Sample(at, percent, usage.memory_bytes, usage.read_bytes, usage.written_bytes)
         )
 
     def series(self, *, start: datetime | None, end: datetime | None, step: int | None) -> Metrics:
-        """The measurements from `start` to `end`, averaged over `step` seconds, or as they are."""
+        """Returns the measurements from `start` to `end`, averaged over `step` seconds if given."""
         chosen = [
             sample
             for sample in self._samples

@@ -1,10 +1,12 @@
-"""Ports of this machine, given out so that no two game servers get the same.
+"""Assigns ports of this machine to game servers, each port to one at a time.
 
-A port is tried before it is given out: another program may have it. Between that and the moment
-the game server binds it, other emulators on this machine must not try theirs, so each port that is
-out is held by an abstract Unix socket of its name. The kernel frees that when we die.
+The emulator binds a port for a moment before it assigns it, since another program may have it. From
+then until the game server binds it, other emulators on this machine must not assign it. So an
+abstract Unix socket with the port's number in its name holds it; the kernel frees such a socket
+when the emulator dies.
 
-A port that comes back rests for a while: datagrams for the game before are still under way.
+A port that is given back is not assigned again for a while: datagrams for the last game still
+arrive.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ _KINDS: Final = (socket.SOCK_STREAM, socket.SOCK_DGRAM)
 
 
 class NoPortLeft(Exception):
-    """Every port of the range is out, rests, or belongs to another program."""
+    """Each port of the range is assigned, was just given back, or belongs to another program."""
 
 
 class Ports:
@@ -29,20 +31,25 @@ class Ports:
 
     Args:
         numbers: the range.
-        clock: seconds, as a loop's `time`.
-        rest: seconds before a port that came back goes out again.
+        clock: returns seconds, as a loop's `time`.
+        reuse_delay: seconds before a port that was given back is assigned again.
     """
 
-    def __init__(self, numbers: range, clock: Callable[[], float], *, rest: float = 60.0) -> None:
+    def __init__(
+        self, numbers: range, clock: Callable[[], float], *, reuse_delay: float = 60.0
+    ) -> None:
         self._numbers = numbers
         self._clock = clock
-        self._rest = rest
+        self._reuse_delay = reuse_delay
         self._out: dict[int, socket.socket] = {}
         self._back_at: dict[int, float] = {}
         self._next = random.randrange(len(numbers)) if numbers else 0  # noqa: S311 - no secret
 
     def take(self, count: int) -> tuple[int, ...]:
-        """So many ports that are free for TCP and for UDP.
+        """Assigns ports that are free for TCP and for UDP.
+
+        Args:
+            count: how many.
 
         Raises:
             NoPortLeft: there are not that many.
@@ -62,25 +69,25 @@ class Ports:
         return tuple(taken)
 
     def _take(self, port: int) -> bool:
-        if port in self._out or self._clock() < self._back_at.get(port, 0.0) + self._rest:
+        if port in self._out or self._clock() < self._back_at.get(port, 0.0) + self._reuse_delay:
             return False
         with contextlib.ExitStack() as undo, contextlib.suppress(OSError):
             hold = undo.enter_context(socket.socket(socket.AF_UNIX))
             hold.bind(f"\0edgegap-async-emulator-port-{port}")
             for kind in _KINDS:
-                with socket.socket(socket.AF_INET, kind) as trial:
-                    trial.bind(("", port))
+                with socket.socket(socket.AF_INET, kind) as probe:
+                    probe.bind(("", port))
             undo.pop_all()
             self._out[port] = hold
         return port in self._out
 
     def give_back(self, ports: Sequence[int]) -> None:
-        """These are free again, after their rest."""
+        """Takes ports back; they can be assigned again after `reuse_delay`."""
         for port in ports:
-            with contextlib.suppress(KeyError):  # given back before
+            with contextlib.suppress(KeyError):  # was given back before
                 self._out.pop(port).close()
                 self._back_at[port] = self._clock()
 
     def close(self) -> None:
-        """Let go of all that are out."""
+        """Takes all assigned ports back."""
         self.give_back(list(self._out))

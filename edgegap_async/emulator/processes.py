@@ -1,17 +1,16 @@
-"""Start, watch and stop real processes.
+"""Starts, watches and stops real processes, on Linux.
 
-A game server is a program started with an argument list (never a shell), in a session of its own,
-with a clean environment and an empty home. What it starts itself belongs to it, even what has
-left its session with `setsid`: all of them carry one unguessable value in their environment, and
-`/proc/*/environ` tells who does. So a stop leaves nothing behind. SIGTERM goes to the program
-alone and SIGKILL, after the grace, to the whole tree, as in a container, whose first process gets
-the signal and takes the others with it.
+A game server is a program that is started with an argument list (never a shell), in a session of
+its own, with a clean environment and an empty home. Its tree is every process that it starts, also
+a process that leaves the session with `setsid`: all of them inherit one unguessable value in their
+environment, and `/proc/*/environ` shows it. So a stop leaves nothing behind. SIGTERM goes to the
+program alone and SIGKILL, after the grace period, to the whole tree, as in a container.
 
-That a game server is ready is not believed from what it prints: a socket that this tree owns must
-be bound on the port. `/proc/net` says which sockets are, `/proc/PID/fd` who owns them.
+READY does not follow from the output: servers print "listening" before they bind. A socket that the
+tree owns must be bound on the port. `/proc/net` shows bound sockets, `/proc/PID/fd` their owners.
 
-All of it reads `/proc`: this is for Linux. It is no sandbox: the program runs as you, and what
-clears its environment, leaves its session and outlives its parent escapes.
+This is no sandbox. The program runs as the user of the emulator, and a process escapes that clears
+its environment, leaves its session and outlives its parent.
 """
 
 from __future__ import annotations
@@ -32,31 +31,31 @@ from typing import Final
 
 import attrs
 
-from .procfs import Binding, Kind, Member, SharedLook, all_members, bound_sockets, owns, tree
+from .procfs import Binding, Kind, Member, SharedScan, all_members, bound_sockets, owns, tree
 
 __all__ = ["Limits", "Machine", "Output", "ServerProcess", "Usage"]
 
-_CHUNK: Final = 65536
+_READ_BYTES: Final = 65536  # of output at a time
 _UNKILLABLE: Final = 5.0
-"""Seconds after which a process that SIGKILL has not ended is left to the kernel."""
-_DYING: Final = 0.005
-"""Seconds for the kernel to be done with a process that was killed."""
+"""Seconds after SIGKILL after which a process that still exists is left to the kernel."""
+_KILL_TIMEOUT: Final = 0.005
+"""Seconds between two checks whether killed processes have ended."""
 
 
 @attrs.frozen(kw_only=True)
 class Limits:
-    """What one process may use; None for no limit."""
+    """Limits of one process; None for no limit."""
 
     memory_bytes: int | None = None
-    """Of address space."""
+    """Address space."""
     cpu_seconds: int | None = None
-    """Of computing time, over its whole life."""
+    """CPU time over its whole life."""
 
 
 class Output:
-    """The last that was written: at most `size` bytes, in pieces as they came.
+    """The last `size` bytes of what a program has written, in pieces as they came.
 
-    Pieces, not lines: a line may be longer than any buffer, and what is written may be no text.
+    Pieces, not lines: a line may be longer than any buffer, and output may be binary.
     """
 
     def __init__(self, size: int = 2**20) -> None:
@@ -65,14 +64,14 @@ class Output:
         self._held = 0
 
     def write(self, piece: bytes) -> None:
-        """Take a piece, and let go of the oldest that are not needed any more."""
+        """Adds a piece and drops the oldest that are not needed any more."""
         self._pieces.append(piece)
         self._held += len(piece)
         while self._held - len(self._pieces[0]) >= self._size:
             self._held -= len(self._pieces.popleft())
 
     def text(self) -> str:
-        """What is held, as text; bytes that are no UTF-8 are replaced."""
+        """Returns the output as text; bytes that are not UTF-8 are replaced."""
         return b"".join(self._pieces)[-self._size :].decode("utf-8", "replace")
 
 
@@ -81,17 +80,22 @@ class Output:
 
 @attrs.frozen(kw_only=True)
 class Usage:
-    """What a tree of processes has used so far, at the loop time `at`."""
+    """What a tree of processes has used so far."""
 
     at: float
+    """Loop time of the measurement."""
     cpu_seconds: float = 0.0
+    """CPU time of the processes that live."""
     memory_bytes: float = 0.0
+    """Resident memory."""
     read_bytes: float = 0.0
+    """Read from disk."""
     written_bytes: float = 0.0
+    """Written to disk."""
 
 
 class ServerProcess:
-    """A program that runs, with all that it has started itself. Made by `Machine.start`."""
+    """A running program with the processes that it has started. `Machine.start` makes it."""
 
     def __init__(
         self,
@@ -101,15 +105,15 @@ class ServerProcess:
         pipe: int,
         mark: bytes,
         output: Output,
-        census: SharedLook[list[Member]],
+        scan: SharedScan[list[Member]],
     ) -> None:
         self.pid = popen.pid
         self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        """Resolves to what `Popen.returncode` says: minus the signal's number if one ended it."""
+        """Resolves to `Popen.returncode`: minus the signal's number if a signal ended it."""
         self.mark = mark
         self._popen = popen
         self._output = output
-        self._census = census
+        self._scan = scan
         self._loop = asyncio.get_running_loop()
         self._pipe: int | None = pipe
         os.set_blocking(pipe, False)
@@ -118,11 +122,11 @@ class ServerProcess:
         self._loop.add_reader(self._handle, self._has_exited)
 
     def _read(self) -> bool:
-        """Take what is there; whether there may be more."""
+        """Reads what the pipe has. Returns whether there may be more."""
         if self._pipe is None:
             return False
         try:
-            piece = os.read(self._pipe, _CHUNK)
+            piece = os.read(self._pipe, _READ_BYTES)
         except BlockingIOError:
             return False
         if piece:
@@ -133,7 +137,7 @@ class ServerProcess:
 
     @property
     def is_open(self) -> bool:
-        """Whether it was not stopped yet, or not to the end."""
+        """Whether it runs, or was not read to its end."""
         return self._pipe is not None or not self.exited.done()
 
     def _close_pipe(self) -> None:
@@ -145,59 +149,59 @@ class ServerProcess:
     def _has_exited(self) -> None:
         self._loop.remove_reader(self._handle)
         os.close(self._handle)
-        code = self._popen.wait()  # at once: the handle says that it is over
-        # Its last words are in the pipe; a child of it may still write, so not without end.
-        for _ in range(2**20 // _CHUNK + 1):
+        code = self._popen.wait()  # returns at once: the handle says that it has exited
+        # The pipe has its last output. A child may still write, so this reads a bounded number.
+        for _ in range(2**20 // _READ_BYTES + 1):
             if not self._read():
                 break
         self.exited.set_result(code)
 
     async def members(self) -> list[Member]:
-        """The processes of this tree that are alive."""
-        return tree(await self._census.take(), self.pid, self.mark)
+        """Returns the living processes of this tree."""
+        return tree(await self._scan.take(), self.pid, self.mark)
 
     async def stop(self, grace: float) -> None:
-        """End it and all it has started: SIGTERM, then SIGKILL after `grace` seconds."""
+        """Ends the tree: SIGTERM to the program, SIGKILL to all after `grace` seconds."""
         known: set[Member] = set()
         if not self.exited.done():
-            # Those without the mark can be found only as long as their parent lives.
+            # Processes without the mark can be found only while their parent lives.
             known.update(await self.members())
             self._popen.terminate()
             await asyncio.wait({self.exited}, timeout=grace)
         give_up = self._loop.time() + _UNKILLABLE
         while self._loop.time() < give_up:
-            known.update(await self.members())  # again: a child may be born while we look
+            known.update(await self.members())  # again: a child may start meanwhile
             known = {member for member in known if member.is_alive}
             if not known:
                 break
             for member in known:
                 member.kill()
-            await asyncio.sleep(_DYING)
+            await asyncio.sleep(_KILL_TIMEOUT)
         await asyncio.wait({self.exited}, timeout=_UNKILLABLE)
         self._close_pipe()
 
     def reap(self) -> None:
-        """Let go of it, its tree having been ended."""
+        """Releases its handles, after its tree has ended."""
         if not self.exited.done():
             self._has_exited()
         self._close_pipe()
 
 
 class Machine:
-    """The machine that game servers run on: this one.
+    """Runs game servers on this machine.
 
     Args:
         mark: name of the environment variable whose unguessable value marks a tree.
-        look_every: seconds between two looks at the ports that are bound.
+        scan_interval: seconds between two scans of the bound ports.
     """
 
-    def __init__(self, *, mark: str, look_every: float = 0.03) -> None:
-        self.look_every = look_every
+    def __init__(self, *, mark: str, scan_interval: float = 0.03) -> None:
+        self.scan_interval = scan_interval
         self._mark = mark
-        self._census = SharedLook(functools.partial(all_members, mark.encode()))
-        self._bound: Mapping[Kind, SharedLook[dict[int, set[str]]]] = {
-            "udp": SharedLook(functools.partial(bound_sockets, "udp")),
-            "tcp": SharedLook(functools.partial(bound_sockets, "tcp")),
+        self._scan = SharedScan(functools.partial(all_members, mark.encode()))
+        self._bound: Mapping[Kind, SharedScan[dict[int, set[str]]]] = {
+            "udp": SharedScan(functools.partial(bound_sockets, "udp")),
+            "tcp": SharedScan(functools.partial(bound_sockets, "tcp")),
         }
         self._processes: list[ServerProcess] = []
         self._homes = Path(tempfile.mkdtemp(prefix="edgegap-async-emulator-"))
@@ -212,13 +216,18 @@ class Machine:
         directory: str | None = None,
         limits: Limits | None = None,
     ) -> ServerProcess:
-        """Start a program. `name` names its home, which it finds again when it is restarted.
+        """Starts a program.
 
-        The environment is PATH, HOME, LANG and what is given, never that of this process. Without
-        a `directory` it starts in its home.
+        Args:
+            argv: the program and its arguments.
+            name: name of its home directory, which a restart of it uses again.
+            environment: its environment, besides PATH, HOME and LANG; nothing of this process.
+            output: gets what it writes.
+            directory: its working directory; its home if None.
+            limits: its limits.
 
         Raises:
-            OSError: it cannot be started, for the reason that the system gives.
+            OSError: the system cannot start it.
         """
         home = self._homes / name
         home.mkdir(mode=0o700, exist_ok=True)
@@ -248,7 +257,7 @@ class Machine:
             os.close(writing)
         try:
             handle = os.pidfd_open(popen.pid)
-        except OSError:  # no more files may be opened: nobody would look after it
+        except OSError:  # no more files can be opened, so it could not be watched
             popen.kill()
             popen.wait()
             os.close(reading)
@@ -260,21 +269,21 @@ class Machine:
             pipe=reading,
             mark=environment[self._mark].encode(),
             output=output,
-            census=self._census,
+            scan=self._scan,
         )
         self._processes = [one for one in self._processes if one.is_open]
         self._processes.append(process)
         return process
 
     def forget(self, name: str) -> None:
-        """Remove the home of a program that is over."""
+        """Removes the home of a program that has ended."""
         shutil.rmtree(self._homes / name, ignore_errors=True)
 
     async def has_bound(self, process: ServerProcess, wanted: Iterable[Binding]) -> bool:
-        """Whether sockets of this tree are bound on each of the wanted ports."""
+        """Returns whether sockets of this tree are bound on each of the wanted ports."""
         bindings = list(wanted)
         bound = {
-            kind: await look.take() for kind, look in self._bound.items() if kind in dict(bindings)
+            kind: await scan.take() for kind, scan in self._bound.items() if kind in dict(bindings)
         }
         sockets = [bound[kind].get(port, set()) for kind, port in bindings]
         if not all(sockets):
@@ -285,14 +294,14 @@ class Machine:
         return all(any(owns(pid, one) for pid in pids) for one in sockets)
 
     async def usage(self, processes: Sequence[ServerProcess]) -> list[Usage]:
-        """What each tree has used so far."""
-        everyone = await self._census.take()
+        """Returns what each tree has used so far."""
+        everyone = await self._scan.take()
         at = asyncio.get_running_loop().time()
         trees = [[one.pid for one in tree(everyone, each.pid, each.mark)] for each in processes]
         return await asyncio.to_thread(lambda: [_measure(pids, at) for pids in trees])
 
     def end_now(self) -> None:
-        """End every process that was not stopped, and remove all homes; nothing is awaited."""
+        """Kills each process that was not stopped and removes all homes, without awaiting."""
         left = [process for process in self._processes if process.is_open]
         known: set[Member] = set()
         give_up = time.monotonic() + _UNKILLABLE
@@ -304,28 +313,28 @@ class Machine:
                 break
             for member in known:
                 member.kill()
-            time.sleep(_DYING)
+            time.sleep(_KILL_TIMEOUT)
         for process in left:
             process.reap()
         shutil.rmtree(self._homes, ignore_errors=True)
 
     async def close(self) -> None:
-        """End what runs, remove all homes, and finish what is under way."""
+        """Kills what runs, removes all homes, and waits for scans that run."""
         self.end_now()
-        await self._census.close()
-        for look in self._bound.values():
-            await look.close()
+        await self._scan.close()
+        for scan in self._bound.values():
+            await scan.close()
 
 
 def _limit(pid: int, limits: Limits) -> None:
-    # From outside and just after the start: code run between fork and exec is not safe beside
-    # threads, and makes a start several times slower.
+    # From outside, just after the start: code between fork and exec is unsafe beside threads, and
+    # makes a start several times slower.
     wanted = {
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_AS: limits.memory_bytes,
         resource.RLIMIT_CPU: limits.cpu_seconds,
     }
-    with contextlib.suppress(ProcessLookupError):  # it ended already
+    with contextlib.suppress(ProcessLookupError):  # it has ended
         for kind, value in wanted.items():
             if value is not None:
                 resource.prlimit(pid, kind, (value, value))
@@ -336,7 +345,7 @@ def _measure(pids: Iterable[int], at: float) -> Usage:
 
     cpu = memory = read = written = 0.0
     for pid in pids:
-        with contextlib.suppress(psutil.Error):  # it ended while we looked
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
             process = psutil.Process(pid)
             with process.oneshot():
                 times, held, moved = (

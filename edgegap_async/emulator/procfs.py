@@ -1,6 +1,6 @@
-"""What `/proc` says: which processes there are, who belongs to whom, who has bound which port.
+"""Reads `/proc`: which processes exist, which tree they belong to, which has bound which port.
 
-A look at all processes takes a while, so it is taken in a thread, and once for all who ask at the
+A scan of all processes takes milliseconds. It runs in a thread, once for all tasks that ask at the
 same time.
 """
 
@@ -20,7 +20,7 @@ __all__ = [
     "Binding",
     "Kind",
     "Member",
-    "SharedLook",
+    "SharedScan",
     "all_members",
     "bound_sockets",
     "owns",
@@ -29,58 +29,62 @@ __all__ = [
 
 Kind: TypeAlias = Literal["udp", "tcp"]
 Binding: TypeAlias = tuple[Kind, int]
-"""A protocol and a port on which a socket is to be bound."""
+"""A protocol, and the port on which a socket must be bound."""
 
-Seen = TypeVar("Seen")
+Result = TypeVar("Result")
 
-_OVER: Final = frozenset({b"Z", b"X"})  # states in /proc/PID/stat: a zombie, and less than that
+_OVER: Final = frozenset({b"Z", b"X"})  # states in /proc/PID/stat: zombie, dead
 _LISTENING: Final = b"0A"  # the state of a TCP socket in /proc/net/tcp
 
 
-class SharedLook(Generic[Seen]):
-    """A look at `/proc`, taken in a thread once for all who ask at the same time."""
+class SharedScan(Generic[Result]):
+    """A scan of `/proc`, run in a thread once for all tasks that ask at the same time."""
 
-    def __init__(self, look: Callable[[], Seen]) -> None:
-        self._look = look
+    def __init__(self, scan: Callable[[], Result]) -> None:
+        self._scan = scan
         self._one_at_a_time = asyncio.Lock()
-        self._next: asyncio.Task[Seen] | None = None
-        self._under_way: set[asyncio.Task[Seen]] = set()
+        self._next: asyncio.Task[Result] | None = None
+        self._running: set[asyncio.Task[Result]] = set()
 
-    async def take(self) -> Seen:
-        """What is seen now, and not before this was called."""
-        if self._next is None or self._next.done():  # done: cancelled before it looked
+    async def take(self) -> Result:
+        """Returns the result of a scan that starts after this call."""
+        if self._next is None or self._next.done():  # done: cancelled before it started
             self._next = asyncio.create_task(self._take())
-            self._under_way.add(self._next)
-            self._next.add_done_callback(self._under_way.discard)
+            self._running.add(self._next)
+            self._next.add_done_callback(self._running.discard)
         return await asyncio.shield(self._next)
 
-    async def _take(self) -> Seen:
+    async def _take(self) -> Result:
         async with self._one_at_a_time:
-            self._next = None  # who asks from here on may have missed something
-            return await asyncio.to_thread(self._look)
+            self._next = None  # later callers need a later scan
+            return await asyncio.to_thread(self._scan)
 
     async def close(self) -> None:
-        """Wait for the looks that are under way."""
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        """Waits for scans that run."""
+        await asyncio.gather(*self._running, return_exceptions=True)
 
 
-# ── who belongs to whom ──────────────────────────────────────────────────────────────────────────
+# ── trees of processes ──────────────────────────────────────────────────────────────────────────
 
 
 @attrs.frozen
 class Member:
-    """One process as `/proc` shows it. `started` tells it from a later one with the same pid."""
+    """One process as `/proc` shows it."""
 
     pid: int
+    """Process id."""
     parent: int
+    """Process id of its parent."""
     session: int
+    """Its session."""
     started: int
+    """Its start time, in clock ticks; a later process with the same pid has another."""
     mark: bytes
-    """The value in its environment by which its tree is found; empty if it has none."""
+    """The value in its environment that marks its tree; empty if it has none."""
 
     @property
     def is_alive(self) -> bool:
-        """Whether it is still there. One that is being killed is, and its environment is not."""
+        """Whether it still exists, also while it is being killed and has no environment."""
         try:
             stat = _stat(self.pid)
             return stat[0] not in _OVER and int(stat[19]) == self.started
@@ -88,8 +92,8 @@ class Member:
             return False
 
     def kill(self) -> None:
-        """End it at once, and surely no other that got its pid since."""
-        with contextlib.suppress(OSError):  # it is gone
+        """Kills it, and never a later process with the same pid."""
+        with contextlib.suppress(OSError):  # it has ended
             handle = os.pidfd_open(self.pid)
             try:
                 if _started(self.pid) == self.started:
@@ -99,7 +103,7 @@ class Member:
 
 
 def _stat(pid: int) -> list[bytes]:
-    # The name, in parentheses, may hold anything; after it: state, parent, group, session, …
+    # The name, in parentheses, may have any characters; after it: state, parent, group, session, …
     return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
 
 
@@ -108,7 +112,7 @@ def _started(pid: int) -> int:
 
 
 def all_members(variable: bytes) -> list[Member]:
-    """Every process there is, with its mark. Zombies are over already and left out."""
+    """Returns every process with its mark; zombies have ended and are left out."""
     members: list[Member] = []
     marker = b"\0" + variable + b"="
     for name in os.listdir("/proc"):  # noqa: PTH208 - thousands of entries, many times a second
@@ -120,7 +124,7 @@ def all_members(variable: bytes) -> list[Member]:
             if stat[0] in _OVER:
                 continue
             environment = _environment(pid)
-        except (OSError, IndexError):  # it ended while we looked
+        except (OSError, IndexError):  # it has ended meanwhile
             continue
         mark = (b"\0" + environment).partition(marker)[2].partition(b"\0")[0]
         members.append(Member(pid, int(stat[1]), int(stat[3]), int(stat[19]), mark))
@@ -130,12 +134,12 @@ def all_members(variable: bytes) -> list[Member]:
 def _environment(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/environ").read_bytes()
-    except PermissionError:  # another user's
+    except PermissionError:  # it belongs to another user
         return b""
 
 
 def tree(everyone: Iterable[Member], root: int, mark: bytes) -> list[Member]:
-    """Those with the mark, those in the root's session, and what descends from any of them."""
+    """Returns the processes with the mark, those in the root's session, and their descendants."""
     children: dict[int, list[Member]] = {}
     todo: list[Member] = []
     for member in everyone:
@@ -151,11 +155,11 @@ def tree(everyone: Iterable[Member], root: int, mark: bytes) -> list[Member]:
     return list(found.values())
 
 
-# ── who has bound what ───────────────────────────────────────────────────────────────────────────
+# ── bound ports ─────────────────────────────────────────────────────────────────────────────────
 
 
 def bound_sockets(kind: Kind) -> dict[int, set[str]]:
-    """The sockets of each bound port, by the number that also names them in `/proc/PID/fd`."""
+    """Returns the sockets of each bound port, as the inode numbers that `/proc/PID/fd` shows."""
     bound: dict[int, set[str]] = {}
     for table in (f"/proc/net/{kind}", f"/proc/net/{kind}6"):
         with contextlib.suppress(FileNotFoundError):  # a machine without IPv6
@@ -168,14 +172,14 @@ def bound_sockets(kind: Kind) -> dict[int, set[str]]:
 
 
 def owns(pid: int, sockets: set[str]) -> bool:
-    """Whether a process has one of these sockets open."""
+    """Returns whether a process has one of these sockets open."""
     folder = f"/proc/{pid}/fd"
     try:
-        for name in os.listdir(folder):  # noqa: PTH208 - as above
-            with contextlib.suppress(OSError):  # closed while we looked
-                kind, _, number = os.readlink(f"{folder}/{name}").partition(":")  # noqa: PTH115 - so
+        for name in os.listdir(folder):  # noqa: PTH208 - hundreds of entries, many times a second
+            with contextlib.suppress(OSError):  # closed meanwhile
+                kind, _, number = os.readlink(f"{folder}/{name}").partition(":")  # noqa: PTH115 - faster than a Path
                 if kind == "socket" and number.strip("[]") in sockets:
                     return True
-    except OSError:  # it ended, or is another user's
+    except OSError:  # it has ended, or belongs to another user
         return False
     return False

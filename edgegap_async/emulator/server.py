@@ -1,9 +1,9 @@
-"""HTTP around the world: routes, tokens, limits, and errors as the API writes them.
+"""The HTTP side of the emulator: routes, tokens, rate limits, faults, and errors in the API's form.
 
-The routes are made from `endpoints.OPERATIONS`, so a call exists here as soon as it is described
-there and `World` has a coroutine of its name. Whoever reaches this can start processes, so each
-call needs the token, and what a web page could make a browser send is refused: a foreign `Origin`,
-or a `Host` that is a name someone made point to this machine.
+The routes come from `OPERATIONS`, so an operation exists here as soon as it is described there and
+`Cloud` has a coroutine of its name. A client of this server can start processes. So each call needs
+the token, and the server refuses what a web page can make a browser send: a foreign `Origin`, or a
+`Host` that is not a name of loopback (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -33,29 +33,32 @@ __all__ = ["Limit", "Limits", "RecordedRequest", "Server"]
 _log: Final = logging.getLogger(__name__)
 
 Limits: TypeAlias = bool | Mapping[str, float]
-"""True: as documented. False: none. Or calls a second by the operation's name; as documented for
-those that are not named."""
+"""True for the documented limits, False for none, or calls a second by operation; the documented
+limits hold for operations that are not named."""
 
-_LARGEST_BODY: Final = 2**20
-_RECORDED: Final = 100_000
-_CLIENT_GONE: Final = 499  # no official status has that meaning; web servers log this one
+_MAX_BODY_BYTES: Final = 2**20
+_MAX_RECORDED: Final = 100_000  # requests
+_CLIENT_GONE: Final = 499  # HTTP status; as web servers log it, no official one fits
 
 
 @attrs.frozen
 class RecordedRequest:
-    """One request and how it was answered. It holds no header and no body."""
+    """A request that came, and the status of its answer. It has no headers and no body."""
 
     operation: str
-    """Name of the call; empty where there is none for that path."""
+    """Name of the operation; empty if no operation has that path."""
     method: str
+    """HTTP method."""
     path: str
+    """Path of the URL."""
     status: int
+    """HTTP status of the answer; 499 if the client left before it."""
     at: float
-    """Time of the loop when it came."""
+    """Loop time at which it came, in seconds."""
 
 
 class Limit:
-    """Lets at most `rate` calls through in any `window` seconds."""
+    """A strict rate limit: at most `rate` calls in any `window` seconds."""
 
     def __init__(self, rate: float, window: float = 1.0) -> None:
         self._rate = rate
@@ -63,7 +66,7 @@ class Limit:
         self._passed: deque[float] = deque()
 
     def wait(self, now: float) -> float:
-        """Let a call through at `now`, which is 0; or the seconds until the next may pass."""
+        """Admits a call at `now` and returns 0, or returns the seconds until one is admitted."""
         while self._passed and self._passed[0] <= now - self._window:
             self._passed.popleft()
         if len(self._passed) < self._rate:
@@ -73,19 +76,19 @@ class Limit:
 
 
 class Server:
-    """A port where the API is answered.
+    """Serves the API on one port.
 
     Args:
-        world: what answers.
-        token: what a call must carry.
-        limits: calls a second.
-        faults: what goes wrong.
-        round_trip: seconds on the way, at least and at most.
+        cloud: what the operations act on.
+        token: the API token that a call must carry.
+        limits: rate limits.
+        faults: scripted faults.
+        round_trip: seconds on the network for one call, at least and at most.
 
     Attributes:
-        requests: what came, the last hundred thousand.
-        under_way: how many calls have come and are not answered yet.
-        failures: exceptions that should not have been; each was answered 500.
+        requests: the last 100,000 requests.
+        open_requests: number of requests that are not answered yet.
+        failures: exceptions that were answered 500, which are defects of the emulator.
     """
 
     def __init__(
@@ -99,20 +102,20 @@ class Server:
     ) -> None:
         self._header = f"token {token}".encode()
         del token  # a traceback that shows local variables must not show it
-        self.requests: deque[RecordedRequest] = deque(maxlen=_RECORDED)
-        self.under_way = 0
+        self.requests: deque[RecordedRequest] = deque(maxlen=_MAX_RECORDED)
+        self.open_requests = 0
         self.failures: list[BaseException] = []
         self.faults = Faults() if faults is None else faults
         self._cloud = cloud
         self._limits = _limits(limits)
         self._round_trip = round_trip
-        self._chance = random.Random(0)  # noqa: S311 - distances are no secret
+        self._chance = random.Random(0)  # noqa: S311 - network delays are no secret
         self._hosts = {"127.0.0.1", "::1", "localhost"}
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str, port: int) -> int:
-        """Listen; the number of the port."""
-        app = web.Application(client_max_size=_LARGEST_BODY, middlewares=[self._around])
+        """Starts to listen. Returns the number of the port."""
+        app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[self._around])
         for operation in OPERATIONS:
             handler = self._handler(operation)
             for path in filter(None, (operation.path, operation.newer_path)):
@@ -125,14 +128,14 @@ class Server:
         return int(runner.addresses[0][1])
 
     async def close(self) -> None:
-        """Stop listening."""
+        """Stops listening."""
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
 
     def _is_authorized(self, request: web.Request) -> bool:
-        said = request.headers.get("Authorization", "")
-        return hmac.compare_digest(said.encode(errors="surrogateescape"), self._header)
+        header = request.headers.get("Authorization", "")
+        return hmac.compare_digest(header.encode(errors="surrogateescape"), self._header)
 
     def _handler(
         self, operation: Operation[Any]
@@ -142,7 +145,7 @@ class Server:
             if operation.auth is Auth.DEPLOYMENT_TOKEN and request.headers.get("Authorization"):
                 arguments["token"] = request.headers["Authorization"]
             elif not self._is_authorized(request):
-                return _error(401, "Unauthorized: the header Authorization is to be `token …`")
+                return _error(401, "Unauthorized: the header Authorization must be `token …`")
             limit = self._limits.get(operation.name)
             wait = limit.wait(asyncio.get_running_loop().time()) if limit else 0.0
             if wait:
@@ -168,7 +171,7 @@ class Server:
                     changed = await fault.effect.apply(request, answer)
                     if changed is not None:
                         return changed
-            assert answer is not None  # noqa: S101 - the last moment gave it
+            assert answer is not None  # noqa: S101 - it was made at the moment "acted"
             return answer
 
         handle.__name__ = operation.name
@@ -177,7 +180,7 @@ class Server:
     async def _act(
         self, operation: Operation[Any], request: web.Request, arguments: dict[str, Any]
     ) -> web.Response:
-        """Let the world do what was asked, and answer."""
+        """Has the cloud do what the request asks, and makes the answer."""
         try:
             if operation.body is not None:
                 arguments["body"] = read_request(operation.body, await request.read())
@@ -187,7 +190,7 @@ class Server:
             return _error(400, problem.message)
         except Refused as problem:
             return _refused(problem)
-        if status == 204:  # noqa: PLR2004 - nothing to say
+        if status == 204:  # noqa: PLR2004 - No Content
             return web.Response(status=status)
         return _json(status, to_json(model))
 
@@ -197,12 +200,12 @@ class Server:
         request: web.Request,
         handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
     ) -> web.StreamResponse:
-        """Refuse what a browser was made to send, turn errors into answers, and record."""
+        """Refuses requests of web pages, turns exceptions into answers, and records the request."""
         way = self._chance.uniform(*self._round_trip) / 2
         if way:
             await asyncio.sleep(way)
         at = asyncio.get_running_loop().time()
-        self.under_way += 1
+        self.open_requests += 1
         try:
             if self._is_foreign(request):
                 answer: web.StreamResponse = _error(403, "Not from here: wrong Host or Origin")
@@ -212,14 +215,14 @@ class Server:
             answer = _error(problem.status, problem.reason)
             if "Allow" in problem.headers:
                 answer.headers["Allow"] = problem.headers["Allow"]
-        except ConnectionError:  # the client is gone: nobody reads this, the record apart
+        except ConnectionError:  # the client has left; the record keeps the status
             answer = _error(_CLIENT_GONE, "The client went away")
-        except Exception as problem:  # noqa: BLE001 - it is logged, kept, and raised by `close`
+        except Exception as problem:  # noqa: BLE001 - logged, kept, and raised by `close`
             _log.exception("%s %s failed", request.method, request.path)
             self.failures.append(problem)
-            answer = _error(500, "Internal error; the emulator's log says which")
+            answer = _error(500, "Internal error: see the emulator's log")
         finally:
-            self.under_way -= 1
+            self.open_requests -= 1
         name = request.match_info.handler.__name__
         is_call = any(name == operation.name for operation in OPERATIONS)
         self.requests.append(
@@ -249,19 +252,19 @@ def _limits(limits: Limits) -> dict[str, Limit]:
         if name not in names:
             raise InvalidRequest(f"limits: there is no call {name!r}")
         if rate < 1:
-            raise InvalidRequest(f"limits: {name} needs a number from 1 on, not {rate!r}")
+            raise InvalidRequest(f"limits: {name} must be 1 or more, not {rate!r}")
     rates = {operation.name: operation.limit for operation in OPERATIONS} | dict(own)
     return {name: Limit(rate) for name, rate in rates.items() if rate is not None}
 
 
-_CODES: Final = {refusal(status): status for status in (400, 401, 403, 404, 409, 410, 422)}
+_STATUSES: Final = {refusal(status): status for status in (400, 401, 403, 404, 409, 410, 422)}
 
 
 def _refused(problem: Refused) -> web.Response:
-    said = {"message": problem.message}
+    body = {"message": problem.message}
     if problem.request_id is not None:
-        said = {"request_id": problem.request_id, **said}
-    return _json(_CODES[type(problem)], said)
+        body = {"request_id": problem.request_id, **body}
+    return _json(_STATUSES[type(problem)], body)
 
 
 def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> web.Response:

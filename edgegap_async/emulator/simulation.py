@@ -1,14 +1,14 @@
-"""A machine that runs no processes: for thousands of deployments, and for campaigns of chance.
+"""A machine that runs no processes: for thousands of deployments, and for random campaigns.
 
 ::
 
     async with Emulator(apps, limits=False, simulate=Simulation(seed=7, failing=0.01)) as emulator:
         ...
 
-Statuses, limits, faults and webhooks are as ever. But nothing is started: a game server is a time
-at which its ports are bound and, for some, one at which it crashes. Both are drawn from a seeded
-source in the order in which servers are started, and happen on the loop's clock. What is not there
-is empty: a deployment has no logs and uses nothing, its ports are numbers that nobody listens on.
+Statuses, limits, faults and webhooks work as always. But no process is started: a game server is a
+time at which its ports are bound and, for some, a time at which it crashes. Both are drawn from a
+seeded random source in the order in which servers start, and happen on the loop's clock. A
+deployment has no logs and uses no CPU, and no socket listens on its ports.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ from .procfs import Binding
 __all__ = ["SimulatedMachine", "SimulatedPorts", "SimulatedProcess", "Simulation"]
 
 _CRASHED: Final = 1
-"""The exit code of those that fail."""
+"""Exit code of servers that fail."""
 
 
 def _span(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     del self
     if not callable(value) and not is_span(value):
         raise InvalidRequest(
-            f"Simulation.{attribute.name} is (at least, at most) in seconds, not {value!r}"
+            f"Simulation.{attribute.name} must be (at least, at most) in seconds, not {value!r}"
         )
 
 
 def is_span(value: object) -> bool:
-    """Whether it is two finite numbers from 0 on, the second not below the first."""
+    """Returns whether it is two finite numbers of 0 or more in ascending order."""
     return (
         isinstance(value, tuple)
         and len(value) == 2  # noqa: PLR2004 - a span has two ends
@@ -55,11 +55,13 @@ def is_span(value: object) -> bool:
 def _share(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     del self
     if not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise InvalidRequest(f"Simulation.{attribute.name} is a share from 0 to 1, not {value!r}")
+        raise InvalidRequest(
+            f"Simulation.{attribute.name} must be a share from 0 to 1, not {value!r}"
+        )
 
 
 Span: TypeAlias = tuple[float, float] | Callable[[random.Random], float]
-"""Seconds: at least and at most, or drawn by a function from the source of chance it is given."""
+"""Seconds: at least and at most, or a function that draws them from the random source it gets."""
 
 
 def _draw(span: Span, chance: random.Random) -> float:
@@ -68,31 +70,31 @@ def _draw(span: Span, chance: random.Random) -> float:
 
 @attrs.frozen(kw_only=True)
 class Simulation:
-    """What becomes of game servers that are not really there.
+    """How simulated game servers behave.
 
     Raises:
-        InvalidRequest: a share that is none, or a span that ends before it begins.
+        InvalidRequest: a share is not from 0 to 1, or a span ends before it begins.
     """
 
     seed: int = 0
-    """The same seed, the same fates, for servers that start in the same order."""
+    """Seed of the random source: the same seed, the same times for servers in the same order."""
     ready_after: Span = attrs.field(default=(0.5, 3.0), validator=_span)
-    """Seconds from the start until the ports are bound: at least, at most; or a function that
+    """Seconds from the start until the ports are bound: (at least, at most), or a function that
     draws them: `lambda chance: chance.lognormvariate(1.6, 0.77)`."""
     failing: float = attrs.field(default=0.0, validator=_share)
-    """The share that exits with code 1, before or after READY."""
+    """Share of servers that exit with code 1, before or after READY; from 0 to 1."""
     fails_after: Span = attrs.field(default=(0.0, 30.0), validator=_span)
-    """Seconds from the start until those do, likewise."""
+    """Seconds from the start until a failing server exits; in the form of `ready_after`."""
     silent: float = attrs.field(default=0.0, validator=_share)
-    """The share that never binds a port."""
+    """Share of servers that never bind a port; from 0 to 1."""
 
 
 class SimulatedProcess:
-    """A program that is not there. Made by `SimulatedMachine.start`.
+    """A simulated program. `SimulatedMachine.start` makes it.
 
     Attributes:
-        pid: a number that no other one of its machine has. It means nothing to the system.
-        exited: resolves to its exit code, minus the signal's number if one ended it.
+        pid: its number on its machine; no process id of the system.
+        exited: resolves to its exit code, or to minus the number of the signal that ended it.
     """
 
     def __init__(self, pid: int, *, binds_after: float, fails_after: float | None) -> None:
@@ -106,15 +108,15 @@ class SimulatedProcess:
 
     @property
     def has_bound(self) -> bool:
-        """Whether its ports are bound."""
+        """Whether its ports are bound now."""
         return not self.exited.done() and asyncio.get_running_loop().time() >= self._binds_at
 
-    async def stop(self, grace: float) -> None:  # noqa: ARG002 - it goes at once
-        """End it, as by SIGTERM."""
+    async def stop(self, grace: float) -> None:  # noqa: ARG002 - it ends at once
+        """Ends it, as SIGTERM does."""
         self.end(-signal.SIGTERM)
 
     def end(self, code: int) -> None:
-        """Let it exit now, unless it has."""
+        """Makes it exit now, unless it has exited."""
         if self._failing is not None:
             self._failing.cancel()
         if not self.exited.done():
@@ -122,26 +124,26 @@ class SimulatedProcess:
 
 
 class SimulatedMachine:
-    """The machine that simulated game servers run on; for the rest as `processes.Machine`."""
+    """Runs simulated game servers; has the methods of `processes.Machine`."""
 
-    look_every = 0.1
+    scan_interval = 0.1
 
     def __init__(self, simulation: Simulation) -> None:
         self._simulation = simulation
-        self._chance = random.Random(simulation.seed)  # noqa: S311 - fates are no secret
+        self._chance = random.Random(simulation.seed)  # noqa: S311 - no secret
         self._pids = itertools.count(1)
         self._processes: dict[str, SimulatedProcess] = {}
 
     def start(
         self,
-        argv: Sequence[str],  # noqa: ARG002 - nothing is run
+        argv: Sequence[str],  # noqa: ARG002 - no process runs
         *,
         name: str,
         **_: object,
     ) -> SimulatedProcess:
-        """Draw the fate of a program, which begins now."""
+        """Starts a simulated program: draws its times."""
         simulation, chance = self._simulation, self._chance
-        # Always as many draws, so that a share that changes leaves the other fates as they are.
+        # Always the same number of draws, so that another share changes no other time.
         binds_after, fails_after = (
             _draw(span, chance) for span in (simulation.ready_after, simulation.fails_after)
         )
@@ -156,40 +158,40 @@ class SimulatedMachine:
         return self._processes[name]
 
     def forget(self, name: str) -> None:
-        """Forget a program that is over."""
+        """Forgets a program that has ended."""
         self._processes.pop(name, None)
 
     async def has_bound(self, process: SimulatedProcess, wanted: Iterable[Binding]) -> bool:
-        """Whether it has bound the wanted ports, which is all of them or none."""
+        """Returns whether it has bound the wanted ports: all of them or none."""
         return not list(wanted) or process.has_bound
 
     async def usage(self, processes: Sequence[SimulatedProcess]) -> list[Usage]:
-        """What each has used so far, which is nothing."""
+        """Returns the use of each program, which is zero."""
         return [Usage(at=asyncio.get_running_loop().time()) for _ in processes]
 
     def end_now(self) -> None:
-        """End all that were not stopped."""
+        """Ends each program that was not stopped."""
         for process in self._processes.values():
             process.end(-signal.SIGKILL)
         self._processes.clear()
 
     async def close(self) -> None:
-        """End what runs."""
+        """Ends what runs."""
         self.end_now()
 
 
 class SimulatedPorts:
-    """Port numbers of as many machines as it takes: they never run out, and nothing is held."""
+    """Port numbers that never run out; two deployments may have the same."""
 
     def __init__(self, numbers: range) -> None:
         self._next = itertools.cycle(numbers)
 
     def take(self, count: int) -> tuple[int, ...]:
-        """The next so many numbers."""
+        """Returns the next `count` numbers."""
         return tuple(itertools.islice(self._next, count))
 
     def give_back(self, ports: Sequence[int]) -> None:
-        """Nothing to do: none of them was held."""
+        """Does nothing: no port was bound."""
 
     def close(self) -> None:
-        """Nothing to do: none of them was held."""
+        """Does nothing: no port was bound."""

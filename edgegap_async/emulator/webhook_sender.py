@@ -1,10 +1,8 @@
-"""Webhooks on their way out: one try each, ten seconds, and nothing waits for them.
+"""Sends webhooks: one attempt each, in the background, so they arrive in no certain order.
 
-So they come in no certain order, and the script may lose, delay and repeat them (see `faults`).
-
-Whoever may deploy may name a URL, and this machine would ask it: so only addresses of loopback and
-of the networks in the settings are asked. The address that was checked is the one connected to, and
-redirects are not followed.
+A deploy can name any URL, and this machine would request it (server-side request forgery). So
+webhooks go only to loopback and to the networks of the setting `webhook_allow`. The sender connects
+to the very address that it has checked, and follows no redirects.
 """
 
 from __future__ import annotations
@@ -28,12 +26,12 @@ from edgegap_async.errors import InvalidRequest
 
 from .faults import Faults
 
-__all__ = ["Deliveries"]
+__all__ = ["WebhookSender"]
 
 _log: Final = logging.getLogger(__name__)
 
 _LOOPBACK: Final = ("127.0.0.0/8", "::1/128")
-_READ_AT_MOST: Final = 65536
+_MAX_ANSWER_BYTES: Final = 65536  # of the receiver's answer; the rest is not read
 
 
 class _Allowed:
@@ -48,15 +46,15 @@ class _Allowed:
         return any(found in network for network in self._networks)
 
     def refuses(self, host: str) -> bool:
-        """Whether a host is an address, and one that is not to be asked."""
+        """Returns whether a host is an IP address outside the allowed networks."""
         try:
             return not self.holds(host)
-        except ValueError:  # a name: the resolver decides
+        except ValueError:  # a name: `_Resolver` decides
             return False
 
 
 class _Resolver(AbstractResolver):
-    """Leaves of a name's addresses those that are allowed."""
+    """Resolves a name to its allowed addresses only."""
 
     def __init__(self, allowed: _Allowed) -> None:
         self._allowed = allowed
@@ -68,20 +66,20 @@ class _Resolver(AbstractResolver):
         found = await self._names.resolve(host, port, family)
         allowed = [one for one in found if self._allowed.holds(one["host"])]
         if not allowed:
-            raise OSError("not an address that webhooks may go to")
+            raise OSError(f"webhook_allow has none of the addresses of {host}")
         return allowed
 
     async def close(self) -> None:
         await self._names.close()
 
 
-class Deliveries:
+class WebhookSender:
     """Sends webhooks.
 
     Args:
-        allow: networks beside loopback, such as `10.0.0.0/8`.
-        timeout: seconds that a webhook has to answer.
-        faults: what goes wrong.
+        allow: networks besides loopback, such as `10.0.0.0/8`.
+        timeout: seconds that a receiver has to answer.
+        faults: scripted faults.
     """
 
     def __init__(
@@ -94,7 +92,7 @@ class Deliveries:
         self._under_way: set[asyncio.Task[None]] = set()
 
     def send(self, webhook: Webhook, deployment: Deployment) -> None:
-        """Post the status to the webhook. Returns at once."""
+        """Posts the status of a deployment to a webhook, in the background."""
         fault = self._faults.take(webhook_option(WEBHOOK_KINDS[deployment.current_status]))
         body = dumps(to_json(deployment))
         for delay in (0.0,) if fault is None else fault.effect.webhook_delays():
@@ -108,11 +106,11 @@ class Deliveries:
         await self._post(url, body)
 
     async def _post(self, url: str, body: bytes) -> None:
-        # The path of a webhook is a secret: it is not in what is logged.
+        # The path of a webhook is a secret, so no log has it.
         target = urlsplit(url)
         where = f"{target.scheme}://{target.hostname}"
         if self._allowed.refuses(target.hostname or ""):
-            _log.warning("no webhook to %s: the setting webhook_allow does not hold it", where)
+            _log.warning("no webhook to %s: the setting webhook_allow does not include it", where)
             return
         if self._session is None:
             connector = aiohttp.TCPConnector(resolver=_Resolver(self._allowed), limit=0)
@@ -124,13 +122,13 @@ class Deliveries:
                 headers={"Content-Type": "application/json"},
                 allow_redirects=False,
             ) as answer:
-                await answer.content.read(_READ_AT_MOST)
+                await answer.content.read(_MAX_ANSWER_BYTES)
                 _log.debug("webhook to %s answered %s", where, answer.status)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as problem:
             _log.warning("webhook to %s failed: %s", where, type(problem).__name__)
 
     async def close(self) -> None:
-        """Give up those that are under way."""
+        """Cancels the webhooks in flight."""
         for task in self._under_way:
             task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)

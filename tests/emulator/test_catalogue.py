@@ -79,8 +79,8 @@ def test_an_application_of_a_file_starts_beside_the_file(tmp_path: Path) -> None
     ("text", "complaint"),
     [
         ("x = ", "Invalid value"),
-        ("apps = []", "apps: there is only applications and fleets"),
-        ("applications = 5", r"applications is written \[\[applications\]\]"),
+        ("apps = []", "apps: unknown; a file has applications and fleets"),
+        ("applications = 5", r"write \[\[applications\]\]"),
         ('[[applications]]\nversion = "1"\nargv = ["x"]', r"applications\[0\].*missing @ name"),
         (
             '[[applications]]\nname = "a"\nversion = "1"\nargv = ["x"]\nportz = 5',
@@ -126,10 +126,10 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     [
         ({"name": "a/b"}, r"Application.name must not hold / "),
         ({"version": ""}, "Application.version must be a text"),
-        ({"argv": ()}, "argv is a list of texts"),
-        ({"argv": "x y"}, "argv is a list of texts"),
-        ({"argv": ("x", 1)}, "argv is a list of texts"),
-        ({"argv": ("",)}, "argv is a list of texts"),
+        ({"argv": ()}, "argv must be a list of strings"),
+        ({"argv": "x y"}, "argv must be a list of strings"),
+        ({"argv": ("x", 1)}, "argv must be a list of strings"),
+        ({"argv": ("",)}, "argv must be a list of strings"),
         ({"ports": (AppPort("a"), AppPort("a"))}, "two ports are named 'a'"),
         ({"environment": {"A": "\0"}}, "the value of A is a text"),
         ({"max_duration": -2}, "Application.max_duration must be -1 or more"),

@@ -154,7 +154,7 @@ async def test_the_fqdn_can_look_like_that_of_the_cloud() -> None:
 
         fqdn = f"{deployment.request_id}.pr.edgegap.net"
         assert deployment.deployment().fqdn == fqdn
-        assert deployment.ports["game"].link == f"{fqdn}:{deployment.numbers['game']}"
+        assert deployment.ports["game"].link == f"{fqdn}:{deployment.port_numbers['game']}"
 
 
 async def test_a_game_server_finds_all_that_the_cloud_would_tell_it() -> None:
@@ -180,7 +180,7 @@ async def test_a_game_server_finds_all_that_the_cloud_would_tell_it() -> None:
         await reached(deployment, Status.READY)
         await until(lambda: "\n" in deployment.output.text())
         told = json.loads(deployment.output.text())
-        number = deployment.numbers["Game Port"]
+        number = deployment.port_numbers["Game Port"]
         delete_url = (
             f"http://127.0.0.1:9/v1/self/stop/{deployment.request_id}/"
             f"{deployment.secrets.access_point_id}"
@@ -314,7 +314,7 @@ async def test_a_server_that_never_opens_its_port_is_an_error_and_is_ended() -> 
     async with a_world(arena) as world:
         deployment = await reached(await deployed(world, arena), Status.ERROR)
 
-        number = deployment.numbers["game"]
+        number = deployment.port_numbers["game"]
         expected = f"port {number}/udp not opened by the app in 0.3 s"
         assert deployment.error_detail == expected
         assert deployment.logs().crash_data is None
@@ -635,7 +635,7 @@ async def test_an_unknown_deployment_can_be_not_found_as_documented() -> None:
 
 @pytest.mark.virtual
 async def test_a_terminated_deployment_is_remembered_for_a_while() -> None:
-    async with a_world(SLEEPER, max_deployments=0, remember=60) as world:
+    async with a_world(SLEEPER, max_deployments=0, keep_terminated=60) as world:
         with pytest.raises(Unprocessable) as refused:
             await world.deploy(body=a_request(SLEEPER))
         request_id = refused.value.request_id or ""
@@ -653,7 +653,7 @@ async def test_a_terminated_deployment_is_remembered_for_a_while() -> None:
 async def test_only_so_many_terminated_deployments_are_remembered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("edgegap_async.emulator.cloud._MOST_REMEMBERED", 2)
+    monkeypatch.setattr("edgegap_async.emulator.cloud._MAX_TERMINATED", 2)
     async with a_world(SLEEPER, max_deployments=0) as world:
         request_id = ""
         for _ in range(5):
@@ -801,7 +801,7 @@ async def test_locations_have_type_and_if_asked_for_tags() -> None:
 
 async def test_metrics_are_measured_while_it_runs() -> None:
     busy = python("while True: pass", memory_mb=64)
-    async with a_world(busy, sample_every=0.1) as world:
+    async with a_world(busy, metrics_interval=0.1) as world:
         deployment = await reached(await deployed(world, busy), Status.READY)
         async with asyncio.timeout(20):
             while True:
@@ -997,7 +997,7 @@ async def test_a_step_that_the_table_does_not_have_cannot_be_taken() -> None:
         deployment = await reached(await deployed(world, SLEEPER), Status.READY)
 
         with pytest.raises(AssertionError, match="cannot go from READY to SEEKING"):
-            deployment._become(Status.SEEKING)
+            deployment._set_status(Status.SEEKING)
 
 
 async def test_what_fails_inside_is_kept_for_whoever_closes() -> None:
@@ -1019,5 +1019,5 @@ async def test_ten_at_once_are_ten_servers() -> None:
         deployments = [await deployed(world, ARENA) for _ in range(10)]
         await asyncio.gather(*(reached(one, Status.READY) for one in deployments))
 
-        assert len({one.numbers["game"] for one in deployments}) == 10
+        assert len({one.port_numbers["game"] for one in deployments}) == 10
         assert len({one.process.pid for one in deployments if one.process}) == 10

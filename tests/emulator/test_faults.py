@@ -259,7 +259,7 @@ async def test_a_client_that_goes_away_meanwhile_is_no_failure_of_the_emulator(
     emulator.faults.add(fault)
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(deploy(session), 0.1)
-    await until(lambda: not emulator.under_way)
+    await until(lambda: not emulator.open_requests)
 
     assert [request.status for request in emulator.requests] in ([499], [202])
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from edgegap_async import GeoCoordinates, InvalidRequest, IpAddress
-from edgegap_async.emulator.locations import CITIES, Places, distance_km
+from edgegap_async.emulator.locations import CITIES, LocationFinder, distance_km
 
 MONTREAL = (45.508888, -73.561668)
 
@@ -24,10 +24,10 @@ def test_distances_are_along_great_circles(
 
 
 def test_every_city_is_best_for_a_player_in_it() -> None:
-    places = Places()
+    places = LocationFinder()
 
     best = {
-        name: places.best([GeoCoordinates(city.latitude or 0, city.longitude or 0)]).city
+        name: places.nearest([GeoCoordinates(city.latitude or 0, city.longitude or 0)]).city
         for name, city in CITIES.items()
     }
 
@@ -38,8 +38,8 @@ def test_every_city_is_best_for_a_player_in_it() -> None:
 def test_the_best_city_is_near_to_all_players_together() -> None:
     in_london, in_new_york = GeoCoordinates(51.5, -0.1), GeoCoordinates(40.7, -74.0)
 
-    assert Places().best([in_london, in_london, in_new_york]).city == "London"
-    assert Places().best([in_new_york, in_new_york, in_london]).city == "New York"
+    assert LocationFinder().nearest([in_london, in_london, in_new_york]).city == "London"
+    assert LocationFinder().nearest([in_new_york, in_new_york, in_london]).city == "New York"
 
 
 @pytest.mark.parametrize(
@@ -54,15 +54,15 @@ def test_the_best_city_is_near_to_all_players_together() -> None:
     ],
 )
 def test_an_address_is_placed_by_its_country(address: str, city: str) -> None:
-    assert Places().best([IpAddress(address)]).city == city
+    assert LocationFinder().nearest([IpAddress(address)]).city == city
 
 
 def test_the_narrowest_network_of_the_settings_places_an_address() -> None:
-    places = Places({"10.0.0.0/8": (48.9, 2.4), "10.1.0.0/16": (35.7, 139.7)})
+    places = LocationFinder({"10.0.0.0/8": (48.9, 2.4), "10.1.0.0/16": (35.7, 139.7)})
 
-    assert places.best([IpAddress("10.2.0.1")]).city == "Paris"
-    assert places.best([IpAddress("10.1.0.1")]).city == "Tokyo"
-    assert places.where(IpAddress("2001:db8::1")) == pytest.approx(MONTREAL)
+    assert places.nearest([IpAddress("10.2.0.1")]).city == "Paris"
+    assert places.nearest([IpAddress("10.1.0.1")]).city == "Tokyo"
+    assert places.locate(IpAddress("2001:db8::1")) == pytest.approx(MONTREAL)
 
 
 @pytest.mark.parametrize(
@@ -73,4 +73,4 @@ def test_a_network_or_point_that_is_none_is_refused(
     networks: dict[str, tuple[float, float]], complaint: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=complaint):
-        Places(networks)
+        LocationFinder(networks)

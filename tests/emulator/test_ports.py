@@ -41,7 +41,7 @@ def test_no_port_is_given_out_twice() -> None:
 
 def test_a_port_rests_before_it_is_used_again() -> None:
     clock = Clock()
-    ports = Ports(_free(1), clock, rest=60)
+    ports = Ports(_free(1), clock, reuse_delay=60)
     taken = ports.take(1)
     ports.give_back(taken)
     ports.give_back(taken)

@@ -110,7 +110,7 @@ async def api() -> AsyncIterator[Api]:
         fleets=[fleet],
         timings=Timings.fast(),
         limits=False,
-        sample_every=0.05,
+        metrics_interval=0.05,
     )
     async with emulator, aiohttp.ClientSession(emulator.url) as session:
         yield Api(emulator, session)
@@ -357,7 +357,7 @@ async def test_what_fails_inside_is_500_without_a_trace_and_raised_at_the_end(
         await emulator.close()
     await emulator.close()
 
-    assert answer == (500, {"message": "Internal error; the emulator's log says which"})
+    assert answer == (500, {"message": "Internal error: see the emulator's log"})
     assert isinstance(raised.value.exceptions[0], AttributeError)
     assert "POST /v2/deployments failed" in caplog.text
 
@@ -410,7 +410,7 @@ def test_limits_of_calls_that_are_not_there_or_below_one_are_refused() -> None:
 
     with pytest.raises(InvalidRequest, match="no call 'redeploy'"):
         asyncio.run(started({"redeploy": 1}))
-    with pytest.raises(InvalidRequest, match="deploy needs a number from 1 on"):
+    with pytest.raises(InvalidRequest, match="deploy must be 1 or more"):
         asyncio.run(started({"deploy": 0}))
 
 
@@ -527,7 +527,7 @@ async def test_in_a_shell_it_runs_until_a_signal_and_takes_its_servers_along(
         shell.send_signal(how)
         _, errors = shell.communicate(timeout=20)
 
-    assert answers == f"The emulator answers at {base}, and can deploy: arena v1"
+    assert answers == f"The emulator answers at {base}, and deploys: arena v1"
     assert token == "export EDGEGAP_API_TOKEN=secret"
     assert (shell.returncode, errors) == (0, "")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
@@ -562,7 +562,7 @@ def test_in_a_shell_a_mistake_is_one_line(
         ({"round_trip": (0.1, "x")}, r"round_trip is \(at least"),
         ({"apps": sample_application()}, "apps is a list"),
         ({"faults": Fault("deploy", Respond(500))}, "faults is a list"),
-        ({"unknown_status": 403}, "unknown_status is 400 or 404"),
+        ({"unknown_status": 403}, "unknown_status must be 400 or 404"),
         ({"host_shape": "x"}, "host_shape pin or centroid"),
     ],
 )

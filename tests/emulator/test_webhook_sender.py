@@ -11,7 +11,7 @@ from aiohttp import web
 from edgegap_async import Deployment, InvalidRequest, Status
 from edgegap_async.api.requests import Webhook
 from edgegap_async.emulator.faults import Delay, Drop, Fault, Faults, Repeat
-from edgegap_async.emulator.webhook_sender import Deliveries
+from edgegap_async.emulator.webhook_sender import WebhookSender
 
 READY = Deployment(request_id="aaaaaaaaaaaa", current_status=Status.READY, running=True)
 
@@ -52,20 +52,20 @@ async def target() -> AsyncIterator[Target]:
 
 
 @pytest.fixture
-async def deliveries() -> AsyncIterator[Deliveries]:
-    deliveries = Deliveries(timeout=0.5)
+async def deliveries() -> AsyncIterator[WebhookSender]:
+    deliveries = WebhookSender(timeout=0.5)
     yield deliveries
     await deliveries.close()
 
 
-async def _sent(deliveries: Deliveries, url: str) -> None:
+async def _sent(deliveries: WebhookSender, url: str) -> None:
     deliveries.send(Webhook(url), READY)
     await asyncio.gather(*deliveries._under_way)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 async def test_a_webhook_is_a_post_of_the_status(
-    deliveries: Deliveries, target: Target, host: str
+    deliveries: WebhookSender, target: Target, host: str
 ) -> None:
     await _sent(deliveries, f"http://{host}:{target.port}/secret")
 
@@ -75,7 +75,7 @@ async def test_a_webhook_is_a_post_of_the_status(
     assert set(body) >= {"fqdn", "public_ip", "running", "error", "error_detail", "ports"}
 
 
-async def test_nothing_waits_for_a_webhook(deliveries: Deliveries, target: Target) -> None:
+async def test_nothing_waits_for_a_webhook(deliveries: WebhookSender, target: Target) -> None:
     never = asyncio.Event()
 
     async def hang(_: web.Request) -> web.Response:
@@ -92,7 +92,7 @@ async def test_nothing_waits_for_a_webhook(deliveries: Deliveries, target: Targe
 
 
 async def test_a_webhook_that_is_slow_is_given_up(
-    deliveries: Deliveries, target: Target, caplog: pytest.LogCaptureFixture
+    deliveries: WebhookSender, target: Target, caplog: pytest.LogCaptureFixture
 ) -> None:
     never = asyncio.Event()
 
@@ -108,7 +108,7 @@ async def test_a_webhook_that_is_slow_is_given_up(
     assert "secret" not in caplog.text
 
 
-async def test_a_redirect_is_not_followed(deliveries: Deliveries, target: Target) -> None:
+async def test_a_redirect_is_not_followed(deliveries: WebhookSender, target: Target) -> None:
     async def redirect(_: web.Request) -> web.Response:
         return web.Response(status=307, headers={"Location": "/other"})
 
@@ -119,7 +119,7 @@ async def test_a_redirect_is_not_followed(deliveries: Deliveries, target: Target
 
 
 async def test_a_failure_is_tried_once(
-    deliveries: Deliveries, target: Target, caplog: pytest.LogCaptureFixture
+    deliveries: WebhookSender, target: Target, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="edgegap_async.emulator")
 
@@ -134,7 +134,7 @@ async def test_a_failure_is_tried_once(
 
 
 async def test_a_port_where_no_one_listens_is_logged(
-    deliveries: Deliveries, caplog: pytest.LogCaptureFixture
+    deliveries: WebhookSender, caplog: pytest.LogCaptureFixture
 ) -> None:
     await _sent(deliveries, "http://127.0.0.1:1/secret")
 
@@ -143,7 +143,7 @@ async def test_a_port_where_no_one_listens_is_logged(
 
 @pytest.mark.parametrize("host", ["10.0.0.1", "169.254.169.254", "[fd00::1]", "0.0.0.0"])
 async def test_an_address_beyond_loopback_is_not_asked(
-    deliveries: Deliveries, caplog: pytest.LogCaptureFixture, host: str
+    deliveries: WebhookSender, caplog: pytest.LogCaptureFixture, host: str
 ) -> None:
     await _sent(deliveries, f"http://{host}:9/secret")
 
@@ -152,7 +152,7 @@ async def test_an_address_beyond_loopback_is_not_asked(
 
 
 async def test_a_name_with_no_allowed_address_is_not_asked(target: Target) -> None:
-    deliveries = Deliveries(timeout=0.5)
+    deliveries = WebhookSender(timeout=0.5)
     deliveries._allowed._networks.clear()  # as if localhost were elsewhere
 
     await _sent(deliveries, f"http://localhost:{target.port}/")
@@ -162,7 +162,7 @@ async def test_a_name_with_no_allowed_address_is_not_asked(target: Target) -> No
 
 
 async def test_a_network_of_the_settings_is_asked(caplog: pytest.LogCaptureFixture) -> None:
-    deliveries = Deliveries(["0.0.0.0/32"], timeout=0.5)
+    deliveries = WebhookSender(["0.0.0.0/32"], timeout=0.5)
 
     await _sent(deliveries, "http://0.0.0.0:1/")
     await deliveries.close()
@@ -175,7 +175,7 @@ async def test_a_network_of_the_settings_is_asked(caplog: pytest.LogCaptureFixtu
 
 async def _told(target: Target, *faults: Fault) -> list[str]:
     """The statuses that arrive of READY and then TERMINATED, in their order."""
-    deliveries = Deliveries(faults=Faults(faults))
+    deliveries = WebhookSender(faults=Faults(faults))
     for status in (Status.READY, Status.TERMINATED):
         deployment = Deployment(request_id="aaaaaaaaaaaa", current_status=status, running=False)
         deliveries.send(Webhook(f"http://127.0.0.1:{target.port}/"), deployment)
@@ -211,7 +211,7 @@ async def test_a_fault_of_any_call_is_not_one_of_webhooks(target: Target) -> Non
 
 @pytest.mark.virtual
 async def test_a_delayed_webhook_is_given_up_when_the_emulator_ends(target: Target) -> None:
-    deliveries = Deliveries(faults=Faults([Fault("webhook_on_ready", Delay(3600))]))
+    deliveries = WebhookSender(faults=Faults([Fault("webhook_on_ready", Delay(3600))]))
     deliveries.send(Webhook(f"http://127.0.0.1:{target.port}/"), READY)
     await asyncio.sleep(1)
     await deliveries.close()
@@ -221,4 +221,4 @@ async def test_a_delayed_webhook_is_given_up_when_the_emulator_ends(target: Targ
 
 def test_a_network_that_is_none_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="webhook_allow"):
-        Deliveries(["everywhere"])
+        WebhookSender(["everywhere"])

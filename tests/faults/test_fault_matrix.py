@@ -77,8 +77,8 @@ async def what_is_left(kind: str, place: str | None, seed: int) -> list[str]:
             [ARENA],
             timings=Timings(seeking=0.1, deploying=0.1),
             limits=False,
-            sample_every=3600.0,
-            remember=3600.0,
+            metrics_interval=3600.0,
+            keep_terminated=3600.0,
             simulate=Simulation(seed=seed, failing=0.1),
         ) as emulator:
             what, when = KINDS[kind]

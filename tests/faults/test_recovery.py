@@ -305,7 +305,7 @@ async def test_row_32_a_program_killed_at_any_time_leaves_nothing_that_reap_does
         async with connect("mm-1") as client, asyncio.timeout(20):
             left_behind += len(live(emulator))
             # What it had sent may still be on its way to the API when it is gone.
-            while live(emulator) or emulator.under_way:
+            while live(emulator) or emulator.open_requests:
                 await client.reap()
 
         assert live(emulator) == []

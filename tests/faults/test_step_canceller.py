@@ -251,7 +251,7 @@ async def emulator() -> AsyncIterator[Emulator]:
         fleets=[Fleet(name="mine", hosts=[PrivateHost(host_id="host-1")])],
         timings=Timings.fast(),
         limits=False,
-        port_rest=0,
+        port_reuse_delay=0,
     ) as emulator:
         yield emulator
 
@@ -276,7 +276,7 @@ def live(emulator: Emulator) -> set[str]:
 async def comes_down_to(emulator: Emulator, expected: set[str]) -> None:
     """One that is not READY yet is stopped once it is."""
     async with asyncio.timeout(20):
-        while live(emulator) != expected or emulator.under_way:
+        while live(emulator) != expected or emulator.open_requests:
             await asyncio.sleep(0.002)
 
 
@@ -353,7 +353,7 @@ async def test_row_28_a_bare_deploy_that_is_cancelled_leaves_one_server_at_most_
         caplog.clear()
         reached, _ = await cancelled_at(emulator, MAY_LEAVE_ONE[name], step, server_id="none")
         async with asyncio.timeout(20):
-            while emulator.under_way:
+            while emulator.open_requests:
                 await asyncio.sleep(0.002)
         left = live(emulator)
         assert len(left) <= 1
@@ -383,7 +383,7 @@ async def test_row_29_a_close_that_is_cancelled_names_what_it_leaves_and_reap_fi
         caplog.clear()
         reached, _ = await cancelled_at(emulator, close_in_use, step, server_id="none")
         async with asyncio.timeout(20):
-            while emulator.under_way:
+            while emulator.open_requests:
                 await asyncio.sleep(0.002)
         stopped = {one.path.rpartition("/")[2] for one in emulator.requests if is_a_stop(one)}
         left = live(emulator) - stopped

@@ -71,7 +71,7 @@ def cloud() -> Cloud:
                 timings=timings or Timings.fast(),
                 fleets=fleets,
                 max_deployments=max_deployments,
-                sample_every=0.05,
+                metrics_interval=0.05,
             ) as emulator,
             EdgegapClient(
                 emulator.token, base_url=emulator.url, webhooks=webhooks, polling=polling
@@ -412,7 +412,7 @@ async def test_a_port_is_used_again_when_its_server_has_ended() -> None:
             [sample_application()],
             timings=Timings.fast(),
             port_range=range(number, number + 1),
-            port_rest=0,
+            port_reuse_delay=0,
         ) as emulator,
         EdgegapClient(emulator.token, base_url=emulator.url, polling=QUICK) as client,
     ):

@@ -31,8 +31,8 @@ def arena_cloud(**settings: Any) -> Emulator:
     defaults: dict[str, Any] = {
         "simulate": Simulation(seed=7, ready_after=(0.5, 3.0)),
         "limits": False,
-        "remember": 3600.0,
-        "sample_every": 3600.0,
+        "keep_terminated": 3600.0,
+        "metrics_interval": 3600.0,
     }
     return Emulator([_arena("v1"), _arena("v2")], timings=Timings.fast(), **defaults | settings)
 

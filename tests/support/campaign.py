@@ -179,8 +179,8 @@ def draw_emulator(chance: Chance) -> Emulator:
         limits=chance.random() < 0.5,
         max_deployments=chance.choice((None, None, 2)),
         timings=Timings(seeking=seconds, deploying=seconds),
-        sample_every=3600.0,
-        remember=3600.0,
+        metrics_interval=3600.0,
+        keep_terminated=3600.0,
         simulate=Simulation(
             seed=chance.randrange(2**32),
             ready_after=(0.0, 2.0),

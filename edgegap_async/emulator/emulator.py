@@ -1,0 +1,243 @@
+"""The emulator as one object: settings, start and end, and what came in."""
+
+from __future__ import annotations
+
+import importlib.util
+import secrets
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final, Literal, Self
+
+import attrs
+
+from edgegap_async.api.requests import Token
+from edgegap_async.api.validation import check_kind, check_list, is_loopback
+from edgegap_async.errors import InvalidRequest
+
+from .catalogue import Application, Catalogue, Fleet, load_apps
+from .cloud import Cloud, Settings
+from .deployments import Timings
+from .faults import Fault, Faults
+from .server import Limits, RecordedRequest, Server
+from .simulation import Simulation, is_span
+from .webhook_sender import WebhookSender
+
+_DEFAULT_TIMINGS: Final = Timings()
+
+
+class Emulator:
+    """An Edgegap API on this machine, as long as the `async with` block runs.
+
+    Args:
+        apps: application versions that can be deployed, or the path of a TOML file with them.
+        token: the API token that clients must send; a random one by default.
+        host: the loopback address to listen on.
+        port: the port to listen on; 0 for a free one.
+        fleets: private fleets, besides those of the TOML file.
+        timings: seconds that a deployment spends in each status.
+        limits: True for the documented calls a second, False for no limit, or calls a second by
+            operation, such as `{"deploy": 5}`.
+        max_deployments: how many deployments may exist, those in ERROR too; a deploy beyond is
+            answered 422. None for no limit.
+        port_range: the ports that game servers get.
+        port_reuse_delay: seconds before a port is given to the next game server.
+        fqdn: the host name in statuses and links; `{request_id}` in it is replaced. Clients can
+            connect to the default, but not to `{request_id}.pr.edgegap.net`, as in the cloud.
+        networks: latitude and longitude of players by network: `{"10.0.0.0/8": (48.9, 2.4)}`.
+        webhook_allow: networks that webhooks may be sent to, besides loopback, as CIDR.
+        webhook_timeout: seconds that the receiver of a webhook has to answer.
+        metrics_interval: seconds between two measurements of a process.
+        keep_terminated: seconds for which the API still knows a TERMINATED deployment.
+        unknown_status: status for an unknown request_id: 400 as live, 404 as documented.
+        host_shape: fields of private hosts: as until 2025-11 (`pin`) or since (`centroid`).
+        row_status: False for list rows without the undocumented field `status`.
+        list_filters: False for lists that refuse every filter.
+        list_errors: False for lists that omit deployments in ERROR.
+        round_trip: seconds on the network for one call, (at least, at most), half of them on the
+            way there.
+        simulate: simulates game servers instead of running them; None to run them.
+        faults: scripted faults from the start; `faults.add` adds more.
+
+    Raises:
+        InvalidRequest: a setting has no valid value; the message says which, and why.
+    """
+
+    def __init__(
+        self,
+        apps: Iterable[Application] | str | Path = (),
+        *,
+        token: str | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        fleets: Iterable[Fleet] = (),
+        timings: Timings = _DEFAULT_TIMINGS,
+        limits: Limits = True,
+        max_deployments: int | None = None,
+        port_range: range = range(30000, 32768),
+        port_reuse_delay: float = 60.0,
+        fqdn: str = "127.0.0.1",
+        networks: Mapping[str, tuple[float, float]] | None = None,
+        webhook_allow: Iterable[str] = (),
+        webhook_timeout: float = 10.0,
+        metrics_interval: float = 1.0,
+        keep_terminated: float = 60.0,
+        unknown_status: Literal[400, 404] = 400,
+        host_shape: Literal["pin", "centroid"] = "pin",
+        row_status: bool = True,
+        list_filters: bool = True,
+        list_errors: bool = True,
+        round_trip: tuple[float, float] = (0.0, 0.0),
+        simulate: Simulation | None = None,
+        faults: Iterable[Fault] = (),
+    ) -> None:
+        for package in ("psutil", "iptocc"):
+            if importlib.util.find_spec(package) is None:
+                raise InvalidRequest(
+                    f"the emulator needs {package}: pip install 'edgegap-async[emulator]'"
+                )
+        check_kind("simulate", simulate, Simulation)
+        check_kind("timings", timings, Timings)
+        check_kind("port", port, int)
+        check_kind("max_deployments", max_deployments, int)
+        if unknown_status not in {400, 404} or host_shape not in {"pin", "centroid"}:
+            raise InvalidRequest(
+                "unknown_status must be 400 or 404, and host_shape pin or centroid"
+            )
+        if not 0 <= port <= 65535:  # noqa: PLR2004 - what a port number can be
+            raise InvalidRequest(f"port is a number from 0 to 65535, not {port}")
+        if max_deployments is not None and max_deployments < 0:
+            raise InvalidRequest(f"max_deployments is a number from 0 on, not {max_deployments}")
+        if not is_loopback(host):
+            raise InvalidRequest(f"host is a loopback address such as 127.0.0.1, not {host!r}")
+        if isinstance(apps, str | Path):
+            catalogue = load_apps(apps)
+        else:
+            check_list("apps", apps)
+            applications = tuple(apps)
+            for app in applications:
+                check_kind("each of apps", app, Application)
+            catalogue = Catalogue(applications=applications)
+        self._catalogue = attrs.evolve(catalogue, fleets=(*catalogue.fleets, *fleets))
+        self._settings = Settings(
+            timings=timings,
+            ports=port_range,
+            port_reuse_delay=port_reuse_delay,
+            max_deployments=max_deployments,
+            fqdn=fqdn,
+            networks=dict(networks or {}),
+            metrics_interval=metrics_interval,
+            keep_terminated=keep_terminated,
+            unknown_status=unknown_status,
+            host_shape=host_shape,
+            row_status=row_status,
+            list_filters=list_filters,
+            list_errors=list_errors,
+            simulation=simulate,
+        )
+        self._host = host
+        self._port = port
+        self._limits = limits
+        if not is_span(round_trip):
+            raise InvalidRequest(
+                f"round_trip is (at least, at most) in seconds, not {round_trip!r}"
+            )
+        self._round_trip = round_trip
+        check_list("faults", faults)
+        self.faults = Faults(faults)
+        """The scripted faults that are still to happen; add more with `faults.add`."""
+        self._webhook_sender = WebhookSender(
+            webhook_allow, timeout=webhook_timeout, faults=self.faults
+        )
+        self._cloud: Cloud | None = None
+        self._server: Server | None = None
+        secret = Token(secrets.token_urlsafe(24) if token is None else token, scheme="token")
+        self.token = secret.header["Authorization"].partition(" ")[2]
+        """The API token that clients must send."""
+
+    async def start(self) -> None:
+        """Starts to listen. The `async with` block does this.
+
+        Raises:
+            OSError: another program has the port.
+        """
+        if self._cloud is not None:
+            raise InvalidRequest("the emulator was started before: make another one")
+        try:
+            self._cloud = Cloud(
+                self._catalogue, self._settings, announce=self._webhook_sender.send, base_url=""
+            )
+            self._server = Server(
+                self._cloud,
+                token=self.token,
+                limits=self._limits,
+                faults=self.faults,
+                round_trip=self._round_trip,
+            )
+            self._port = await self._server.start(self._host, self._port)
+        except BaseException:
+            await self.close()
+            raise
+        self._cloud.base_url = self.url
+
+    async def close(self) -> None:
+        """Ends every process and stops listening. A second call does nothing.
+
+        Raises:
+            BaseExceptionGroup: exceptions inside the emulator, which are defects of it.
+        """
+        try:
+            if self._server is not None:
+                await self._server.close()
+        finally:
+            try:
+                if self._cloud is not None:
+                    await self._cloud.close()
+            finally:
+                await self._webhook_sender.close()
+        failures: list[BaseException] = []
+        for part in (self._server, self._cloud):
+            if part is not None:
+                failures += part.failures
+                part.failures.clear()
+        if failures:
+            raise BaseExceptionGroup("the emulator failed", failures)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    @property
+    def url(self) -> str:
+        """The base URL for clients: `http://127.0.0.1:PORT`.
+
+        Raises:
+            InvalidRequest: the emulator is not started.
+        """
+        if self._server is None:
+            raise InvalidRequest("the emulator is not started: use it as `async with Emulator(…)`")
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}"
+
+    @property
+    def cloud(self) -> Cloud:
+        """What exists in the emulator, such as `cloud.deployments`.
+
+        Raises:
+            InvalidRequest: the emulator is not started.
+        """
+        if self._cloud is None:
+            raise InvalidRequest("the emulator is not started: use it as `async with Emulator(…)`")
+        return self._cloud
+
+    @property
+    def open_requests(self) -> int:
+        """Number of requests that are not answered yet."""
+        return 0 if self._server is None else self._server.open_requests
+
+    @property
+    def requests(self) -> list[RecordedRequest]:
+        """The requests that came, oldest first; the last 100,000."""
+        return [] if self._server is None else list(self._server.requests)
