@@ -29,7 +29,7 @@ async def until_living(emulator: Emulator, *expected: str) -> None:
         TimeoutError: they do not after 20 seconds.
     """
     async with asyncio.timeout(20):
-        while living(emulator) != set(expected) or emulator.under_way:
+        while living(emulator) != set(expected) or emulator.open_requests:
             await asyncio.sleep(0.002)
 
 
