@@ -47,19 +47,6 @@ from .requests import (
 )
 from .validation import check_list
 
-__all__ = [
-    "ListQuery",
-    "dumps",
-    "format_time",
-    "list_query",
-    "loads",
-    "read_answer",
-    "read_list_query",
-    "read_request",
-    "read_time",
-    "to_json",
-]
-
 Model = TypeVar("Model")
 Item = TypeVar("Item")
 

@@ -31,8 +31,6 @@ from .codec import dumps, format_time, loads, read_answer, to_json
 from .operations import Operation
 from .validation import check_kind, check_segment
 
-__all__ = ["LONGEST_RETRY_AFTER", "HttpRequest", "HttpResponse", "decode", "encode"]
-
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
 

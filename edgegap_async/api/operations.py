@@ -1,10 +1,10 @@
-"""The sixteen calls of the API, each described once.
+"""The sixteen calls of the API, each described once as a constant.
 
-From these constants the client builds URLs, bodies, results, limits and the rule for repeating;
-the emulator serves the same constants from the other side. That both agree proves nothing:
+The client builds URLs, bodies, results, rate limits and retries from these constants, and the
+emulator serves the same constants. Their agreement therefore shows nothing:
 `tests/reference/test_reference.py` compares the constants with the published reference.
 
-Constants only. A fact that one call alone needs is written in its method in `resources`.
+A fact that only one call needs stands in the method of that call in `http.resources`.
 """
 
 from __future__ import annotations
@@ -29,48 +29,25 @@ from .models import (
 )
 from .requests import DeployRequest, FleetDeployRequest, StopFilters, TagName
 
-__all__ = [
-    "BULK_STOP",
-    "CREATE_TAG",
-    "DELETE_TAG",
-    "DEPLOY",
-    "DEPLOY_TO_FLEET",
-    "GET_CONTAINER_LOGS",
-    "GET_DEPLOYMENT",
-    "GET_METRICS",
-    "GET_TAG",
-    "LIST_DEPLOYMENTS",
-    "LIST_FLEET_HOSTS",
-    "LIST_LOCATIONS",
-    "LIST_TAGS",
-    "OPERATIONS",
-    "RENAME_TAG",
-    "STOP_DEPLOYMENT",
-    "STOP_SELF",
-    "Auth",
-    "Operation",
-    "RetrySafety",
-]
-
 Result_co = TypeVar("Result_co", covariant=True)
 
 
 class RetrySafety(enum.Enum):
-    """When a request may be sent again after it failed."""
+    """When the client may send a request again after it failed."""
 
     SAFE = enum.auto()
-    """A second one changes nothing that the first did not."""
+    """Always: a second request changes nothing beyond the first."""
     ONLY_IF_NOT_SENT = enum.auto()
-    """A second one may make or change a second thing: only if the first surely did nothing."""
+    """Only if the first request never left: a second one may create or change a second object."""
 
 
 class Auth(enum.Enum):
-    """Whose token a call carries."""
+    """The token of a call's Authorization header."""
 
     API_TOKEN = enum.auto()
-    """The organization's, as `token …`."""
+    """The token of the organization, after the word `token`."""
     DEPLOYMENT_TOKEN = enum.auto()
-    """The one injected into a deployment as ARBITRIUM_DELETE_TOKEN, as it is."""
+    """The token that a deployment has in ARBITRIUM_DELETE_TOKEN, with no word before it."""
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -78,21 +55,29 @@ class Operation(Generic[Result_co]):
     """One call of the API."""
 
     name: str
+    """The name in errors, limits and faults: verb and noun in lower case."""
     method: str
+    """The HTTP method."""
     path: str
-    """With `{names}`; also a valid aiohttp route."""
+    """The path of the URL, with `{names}` of arguments; also a valid aiohttp route."""
     returns: type[Result_co]
+    """The model of the answer; `type(None)` for an answer without a body."""
     ok: frozenset[int]
+    """The HTTP statuses of success."""
     may_fail: frozenset[int]
-    """The documented error statuses. 429 belongs to every call and is documented for none."""
+    """The error statuses that the API documents. Every call can also answer 429, undocumented."""
     query: frozenset[str] = frozenset()
+    """The names of the query parameters."""
     body: type | None = None
+    """The model of the request's body; None for a call without one."""
     limit: float | None = None
-    """Calls a second that the API documents for an organization, or None where it does not."""
+    """Calls a second that the API documents for an organization; None where it documents none."""
     retry_safety: RetrySafety = RetrySafety.SAFE
+    """When the client may send the request again after it failed."""
     auth: Auth = Auth.API_TOKEN
+    """The token of the Authorization header."""
     newer_path: str | None = None
-    """What the path is called in later descriptions. The emulator serves both."""
+    """The path in newer descriptions of the API, if it differs. The emulator serves both."""
 
 
 DEPLOY: Final = Operation(
@@ -140,9 +125,9 @@ BULK_STOP: Final = Operation(
     path="/v1/deployments/bulk-stop",
     body=StopFilters,
     returns=BulkStop,
-    ok=frozenset({200, 202}),  # 200 until 2024
+    ok=frozenset({200, 202}),  # the description of 2024 has 200
     may_fail=frozenset({400, 401, 500}),
-    retry_safety=RetrySafety.ONLY_IF_NOT_SENT,  # by then the filters may match newer deployments
+    retry_safety=RetrySafety.ONLY_IF_NOT_SENT,  # a repeat may match newer deployments
 )
 LIST_DEPLOYMENTS: Final = Operation(
     name="list_deployments",
@@ -264,3 +249,4 @@ OPERATIONS: Final[tuple[Operation[object], ...]] = (
     RENAME_TAG,
     DELETE_TAG,
 )
+"""Every call, in the order of the published reference."""

@@ -1,8 +1,7 @@
-"""What is said to the API, as values that check themselves.
+"""Bodies and arguments that callers send to the API, as values that check themselves.
 
-Making one of these with something that cannot be sent raises `InvalidRequest`, so nothing wrong
-reaches the wire, and an error comes from the line that has it wrong. No message repeats the value
-of an environment variable or the path of a webhook: they may be secrets.
+An invalid value raises `InvalidRequest` where it is created, before a request is sent. No message
+repeats the value of an environment variable or the path of a webhook, because both may be secrets.
 """
 
 from __future__ import annotations
@@ -31,78 +30,52 @@ from .validation import (
     one_of,
 )
 
-__all__ = [
-    "WEBHOOK_KINDS",
-    "AnyUser",
-    "AnyVariables",
-    "DeployOptions",
-    "DeployRequest",
-    "EnvironmentVariable",
-    "Filter",
-    "FilterField",
-    "FilterOperator",
-    "FleetDeployRequest",
-    "GeoCoordinates",
-    "IpAddress",
-    "OrderBy",
-    "Resources",
-    "StopFilter",
-    "StopFilters",
-    "TagName",
-    "Token",
-    "User",
-    "Webhook",
-    "WebhookKind",
-    "check_options",
-    "deploy_request",
-    "webhook_option",
-]
 
-
-def _hidden(value: object, scheme: str) -> Callable[[], str]:
+def _header_in_closure(value: object, scheme: str) -> Callable[[], str]:
     if not isinstance(value, str):
         return str
     word, _, rest = value.strip().partition(" ")
     secret = rest.strip() if rest and word.lower() == scheme else value.strip()
-    fits = secret.isascii() and secret.isprintable() and " " not in secret
-    header = f"{scheme} {secret}".strip() if secret and fits else ""
+    is_valid = secret.isascii() and secret.isprintable() and " " not in secret
+    header = f"{scheme} {secret}".strip() if secret and is_valid else ""
     return lambda: header
 
 
-_SHORTEST_SECRET: Final = 8  # characters
+_MIN_SECRET: Final = 8  # characters; a shorter text would be found in ordinary words
 
 
 class Token:
-    """A secret that prints as `***` wherever it turns up.
+    """A secret that prints as `***` everywhere.
 
-    It lives in a closure: not in an attribute that a dump of objects would show.
+    A closure holds the secret, because a dump of objects would show an attribute.
 
     Args:
-        value: the secret, with or without the scheme's word before it.
-        scheme: the word that the Authorization header begins with, lower case; none if empty.
+        value: the secret, with or without the word of the scheme before it.
+        scheme: the word before the secret in the Authorization header, in lower case; empty for
+            no word.
 
     Raises:
-        InvalidRequest: it is empty, or holds what an HTTP header cannot (spaces, line breaks,
-            letters beyond ASCII).
+        InvalidRequest: the secret is empty, or has characters that an HTTP header cannot have:
+            spaces, line breaks, letters beyond ASCII.
     """
 
     __slots__ = ("_reveal",)
 
     def __init__(self, value: str, *, scheme: str = "") -> None:
-        self._reveal = _hidden(value, scheme)
+        self._reveal = _header_in_closure(value, scheme)
         del value  # a traceback that shows local variables must not show it
         if not self._reveal():
             raise InvalidRequest("a token is a text of printable ASCII without spaces")
 
     @property
     def header(self) -> dict[str, str]:
-        """The Authorization header; not to be kept in a variable, which a traceback might show."""
+        """The Authorization header. Do not keep it in a variable, which a traceback may show."""
         return {"Authorization": self._reveal()}
 
     def hidden_in(self, body: bytes) -> bytes:
-        """An answer's body without the secret, which a server or a proxy may have repeated."""
-        # In no variable, as above. As short as a word it is none, and would be found in words.
-        if len(self._reveal().rpartition(" ")[2]) < _SHORTEST_SECRET:
+        """Returns an answer's body without the secret, which a server or proxy may repeat in it."""
+        # The secret is in no variable, which a traceback may show.
+        if len(self._reveal().rpartition(" ")[2]) < _MIN_SECRET:
             return body
         return body.replace(self._reveal().rpartition(" ")[2].encode(), b"***")
 
@@ -110,14 +83,14 @@ class Token:
         return "***"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a token is not to be stored or sent: make a client where you need one")
+        raise TypeError("a token must not be stored or sent: make a client where you need one")
 
 
 Item = TypeVar("Item")
 
-_MAX_TAG: Final = 40  # characters: the official description of 2026-04 (in 2024 it was 20)
-_MAX_VALUE: Final = 4096  # bytes: "up to 4 KB", the same
-_NO_VALUE: Final = "[\0\ud800-\udfff]"  # NUL, and what UTF-8 cannot say
+_MAX_TAG: Final = 40  # characters; the API's description since 2026-04 (20 in 2024)
+_MAX_VALUE: Final = 4096  # bytes; "up to 4 KB" in the same description
+_NOT_IN_VALUE: Final = "[\0\ud800-\udfff]"  # NUL, and half surrogates, which UTF-8 cannot encode
 
 
 def _text(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -137,7 +110,7 @@ def _strings(model: object, attribute: attrs.Attribute[Any], value: Any) -> None
         else:
             check_text(f"each of {what}", item)
     if len(set(value)) < len(value):
-        raise InvalidRequest(f"{what} names something twice: {value!r}")
+        raise InvalidRequest(f"{what} has an item twice: {value!r}")
 
 
 def _as_tuple(what: str, values: Iterable[Item]) -> tuple[Item, ...]:
@@ -146,15 +119,15 @@ def _as_tuple(what: str, values: Iterable[Item]) -> tuple[Item, ...]:
 
 
 def _as_strings(values: Iterable[str]) -> tuple[str, ...]:
-    # What is no list is left as it is, for the validator, which knows the name of the field.
+    # The validator refuses what is not a list, because it knows the name of the field.
     is_list = isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping)
     return tuple(values) if is_list else values  # type: ignore[return-value]
 
 
 class _RequestModel:
-    """How all that is said compares and prints.
+    """Equality, hash and repr of all requests.
 
-    attrs would write both out for each class, at a cost to every import.
+    attrs would generate them for each class, which costs import time.
     """
 
     __slots__ = ()
@@ -186,30 +159,34 @@ def _address(_self: object, _: attrs.Attribute[Any], value: Any) -> None:
     except ValueError:
         raise InvalidRequest(f"not an IPv4 or IPv6 address: {value!r}") from None
     if "%" in value:
-        raise InvalidRequest(f"an address with a zone is known on its own machine only: {value!r}")
+        raise InvalidRequest(f"an address with a zone is valid on one machine only: {value!r}")
 
 
 @attrs.frozen(eq=False, repr=False)
 class IpAddress(_RequestModel):
-    """A player, by IPv4 or IPv6 address: a server is chosen near it."""
+    """A player, by IP address: the API chooses a location near it."""
 
     ip_address: str = attrs.field(converter=str, validator=_address)
+    """An IPv4 or IPv6 address without zone. The API cannot locate private addresses."""
 
 
 @attrs.frozen(eq=False, repr=False)
 class GeoCoordinates(_RequestModel):
-    """A player, by place: degrees north (-90 to 90) and degrees east (-180 to 180)."""
+    """A player, by place: the API chooses a location near it."""
 
     latitude: float = attrs.field(validator=number(least=-90, most=90))
+    """Degrees north, -90 to 90."""
     longitude: float = attrs.field(validator=number(least=-180, most=180))
+    """Degrees east, -180 to 180."""
 
 
 User: TypeAlias = IpAddress | GeoCoordinates
+"""A player, by IP address or by place."""
 
 AnyUser: TypeAlias = (
     User | str | ipaddress.IPv4Address | ipaddress.IPv6Address | tuple[float, float]
 )
-"""A player as you may write one: `"75.28.35.192"`, `(45.5, -73.6)`, or one of the classes."""
+"""A player as arguments accept it: `"75.28.35.192"`, `(45.5, -73.6)`, or a `User`."""
 
 
 def _as_user(value: object) -> User:
@@ -230,28 +207,31 @@ def _as_users(values: Iterable[AnyUser]) -> tuple[User, ...]:
 
 @attrs.frozen(eq=False, repr=False)
 class EnvironmentVariable(_RequestModel):
-    """A variable in the environment of the game server. Its value appears in no repr."""
+    """A variable in the environment of the game server. No repr and no error shows its value."""
 
     key: str = attrs.field(validator=_text)
+    """The name of the variable, without `=`."""
     value: str = attrs.field(repr=False)
+    """The value, up to 4096 bytes in UTF-8."""
     is_hidden: bool = attrs.field(default=False, validator=instance_of(bool))
-    """Encrypted at rest, so that it cannot be read back through the API."""
+    """Whether the API encrypts the value and never shows it again."""
 
     def __attrs_post_init__(self) -> None:
         if "=" in self.key:
             raise InvalidRequest(f"EnvironmentVariable.key must not hold '=': {self.key!r}")
-        # The value itself is in no message: it may be a secret.
-        if not isinstance(self.value, str) or re.search(_NO_VALUE, self.value):
-            kind = type(self.value).__name__
-            is_text = isinstance(self.value, str)
-            wrong = "one with NUL or half surrogates" if is_text else f"of type {kind}"
-            raise InvalidRequest(f"the value of {self.key} is a text, not {wrong}")
+        # No message shows the value, because it may be a secret.
+        if not isinstance(self.value, str):
+            raise InvalidRequest(
+                f"the value of {self.key} is a text, not of type {type(self.value).__name__}"
+            )
+        if re.search(_NOT_IN_VALUE, self.value):
+            raise InvalidRequest(f"the value of {self.key} must not hold NUL or half surrogates")
         if len(self.value.encode()) > _MAX_VALUE:
             raise InvalidRequest(f"the value of {self.key} has more than {_MAX_VALUE} bytes")
 
 
 AnyVariables: TypeAlias = Mapping[str, str] | Iterable[EnvironmentVariable]
-"""Environment variables as you may write them: a mapping, or a list where some are hidden."""
+"""Environment variables as arguments accept them: a mapping, or `EnvironmentVariable`s."""
 
 
 def _as_variables(values: AnyVariables) -> tuple[EnvironmentVariable, ...]:
@@ -269,34 +249,37 @@ def _as_variables(values: AnyVariables) -> tuple[EnvironmentVariable, ...]:
 
 def _url(_self: object, _: attrs.Attribute[Any], value: Any) -> None:
     try:
-        # A line break or half a surrogate would be dropped here, and sent nonetheless; asking for
-        # a `port` that is none raises.
+        # urlsplit drops line breaks, which would still be sent; an invalid `port` raises.
         parts = urlsplit(value if isinstance(value, str) and value.isprintable() else "")
         usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
     except ValueError:
         usable = False
-    if not usable:  # the URL is not in the message: the path of a webhook is a secret
+    if not usable:  # the message does not show the URL, because its path is a secret
         raise InvalidRequest("a webhook needs an http:// or https:// URL with a host")
 
 
 @attrs.frozen(eq=False, repr=False)
 class Webhook(_RequestModel):
-    """Where the API posts the deployment's status: an http or https URL."""
+    """A URL to which the API posts the status of a deployment."""
 
     url: str = attrs.field(validator=_url, repr=False)
+    """An http or https URL. No repr and no error shows it: its path may be a secret."""
 
 
 WebhookKind: TypeAlias = Literal["ready", "error", "terminated"]
-"""What a webhook announces. The option of a deploy that takes its URL is `webhook_on_` + kind."""
+"""The event that a webhook announces."""
 
 WEBHOOK_KINDS: Final[Mapping[Status, WebhookKind]] = MappingProxyType(
     {Status.READY: "ready", Status.ERROR: "error", Status.TERMINATED: "terminated"}
 )
-"""The kind of webhook that the API sends when a deployment reaches a status."""
+"""The kind of webhook that the API sends when a deployment reaches a status.
+
+A new kind needs a row here, a field in `DeployRequest` and `DeployOptions`, an argument in
+`http.resources`, and a URL in `WebhookUrls` and the webhook receiver."""
 
 
 def webhook_option(kind: WebhookKind) -> str:
-    """The name of the deploy option, and of the JSON field, for the URL of a webhook."""
+    """Returns the name of the deploy option and JSON field that takes a webhook's URL."""
     return f"webhook_on_{kind}"
 
 
@@ -306,37 +289,48 @@ def _as_webhook(value: Webhook | str | None) -> Webhook | None:
 
 @attrs.frozen(eq=False, repr=False)
 class Resources(_RequestModel):
-    """CPU and memory for one deployment, in place of the version's own (since 2026-06)."""
+    """CPU and memory of one deployment, in place of the version's. The API has it since 2026-06."""
 
     cpu_units: int = attrs.field(validator=number(least=100, whole=True))
-    """1024 is one virtual CPU."""
+    """CPU units, 100 or more; 1024 are one virtual CPU."""
     memory_mib: int = attrs.field(validator=number(least=100, whole=True))
+    """Memory in MiB, 100 or more."""
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class DeployRequest(_RequestModel):
-    """The body of a deploy: which version of which application, for whom."""
+    """The body of a deploy."""
 
     application: str = attrs.field(validator=_text)
+    """The name of the application."""
     version: str = attrs.field(validator=_text)
+    """The name of the application's version."""
     users: tuple[User, ...] = attrs.field(converter=_as_users, validator=not_empty)
+    """The players, at least one. The API chooses a location near all of them."""
     require_cached_locations: bool | None = attrs.field(
         default=None, validator=instance_of(bool, type(None))
     )
-    """Only where the image is cached already: faster, with fewer places to choose from."""
+    """Whether the API may use only locations that have the image in their cache. That is faster,
+    and leaves fewer locations. None for the API's default, False."""
     environment_variables: tuple[EnvironmentVariable, ...] = attrs.field(
         default=(), converter=_as_variables
     )
+    """Variables of the game server; they take precedence over those of the version."""
     tags: tuple[str, ...] = attrs.field(default=(), converter=_as_strings, validator=_strings)
+    """Tags of the deployment, each of 1 to 40 characters, none twice."""
     webhook_on_ready: Webhook | None = attrs.field(default=None, converter=_as_webhook)
+    """The URL that the API calls once when the deployment is READY; None for no call."""
     webhook_on_error: Webhook | None = attrs.field(default=None, converter=_as_webhook)
+    """The URL that the API calls once when the deployment is in ERROR; None for no call."""
     webhook_on_terminated: Webhook | None = attrs.field(default=None, converter=_as_webhook)
+    """The URL that the API calls once when the deployment is TERMINATED; None for no call."""
     resources: Resources | None = attrs.field(
         default=None, validator=instance_of(Resources, type(None))
     )
+    """CPU and memory of the deployment; None for those of the version."""
 
     def webhook_for(self, status: Status) -> Webhook | None:
-        """The webhook to send when the deployment reaches the status, or None."""
+        """Returns the webhook to call when the deployment reaches the status, or None."""
         kind = WEBHOOK_KINDS.get(status)
         webhook: Webhook | None = getattr(self, webhook_option(kind)) if kind else None
         return webhook
@@ -344,42 +338,50 @@ class DeployRequest(_RequestModel):
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class FleetDeployRequest(DeployRequest):
-    """The body of a deploy to private hosts, tried in this order before the public cloud."""
+    """The body of a deploy to the hosts of a private fleet."""
 
     private_host_ids: tuple[str, ...] = attrs.field(
         converter=_as_strings, validator=[not_empty, _strings]
     )
+    """The ids of hosts. The API tries them in this order, then the public cloud."""
 
 
 def deploy_request(given: Mapping[str, Any]) -> DeployRequest:
-    """The body of a deploy with these fields: to private hosts, where it names some."""
+    """Returns the body of a deploy; a `FleetDeployRequest` if `private_host_ids` names a host."""
     if given.get("private_host_ids"):
         return FleetDeployRequest(**given)
     return DeployRequest(**{name: given[name] for name in given if name != "private_host_ids"})
 
 
 class DeployOptions(TypedDict, total=False):
-    """What a deploy may say beyond application, version and users; see `deployments.deploy`."""
+    """The options of a deploy beyond application, version and users."""
 
     environment_variables: AnyVariables
+    """Variables of the game server; they take precedence over those of the version."""
     tags: Iterable[str]
+    """Tags of the deployment, each of 1 to 40 characters, none twice."""
     require_cached_locations: bool | None
+    """True if the API may use only locations that have the image in their cache."""
     webhook_on_ready: Webhook | str | None
+    """The URL that the API calls once when the deployment is READY."""
     webhook_on_error: Webhook | str | None
+    """The URL that the API calls once when the deployment is in ERROR."""
     webhook_on_terminated: Webhook | str | None
+    """The URL that the API calls once when the deployment is TERMINATED."""
     resources: Resources | None
+    """CPU and memory of the deployment; None for those of the version."""
     private_host_ids: Iterable[str]
-    """Hosts of a private fleet to try, in this order, before the public cloud."""
+    """The ids of a private fleet's hosts. The API tries them in order, then the public cloud."""
     operation_tag: bool
-    """False for a deployment without the tag that names the wish. Then an answer that is lost is
-    `NoAnswer`, and what it made runs until its `max_duration`, known to nobody."""
+    """False to deploy without an operation tag. After a lost answer the client then raises
+    `NoAnswer`, and a deployment that was created runs until its `max_duration`."""
 
 
 def check_options(options: DeployOptions) -> None:
-    """Returns if a deploy has all of these options.
+    """Checks that a deploy has all of these options.
 
     Raises:
-        TypeError: it has not, as for any argument that there is not.
+        TypeError: an option is unknown, as for an unknown argument of a function.
     """
     if unknown := options.keys() - DeployOptions.__annotations__.keys():
         raise TypeError(f"a deploy has no option {', '.join(sorted(unknown))}")
@@ -395,7 +397,9 @@ FilterField: TypeAlias = Literal[
     "fleet_name",
     "host_name",
 ]
+"""A field that lists of deployments can be filtered by."""
 FilterOperator: TypeAlias = Literal["eq", "neq", "gte", "lte", "in", "nin", "ilike"]
+"""A comparison of a filter: equal, not equal, from, to, one of, none of, SQL pattern."""
 
 _OPERATORS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
     {
@@ -417,16 +421,20 @@ def _as_value(value: str | Iterable[str] | datetime) -> str | tuple[str, ...] | 
 
 @attrs.frozen(eq=False, repr=False)
 class Filter(_RequestModel):
-    """A condition on the deployments that a list holds: `Filter("tags", "in", ["eu", "ranked"])`.
+    """A condition for a list of deployments: `Filter("tags", "in", ["eu", "ranked"])`.
 
-    `in` and `nin` take a list, `ilike` a text with `%` for anything, `created_at` a datetime, and
-    `status` a word such as `ready` (or `Status.READY`). A datetime without a time zone is in UTC.
-    A list takes at most one filter a field.
+    A list of deployments accepts at most one filter for each field.
     """
 
     field: FilterField
+    """The field of the deployments to compare."""
     operator: FilterOperator
+    """The comparison. `status` has `eq` and `neq`, `created_at` has `eq`, `gte` and `lte`; the
+    other fields have `eq`, `neq`, `in` and `nin`, and the two names also `ilike`."""
     value: str | tuple[str, ...] | datetime = attrs.field(converter=_as_value)
+    """The value to compare with: several texts for `in` and `nin`, a text with `%` as wildcard for
+    `ilike`, a datetime for `created_at` (UTC if it has no time zone), a status such as `ready` or
+    `Status.READY` for `status`."""
 
     def __attrs_post_init__(self) -> None:
         operators = _OPERATORS.get(str(self.field))
@@ -436,7 +444,7 @@ class Filter(_RequestModel):
             allowed = ", ".join(sorted(operators))
             raise InvalidRequest(f"{self.field} is filtered by {allowed}, not by {self.operator!r}")
         if isinstance(self.value, datetime) is not (self.field == "created_at"):
-            raise InvalidRequest("created_at is compared with a datetime, and nothing else is")
+            raise InvalidRequest("created_at takes a datetime, and no other field does")
         if isinstance(self.value, tuple) is not (self.operator in {"in", "nin"}):
             raise InvalidRequest(f"{self.operator!r} takes a list for in and nin, else one value")
         if not self.value:
@@ -453,23 +461,26 @@ class OrderBy(_RequestModel):
     field: Literal["created_at", "available_session_sockets"] = attrs.field(
         default="created_at", validator=one_of("created_at", "available_session_sockets")
     )
+    """The field to sort by: the time of the deploy, or free places of the older matchmaking."""
     order: Literal["asc", "desc"] = attrs.field(default="asc", validator=one_of("asc", "desc"))
+    """The direction: ascending or descending."""
 
 
 @attrs.frozen(eq=False, repr=False)
 class StopFilter(_RequestModel):
-    """Which deployments a bulk stop ends.
-
-    `any`: those with one of the values; `all`: with every one of them; `not`: with none.
-    """
+    """A condition for the deployments that a bulk stop stops."""
 
     field: Literal["request_id", "deployment_tags"] = attrs.field(
         validator=one_of("request_id", "deployment_tags")
     )
+    """The field to compare: the id, or the tags."""
     values: tuple[str, ...] = attrs.field(converter=_as_strings, validator=[not_empty, _strings])
+    """The values to compare with, at least one."""
     filter_type: Literal["any", "all", "not"] = attrs.field(
         default="any", validator=one_of("any", "all", "not")
     )
+    """The comparison: a deployment matches with at least one of the values (`any`), with every
+    value (`all`), or with none of them (`not`)."""
 
 
 def _as_stop_filters(values: Iterable[StopFilter]) -> tuple[StopFilter, ...]:
@@ -481,13 +492,15 @@ def _as_stop_filters(values: Iterable[StopFilter]) -> tuple[StopFilter, ...]:
 
 @attrs.frozen(eq=False, repr=False)
 class StopFilters(_RequestModel):
-    """The body of a bulk stop. Several filters hold together."""
+    """The body of a bulk stop."""
 
     filters: tuple[StopFilter, ...] = attrs.field(converter=_as_stop_filters)
+    """The conditions, which a deployment must match together. None stops **every** deployment."""
 
 
 @attrs.frozen(eq=False, repr=False)
 class TagName(_RequestModel):
-    """The body that makes or renames a tag: 1 to 40 characters."""
+    """The body of a call that creates or renames a tag."""
 
     name: str = attrs.field(validator=_tag)
+    """The text of the tag, 1 to 40 characters."""

@@ -18,23 +18,6 @@ import attrs
 
 from edgegap_async.errors import InvalidRequest
 
-__all__ = [
-    "Validator",
-    "check_kind",
-    "check_list",
-    "check_name",
-    "check_number",
-    "check_segment",
-    "check_text",
-    "field_name",
-    "instance_of",
-    "is_coroutine_function",
-    "is_loopback",
-    "not_empty",
-    "number",
-    "one_of",
-]
-
 Validator: TypeAlias = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 """A validator of an attrs field: called with the object, the field and the value."""
 

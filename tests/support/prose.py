@@ -1,7 +1,8 @@
-"""Finds words in our prose that CONTRIBUTING rules out, with their file and line.
+"""Finds words that CONTRIBUTING excludes from prose and from names, with their file and line.
 
 Prose is every comment, every docstring, every string of several words (error and log texts), and
-every Markdown file. `python tests/support/prose.py [PATH …]` prints what it finds in them.
+every Markdown file; text in backquotes is code. Names are the identifiers of Python files.
+`python tests/support/prose.py [PATH …]` prints the words in those files.
 """
 
 from __future__ import annotations
@@ -48,11 +49,14 @@ INDEFINITE: Final = re.compile(
     r"|he|his|him)\b",
     re.IGNORECASE,
 )
+_IN_NAMES: Final = frozenset(word for word in _METAPHORS if word.isalpha()) | _INFLECTED
+_STRING_TOKENS: Final = {tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
+"""Since Python 3.12 the texts of an f-string are tokens of their own."""
 _STRING_OF_WORDS: Final = re.compile(r"[A-Za-z]{2,}[,;:]? [A-Za-z]{2,}")
 
 
 class Found(NamedTuple):
-    """A word that is ruled out, and where it stands."""
+    """An excluded word and its place."""
 
     file: Path
     line: int
@@ -63,7 +67,7 @@ class Found(NamedTuple):
 
 
 def prose(file: Path) -> Iterator[tuple[int, str]]:
-    """Each line of prose in a file, with its number."""
+    """Yields each line of prose in a file, with its number."""
     text = file.read_text("utf-8")
     if file.suffix == ".md":
         in_code = False
@@ -74,21 +78,31 @@ def prose(file: Path) -> Iterator[tuple[int, str]]:
                 yield number, re.sub(r"`[^`]*`", "", line)
         return
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        is_text = token.type == tokenize.STRING and _STRING_OF_WORDS.search(token.string)
+        is_text = token.type in _STRING_TOKENS and _STRING_OF_WORDS.search(token.string)
         if token.type == tokenize.COMMENT or is_text:
             for number, line in enumerate(token.string.splitlines(), token.start[0]):
                 yield number, re.sub(r"`[^`]*`", "", line)
 
 
+def names(file: Path) -> Iterator[tuple[int, str]]:
+    """Yields each identifier of a Python file that has an excluded word in it, with its line."""
+    if file.suffix == ".py":
+        for token in tokenize.generate_tokens(io.StringIO(file.read_text("utf-8")).readline):
+            if token.type == tokenize.NAME:
+                parts = re.findall(r"[A-Z]?[a-z]+|[A-Z]+", token.string)
+                if _IN_NAMES & {part.lower() for part in parts}:
+                    yield token.start[0], token.string
+
+
 def files(paths: Iterable[Path]) -> Iterator[Path]:
-    """The Python and Markdown files at or below the paths."""
+    """Yields the Python and Markdown files at or below the paths."""
     for path in paths:
         found = [path] if path.is_file() else sorted([*path.rglob("*.py"), *path.rglob("*.md")])
-        yield from (one for one in found if not {".venv", "__pycache__"} & set(one.parts))
+        yield from (file for file in found if not {".venv", "__pycache__"} & set(file.parts))
 
 
 def find(pattern: re.Pattern[str], paths: Iterable[Path]) -> list[Found]:
-    """Every place at which the pattern stands in prose."""
+    """Returns every place at which the pattern stands in prose."""
     return [
         Found(file, number, match[0])
         for file in files(paths)
@@ -97,19 +111,25 @@ def find(pattern: re.Pattern[str], paths: Iterable[Path]) -> list[Found]:
     ]
 
 
+def find_names(paths: Iterable[Path]) -> list[Found]:
+    """Returns every identifier that has an excluded word in it."""
+    return [Found(file, line, name) for file in files(paths) for line, name in names(file)]
+
+
 def words(paths: Iterable[Path]) -> int:
-    """How many words of prose there are."""
+    """Returns how many words of prose the files have."""
     return sum(len(re.findall(r"\w+", line)) for file in files(paths) for _, line in prose(file))
 
 
 def main() -> None:
-    """Prints what is found below the paths of the command line."""
+    """Prints the excluded words at or below the paths of the command line."""
     paths = [Path(path).resolve() for path in sys.argv[1:]] or [ROOT / "edgegap_async"]
     metaphors, indefinite = find(METAPHOR, paths), find(INDEFINITE, paths)
-    print(*metaphors, *indefinite, sep="\n")
+    in_names = find_names(paths)
+    print(*metaphors, *in_names, *indefinite, sep="\n")
     total = words(paths)
     print(
-        f"{len(metaphors)} metaphors; {len(indefinite)} indefinite words,"
+        f"{len(metaphors)} metaphors, {len(in_names)} in names; {len(indefinite)} indefinite words,"
         f" {1000 * len(indefinite) / max(total, 1):.1f} per 1,000 of {total} words"
     )
 

@@ -1,0 +1,170 @@
+"""Public names and fields have docstrings, and prose keeps to the word list of CONTRIBUTING."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prose import INDEFINITE, METAPHOR, ROOT, find, find_names, words
+
+PUBLIC_MODULES = ("edgegap_async", "edgegap_async.emulator", "edgegap_async.testing")
+PROSE = tuple(
+    ROOT / name
+    for name in (
+        "README.md",
+        ".github",
+        "edgegap_async",
+        "examples",
+        "benchmarks",
+        "tests/README.md",
+    )
+    if (ROOT / name).exists()
+)
+MAX_INDEFINITE = 1.0  # words in 1,000; the rules are in .github/CONTRIBUTING.md
+STILL_TO_DO: tuple[str, ...] = ()
+"""Path prefixes that are not checked yet."""
+
+
+def is_checked(place: object) -> bool:
+    """Whether a place such as `edgegap_async/client.py:12` is checked already."""
+    return not str(place).startswith(STILL_TO_DO) if STILL_TO_DO else True
+
+
+# ── docstrings ───────────────────────────────────────────────────────────────────────────────────
+
+
+class Undocumented:
+    """Collects the places of public names without docstring.
+
+    A field counts as documented by a string below it, or by an entry `name: text` in the
+    `Args:` or `Attributes:` of its class.
+    """
+
+    def __init__(self) -> None:
+        self.places: list[str] = []
+        self._trees: dict[Path, ast.Module] = {}
+
+    def check(self, module: str, name: str) -> None:
+        """Checks one exported name."""
+        exported = getattr(importlib.import_module(module), name)
+        if inspect.isclass(exported):
+            for kind in inspect.getmro(exported):
+                if kind.__module__.startswith("edgegap_async"):
+                    self._check_class(kind)
+        elif inspect.isfunction(exported):
+            node = self._find(exported.__module__, exported.__name__)
+            assert isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            self._require(ast.get_docstring(node), exported.__module__, node, name)
+        elif not name.startswith("__"):
+            self._check_constant(name)
+
+    def _check_class(self, kind: type) -> None:
+        node = self._find(kind.__module__, kind.__name__)
+        assert isinstance(node, ast.ClassDef)
+        text = ast.get_docstring(node) or ""
+        if not kind.__name__.startswith("_"):
+            self._require(text, kind.__module__, node, kind.__name__)
+        for item, following in zip(node.body, [*node.body[1:], None], strict=True):
+            name, documented = "", False
+            if isinstance(item, ast.FunctionDef | ast.AsyncFunctionDef):
+                name, documented = item.name, bool(ast.get_docstring(item))
+            elif isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
+                name = item.target.id
+                documented = is_text(following) or bool(
+                    re.search(rf"^ {{4}}{name}: \S", text, re.MULTILINE)
+                )
+            if name and not name.startswith("_"):
+                self._require(documented, kind.__module__, item, f"{kind.__name__}.{name}")
+
+    def _check_constant(self, name: str) -> None:
+        for path in sorted((ROOT / "edgegap_async").rglob("*.py")):
+            body = self._tree(path).body
+            for item, following in zip(body, [*body[1:], None], strict=True):
+                if (
+                    isinstance(item, ast.AnnAssign)
+                    and isinstance(item.target, ast.Name)
+                    and item.target.id == name
+                    and not is_text(following)
+                ):
+                    self._add(path, item, name)
+
+    def _require(self, docstring: object, module: str, node: ast.stmt, name: str) -> None:
+        if not docstring:
+            self._add(source(module), node, name)
+
+    def _add(self, path: Path, node: ast.stmt, name: str) -> None:
+        place = f"{path.relative_to(ROOT)}:{node.lineno}: {name} has no docstring"
+        if place not in self.places:
+            self.places.append(place)
+
+    def _find(self, module: str, name: str) -> ast.stmt:
+        definitions = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+        body = self._tree(source(module)).body
+        return next(node for node in body if isinstance(node, definitions) and node.name == name)
+
+    def _tree(self, path: Path) -> ast.Module:
+        if path not in self._trees:
+            self._trees[path] = ast.parse(path.read_text("utf-8"))
+        return self._trees[path]
+
+
+def source(module: str) -> Path:
+    """Returns the file of a module."""
+    return Path(inspect.getfile(importlib.import_module(module)))
+
+
+def is_text(node: ast.stmt | None) -> bool:
+    """Whether a statement is a string literal alone: the docstring of the field above it."""
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+def public_names() -> Iterator[tuple[str, str]]:
+    """Yields module and name of every exported name."""
+    for module in PUBLIC_MODULES:
+        if importlib.util.find_spec(module) is not None:
+            for name in getattr(importlib.import_module(module), "__all__", ()):
+                yield module, name
+
+
+def test_every_public_name_and_field_has_a_docstring() -> None:
+    undocumented = Undocumented()
+    for module, name in public_names():
+        undocumented.check(module, name)
+
+    assert [place for place in undocumented.places if is_checked(place)] == []
+
+
+# ── prose ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_no_metaphor_stands_in_prose() -> None:
+    assert [str(found) for found in find(METAPHOR, PROSE) if is_checked(found)] == []
+
+
+def test_no_metaphor_stands_in_names() -> None:
+    found_names = find_names([ROOT / "edgegap_async", ROOT / "examples"])
+
+    assert [str(found) for found in found_names if is_checked(found)] == []
+
+
+def test_indefinite_words_are_rare() -> None:
+    found = [str(place) for place in find(INDEFINITE, PROSE) if is_checked(place)]
+
+    assert len(found) < MAX_INDEFINITE * words(PROSE) / 1000, found
+
+
+@pytest.mark.parametrize("text", ["class Row:\n    status: int\n"])
+def test_a_field_without_docstring_is_found(tmp_path: Path, text: str) -> None:
+    assert is_text(ast.parse('"a text"').body[0])
+    assert not is_text(ast.parse(text).body[0])
+    assert not is_text(None)
