@@ -1,17 +1,18 @@
-"""Models to JSON and back, with no network.
+"""Converts models to JSON and back, without network access.
 
-One writer and two readers, for we are strict in what we send and forgiving in what we read:
+One writer and two readers, because the client is strict in what it sends and lenient in what it
+reads:
 
-- **Answers** are read as they come. The page and the live API disagree on types (`sockets` is
-  `"5"` or `5`, coordinates are texts or numbers, times have a `T` or a space, or are null), so a
-  value is taken for what it means. One that means nothing becomes None, and stays in `raw`. Only
-  what cannot be done without, such as a `request_id`, makes an answer unreadable.
-- **Requests** (read by the emulator) must be exactly what the reference documents.
+- **Answers** are read leniently. The page and the live API disagree on types: `sockets` is `"5"` or
+  `5`, coordinates are texts or numbers, times have a `T` or a space or are null. The reader takes a
+  value for what it means; a value without meaning becomes None and stays in `raw`. Only a missing
+  required field, such as a `request_id`, makes an answer unreadable.
+- **Requests**, which the emulator reads, must match the reference exactly.
 
-Reading is done late: of an answer, and of each row of a list, only what it cannot do without is
-read at once, and any other field when it is first looked at (see `models.Received`). So a status
-costs little more than its JSON does; and so does a list of a hundred rows, of which a program looks
-at a few. That is safe, for no hook of what can be missing ever raises.
+An answer and each row of a list read only their required fields at once, and any other field at the
+first access (see `models.LazyModel`). A status therefore costs little more than its JSON, and so
+does a list of a hundred rows of which a program reads a few. No hook of an optional field raises,
+so a late read cannot fail.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ Item = TypeVar("Item")
 logger = logging.getLogger(__name__)
 
 loads: Callable[[bytes], Any] = json.loads
-"""JSON text as values; ValueError or RecursionError if it is none."""
+"""Parses JSON text. Raises ValueError or RecursionError if the text is not JSON."""
 with contextlib.suppress(ImportError):  # the extra `speed`
     import orjson
 
@@ -61,20 +62,20 @@ with contextlib.suppress(ImportError):  # the extra `speed`
 
 
 def dumps(value: object) -> bytes:
-    """A JSON value as compact UTF-8."""
+    """Returns a JSON value as compact UTF-8."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-# ── times ────────────────────────────────────────────────────────────────────────────────────────
+# ── times ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def format_time(value: datetime) -> str:
-    """A time as v1 writes it: `2025-11-29 22:35:31.971359`, in UTC. A naive one is taken as UTC."""
+    """Returns a time as v1 writes it: `2025-11-29 22:35:31.971359`. A naive time counts as UTC."""
     return _utc(value).strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
 def _iso(value: datetime) -> str:
-    """A time as v2 and filters write it: `2025-11-26T16:32:30.825138Z`."""
+    """Returns a time as v2 and filters write it: `2025-11-26T16:32:30.825138Z`."""
     return _utc(value).replace(tzinfo=None).isoformat() + "Z"
 
 
@@ -83,11 +84,11 @@ def _utc(value: datetime) -> datetime:
 
 
 def read_time(value: object, _: object = None) -> datetime | None:
-    """A time in any spelling that the API uses, or None."""
+    """Reads a time in any format that the API uses; None if the value is not a time."""
     if not value or not isinstance(value, str):
         return None
     try:
-        # As v1 writes it, in UTC without saying so, it takes a third of the time.
+        # The format of v1, which is UTC without a zone: a shortcut, in a third of the time.
         if len(value) == len("YYYY-MM-DD HH:MM:SS.ffffff") and value[10] == " ":
             return datetime.fromisoformat(value + "+00:00")
         return _utc(datetime.fromisoformat(value))
@@ -95,7 +96,7 @@ def read_time(value: object, _: object = None) -> datetime | None:
         return None
 
 
-# ── answers: forgiving ───────────────────────────────────────────────────────────────────────────
+# ── answers: lenient ──────────────────────────────────────────────────────────────────────────────
 
 
 def _text(value: object, _: object = None) -> str | None:
@@ -104,14 +105,14 @@ def _text(value: object, _: object = None) -> str | None:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
-def _needed_text(value: object, _: object = None) -> str:
+def _required_text(value: object, _: object = None) -> str:
     text = _text(value)
     if not text:
         raise ValueError(f"a text is needed, not {value!r:.50}")
     return text
 
 
-def _texts(value: object, _: object = None) -> tuple[str, ...]:
+def _list_of_texts(value: object, _: object = None) -> tuple[str, ...]:
     texts = map(_text, value) if isinstance(value, list) else ()
     return tuple(text for text in texts if text is not None)
 
@@ -128,14 +129,14 @@ def _number(value: object, _: object = None) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _whole(value: object, _: object = None) -> int | None:
+def _integer(value: object, _: object = None) -> int | None:
     if value is None or type(value) is int:
         return value
     number = _number(value)
     return int(number) if number is not None and number.is_integer() else None
 
 
-def _yes(value: object, _: object = None) -> bool:
+def _flag(value: object, _: object = None) -> bool:
     if type(value) is bool:
         return value
     return isinstance(value, str) and value.lower() == "true"
@@ -150,36 +151,36 @@ def _status(value: object, _: object = None) -> Status:
     return _STATUSES.get(value) or Status(value)
 
 
-def _maybe_status(value: object, _: object = None) -> Status | None:
+def _optional_status(value: object, _: object = None) -> Status | None:
     return _status(value) if isinstance(value, str) and value else None
 
 
 @functools.cache
-def _forgiving() -> Converter:
-    # No hook but `_needed_text` ever raises, so there are no errors for cattrs to explain.
+def _lenient() -> Converter:
+    # Only `_required_text` raises, so cattrs has no errors to explain.
     converter = Converter(detailed_validation=False)
     exact: dict[object, Callable[[Any, Any], Any]] = {
-        str: _needed_text,
+        str: _required_text,
         str | None: _text,
-        int | None: _whole,
+        int | None: _integer,
         float | None: _number,
-        bool: _yes,
+        bool: _flag,
         datetime | None: read_time,
         Status: _status,
-        Status | None: _maybe_status,
+        Status | None: _optional_status,
     }
     for kind, hook in exact.items():
         converter.register_structure_hook(kind, hook)
 
     @converter.register_structure_hook_factory(attrs.has)
-    def _part(kind: type[Any]) -> Callable[[Any, Any], Any]:
+    def _object_of(kind: type[Any]) -> Callable[[Any, Any], Any]:
         attrs.resolve_types(kind)
         read = make_dict_structure_fn(kind, converter)
-        # Each of its fields can be missing, so what is no object reads as an empty one.
+        # All its fields are optional, so another value than an object reads as an empty object.
         return lambda value, _: read(value if isinstance(value, dict) else {}, kind)
 
-    @converter.register_structure_hook_factory(_is_received)
-    def _received(kind: type[LazyModel]) -> Callable[[Any, Any], Any]:
+    @converter.register_structure_hook_factory(_is_lazy_model)
+    def _lazy_model(kind: type[LazyModel]) -> Callable[[Any, Any], Any]:
         attrs.resolve_types(kind)
         every = attrs.fields(kind)
         fields = [field for field in every if field.init and field.name != "raw"]
@@ -190,7 +191,7 @@ def _forgiving() -> Converter:
         put = object.__setattr__
 
         def read(value: Any, _: Any) -> Any:
-            # As its own `__init__` would, but with nothing in the fields that are read late.
+            # Like `__init__` of the class, except that fields which are read late stay unset.
             answer = kind.__new__(kind)
             put(answer, "raw", value)
             for name, default in ours:
@@ -204,8 +205,8 @@ def _forgiving() -> Converter:
 
         return read
 
-    @converter.register_structure_hook_factory(_is_maybe_object)
-    def _maybe_object(kind: Any) -> Callable[[Any, Any], Any]:
+    @converter.register_structure_hook_factory(_is_optional_object)
+    def _optional_object(kind: Any) -> Callable[[Any, Any], Any]:
         inner = get_args(kind)[0]
         read = _or_none(inner, converter.get_structure_hook(inner))
         return lambda value, _: read(value) if isinstance(value, dict) else None
@@ -214,7 +215,7 @@ def _forgiving() -> Converter:
     def _list(kind: Any) -> Callable[[Any, Any], Any]:
         inner = get_args(kind)[0]
         if inner is str:
-            return _texts
+            return _list_of_texts
         read_one = converter.get_structure_hook(inner)
         if not attrs.has(inner):
             return lambda value, _: (
@@ -250,14 +251,14 @@ def _or_none(
         try:
             return read(value, kind)
         except ValueError as error:
-            # One row without an id must not lose the whole list.
-            logger.warning("left out of an answer: %s: %s", kind.__name__, error)
+            # A row without an id must not make the whole list unreadable.
+            logger.warning("skipping a %s of an answer: %s", kind.__name__, error)
             return None
 
     return read_or_none
 
 
-def _is_received(kind: Any) -> bool:
+def _is_lazy_model(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, LazyModel)
 
 
@@ -265,16 +266,16 @@ def _is_made_of(wanted: object, kind: Any) -> bool:
     return get_origin(kind) is wanted
 
 
-def _is_maybe_object(kind: Any) -> bool:
+def _is_optional_object(kind: Any) -> bool:
     parts: tuple[Any, ...] = get_args(kind)
     return parts[1:] == (type(None),) and isinstance(parts[0], type) and attrs.has(parts[0])
 
 
 def read_answer(kind: type[Model], body: bytes) -> Model:
-    """An answer's body as its model.
+    """Reads the body of an answer.
 
     Raises:
-        ValueError: it is not JSON, or lacks what it cannot do without; the message says what.
+        ValueError: the body is not a JSON object, or lacks a required field.
     """
     try:
         value = loads(body)
@@ -282,18 +283,18 @@ def read_answer(kind: type[Model], body: bytes) -> Model:
         raise ValueError("JSON nested too deep") from None
     if not isinstance(value, dict):
         raise ValueError(f"a JSON object is needed, not a {type(value).__name__}")  # noqa: TRY004 - as documented
-    return _forgiving().structure(value, kind)
+    return _lenient().structure(value, kind)
 
 
-def _reasons(error: BaseValidationError) -> str:
-    def why(problem: BaseException, kind: type | None) -> str:
-        ours = isinstance(problem, InvalidRequest | TypeError) or type(problem) is ValueError
-        return str(problem) if ours else format_exception(problem, kind)
+def _explain(error: BaseValidationError) -> str:
+    def text(problem: BaseException, kind: type | None) -> str:
+        is_ours = isinstance(problem, InvalidRequest | TypeError) or type(problem) is ValueError
+        return str(problem) if is_ours else format_exception(problem, kind)
 
-    return "; ".join(transform_error(error, format_exception=why))
+    return "; ".join(transform_error(error, format_exception=text))
 
 
-# ── to JSON, both ways the same ──────────────────────────────────────────────────────────────────
+# ── requests and answers to JSON ──────────────────────────────────────────────────────────────────
 
 
 @functools.cache
@@ -321,7 +322,7 @@ def _writing() -> Converter:
         FleetHost: {
             "created_at": v2_time,
             "updated_at": v2_time,
-            # One of the two shapes, whichever the host has.
+            # A host has the fields of before or of after 2025-12.
             "pin": leave_out,
             "delete_schedules": leave_out,
             "centroid": leave_out,
@@ -349,11 +350,11 @@ def _writing() -> Converter:
 
 
 def to_json(value: object) -> Any:
-    """A model as the JSON that the API would send or take."""
+    """Returns a model as the JSON value that the API sends or accepts."""
     return _writing().unstructure(value)
 
 
-# ── requests: strict, for whoever serves them ────────────────────────────────────────────────────
+# ── requests: strict, for the emulator ────────────────────────────────────────────────────────────
 
 
 @functools.cache
@@ -395,7 +396,7 @@ def _strict() -> Converter:
             raise TypeError(f"user_type is one of {', '.join(kinds)}, not {user_type!r:.50}")
         return converter.structure(user_data, kind)
 
-    # What a value may be depends on the field and operator beside it; `Filter` checks it.
+    # `Filter` checks the value, because its type depends on the field and the operator.
     @converter.register_structure_hook
     def _filter(value: Any, _: Any) -> Filter:
         field, operator, compared = parts("a filter", value, "field", "operator", "value")
@@ -403,7 +404,7 @@ def _strict() -> Converter:
             compared = read_time(compared) or compared
         return Filter(field, operator, compared)
 
-    # The next three have defaults for those who write Python; the API wants everything said.
+    # The next three classes have defaults in Python; the API requires every field.
     @converter.register_structure_hook
     def _order(value: Any, _: Any) -> OrderBy:
         return OrderBy(*parts("an order", value, "field", "order"))
@@ -422,10 +423,10 @@ def _strict() -> Converter:
 
 
 def read_request(kind: type[Model], body: bytes) -> Model:
-    """A request's body as its model, if it is just what is documented.
+    """Reads the body of a request that matches the reference exactly.
 
     Raises:
-        InvalidRequest: it is not JSON, lacks a field, has one too many, or one that is wrong.
+        InvalidRequest: the body is not JSON, lacks a field, or has an unknown or invalid field.
     """
     try:
         value = loads(body)
@@ -440,10 +441,10 @@ def _read_strictly(kind: type[Model], value: object) -> Model:
     try:
         return _strict().structure(value, kind)
     except BaseValidationError as error:
-        raise InvalidRequest(_reasons(error)) from None
+        raise InvalidRequest(_explain(error)) from None
 
 
-def _all(what: str, given: Iterable[Item], kind: type[Item]) -> tuple[Item, ...]:
+def _checked_tuple(what: str, given: Iterable[Item], kind: type[Item]) -> tuple[Item, ...]:
     check_list(what, given)
     items = tuple(given)
     for item in items:
@@ -453,16 +454,17 @@ def _all(what: str, given: Iterable[Item], kind: type[Item]) -> tuple[Item, ...]
 
 
 def list_query(filters: Iterable[Filter], order_by: Iterable[OrderBy]) -> str | None:
-    """The `query` of a list, or None if nothing is asked for.
+    """Returns the `query` parameter of a list; None without filters and order.
 
     Raises:
-        InvalidRequest: two filters on one field, or they are no filters.
+        InvalidRequest: two filters are on one field, or an item is of another type.
     """
-    chosen, orders = _all("filters", filters, Filter), _all("order_by", order_by, OrderBy)
+    chosen = _checked_tuple("filters", filters, Filter)
+    orders = _checked_tuple("order_by", order_by, OrderBy)
     fields = [condition.field for condition in chosen]
     for field in fields:
         if fields.count(field) > 1:
-            raise InvalidRequest(f"two filters on {field}: the API takes one a field")
+            raise InvalidRequest(f"two filters on {field}: the API accepts one for each field")
     query: dict[str, object] = {}
     if chosen:
         query["filters"] = [
@@ -482,27 +484,29 @@ def _filter_value(condition: Filter) -> object:
     value = condition.value
     if isinstance(value, datetime):
         return _iso(value)
-    if condition.field == "status":  # lower case and without prefix, as the documentation shows
+    if condition.field == "status":  # lower case without prefix, as Edgegap's documents show
         return Status(str(value)).short.lower()
     return value
 
 
 @attrs.frozen
 class ListQuery:
-    """What a list asks for."""
+    """The filters and the order of a list."""
 
     filters: tuple[Filter, ...] = ()
+    """The conditions, which each row meets together; at most one for each field."""
     order_by: tuple[OrderBy, ...] = ()
+    """The order; undocumented if empty."""
 
 
 def read_list_query(text: str | None) -> ListQuery:
-    """The `query` of a list, if it keeps to the documented grammar.
+    """Reads the `query` parameter of a list.
 
     Raises:
-        InvalidRequest: it does not.
+        InvalidRequest: the query does not follow the documented grammar.
     """
     if text is None:
         return ListQuery()
     query = read_request(ListQuery, text.encode(errors="surrogatepass"))
-    list_query(query.filters, ())  # one filter a field
+    list_query(query.filters, ())  # checks that no field has two filters
     return query

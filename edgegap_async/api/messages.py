@@ -1,7 +1,7 @@
-"""HTTP requests and answers as plain values: what is sent, and what an answer means.
+"""HTTP requests and responses as values: what a call sends, and what a response means.
 
-`encode` makes the request of a call, `decode` tells what an answer means: a model, or one of the
-errors. Neither knows the token.
+`encode` makes the request of a call. `decode` returns the model of a response or raises the error
+that the response means. Neither knows the token.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from .validation import check_kind, check_segment
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
 
-LONGEST_RETRY_AFTER: Final = 60.0
-"""Seconds. A `Retry-After` beyond it is taken for a mistake and cut to this."""
+MAX_RETRY_AFTER: Final = 60.0
+"""Seconds; a longer `Retry-After` is probably a mistake and is cut to this."""
 
 
 # ── requests as values ───────────────────────────────────────────────────────────────────────────
@@ -43,20 +43,24 @@ LONGEST_RETRY_AFTER: Final = 60.0
 
 @attrs.frozen(kw_only=True)
 class HttpRequest(Generic[Result_co]):
-    """A request without its token, which is added only when it is sent."""
+    """A request without its token, which the transport adds."""
 
     operation: Operation[Result_co]
+    """The call."""
     path: str
-    """Escaped already: to be used as it is."""
+    """The path of the URL, percent-encoded."""
     query: str = ""
+    """The query of the URL, percent-encoded; empty for none."""
     body: bytes | None = attrs.field(default=None, repr=False)
+    """The body as JSON; None for a call without one."""
     request_id: str | None = None
+    """The deployment that the path names; None if it names none."""
     max_bytes: int = 8 * 2**20
-    """Bytes that the answer may have, decompressed."""
+    """The maximum size of the response's body in bytes, after decompression."""
 
     @property
     def target(self) -> str:
-        """Path and query."""
+        """Path and query of the URL."""
         return f"{self.path}?{self.query}" if self.query else self.path
 
     def facts(self, status: int | None = None) -> dict[str, Any]:
@@ -76,11 +80,14 @@ class HttpRequest(Generic[Result_co]):
 
 @attrs.frozen(kw_only=True)
 class HttpResponse:
-    """An answer, read to its end."""
+    """A complete response."""
 
     status: int
+    """The HTTP status."""
     headers: Mapping[str, str]
+    """The headers, by name in any case."""
     body: bytes = attrs.field(repr=False)
+    """The body, decompressed."""
 
 
 def encode(
@@ -91,11 +98,17 @@ def encode(
     body: object = None,
     max_bytes: int = 8 * 2**20,
 ) -> HttpRequest[Result]:
-    """The request for a call. Query values that are None are left out.
+    """Returns the request of a call.
+
+    Args:
+        operation: the call.
+        path: the arguments in its path, by name.
+        query: its query parameters; those with the value None are omitted.
+        body: an instance of `operation.body`, or None.
+        max_bytes: the maximum size of the response's body in bytes.
 
     Raises:
-        InvalidRequest: an id or name would lead to another path than the call's own, or the body
-            is not what the call takes.
+        InvalidRequest: an id or name would change the path, or the body is of another type.
     """
     if body is not None and operation.body is not None:
         check_kind(f"the body of {operation.name}", body, operation.body)
@@ -112,13 +125,13 @@ def encode(
 
 def _segment(name: str, value: object) -> str:
     if isinstance(value, str) and 0 < len(value) < 128 and value.isascii() and value.isalnum():  # noqa: PLR2004 - as in check_segment
-        return value  # as every request_id is
+        return value  # a shortcut that every request_id takes
     return quote(check_segment(name, value), safe="")
 
 
 def _query(values: Mapping[str, object]) -> str:
     sent = {name: _query_text(name, value) for name, value in values.items() if value is not None}
-    # Commas and colons may stay as they are in a query (RFC 3986): a list of ids is shorter so.
+    # A query may contain commas and colons (RFC 3986), which makes a list of ids shorter.
     return urlencode(sent, quote_via=quote, safe=",:")
 
 
@@ -132,60 +145,63 @@ def _query_text(name: str, value: object) -> str:
 
 
 def decode(request: HttpRequest[Result], response: HttpResponse) -> Result:
-    """What an answer means.
+    """Returns the model of a response.
 
     Raises:
-        Refused: the API answered with an error status; one of its classes.
-        UnreadableAnswer: a success that does not hold what it must, or a redirect.
+        Refused: the API answered with an error status; a subclass of it.
+        UnreadableAnswer: the answer lacks a required field, is not JSON, or is a redirect.
     """
     if response.status not in request.operation.ok:
-        raise _refused(request, response)
+        raise _error_of(request, response)
     if request.operation.returns is type(None):
         nothing: Result = cast("Any", None)  # the type of None is Result
         return nothing
     try:
         return read_answer(request.operation.returns, response.body)
     except ValueError as error:
-        raise _unreadable(request, response, str(error)) from None
+        raise _unreadable_answer(request, response, str(error)) from None
 
 
-def _unreadable(request: HttpRequest[Any], response: HttpResponse, why: str) -> UnreadableAnswer:
-    kind = response.headers.get("Content-Type", "no content type")
-    start = " ".join(response.body[:200].decode("utf-8", "replace").split())
-    return UnreadableAnswer(f"{why} ({kind}: {start!r})", **request.facts(response.status))
+def _unreadable_answer(
+    request: HttpRequest[Any], response: HttpResponse, reason: str
+) -> UnreadableAnswer:
+    content_type = response.headers.get("Content-Type", "no content type")
+    message = f"{reason} ({content_type}: {_start_of(response.body)!r})"
+    return UnreadableAnswer(message, **request.facts(response.status))
 
 
-def _refused(request: HttpRequest[Any], response: HttpResponse) -> CallError:
+def _error_of(request: HttpRequest[Any], response: HttpResponse) -> CallError:
     facts = request.facts(response.status)
-    if response.status < 400:  # noqa: PLR2004 - not an error status, and not one that is documented
-        return UnreadableAnswer("a status that this call does not have", **facts)
-    said = _said(response.body)
-    if said is None:
+    if response.status < 400:  # noqa: PLR2004 - neither a documented success nor an error
+        return UnreadableAnswer("the call does not document this status", **facts)
+    content = _json_object(response.body)
+    if content is None:
         if response.status in {404, 410} and request.request_id and response.body.strip():
-            # A proxy's, or of another path: believed, it would end a wait for a server that runs.
-            return _unreadable(request, response, "it is not the API that says so")
-        said = {}
-    if isinstance(said.get("request_id"), str):
-        facts["request_id"] = said["request_id"]
+            # Probably a proxy answered. Taken as the API's word, it would end a wait for a server
+            # that runs.
+            return _unreadable_answer(request, response, "the answer is not in the API's format")
+        content = {}
+    if isinstance(content.get("request_id"), str):
+        facts["request_id"] = content["request_id"]
     kind: type[Refused] = refusal(response.status)
-    if response.status == 400 and _is_unknown(request, said):  # noqa: PLR2004 - an HTTP status
+    if response.status == 400 and _is_unknown_id(request, content):  # noqa: PLR2004 - an HTTP status
         kind = NotFound
-    error = kind(_explanation(said, response), **facts)
+    error = kind(_error_text(content, response), **facts)
     if isinstance(error, RateLimited):
         error.retry_after = _retry_after(response.headers)
     return error
 
 
-def _is_unknown(request: HttpRequest[Any], said: Mapping[str, object]) -> bool:
-    """Whether a 400 says that there is no such deployment, as the live API does."""
+def _is_unknown_id(request: HttpRequest[Any], content: Mapping[str, object]) -> bool:
+    """Whether a 400 means an unknown deployment, for which the live API answers 400 and not 404."""
     if "{request_id}" not in request.operation.path:
         return False
-    sent_more = bool(request.query) or request.body is not None
-    return not sent_more or "request id" in str(said.get("message")).lower()
+    names_only_an_id = not request.query and request.body is None
+    return names_only_an_id or "request id" in str(content.get("message")).lower()
 
 
-def _said(body: bytes) -> dict[str, Any] | None:
-    """The JSON object of an error; None if it is none."""
+def _json_object(body: bytes) -> dict[str, Any] | None:
+    """Returns the JSON object of a body; None if the body is something else."""
     try:
         value = loads(body)
     except (ValueError, RecursionError):
@@ -193,21 +209,25 @@ def _said(body: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def _explanation(said: Mapping[str, object], response: HttpResponse) -> str:
-    """The API's own words: `message`, with v1's `errors` or v2's `details` by field."""
-    message = said.get("message")
+def _error_text(content: Mapping[str, object], response: HttpResponse) -> str:
+    """Returns the API's own text: `message`, with v1's `errors` or v2's `details`."""
+    message = content.get("message")
     if not isinstance(message, str):
-        text = " ".join(response.body[:200].decode("utf-8", "replace").split())
-        return text or "no explanation"
-    more = said.get("errors") or said.get("details")
-    with contextlib.suppress(RecursionError):  # one parser reads what is too deep for another
-        if isinstance(more, dict):
-            return f"{message} {json.dumps(more)[:500]}"
+        return _start_of(response.body) or "no explanation"
+    details = content.get("errors") or content.get("details")
+    with contextlib.suppress(RecursionError):  # orjson parses a depth that json cannot write
+        if isinstance(details, dict):
+            return f"{message} {json.dumps(details)[:500]}"
     return message
 
 
+def _start_of(body: bytes) -> str:
+    """Returns the first 200 bytes of a body as one line of text."""
+    return " ".join(body[:200].decode("utf-8", "replace").split())
+
+
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a 429 asks to wait, 0 to 60; None if it does not say, or makes no sense."""
+    """Returns the seconds that a 429 asks to wait, 0 to 60; None without a valid `Retry-After`."""
     text = headers.get("Retry-After", "").strip()
     if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", text, re.ASCII):
         seconds = float(text)
@@ -215,9 +235,10 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         until = _date(text)
         if until is None:
             return None
-        # By the server's own clock, where it tells it: ours may be off.
-        seconds = (until - (_date(headers.get("Date", "")) or datetime.now(UTC))).total_seconds()
-    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
+        # The server's clock, if the response has it: this machine's clock may be wrong.
+        now = _date(headers.get("Date", "")) or datetime.now(UTC)
+        seconds = (until - now).total_seconds()
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
 
 def _date(text: str) -> datetime | None:

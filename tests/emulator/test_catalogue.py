@@ -131,7 +131,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         ({"argv": ("x", 1)}, "argv must be a list of strings"),
         ({"argv": ("",)}, "argv must be a list of strings"),
         ({"ports": (AppPort("a"), AppPort("a"))}, "two ports are named 'a'"),
-        ({"environment": {"A": "\0"}}, "the value of A is a text"),
+        ({"environment": {"A": "\0"}}, "the value of A must not hold NUL"),
         ({"max_duration": -2}, "Application.max_duration must be -1 or more"),
         ({"time_to_deploy": float("inf")}, "time_to_deploy must be 0 or more"),
         ({"cpu_units": True}, "cpu_units is of type int or float"),

@@ -480,7 +480,7 @@ def test_a_row_without_an_id_is_left_out_and_said_and_the_others_are_read(
     page = codec.read_answer(DeploymentPage, body)
 
     assert [row.request_id for row in page.data] == ["a", "c"]
-    assert "left out of an answer: DeploymentRow" in caplog.text
+    assert "skipping a DeploymentRow of an answer" in caplog.text
 
 
 def test_a_stop_that_was_accepted_is_readable_whatever_its_summary_is() -> None:

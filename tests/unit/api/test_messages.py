@@ -440,7 +440,7 @@ def test_that_a_deployment_is_gone_is_believed_in_the_apis_words_only(
     status: int, body: bytes
 ) -> None:
     request = encode(STOP_DEPLOYMENT, path={"request_id": "abc123"})
-    with pytest.raises(UnreadableAnswer, match="it is not the API that says so"):
+    with pytest.raises(UnreadableAnswer, match="the answer is not in the API's format"):
         decode(request, HttpResponse(status=status, headers={}, body=body))
     for theirs in (b"", b"{}", b'{"message": "no such deployment"}'):
         with pytest.raises((NotFound, Gone)):
