@@ -1,7 +1,7 @@
-"""Forty kinds of faults at each of five places of a run: none leaves a server, or makes two.
+"""Forty kinds of faults at each of five places of a run: none leaves a server or makes two.
 
-The long form is 10,000 runs: `pytest tests/faults/test_fault_matrix.py --rounds 1000`. In a
-campaign chance mixes the faults; here each fault has a run of its own.
+Each fault has runs of its own, whereas a campaign mixes faults at random. The long form is 10,000
+runs: `pytest tests/faults/test_fault_matrix.py --rounds 1000`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ import random
 from typing import Final
 
 import pytest
+from emulator_record import living
 from log_capture import logged_errors
 from virtual_clock import run_virtually
 
-from edgegap_async import EdgegapClient, EdgegapError, PollingPolicy, Status, Timeouts
+from edgegap_async import EdgegapClient, EdgegapError, PollingPolicy, Timeouts
 from edgegap_async.emulator import (
     Application,
     AppPort,
@@ -36,43 +37,40 @@ from edgegap_async.emulator.faults import Effect, When
 ARENA = Application(name="arena", version="v1", argv=["none"], ports=[AppPort("game")])
 TIMEOUTS = Timeouts(total=1.0)
 
-AT_ANY_MOMENT: Final[dict[str, Effect]] = {
+AT_ANY_TIME: Final[dict[str, Effect]] = {
     "reset": Drop(),
-    "hung up": Drop(reset=False),
+    "closed": Drop(reset=False),
     **{str(status): Respond(status) for status in (500, 502, 503, 504)},
-    "page of a proxy": Respond.html(),
+    "HTML page": Respond.html(),
     "too late": Delay(2.5),
 }
-REFUSED: Final[dict[str, Effect]] = {
+REFUSALS: Final[dict[str, Effect]] = {
     **{str(status): Respond(status) for status in (401, 403, 409, 422)},
     **{f"429, {wait}": Respond(429, headers={"Retry-After": wait}) for wait in ("0", "2", "-5")},
     "307": Respond(307, headers={"Location": "http://192.0.2.1/"}),
 }
-ON_THE_WAY_BACK: Final[dict[str, Effect]] = {
-    "cut": Truncate(0),
-    "cut in the body": Truncate(9),
-    "dripping": Dribble(0.05),
+OF_THE_ANSWER: Final[dict[str, Effect]] = {
+    "no body": Truncate(0),
+    "half a body": Truncate(9),
+    "slow body": Dribble(0.05),
     "stale connection": HangUp(),
     "no JSON": Respond(202, b"{"),
     "empty": Respond(202, b""),
-    "page": Respond(202, b"<html>", {"Content-Type": "text/html"}),
+    "HTML instead of JSON": Respond(202, b"<html>", {"Content-Type": "text/html"}),
     "gzip bomb": Respond.gzip_bomb(2**24),
 }
 KINDS: Final[dict[str, tuple[Effect, When]]] = {
-    **{f"{name}, unread": (what, "unread") for name, what in (AT_ANY_MOMENT | REFUSED).items()},
-    **{f"{name}, read": (what, "read") for name, what in AT_ANY_MOMENT.items()},
-    **{
-        f"{name}, acted": (what, "acted")
-        for name, what in (AT_ANY_MOMENT | ON_THE_WAY_BACK).items()
-    },
+    **{f"{name}, unread": (what, "unread") for name, what in (AT_ANY_TIME | REFUSALS).items()},
+    **{f"{name}, read": (what, "read") for name, what in AT_ANY_TIME.items()},
+    **{f"{name}, acted": (what, "acted") for name, what in (AT_ANY_TIME | OF_THE_ANSWER).items()},
 }
 PLACES = ("deploy", "list_deployments", "get_deployment", "stop_deployment", None)
 
 
-async def what_is_left(kind: str, place: str | None, seed: int) -> list[str]:
-    """What is wrong after a run that met the fault."""
+async def complaints_after_a_run(kind: str, place: str | None, seed: int) -> list[str]:
+    """Runs one server with the fault; returns what is wrong afterwards."""
     chance = random.Random(seed)
-    with logged_errors() as said:
+    with logged_errors() as log:
         async with Emulator(
             [ARENA],
             timings=Timings(seeking=0.1, deploying=0.1),
@@ -84,7 +82,7 @@ async def what_is_left(kind: str, place: str | None, seed: int) -> list[str]:
             what, when = KINDS[kind]
             times = chance.choice((1, 2, 3))
             emulator.faults.add(Fault(place, what, when=when, times=times, skip=seed % 3 // 2))
-            if place == "list_deployments":  # which is asked only after an answer that is lost
+            if place == "list_deployments":  # the client lists only after a lost answer
                 emulator.faults.add(Fault("deploy", Drop()))
             hidden = chance.choice((0.0, 1.0))
             emulator.faults.add(Fault("list_deployments", Hide(hidden), times=None))
@@ -100,24 +98,27 @@ async def what_is_left(kind: str, place: str | None, seed: int) -> list[str]:
                     async with client.run("arena", "v1", users=["8.8.8.8"], timeout=60):
                         pass
                 except EdgegapError as error:
-                    said += [str(error), *getattr(error, "__notes__", ())]
+                    log += [str(error), *getattr(error, "__notes__", ())]
             emulator.faults.clear()
             await asyncio.sleep(30)
-            return judged(emulator, "\n".join(said))
+            return complaints_of(emulator, "\n".join(log))
 
 
-def judged(emulator: Emulator, said: str) -> list[str]:
-    over = {Status.TERMINATING, Status.TERMINATED}
+def complaints_of(emulator: Emulator, log: str) -> list[str]:
+    alive = living(emulator)
     made = collections.Counter[str]()
-    wrong = []
-    for one in emulator.cloud.deployments.values():
-        [tag] = one.tags
+    complaints = []
+    for deployment in emulator.cloud.deployments.values():
+        [tag] = deployment.tags
         made[tag] += 1
-        if one.status not in over and one.request_id not in said and tag not in said:
-            wrong.append(f"{one.request_id} ({tag}) lives, and nobody knows of it")
-    # Each shows up in time, so a second one is never needed: not even one that is stopped again.
-    wrong += [f"{count} made for the one wish {tag}" for tag, count in made.items() if count > 1]
-    return wrong
+        known = deployment.request_id in log or tag in log
+        if deployment.request_id in alive and not known:
+            complaints.append(f"{deployment.request_id} ({tag}) lives and is unknown")
+    # Lists show each deployment within `list_delay`, so the client never needs a second deploy.
+    complaints += [
+        f"{count} made for the one deploy {tag}" for tag, count in made.items() if count > 1
+    ]
+    return complaints
 
 
 def test_there_are_forty_kinds() -> None:
@@ -129,4 +130,4 @@ def test_there_are_forty_kinds() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_fault_leaves_a_server_or_makes_two(kind: str, place: str | None, rounds: int) -> None:
     for seed in range(max(1, rounds // 20)):
-        assert not run_virtually(what_is_left(kind, place, seed)), f"seed {seed}"
+        assert not run_virtually(complaints_after_a_run(kind, place, seed)), f"seed {seed}"

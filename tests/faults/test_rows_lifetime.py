@@ -1,7 +1,4 @@
-"""What clocks, loops, threads and the end of a program can do to a client.
-
-The numbers in names are the rows of faults that this package promises to survive.
-"""
+"""Faults of clocks, of the end of a program, and of other loops and threads. Rows 27, 30, 35."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ import itertools
 import multiprocessing
 import random
 import signal
-import socket
 import sys
 import time
 import warnings
@@ -19,12 +15,13 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
+from emulator_record import until_living
 from raw_server import raw_server, read_request
 from scripted_api import Reply, ScriptedApi, deployment
 
-from edgegap_async import EdgegapClient, NotSent, RetryPolicy, Status, WrongLoop
+from edgegap_async import EdgegapClient, NotSent, RetryPolicy, WrongLoop
 from edgegap_async.deployments.idempotency import new_operation_tag
-from edgegap_async.emulator import Emulator, Fault, Timings, sample_application
+from edgegap_async.emulator import Emulator, Fault
 from edgegap_async.emulator.faults import Delay
 
 USERS = ["192.0.2.1"]
@@ -46,8 +43,8 @@ async def api() -> AsyncIterator[ScriptedApi]:
 # ── clocks ───────────────────────────────────────────────────────────────────────────────────────
 
 
-async def times_of_a_journey(api: ScriptedApi) -> list[float]:
-    """When the API was asked, from the first time on: limits, repeats, waits."""
+async def request_times(api: ScriptedApi) -> list[float]:
+    """Returns the seconds from the first request to each of two runs with limits and retries."""
     api.requests.clear()
     api.on(*DEPLOY, Reply(429, headers={"Retry-After": "5"}), Reply(202, {"request_id": "abc123"}))
     api.on(*STATUS, Reply(500), deployment("DEPLOYING"), Reply(404), deployment("READY"))
@@ -64,18 +61,18 @@ async def times_of_a_journey(api: ScriptedApi) -> list[float]:
 
 
 @pytest.mark.virtual
-async def test_row_27_a_wall_clock_that_jumps_by_hours_moves_no_wait(
+async def test_row_27_a_wall_clock_that_jumps_by_hours_changes_no_wait(
     api: ScriptedApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = await times_of_a_journey(api)
+    expected = await request_times(api)
     jumps, now = itertools.cycle((-HOUR, HOUR, 20 * HOUR, 0.0)), time.time
     monkeypatch.setattr(time, "time", lambda: now() + next(jumps))
 
-    assert await times_of_a_journey(api) == pytest.approx(expected, abs=0.01)
-    assert expected[-1] > 20  # limits, Retry-After and looks took their time
+    assert await request_times(api) == pytest.approx(expected, abs=0.01)
+    assert expected[-1] > 20  # the limits, Retry-After and polling did wait
 
 
-def test_row_27_tags_made_while_the_clock_goes_back_are_different(
+def test_row_27_tags_made_at_the_same_wall_clock_time_are_different(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(time, "time", lambda: 1_750_000_000.0)
@@ -90,7 +87,7 @@ import asyncio, gc, logging, os, sys
 from edgegap_async import EdgegapClient, PollingPolicy
 
 logging.basicConfig(stream=sys.stdout, level=logging.WARNING, format="%(message)s")
-logging.getLogger("asyncio").setLevel(logging.ERROR)  # a step that took long is no news here
+logging.getLogger("asyncio").setLevel(logging.ERROR)  # no warnings of slow steps
 
 def a_client():
     polling = PollingPolicy(first_delay=0.01, interval=0.02)
@@ -101,22 +98,22 @@ async def use(client):
         print("in use", flush=True)
         await asyncio.sleep(60)
 
-async def use_one_of_its_own():
+async def use_an_own_client():
     async with a_client() as client:
         await use(client)
 """
 
 INTERRUPTED = """
 try:
-    asyncio.run(use_one_of_its_own())
+    asyncio.run(use_an_own_client())
 except KeyboardInterrupt:
     print("interrupted")
 """
 
 LEFT_RUNNING = """
 async def main():
-    uses = [asyncio.create_task(use_one_of_its_own()) for _ in range(3)]
-    await asyncio.wait(uses, timeout=float(sys.argv[2]))  # and asyncio.run cancels them
+    uses = [asyncio.create_task(use_an_own_client()) for _ in range(3)]
+    await asyncio.wait(uses, timeout=float(sys.argv[2]))  # asyncio.run cancels what is left
 
 asyncio.run(main())
 """
@@ -140,8 +137,8 @@ async def main():
         await server.stop()
         waiting = asyncio.create_task(server.wait_terminated(None))
         await asyncio.sleep(0.05)
-        for one in uses:
-            one.cancel()
+        for task in uses:
+            task.cancel()
         await client.close()
     outcomes = await asyncio.gather(*uses, waiting, return_exceptions=True)
     print(len(outcomes), "ended")
@@ -152,12 +149,12 @@ asyncio.run(main())
 DROPPED = """
 async def main():
     client = a_client()
-    use_of_it = asyncio.create_task(use(client))
+    using = asyncio.create_task(use(client))
     await asyncio.sleep(0.3)
-    use_of_it.cancel()
-    await asyncio.wait([use_of_it])
+    using.cancel()
+    await asyncio.wait([using])
     await client.close()
-    del client, use_of_it
+    del client, using
     gc.collect()
     print("dropped")
 
@@ -166,12 +163,12 @@ gc.collect()
 """
 
 NOT_CLOSED = """
-async def look(client):
+async def make_calls(client):
     await client.locations.list()
     await client.handle((await client.deploy("arena", "v1", users=["8.8.8.8"])).request_id).stop()
 
-async def in_a_loop_that_goes_on():
-    await look(a_client())
+async def in_a_loop_that_continues():
+    await make_calls(a_client())
     gc.collect()
     await asyncio.sleep(0)
     print("collected")
@@ -179,10 +176,10 @@ async def in_a_loop_that_goes_on():
 async def until_the_program_ends():
     global kept
     kept = a_client()
-    await look(kept)
+    await make_calls(kept)
 
 async def in_a_loop_that_ends():
-    await look(a_client())
+    await make_calls(a_client())
 
 async def never_used():
     a_client()
@@ -192,7 +189,7 @@ async def never_used():
         pass
 
 async def in_another_thread():
-    await look(a_client())
+    await make_calls(a_client())
     await asyncio.to_thread(gc.collect)
 
 asyncio.run(globals()[sys.argv[2]]())
@@ -201,7 +198,7 @@ print("ended")
 
 
 class Program:
-    """A program of its own, in which every warning is an error."""
+    """A child process that runs a program, with every warning as an error."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
@@ -222,45 +219,31 @@ class Program:
         return (await self.process.stdout.readline()).decode().strip()
 
     async def end(self) -> tuple[int | None, str, str]:
-        """Its exit status, and what it wrote to stdout and stderr."""
+        """Waits for the end; returns the exit status, stdout and stderr."""
         output, errors = await self.process.communicate()
         return self.process.returncode, output.decode(), errors.decode()
 
 
-@pytest.fixture
-async def emulator() -> AsyncIterator[Emulator]:
-    apps, timings = [sample_application()], Timings.fast()
-    async with Emulator(apps, timings=timings, limits=False, token="canary-t") as emulator:
-        yield emulator
-
-
-async def nothing_lives(emulator: Emulator) -> bool:
-    """One that is not READY yet is stopped once it is."""
-    over = {Status.TERMINATING, Status.TERMINATED}
-    async with asyncio.timeout(10):
-        while any(one.status not in over for one in emulator.cloud.deployments.values()):
-            await asyncio.sleep(0.01)
-    return True
-
-
-async def test_row_30_ctrl_c_stops_the_server_and_says_no_more(emulator: Emulator) -> None:
+async def test_row_30_ctrl_c_stops_the_server_and_prints_no_error(emulator: Emulator) -> None:
     program = await Program.start(emulator, INTERRUPTED)
     assert await program.line() == "in use"
     program.process.send_signal(signal.SIGINT)
 
     assert await program.end() == (0, "interrupted\n", "")
-    assert await nothing_lives(emulator)
+    await until_living(emulator)
 
 
-async def test_row_30_what_asyncio_run_cancels_at_its_end_is_stopped(emulator: Emulator) -> None:
+async def test_row_30_servers_of_tasks_that_asyncio_run_cancels_at_its_end_are_stopped(
+    emulator: Emulator,
+) -> None:
     program = await Program.start(emulator, LEFT_RUNNING, 1.0)
 
     assert await program.end() == (0, "in use\n" * 3, "")
     assert len(emulator.cloud.deployments) == 3
-    assert await nothing_lives(emulator)
+    await until_living(emulator)
 
 
-async def test_row_30_a_deploy_that_the_end_of_the_program_cuts_off_is_named_and_found(
+async def test_row_30_a_deploy_that_the_end_of_the_program_interrupts_is_logged_and_recovered(
     emulator: Emulator,
 ) -> None:
     emulator.faults.add(Fault("deploy", Delay(30), times=3))
@@ -271,7 +254,7 @@ async def test_row_30_a_deploy_that_the_end_of_the_program_cuts_off_is_named_and
     assert output.count("may go on running") == len(emulator.cloud.deployments) == 3
     async with EdgegapClient("canary-t", base_url=emulator.url, owner="mm-1") as client:
         assert len(await client.reap()) == 3
-    assert await nothing_lives(emulator)
+    await until_living(emulator)
 
 
 @pytest.mark.parametrize(
@@ -279,27 +262,27 @@ async def test_row_30_a_deploy_that_the_end_of_the_program_cuts_off_is_named_and
     [(FAILING, 3, "in use"), (CLOSED_IN_USE, 0, "4 ended"), (DROPPED, 0, "dropped")],
     ids=["exits", "closes in use", "drops its client"],
 )
-async def test_row_30_however_a_program_ends_nothing_is_left_and_no_warning_is_shown(
+async def test_row_30_a_program_that_ends_early_leaves_no_server_and_shows_no_warning(
     emulator: Emulator, text: str, status: int, last: str
 ) -> None:
     ended, output, errors = await (await Program.start(emulator, text)).end()
 
     assert (ended, errors) == (status, "")
     assert output.splitlines()[-1] == last
-    assert await nothing_lives(emulator)
+    await until_living(emulator)
 
 
 @pytest.mark.parametrize(
     ("how", "warned"),
     [
-        ("in_a_loop_that_goes_on", 1),
+        ("in_a_loop_that_continues", 1),
         ("in_another_thread", 1),
         ("in_a_loop_that_ends", 1),
         ("until_the_program_ends", 1),
         ("never_used", 0),
     ],
 )
-async def test_row_30_a_client_that_nobody_closed_says_so_once_and_in_our_own_words(
+async def test_row_30_a_client_that_was_not_closed_warns_once_and_says_what_to_do(
     emulator: Emulator, how: str, warned: int
 ) -> None:
     status, output, errors = await (await Program.start(emulator, NOT_CLOSED, how)).end()
@@ -307,9 +290,9 @@ async def test_row_30_a_client_that_nobody_closed_says_so_once_and_in_our_own_wo
     assert (status, output.splitlines()[-1]) == (0, "ended")
     assert errors.count("ResourceWarning: a client of http://127.0.0.1:") == warned
     assert errors.count("or await client.close()\n") == warned
-    for others in ("Unclosed", "destroyed", "never retrieved", "never awaited"):
-        assert others not in errors
-    # The sockets of a loop that is closed can be closed by asyncio alone, which says so.
+    for warning in ("Unclosed", "destroyed", "never retrieved", "never awaited"):
+        assert warning not in errors
+    # Only asyncio can close the sockets of a closed loop, and asyncio warns of each.
     assert "unclosed" not in errors or how in {"in_a_loop_that_ends", "until_the_program_ends"}
 
 
@@ -327,21 +310,21 @@ async def test_row_30_a_client_that_is_collected_closes_its_connections() -> Non
         await client.locations.list()
         assert not closed.is_set()
         del client
-        # In pytest a warning of something that is collected is one that nobody can catch.
-        with warnings.catch_warnings(record=True) as told:
+        # pytest would turn a warning in a finalizer into an error that no test can catch.
+        with warnings.catch_warnings(record=True) as shown:
             warnings.simplefilter("always")
             gc.collect()
             async with asyncio.timeout(5):
                 await closed.wait()
 
-    [text] = [str(one.message) for one in told if one.category is ResourceWarning]
+    [text] = [str(one.message) for one in shown if one.category is ResourceWarning]
     assert text.startswith(f"a client of http://127.0.0.1:{port} was not closed: use `async with")
 
 
 # ── other loops ──────────────────────────────────────────────────────────────────────────────────
 
 
-async def look(client: EdgegapClient) -> None:
+async def get_status(client: EdgegapClient) -> None:
     await client.deployments.get("abc123")
 
 
@@ -363,11 +346,11 @@ async def close(client: EdgegapClient) -> None:
 
 
 Use = Callable[[EdgegapClient], Coroutine[Any, Any, None]]
-USES = pytest.mark.parametrize("use", [look, deploy, run, wait, close])
+USES = pytest.mark.parametrize("use", [get_status, deploy, run, wait, close])
 
 
 def outcome_of(use: Use, client: EdgegapClient) -> BaseException | None:
-    """What comes of using a client in a new loop."""
+    """Uses a client in a new loop; returns the WrongLoop that this raises, or None."""
     try:
         asyncio.run(use(client))
     except WrongLoop as error:
@@ -376,13 +359,13 @@ def outcome_of(use: Use, client: EdgegapClient) -> BaseException | None:
 
 
 @USES
-async def test_row_35_another_thread_is_told_at_once_that_it_is_another_loop(
+async def test_row_35_a_call_from_another_thread_raises_wrong_loop(
     api: ScriptedApi, use: Use
 ) -> None:
     async with EdgegapClient("canary-t", base_url=api.url) as client:
-        await look(client)
+        await get_status(client)
         error = await asyncio.to_thread(outcome_of, use, client)
-        await look(client)  # it goes on where it belongs
+        await get_status(client)  # the client still works in its own loop
 
     assert isinstance(error, WrongLoop)
     assert "Make one client for each event loop" in str(error)
@@ -391,13 +374,15 @@ async def test_row_35_another_thread_is_told_at_once_that_it_is_another_loop(
 
 
 @USES
-def test_row_35_a_second_loop_is_told_so_even_if_the_first_is_over(use: Use) -> None:
+def test_row_35_a_call_from_a_second_loop_raises_wrong_loop_after_the_first_has_ended(
+    use: Use,
+) -> None:
     async def first_use() -> EdgegapClient:
         async with ScriptedApi() as api:
             api.on(*STATUS, deployment("READY"))
             client = EdgegapClient("canary-t", base_url=api.url)
-            await look(client)
-            await client._transport.close()  # the client itself is left as it is
+            await get_status(client)
+            await client._transport.close()  # and not the client, which stays bound to the loop
             return client
 
     client = asyncio.run(first_use())
@@ -405,24 +390,24 @@ def test_row_35_a_second_loop_is_told_so_even_if_the_first_is_over(use: Use) -> 
     assert isinstance(outcome_of(use, client), WrongLoop)
 
 
-def _in_a_fork(client: EdgegapClient, told: Any) -> None:
-    told.send(repr(outcome_of(look, client)))
+def _send_outcome(client: EdgegapClient, pipe: Any) -> None:
+    pipe.send(repr(outcome_of(get_status, client)))
 
 
-def test_row_35_a_fork_is_told_that_it_is_another_loop() -> None:
-    told: list[str] = []
+def test_row_35_a_call_in_a_forked_process_raises_wrong_loop() -> None:
+    outcomes: list[str] = []
 
     async def main() -> None:
         async with ScriptedApi() as api, EdgegapClient("canary-t", base_url=api.url) as client:
             api.on(*STATUS, deployment("READY"))
-            await look(client)
-            told.append(await asyncio.to_thread(fork, client))
-            await look(client)
+            await get_status(client)
+            outcomes.append(await asyncio.to_thread(fork, client))
+            await get_status(client)
 
     def fork(client: EdgegapClient) -> str:
         forks = multiprocessing.get_context("fork")
         ours, theirs = forks.Pipe()
-        process = forks.Process(target=_in_a_fork, args=(client, theirs))
+        process = forks.Process(target=_send_outcome, args=(client, theirs))
         process.start()
         process.join(10)
         assert ours.poll()
@@ -430,18 +415,16 @@ def test_row_35_a_fork_is_told_that_it_is_another_loop() -> None:
 
     asyncio.run(main())
 
-    assert "WrongLoop" in told[0]
+    assert "WrongLoop" in outcomes[0]
 
 
-def test_row_35_a_client_may_be_made_where_no_loop_runs_and_used_in_one() -> None:
-    with socket.socket() as bound:  # bound and not listening: refused
-        bound.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-        client = EdgegapClient("canary-t", base_url=url, retries=RetryPolicy(attempts=1))
+def test_row_35_a_client_made_outside_a_loop_can_be_used_in_a_loop(closed_port: int) -> None:
+    url = f"http://127.0.0.1:{closed_port}"
+    client = EdgegapClient("canary-t", base_url=url, retries=RetryPolicy(attempts=1))
 
-        async def main() -> None:
-            async with client:
-                with pytest.raises(NotSent):
-                    await look(client)
+    async def main() -> None:
+        async with client:
+            with pytest.raises(NotSent):
+                await get_status(client)
 
-        asyncio.run(main())
+    asyncio.run(main())

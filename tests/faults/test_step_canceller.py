@@ -1,8 +1,7 @@
-"""Whatever is awaited here may be cancelled at any step, over real sockets: nothing is left.
+"""Every public coroutine, cancelled at each of its steps over real sockets, leaves no server.
 
-The emulator's own record is the judge: what lives there after the client was closed is what the
-caller was handed, and nothing else. The numbers in names are the rows of faults that this package
-promises to survive.
+After the client is closed, the emulator's own record must show the deployments that the caller was
+given, and no others. Rows 28 and 29.
 """
 
 from __future__ import annotations
@@ -14,6 +13,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from emulator_record import living, until_idle, until_living
+from quick_client import NO_LIMITS, USERS
 from step_canceller import CancelledAt
 
 from edgegap_async import (
@@ -29,7 +30,7 @@ from edgegap_async import (
     Status,
     StopFilter,
 )
-from edgegap_async.api.operations import LIST_LOCATIONS, OPERATIONS
+from edgegap_async.api.operations import LIST_LOCATIONS
 from edgegap_async.emulator import (
     Emulator,
     Fleet,
@@ -40,9 +41,7 @@ from edgegap_async.emulator import (
 )
 from edgegap_async.http.resources import Deployments, Locations, PrivateFleets, Tags
 
-USERS = ["8.8.8.8"]
 A_REQUEST = DeployRequest(application="arena", version="v1", users=USERS)
-NO_LIMITS = dict.fromkeys((operation.name for operation in OPERATIONS if operation.limit), None)
 
 Work = Callable[[EdgegapClient, DeploymentHandle], Awaitable[Any]]
 
@@ -57,7 +56,7 @@ async def three_steps() -> str:
 
 
 @pytest.mark.parametrize(("step", "cancelled"), [(1, True), (2, True), (3, True), (4, False)])
-async def test_the_steps_of_the_tasks_that_work_has_started_are_its_own(
+async def test_the_steps_of_the_tasks_that_the_work_starts_are_counted_too(
     step: int, *, cancelled: bool
 ) -> None:
     canceller = CancelledAt[str](step)
@@ -67,23 +66,23 @@ async def test_the_steps_of_the_tasks_that_work_has_started_are_its_own(
     assert cancelled or (task.result(), canceller.steps) == ("done", 3)
 
 
-async def test_work_that_is_cancelled_twice_sees_both() -> None:
-    seen = 0
+async def test_work_can_be_cancelled_twice() -> None:
+    cancellations = 0
 
-    async def stubborn() -> None:
-        nonlocal seen
+    async def suppress_cancellation() -> None:
+        nonlocal cancellations
         for _ in range(3):
             try:
                 await asyncio.sleep(0.001)
             except asyncio.CancelledError:
-                seen += 1
+                cancellations += 1
 
-    await CancelledAt[None](1, times=2).run(stubborn())
+    await CancelledAt[None](1, times=2).run(suppress_cancellation())
 
-    assert seen == 2
+    assert cancellations == 2
 
 
-async def test_what_work_raises_is_what_its_task_holds() -> None:
+async def test_an_error_of_the_work_is_the_error_of_its_task() -> None:
     async def fail() -> None:
         await asyncio.sleep(0)
         raise ValueError("mine")
@@ -96,7 +95,7 @@ async def test_what_work_raises_is_what_its_task_holds() -> None:
 # ── every public coroutine ───────────────────────────────────────────────────────────────────────
 
 
-async def use(client: EdgegapClient, _: DeploymentHandle) -> None:
+async def run(client: EdgegapClient, _: DeploymentHandle) -> None:
     async with client.run("arena", "v1", users=USERS, timeout=20):
         await asyncio.sleep(0)
 
@@ -120,28 +119,30 @@ async def close_in_use(client: EdgegapClient, _: DeploymentHandle) -> None:
 
 
 async def recover(client: EdgegapClient, _: DeploymentHandle) -> None:
-    async for _found in client.recover("nobody's"):
+    async for _found in client.recover("unused"):
         pass
 
 
-async def fan_out(client: EdgegapClient, _: DeploymentHandle) -> None:
+async def batch_loop(client: EdgegapClient, _: DeploymentHandle) -> None:
     async with client.deploy_many([A_REQUEST], timeout_each=20) as batch:
         async for outcome in batch:
-            client._deployer.owned.add(outcome.result().request_id)  # it is not to be ours
+            client._deployer.owned.add(
+                outcome.result().request_id
+            )  # as if it were not the caller's, so that close() stops it
 
 
-async def all_of_them(client: EdgegapClient, _: DeploymentHandle) -> DeploymentHandle:
+async def batch_all(client: EdgegapClient, _: DeploymentHandle) -> DeploymentHandle:
     [outcome] = await client.deploy_many([A_REQUEST], timeout_each=20).all()
     return outcome.result()
 
 
-async def look_on(client: EdgegapClient, _: DeploymentHandle) -> None:
+async def batch_progress(client: EdgegapClient, _: DeploymentHandle) -> None:
     async with client.deploy_many([A_REQUEST], timeout_each=20) as batch:
         async for _progress in batch.progress(0.05):
             pass
 
 
-async def take(client: EdgegapClient, _: DeploymentHandle) -> None:
+async def allocate(client: EdgegapClient, _: DeploymentHandle) -> None:
     async with (
         ServerPool(client, "arena", "v1", users=USERS, min_ready=0) as pool,
         pool.allocate(20),
@@ -149,12 +150,12 @@ async def take(client: EdgegapClient, _: DeploymentHandle) -> None:
         await asyncio.sleep(0)
 
 
-async def fill(client: EdgegapClient, _: DeploymentHandle) -> None:
+async def fill_pool(client: EdgegapClient, _: DeploymentHandle) -> None:
     async with ServerPool(client, "arena", "v1", users=USERS, min_ready=1) as pool:
         await pool.filled(20)
 
 
-async def rows(client: EdgegapClient, _: DeploymentHandle) -> None:
+async def list_rows(client: EdgegapClient, _: DeploymentHandle) -> None:
     async for _row in client.deployments.list():
         pass
 
@@ -164,12 +165,12 @@ def tag_of(server: DeploymentHandle) -> tuple[str, str]:
 
 
 LEAVES_NOTHING: dict[str, Work] = {
-    "EdgegapClient.run": use,
-    "EdgegapClient.deploy_many": fan_out,
-    "Batch.all": all_of_them,
-    "Batch.progress": look_on,
-    "ServerPool.take": take,
-    "ServerPool.filled": fill,
+    "EdgegapClient.run": run,
+    "EdgegapClient.deploy_many": batch_loop,
+    "Batch.all": batch_all,
+    "Batch.progress": batch_progress,
+    "ServerPool.allocate": allocate,
+    "ServerPool.filled": fill_pool,
     "EdgegapClient.deploy": lambda client, _: client.deploy("arena", "v1", users=USERS),
     "EdgegapClient.recover": recover,
     "EdgegapClient.reap": lambda client, _: client.reap(older_than=1000),
@@ -178,7 +179,7 @@ LEAVES_NOTHING: dict[str, Work] = {
     "DeploymentHandle.wait_ready": lambda _, server: server.wait_ready(20),
     "DeploymentHandle.changes": follow,
     "Deployments.get": lambda client, server: client.deployments.get(server.request_id),
-    "Deployments.list": rows,
+    "Deployments.list": list_rows,
     "Deployments.list_page": lambda client, _: client.deployments.list_page(),
     "Deployments.logs": lambda client, server: client.deployments.logs(server.request_id),
     "Deployments.metrics": lambda client, server: client.deployments.metrics(server.request_id),
@@ -191,7 +192,7 @@ LEAVES_NOTHING: dict[str, Work] = {
     "Tags.delete": lambda client, server: client.tags.delete(*tag_of(server)),
 }
 
-ENDS_IT: dict[str, Work] = {
+STOPS_THE_SERVER: dict[str, Work] = {
     "DeploymentHandle.stop": lambda _, server: server.stop(wait=True, timeout=20),
     "DeploymentHandle.wait_terminated": lambda _, server: server.wait_terminated(20),
     "Deployments.stop": lambda client, server: client.deployments.stop(server.request_id),
@@ -203,7 +204,7 @@ ENDS_IT: dict[str, Work] = {
     ),
 }
 
-MAY_LEAVE_ONE: dict[str, Work] = {  # the bare calls: what they made is in an answer nobody reads
+MAY_LEAVE_ONE: dict[str, Work] = {  # bare calls, whose answer holds the only id
     "Deployments.deploy": lambda client, _: client.deployments.deploy("arena", "v1", users=USERS),
     "PrivateFleets.deploy": lambda client, _: client.private_fleets.deploy(
         "arena", "v1", users=USERS, private_host_ids=["host-1"]
@@ -211,7 +212,7 @@ MAY_LEAVE_ONE: dict[str, Work] = {  # the bare calls: what they made is in an an
 }
 
 
-def test_row_28_every_public_coroutine_is_here() -> None:
+def test_row_28_every_public_coroutine_is_tested_here() -> None:
     kinds = (
         EdgegapClient,
         Batch,
@@ -233,12 +234,12 @@ def test_row_28_every_public_coroutine_is_here() -> None:
             or hasattr(method, "__wrapped__")
         )
     }
-    inside = {"EdgegapClient.exchange"}  # what the others are made of
-    blocks = {"EdgegapClient.deploy_many", "ServerPool.take"}  # no coroutines themselves
+    inside = {"EdgegapClient.exchange"}  # which every other coroutine uses
+    blocks = {"EdgegapClient.deploy_many", "ServerPool.allocate"}  # used with `async with`
 
     assert public - inside | blocks == {
         *LEAVES_NOTHING,
-        *ENDS_IT,
+        *STOPS_THE_SERVER,
         *MAY_LEAVE_ONE,
         "EdgegapClient.close",
     }
@@ -251,7 +252,7 @@ async def emulator() -> AsyncIterator[Emulator]:
         fleets=[Fleet(name="mine", hosts=[PrivateHost(host_id="host-1")])],
         timings=Timings.fast(),
         limits=False,
-        port_reuse_delay=0,
+        port_rest=0,
     ) as emulator:
         yield emulator
 
@@ -267,33 +268,26 @@ def a_client(emulator: Emulator) -> EdgegapClient:
     )
 
 
-def live(emulator: Emulator) -> set[str]:
-    over = {Status.TERMINATING, Status.TERMINATED}
-    every = emulator.cloud.deployments.values()
-    return {one.request_id for one in every if one.status not in over}
-
-
-async def comes_down_to(emulator: Emulator, expected: set[str]) -> None:
-    """One that is not READY yet is stopped once it is."""
-    async with asyncio.timeout(20):
-        while live(emulator) != expected or emulator.open_requests:
-            await asyncio.sleep(0.002)
+async def until_only(emulator: Emulator, *expected: str) -> None:
+    await until_living(emulator, *expected)
+    await until_idle(emulator)
+    await until_living(emulator, *expected)
 
 
 async def cancelled_at(
     emulator: Emulator, work: Work, step: int, *, server_id: str, times: int = 1
 ) -> tuple[bool, Any]:
-    """Whether it took that many steps, and what came of it."""
+    """Returns whether the work has that many steps, and its result or error, or None."""
 
-    async def on_its_own() -> Any:
+    async def coroutine() -> Any:
         return await work(client, server)
 
     canceller = CancelledAt[Any](step, times=times)
     async with a_client(emulator) as client:
         server = client.handle(server_id)
-        task = await canceller.run(on_its_own())
+        task = await canceller.run(coroutine())
     await asyncio.wait(canceller.tasks, timeout=5)
-    assert [left for left in canceller.tasks if not left.done()] == []
+    assert [task for task in canceller.tasks if not task.done()] == []
     if task.cancelled():
         return canceller.reached, None
     error = task.exception()
@@ -303,7 +297,7 @@ async def cancelled_at(
 
 @pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
 @pytest.mark.parametrize("name", LEAVES_NOTHING)
-async def test_row_28_29_cancelled_at_any_step_nothing_is_left(
+async def test_row_28_29_a_coroutine_that_is_cancelled_at_any_step_leaves_no_server(
     emulator: Emulator, name: str, times: int
 ) -> None:
     async with a_client(emulator) as client:
@@ -315,16 +309,16 @@ async def test_row_28_29_cancelled_at_any_step_nothing_is_left(
         reached, outcome = await cancelled_at(
             emulator, LEAVES_NOTHING[name], step, server_id=server_id, times=times
         )
-        if isinstance(outcome, DeploymentHandle):  # handed over: it is the caller's
-            await comes_down_to(emulator, {server_id, outcome.request_id})
+        if isinstance(outcome, DeploymentHandle):  # the caller has it
+            await until_only(emulator, server_id, outcome.request_id)
             async with a_client(emulator) as client:
                 await client.handle(outcome.request_id).stop()
 
-        await comes_down_to(emulator, {server_id})
+        await until_only(emulator, server_id)
     assert step > 1
 
 
-@pytest.mark.parametrize("name", ENDS_IT)
+@pytest.mark.parametrize("name", STOPS_THE_SERVER)
 async def test_row_29_a_stop_that_is_cancelled_at_any_step_can_be_repeated(
     emulator: Emulator, name: str
 ) -> None:
@@ -335,46 +329,46 @@ async def test_row_29_a_stop_that_is_cancelled_at_any_step_can_be_repeated(
             server = await client.deploy("arena", "v1", users=USERS)
             if name == "DeploymentHandle.wait_terminated":
                 await server.stop()
-        reached, _ = await cancelled_at(emulator, ENDS_IT[name], step, server_id=server.request_id)
+        reached, _ = await cancelled_at(
+            emulator, STOPS_THE_SERVER[name], step, server_id=server.request_id
+        )
         async with a_client(emulator) as client:
             await client.handle(server.request_id).stop(wait=True, timeout=20)
 
-        await comes_down_to(emulator, set())
+        await until_only(emulator)
     assert step > 1
 
 
 @pytest.mark.parametrize("name", MAY_LEAVE_ONE)
-async def test_row_28_a_bare_deploy_that_is_cancelled_leaves_one_server_at_most_and_says_so(
+async def test_row_28_a_bare_deploy_that_is_cancelled_leaves_one_server_at_most_and_logs_it(
     emulator: Emulator, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    step, reached, said = 0, True, 0
+    step, reached, logged = 0, True, 0
     while reached:
         step += 1
         caplog.clear()
         reached, _ = await cancelled_at(emulator, MAY_LEAVE_ONE[name], step, server_id="none")
-        async with asyncio.timeout(20):
-            while emulator.open_requests:
-                await asyncio.sleep(0.002)
-        left = live(emulator)
+        await until_idle(emulator)
+        left = living(emulator)
         assert len(left) <= 1
-        lines = [line.getMessage() for line in caplog.records if line.levelname == "ERROR"]
+        lines = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
         assert len(lines) == 1 if reached and left else len(lines) <= reached
         for line in lines:
-            said += 1
+            logged += 1
             assert "arena v1 may go on running" in line
             assert "no operation tag" in line
         async with a_client(emulator) as client:
             for request_id in left:
                 await client.handle(request_id).stop()
-        await comes_down_to(emulator, set())
-    assert step - 1 > said > 0  # before it is sent there is nothing to say
+        await until_only(emulator)
+    assert step - 1 > logged > 0  # steps before the request is sent log nothing
 
 
 def is_a_stop(request: RecordedRequest) -> bool:
     return request.operation == "stop_deployment"
 
 
-async def test_row_29_a_close_that_is_cancelled_names_what_it_leaves_and_reap_finds_it(
+async def test_row_29_a_close_that_is_cancelled_logs_the_servers_that_it_leaves_and_reap_finds_them(
     emulator: Emulator, caplog: pytest.LogCaptureFixture
 ) -> None:
     step, reached = 0, True
@@ -382,13 +376,13 @@ async def test_row_29_a_close_that_is_cancelled_names_what_it_leaves_and_reap_fi
         step += 1
         caplog.clear()
         reached, _ = await cancelled_at(emulator, close_in_use, step, server_id="none")
-        async with asyncio.timeout(20):
-            while emulator.open_requests:
-                await asyncio.sleep(0.002)
-        stopped = {one.path.rpartition("/")[2] for one in emulator.requests if is_a_stop(one)}
-        left = live(emulator) - stopped
+        await until_idle(emulator)
+        stopped = {
+            request.path.rpartition("/")[2] for request in emulator.requests if is_a_stop(request)
+        }
+        left = living(emulator) - stopped
         assert not left or "may go on running" in caplog.text
         async with a_client(emulator) as client:
             assert left <= set(await client.reap())
-        await comes_down_to(emulator, set())
+        await until_only(emulator)
     assert step > 1

@@ -8,7 +8,7 @@ from collections import Counter
 from edgegap_async import Status
 from edgegap_async.emulator import Emulator
 
-__all__ = ["living", "requests_by_operation", "until_living"]
+__all__ = ["ENDED", "living", "requests_by_operation", "until_idle", "until_living"]
 
 ENDED = frozenset({Status.TERMINATING, Status.TERMINATED})
 
@@ -23,13 +23,24 @@ def living(emulator: Emulator) -> set[str]:
 
 
 async def until_living(emulator: Emulator, *expected: str) -> None:
-    """Returns when only the expected deployments live and no request is being handled.
+    """Returns when the expected deployments live, and no others.
 
     Raises:
-        TimeoutError: they do not after 20 seconds.
+        TimeoutError: others live after 20 seconds.
     """
     async with asyncio.timeout(20):
-        while living(emulator) != set(expected) or emulator.open_requests:
+        while living(emulator) != set(expected):
+            await asyncio.sleep(0.002)
+
+
+async def until_idle(emulator: Emulator) -> None:
+    """Returns when the emulator handles no request, also none whose client is gone.
+
+    Raises:
+        TimeoutError: it handles a request after 20 seconds.
+    """
+    async with asyncio.timeout(20):
+        while emulator.open_requests:
             await asyncio.sleep(0.002)
 
 
