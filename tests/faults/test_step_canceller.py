@@ -252,7 +252,7 @@ async def emulator() -> AsyncIterator[Emulator]:
         fleets=[Fleet(name="mine", hosts=[PrivateHost(host_id="host-1")])],
         timings=Timings.fast(),
         limits=False,
-        port_rest=0,
+        port_reuse_delay=0,
     ) as emulator:
         yield emulator
 
