@@ -1,10 +1,10 @@
-"""Servers made for one wish when answers are lost and callers are cancelled.
+"""Counts the servers made for one request when answers are lost and callers are cancelled.
 
-Ours against a plain aiohttp client with a retry decorator (backoff's), on the same emulator, one
-after the other. What was made and what nobody knows of is read from the emulator's own record.
-Prints JSON.
+Compares this package with a plain aiohttp client that has a retry decorator (backoff's), on the
+same emulator, one after the other. The emulator counts the servers that were made and those that
+no client knows of. Prints JSON.
 
-    python benchmarks/one_server.py [--wishes 20]
+    python benchmarks/one_server.py [--requests 20]
 """
 
 from __future__ import annotations
@@ -77,31 +77,31 @@ async def settled(emulator: Emulator) -> set[str]:
     return before
 
 
-async def lost_answers(emulator: Emulator, deploy: Deploy, wishes: int) -> dict[str, object]:
+async def lost_answers(emulator: Emulator, deploy: Deploy, requests: int) -> dict[str, object]:
     rows: dict[str, object] = {}
     for name, faults in LOST.items():
         made, known = len(emulator.cloud.deployments), set[str]()
         errors, before = 0, await settled(emulator)
-        for _ in range(wishes):
+        for _ in range(requests):
             emulator.faults.clear()
             emulator.faults.add(*faults)
             try:
                 known.add(await deploy())
-            except Exception:  # noqa: BLE001 - whatever either client raises
+            except Exception:  # noqa: BLE001 - either client may raise any error
                 errors += 1
         emulator.faults.clear()
         rows[name] = {
-            "servers_made_per_wish": (len(emulator.cloud.deployments) - made) / wishes,
+            "servers_made_per_request": (len(emulator.cloud.deployments) - made) / requests,
             "errors": errors,
             "left_running_and_unknown": len(await settled(emulator) - before - known),
         }
     return rows
 
 
-async def cancelled(emulator: Emulator, deploy: Deploy, wishes: int) -> dict[str, object]:
-    """Each wish is cancelled a little later than the one before."""
+async def cancelled(emulator: Emulator, deploy: Deploy, requests: int) -> dict[str, object]:
+    """Cancels each request a little later than the request before."""
     known, before = set[str](), await settled(emulator)
-    for number in range(wishes):
+    for number in range(requests):
         deploying = asyncio.ensure_future(deploy())
         await asyncio.wait([deploying], timeout=0.0003 * number)
         deploying.cancel()
@@ -109,11 +109,11 @@ async def cancelled(emulator: Emulator, deploy: Deploy, wishes: int) -> dict[str
         if isinstance(outcome, str):
             known.add(outcome)
     left = await settled(emulator) - before - known
-    return {"cancelled": wishes - len(known), "left_running_and_unknown": len(left)}
+    return {"cancelled": requests - len(known), "left_running_and_unknown": len(left)}
 
 
-async def measure(wishes: int) -> dict[str, object]:
-    results: dict[str, object] = {"benchmark": "one_server", "wishes": wishes}
+async def measure(requests: int) -> dict[str, object]:
+    results: dict[str, object] = {"benchmark": "one_server", "requests": requests}
     async with Emulator(
         [sample_application()], timings=Timings.fast(), limits=False, keep_terminated=1e6
     ) as emulator:
@@ -124,16 +124,16 @@ async def measure(wishes: int) -> dict[str, object]:
         ):
             for name, deploy in (("plain", plain(session)), ("edgegap_async", ours(client))):
                 results[name] = {
-                    "lost answers": await lost_answers(emulator, deploy, wishes),
-                    "cancelled callers": await cancelled(emulator, deploy, wishes),
+                    "lost answers": await lost_answers(emulator, deploy, requests),
+                    "cancelled callers": await cancelled(emulator, deploy, requests),
                 }
     return results
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--wishes", type=int, default=20)
-    print(json.dumps(asyncio.run(measure(parser.parse_args().wishes)), indent=1))
+    parser.add_argument("--requests", type=int, default=20)
+    print(json.dumps(asyncio.run(measure(parser.parse_args().requests)), indent=1))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""How late is whoever waits for READY told, and for how many requests?
+"""Measures how late a wait learns of READY, and how many requests that takes.
 
-Ours beside "each waiter polls every second behind the limiter", on the emulator with its limits on
-and 30 to 80 ms of network, in virtual time and seeded, so that the numbers are the same on every
-machine. The lag is counted from the moment at which the emulator's world has the status to the
-moment at which the waiter goes on; requests are those that asked for it, counted by the emulator.
+Compares this package with "each wait polls every second behind the limiter", on the emulator with
+its rate limits and 30 to 80 ms of network. Time is virtual and random numbers are seeded, so that
+every machine prints the same numbers. The delay lasts from the emulator's change of status until
+the waiting task continues. The emulator counts the status requests and list requests.
 
     python benchmarks/waiting.py [--only NAME …] [--ours] [--seed N]
 """
@@ -100,7 +100,7 @@ CASES = {
     "10,000 at once": Case(
         count=10_000, restart=True, ready_after=lambda chance: 6 + lognormal(chance), goal=(2, 5)
     ),
-    "1,000, 2 % end in ERROR, untold": Case(
+    "1,000, 2 % end in ERROR, unresults": Case(
         count=1000,
         failing=0.02,
         emulator={"list_errors": False},
@@ -126,7 +126,7 @@ class Result:
 
     lags: list[float] = attrs.field(factory=list)
     error_lags: list[float] = attrs.field(factory=list)
-    untold: int = 0
+    unresults: int = 0
     requests: int = 0
     refused: int = 0
     by: dict[str, int] = attrs.field(factory=dict)
@@ -141,8 +141,8 @@ class Result:
             "p99": round(p99, 3),
             "longest": round(max(lags), 3),
             "requests": round(each, 2),
-            "told": len(lags),
-            "untold": self.untold,
+            "results": len(lags),
+            "unresults": self.unresults,
             "answers 429": self.refused,
             "by": self.by,
         }
@@ -205,7 +205,7 @@ async def play(case: Case, wait: Wait, seed: int, result: Result) -> None:
         silent=case.silent,
     )
     many = {"deploy": 1e6} if case.restart or case.foreign else {}
-    random.seed(seed)  # for the jitter of the look-out
+    random.seed(seed)  # for the jitter of the poller
     loop = asyncio.get_running_loop()
     async with contextlib.AsyncExitStack() as stack:
         receiver = WebhookReceiver()
@@ -248,7 +248,7 @@ async def play(case: Case, wait: Wait, seed: int, result: Result) -> None:
             except DeploymentFailed:
                 lags = result.error_lags
             except TimeoutError:
-                result.untold += 1
+                result.unresults += 1
                 return
             lags.append(
                 loop.time() - max(began, emulator.cloud.deployments[server.request_id].since)
@@ -280,13 +280,13 @@ def main() -> None:
     parser.add_argument("--ours", action="store_true", help="leave the naive ones out")
     arguments = parser.parse_args()
     logging.disable()
-    told: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for name in arguments.only:
-        told[name] = {"ours": measure(CASES[name], ours, arguments.seed)}
+        results[name] = {"ours": measure(CASES[name], ours, arguments.seed)}
         if not arguments.ours:
-            told[name]["naive"] = measure(CASES[name], naive, arguments.seed)
-        print(json.dumps({name: told[name]}), file=sys.stderr)
-    print(json.dumps(told, indent=2))
+            results[name]["naive"] = measure(CASES[name], naive, arguments.seed)
+        print(json.dumps({name: results[name]}), file=sys.stderr)
+    print(json.dumps(results, indent=2))
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ from .http.resources import (
 )
 from .http.retries import RetryPolicy
 from .http.transport import (
-    VERSION as __version__,  # noqa: N811 - the name that tools look for
+    VERSION as __version__,  # noqa: N811 - the usual name
 )
 from .http.transport import Timeouts
 from .observability.observer import CallObserver, ObservedCall

@@ -21,10 +21,10 @@ async def test_the_benchmarks_of_cost_compare(emulator: Emulator, benchmark: str
 
 
 async def test_the_benchmark_of_one_server_counts_servers(emulator: Emulator) -> None:
-    printed = json.loads(await run_program(emulator, "benchmarks/one_server.py", "--wishes=1"))
+    printed = json.loads(await run_program(emulator, "benchmarks/one_server.py", "--requests=1"))
 
     assert printed["edgegap_async"]["lost answers"]["the answer is lost once"] == {
-        "servers_made_per_wish": 1,
+        "servers_made_per_request": 1,
         "errors": 0,
         "left_running_and_unknown": 0,
     }

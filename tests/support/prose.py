@@ -52,7 +52,7 @@ INDEFINITE: Final = re.compile(
 _IN_NAMES: Final = frozenset(word for word in _METAPHORS if word.isalpha()) | _INFLECTED
 _STRING_TOKENS: Final = {tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
 """Since Python 3.12 the texts of an f-string are tokens of their own."""
-_STRING_OF_WORDS: Final = re.compile(r"[A-Za-z]{2,}[,;:]? [A-Za-z]{2,}")
+_STRING_OF_WORDS: Final = re.compile(r"[A-Za-z]+[,;:]?\s+[A-Za-z]{2,}")
 
 
 class Found(NamedTuple):
