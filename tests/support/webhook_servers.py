@@ -1,4 +1,4 @@
-"""A webhook receiver behind each kind of server that it can run in, on real sockets."""
+"""A webhook receiver in each kind of server, raw requests to it, and an emulator that uses it."""
 
 from __future__ import annotations
 
@@ -9,22 +9,31 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
+import pytest
 import uvicorn
 from aiohttp import web
 from fastapi import FastAPI
 from starlette.applications import Starlette
 
-from edgegap_async import WebhookReceiver
-
-__all__ = ["FRONTS", "head", "post", "receiver_in", "send", "status"]
+from edgegap_async import DeploymentHandle, EdgegapClient, WebhookReceiver
+from edgegap_async.emulator import Application, AppPort, Emulator, Fault, Simulation, Timings
 
 FRONTS = ("served", "attached", "asgi alone", "starlette", "fastapi")
 PATH = "/edgegap/webhooks"
+PUBLIC = "https://mm.example"
+ARENA = Application(name="arena", version="v1", argv=["no-such-program"], ports=[AppPort("game")])
+USERS = ["8.8.8.8"]
+WEBHOOK_FIELDS = ("webhook_on_ready", "webhook_on_error", "webhook_on_terminated")
+HUGE = "Content-Length: 1000000000"
+CHUNKED = "Transfer-Encoding: chunked"
+
+each_front = pytest.mark.parametrize("front", FRONTS)
 
 
 @contextlib.asynccontextmanager
 async def receiver_in(front: str, **options: Any) -> AsyncIterator[WebhookReceiver]:
-    """A receiver that is running in such a server."""
+    """Runs a receiver in a server of the kind `front`."""
     if front == "served":
         async with WebhookReceiver(**options).serve() as receiver:
             yield receiver
@@ -75,16 +84,16 @@ async def _in_uvicorn(
 
 
 async def send(url: str, *pieces: bytes, end: bool = False) -> bytes:
-    """All that comes back, until the server ends the connection or has sent one answer.
+    """Returns what the server sends until it closes the connection or has sent one answer.
 
     Args:
         url: where to connect to.
-        pieces: what is sent, one after the other; the rest is kept when the server has ended it.
-        end: whether to send an end after the last piece.
+        pieces: what is sent, in order; the rest is not sent if the server closes the connection.
+        end: whether to end the connection after the last piece.
     """
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-    came = b""
+    received = b""
     try:
         with contextlib.suppress(ConnectionError):
             for piece in pieces:
@@ -94,28 +103,75 @@ async def send(url: str, *pieces: bytes, end: bool = False) -> bytes:
             with contextlib.suppress(OSError):
                 writer.write_eof()
         with contextlib.suppress(ConnectionError):
-            while b"\r\n\r\n" not in came and (piece := await reader.read(65536)):
-                came += piece
+            while b"\r\n\r\n" not in received and (piece := await reader.read(65536)):
+                received += piece
     finally:
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
-    return came
+    return received
 
 
 def head(url: str, *lines: str, method: str = "POST") -> bytes:
-    """A request up to its body."""
+    """Returns a request up to its body."""
     return "\r\n".join(
         (f"{method} {urlsplit(url).path} HTTP/1.1", "Host: x", *lines, "", "")
     ).encode()
 
 
 async def post(url: str, body: bytes = b"{}", *lines: str, method: str = "POST") -> int:
-    """The status that a request is answered; 0 if its connection ended in place of an answer."""
+    """Sends a request and returns the status of the answer; 0 if the connection ended before."""
     request = head(url, f"Content-Length: {len(body)}", *lines, method=method) + body
     return status(await send(url, request))
 
 
 def status(answer: bytes) -> int:
-    """The status of what `send` returned; 0 if that is nothing."""
+    """Returns the status of what `send` returned; 0 if that is empty."""
     return int(answer.split(b" ", 2)[1]) if answer else 0
+
+
+@contextlib.asynccontextmanager
+async def a_cloud(
+    *faults: Fault, receiver: WebhookReceiver, ready_after: float = 20.0, **simulation: Any
+) -> AsyncIterator[tuple[Emulator, EdgegapClient]]:
+    """Runs an emulator whose servers are READY after `ready_after` seconds, and a client."""
+    simulate = Simulation(ready_after=(ready_after, ready_after), **simulation)
+    async with (
+        Emulator([ARENA], timings=Timings.fast(), simulate=simulate, faults=faults) as emulator,
+        EdgegapClient(emulator.token, base_url=emulator.url, webhooks=receiver) as client,
+    ):
+        yield emulator, client
+
+
+def now() -> float:
+    """Returns the event loop's time."""
+    return asyncio.get_running_loop().time()
+
+
+def sources(server: DeploymentHandle) -> dict[str, str]:
+    """Returns what each status of a deployment was learned from."""
+    return {change.status.short: change.source for change in server.history}
+
+
+def statuses(server: DeploymentHandle) -> list[str]:
+    """Returns the statuses that a deployment had, in order."""
+    return [change.status.short for change in server.history]
+
+
+def polling_requests(emulator: Emulator) -> int:
+    """Returns how many status and list requests an emulator has received."""
+    names = {"get_deployment", "list_deployments"}
+    return sum(request.operation in names for request in emulator.requests)
+
+
+def urls(emulator: Emulator, server: DeploymentHandle) -> dict[str, str]:
+    """Returns the webhook URLs that the emulator got for a deployment, by kind."""
+    request = emulator.cloud.deployments[server.request_id].request
+    found = {name: getattr(request, name).url for name in WEBHOOK_FIELDS}
+    return {name.removeprefix("webhook_on_"): url for name, url in found.items()}
+
+
+async def status_of(session: aiohttp.ClientSession, url: str, body: bytes = b"{}") -> int:
+    """Sends a webhook through aiohttp and returns the status of the answer."""
+    async with session.post(url, data=body) as answer:
+        return answer.status

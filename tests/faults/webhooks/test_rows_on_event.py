@@ -1,0 +1,137 @@
+"""Row 43: the application's `on_event` raises, blocks or ends late."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+
+import pytest
+from emulated_cloud import until
+from webhook_servers import (
+    each_front,
+    now,
+    post,
+    receiver_in,
+)
+
+from edgegap_async import WebhookEvent
+
+virtual = pytest.mark.virtual
+
+
+def saying(request_id: str) -> bytes:
+    return json.dumps({"request_id": request_id, "current_status": "Status.READY"}).encode()
+
+
+@each_front
+async def test_row_43_an_error_of_on_event_is_logged_and_the_next_event_is_handled(
+    front: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken: list[str] = []
+
+    async def raise_first(event: WebhookEvent) -> None:
+        taken.append(event.deployment.request_id)
+        if len(taken) == 1:
+            raise RuntimeError("an error of on_event")
+
+    async with receiver_in(front, on_event=raise_first) as receiver:
+        one, two = receiver.open(lambda: None), receiver.open(lambda: None)
+        assert await post(one.on_ready, saying("first")) == 204
+        assert await post(two.on_ready, saying("second")) == 204
+        await until(lambda: receiver.stats.handled == 1)
+
+        assert taken == ["first", "second"]
+        assert receiver.stats.failed == 1
+    assert "on_event failed for webhook 'ready' of deployment first" in caplog.text
+    assert "an error of on_event" in caplog.text
+    assert one.on_ready.split("/")[-2] not in caplog.text
+
+
+@each_front
+async def test_row_43_an_on_event_that_blocks_delays_no_answer_and_further_events_are_dropped(
+    front: str,
+) -> None:
+    free = asyncio.Event()
+    triggered: list[int] = []
+
+    async def block(_: WebhookEvent) -> None:
+        await free.wait()
+
+    async with receiver_in(front, on_event=block, max_waiting=2) as receiver:
+        subscriptions = [
+            receiver.open(functools.partial(triggered.append, number)) for number in range(5)
+        ]
+        for number, subscription in enumerate(subscriptions):
+            assert await post(subscription.on_ready, saying(f"number-{number}")) == 204
+
+        # One is being handled, two wait, two are dropped; each has triggered.
+        assert triggered == [0, 1, 2, 3, 4]
+        assert (receiver.stats.handled, receiver.stats.dropped) == (0, 2)
+        free.set()
+        await until(lambda: receiver.stats.handled == 3)
+
+
+async def test_row_43_a_dropped_event_is_handled_when_it_is_sent_again() -> None:
+    free = asyncio.Event()
+    taken: list[str] = []
+
+    async def block(event: WebhookEvent) -> None:
+        await free.wait()
+        taken.append(event.deployment.request_id)
+
+    async with receiver_in("served", on_event=block, max_waiting=1) as receiver:
+        subscriptions = [receiver.open(lambda: None) for _ in range(3)]
+        for number, subscription in enumerate(subscriptions):
+            await post(subscription.on_ready, saying(f"number-{number}"))
+        free.set()
+        await until(lambda: receiver.stats.handled == 2)
+        await post(subscriptions[2].on_ready, saying("number-2"))
+        await until(lambda: receiver.stats.handled == 3)
+
+        assert taken == ["number-0", "number-1", "number-2"]
+
+
+async def test_row_43_a_body_without_a_deployment_triggers_and_is_not_an_event() -> None:
+    triggered = asyncio.Event()
+
+    async def handle(_: WebhookEvent) -> None:
+        pytest.fail("there is no event")
+
+    async with receiver_in("served", on_event=handle) as receiver:
+        subscription = receiver.open(triggered.set)
+        assert await post(subscription.on_ready, b"{}") == 204
+        assert triggered.is_set()
+        assert receiver.stats.dropped == 1
+
+
+@virtual
+@pytest.mark.parametrize("front", ["served", "attached", "asgi alone"])
+async def test_row_43_a_receiver_that_ends_waits_five_seconds_for_on_event(
+    front: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    taken: list[str] = []
+
+    async def slowly(event: WebhookEvent) -> None:
+        await asyncio.sleep(2)
+        taken.append(event.deployment.request_id)
+
+    async with receiver_in(front, on_event=slowly) as receiver:
+        subscriptions = [receiver.open(lambda: None) for _ in range(4)]
+        for number, subscription in enumerate(subscriptions):
+            await post(subscription.on_ready, saying(f"number-{number}"))
+        began = now()
+
+    assert now() - began < 7
+    assert taken == ["number-0", "number-1"]
+    assert (receiver.stats.handled, receiver.stats.dropped) == (2, 2)
+    assert "closed before on_event had handled 2 events" in caplog.text
+
+
+async def test_row_43_a_closed_receiver_answers_503_and_can_be_closed_twice() -> None:
+    async with receiver_in("starlette") as receiver:
+        subscription = receiver.open(lambda: pytest.fail("triggered"))
+        await receiver.close()
+        await receiver.close()
+
+        assert await post(subscription.on_ready) == 503
