@@ -80,7 +80,10 @@ def prose(file: Path) -> Iterator[tuple[int, str]]:
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         is_text = token.type in _STRING_TOKENS and _STRING_OF_WORDS.search(token.string)
         if token.type == tokenize.COMMENT or is_text:
-            for number, line in enumerate(token.string.splitlines(), token.start[0]):
+            text = token.string
+            if re.match("[rR]?[fF]", text):  # up to Python 3.11 an f-string is one token
+                text = re.sub(r"\{[^{}]*\}", "", text)
+            for number, line in enumerate(text.splitlines(), token.start[0]):
                 yield number, re.sub(r"`[^`]*`", "", line)
 
 
