@@ -232,7 +232,7 @@ async def test_a_game_server_finds_all_that_the_cloud_would_tell_it() -> None:
 
 
 @pytest.mark.parametrize("protocol", ["TCP", "TCP/UDP"])
-async def test_ready_waits_for_each_socket_that_a_port_takes(protocol: str) -> None:
+async def test_row_52_ready_waits_for_each_socket_of_a_port(protocol: str) -> None:
     application = python(
         "import os, socket, sys, time\n"
         "port = int(sys.argv[1])\n"
@@ -274,7 +274,7 @@ async def test_ready_waits_for_each_socket_that_a_port_takes(protocol: str) -> N
         ),
     ],
 )
-async def test_a_process_that_ends_by_itself_is_an_error_with_its_crash_data(
+async def test_row_50_a_process_that_ends_by_itself_is_an_error_with_its_crash_data(
     program: str, exit_code: int, message: str
 ) -> None:
     application = python(program, ports=(AppPort("game"),))
@@ -289,7 +289,7 @@ async def test_a_process_that_ends_by_itself_is_an_error_with_its_crash_data(
     assert logs.crash_data.restart_count == 0
 
 
-async def test_a_crash_after_ready_is_an_error_too() -> None:
+async def test_row_50_a_crash_after_ready_is_an_error_too() -> None:
     arena = sample_application("--crash-after", "0.3", "--exit-code", "4")
     async with a_world(arena) as world:
         deployment = await reached(await deployed(world, arena), Status.READY)
@@ -309,7 +309,7 @@ async def test_a_crash_in_the_pause_before_ready_is_not_overlooked() -> None:
         assert deployment.last_status is Status.DEPLOYING
 
 
-async def test_a_server_that_never_opens_its_port_is_an_error_and_is_ended() -> None:
+async def test_row_51_a_server_that_never_opens_its_port_is_an_error_and_is_ended() -> None:
     arena = attrs.evolve(sample_application("--never-bind"), time_to_deploy=0.3)
     async with a_world(arena) as world:
         deployment = await reached(await deployed(world, arena), Status.ERROR)
@@ -321,7 +321,7 @@ async def test_a_server_that_never_opens_its_port_is_an_error_and_is_ended() -> 
         assert _processes_of(deployment) == []
 
 
-async def test_a_program_that_cannot_be_started_is_an_error_with_the_reason() -> None:
+async def test_row_54_a_program_that_cannot_be_started_is_an_error_with_the_reason() -> None:
     application = Application(name="app", version="v1", argv=("/does/not/exist",))
     async with a_world(application) as world:
         deployment = await reached(await deployed(world, application), Status.ERROR)
@@ -402,7 +402,7 @@ async def test_a_stop_of_what_is_ready_answers_200_and_leaves_no_process() -> No
             await world.get_container_logs(request_id=request_id)
 
 
-async def test_a_stop_before_ready_answers_202_and_takes_effect_at_ready() -> None:
+async def test_row_55_a_stop_before_ready_answers_202_and_takes_effect_at_ready() -> None:
     announced = Announced()
     async with a_world(ARENA, announced=announced) as world:
         deployment = await deployed(
@@ -423,7 +423,7 @@ async def test_a_stop_before_ready_answers_202_and_takes_effect_at_ready() -> No
     assert [url for url, _ in announced.events] == ["http://r/", "http://t/"]
 
 
-async def test_a_stop_before_an_error_takes_effect_at_the_error() -> None:
+async def test_row_55_a_stop_before_an_error_takes_effect_at_the_error() -> None:
     application = python("exit(1)", ports=(AppPort("game"),))
     async with a_world(application) as world:
         deployment = await deployed(world, application)
@@ -433,7 +433,24 @@ async def test_a_stop_before_an_error_takes_effect_at_the_error() -> None:
     assert deployment.error_detail == "The application exited with code 1"
 
 
-async def test_any_exit_after_a_stop_is_an_orderly_end() -> None:
+async def test_row_56_a_hundred_stops_at_once_end_a_server_once() -> None:
+    announced = Announced()
+    async with a_world(ARENA, announced=announced) as world:
+        deployment = await deployed(world, ARENA, webhook_on_terminated="http://t/")
+        await reached(deployment, Status.READY)
+
+        await asyncio.gather(
+            *(
+                answer(world, "stop_deployment", request_id=deployment.request_id)
+                for _ in range(100)
+            )
+        )
+        await reached(deployment, Status.TERMINATED)
+
+    assert [url for url, _ in announced.events] == ["http://t/"]
+
+
+async def test_row_50_any_exit_code_after_a_stop_is_terminated() -> None:
     application = python(
         "import signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))\n"
@@ -448,7 +465,7 @@ async def test_any_exit_after_a_stop_is_an_orderly_end() -> None:
     assert (deployment.crash, deployment.error_detail) == (None, None)
 
 
-async def test_who_ignores_sigterm_is_killed_after_the_grace_of_its_version() -> None:
+async def test_row_45_the_version_sets_the_grace_period_of_a_program_that_ignores_sigterm() -> None:
     arena = attrs.evolve(
         sample_application("--ignore-sigterm", "--fork-setsid"),
         termination_grace_period_seconds=0.3,
@@ -533,7 +550,7 @@ async def test_a_bulk_stop_ends_what_every_filter_matches() -> None:
             await reached(world.deployments[request_id], Status.TERMINATED)
 
 
-async def test_a_world_that_closes_takes_every_process_with_it() -> None:
+async def test_row_59_closing_a_cloud_ends_every_process() -> None:
     arena = sample_application("--ignore-sigterm", "--fork-setsid")
     async with a_world(arena, SLEEPER) as world:
         one = await reached(await deployed(world, arena), Status.READY)
@@ -544,7 +561,7 @@ async def test_a_world_that_closes_takes_every_process_with_it() -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
-async def test_a_loop_that_cancels_everything_leaves_no_process_either() -> None:
+async def test_row_59_a_loop_that_cancels_every_task_leaves_no_process() -> None:
     arena = sample_application("--ignore-sigterm", "--fork-setsid")
     async with a_world(arena) as world:
         deployment = await reached(await deployed(world, arena), Status.READY)
@@ -556,7 +573,7 @@ async def test_a_loop_that_cancels_everything_leaves_no_process_either() -> None
     assert _processes_of(deployment) == []
 
 
-async def test_a_close_that_is_cancelled_leaves_no_process() -> None:
+async def test_row_59_a_close_that_is_cancelled_leaves_no_process() -> None:
     arena = sample_application("--ignore-sigterm", "--fork-setsid")
     async with a_world(arena) as world:
         deployment = await reached(await deployed(world, arena), Status.READY)
@@ -634,7 +651,7 @@ async def test_an_unknown_deployment_can_be_not_found_as_documented() -> None:
 
 
 @pytest.mark.virtual
-async def test_a_terminated_deployment_is_remembered_for_a_while() -> None:
+async def test_row_58_a_terminated_deployment_is_remembered_for_a_while() -> None:
     async with a_world(SLEEPER, max_deployments=0, keep_terminated=60) as world:
         with pytest.raises(Unprocessable) as refused:
             await world.deploy(body=a_request(SLEEPER))
@@ -650,7 +667,7 @@ async def test_a_terminated_deployment_is_remembered_for_a_while() -> None:
     assert world.deployments == {}
 
 
-async def test_only_so_many_terminated_deployments_are_remembered(
+async def test_row_58_the_number_of_remembered_deployments_is_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("edgegap_async.emulator.cloud._MAX_TERMINATED", 2)

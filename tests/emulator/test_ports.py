@@ -29,7 +29,7 @@ def _free(count: int) -> range:
     raise AssertionError("no free ports")
 
 
-def test_no_port_is_given_out_twice() -> None:
+def test_row_53_no_port_is_given_out_twice() -> None:
     numbers = _free(6)
     ports = Ports(numbers, Clock())
 
@@ -39,7 +39,7 @@ def test_no_port_is_given_out_twice() -> None:
     ports.close()
 
 
-def test_a_port_rests_before_it_is_used_again() -> None:
+def test_row_53_a_port_is_not_used_again_before_the_reuse_delay() -> None:
     clock = Clock()
     ports = Ports(_free(1), clock, reuse_delay=60)
     taken = ports.take(1)
@@ -66,7 +66,7 @@ def test_if_there_are_too_few_none_is_kept() -> None:
 
 
 @pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
-def test_a_port_of_another_program_is_left_alone(kind: socket.SocketKind) -> None:
+def test_row_53_a_port_that_another_program_uses_is_not_given_out(kind: socket.SocketKind) -> None:
     (number,) = numbers = _free(1)
     with socket.socket(socket.AF_INET, kind) as squatter:
         squatter.bind(("127.0.0.1", number))
@@ -75,7 +75,7 @@ def test_a_port_of_another_program_is_left_alone(kind: socket.SocketKind) -> Non
             Ports(numbers, Clock()).take(1)
 
 
-def test_two_emulators_never_get_the_same_port() -> None:
+def test_row_53_two_emulators_never_get_the_same_port() -> None:
     numbers = _free(2)
     one, other = Ports(numbers, Clock()), Ports(numbers, Clock())
 

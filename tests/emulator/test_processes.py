@@ -111,7 +111,9 @@ async def test_a_program_starts_where_it_is_told(start: Starter, tmp_path: Path)
 
 
 @pytest.mark.parametrize("argv", [["/does/not/exist"], ["/etc/passwd"], ["nul\0"]])
-async def test_a_program_that_cannot_be_started_says_why(start: Starter, argv: list[str]) -> None:
+async def test_row_54_a_program_that_cannot_be_started_raises_the_reason(
+    start: Starter, argv: list[str]
+) -> None:
     open_before = _open_files()
 
     with pytest.raises(OSError, match=r"No such file|Permission denied|null byte"):
@@ -164,7 +166,7 @@ async def test_limits_hold(start: Starter) -> None:
 # ── output ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_only_the_last_output_is_kept() -> None:
+def test_row_49_only_the_last_output_is_kept() -> None:
     output = Output(size=10)
 
     for piece in (b"aaaa", b"bbbbbb", b"cccc", b"d"):
@@ -175,14 +177,14 @@ def test_only_the_last_output_is_kept() -> None:
     assert output.text() == "e" * 10
 
 
-def test_output_that_is_no_text_is_shown_as_far_as_it_goes() -> None:
+def test_row_49_output_that_is_not_utf_8_is_shown_with_replacements() -> None:
     output = Output()
     output.write(b"ok \xff\xfe")
 
     assert output.text() == "ok \N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}"
 
 
-async def test_a_flood_of_output_without_a_line_break_is_bounded(start: Starter) -> None:
+async def test_row_49_a_flood_of_output_without_a_line_break_is_bounded(start: Starter) -> None:
     process = start("import os\nfor _ in range(500): os.write(1, b'x' * 100_000)\nprint('end')")
 
     assert await process.exited == 0
@@ -190,7 +192,9 @@ async def test_a_flood_of_output_without_a_line_break_is_bounded(start: Starter)
     assert start.output.text().endswith("xend\n")
 
 
-async def test_the_last_words_of_a_program_are_there_when_its_exit_is(start: Starter) -> None:
+async def test_row_50_the_last_output_of_a_program_is_complete_when_its_exit_is_known(
+    start: Starter,
+) -> None:
     process = start("import sys; sys.stderr.write('last words'); sys.exit(3)")
 
     assert await process.exited == 3
@@ -214,7 +218,9 @@ async def test_a_stop_is_sigterm_first(start: Starter) -> None:
     assert process.exited.result() == 7
 
 
-async def test_who_ignores_sigterm_is_killed_after_the_grace(start: Starter) -> None:
+async def test_row_45_a_program_that_ignores_sigterm_is_killed_after_the_grace_period(
+    start: Starter,
+) -> None:
     process = start(
         "import signal, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
@@ -236,7 +242,7 @@ async def test_who_ignores_sigterm_is_killed_after_the_grace(start: Starter) -> 
     ["pass", "os.setsid()", "os.setsid()\n  if os.fork(): os._exit(0)"],
     ids=["child", "setsid", "daemon"],
 )
-async def test_a_stop_leaves_no_descendant(start: Starter, escape: str) -> None:
+async def test_row_46_a_stop_ends_every_descendant_process(start: Starter, escape: str) -> None:
     process = start(
         "import os, signal, time\n"
         "signal.signal(signal.SIGTERM, signal.SIG_DFL)\n"
@@ -255,7 +261,7 @@ async def test_a_stop_leaves_no_descendant(start: Starter, escape: str) -> None:
     assert await process.members() == []
 
 
-async def test_a_child_without_the_mark_is_found_through_its_parent(start: Starter) -> None:
+async def test_row_46_a_child_without_the_mark_is_found_through_its_parent(start: Starter) -> None:
     process = start(
         "import subprocess, sys\n"
         "child = subprocess.Popen([sys.executable, '-I', '-c', 'import time; time.sleep(60)'],"
@@ -314,7 +320,9 @@ async def _has_bound(machine: Machine, process: ServerProcess, port: int) -> boo
     return await machine.has_bound(process, [("udp", port)])
 
 
-async def test_a_port_counts_once_the_tree_has_bound_it(start: Starter, udp_port: int) -> None:
+async def test_row_52_a_port_is_ready_once_the_process_tree_has_bound_it(
+    start: Starter, udp_port: int
+) -> None:
     process = start(
         "import os, socket, time\n"
         "print('not yet', flush=True)\n"
@@ -333,7 +341,7 @@ async def test_a_port_counts_once_the_tree_has_bound_it(start: Starter, udp_port
     assert (before, await _has_bound(start.machine, process, udp_port)) == (False, True)
 
 
-async def test_a_port_that_a_child_has_bound_counts(start: Starter, udp_port: int) -> None:
+async def test_row_52_a_port_that_a_child_has_bound_is_ready(start: Starter, udp_port: int) -> None:
     process = start(
         "import os, socket, time\n"
         "if os.fork() == 0:\n"
@@ -348,7 +356,7 @@ async def test_a_port_that_a_child_has_bound_counts(start: Starter, udp_port: in
     assert await _has_bound(start.machine, process, udp_port)
 
 
-async def test_a_port_that_someone_else_has_bound_does_not_count(start: Starter) -> None:
+async def test_row_52_a_port_that_another_program_has_bound_is_not_ready(start: Starter) -> None:
     process = start("import time; time.sleep(60)")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as squatter:
         squatter.bind(("127.0.0.1", 0))
@@ -356,7 +364,7 @@ async def test_a_port_that_someone_else_has_bound_does_not_count(start: Starter)
         assert not await _has_bound(start.machine, process, squatter.getsockname()[1])
 
 
-async def test_a_tcp_port_counts_when_it_listens(start: Starter) -> None:
+async def test_row_52_a_tcp_port_is_ready_when_it_listens(start: Starter) -> None:
     process = start(
         "import socket, time\n"
         "s = socket.create_server(('127.0.0.1', 0))\n"

@@ -508,7 +508,7 @@ def _shell(*arguments: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-async def test_in_a_shell_it_runs_until_a_signal_and_takes_its_servers_along(
+async def test_row_59_in_a_shell_a_signal_ends_the_emulator_and_its_servers(
     how: signal.Signals,
 ) -> None:
     with _shell("--fast", "--no-limits", "--token", "secret") as shell:

@@ -75,7 +75,9 @@ async def test_a_webhook_is_a_post_of_the_status(
     assert set(body) >= {"fqdn", "public_ip", "running", "error", "error_detail", "ports"}
 
 
-async def test_nothing_waits_for_a_webhook(deliveries: WebhookSender, target: Target) -> None:
+async def test_row_57_a_webhook_delays_no_deployment(
+    deliveries: WebhookSender, target: Target
+) -> None:
     never = asyncio.Event()
 
     async def hang(_: web.Request) -> web.Response:
@@ -91,7 +93,7 @@ async def test_nothing_waits_for_a_webhook(deliveries: WebhookSender, target: Ta
     assert deliveries._under_way == set()
 
 
-async def test_a_webhook_that_is_slow_is_given_up(
+async def test_row_57_a_webhook_that_gets_no_answer_is_given_up(
     deliveries: WebhookSender, target: Target, caplog: pytest.LogCaptureFixture
 ) -> None:
     never = asyncio.Event()
@@ -108,7 +110,9 @@ async def test_a_webhook_that_is_slow_is_given_up(
     assert "secret" not in caplog.text
 
 
-async def test_a_redirect_is_not_followed(deliveries: WebhookSender, target: Target) -> None:
+async def test_row_57_a_redirect_of_a_webhook_is_not_followed(
+    deliveries: WebhookSender, target: Target
+) -> None:
     async def redirect(_: web.Request) -> web.Response:
         return web.Response(status=307, headers={"Location": "/other"})
 
@@ -118,7 +122,7 @@ async def test_a_redirect_is_not_followed(deliveries: WebhookSender, target: Tar
     assert target.kinds == ["POST /secret application/json"]
 
 
-async def test_a_failure_is_tried_once(
+async def test_row_57_a_webhook_that_fails_is_not_repeated(
     deliveries: WebhookSender, target: Target, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="edgegap_async.emulator")
@@ -133,7 +137,7 @@ async def test_a_failure_is_tried_once(
     assert "answered 500" in caplog.text
 
 
-async def test_a_port_where_no_one_listens_is_logged(
+async def test_row_57_a_webhook_to_a_closed_port_is_logged(
     deliveries: WebhookSender, caplog: pytest.LogCaptureFixture
 ) -> None:
     await _sent(deliveries, "http://127.0.0.1:1/secret")
