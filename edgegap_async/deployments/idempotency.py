@@ -137,7 +137,8 @@ class IdempotentDeploy:
             kept = await self._send(ignore_wait_limit=True)
         except CallError as second:
             if not second.maybe_created:  # the first deployment may still show up
-                surplus = self._stop_surplus(None, self.tag)
+                # A 422 names the deployment that the second attempt made: the caller decides on it.
+                surplus = self._stop_surplus(second.request_id, self.tag)
                 self.owned.in_background(
                     surplus, f"the deployment of a failed deploy (tag {self.tag})"
                 )
@@ -148,7 +149,7 @@ class IdempotentDeploy:
                     second, "no deployment with its tag shows up in the list"
                 ) from None
             kept = found
-        surplus = self._stop_surplus(kept, self.tag)
+        surplus = self._stop_surplus(kept.request_id, self.tag)
         self.owned.in_background(surplus, f"a surplus deployment (tag {self.tag})")
         return kept
 
@@ -187,11 +188,11 @@ class IdempotentDeploy:
             self.waited += loop_time() - began
         return None
 
-    async def _stop_surplus(self, kept: DeployAccepted | None, tag: str) -> None:
-        """Stops the second deployment with the tag, if one shows up in time."""
+    async def _stop_surplus(self, kept: str | None, tag: str) -> None:
+        """Stops the other deployment with the tag, if one shows up in time."""
         async with contextlib.aclosing(self._lookups(tag)) as lookups:
             async for ids in lookups:
-                for surplus in set(ids) - {kept and kept.request_id}:
+                for surplus in set(ids) - {kept}:
                     await self.owned.stop_now(surplus)
                     return
 

@@ -24,6 +24,7 @@ from edgegap_async import (
     ServerError,
     Status,
     Timeouts,
+    Unprocessable,
 )
 from edgegap_async.deployments.idempotency import new_operation_tag, operation_time
 from edgegap_async.emulator import (
@@ -169,6 +170,18 @@ async def test_a_deployment_that_shows_up_after_a_refused_second_attempt_is_stop
         async with asyncio.timeout(10):
             while live(emulator):
                 await asyncio.sleep(0.02)
+
+
+async def test_the_deployment_of_a_422_to_the_second_attempt_is_left_to_the_caller() -> None:
+    async with Emulator([sample_application()], timings=Timings.fast(), max_deployments=0) as full:
+        full.faults.add(Fault("deploy", Drop(), when="read"))
+        async with EdgegapClient(
+            full.token, base_url=full.url, list_delay=0.2, retries=QUICK
+        ) as client:
+            with pytest.raises(Unprocessable) as refused:
+                await client.deploy("arena", "v1", users=USERS)
+        # The end of the block has waited for the look-up of a surplus deployment.
+        assert live(full) == [refused.value.request_id]
 
 
 async def test_a_second_attempt_queues_for_the_rate_limit_despite_on_limit_raise(
