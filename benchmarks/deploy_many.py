@@ -39,7 +39,7 @@ async def serve(*, never_ready: bool) -> None:
         name="arena", version="v1", argv=["none"], ports=[AppPort("game")], time_to_deploy=3600
     )
     simulation = Simulation(
-        ready_after=(READY_AFTER, READY_AFTER), silent=1.0 if never_ready else 0.0
+        ready_after=(READY_AFTER, READY_AFTER), never_ready_share=1.0 if never_ready else 0.0
     )
     async with Emulator(
         [arena], timings=Timings.fast(), limits=not never_ready, simulate=simulation

@@ -103,7 +103,7 @@ CASES = {
     "1,000, 2 % end in ERROR, unresults": Case(
         count=1000,
         failing=0.02,
-        emulator={"list_errors": False},
+        emulator={"list_includes_errors": False},
         goal=(5, 8),
     ),
     "1,000, webhooks, 5 % lost": Case(
@@ -112,9 +112,9 @@ CASES = {
     "1,000, two humps": Case(count=1000, ready_after=two_humps, goal=(0.35, 1.1)),
     "1,000, all after 8 s": Case(count=1000, ready_after=lambda _: 8.0, goal=(0.35, 1.1)),
     "1,000, 2 % never": Case(count=1000, silent=0.02, patience=120, goal=(0.35, 1.1)),
-    "1,000, rows without status": Case(count=1000, emulator={"row_status": False}),
+    "1,000, rows without status": Case(count=1000, emulator={"list_has_status": False}),
     "1,000, half the list foreign": Case(count=1000, foreign=1000),
-    "1,000, filters refused": Case(count=1000, emulator={"list_filters": False}),
+    "1,000, filters refused": Case(count=1000, emulator={"list_accepts_filters": False}),
     "1,000, lists refused": Case(count=1000, faults=(REFUSED,)),
     "125, an eighth of the limits": Case(count=125, replicas=8),
 }
@@ -200,9 +200,9 @@ async def play(case: Case, wait: Wait, seed: int, result: Result) -> None:
     simulation = Simulation(
         seed=seed,
         ready_after=case.ready_after,
-        failing=case.failing,
-        fails_after=case.ready_after,
-        silent=case.silent,
+        crash_share=case.failing,
+        crash_after=case.ready_after,
+        never_ready_share=case.silent,
     )
     many = {"deploy": 1e6} if case.restart or case.foreign else {}
     random.seed(seed)  # for the jitter of the poller
@@ -217,7 +217,7 @@ async def play(case: Case, wait: Wait, seed: int, result: Result) -> None:
                 timings=AT_ONCE,
                 simulate=simulation,
                 limits={**limits, **many},
-                round_trip=ROUND_TRIP,
+                round_trip_time=ROUND_TRIP,
                 faults=case.faults,
                 **case.emulator,
             )
@@ -251,7 +251,7 @@ async def play(case: Case, wait: Wait, seed: int, result: Result) -> None:
                 result.unresults += 1
                 return
             lags.append(
-                loop.time() - max(began, emulator.cloud.deployments[server.request_id].since)
+                loop.time() - max(began, emulator.cloud.deployments[server.request_id].status_since)
             )
 
         await asyncio.gather(*map(one, ids))

@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 
-_PLACE: Final = re.compile(r"\{port:([^{}]*)\}")
+_PORT_PLACEHOLDER: Final = re.compile(r"\{port:([^{}]*)\}")
 _MAX_NAME: Final = 64  # characters; the API documents this maximum for names of versions
 _MAX_NUMBER: Final = 1e9  # no setting means more, and a file may say `inf`
 
@@ -64,7 +64,7 @@ def _at_least(lowest: float) -> Validator:
     return number(least=lowest, most=_MAX_NUMBER, optional=True)
 
 
-def _twice(names: Iterable[object]) -> object:
+def _first_duplicate(names: Iterable[object]) -> object:
     seen: set[object] = set()
     for name in names:
         if name in seen:
@@ -89,7 +89,7 @@ class AppPort:
     """Shown by the API. The emulator adds no TLS."""
 
     @property
-    def kinds(self) -> frozenset[Literal["udp", "tcp"]]:
+    def socket_kinds(self) -> frozenset[Literal["udp", "tcp"]]:
         """The kinds of socket that it needs."""
         if self.protocol == "TCP/UDP":
             return frozenset({"udp", "tcp"})
@@ -154,11 +154,11 @@ class Application:
         if not all(isinstance(part, str) for part in self.argv) or not any(self.argv[:1]):
             raise InvalidRequest(f"{what}: argv must be a list of strings, the program first")
         names = [port.name for port in self.ports]
-        twice = _twice(names)
+        twice = _first_duplicate(names)
         if twice is not None:
             raise InvalidRequest(f"{what}: two ports are named {twice!r}")
         for part in self.argv:
-            for name in _PLACE.findall(part):
+            for name in _PORT_PLACEHOLDER.findall(part):
                 if name not in names:
                     raise InvalidRequest(
                         f"{what}: argv has {{port:{name}}}, and no port has that name"
@@ -173,7 +173,9 @@ class Application:
             ports: port numbers by port name.
         """
         return [
-            _PLACE.sub(lambda place: str(ports[place[1]]), part.replace("{python}", sys.executable))
+            _PORT_PLACEHOLDER.sub(
+                lambda place: str(ports[place[1]]), part.replace("{python}", sys.executable)
+            )
             for part in self.argv
         ]
 
@@ -230,7 +232,7 @@ class Catalogue:
             "hosts have the id": [host.host_id for fleet in self.fleets for host in fleet.hosts],
         }
         for what, names in unique.items():
-            twice = _twice(names)
+            twice = _first_duplicate(names)
             if twice is not None:
                 raise InvalidRequest(f"two {what} {twice!r}")
 

@@ -53,13 +53,21 @@ from edgegap_async.errors import (
 )
 
 from .catalogue import Application, Catalogue, PrivateHost
-from .deployments import Announce, LocalDeployment, Machine, Timings
+from .deployments import LocalDeployment, Machine, SendWebhook, Timings
 from .environment import MARK, PUBLIC_IP, Secrets
-from .list_queries import list_query, matches, named_in, pagination, passes, time_of, whole
+from .list_queries import (
+    ids_in,
+    matches_stop_filter,
+    pagination,
+    parse_list_query,
+    parse_positive,
+    parse_time,
+    passes_filter,
+)
 from .locations import CITIES, LocationFinder
 from .metrics import STEPS
-from .ports import NoPortLeft, Ports
-from .processes import Machine as ThisMachine
+from .ports import NoFreePort, Ports
+from .processes import Machine as LocalMachine
 from .simulation import SimulatedMachine, SimulatedPorts, Simulation
 
 __all__ = ["Cloud", "Reply", "Settings"]
@@ -88,21 +96,21 @@ class Settings:
     """How many may exist, those in ERROR too; a deploy beyond is answered 422. None: no limit."""
     fqdn: str = PUBLIC_IP
     """Host name in statuses and links; `{request_id}` in it is replaced."""
-    networks: Mapping[str, tuple[float, float]] = attrs.field(factory=dict)
+    player_locations: Mapping[str, tuple[float, float]] = attrs.field(factory=dict)
     """Latitude and longitude of players, by network in CIDR form."""
     metrics_interval: float = 1.0
     """Seconds between two measurements of a process."""
     keep_terminated: float = 60.0
     """Seconds for which the API still knows a TERMINATED deployment."""
-    unknown_status: Literal[400, 404] = 400
+    unknown_id_status: Literal[400, 404] = 400
     """Status for an unknown request_id: 400 as in the cloud, 404 as documented."""
     host_shape: Literal["pin", "centroid"] = "pin"
     """Fields of private hosts: as until 2025-11 (`pin`), or since (`centroid`)."""
-    row_status: bool = True
+    list_has_status: bool = True
     """Whether list rows have the undocumented field `status`."""
-    list_filters: bool = True
+    list_accepts_filters: bool = True
     """Whether lists accept a query; else they answer 400 to it."""
-    list_errors: bool = True
+    list_includes_errors: bool = True
     """Whether lists show deployments in ERROR."""
     simulation: Simulation | None = None
     """Simulates game servers; None for real processes."""
@@ -119,7 +127,7 @@ class Cloud:
     """
 
     def __init__(
-        self, catalogue: Catalogue, settings: Settings, *, announce: Announce, base_url: str
+        self, catalogue: Catalogue, settings: Settings, *, announce: SendWebhook, base_url: str
     ) -> None:
         loop = asyncio.get_running_loop()
         self.deployments: dict[str, LocalDeployment] = {}
@@ -133,19 +141,19 @@ class Cloud:
                 cities = ", ".join(CITIES)
                 raise InvalidRequest(f"host {host.host_id}: no city {host.city!r}; {cities}")
         self._announce = announce
-        self._locations = LocationFinder(settings.networks)
+        self._locations = LocationFinder(settings.player_locations)
         self._machine: Machine[Any]
         self._ports: Ports | SimulatedPorts
         if settings.simulation is None:
-            self._machine = ThisMachine(mark=MARK)
+            self._machine = LocalMachine(mark=MARK)
             self._ports = Ports(settings.ports, loop.time, reuse_delay=settings.port_reuse_delay)
         else:
             self._machine = SimulatedMachine(settings.simulation)
             self._ports = SimulatedPorts(settings.ports)
-        self._ended: dict[str, float] = {}
-        self._since = datetime.now(UTC)
+        self._terminated_at: dict[str, float] = {}
+        self._created_at = datetime.now(UTC)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._spawn(self._sample())
+        self._spawn(self._measure_usage())
 
     async def close(self) -> None:
         """Kills all processes at once and sends no webhook."""
@@ -156,21 +164,21 @@ class Cloud:
         finally:
             # A loop that shuts down cancels this task too. Then no task has awaited the end of the
             # processes, and none must be left.
-            self._machine.end_now()
+            self._machine.kill_all()
             self._ports.close()
         await self._machine.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._done)
+        task.add_done_callback(self._record_failure)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _record_failure(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (failure := task.exception()):
             self.failures.append(failure)
 
-    async def _sample(self) -> None:
+    async def _measure_usage(self) -> None:
         while True:
             await asyncio.sleep(self.settings.metrics_interval)
             running = [
@@ -192,7 +200,7 @@ class Cloud:
     async def deploy_to_fleet(self, *, body: FleetDeployRequest) -> Reply:
         """Accepts a deploy to the first private host with enough resources, else to the cloud."""
         hosts = self._private_hosts()
-        application = self._application(body)
+        application = self._find_application(body)
         needed = (
             (body.resources.cpu_units, body.resources.memory_mib)
             if body.resources
@@ -205,18 +213,18 @@ class Cloud:
         return self._deploy(body, None)
 
     def _deploy(self, request: DeployRequest, host: PrivateHost | None) -> Reply:
-        application = self._application(request)
-        self._forget_old()
+        application = self._find_application(request)
+        self._remove_expired()
         request_id = secrets.token_hex(6)
         numbers: tuple[int, ...] = ()
         problem = ""
         most = self.settings.max_deployments
-        if most is not None and len(self._existing()) >= most:
+        if most is not None and len(self._live_deployments()) >= most:
             problem = f"No capacity: max_deployments={most} reached"
         else:
             try:
-                numbers = self._ports.take(len(application.ports))
-            except NoPortLeft as nothing:
+                numbers = self._ports.allocate(len(application.ports))
+            except NoFreePort as nothing:
                 problem = str(nothing)
         fleets = {one.host_id: fleet.name for fleet in self._fleets.values() for one in fleet.hosts}
         now = datetime.now(UTC)
@@ -239,12 +247,12 @@ class Cloud:
             ),
             machine=self._machine,
             timings=self.settings.timings,
-            announce=self._announce,
+            send_webhook=self._announce,
             tags={name: Tag(name=name, create_time=now, last_updated=now) for name in request.tags},
         )
         self.deployments[request_id] = deployment
         if problem:
-            deployment.refuse(problem)
+            deployment.fail(problem)
         self._spawn(self._run(deployment, numbers))
         if problem:
             raise Unprocessable(problem, request_id=request_id)
@@ -254,15 +262,15 @@ class Cloud:
         try:
             await deployment.run()
         finally:
-            self._ports.give_back(tuple(numbers))
-            self._ended[deployment.request_id] = asyncio.get_running_loop().time()
+            self._ports.release(tuple(numbers))
+            self._terminated_at[deployment.request_id] = asyncio.get_running_loop().time()
 
     @property
     def deployable(self) -> tuple[str, ...]:
         """What can be deployed: application and version, such as `arena v1`."""
         return tuple(f"{name} {version}" for name, version in sorted(self._applications))
 
-    def _application(self, request: DeployRequest) -> Application:
+    def _find_application(self, request: DeployRequest) -> Application:
         application = self._applications.get((request.application, request.version))
         if application is None or not application.is_active:
             raise BadRequest(
@@ -289,24 +297,24 @@ class Cloud:
 
         A deployment is listed from `hidden` seconds after its deploy on.
         """
-        if query is not None and not self.settings.list_filters:
+        if query is not None and not self.settings.list_accepts_filters:
             raise BadRequest("query is not supported")
-        wanted = list_query(query)
+        wanted = parse_list_query(query)
         chosen = [
             one
-            for one in self._existing(named_in(wanted.filters))
+            for one in self._live_deployments(ids_in(wanted.filters))
             if one.age >= hidden
-            and (self.settings.list_errors or one.status is not Status.ERROR)
-            and all(passes(one, condition) for condition in wanted.filters)
+            and (self.settings.list_includes_errors or one.status is not Status.ERROR)
+            and all(passes_filter(one, condition) for condition in wanted.filters)
         ]
         for order in reversed(wanted.order_by):
             if order.field == "created_at":  # deployments have no session sockets here
                 chosen.sort(key=lambda one: one.created_at, reverse=order.order == "desc")
-        size = min(whole("limit", limit, _DEFAULT_PAGE_SIZE), _MAX_PAGE_SIZE)
-        number = whole("page", page, 1)
+        size = min(parse_positive("limit", limit, _DEFAULT_PAGE_SIZE), _MAX_PAGE_SIZE)
+        number = parse_positive("page", page, 1)
         rows = chosen[(number - 1) * size : number * size]
         return 200, DeploymentPage(
-            data=tuple(one.row(with_status=self.settings.row_status) for one in rows),
+            data=tuple(one.row(with_status=self.settings.list_has_status) for one in rows),
             total_count=len(chosen),
             pagination=pagination(number, size, len(chosen)),
         )
@@ -350,7 +358,7 @@ class Cloud:
     ) -> Reply:
         """Returns how a deployment has used this machine."""
         deployment = self._find(request_id)
-        start, end = time_of("start_time", start_time), time_of("end_time", end_time)
+        start, end = parse_time("start_time", start_time), parse_time("end_time", end_time)
         if start and end and end <= start:
             raise Unprocessable("end_time must be after start_time")
         if steps is not None and steps not in STEPS:
@@ -394,7 +402,7 @@ class Cloud:
         if not hmac.compare_digest(own.delete_token.encode(), token.encode(errors="replace")):
             raise Unauthorized("The token is not the one of this deployment")
         if access_point_id != str(own.access_point_id):
-            raise self._unknown()
+            raise self._unknown_id_error()
         return await self.stop_deployment(
             request_id=request_id, container_log_storage=container_log_storage
         )
@@ -403,9 +411,9 @@ class Cloud:
         """Stops the deployments that match every filter."""
         chosen = [
             one
-            for one in self._existing()
+            for one in self._live_deployments()
             if one.status is not Status.TERMINATING
-            and all(matches(one, condition) for condition in body.filters)
+            and all(matches_stop_filter(one, condition) for condition in body.filters)
         ]
         for deployment in chosen:
             deployment.stop()
@@ -455,8 +463,8 @@ class Cloud:
             allocated_memory_mb=host.memory_mb - memory,
             allocatable_cpu_units=cpu,
             allocatable_memory_mb=memory,
-            created_at=self._since,
-            updated_at=self._since,
+            created_at=self._created_at,
+            updated_at=self._created_at,
         )
         if self.settings.host_shape == "pin":
             return attrs.evolve(described, pin=point)
@@ -473,7 +481,7 @@ class Cloud:
 
     def _free_resources(self, host: PrivateHost) -> tuple[int, int]:
         """Returns the free CPU units and megabytes of a host."""
-        on_it = [one for one in self._existing() if one.host is host]
+        on_it = [one for one in self._live_deployments() if one.host is host]
         cpu = host.cpu_units - sum(one.cpu_units for one in on_it)
         return cpu, host.memory_mb - sum(one.memory_mb for one in on_it)
 
@@ -491,7 +499,7 @@ class Cloud:
 
     async def get_tag(self, *, request_id: str, tag_name: str) -> Reply:
         """Returns one tag of a deployment."""
-        return 200, self._tag(request_id, tag_name)
+        return 200, self._find_tag(request_id, tag_name)
 
     async def create_tag(self, *, request_id: str, body: TagName) -> Reply:
         """Adds a tag to a deployment. The environment of its process stays as it was."""
@@ -506,7 +514,7 @@ class Cloud:
 
     async def rename_tag(self, *, request_id: str, tag_name: str, body: TagName) -> Reply:
         """Renames a tag."""
-        tag = self._tag(request_id, tag_name)
+        tag = self._find_tag(request_id, tag_name)
         tags = self.deployments[request_id].tags
         if body.name in tags and body.name != tag_name:
             raise Conflict(f"Tag {body.name} exists already")
@@ -518,11 +526,11 @@ class Cloud:
 
     async def delete_tag(self, *, request_id: str, tag_name: str) -> Reply:
         """Removes a tag."""
-        self._tag(request_id, tag_name)
+        self._find_tag(request_id, tag_name)
         del self.deployments[request_id].tags[tag_name]
         return 204, None
 
-    def _tag(self, request_id: str, name: str) -> Tag:
+    def _find_tag(self, request_id: str, name: str) -> Tag:
         tag = self._find(request_id).tags.get(name)
         if tag is None:
             raise NotFound(f"Tag {name} not found")
@@ -531,16 +539,17 @@ class Cloud:
     # ── find ─────────────────────────────────────────────────────────────────────────────────────
 
     def _find(self, request_id: str, hidden: float = 0.0) -> LocalDeployment:
-        self._forget_old()
+        self._remove_expired()
         deployment = self.deployments.get(request_id)
         if deployment is None or deployment.age < hidden:
-            raise self._unknown()
+            raise self._unknown_id_error()
         return deployment
 
-    def _unknown(self) -> BadRequest | NotFound:
-        return (BadRequest if self.settings.unknown_status == 400 else NotFound)(_UNKNOWN_ID_TEXT)  # noqa: PLR2004 - an HTTP status
+    def _unknown_id_error(self) -> BadRequest | NotFound:
+        kind = NotFound if self.settings.unknown_id_status == 404 else BadRequest  # noqa: PLR2004 - an HTTP status
+        return kind(_UNKNOWN_ID_TEXT)
 
-    def _existing(self, named: frozenset[str] | None = None) -> list[LocalDeployment]:
+    def _live_deployments(self, named: frozenset[str] | None = None) -> list[LocalDeployment]:
         """Returns the deployments that are not TERMINATED, oldest first.
 
         Args:
@@ -553,11 +562,11 @@ class Cloud:
             candidates = sorted(known, key=lambda one: one.created_at)
         return [one for one in candidates if one.status is not Status.TERMINATED]
 
-    def _forget_old(self) -> None:
+    def _remove_expired(self) -> None:
         before = asyncio.get_running_loop().time() - self.settings.keep_terminated
-        surplus = len(self._ended) - _MAX_TERMINATED
-        for request_id, ended_at in list(self._ended.items()):  # ordered by their end
+        surplus = len(self._terminated_at) - _MAX_TERMINATED
+        for request_id, ended_at in list(self._terminated_at.items()):  # ordered by their end
             if ended_at > before and surplus <= 0:
                 break
-            del self._ended[request_id], self.deployments[request_id]
+            del self._terminated_at[request_id], self.deployments[request_id]
             surplus -= 1

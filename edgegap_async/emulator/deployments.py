@@ -48,7 +48,7 @@ _log: Final = logging.getLogger(__name__)
 _CLOSING_GRACE: Final = 0.5
 """Seconds from SIGTERM to SIGKILL when the emulator itself ends."""
 
-Announce = Callable[[Webhook, Deployment], None]
+SendWebhook = Callable[[Webhook, Deployment], None]
 
 
 class Process(Protocol):
@@ -98,7 +98,7 @@ class Machine(Protocol[AProcess]):
         """Removes what an ended program has left."""
         ...
 
-    def end_now(self) -> None:
+    def kill_all(self) -> None:
         """Kills each program that was not stopped, without awaiting anything."""
         ...
 
@@ -132,7 +132,7 @@ class Timings:
     """In DEPLOYING; longer if the process has not bound its ports."""
     terminating: float = attrs.field(default=0.1, validator=_SECONDS)
     """In TERMINATING; longer if the process has not ended."""
-    restart: float = attrs.field(default=0.5, validator=_SECONDS)
+    restart_delay: float = attrs.field(default=0.5, validator=_SECONDS)
     """Before a process starts again after an exit; doubles each time, up to 60."""
 
     @classmethod
@@ -145,11 +145,11 @@ class Timings:
             scanning=0,
             deploying=0,
             terminating=0,
-            restart=0.01,
+            restart_delay=0.01,
         )
 
 
-class _Failed(Exception):
+class _DeploymentFailed(Exception):
     """The deployment has failed; the message is its `error_detail`."""
 
 
@@ -181,14 +181,14 @@ class LocalDeployment:
     """The machine that runs its process."""
     timings: Timings = attrs.field(repr=False)
     """Seconds in each status."""
-    announce: Announce = attrs.field(repr=False)
+    send_webhook: SendWebhook = attrs.field(repr=False)
     """Sends a webhook."""
 
     tags: dict[str, Tag] = attrs.field(factory=dict)
     """Its tags by name, in the order in which they were added."""
     status: Status = Status.INITIALIZING
     """Its status now."""
-    since: float = attrs.field(factory=lambda: asyncio.get_running_loop().time())
+    status_since: float = attrs.field(factory=lambda: asyncio.get_running_loop().time())
     """Loop time of the last change of status."""
     last_status: Status | None = None
     """The status before; None at first."""
@@ -196,7 +196,7 @@ class LocalDeployment:
     """Why it is in ERROR; None if it is not."""
     created_at: datetime = attrs.field(factory=lambda: datetime.now(UTC))
     """Time of the deploy."""
-    _deployed_time: float = attrs.field(factory=lambda: asyncio.get_running_loop().time())
+    _created_time: float = attrs.field(factory=lambda: asyncio.get_running_loop().time())
     ready_at: datetime | None = None
     """Time of READY; None before."""
     removed_at: datetime | None = None
@@ -213,7 +213,7 @@ class LocalDeployment:
     """What the process had written when it exited; None if it has not."""
     _ready_time: float = 0.0
     _restarts: int = 0
-    _stop: asyncio.Future[None] = attrs.field(
+    _stop_requested: asyncio.Future[None] = attrs.field(
         factory=lambda: asyncio.get_running_loop().create_future(), repr=False
     )
 
@@ -257,7 +257,7 @@ class LocalDeployment:
     @property
     def age(self) -> float:
         """Seconds since the deploy."""
-        return self._now() - self._deployed_time
+        return self._now() - self._created_time
 
     @property
     def is_placed(self) -> bool:
@@ -318,10 +318,10 @@ class LocalDeployment:
 
     def stop(self) -> None:
         """Ends it: now if it is READY or in ERROR, else as soon as it is."""
-        if not self._stop.done():
-            self._stop.set_result(None)
+        if not self._stop_requested.done():
+            self._stop_requested.set_result(None)
 
-    def refuse(self, why: str) -> None:
+    def fail(self, why: str) -> None:
         """Sets ERROR at once, for a deploy without capacity; no process is started."""
         self.error_detail = why
         self._set_status(Status.ERROR)
@@ -331,7 +331,7 @@ class LocalDeployment:
         try:
             if self.status is Status.INITIALIZING:
                 await self._run_statuses()
-            await self._stop
+            await self._stop_requested
             self._set_status(Status.TERMINATING)
             await asyncio.gather(
                 self._end_process(self.application.termination_grace_period_seconds),
@@ -347,21 +347,21 @@ class LocalDeployment:
     async def _run_statuses(self) -> None:
         """Goes from INITIALIZING until a stop is due or the deployment has failed."""
         try:
-            await self._seek()
+            await self._find_location()
             give_up = self._now() + self.application.time_to_deploy
             earliest = self._now() + self.timings.deploying
-            while (code := await self._run_once(give_up, earliest)) is not None:
-                await self._crashed(code)
-                if self._stop.done() and self.status is Status.READY:
+            while (code := await self._run_process(give_up, earliest)) is not None:
+                await self._handle_exit(code)
+                if self._stop_requested.done() and self.status is Status.READY:
                     return
                 if self.status is Status.DEPLOYING and self._now() >= give_up:
-                    raise self._never_opened()
-        except _Failed as failure:
+                    raise self._port_not_opened()
+        except _DeploymentFailed as failure:
             await self._end_process(0)
             self.error_detail = str(failure)
             self._set_status(Status.ERROR)
 
-    async def _seek(self) -> None:
+    async def _find_location(self) -> None:
         timings = self.timings
         await asyncio.sleep(timings.initializing)
         for status, seconds in (
@@ -373,18 +373,18 @@ class LocalDeployment:
             await asyncio.sleep(seconds)
         self._set_status(Status.DEPLOYING)
 
-    async def _run_once(self, give_up: float, earliest: float) -> int | None:
+    async def _run_process(self, give_up: float, earliest: float) -> int | None:
         """Runs the process once. Returns its exit code, or None once a stop is due."""
         process = self._start()
         if self.status is Status.DEPLOYING:
-            await self._until_bound(process, give_up)
+            await self._wait_until_bound(process, give_up)
             await asyncio.wait({process.exited}, timeout=max(0.0, earliest - self._now()))
             if process.exited.done():
                 return process.exited.result()
             self.ready_at, self._ready_time = datetime.now(UTC), self._now()
             self._set_status(Status.READY)
         minutes = self.application.max_duration
-        ends: set[asyncio.Future[Any]] = {process.exited, self._stop}
+        ends: set[asyncio.Future[Any]] = {process.exited, self._stop_requested}
         await asyncio.wait(
             ends,
             timeout=None if minutes < 0 else self._ready_time + minutes * 60 - self._now(),
@@ -392,7 +392,7 @@ class LocalDeployment:
         )
         if not process.exited.done():
             self.stop()  # max_duration is over, or a stop was requested
-        return None if self._stop.done() else process.exited.result()
+        return None if self._stop_requested.done() else process.exited.result()
 
     def _start(self) -> Process:
         application = self.application
@@ -421,41 +421,45 @@ class LocalDeployment:
                 ),
             )
         except OSError as problem:
-            raise _Failed(f"cannot start the application: {problem}") from problem
+            raise _DeploymentFailed(f"cannot start the application: {problem}") from problem
         self.process = process
-        self.samples.begin(self._now())
+        self.samples.start_process(self._now())
         return process
 
-    def _wanted(self) -> list[Binding]:
+    def _required_bindings(self) -> list[Binding]:
         return [
             (kind, self.port_numbers[port.name])
             for port in self.application.ports
             if port.to_check
-            for kind in sorted(port.kinds)
+            for kind in sorted(port.socket_kinds)
         ]
 
-    async def _until_bound(self, process: Process, give_up: float) -> None:
+    async def _wait_until_bound(self, process: Process, give_up: float) -> None:
         """Waits until the process has bound its ports or has exited."""
-        while not await self.machine.has_bound(process, self._wanted()):
+        while not await self.machine.has_bound(process, self._required_bindings()):
             if process.exited.done():
                 return
             if self._now() >= give_up:
-                raise self._never_opened()
+                raise self._port_not_opened()
             await asyncio.wait({process.exited}, timeout=self.machine.scan_interval)
 
-    def _never_opened(self) -> _Failed:
-        ports = ", ".join(f"{number}/{kind}" for kind, number in self._wanted()) or "none"
-        return _Failed(
+    def _port_not_opened(self) -> _DeploymentFailed:
+        ports = (
+            ", ".join(f"{number}/{kind}" for kind, number in self._required_bindings()) or "none"
+        )
+        return _DeploymentFailed(
             f"port {ports} not opened by the app in {self.application.time_to_deploy:g} s"
         )
 
-    async def _crashed(self, code: int) -> None:
+    async def _handle_exit(self, code: int) -> None:
         """Notes how the process exited by itself, and waits until it may start again.
 
         Raises:
-            _Failed: the restart policy does not start it again.
+            _DeploymentFailed: the restart policy does not start it again.
         """
-        happened = f"exited with code {code}" if code >= 0 else f"was killed by {_name(-code)}"
+        happened = (
+            f"exited with code {code}" if code >= 0 else f"was killed by {_signal_name(-code)}"
+        )
         self.crash = CrashData(
             exit_code=code if code >= 0 else 128 - code,  # as container engines report it
             message=f"The application {happened}",
@@ -464,13 +468,13 @@ class LocalDeployment:
         self.crash_output = self.output.text()
         policy = self.application.restart_policy
         if policy == "never" or (policy == "on_failure" and code == 0):
-            raise _Failed(self.crash.message)
+            raise _DeploymentFailed(self.crash.message)
         await self._end_process(0)
-        pause = min(60.0, self.timings.restart * 2.0**self._restarts)
+        pause = min(60.0, self.timings.restart_delay * 2.0**self._restarts)
         self._restarts += 1
         self.crash = attrs.evolve(self.crash, restart_count=self._restarts)
         if self.status is Status.READY:
-            await asyncio.wait({self._stop}, timeout=pause)
+            await asyncio.wait({self._stop_requested}, timeout=pause)
         else:
             await asyncio.sleep(pause)
 
@@ -483,10 +487,10 @@ class LocalDeployment:
         if status not in TRANSITIONS[self.status]:
             _impossible(self.status, status)
         _log.debug("%s: %s → %s", self.request_id, self.status.short, status.short)
-        self.last_status, self.status, self.since = self.status, status, self._now()
+        self.last_status, self.status, self.status_since = self.status, status, self._now()
         webhook = self.request.webhook_for(status)
         if webhook is not None:
-            self.announce(webhook, self.deployment())
+            self.send_webhook(webhook, self.deployment())
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()
@@ -496,7 +500,7 @@ def _impossible(earlier: Status, later: Status) -> NoReturn:
     raise AssertionError(f"a deployment cannot go from {earlier.short} to {later.short}")
 
 
-def _name(number: int) -> str:
+def _signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:  # a real-time signal

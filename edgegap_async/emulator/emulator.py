@@ -18,8 +18,8 @@ from .catalogue import Application, Catalogue, Fleet, load_apps
 from .cloud import Cloud, Settings
 from .deployments import Timings
 from .faults import Fault, Faults
-from .server import Limits, RecordedRequest, Server
-from .simulation import Simulation, is_span
+from .server import RateLimits, RecordedRequest, Server
+from .simulation import Simulation, is_time_range
 from .webhook_sender import WebhookSender
 
 _DEFAULT_TIMINGS: Final = Timings()
@@ -43,18 +43,19 @@ class Emulator:
         port_reuse_delay: seconds before a port is given to the next game server.
         fqdn: the host name in statuses and links; `{request_id}` in it is replaced. Clients can
             connect to the default, but not to `{request_id}.pr.edgegap.net`, as in the cloud.
-        networks: latitude and longitude of players by network: `{"10.0.0.0/8": (48.9, 2.4)}`.
+        player_locations: latitude and longitude of players by network, in degrees, such as
+            `{"10.0.0.0/8": (48.9, 2.4)}`.
         webhook_allow: networks that webhooks may be sent to, besides loopback, as CIDR.
         webhook_timeout: seconds that the receiver of a webhook has to answer.
         metrics_interval: seconds between two measurements of a process.
         keep_terminated: seconds for which the API still knows a TERMINATED deployment.
-        unknown_status: status for an unknown request_id: 400 as live, 404 as documented.
+        unknown_id_status: HTTP status for an unknown request_id: 400 as live, 404 as documented.
         host_shape: fields of private hosts: as until 2025-11 (`pin`) or since (`centroid`).
-        row_status: False for list rows without the undocumented field `status`.
-        list_filters: False for lists that refuse every filter.
-        list_errors: False for lists that omit deployments in ERROR.
-        round_trip: seconds on the network for one call, (at least, at most), half of them on the
-            way there.
+        list_has_status: False for list rows without the undocumented field `status`.
+        list_accepts_filters: False for lists that refuse every filter.
+        list_includes_errors: False for lists that omit deployments in ERROR.
+        round_trip_time: seconds on the network for one call, (at least, at most), half of them on
+            the way there.
         simulate: simulates game servers instead of running them; None to run them.
         faults: scripted faults from the start; `faults.add` adds more.
 
@@ -71,22 +72,22 @@ class Emulator:
         port: int = 0,
         fleets: Iterable[Fleet] = (),
         timings: Timings = _DEFAULT_TIMINGS,
-        limits: Limits = True,
+        limits: RateLimits = True,
         max_deployments: int | None = None,
         port_range: range = range(30000, 32768),
         port_reuse_delay: float = 60.0,
         fqdn: str = "127.0.0.1",
-        networks: Mapping[str, tuple[float, float]] | None = None,
+        player_locations: Mapping[str, tuple[float, float]] | None = None,
         webhook_allow: Iterable[str] = (),
         webhook_timeout: float = 10.0,
         metrics_interval: float = 1.0,
         keep_terminated: float = 60.0,
-        unknown_status: Literal[400, 404] = 400,
+        unknown_id_status: Literal[400, 404] = 400,
         host_shape: Literal["pin", "centroid"] = "pin",
-        row_status: bool = True,
-        list_filters: bool = True,
-        list_errors: bool = True,
-        round_trip: tuple[float, float] = (0.0, 0.0),
+        list_has_status: bool = True,
+        list_accepts_filters: bool = True,
+        list_includes_errors: bool = True,
+        round_trip_time: tuple[float, float] = (0.0, 0.0),
         simulate: Simulation | None = None,
         faults: Iterable[Fault] = (),
     ) -> None:
@@ -99,9 +100,9 @@ class Emulator:
         check_kind("timings", timings, Timings)
         check_kind("port", port, int)
         check_kind("max_deployments", max_deployments, int)
-        if unknown_status not in {400, 404} or host_shape not in {"pin", "centroid"}:
+        if unknown_id_status not in {400, 404} or host_shape not in {"pin", "centroid"}:
             raise InvalidRequest(
-                "unknown_status must be 400 or 404, and host_shape pin or centroid"
+                "unknown_id_status must be 400 or 404, and host_shape pin or centroid"
             )
         if not 0 <= port <= 65535:  # noqa: PLR2004 - what a port number can be
             raise InvalidRequest(f"port is a number from 0 to 65535, not {port}")
@@ -124,24 +125,24 @@ class Emulator:
             port_reuse_delay=port_reuse_delay,
             max_deployments=max_deployments,
             fqdn=fqdn,
-            networks=dict(networks or {}),
+            player_locations=dict(player_locations or {}),
             metrics_interval=metrics_interval,
             keep_terminated=keep_terminated,
-            unknown_status=unknown_status,
+            unknown_id_status=unknown_id_status,
             host_shape=host_shape,
-            row_status=row_status,
-            list_filters=list_filters,
-            list_errors=list_errors,
+            list_has_status=list_has_status,
+            list_accepts_filters=list_accepts_filters,
+            list_includes_errors=list_includes_errors,
             simulation=simulate,
         )
         self._host = host
         self._port = port
         self._limits = limits
-        if not is_span(round_trip):
+        if not is_time_range(round_trip_time):
             raise InvalidRequest(
-                f"round_trip is (at least, at most) in seconds, not {round_trip!r}"
+                f"round_trip_time is (at least, at most) in seconds, not {round_trip_time!r}"
             )
-        self._round_trip = round_trip
+        self._round_trip_time = round_trip_time
         check_list("faults", faults)
         self.faults = Faults(faults)
         """The scripted faults that are still to happen; add more with `faults.add`."""
@@ -171,7 +172,7 @@ class Emulator:
                 token=self.token,
                 limits=self._limits,
                 faults=self.faults,
-                round_trip=self._round_trip,
+                round_trip_time=self._round_trip_time,
             )
             self._port = await self._server.start(self._host, self._port)
         except BaseException:

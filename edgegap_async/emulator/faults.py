@@ -139,7 +139,7 @@ class Respond(Effect):
         return web.Response(status=self.status, body=self.as_bytes, headers=headers)
 
 
-class _OfAnswer(Effect):
+class _ChangedAnswer(Effect):
     """An effect on how the body of the emulator's answer is sent."""
 
     needs_answer = True
@@ -166,36 +166,36 @@ class _OfAnswer(Effect):
 
 
 @attrs.frozen
-class Truncate(_OfAnswer):
+class Truncate(_ChangedAnswer):
     """The emulator's answer, with a connection that ends in the middle of the body."""
 
-    after: int = 5
+    body_bytes: int = 5
     """Bytes of the body that are sent."""
 
     async def send(self, response: web.StreamResponse, body: bytes) -> None:
         """Sends the first bytes."""
-        await response.write(body[: self.after])
+        await response.write(body[: self.body_bytes])
 
 
 @attrs.frozen
-class Dribble(_OfAnswer):
+class Dribble(_ChangedAnswer):
     """The emulator's answer, one byte at a time."""
 
     closes = False
 
-    every: float = 0.5
+    interval: float = 0.5
     """Seconds between two bytes."""
 
     async def send(self, response: web.StreamResponse, body: bytes) -> None:
         """Sends byte after byte, until the client leaves."""
         with contextlib.suppress(ConnectionError):
             for number in range(len(body)):
-                await asyncio.sleep(self.every)
+                await asyncio.sleep(self.interval)
                 await response.write(body[number : number + 1])
 
 
 @attrs.frozen
-class HangUp(_OfAnswer):
+class HangUp(_ChangedAnswer):
     """The emulator's answer, after which the connection ends unannounced.
 
     A client that keeps the connection for its next call finds it stale.

@@ -13,10 +13,18 @@ from edgegap_async.errors import BadRequest, InvalidRequest, Unprocessable
 
 from .deployments import LocalDeployment
 
-__all__ = ["list_query", "matches", "named_in", "pagination", "passes", "time_of", "whole"]
+__all__ = [
+    "ids_in",
+    "matches_stop_filter",
+    "pagination",
+    "parse_list_query",
+    "parse_positive",
+    "parse_time",
+    "passes_filter",
+]
 
 
-def list_query(text: str | None) -> ListQuery:
+def parse_list_query(text: str | None) -> ListQuery:
     """Reads the query of a list.
 
     Raises:
@@ -28,7 +36,7 @@ def list_query(text: str | None) -> ListQuery:
         raise BadRequest(problem.message) from None
 
 
-def whole(name: str, text: str | None, default: int) -> int:
+def parse_positive(name: str, text: str | None, default: int) -> int:
     """Reads a whole number of 1 or more.
 
     Raises:
@@ -41,7 +49,7 @@ def whole(name: str, text: str | None, default: int) -> int:
     return int(text)
 
 
-def time_of(name: str, text: str | None) -> datetime | None:
+def parse_time(name: str, text: str | None) -> datetime | None:
     """Reads a time, in any format that the API uses.
 
     Raises:
@@ -66,7 +74,7 @@ def pagination(number: int, size: int, total: int) -> Pagination:
     )
 
 
-def named_in(filters: Iterable[Filter]) -> frozenset[str] | None:
+def ids_in(filters: Iterable[Filter]) -> frozenset[str] | None:
     """Returns the ids that a filter by id allows, or None without such a filter."""
     for condition in filters:
         if condition.field == "request_id" and condition.operator in {"eq", "in"}:
@@ -75,7 +83,7 @@ def named_in(filters: Iterable[Filter]) -> frozenset[str] | None:
     return None
 
 
-def passes(deployment: LocalDeployment, condition: Filter) -> bool:
+def passes_filter(deployment: LocalDeployment, condition: Filter) -> bool:
     """Returns whether a deployment passes a filter of a list."""
     value, operator = condition.value, condition.operator
     if isinstance(value, datetime):
@@ -99,7 +107,7 @@ def passes(deployment: LocalDeployment, condition: Filter) -> bool:
     return bool(set(has) & set(wanted)) is (operator in {"eq", "in"})
 
 
-def matches(deployment: LocalDeployment, condition: StopFilter) -> bool:
+def matches_stop_filter(deployment: LocalDeployment, condition: StopFilter) -> bool:
     """Returns whether a deployment passes a filter of a bulk stop."""
     has = {deployment.request_id} if condition.field == "request_id" else set(deployment.tags)
     wanted = set(condition.values)

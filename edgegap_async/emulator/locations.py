@@ -117,7 +117,7 @@ class LocationFinder:
             try:
                 self._networks.append((ipaddress.ip_network(text), _checked(point)))
             except ValueError as problem:
-                raise InvalidRequest(f"networks: {text!r}: {problem}") from None
+                raise InvalidRequest(f"player_locations: {text!r}: {problem}") from None
         self._networks.sort(key=lambda item: item[0].prefixlen, reverse=True)
 
     def locate(self, user: User) -> Point:

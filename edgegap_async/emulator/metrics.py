@@ -48,7 +48,7 @@ class Samples:
         self._samples: deque[Sample] = deque(maxlen=size)
         self._last: Usage | None = None
 
-    def begin(self, now: float) -> None:
+    def start_process(self, now: float) -> None:
         """Begins anew for a process that starts: its use counts from zero."""
         self._last = Usage(at=now)
 

@@ -17,12 +17,12 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Final
 
-__all__ = ["NoPortLeft", "Ports"]
+__all__ = ["NoFreePort", "Ports"]
 
 _KINDS: Final = (socket.SOCK_STREAM, socket.SOCK_DGRAM)
 
 
-class NoPortLeft(Exception):
+class NoFreePort(Exception):
     """Each port of the range is assigned, was just given back, or belongs to another program."""
 
 
@@ -41,18 +41,18 @@ class Ports:
         self._numbers = numbers
         self._clock = clock
         self._reuse_delay = reuse_delay
-        self._out: dict[int, socket.socket] = {}
-        self._back_at: dict[int, float] = {}
+        self._allocated: dict[int, socket.socket] = {}
+        self._released_at: dict[int, float] = {}
         self._next = random.randrange(len(numbers)) if numbers else 0  # noqa: S311 - no secret
 
-    def take(self, count: int) -> tuple[int, ...]:
+    def allocate(self, count: int) -> tuple[int, ...]:
         """Assigns ports that are free for TCP and for UDP.
 
         Args:
             count: how many.
 
         Raises:
-            NoPortLeft: there are not that many.
+            NoFreePort: there are not that many.
         """
         taken: list[int] = []
         for _ in range(len(self._numbers)):
@@ -60,16 +60,19 @@ class Ports:
                 break
             port = self._numbers[self._next]
             self._next = (self._next + 1) % len(self._numbers)
-            if self._take(port):
+            if self._try_allocate(port):
                 taken.append(port)
         if len(taken) < count:
             for port in taken:
-                self._out.pop(port).close()
-            raise NoPortLeft(f"No capacity: no port is left in {self._numbers}")
+                self._allocated.pop(port).close()
+            raise NoFreePort(f"No capacity: no port is left in {self._numbers}")
         return tuple(taken)
 
-    def _take(self, port: int) -> bool:
-        if port in self._out or self._clock() < self._back_at.get(port, 0.0) + self._reuse_delay:
+    def _try_allocate(self, port: int) -> bool:
+        if (
+            port in self._allocated
+            or self._clock() < self._released_at.get(port, 0.0) + self._reuse_delay
+        ):
             return False
         with contextlib.ExitStack() as undo, contextlib.suppress(OSError):
             hold = undo.enter_context(socket.socket(socket.AF_UNIX))
@@ -78,16 +81,16 @@ class Ports:
                 with socket.socket(socket.AF_INET, kind) as probe:
                     probe.bind(("", port))
             undo.pop_all()
-            self._out[port] = hold
-        return port in self._out
+            self._allocated[port] = hold
+        return port in self._allocated
 
-    def give_back(self, ports: Sequence[int]) -> None:
+    def release(self, ports: Sequence[int]) -> None:
         """Takes ports back; they can be assigned again after `reuse_delay`."""
         for port in ports:
             with contextlib.suppress(KeyError):  # was given back before
-                self._out.pop(port).close()
-                self._back_at[port] = self._clock()
+                self._allocated.pop(port).close()
+                self._released_at[port] = self._clock()
 
     def close(self) -> None:
         """Takes all assigned ports back."""
-        self.give_back(list(self._out))
+        self.release(list(self._allocated))

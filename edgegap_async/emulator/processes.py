@@ -31,14 +31,23 @@ from typing import Final
 
 import attrs
 
-from .procfs import Binding, Kind, Member, SharedScan, all_members, bound_sockets, owns, tree
+from .procfs import (
+    Binding,
+    Kind,
+    ProcessEntry,
+    SharedScan,
+    owns_socket,
+    process_tree,
+    scan_bound_sockets,
+    scan_processes,
+)
 
 __all__ = ["Limits", "Machine", "Output", "ServerProcess", "Usage"]
 
 _READ_BYTES: Final = 65536  # of output at a time
-_UNKILLABLE: Final = 5.0
+_KILL_TIMEOUT: Final = 5.0
 """Seconds after SIGKILL after which a process that still exists is left to the kernel."""
-_KILL_TIMEOUT: Final = 0.005
+_KILL_CHECK_INTERVAL: Final = 0.005
 """Seconds between two checks whether killed processes have ended."""
 
 
@@ -105,7 +114,7 @@ class ServerProcess:
         pipe: int,
         mark: bytes,
         output: Output,
-        scan: SharedScan[list[Member]],
+        scan: SharedScan[list[ProcessEntry]],
     ) -> None:
         self.pid = popen.pid
         self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -119,7 +128,7 @@ class ServerProcess:
         os.set_blocking(pipe, False)
         self._loop.add_reader(pipe, self._read)
         self._handle = handle
-        self._loop.add_reader(self._handle, self._has_exited)
+        self._loop.add_reader(self._handle, self._on_exit)
 
     def _read(self) -> bool:
         """Reads what the pipe has. Returns whether there may be more."""
@@ -146,7 +155,7 @@ class ServerProcess:
             os.close(self._pipe)
             self._pipe = None
 
-    def _has_exited(self) -> None:
+    def _on_exit(self) -> None:
         self._loop.remove_reader(self._handle)
         os.close(self._handle)
         code = self._popen.wait()  # returns at once: the handle says that it has exited
@@ -156,19 +165,19 @@ class ServerProcess:
                 break
         self.exited.set_result(code)
 
-    async def members(self) -> list[Member]:
+    async def members(self) -> list[ProcessEntry]:
         """Returns the living processes of this tree."""
-        return tree(await self._scan.take(), self.pid, self.mark)
+        return process_tree(await self._scan.result(), self.pid, self.mark)
 
     async def stop(self, grace: float) -> None:
         """Ends the tree: SIGTERM to the program, SIGKILL to all after `grace` seconds."""
-        known: set[Member] = set()
+        known: set[ProcessEntry] = set()
         if not self.exited.done():
             # Processes without the mark can be found only while their parent lives.
             known.update(await self.members())
             self._popen.terminate()
             await asyncio.wait({self.exited}, timeout=grace)
-        give_up = self._loop.time() + _UNKILLABLE
+        give_up = self._loop.time() + _KILL_TIMEOUT
         while self._loop.time() < give_up:
             known.update(await self.members())  # again: a child may start meanwhile
             known = {member for member in known if member.is_alive}
@@ -176,14 +185,14 @@ class ServerProcess:
                 break
             for member in known:
                 member.kill()
-            await asyncio.sleep(_KILL_TIMEOUT)
-        await asyncio.wait({self.exited}, timeout=_UNKILLABLE)
+            await asyncio.sleep(_KILL_CHECK_INTERVAL)
+        await asyncio.wait({self.exited}, timeout=_KILL_TIMEOUT)
         self._close_pipe()
 
     def reap(self) -> None:
         """Releases its handles, after its tree has ended."""
         if not self.exited.done():
-            self._has_exited()
+            self._on_exit()
         self._close_pipe()
 
 
@@ -198,10 +207,10 @@ class Machine:
     def __init__(self, *, mark: str, scan_interval: float = 0.03) -> None:
         self.scan_interval = scan_interval
         self._mark = mark
-        self._scan = SharedScan(functools.partial(all_members, mark.encode()))
+        self._scan = SharedScan(functools.partial(scan_processes, mark.encode()))
         self._bound: Mapping[Kind, SharedScan[dict[int, set[str]]]] = {
-            "udp": SharedScan(functools.partial(bound_sockets, "udp")),
-            "tcp": SharedScan(functools.partial(bound_sockets, "tcp")),
+            "udp": SharedScan(functools.partial(scan_bound_sockets, "udp")),
+            "tcp": SharedScan(functools.partial(scan_bound_sockets, "tcp")),
         }
         self._processes: list[ServerProcess] = []
         self._homes = Path(tempfile.mkdtemp(prefix="edgegap-async-emulator-"))
@@ -262,7 +271,7 @@ class Machine:
             popen.wait()
             os.close(reading)
             raise
-        _limit(popen.pid, limits or Limits())
+        _set_limits(popen.pid, limits or Limits())
         process = ServerProcess(
             popen,
             handle=handle,
@@ -283,50 +292,54 @@ class Machine:
         """Returns whether sockets of this tree are bound on each of the wanted ports."""
         bindings = list(wanted)
         bound = {
-            kind: await scan.take() for kind, scan in self._bound.items() if kind in dict(bindings)
+            kind: await scan.result()
+            for kind, scan in self._bound.items()
+            if kind in dict(bindings)
         }
         sockets = [bound[kind].get(port, set()) for kind, port in bindings]
         if not all(sockets):
             return False
-        if all(owns(process.pid, one) for one in sockets):
+        if all(owns_socket(process.pid, one) for one in sockets):
             return True
         pids = [member.pid for member in await process.members()]
-        return all(any(owns(pid, one) for pid in pids) for one in sockets)
+        return all(any(owns_socket(pid, one) for pid in pids) for one in sockets)
 
     async def usage(self, processes: Sequence[ServerProcess]) -> list[Usage]:
         """Returns what each tree has used so far."""
-        everyone = await self._scan.take()
+        everyone = await self._scan.result()
         at = asyncio.get_running_loop().time()
-        trees = [[one.pid for one in tree(everyone, each.pid, each.mark)] for each in processes]
+        trees = [
+            [one.pid for one in process_tree(everyone, each.pid, each.mark)] for each in processes
+        ]
         return await asyncio.to_thread(lambda: [_measure(pids, at) for pids in trees])
 
-    def end_now(self) -> None:
+    def kill_all(self) -> None:
         """Kills each process that was not stopped and removes all homes, without awaiting."""
         left = [process for process in self._processes if process.is_open]
-        known: set[Member] = set()
-        give_up = time.monotonic() + _UNKILLABLE
+        known: set[ProcessEntry] = set()
+        give_up = time.monotonic() + _KILL_TIMEOUT
         while left and time.monotonic() < give_up:
-            everyone = all_members(self._mark.encode())
-            known.update(*(tree(everyone, one.pid, one.mark) for one in left))
+            everyone = scan_processes(self._mark.encode())
+            known.update(*(process_tree(everyone, one.pid, one.mark) for one in left))
             known = {member for member in known if member.is_alive}
             if not known:
                 break
             for member in known:
                 member.kill()
-            time.sleep(_KILL_TIMEOUT)
+            time.sleep(_KILL_CHECK_INTERVAL)
         for process in left:
             process.reap()
         shutil.rmtree(self._homes, ignore_errors=True)
 
     async def close(self) -> None:
         """Kills what runs, removes all homes, and waits for scans that run."""
-        self.end_now()
+        self.kill_all()
         await self._scan.close()
         for scan in self._bound.values():
             await scan.close()
 
 
-def _limit(pid: int, limits: Limits) -> None:
+def _set_limits(pid: int, limits: Limits) -> None:
     # From outside, just after the start: code between fork and exec is unsafe beside threads, and
     # makes a start several times slower.
     wanted = {

@@ -19,12 +19,12 @@ import attrs
 __all__ = [
     "Binding",
     "Kind",
-    "Member",
+    "ProcessEntry",
     "SharedScan",
-    "all_members",
-    "bound_sockets",
-    "owns",
-    "tree",
+    "owns_socket",
+    "process_tree",
+    "scan_bound_sockets",
+    "scan_processes",
 ]
 
 Kind: TypeAlias = Literal["udp", "tcp"]
@@ -33,7 +33,7 @@ Binding: TypeAlias = tuple[Kind, int]
 
 Result = TypeVar("Result")
 
-_OVER: Final = frozenset({b"Z", b"X"})  # states in /proc/PID/stat: zombie, dead
+_ENDED_STATES: Final = frozenset({b"Z", b"X"})  # states in /proc/PID/stat: zombie, dead
 _LISTENING: Final = b"0A"  # the state of a TCP socket in /proc/net/tcp
 
 
@@ -46,7 +46,7 @@ class SharedScan(Generic[Result]):
         self._next: asyncio.Task[Result] | None = None
         self._running: set[asyncio.Task[Result]] = set()
 
-    async def take(self) -> Result:
+    async def result(self) -> Result:
         """Returns the result of a scan that starts after this call."""
         if self._next is None or self._next.done():  # done: cancelled before it started
             self._next = asyncio.create_task(self._take())
@@ -68,7 +68,7 @@ class SharedScan(Generic[Result]):
 
 
 @attrs.frozen
-class Member:
+class ProcessEntry:
     """One process as `/proc` shows it."""
 
     pid: int
@@ -87,7 +87,7 @@ class Member:
         """Whether it still exists, also while it is being killed and has no environment."""
         try:
             stat = _stat(self.pid)
-            return stat[0] not in _OVER and int(stat[19]) == self.started
+            return stat[0] not in _ENDED_STATES and int(stat[19]) == self.started
         except (OSError, IndexError):
             return False
 
@@ -111,9 +111,9 @@ def _started(pid: int) -> int:
     return int(_stat(pid)[19])
 
 
-def all_members(variable: bytes) -> list[Member]:
+def scan_processes(variable: bytes) -> list[ProcessEntry]:
     """Returns every process with its mark; zombies have ended and are left out."""
-    members: list[Member] = []
+    members: list[ProcessEntry] = []
     marker = b"\0" + variable + b"="
     for name in os.listdir("/proc"):  # noqa: PTH208 - thousands of entries, many times a second
         if not name.isdigit():
@@ -121,13 +121,13 @@ def all_members(variable: bytes) -> list[Member]:
         pid = int(name)
         try:
             stat = _stat(pid)
-            if stat[0] in _OVER:
+            if stat[0] in _ENDED_STATES:
                 continue
             environment = _environment(pid)
         except (OSError, IndexError):  # it has ended meanwhile
             continue
         mark = (b"\0" + environment).partition(marker)[2].partition(b"\0")[0]
-        members.append(Member(pid, int(stat[1]), int(stat[3]), int(stat[19]), mark))
+        members.append(ProcessEntry(pid, int(stat[1]), int(stat[3]), int(stat[19]), mark))
     return members
 
 
@@ -138,15 +138,15 @@ def _environment(pid: int) -> bytes:
         return b""
 
 
-def tree(everyone: Iterable[Member], root: int, mark: bytes) -> list[Member]:
+def process_tree(everyone: Iterable[ProcessEntry], root: int, mark: bytes) -> list[ProcessEntry]:
     """Returns the processes with the mark, those in the root's session, and their descendants."""
-    children: dict[int, list[Member]] = {}
-    todo: list[Member] = []
+    children: dict[int, list[ProcessEntry]] = {}
+    todo: list[ProcessEntry] = []
     for member in everyone:
         children.setdefault(member.parent, []).append(member)
         if member.mark == mark or member.session == root:
             todo.append(member)
-    found: dict[int, Member] = {}
+    found: dict[int, ProcessEntry] = {}
     while todo:
         member = todo.pop()
         if member.pid not in found:
@@ -158,7 +158,7 @@ def tree(everyone: Iterable[Member], root: int, mark: bytes) -> list[Member]:
 # ── bound ports ─────────────────────────────────────────────────────────────────────────────────
 
 
-def bound_sockets(kind: Kind) -> dict[int, set[str]]:
+def scan_bound_sockets(kind: Kind) -> dict[int, set[str]]:
     """Returns the sockets of each bound port, as the inode numbers that `/proc/PID/fd` shows."""
     bound: dict[int, set[str]] = {}
     for table in (f"/proc/net/{kind}", f"/proc/net/{kind}6"):
@@ -171,7 +171,7 @@ def bound_sockets(kind: Kind) -> dict[int, set[str]]:
     return bound
 
 
-def owns(pid: int, sockets: set[str]) -> bool:
+def owns_socket(pid: int, sockets: set[str]) -> bool:
     """Returns whether a process has one of these sockets open."""
     folder = f"/proc/{pid}/fd"
     try:

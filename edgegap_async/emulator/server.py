@@ -28,11 +28,11 @@ from edgegap_async.errors import InvalidRequest, Refused, refusal
 from .cloud import Cloud, Reply
 from .faults import Faults
 
-__all__ = ["Limit", "Limits", "RecordedRequest", "Server"]
+__all__ = ["RateLimit", "RateLimits", "RecordedRequest", "Server"]
 
 _log: Final = logging.getLogger(__name__)
 
-Limits: TypeAlias = bool | Mapping[str, float]
+RateLimits: TypeAlias = bool | Mapping[str, float]
 """True for the documented limits, False for none, or calls a second by operation; the documented
 limits hold for operations that are not named."""
 
@@ -53,11 +53,11 @@ class RecordedRequest:
     """Path of the URL."""
     status: int
     """HTTP status of the answer; 499 if the client left before it."""
-    at: float
+    received_at: float
     """Loop time at which it came, in seconds."""
 
 
-class Limit:
+class RateLimit:
     """A strict rate limit: at most `rate` calls in any `window` seconds."""
 
     def __init__(self, rate: float, window: float = 1.0) -> None:
@@ -65,7 +65,7 @@ class Limit:
         self._window = window
         self._passed: deque[float] = deque()
 
-    def wait(self, now: float) -> float:
+    def try_pass(self, now: float) -> float:
         """Admits a call at `now` and returns 0, or returns the seconds until one is admitted."""
         while self._passed and self._passed[0] <= now - self._window:
             self._passed.popleft()
@@ -83,7 +83,7 @@ class Server:
         token: the API token that a call must carry.
         limits: rate limits.
         faults: scripted faults.
-        round_trip: seconds on the network for one call, at least and at most.
+        round_trip_time: seconds on the network for one call, at least and at most.
 
     Attributes:
         requests: the last 100,000 requests.
@@ -96,9 +96,9 @@ class Server:
         cloud: Cloud,
         *,
         token: str,
-        limits: Limits = True,
+        limits: RateLimits = True,
         faults: Faults | None = None,
-        round_trip: tuple[float, float] = (0.0, 0.0),
+        round_trip_time: tuple[float, float] = (0.0, 0.0),
     ) -> None:
         self._header = f"token {token}".encode()
         del token  # a traceback that shows local variables must not show it
@@ -107,17 +107,17 @@ class Server:
         self.failures: list[BaseException] = []
         self.faults = Faults() if faults is None else faults
         self._cloud = cloud
-        self._limits = _limits(limits)
-        self._round_trip = round_trip
+        self._limits = _rate_limits(limits)
+        self._round_trip_time = round_trip_time
         self._chance = random.Random(0)  # noqa: S311 - network delays are no secret
         self._hosts = {"127.0.0.1", "::1", "localhost"}
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str, port: int) -> int:
         """Starts to listen. Returns the number of the port."""
-        app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[self._around])
+        app = web.Application(client_max_size=_MAX_BODY_BYTES, middlewares=[self._middleware])
         for operation in OPERATIONS:
-            handler = self._handler(operation)
+            handler = self._make_handler(operation)
             for path in filter(None, (operation.path, operation.newer_path)):
                 app.router.add_route(operation.method, path, handler, name=None)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -137,7 +137,7 @@ class Server:
         header = request.headers.get("Authorization", "")
         return hmac.compare_digest(header.encode(errors="surrogateescape"), self._header)
 
-    def _handler(
+    def _make_handler(
         self, operation: Operation[Any]
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -145,11 +145,13 @@ class Server:
             if operation.auth is Auth.DEPLOYMENT_TOKEN and request.headers.get("Authorization"):
                 arguments["token"] = request.headers["Authorization"]
             elif not self._is_authorized(request):
-                return _error(401, "Unauthorized: the header Authorization must be `token …`")
+                return _error_response(
+                    401, "Unauthorized: the header Authorization must be `token …`"
+                )
             limit = self._limits.get(operation.name)
-            wait = limit.wait(asyncio.get_running_loop().time()) if limit else 0.0
+            wait = limit.try_pass(asyncio.get_running_loop().time()) if limit else 0.0
             if wait:
-                return _error(
+                return _error_response(
                     429,
                     f"Too many requests: try again in {wait:.3f} s",
                     {"Retry-After": str(math.ceil(wait))},
@@ -187,40 +189,42 @@ class Server:
             call: Callable[..., Awaitable[Reply]] = getattr(self._cloud, operation.name)
             status, model = await call(**arguments)
         except InvalidRequest as problem:
-            return _error(400, problem.message)
+            return _error_response(400, problem.message)
         except Refused as problem:
-            return _refused(problem)
+            return _refusal_response(problem)
         if status == 204:  # noqa: PLR2004 - No Content
             return web.Response(status=status)
-        return _json(status, to_json(model))
+        return _json_response(status, to_json(model))
 
     @web.middleware
-    async def _around(
+    async def _middleware(
         self,
         request: web.Request,
         handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
     ) -> web.StreamResponse:
         """Refuses requests of web pages, turns exceptions into answers, and records the request."""
-        way = self._chance.uniform(*self._round_trip) / 2
+        way = self._chance.uniform(*self._round_trip_time) / 2
         if way:
             await asyncio.sleep(way)
         at = asyncio.get_running_loop().time()
         self.open_requests += 1
         try:
             if self._is_foreign(request):
-                answer: web.StreamResponse = _error(403, "Not from here: wrong Host or Origin")
+                answer: web.StreamResponse = _error_response(
+                    403, "Not from here: wrong Host or Origin"
+                )
             else:
                 answer = await handler(request)
         except web.HTTPException as problem:  # no such path or method, body too large
-            answer = _error(problem.status, problem.reason)
+            answer = _error_response(problem.status, problem.reason)
             if "Allow" in problem.headers:
                 answer.headers["Allow"] = problem.headers["Allow"]
         except ConnectionError:  # the client has left; the record keeps the status
-            answer = _error(_CLIENT_GONE, "The client went away")
+            answer = _error_response(_CLIENT_GONE, "The client went away")
         except Exception as problem:  # noqa: BLE001 - logged, kept, and raised by `close`
             _log.exception("%s %s failed", request.method, request.path)
             self.failures.append(problem)
-            answer = _error(500, "Internal error: see the emulator's log")
+            answer = _error_response(500, "Internal error: see the emulator's log")
         finally:
             self.open_requests -= 1
         name = request.match_info.handler.__name__
@@ -243,7 +247,7 @@ class Server:
         return host not in self._hosts or origin not in {None, f"http://{request.host}"}
 
 
-def _limits(limits: Limits) -> dict[str, Limit]:
+def _rate_limits(limits: RateLimits) -> dict[str, RateLimit]:
     if limits is False:
         return {}
     own = limits if isinstance(limits, Mapping) else {}
@@ -254,24 +258,28 @@ def _limits(limits: Limits) -> dict[str, Limit]:
         if rate < 1:
             raise InvalidRequest(f"limits: {name} must be 1 or more, not {rate!r}")
     rates = {operation.name: operation.limit for operation in OPERATIONS} | dict(own)
-    return {name: Limit(rate) for name, rate in rates.items() if rate is not None}
+    return {name: RateLimit(rate) for name, rate in rates.items() if rate is not None}
 
 
 _STATUSES: Final = {refusal(status): status for status in (400, 401, 403, 404, 409, 410, 422)}
 
 
-def _refused(problem: Refused) -> web.Response:
+def _refusal_response(problem: Refused) -> web.Response:
     body = {"message": problem.message}
     if problem.request_id is not None:
         body = {"request_id": problem.request_id, **body}
-    return _json(_STATUSES[type(problem)], body)
+    return _json_response(_STATUSES[type(problem)], body)
 
 
-def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
-    return _json(status, {"message": message}, headers)
+def _error_response(
+    status: int, message: str, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    return _json_response(status, {"message": message}, headers)
 
 
-def _json(status: int, value: object, headers: Mapping[str, str] | None = None) -> web.Response:
+def _json_response(
+    status: int, value: object, headers: Mapping[str, str] | None = None
+) -> web.Response:
     return web.Response(
         status=status, body=dumps(value), content_type="application/json", headers=headers
     )

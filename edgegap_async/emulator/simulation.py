@@ -2,7 +2,7 @@
 
 ::
 
-    async with Emulator(apps, limits=False, simulate=Simulation(seed=7, failing=0.01)) as emulator:
+    async with Emulator(apps, limits=False, simulate=Simulation(crash_share=0.01)) as emulator:
         ...
 
 Statuses, limits, faults and webhooks work as always. But no process is started: a game server is a
@@ -30,19 +30,19 @@ from .procfs import Binding
 
 __all__ = ["SimulatedMachine", "SimulatedPorts", "SimulatedProcess", "Simulation"]
 
-_CRASHED: Final = 1
+_CRASH_EXIT_CODE: Final = 1
 """Exit code of servers that fail."""
 
 
-def _span(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+def _time_range(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     del self
-    if not callable(value) and not is_span(value):
+    if not callable(value) and not is_time_range(value):
         raise InvalidRequest(
             f"Simulation.{attribute.name} must be (at least, at most) in seconds, not {value!r}"
         )
 
 
-def is_span(value: object) -> bool:
+def is_time_range(value: object) -> bool:
     """Returns whether it is two finite numbers of 0 or more in ascending order."""
     return (
         isinstance(value, tuple)
@@ -60,11 +60,11 @@ def _share(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
         )
 
 
-Span: TypeAlias = tuple[float, float] | Callable[[random.Random], float]
+TimeRange: TypeAlias = tuple[float, float] | Callable[[random.Random], float]
 """Seconds: at least and at most, or a function that draws them from the random source it gets."""
 
 
-def _draw(span: Span, chance: random.Random) -> float:
+def _draw(span: TimeRange, chance: random.Random) -> float:
     return span(chance) if callable(span) else chance.uniform(*span)
 
 
@@ -78,14 +78,14 @@ class Simulation:
 
     seed: int = 0
     """Seed of the random source: the same seed, the same times for servers in the same order."""
-    ready_after: Span = attrs.field(default=(0.5, 3.0), validator=_span)
+    ready_after: TimeRange = attrs.field(default=(0.5, 3.0), validator=_time_range)
     """Seconds from the start until the ports are bound: (at least, at most), or a function that
     draws them: `lambda chance: chance.lognormvariate(1.6, 0.77)`."""
-    failing: float = attrs.field(default=0.0, validator=_share)
+    crash_share: float = attrs.field(default=0.0, validator=_share)
     """Share of servers that exit with code 1, before or after READY; from 0 to 1."""
-    fails_after: Span = attrs.field(default=(0.0, 30.0), validator=_span)
+    crash_after: TimeRange = attrs.field(default=(0.0, 30.0), validator=_time_range)
     """Seconds from the start until a failing server exits; in the form of `ready_after`."""
-    silent: float = attrs.field(default=0.0, validator=_share)
+    never_ready_share: float = attrs.field(default=0.0, validator=_share)
     """Share of servers that never bind a port; from 0 to 1."""
 
 
@@ -97,13 +97,15 @@ class SimulatedProcess:
         exited: resolves to its exit code, or to minus the number of the signal that ended it.
     """
 
-    def __init__(self, pid: int, *, binds_after: float, fails_after: float | None) -> None:
+    def __init__(self, pid: int, *, binds_after: float, crash_after: float | None) -> None:
         loop = asyncio.get_running_loop()
         self.pid = pid
         self.exited: asyncio.Future[int] = loop.create_future()
         self._binds_at = loop.time() + binds_after
-        self._failing = (
-            None if fails_after is None else loop.call_later(fails_after, self.end, _CRASHED)
+        self._crash = (
+            None
+            if crash_after is None
+            else loop.call_later(crash_after, self.end, _CRASH_EXIT_CODE)
         )
 
     @property
@@ -117,8 +119,8 @@ class SimulatedProcess:
 
     def end(self, code: int) -> None:
         """Makes it exit now, unless it has exited."""
-        if self._failing is not None:
-            self._failing.cancel()
+        if self._crash is not None:
+            self._crash.cancel()
         if not self.exited.done():
             self.exited.set_result(code)
 
@@ -144,16 +146,17 @@ class SimulatedMachine:
         """Starts a simulated program: draws its times."""
         simulation, chance = self._simulation, self._chance
         # Always the same number of draws, so that another share changes no other time.
-        binds_after, fails_after = (
-            _draw(span, chance) for span in (simulation.ready_after, simulation.fails_after)
+        binds_after, crash_after = (
+            _draw(span, chance) for span in (simulation.ready_after, simulation.crash_after)
         )
-        is_silent, is_failing = (
-            chance.random() < share for share in (simulation.silent, simulation.failing)
+        is_never_ready, crashes = (
+            chance.random() < share
+            for share in (simulation.never_ready_share, simulation.crash_share)
         )
         self._processes[name] = SimulatedProcess(
             next(self._pids),
-            binds_after=math.inf if is_silent else binds_after,
-            fails_after=fails_after if is_failing else None,
+            binds_after=math.inf if is_never_ready else binds_after,
+            crash_after=crash_after if crashes else None,
         )
         return self._processes[name]
 
@@ -169,7 +172,7 @@ class SimulatedMachine:
         """Returns the use of each program, which is zero."""
         return [Usage(at=asyncio.get_running_loop().time()) for _ in processes]
 
-    def end_now(self) -> None:
+    def kill_all(self) -> None:
         """Ends each program that was not stopped."""
         for process in self._processes.values():
             process.end(-signal.SIGKILL)
@@ -177,7 +180,7 @@ class SimulatedMachine:
 
     async def close(self) -> None:
         """Ends what runs."""
-        self.end_now()
+        self.kill_all()
 
 
 class SimulatedPorts:
@@ -186,11 +189,11 @@ class SimulatedPorts:
     def __init__(self, numbers: range) -> None:
         self._next = itertools.cycle(numbers)
 
-    def take(self, count: int) -> tuple[int, ...]:
+    def allocate(self, count: int) -> tuple[int, ...]:
         """Returns the next `count` numbers."""
         return tuple(itertools.islice(self._next, count))
 
-    def give_back(self, ports: Sequence[int]) -> None:
+    def release(self, ports: Sequence[int]) -> None:
         """Does nothing: no port was bound."""
 
     def close(self) -> None:

@@ -175,7 +175,7 @@ def test_ports_and_this_python_take_their_places_in_the_command() -> None:
     [("UDP", {"udp"}), ("TCP", {"tcp"}), ("TCP/UDP", {"udp", "tcp"}), ("WSS", {"tcp"})],
 )
 def test_a_protocol_says_which_sockets_a_port_takes(protocol: str, kinds: set[str]) -> None:
-    assert AppPort("game", protocol).kinds == kinds
+    assert AppPort("game", protocol).socket_kinds == kinds
 
 
 def test_hidden_values_are_in_no_repr() -> None:

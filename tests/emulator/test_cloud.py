@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
-from emulated_cloud import Announced, a_request, a_world, deployed, reached, until
+from emulated_cloud import SentWebhooks, a_cloud, a_request, deployed, reached, until
 
 from edgegap_async import (
     BadRequest,
@@ -83,7 +83,7 @@ async def test_a_deployment_goes_through_every_status_and_is_running_only_in_rea
     timings = attrs.evolve(
         Timings.fast(), initializing=0.03, seeking=0.03, seeked=0.03, scanning=0.03, deploying=0.03
     )
-    async with a_world(ARENA, timings=timings) as world:
+    async with a_cloud(ARENA, timings=timings) as world:
         deployment = await deployed(world, ARENA)
         seen: dict[Status, Deployment] = {}
         async with asyncio.timeout(20):
@@ -114,7 +114,7 @@ async def test_the_times_in_each_status_are_those_of_the_settings() -> None:
     timings = Timings(
         initializing=0.05, seeking=0.05, seeked=0.05, scanning=0.05, deploying=0.3, terminating=0.2
     )
-    async with a_world(ARENA, timings=timings) as world:
+    async with a_cloud(ARENA, timings=timings) as world:
         loop = asyncio.get_running_loop()
         began = loop.time()
         deployment = await reached(await deployed(world, ARENA), Status.READY)
@@ -135,7 +135,7 @@ async def test_the_ports_are_one_to_one_and_the_link_can_be_connected_to() -> No
         "time.sleep(60)",
         ports=(AppPort("web ui", "HTTP", tls_upgrade=True), AppPort("chat", "WS")),
     )
-    async with a_world(application) as world:
+    async with a_cloud(application) as world:
         deployment = await reached(await deployed(world, application), Status.READY)
         ports = deployment.deployment().ports
 
@@ -149,7 +149,7 @@ async def test_the_ports_are_one_to_one_and_the_link_can_be_connected_to() -> No
 
 
 async def test_the_fqdn_can_look_like_that_of_the_cloud() -> None:
-    async with a_world(ARENA, fqdn="{request_id}.pr.edgegap.net") as world:
+    async with a_cloud(ARENA, fqdn="{request_id}.pr.edgegap.net") as world:
         deployment = await reached(await deployed(world, ARENA), Status.READY)
 
         fqdn = f"{deployment.request_id}.pr.edgegap.net"
@@ -164,7 +164,7 @@ async def test_a_game_server_finds_all_that_the_cloud_would_tell_it() -> None:
         environment={"MODE": "ranked", "LEVEL": "version"},
         hidden_environment={"PASSWORD": "s3cret-of-version"},
     )
-    async with a_world(application) as world:
+    async with a_cloud(application) as world:
         deployment = await deployed(
             world,
             application,
@@ -244,7 +244,7 @@ async def test_row_52_ready_waits_for_each_socket_of_a_port(protocol: str) -> No
         ports=(AppPort("game", protocol),),
     )
     application = attrs.evolve(application, argv=(*application.argv, "{port:game}"))
-    async with a_world(application) as world:
+    async with a_cloud(application) as world:
         deployment = await deployed(world, application)
         if protocol == "TCP/UDP":
             await until(lambda: "listening" in deployment.output.text())
@@ -278,7 +278,7 @@ async def test_row_50_a_process_that_ends_by_itself_is_an_error_with_its_crash_d
     program: str, exit_code: int, message: str
 ) -> None:
     application = python(program, ports=(AppPort("game"),))
-    async with a_world(application) as world:
+    async with a_cloud(application) as world:
         deployment = await reached(await deployed(world, application), Status.ERROR)
         logs = await answer(world, "get_container_logs", request_id=deployment.request_id)
         seen = deployment.deployment()
@@ -291,7 +291,7 @@ async def test_row_50_a_process_that_ends_by_itself_is_an_error_with_its_crash_d
 
 async def test_row_50_a_crash_after_ready_is_an_error_too() -> None:
     arena = sample_application("--crash-after", "0.3", "--exit-code", "4")
-    async with a_world(arena) as world:
+    async with a_cloud(arena) as world:
         deployment = await reached(await deployed(world, arena), Status.READY)
         assert deployment.logs().crash_data is None
         await reached(deployment, Status.ERROR)
@@ -303,7 +303,7 @@ async def test_row_50_a_crash_after_ready_is_an_error_too() -> None:
 
 async def test_a_crash_in_the_pause_before_ready_is_not_overlooked() -> None:
     arena = sample_application("--crash-after", "0.1")
-    async with a_world(arena, timings=attrs.evolve(Timings.fast(), deploying=20)) as world:
+    async with a_cloud(arena, timings=attrs.evolve(Timings.fast(), deploying=20)) as world:
         deployment = await reached(await deployed(world, arena), Status.ERROR)
 
         assert deployment.last_status is Status.DEPLOYING
@@ -311,7 +311,7 @@ async def test_a_crash_in_the_pause_before_ready_is_not_overlooked() -> None:
 
 async def test_row_51_a_server_that_never_opens_its_port_is_an_error_and_is_ended() -> None:
     arena = attrs.evolve(sample_application("--never-bind"), time_to_deploy=0.3)
-    async with a_world(arena) as world:
+    async with a_cloud(arena) as world:
         deployment = await reached(await deployed(world, arena), Status.ERROR)
 
         number = deployment.port_numbers["game"]
@@ -323,7 +323,7 @@ async def test_row_51_a_server_that_never_opens_its_port_is_an_error_and_is_ende
 
 async def test_row_54_a_program_that_cannot_be_started_is_an_error_with_the_reason() -> None:
     application = Application(name="app", version="v1", argv=("/does/not/exist",))
-    async with a_world(application) as world:
+    async with a_cloud(application) as world:
         deployment = await reached(await deployed(world, application), Status.ERROR)
 
     assert "cannot start the application" in (deployment.error_detail or "")
@@ -342,7 +342,7 @@ async def test_a_server_is_started_again_if_its_policy_says_so(policy: str, code
     )
     application = python(program, restart_policy=policy)
     timings = attrs.evolve(Timings.fast(), deploying=0.6)  # or it is READY before it crashes
-    async with a_world(application, timings=timings) as world:
+    async with a_cloud(application, timings=timings) as world:
         deployment = await reached(await deployed(world, application), Status.READY)
         await until(lambda: "stays" in deployment.output.text())
         crash = deployment.logs().crash_data
@@ -353,7 +353,7 @@ async def test_a_server_is_started_again_if_its_policy_says_so(policy: str, code
 
 async def test_on_failure_does_not_start_again_what_ended_well() -> None:
     application = python("pass", restart_policy="on_failure", ports=(AppPort("game"),))
-    async with a_world(application) as world:
+    async with a_cloud(application) as world:
         deployment = await reached(await deployed(world, application), Status.ERROR)
 
     assert deployment.error_detail == "The application exited with code 0"
@@ -361,7 +361,7 @@ async def test_on_failure_does_not_start_again_what_ended_well() -> None:
 
 async def test_what_is_started_again_and_again_and_never_opens_its_port_fails_in_the_end() -> None:
     application = python("", restart_policy="always", ports=(AppPort("game"),), time_to_deploy=0.4)
-    async with a_world(application) as world:
+    async with a_cloud(application) as world:
         deployment = await reached(await deployed(world, application), Status.ERROR)
 
     assert "not opened by the app in 0.4 s" in (deployment.error_detail or "")
@@ -371,7 +371,7 @@ async def test_what_is_started_again_and_again_and_never_opens_its_port_fails_in
 
 async def test_a_stop_ends_the_pause_before_a_restart() -> None:
     arena = attrs.evolve(sample_application("--crash-after", "0.2"), restart_policy="always")
-    async with a_world(arena, timings=attrs.evolve(Timings.fast(), restart=60)) as world:
+    async with a_cloud(arena, timings=attrs.evolve(Timings.fast(), restart_delay=60)) as world:
         deployment = await reached(await deployed(world, arena), Status.READY)
         await until(lambda: deployment.crash and not deployment.process)
         assert deployment.status is Status.READY
@@ -383,7 +383,7 @@ async def test_a_stop_ends_the_pause_before_a_restart() -> None:
 
 
 async def test_a_stop_of_what_is_ready_answers_200_and_leaves_no_process() -> None:
-    async with a_world(ARENA) as world:
+    async with a_cloud(ARENA) as world:
         deployment = await reached(await deployed(world, ARENA), Status.READY)
         request_id = deployment.request_id
 
@@ -403,8 +403,8 @@ async def test_a_stop_of_what_is_ready_answers_200_and_leaves_no_process() -> No
 
 
 async def test_row_55_a_stop_before_ready_answers_202_and_takes_effect_at_ready() -> None:
-    announced = Announced()
-    async with a_world(ARENA, announced=announced) as world:
+    announced = SentWebhooks()
+    async with a_cloud(ARENA, announced=announced) as world:
         deployment = await deployed(
             world, ARENA, webhook_on_ready="http://r/", webhook_on_terminated="http://t/"
         )
@@ -425,7 +425,7 @@ async def test_row_55_a_stop_before_ready_answers_202_and_takes_effect_at_ready(
 
 async def test_row_55_a_stop_before_an_error_takes_effect_at_the_error() -> None:
     application = python("exit(1)", ports=(AppPort("game"),))
-    async with a_world(application) as world:
+    async with a_cloud(application) as world:
         deployment = await deployed(world, application)
         await world.stop_deployment(request_id=deployment.request_id)
         await reached(deployment, Status.TERMINATED)
@@ -434,8 +434,8 @@ async def test_row_55_a_stop_before_an_error_takes_effect_at_the_error() -> None
 
 
 async def test_row_56_a_hundred_stops_at_once_end_a_server_once() -> None:
-    announced = Announced()
-    async with a_world(ARENA, announced=announced) as world:
+    announced = SentWebhooks()
+    async with a_cloud(ARENA, announced=announced) as world:
         deployment = await deployed(world, ARENA, webhook_on_terminated="http://t/")
         await reached(deployment, Status.READY)
 
@@ -457,7 +457,7 @@ async def test_row_50_any_exit_code_after_a_stop_is_terminated() -> None:
         "print('up')\n"
         "time.sleep(60)"
     )
-    async with a_world(application) as world:
+    async with a_cloud(application) as world:
         deployment = await reached(await deployed(world, application), Status.READY)
         await world.stop_deployment(request_id=deployment.request_id)
         await reached(deployment, Status.TERMINATED)
@@ -470,7 +470,7 @@ async def test_row_45_the_version_sets_the_grace_period_of_a_program_that_ignore
         sample_application("--ignore-sigterm", "--fork-setsid"),
         termination_grace_period_seconds=0.3,
     )
-    async with a_world(arena) as world:
+    async with a_cloud(arena) as world:
         loop = asyncio.get_running_loop()
         deployment = await reached(await deployed(world, arena), Status.READY)
         assert len(_processes_of(deployment)) == 2
@@ -484,8 +484,8 @@ async def test_row_45_the_version_sets_the_grace_period_of_a_program_that_ignore
 
 async def test_the_maximal_duration_ends_a_deployment() -> None:
     arena = attrs.evolve(ARENA, max_duration=0.3 / 60)
-    announced = Announced()
-    async with a_world(arena, announced=announced) as world:
+    announced = SentWebhooks()
+    async with a_cloud(arena, announced=announced) as world:
         deployment = await deployed(world, arena, webhook_on_terminated="http://t/")
         await reached(deployment, Status.TERMINATED)
 
@@ -496,7 +496,7 @@ async def test_the_maximal_duration_ends_a_deployment() -> None:
 
 async def test_a_duration_of_minus_one_has_no_end() -> None:
     arena = attrs.evolve(ARENA, max_duration=-1)
-    async with a_world(arena) as world:
+    async with a_cloud(arena) as world:
         deployment = await reached(await deployed(world, arena), Status.READY)
 
         assert deployment.deployment().max_duration == -1
@@ -505,7 +505,7 @@ async def test_a_duration_of_minus_one_has_no_end() -> None:
 
 
 async def test_only_the_deployment_itself_can_use_its_own_stop() -> None:
-    async with a_world(ARENA) as world:
+    async with a_cloud(ARENA) as world:
         one = await reached(await deployed(world, ARENA), Status.READY)
         other = await reached(await deployed(world, ARENA), Status.READY)
         own = {"request_id": one.request_id, "access_point_id": str(one.secrets.access_point_id)}
@@ -525,7 +525,7 @@ async def test_only_the_deployment_itself_can_use_its_own_stop() -> None:
 
 
 async def test_a_bulk_stop_ends_what_every_filter_matches() -> None:
-    async with a_world(SLEEPER) as world:
+    async with a_cloud(SLEEPER) as world:
         tags: list[list[str]] = [["eu", "ranked"], ["eu"], ["us"], []]
         ids = [(await deployed(world, SLEEPER, tags=each)).request_id for each in tags]
 
@@ -552,7 +552,7 @@ async def test_a_bulk_stop_ends_what_every_filter_matches() -> None:
 
 async def test_row_59_closing_a_cloud_ends_every_process() -> None:
     arena = sample_application("--ignore-sigterm", "--fork-setsid")
-    async with a_world(arena, SLEEPER) as world:
+    async with a_cloud(arena, SLEEPER) as world:
         one = await reached(await deployed(world, arena), Status.READY)
         other = await deployed(world, SLEEPER)
         assert _processes_of(one)
@@ -563,7 +563,7 @@ async def test_row_59_closing_a_cloud_ends_every_process() -> None:
 
 async def test_row_59_a_loop_that_cancels_every_task_leaves_no_process() -> None:
     arena = sample_application("--ignore-sigterm", "--fork-setsid")
-    async with a_world(arena) as world:
+    async with a_cloud(arena) as world:
         deployment = await reached(await deployed(world, arena), Status.READY)
         for _ in range(3):  # as often as it likes
             for task in asyncio.all_tasks() - {asyncio.current_task()}:
@@ -575,7 +575,7 @@ async def test_row_59_a_loop_that_cancels_every_task_leaves_no_process() -> None
 
 async def test_row_59_a_close_that_is_cancelled_leaves_no_process() -> None:
     arena = sample_application("--ignore-sigterm", "--fork-setsid")
-    async with a_world(arena) as world:
+    async with a_cloud(arena) as world:
         deployment = await reached(await deployed(world, arena), Status.READY)
         closing = asyncio.create_task(world.close())
         await asyncio.sleep(0.01)
@@ -591,7 +591,7 @@ async def test_row_59_a_close_that_is_cancelled_leaves_no_process() -> None:
 
 async def test_what_is_not_there_or_not_active_cannot_be_deployed() -> None:
     sleeping = attrs.evolve(SLEEPER, version="off", is_active=False)
-    async with a_world(SLEEPER, sleeping) as world:
+    async with a_cloud(SLEEPER, sleeping) as world:
         for application in (attrs.evolve(SLEEPER, version="v2"), sleeping, ARENA):
             with pytest.raises(BadRequest, match="No deployment has been created"):
                 await world.deploy(body=a_request(application))
@@ -606,8 +606,8 @@ async def test_what_is_not_there_or_not_active_cannot_be_deployed() -> None:
 async def test_without_room_a_deployment_is_made_in_error_and_named(
     settings: dict[str, Any], application: Application, why: str
 ) -> None:
-    announced = Announced()
-    async with a_world(SLEEPER, ARENA, announced=announced, **settings) as world:
+    announced = SentWebhooks()
+    async with a_cloud(SLEEPER, ARENA, announced=announced, **settings) as world:
         await deployed(world, SLEEPER)
         with pytest.raises(Unprocessable, match=why) as refused:
             await world.deploy(body=a_request(application, webhook_on_error="http://e/"))
@@ -625,7 +625,7 @@ async def test_without_room_a_deployment_is_made_in_error_and_named(
 
 
 async def test_an_unknown_deployment_is_a_bad_request_for_every_call_that_names_one() -> None:
-    async with a_world() as world:
+    async with a_cloud() as world:
         tag = {"request_id": UNKNOWN, "tag_name": "eu"}
         calls: dict[str, dict[str, Any]] = {
             "get_deployment": {"request_id": UNKNOWN},
@@ -645,14 +645,14 @@ async def test_an_unknown_deployment_is_a_bad_request_for_every_call_that_names_
 
 
 async def test_an_unknown_deployment_can_be_not_found_as_documented() -> None:
-    async with a_world(unknown_status=404) as world:
+    async with a_cloud(unknown_id_status=404) as world:
         with pytest.raises(NotFound):
             await world.get_deployment(request_id=UNKNOWN)
 
 
 @pytest.mark.virtual
 async def test_row_58_a_terminated_deployment_is_remembered_for_a_while() -> None:
-    async with a_world(SLEEPER, max_deployments=0, keep_terminated=60) as world:
+    async with a_cloud(SLEEPER, max_deployments=0, keep_terminated=60) as world:
         with pytest.raises(Unprocessable) as refused:
             await world.deploy(body=a_request(SLEEPER))
         request_id = refused.value.request_id or ""
@@ -671,7 +671,7 @@ async def test_row_58_the_number_of_remembered_deployments_is_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("edgegap_async.emulator.cloud._MAX_TERMINATED", 2)
-    async with a_world(SLEEPER, max_deployments=0) as world:
+    async with a_cloud(SLEEPER, max_deployments=0) as world:
         request_id = ""
         for _ in range(5):
             with pytest.raises(Unprocessable) as refused:
@@ -703,7 +703,7 @@ def _query(*filters: tuple[str, str, object], order: str | None = None) -> str:
 async def test_a_list_holds_what_its_filters_leave() -> None:
     fleet = Fleet(name="Alpha", hosts=(PrivateHost(host_id="alpha-1"),))
     past = datetime.now(UTC) - timedelta(hours=1)
-    async with a_world(SLEEPER, ARENA, fleets=[fleet]) as world:
+    async with a_cloud(SLEEPER, ARENA, fleets=[fleet]) as world:
         first = await deployed(world, SLEEPER, tags=["eu", "ranked"])
         second = await reached(await deployed(world, ARENA, tags=["us"]), Status.READY)
         fleet_request = FleetDeployRequest(
@@ -749,7 +749,7 @@ async def test_a_list_holds_what_its_filters_leave() -> None:
 
 
 async def test_a_row_says_what_a_look_would() -> None:
-    async with a_world(ARENA) as world:
+    async with a_cloud(ARENA) as world:
         deployment = await reached(await deployed(world, ARENA, tags=["eu"]), Status.READY)
         (row,) = (await answer(world, "list_deployments")).data
         look = deployment.deployment()
@@ -760,7 +760,7 @@ async def test_a_row_says_what_a_look_would() -> None:
 
 
 async def test_a_list_comes_in_pages() -> None:
-    async with a_world(SLEEPER) as world:
+    async with a_cloud(SLEEPER) as world:
         ids = [(await deployed(world, SLEEPER)).request_id for _ in range(5)]
         pages = [
             await answer(world, "list_deployments", page=str(number), limit="2")
@@ -791,7 +791,7 @@ async def test_a_list_comes_in_pages() -> None:
     ],
 )
 async def test_a_list_that_cannot_be_made_is_a_bad_request(arguments: dict[str, Any]) -> None:
-    async with a_world() as world:
+    async with a_cloud() as world:
         with pytest.raises(BadRequest):
             await world.list_deployments(**arguments)
 
@@ -800,7 +800,7 @@ async def test_a_list_that_cannot_be_made_is_a_bad_request(arguments: dict[str, 
 
 
 async def test_locations_have_type_and_if_asked_for_tags() -> None:
-    async with a_world(ARENA) as world:
+    async with a_cloud(ARENA) as world:
         plain = (await answer(world, "list_locations")).locations
         tagged = await answer(
             world, "list_locations", app="arena", version="v1", type="standard", tags="true"
@@ -818,7 +818,7 @@ async def test_locations_have_type_and_if_asked_for_tags() -> None:
 
 async def test_metrics_are_measured_while_it_runs() -> None:
     busy = python("while True: pass", memory_mb=64)
-    async with a_world(busy, metrics_interval=0.1) as world:
+    async with a_cloud(busy, metrics_interval=0.1) as world:
         deployment = await reached(await deployed(world, busy), Status.READY)
         async with asyncio.timeout(20):
             while True:
@@ -854,7 +854,7 @@ async def test_metrics_are_measured_while_it_runs() -> None:
 async def test_metrics_that_cannot_be_made_are_unprocessable(
     arguments: dict[str, str], complaint: str
 ) -> None:
-    async with a_world(SLEEPER) as world:
+    async with a_cloud(SLEEPER) as world:
         deployment = await deployed(world, SLEEPER)
         with pytest.raises(Unprocessable, match=complaint):
             await world.get_metrics(request_id=deployment.request_id, **arguments)
@@ -876,7 +876,7 @@ async def test_private_hosts_are_tried_in_order_and_then_the_cloud() -> None:
     application = python(
         "import os; print(sorted(os.environ.items())); import time; time.sleep(60)"
     )
-    async with a_world(application, fleets=[ALPHA]) as world:
+    async with a_cloud(application, fleets=[ALPHA]) as world:
         for _ in range(4):
             body = FleetDeployRequest(
                 application="app",
@@ -901,7 +901,7 @@ async def test_private_hosts_are_tried_in_order_and_then_the_cloud() -> None:
 
 
 async def test_resources_of_the_deploy_count_against_a_host() -> None:
-    async with a_world(SLEEPER, fleets=[ALPHA]) as world:
+    async with a_cloud(SLEEPER, fleets=[ALPHA]) as world:
         body = FleetDeployRequest(
             application="app",
             version="v1",
@@ -918,9 +918,9 @@ async def test_resources_of_the_deploy_count_against_a_host() -> None:
 
 
 async def test_hosts_are_described_in_the_older_or_the_newer_shape() -> None:
-    async with a_world(fleets=[ALPHA]) as world:
+    async with a_cloud(fleets=[ALPHA]) as world:
         older = to_json(await answer(world, "list_fleet_hosts", fleet_name="alpha"))
-    async with a_world(fleets=[ALPHA], host_shape="centroid") as world:
+    async with a_cloud(fleets=[ALPHA], host_shape="centroid") as world:
         newer = to_json(await answer(world, "list_fleet_hosts", fleet_name="alpha"))
 
     assert [host["host_id"] for host in older["data"]] == ["pending", "small", "big"]
@@ -931,7 +931,7 @@ async def test_hosts_are_described_in_the_older_or_the_newer_shape() -> None:
 
 
 async def test_an_unknown_fleet_is_a_bad_request() -> None:
-    async with a_world() as world:
+    async with a_cloud() as world:
         with pytest.raises(BadRequest, match="'beta'"):
             await world.list_fleet_hosts(fleet_name="beta")
 
@@ -939,7 +939,7 @@ async def test_an_unknown_fleet_is_a_bad_request() -> None:
 async def test_a_host_in_a_city_that_is_not_there_is_refused() -> None:
     fleet = Fleet(name="f", hosts=(PrivateHost(host_id="h", city="Atlantis"),))
     with pytest.raises(InvalidRequest, match="host h: no city 'Atlantis'; Montreal"):
-        async with a_world(fleets=[fleet]):
+        async with a_cloud(fleets=[fleet]):
             pass
 
 
@@ -947,7 +947,7 @@ async def test_a_host_in_a_city_that_is_not_there_is_refused() -> None:
 
 
 async def test_tags_are_made_read_renamed_and_deleted() -> None:
-    async with a_world(SLEEPER) as world:
+    async with a_cloud(SLEEPER) as world:
         deployment = await deployed(world, SLEEPER, tags=["a", "b"])
         one = {"request_id": deployment.request_id}
 
@@ -965,7 +965,7 @@ async def test_tags_are_made_read_renamed_and_deleted() -> None:
 
 
 async def test_tags_that_are_not_there_or_there_already_are_refused() -> None:
-    async with a_world(SLEEPER) as world:
+    async with a_cloud(SLEEPER) as world:
         deployment = await deployed(world, SLEEPER, tags=[f"t{number}" for number in range(39)])
         one = {"request_id": deployment.request_id}
 
@@ -988,8 +988,8 @@ async def test_tags_that_are_not_there_or_there_already_are_refused() -> None:
 
 async def test_webhooks_come_once_each_with_the_status_of_that_moment() -> None:
     arena = sample_application("--crash-after", "0.3")
-    announced = Announced()
-    async with a_world(arena, announced=announced) as world:
+    announced = SentWebhooks()
+    async with a_cloud(arena, announced=announced) as world:
         deployment = await deployed(
             world,
             arena,
@@ -1010,7 +1010,7 @@ async def test_webhooks_come_once_each_with_the_status_of_that_moment() -> None:
 
 
 async def test_a_step_that_the_table_does_not_have_cannot_be_taken() -> None:
-    async with a_world(SLEEPER) as world:
+    async with a_cloud(SLEEPER) as world:
         deployment = await reached(await deployed(world, SLEEPER), Status.READY)
 
         with pytest.raises(AssertionError, match="cannot go from READY to SEEKING"):
@@ -1018,7 +1018,7 @@ async def test_a_step_that_the_table_does_not_have_cannot_be_taken() -> None:
 
 
 async def test_what_fails_inside_is_kept_for_whoever_closes() -> None:
-    async with a_world(SLEEPER) as world:
+    async with a_cloud(SLEEPER) as world:
 
         async def broken() -> None:
             raise ZeroDivisionError
@@ -1032,7 +1032,7 @@ async def test_what_fails_inside_is_kept_for_whoever_closes() -> None:
 
 
 async def test_ten_at_once_are_ten_servers() -> None:
-    async with a_world(ARENA) as world:
+    async with a_cloud(ARENA) as world:
         deployments = [await deployed(world, ARENA) for _ in range(10)]
         await asyncio.gather(*(reached(one, Status.READY) for one in deployments))
 

@@ -120,7 +120,7 @@ async def test_a_gzip_bomb_is_small_on_the_wire(
 async def test_a_truncated_answer_breaks_off(
     emulator: Emulator, session: aiohttp.ClientSession
 ) -> None:
-    emulator.faults.add(Fault("deploy", Truncate(after=3)))
+    emulator.faults.add(Fault("deploy", Truncate(body_bytes=3)))
     with pytest.raises(aiohttp.ClientPayloadError):
         await deploy(session)
 
@@ -128,7 +128,7 @@ async def test_a_truncated_answer_breaks_off(
 
 
 async def test_an_answer_dribbles(emulator: Emulator, session: aiohttp.ClientSession) -> None:
-    emulator.faults.add(Fault("deploy", Dribble(every=0.002)))
+    emulator.faults.add(Fault("deploy", Dribble(interval=0.002)))
     began = asyncio.get_running_loop().time()
     await deployed(session)
 
@@ -207,7 +207,7 @@ def test_a_share_is_of_the_calls_that_come_and_is_used_up_by_those_it_hits() -> 
 async def test_an_answer_is_spoilt_also_where_it_is_a_refusal(
     emulator: Emulator, session: aiohttp.ClientSession
 ) -> None:
-    emulator.faults.add(Fault("get_deployment", Truncate(after=1)))
+    emulator.faults.add(Fault("get_deployment", Truncate(body_bytes=1)))
     async with session.get("/v1/status/000000000000") as answer:
         assert answer.status == 400
         with pytest.raises(aiohttp.ClientPayloadError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgegap_async.api.requests import Filter
-from edgegap_async.emulator.list_queries import named_in
+from edgegap_async.emulator.list_queries import ids_in
 
 
 @pytest.mark.parametrize(
@@ -24,4 +24,4 @@ from edgegap_async.emulator.list_queries import named_in
 def test_ids_are_named_by_what_wants_some_and_by_nothing_else(
     filters: list[Filter], named: list[str] | None
 ) -> None:
-    assert named_in(filters) == (None if named is None else frozenset(named))
+    assert ids_in(filters) == (None if named is None else frozenset(named))

@@ -11,7 +11,7 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 def _samples(count: int, *, every: float = 10.0) -> Samples:
     """A process that computes half of the time, and gains a byte in each second."""
     samples = Samples()
-    samples.begin(0.0)
+    samples.start_process(0.0)
     for number in range(1, count + 1):
         at = number * every
         usage = Usage(at=at, cpu_seconds=at / 2, memory_bytes=at, read_bytes=1, written_bytes=2)
@@ -56,7 +56,7 @@ def test_a_child_that_ended_takes_no_computing_time_back() -> None:
 def test_a_measurement_from_before_the_start_is_left_out() -> None:
     samples = Samples()
     samples.add(Usage(at=1.0), NOON)
-    samples.begin(5.0)
+    samples.start_process(5.0)
     samples.add(Usage(at=5.0), NOON)
 
     assert samples.series(start=None, end=None, step=None).cpu.datasets == ()
@@ -64,7 +64,7 @@ def test_a_measurement_from_before_the_start_is_left_out() -> None:
 
 def test_only_the_last_measurements_are_kept() -> None:
     samples = Samples(size=2)
-    samples.begin(0.0)
+    samples.start_process(0.0)
     for number in range(1, 5):
         samples.add(Usage(at=number, memory_bytes=number), NOON)
 

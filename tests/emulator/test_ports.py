@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from edgegap_async.emulator.ports import NoPortLeft, Ports
+from edgegap_async.emulator.ports import NoFreePort, Ports
 
 
 class Clock:
@@ -20,8 +20,8 @@ def _free(count: int) -> range:
     for first in range(21000, 29000, count):
         probe = Ports(range(first, first + count), Clock())
         try:
-            probe.take(count)
-        except NoPortLeft:
+            probe.allocate(count)
+        except NoFreePort:
             continue
         finally:
             probe.close()
@@ -33,7 +33,7 @@ def test_row_53_no_port_is_given_out_twice() -> None:
     numbers = _free(6)
     ports = Ports(numbers, Clock())
 
-    taken = [*ports.take(2), *ports.take(4)]
+    taken = [*ports.allocate(2), *ports.allocate(4)]
 
     assert sorted(taken) == list(numbers)
     ports.close()
@@ -42,15 +42,15 @@ def test_row_53_no_port_is_given_out_twice() -> None:
 def test_row_53_a_port_is_not_used_again_before_the_reuse_delay() -> None:
     clock = Clock()
     ports = Ports(_free(1), clock, reuse_delay=60)
-    taken = ports.take(1)
-    ports.give_back(taken)
-    ports.give_back(taken)
+    taken = ports.allocate(1)
+    ports.release(taken)
+    ports.release(taken)
 
     clock.now += 59
-    with pytest.raises(NoPortLeft):
-        ports.take(1)
+    with pytest.raises(NoFreePort):
+        ports.allocate(1)
     clock.now += 1
-    assert ports.take(1) == taken
+    assert ports.allocate(1) == taken
     ports.close()
 
 
@@ -58,10 +58,10 @@ def test_if_there_are_too_few_none_is_kept() -> None:
     numbers = _free(3)
     ports = Ports(numbers, Clock())
 
-    with pytest.raises(NoPortLeft):
-        ports.take(4)
+    with pytest.raises(NoFreePort):
+        ports.allocate(4)
 
-    assert len(ports.take(3)) == 3
+    assert len(ports.allocate(3)) == 3
     ports.close()
 
 
@@ -71,22 +71,22 @@ def test_row_53_a_port_that_another_program_uses_is_not_given_out(kind: socket.S
     with socket.socket(socket.AF_INET, kind) as squatter:
         squatter.bind(("127.0.0.1", number))
 
-        with pytest.raises(NoPortLeft):
-            Ports(numbers, Clock()).take(1)
+        with pytest.raises(NoFreePort):
+            Ports(numbers, Clock()).allocate(1)
 
 
 def test_row_53_two_emulators_never_get_the_same_port() -> None:
     numbers = _free(2)
     one, other = Ports(numbers, Clock()), Ports(numbers, Clock())
 
-    taken = {*one.take(1), *other.take(1)}
+    taken = {*one.allocate(1), *other.allocate(1)}
 
     assert taken == set(numbers)
-    with pytest.raises(NoPortLeft):
-        other.take(1)
+    with pytest.raises(NoFreePort):
+        other.allocate(1)
     one.close()
     other.close()
 
 
 def test_no_ports_at_all_are_enough_for_a_game_without_any() -> None:
-    assert Ports(range(0), Clock()).take(0) == ()
+    assert Ports(range(0), Clock()).allocate(0) == ()

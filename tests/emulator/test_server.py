@@ -30,7 +30,7 @@ from edgegap_async.emulator import (
     sample_application,
 )
 from edgegap_async.emulator.__main__ import main
-from edgegap_async.emulator.server import Limit
+from edgegap_async.emulator.server import RateLimit
 
 DEPLOY_BODY: dict[str, Any] = {
     "application": "arena",
@@ -366,9 +366,9 @@ async def test_what_fails_inside_is_500_without_a_trace_and_raised_at_the_end(
 
 
 def test_a_limit_holds_in_every_window() -> None:
-    limit = Limit(2)
+    limit = RateLimit(2)
 
-    waits = [limit.wait(now) for now in (0.0, 0.5, 0.6, 0.99, 1.0, 1.2, 1.5)]
+    waits = [limit.try_pass(now) for now in (0.0, 0.5, 0.6, 0.99, 1.0, 1.2, 1.5)]
 
     assert waits == pytest.approx([0, 0, 0.4, 0.01, 0, 0.3, 0])
 
@@ -385,7 +385,7 @@ async def test_calls_beyond_the_documented_limit_are_answered_429(name: str) -> 
     assert operation.limit is not None
 
     limited = [said for status, said in answers if status == 429]
-    seconds = emulator.requests[-2].at - emulator.requests[0].at
+    seconds = emulator.requests[-2].received_at - emulator.requests[0].received_at
     assert len(answers) - len(limited) <= operation.limit * math.ceil(seconds)
     assert len(limited) > 0
     assert set(limited[0]) == {"message"}
@@ -558,11 +558,11 @@ def test_in_a_shell_a_mistake_is_one_line(
         ({"simulate": True}, "simulate is of type Simulation"),
         ({"timings": 0}, "timings is of type Timings"),
         ({"apps": ["arena"]}, "each of apps is of type Application"),
-        ({"round_trip": 5}, r"round_trip is \(at least, at most\) in seconds, not 5"),
-        ({"round_trip": (0.1, "x")}, r"round_trip is \(at least"),
+        ({"round_trip_time": 5}, r"round_trip_time is \(at least, at most\) in seconds, not 5"),
+        ({"round_trip_time": (0.1, "x")}, r"round_trip_time is \(at least"),
         ({"apps": sample_application()}, "apps is a list"),
         ({"faults": Fault("deploy", Respond(500))}, "faults is a list"),
-        ({"unknown_status": 403}, "unknown_status must be 400 or 404"),
+        ({"unknown_id_status": 403}, "unknown_id_status must be 400 or 404"),
         ({"host_shape": "x"}, "host_shape pin or centroid"),
     ],
 )
@@ -575,8 +575,8 @@ def test_a_setting_that_cannot_be_is_named(settings: dict[str, Any], complaint: 
 def test_a_time_that_cannot_be_is_named(seconds: Any) -> None:
     with pytest.raises(InvalidRequest, match=r"Timings\.deploying"):
         Timings(deploying=seconds)
-    with pytest.raises(InvalidRequest, match=r"Simulation\.failing"):
-        Simulation(failing=seconds)
+    with pytest.raises(InvalidRequest, match=r"Simulation\.crash_share"):
+        Simulation(crash_share=seconds)
     for span in (seconds, (seconds, 1), (0.5, seconds)):
         with pytest.raises(InvalidRequest, match=r"Simulation\.ready_after"):
             Simulation(ready_after=span)

@@ -5,7 +5,7 @@ from typing import Any
 
 import attrs
 import pytest
-from emulated_cloud import a_world, deployed
+from emulated_cloud import a_cloud, deployed
 from virtual_clock import run_virtually
 
 from edgegap_async import BadRequest, EdgegapClient, Filter, InvalidRequest, PollingPolicy, Status
@@ -53,7 +53,7 @@ def test_a_thousand_servers_are_ready_and_no_port_runs_out() -> None:
 
     async def main() -> None:
         simulation = Simulation(ready_after=(1, 5))
-        async with a_world(ARENA, simulation=simulation, ports=numbers) as world:
+        async with a_cloud(ARENA, simulation=simulation, ports=numbers) as world:
             servers = [await deployed(world, ARENA) for _ in range(1000)]
             await asyncio.sleep(6)
 
@@ -68,7 +68,12 @@ def test_a_thousand_servers_are_ready_and_no_port_runs_out() -> None:
 
 
 async def test_the_same_seed_has_the_same_fates() -> None:
-    settings = {"failing": 0.3, "silent": 0.3, "fails_after": (0.0, 4.0), "ready_after": (0.0, 4.0)}
+    settings = {
+        "crash_share": 0.3,
+        "never_ready_share": 0.3,
+        "crash_after": (0.0, 4.0),
+        "ready_after": (0.0, 4.0),
+    }
 
     async def fates(seed: int) -> list[tuple[bool, int | None]]:
         processes = start(machine(seed=seed, **settings), 50)
@@ -82,8 +87,8 @@ async def test_the_same_seed_has_the_same_fates() -> None:
 
 
 async def test_a_share_fails_at_its_time_and_is_an_error() -> None:
-    simulation = Simulation(failing=1, fails_after=(7, 7), ready_after=(1, 1))
-    async with a_world(ARENA, simulation=simulation) as world:
+    simulation = Simulation(crash_share=1, crash_after=(7, 7), ready_after=(1, 1))
+    async with a_cloud(ARENA, simulation=simulation) as world:
         server = await deployed(world, ARENA)
         seen = []
         for seconds in (6.9, 0.2):
@@ -95,7 +100,7 @@ async def test_a_share_fails_at_its_time_and_is_an_error() -> None:
 
 
 async def test_one_that_fails_first_never_binds_its_ports() -> None:
-    [process] = start(machine(failing=1, fails_after=(0, 0), ready_after=(1, 1)))
+    [process] = start(machine(crash_share=1, crash_after=(0, 0), ready_after=(1, 1)))
 
     assert await process.exited == 1
     await asyncio.sleep(2)
@@ -103,7 +108,7 @@ async def test_one_that_fails_first_never_binds_its_ports() -> None:
 
 
 async def test_a_silent_one_is_an_error_once_the_time_to_deploy_is_over() -> None:
-    async with a_world(HASTY, simulation=Simulation(silent=1)) as world:
+    async with a_cloud(HASTY, simulation=Simulation(never_ready_share=1)) as world:
         server = await deployed(world, HASTY)
         await asyncio.sleep(3.2)
 
@@ -113,7 +118,7 @@ async def test_a_silent_one_is_an_error_once_the_time_to_deploy_is_over() -> Non
 
 
 async def test_a_port_that_is_not_checked_is_not_waited_for() -> None:
-    cloud = machine(silent=1)
+    cloud = machine(never_ready_share=1)
     [process] = start(cloud)
 
     assert await cloud.has_bound(process, [])
@@ -121,7 +126,7 @@ async def test_a_port_that_is_not_checked_is_not_waited_for() -> None:
 
 
 async def test_a_stopped_one_ends_by_sigterm_and_a_second_stop_changes_nothing() -> None:
-    [process] = start(machine(failing=1))
+    [process] = start(machine(crash_share=1))
 
     await process.stop(10)
     await process.stop(10)
@@ -146,11 +151,11 @@ async def test_what_was_not_stopped_is_killed_when_the_machine_closes() -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"failing": 1.1},
-        {"silent": -0.1},
+        {"crash_share": 1.1},
+        {"never_ready_share": -0.1},
         {"ready_after": (2, 1)},
         {"ready_after": (-1, 1)},
-        {"fails_after": (0, float("inf"))},
+        {"crash_after": (0, float("inf"))},
     ],
 )
 def test_a_simulation_that_cannot_be_is_refused(settings: dict[str, Any]) -> None:
@@ -169,21 +174,23 @@ async def test_how_long_each_takes_may_be_drawn_by_a_function() -> None:
 
 
 async def test_of_each_it_is_known_since_when_it_has_its_status() -> None:
-    async with a_world(ARENA, simulation=Simulation(ready_after=(2, 2))) as world:
+    async with a_cloud(ARENA, simulation=Simulation(ready_after=(2, 2))) as world:
         server = await deployed(world, ARENA)
-        assert server.since == pytest.approx(now(), abs=0.01)
+        assert server.status_since == pytest.approx(now(), abs=0.01)
         while server.status is not Status.READY:
             await asyncio.sleep(0.01)
-        assert server.since == pytest.approx(now(), abs=0.02)
-        ready_since = server.since
+        assert server.status_since == pytest.approx(now(), abs=0.02)
+        ready_since = server.status_since
         await asyncio.sleep(5)
-        assert server.since == ready_since
+        assert server.status_since == ready_since
 
 
 async def test_a_list_without_status_tells_only_what_is_ready() -> None:
     simulation = Simulation(ready_after=(0.5, 0.5))
     async with (
-        Emulator([ARENA], timings=Timings.fast(), simulate=simulation, row_status=False) as cloud,
+        Emulator(
+            [ARENA], timings=Timings.fast(), simulate=simulation, list_has_status=False
+        ) as cloud,
         EdgegapClient(cloud.token, base_url=cloud.url) as client,
     ):
         server = await client.deploy("arena", "v1", users=["8.8.8.8"])
@@ -196,10 +203,10 @@ async def test_a_list_without_status_tells_only_what_is_ready() -> None:
 
 @pytest.mark.parametrize("list_errors", [True, False])
 async def test_a_list_holds_what_is_in_error_or_does_not(*, list_errors: bool) -> None:
-    simulation = Simulation(failing=1, fails_after=(0, 0))
+    simulation = Simulation(crash_share=1, crash_after=(0, 0))
     async with (
         Emulator(
-            [ARENA], timings=Timings.fast(), simulate=simulation, list_errors=list_errors
+            [ARENA], timings=Timings.fast(), simulate=simulation, list_includes_errors=list_errors
         ) as cloud,
         EdgegapClient(cloud.token, base_url=cloud.url) as client,
     ):
@@ -213,7 +220,7 @@ async def test_a_list_holds_what_is_in_error_or_does_not(*, list_errors: bool) -
 
 async def test_calls_are_on_the_way_as_long_as_they_are_to_be() -> None:
     async with (
-        Emulator([ARENA], simulate=Simulation(), round_trip=(0.2, 0.6)) as cloud,
+        Emulator([ARENA], simulate=Simulation(), round_trip_time=(0.2, 0.6)) as cloud,
         EdgegapClient(cloud.token, base_url=cloud.url, limits={"list_tags": None}) as client,
     ):
         times = []
@@ -221,7 +228,7 @@ async def test_calls_are_on_the_way_as_long_as_they_are_to_be() -> None:
             began = now()
             await client.locations.list()
             times.append(now() - began)
-            came = cloud.requests[-1].at - began
+            came = cloud.requests[-1].received_at - began
             assert came == pytest.approx(times[-1] / 2, abs=0.02)
 
         assert 0.2 <= min(times) < 0.35
@@ -230,14 +237,14 @@ async def test_calls_are_on_the_way_as_long_as_they_are_to_be() -> None:
 
 @pytest.mark.parametrize("round_trip", [(-0.1, 1), (2, 1), (0, float("inf"))])
 def test_a_way_that_cannot_be_is_refused(round_trip: tuple[float, float]) -> None:
-    with pytest.raises(InvalidRequest, match="round_trip"):
-        Emulator([ARENA], round_trip=round_trip)
+    with pytest.raises(InvalidRequest, match="round_trip_time"):
+        Emulator([ARENA], round_trip_time=round_trip)
 
 
 async def test_a_list_that_takes_no_filters_says_so_and_holds_all_without_one() -> None:
     async with (
         Emulator(
-            [ARENA], timings=Timings.fast(), simulate=Simulation(), list_filters=False
+            [ARENA], timings=Timings.fast(), simulate=Simulation(), list_accepts_filters=False
         ) as cloud,
         EdgegapClient(cloud.token, base_url=cloud.url) as client,
     ):

@@ -77,7 +77,7 @@ async def complaints_after_a_run(kind: str, place: str | None, seed: int) -> lis
             limits=False,
             metrics_interval=3600.0,
             keep_terminated=3600.0,
-            simulate=Simulation(seed=seed, failing=0.1),
+            simulate=Simulation(seed=seed, crash_share=0.1),
         ) as emulator:
             what, when = KINDS[kind]
             times = chance.choice((1, 2, 3))

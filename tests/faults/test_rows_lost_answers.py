@@ -136,7 +136,7 @@ async def test_row_08_a_stop_whose_answer_a_proxy_loses_has_succeeded(
 async def test_row_09_a_deploy_whose_answer_is_too_slow_is_found_by_its_tag(
     emulator: Emulator,
 ) -> None:
-    emulator.faults.add(Fault("deploy", Dribble(every=0.05)))
+    emulator.faults.add(Fault("deploy", Dribble(interval=0.05)))
     async with (
         quick_client(emulator.url, timeouts=Timeouts(total=0.3)) as client,
         asyncio.timeout(5),

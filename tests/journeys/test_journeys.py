@@ -405,7 +405,7 @@ async def test_a_cancelled_run_leaves_no_server(cloud: Cloud) -> None:
 async def test_a_port_is_used_again_when_its_server_has_ended() -> None:
     # From outside the range that the kernel gives to sockets which do not care.
     ports = Ports(range(20000, 30000), asyncio.get_running_loop().time)
-    [number] = ports.take(1)
+    [number] = ports.allocate(1)
     ports.close()
     async with (
         Emulator(

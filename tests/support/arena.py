@@ -71,7 +71,7 @@ def never_ready(*servers: bool) -> Simulation:
             (chance.random(), chance.random(), chance.random(), chance.random()) for _ in servers
         ]
         if [draw[2] < 0.5 for draw in draws] == list(servers):
-            return Simulation(seed=seed, ready_after=(0.5, 3.0), silent=0.5)
+            return Simulation(seed=seed, ready_after=(0.5, 3.0), never_ready_share=0.5)
     raise AssertionError("no such seed")
 
 

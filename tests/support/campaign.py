@@ -184,9 +184,9 @@ def draw_emulator(chance: Chance) -> Emulator:
         simulate=Simulation(
             seed=chance.randrange(2**32),
             ready_after=(0.0, 2.0),
-            failing=chance.choice((0.0, 0.3)),
-            fails_after=(0.0, 4.0),
-            silent=chance.choice((0.0, 0.2)),
+            crash_share=chance.choice((0.0, 0.3)),
+            crash_after=(0.0, 4.0),
+            never_ready_share=chance.choice((0.0, 0.2)),
         ),
     )
 

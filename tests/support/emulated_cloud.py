@@ -33,7 +33,7 @@ def a_request(application: Application, **more: Any) -> DeployRequest:
     return DeployRequest(**values | more)
 
 
-class Announced:
+class SentWebhooks:
     """The webhooks that a world would have sent, in order."""
 
     def __init__(self) -> None:
@@ -44,10 +44,10 @@ class Announced:
 
 
 @contextlib.asynccontextmanager
-async def a_world(
+async def a_cloud(
     *applications: Application,
     fleets: Iterable[Fleet] = (),
-    announced: Announced | None = None,
+    announced: SentWebhooks | None = None,
     **settings: Any,
 ) -> AsyncIterator[Cloud]:
     """A world in a hurry; what fails in it fails the test."""
@@ -55,7 +55,7 @@ async def a_world(
     world = Cloud(
         Catalogue(applications=applications, fleets=tuple(fleets)),
         Settings(**chosen),
-        announce=announced or Announced(),
+        announce=announced or SentWebhooks(),
         base_url="http://127.0.0.1:9",
     )
     try:

@@ -46,7 +46,7 @@ async def test_row_37_polling_finds_ready_and_the_end_when_every_webhook_is_lost
 @virtual
 async def test_row_37_polling_finds_an_error_when_its_webhook_is_lost() -> None:
     lost = [Fault(name, Drop(), times=None) for name in WEBHOOK_FIELDS]
-    failing: dict[str, Any] = {"failing": 1.0, "fails_after": (3.0, 3.0)}
+    failing: dict[str, Any] = {"crash_share": 1.0, "crash_after": (3.0, 3.0)}
     async with (
         WebhookReceiver().serve() as receiver,
         a_cloud(*lost, receiver=receiver, **failing) as (_, client),

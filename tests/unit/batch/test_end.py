@@ -81,7 +81,7 @@ async def test_requests_without_a_slot_get_their_outcome_at_the_deadline() -> No
 async def test_logs_without_an_answer_delay_an_outcome_by_ten_seconds_and_not_beyond_the_deadline(
     limit: float | None, least: float
 ) -> None:
-    simulation = Simulation(failing=1.0, ready_after=(50.0, 50.0), fails_after=(5.0, 5.0))
+    simulation = Simulation(crash_share=1.0, ready_after=(50.0, 50.0), crash_after=(5.0, 5.0))
     async with arena_cloud(simulate=simulation) as emulator, arena_client(emulator) as client:
         emulator.faults.add(Fault("get_container_logs", Delay(1000), times=None))
         began = loop_time()

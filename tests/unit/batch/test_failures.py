@@ -37,12 +37,12 @@ pytestmark = pytest.mark.virtual
 
 
 def all_fail(**more: Any) -> Emulator:
-    simulation = Simulation(failing=1.0, ready_after=(5.0, 5.0), fails_after=(0.5, 1.0))
+    simulation = Simulation(crash_share=1.0, ready_after=(5.0, 5.0), crash_after=(0.5, 1.0))
     return arena_cloud(simulate=simulation, **more)
 
 
 async def test_a_failed_deployment_is_stopped_and_the_others_go_on() -> None:
-    simulation = Simulation(seed=3, failing=0.4, ready_after=(3.0, 3.0), fails_after=(0.5, 2.0))
+    simulation = Simulation(seed=3, crash_share=0.4, ready_after=(3.0, 3.0), crash_after=(0.5, 2.0))
     async with arena_cloud(simulate=simulation) as emulator, arena_client(emulator) as client:
         outcomes = await client.deploy_many(arena_requests(20)).all()
 
@@ -143,7 +143,7 @@ async def test_deployments_that_could_not_be_stopped_with_the_batch_have_a_note(
 
 async def test_a_deployment_that_had_failed_keeps_its_own_error_when_the_batch_is_stopped() -> None:
     """The failure of another deployment stops the batch while the logs are being fetched."""
-    simulation = Simulation(failing=1.0, ready_after=(50.0, 50.0), fails_after=(3.0, 6.0))
+    simulation = Simulation(crash_share=1.0, ready_after=(50.0, 50.0), crash_after=(3.0, 6.0))
     async with arena_cloud(simulate=simulation) as emulator, arena_client(emulator) as client:
         emulator.faults.add(Fault("get_container_logs", Delay(100)))
         began = loop_time()
@@ -175,7 +175,7 @@ async def test_stop_all_stops_ready_deployments_that_were_not_claimed() -> None:
 
 async def test_a_failed_deployment_is_stopped_and_its_request_retried_with_another() -> None:
     errors = []
-    simulation = Simulation(failing=1.0, ready_after=(2.0, 2.0), fails_after=(0.5, 1.0))
+    simulation = Simulation(crash_share=1.0, ready_after=(2.0, 2.0), crash_after=(0.5, 1.0))
     async with arena_cloud(simulate=simulation) as emulator, arena_client(emulator) as client:
 
         def retry_with(_: DeployRequest, error: EdgegapError) -> DeployRequest:

@@ -81,8 +81,8 @@ def live(emulator: Emulator) -> list[str]:
 LOST: list[Effect] = [
     Drop(),
     Drop(reset=False),
-    Truncate(after=0),
-    Truncate(after=9),
+    Truncate(body_bytes=0),
+    Truncate(body_bytes=9),
     *(Respond(status) for status in (500, 502, 503, 504)),
     Respond.html(),
     Respond(202, "{"),

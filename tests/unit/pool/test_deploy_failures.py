@@ -137,7 +137,7 @@ async def test_an_unexpected_error_is_reported_to_callers_and_raised_by_the_bloc
 
 
 async def test_a_deployment_that_fails_is_stopped() -> None:
-    simulation = Simulation(failing=1.0, ready_after=(5.0, 5.0), fails_after=(1.0, 1.0))
+    simulation = Simulation(crash_share=1.0, ready_after=(5.0, 5.0), crash_after=(1.0, 1.0))
     async with arena_cloud(simulate=simulation) as emulator, arena_client(emulator) as client:
         async with arena_pool(client, min_ready=2) as pool:
             with pytest.raises(PoolEmpty):
