@@ -17,8 +17,6 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final, TypeVarTuple
 
-import attrs
-
 from edgegap_async.api.operations import Operation
 
 __all__ = ["CallObserver", "CallObservers", "ObservedCall"]
@@ -28,25 +26,42 @@ Details = TypeVarTuple("Details")
 logger = logging.getLogger(__name__)
 
 
-@attrs.define(eq=False)
 class ObservedCall:
     """The state of one call of the API. Holds no token, no query and no body.
 
     The client updates it between events; an observer only reads it.
     """
 
+    # Not an attrs class: each call makes an object, and this constructor costs a third less.
+    __slots__ = (
+        "__weakref__",
+        "attempts",
+        "operation",
+        "queued",
+        "request_id",
+        "status",
+        "waited",
+    )
+
     operation: Operation[Any]
     """The operation that is called: its name, HTTP method and path template."""
-    request_id: str | None = None
+    request_id: str | None
     """The deployment that the call is about; None if it names none, as a deploy or a list."""
-    attempts: int = 0
+    attempts: int
     """Number of the newest attempt, from 1; 0 before the first attempt."""
-    queued: float = 0.0
+    queued: float
     """Seconds that the newest attempt waited for its rate limit and for a connection."""
-    waited: float = 0.0
+    waited: float
     """Seconds from each failed attempt to the attempt after it, added up."""
-    status: int | None = None
+    status: int | None
     """HTTP status of the newest answer; None if the newest attempt has no answer."""
+
+    def __init__(self, operation: Operation[Any], request_id: str | None) -> None:
+        self.operation = operation
+        self.request_id = request_id
+        self.attempts = 0
+        self.queued = self.waited = 0.0
+        self.status = None
 
 
 class CallObserver:
