@@ -1,6 +1,6 @@
-"""Each call of the table: well formed, as the reference has it, and served by the emulator.
+"""Each operation is well formed, matches the reference, and is served by the emulator.
 
-The rule for repeating is written out here once more, for a wrong one makes a second server.
+The rule for retries is repeated here, because a wrong rule would create a second server.
 """
 
 from __future__ import annotations
@@ -70,9 +70,11 @@ def test_a_path_is_a_route_that_takes_its_own_urls(operation: Operation[object])
 
 
 @each_operation
-def test_a_call_is_as_the_reference_has_it(operation: Operation[object]) -> None:
+def test_a_call_matches_the_reference(operation: Operation[object]) -> None:
     shown = SHOWN[operation.method, operation.path]
-    lenient = {200} if operation is operations.BULK_STOP else set()  # what it was until 2024
+    lenient = (
+        {200} if operation is operations.BULK_STOP else set()
+    )  # the description of 2024 has 200
 
     assert operation.limit == shown["limit_per_second"]
     assert operation.ok | operation.may_fail == set(shown["outcomes"]) | lenient
@@ -81,7 +83,7 @@ def test_a_call_is_as_the_reference_has_it(operation: Operation[object]) -> None
 
 
 @each_operation
-def test_no_status_is_success_and_failure(operation: Operation[object]) -> None:
+def test_no_status_means_both_success_and_failure(operation: Operation[object]) -> None:
     assert operation.ok
     assert all(200 <= status < 300 for status in operation.ok)
     assert all(400 <= status < 600 for status in operation.may_fail)
@@ -100,7 +102,7 @@ def test_a_body_and_an_answer_have_the_fields_that_the_reference_shows(
 
 
 @each_operation
-def test_a_call_that_may_make_a_second_thing_is_repeated_only_if_unsent(
+def test_a_call_that_may_create_a_second_object_is_retried_only_if_not_sent(
     operation: Operation[object],
 ) -> None:
     assert HARMLESS.isdisjoint(ONLY_IF_UNSENT)
@@ -109,7 +111,7 @@ def test_a_call_that_may_make_a_second_thing_is_repeated_only_if_unsent(
 
 
 @each_operation
-def test_only_writing_calls_have_a_body_and_no_harmless_call_has(
+def test_only_calls_that_write_have_a_body_and_no_safe_call_has(
     operation: Operation[object],
 ) -> None:
     assert (operation.body is not None) is (operation.method in {"POST", "PATCH"})
@@ -130,7 +132,7 @@ def test_only_calls_that_read_or_stop_have_a_query(operation: Operation[object])
 
 
 @each_operation
-def test_a_newer_name_of_a_path_belongs_to_the_fleet_deploy_alone(
+def test_only_the_fleet_deploy_has_a_newer_path(
     operation: Operation[object],
 ) -> None:
     newer = {"deploy_to_fleet": "/v2/private-fleets/deployments"}
@@ -170,7 +172,7 @@ async def test_the_emulator_serves_the_call(
         headers={"Authorization": f"token {emulator.token}"}
     ) as session:
         for path in filter(None, [operation.path, operation.newer_path]):
-            # No call is a PUT: a path that is served says which methods are, another is a 404.
+            # No call uses PUT: a served path answers 405, an unknown path 404.
             async with session.put(url_of(path, emulator)) as answer:
                 assert answer.status == 405
                 assert operation.method in re.split(r",\s*", answer.headers["Allow"])

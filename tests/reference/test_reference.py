@@ -1,8 +1,8 @@
-"""What we send and read is what the published reference shows.
+"""The client sends and reads what the published reference shows.
 
-The oracle is `reference/operations.json`: the documented path, body, answer and statuses of each
-call. Nothing here imports a table, template or converter of ours. Public methods are called
-against a plain server that knows only the reference, and attributes are compared with it.
+`reference/operations.json` has the documented path, body, answer and statuses of each call. The
+tests call public methods against a server that knows only that file, and compare requests and
+attributes with it. They import no table, template or converter of the package.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Call = Callable[[EdgegapClient, Any], Awaitable[Any]]
 
 
 def deploy_arguments(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The body of a deploy, as somebody would write it in Python."""
+    """Returns the arguments of a deploy from the body that the reference shows."""
     written = dict(body)
     written["users"] = [
         tuple(user["user_data"].values())
@@ -104,7 +104,7 @@ OUTCOMES = [(name, status) for name, shown in SHOWN.items() for status in shown[
 
 @attrs.define
 class Seen:
-    """A request as it came over the wire."""
+    """A request as the server received it."""
 
     method: str
     path: str
@@ -115,7 +115,7 @@ class Seen:
 
 @attrs.define
 class Cloud:
-    """A server that writes down what comes and gives one answer to everything."""
+    """A server that records requests and gives the same answer to all of them."""
 
     url: str = ""
     status: int = 200
@@ -160,7 +160,7 @@ def path_of(name: str) -> str:
     return re.sub(r"{(.*?)}", lambda match: IDS[match[1]], path)
 
 
-# ── each answer is read, field by field ──────────────────────────────────────────────────────────
+# ── answers, field by field ──────────────────────────────────────────────────────────────────────
 
 # Texts in the reference that stand for numbers. Others, such as a port named "7777", are texts.
 NUMBERS = {"sockets", "sockets_usage", "user_count", "latitude", "longitude", "datasets"}
@@ -168,7 +168,7 @@ A_TIME = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d")
 
 
 def differences(shown: object, read: object, at: str = "") -> list[str]:
-    """Where what was read is not what was shown."""
+    """Returns the paths at which a model differs from the JSON that the reference shows."""
     name = at.rpartition(".")[2].partition("[")[0]
     if isinstance(shown, dict):
         found = []
@@ -204,7 +204,7 @@ def differences(shown: object, read: object, at: str = "") -> list[str]:
     return [] if same and read == shown else [f"{at} is {read!r}, not {shown!r}"]
 
 
-def test_the_reference_and_the_calls_here_are_the_same_sixteen() -> None:
+def test_the_reference_and_the_operations_have_the_same_sixteen_calls() -> None:
     assert set(CALLS) == set(SHOWN)
     assert len(SHOWN) == 16
 
@@ -212,7 +212,7 @@ def test_the_reference_and_the_calls_here_are_the_same_sixteen() -> None:
 @pytest.mark.parametrize(
     ("name", "status"), [(name, status) for name, status in OUTCOMES if status < 400]
 )
-async def test_what_is_sent_and_what_is_read_are_what_the_reference_shows(
+async def test_requests_and_answers_match_the_reference(
     name: str, status: int, cloud: Cloud, client: EdgegapClient
 ) -> None:
     shown = SHOWN[name]
@@ -230,7 +230,7 @@ async def test_what_is_sent_and_what_is_read_are_what_the_reference_shows(
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_a_call_asks_for_nothing_that_nobody_asked_for(
+async def test_a_call_without_options_sends_no_query(
     name: str, cloud: Cloud, client: EdgegapClient
 ) -> None:
     shown = SHOWN[name]
@@ -242,7 +242,7 @@ async def test_a_call_asks_for_nothing_that_nobody_asked_for(
 
 
 @pytest.mark.parametrize("name", CALLS)
-async def test_each_call_carries_the_one_token_that_it_needs(
+async def test_each_call_sends_only_the_token_it_needs(
     name: str, cloud: Cloud, client: EdgegapClient
 ) -> None:
     shown = SHOWN[name]
@@ -257,7 +257,7 @@ async def test_each_call_carries_the_one_token_that_it_needs(
 @pytest.mark.parametrize(
     ("name", "status"), [(name, status) for name, status in OUTCOMES if status >= 400]
 )
-async def test_each_documented_failure_is_an_error_that_names_it(
+async def test_each_documented_error_status_has_its_error_class(
     name: str, status: int, cloud: Cloud, client: EdgegapClient
 ) -> None:
     shown = SHOWN[name]
@@ -275,7 +275,7 @@ async def test_each_documented_failure_is_an_error_that_names_it(
 
 async def test_a_list_gives_the_rows_of_its_pages(cloud: Cloud, client: EdgegapClient) -> None:
     shown = SHOWN["GET /v1/deployments"]
-    cloud.answer = shown["answer"]  # whose pagination says that more pages follow
+    cloud.answer = shown["answer"]  # its pagination says that more pages follow
 
     rows = [row async for row in client.deployments.list()]
 
@@ -324,7 +324,7 @@ async def test_documented_query_parameters_have_their_documented_names(
         ({"start_time": "2025-11-29 22:35:31"}, {"start_time": datetime(2025, 11, 29, 22, 35, 31)}),  # noqa: DTZ001 - a naive time is what must be noticed
     ],
 )
-def test_the_comparison_itself_notices_what_is_different(shown: object, read: object) -> None:
+def test_the_comparison_notices_differences(shown: object, read: object) -> None:
     assert differences(shown, read) != []
 
 
@@ -341,7 +341,7 @@ def description() -> Any:
 
 
 def missing(schema: Any, kind: type[Any], description: Any) -> list[str]:
-    """Properties of a schema that a model has no field for, at any depth."""
+    """Returns the properties of a schema, at any depth, for which a model has no field."""
     attrs.resolve_types(kind)
     fields = {field.name: field.type for field in attrs.fields(kind)}
     found = []
@@ -371,7 +371,7 @@ def properties(schema: Any, description: Any) -> dict[str, Any]:
 
 
 def models_in(kind: Any) -> list[type[Any]]:
-    """The models that a field can hold, inside whatever list or mapping."""
+    """Returns the models that a field can hold, also inside lists and mappings."""
     if attrs.has(kind):
         return [kind]
     return [found for part in getattr(kind, "__args__", ()) for found in models_in(part)]

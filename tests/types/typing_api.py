@@ -1,4 +1,4 @@
-"""The types that users see. Never run: the type checkers read it."""
+"""The types that users see. Only type checkers read this file; no test runs it."""
 
 from __future__ import annotations
 

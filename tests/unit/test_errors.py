@@ -1,4 +1,4 @@
-"""Errors: which class for what, and what their messages say."""
+"""The classes of errors, and the texts of their messages."""
 
 from __future__ import annotations
 
@@ -76,15 +76,15 @@ def test_each_error_status_has_its_class(status: int, kind: type[Refused]) -> No
     assert refusal(status) is kind
 
 
-def test_what_cannot_be_sent_is_a_value_error_too() -> None:
+def test_invalid_request_is_a_value_error() -> None:
     assert issubclass(InvalidRequest, ValueError)
 
 
-def test_a_wait_that_timed_out_is_a_timeout_error_too() -> None:
+def test_wait_timed_out_is_a_timeout_error() -> None:
     assert issubclass(WaitTimedOut, TimeoutError)
 
 
-def test_a_message_says_method_path_status_attempts_reason_and_what_to_do() -> None:
+def test_a_message_has_method_path_status_attempts_reason_and_advice() -> None:
     error = Unauthorized(
         "bad token.",
         operation="get_deployment",
@@ -116,14 +116,14 @@ def test_a_call_error_without_facts_still_has_a_message() -> None:
     assert str(NoAnswer()) == "The API may have acted on the request: check before you repeat it"
 
 
-def test_an_error_without_anything_is_an_empty_text() -> None:
+def test_an_error_without_arguments_has_an_empty_text() -> None:
     error = EdgegapError()
     error.args = ()
 
     assert (str(error), error.message) == ("", "")
 
 
-def test_the_message_is_what_was_said_and_no_more() -> None:
+def test_the_message_has_no_facts_and_no_advice() -> None:
     error = NotSent("no such host", method="GET", path="/v1/locations")
 
     assert error.message == "no such host"
@@ -131,7 +131,7 @@ def test_the_message_is_what_was_said_and_no_more() -> None:
     assert (error.status, error.request_id, error.attempts) == (None, None, 1)
 
 
-def test_a_rate_limit_that_names_no_time_has_none() -> None:
+def test_a_rate_limit_without_time_has_no_retry_after() -> None:
     assert RateLimited("slow down").retry_after is None
 
 
@@ -139,7 +139,7 @@ def test_a_closed_client_says_when_to_make_calls() -> None:
     assert "before `close()`" in str(ClientClosed("closed"))
 
 
-def test_a_deployment_error_shows_which_and_what_was_seen() -> None:
+def test_a_deployment_error_shows_the_id_and_the_history() -> None:
     now = datetime.now(UTC)
     history = (
         StatusChange(Status.SEEKING, now),
@@ -162,13 +162,13 @@ def test_a_deployment_error_shows_which_and_what_was_seen() -> None:
 
 
 @pytest.mark.parametrize("deployment", [None, Deployment(request_id="abc")])
-def test_a_failure_that_is_not_explained_has_an_empty_detail(
+def test_a_failure_without_reason_has_an_empty_detail(
     deployment: Deployment | None,
 ) -> None:
     assert DeploymentFailed(request_id="abc", deployment=deployment).error_detail == ""
 
 
-def test_a_deployment_error_that_saw_nothing_names_the_deployment_alone() -> None:
+def test_a_deployment_error_without_history_names_only_the_deployment() -> None:
     assert str(DeploymentTerminated(request_id="abc")).startswith("deployment abc. It has ended")
 
 
@@ -182,7 +182,7 @@ def test_a_deployment_error_that_saw_nothing_names_the_deployment_alone() -> Non
         DeploymentError("odd", request_id="abc"),
     ],
 )
-def test_an_error_survives_the_way_to_another_process(error: EdgegapError) -> None:
+def test_an_error_can_be_pickled(error: EdgegapError) -> None:
     copy = pickle.loads(pickle.dumps(error))
 
     assert type(copy) is type(error)
@@ -203,7 +203,7 @@ def test_an_error_survives_the_way_to_another_process(error: EdgegapError) -> No
         ),
     ],
 )
-def test_a_failed_deployment_shows_what_its_server_said_last(logs: Logs, text: str) -> None:
+def test_a_failed_deployment_shows_exit_code_and_last_lines(logs: Logs, text: str) -> None:
     error = DeploymentFailed("pulled the plug", request_id="abc")
     assert error.last_lines == ""
     error.logs = logs
@@ -227,15 +227,15 @@ def test_a_failed_deployment_shows_what_its_server_said_last(logs: Logs, text: s
         (Unprocessable("no", operation="get_metrics", request_id="abc"), "Check the arguments"),
     ],
 )
-def test_the_advice_fits_what_was_asked(error: CallError, advice: str) -> None:
+def test_the_advice_fits_the_call(error: CallError, advice: str) -> None:
     assert advice in str(error)
 
 
-def test_a_deployment_nobody_has_an_id_of_is_not_named() -> None:
+def test_a_wait_without_request_id_names_no_deployment() -> None:
     assert str(WaitTimedOut("no answer to the deploy")).startswith("no answer to the deploy")
 
 
-def test_what_is_advised_fits_what_is_known() -> None:
+def test_the_advice_fits_what_is_known() -> None:
     assert str(NoAnswer("late", method="GET")).endswith("The request changed nothing: try again")
     assert str(NoAnswer("late", method="POST")).endswith("check before you repeat it")
     seen = WaitTimedOut("late", request_id="abc", last_status=Status.DEPLOYING)

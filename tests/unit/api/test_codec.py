@@ -1,4 +1,4 @@
-"""Models to JSON and back: forgiving with answers, strict with requests."""
+"""The codec reads answers leniently and requests strictly, and writes both."""
 
 from __future__ import annotations
 
@@ -61,14 +61,14 @@ def body(value: object) -> bytes:
 
 
 @KIND
-def test_an_answer_keeps_what_came_as_it_came(kind: type[Any]) -> None:
+def test_an_answer_keeps_the_json_in_raw(kind: type[Any]) -> None:
     shown = {**SHOWN_ANSWERS[kind], "of tomorrow": [1], "raw": "a field of that name"}
 
     assert read_answer(kind, body(shown)).raw == shown
 
 
 @KIND
-def test_what_is_read_can_be_written_and_read_again(kind: type[Any]) -> None:
+def test_an_answer_survives_writing_and_reading(kind: type[Any]) -> None:
     once = read_answer(kind, body(SHOWN_ANSWERS[kind]))
 
     assert read_answer(kind, dumps(to_json(once))) == once
@@ -82,7 +82,7 @@ def test_a_field_is_read_once() -> None:
 
 
 @KIND
-def test_an_answer_of_which_nothing_came_but_its_id_is_as_one_that_was_made_with_it(
+def test_an_answer_with_only_an_id_equals_a_model_made_with_that_id(
     kind: type[Any],
 ) -> None:
     ids = {field.name: "x" for field in attrs.fields(kind) if field.default is attrs.NOTHING}
@@ -96,7 +96,7 @@ def test_an_answer_of_which_nothing_came_but_its_id_is_as_one_that_was_made_with
     [copy.copy, copy.deepcopy, attrs.evolve, lambda answer: pickle.loads(pickle.dumps(answer))],
     ids=["copy", "deepcopy", "evolve", "pickle"],
 )
-def test_an_answer_that_nobody_looked_at_can_be_copied(
+def test_an_answer_can_be_copied_before_its_fields_are_read(
     kind: type[Any], copied: Callable[[Any], Any]
 ) -> None:
     copy_of_it = copied(read_answer(kind, body(SHOWN_ANSWERS[kind])))
@@ -108,13 +108,13 @@ def test_an_answer_that_nobody_looked_at_can_be_copied(
 @pytest.mark.parametrize(
     "answer", [Deployment(request_id="a"), read_answer(Deployment, b'{"request_id":"a","x":1}')]
 )
-def test_a_field_without_a_name_here_is_in_raw_only(answer: Deployment) -> None:
+def test_an_unknown_field_is_in_raw_only(answer: Deployment) -> None:
     with pytest.raises(AttributeError, match="'Deployment' object has no attribute 'x'"):
-        answer.x  # type: ignore[attr-defined] # noqa: B018 - looking is what is tested
+        answer.x  # type: ignore[attr-defined] # noqa: B018 - the access raises
 
 
 @pytest.mark.parametrize("value", [None, [], "text", 5, True])
-def test_an_answer_that_is_no_object_is_unreadable(value: object) -> None:
+def test_an_answer_that_is_not_an_object_is_unreadable(value: object) -> None:
     with pytest.raises(ValueError, match="object is needed"):
         read_answer(Deployment, body(value))
 
@@ -135,14 +135,14 @@ def test_json_nested_too_deep_is_unreadable() -> None:
 
 
 @pytest.mark.parametrize("nothing", ["null", "5", '"x"', "[]", "{}"])
-def test_a_part_that_is_missing_or_odd_reads_as_empty(nothing: str) -> None:
+def test_a_missing_or_invalid_object_reads_as_empty(nothing: str) -> None:
     metrics = read_answer(Metrics, f'{{"cpu":{nothing},"total":{nothing}}}'.encode())
 
     assert metrics == Metrics()
     assert metrics.cpu == MetricSeries()
 
 
-def test_numbers_are_read_from_texts_and_whole_ones_stay_whole() -> None:
+def test_numbers_are_read_from_texts_and_integers_stay_integers() -> None:
     deployment = read_answer(
         Deployment,
         body({"request_id": "a", "sockets": "5", "sockets_usage": 2.0, "elapsed_time": 1.5}),
@@ -154,7 +154,7 @@ def test_numbers_are_read_from_texts_and_whole_ones_stay_whole() -> None:
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "1e999", "x", "", True, False, None, [], {}])
-def test_what_is_no_number_is_none(value: object) -> None:
+def test_a_value_that_is_not_a_number_reads_as_none(value: object) -> None:
     location = {"latitude": value}
     read = read_answer(LocationPage, body({"locations": [location], "total_count": value}))
 
@@ -166,9 +166,7 @@ def test_what_is_no_number_is_none(value: object) -> None:
 @pytest.mark.parametrize(
     ("value", "text"), [(7, "7"), (1.5, "1.5"), ("", ""), (True, None), ([], None), (None, None)]
 )
-def test_a_number_is_a_text_where_a_text_belongs_and_a_truth_value_is_not(
-    value: object, text: str | None
-) -> None:
+def test_a_number_reads_as_a_text_and_a_boolean_does_not(value: object, text: str | None) -> None:
     assert read_answer(Deployment, body({"request_id": "a", "fqdn": value})).fqdn == text
 
 
@@ -176,11 +174,11 @@ def test_a_number_is_a_text_where_a_text_belongs_and_a_truth_value_is_not(
     ("value", "truth"),
     [(True, True), ("true", True), ("True", True), (False, False), ("no", False), (1, False)],
 )
-def test_a_truth_value_may_be_a_text(value: object, *, truth: bool) -> None:
+def test_a_boolean_may_be_a_text(value: object, *, truth: bool) -> None:
     assert read_answer(Deployment, body({"request_id": "a", "running": value})).running is truth
 
 
-def test_lists_leave_out_what_cannot_be_in_them() -> None:
+def test_lists_omit_items_of_another_type() -> None:
     read = read_answer(
         Deployment,
         body({"request_id": "a", "tags": ["x", None, 5, []], "sessions": [5, {}], "ports": []}),
@@ -191,7 +189,7 @@ def test_lists_leave_out_what_cannot_be_in_them() -> None:
     assert read.ports == {}
 
 
-def test_ports_leave_out_what_is_no_port() -> None:
+def test_ports_omit_values_that_are_not_objects() -> None:
     read = read_answer(Deployment, body({"request_id": "a", "ports": {"a": {}, "b": None}}))
 
     assert set(read.ports) == {"a"}
@@ -205,7 +203,7 @@ def test_values_of_a_series_stay_beside_their_times() -> None:
     assert read.cpu.timestamps == (datetime(2021, 7, 14, 14, 17, 37, 711000, UTC), None)
 
 
-def test_statuses_are_open_and_may_be_missing() -> None:
+def test_unknown_and_missing_statuses_are_read() -> None:
     read = read_answer(
         Deployment,
         body({"request_id": "a", "current_status": "Status.PONDERING", "last_status": ""}),
@@ -215,7 +213,7 @@ def test_statuses_are_open_and_may_be_missing() -> None:
     assert read.last_status is None
 
 
-def test_a_status_that_is_no_text_is_unknown() -> None:
+def test_a_status_that_is_not_a_text_is_unknown() -> None:
     read = read_answer(Deployment, b'{"request_id":"a","current_status":5}')
 
     assert read.current_status.short == ""
@@ -238,11 +236,11 @@ def test_both_known_shapes_of_a_host_are_read_and_written_as_they_came() -> None
     assert [to_json(host) for host in page.data] == [older, newer]
 
 
-def test_a_host_without_times_is_written_with_none() -> None:
+def test_a_host_without_times_is_written_without_times() -> None:
     assert to_json(FleetHost(host_id="h"))["created_at"] is None
 
 
-def test_a_page_without_particulars_has_an_empty_pagination() -> None:
+def test_a_page_with_an_empty_pagination_object_has_an_empty_pagination() -> None:
     assert read_answer(TagPage, b'{"tags":[],"pagination":{}}').pagination == Pagination()
 
 
@@ -259,7 +257,7 @@ MOMENT = datetime(2025, 11, 29, 22, 35, 31, 971359, UTC)
         "2025-11-29 17:35:31.971359-05:00",
     ],
 )
-def test_a_time_is_read_in_every_spelling_as_utc(text: str) -> None:
+def test_a_time_in_every_format_is_read_as_utc(text: str) -> None:
     time = read_time(text)
 
     assert time is not None
@@ -269,7 +267,7 @@ def test_a_time_is_read_in_every_spelling_as_utc(text: str) -> None:
 @pytest.mark.parametrize(
     "value", [None, "", "soon", 5, [], "2025-13-45", "0001-01-01T00:00:00+23:00"]
 )
-def test_what_is_no_time_is_none(value: object) -> None:
+def test_a_value_that_is_not_a_time_reads_as_none(value: object) -> None:
     assert read_time(value) is None
 
 
@@ -279,7 +277,7 @@ def test_a_time_is_written_as_v1_writes_it_and_in_utc() -> None:
     assert format_time(elsewhere) == "2025-11-29 22:35:31.971359"
 
 
-def test_a_no_that_was_said_is_sent() -> None:
+def test_an_explicit_false_is_sent() -> None:
     request = DeployRequest(
         application="a", version="v", users=["10.0.0.1"], require_cached_locations=False
     )
@@ -291,7 +289,7 @@ SHOWN = pytest.mark.parametrize("kind", SHOWN_REQUESTS, ids=lambda kind: kind.__
 
 
 @SHOWN
-def test_the_requests_of_the_reference_are_read_and_written_as_they_are(kind: type[Any]) -> None:
+def test_the_requests_of_the_reference_are_read_and_written_unchanged(kind: type[Any]) -> None:
     shown = SHOWN_REQUESTS[kind]
 
     assert to_json(read_request(kind, body(shown))) == shown
@@ -320,7 +318,7 @@ def test_the_requests_of_the_reference_are_read_and_written_as_they_are(kind: ty
         ({"resources": {"cpu_units": 99, "memory_mib": 100}}, "must be 100 or more"),
     ],
 )
-def test_a_request_that_is_refused_says_what_is_wrong_and_where(
+def test_the_error_of_an_invalid_request_names_the_problem_and_its_place(
     changes: dict[str, object], reason: str
 ) -> None:
     with pytest.raises(InvalidRequest) as caught:
@@ -338,7 +336,7 @@ def test_a_stop_filter_needs_all_three_of_its_fields(field: str) -> None:
         read_request(StopFilters, body({"filters": filters}))
 
 
-def test_a_word_that_is_not_of_the_grammar_is_refused_and_named() -> None:
+def test_an_unknown_word_of_a_query_is_refused_and_named() -> None:
     filters = [{"field": "tags", "values": ["a"], "filter_type": "any"}]
 
     with pytest.raises(InvalidRequest, match="field is one of request_id, deployment_tags, not "):
@@ -348,7 +346,7 @@ def test_a_word_that_is_not_of_the_grammar_is_refused_and_named() -> None:
 
 
 @pytest.mark.parametrize("value", [None, [], "text", 5])
-def test_a_request_that_is_no_object_is_refused(value: object) -> None:
+def test_a_request_that_is_not_an_object_is_refused(value: object) -> None:
     with pytest.raises(InvalidRequest, match="object is needed"):
         read_request(TagName, body(value))
 
@@ -380,7 +378,7 @@ def test_a_status_is_sent_lower_case_and_without_prefix(written: str) -> None:
     assert json.loads(text or "")["filters"][0]["value"] == "ready"
 
 
-def test_a_list_that_asks_for_nothing_has_no_query() -> None:
+def test_a_list_without_filters_and_order_has_no_query() -> None:
     assert list_query((), ()) is None
     assert read_list_query(None) == ListQuery()
 
@@ -408,7 +406,7 @@ def test_two_filters_on_one_field_are_refused_both_ways() -> None:
         {"field": "created_at", "operator": "gte", "value": []},
     ],
 )
-def test_a_filter_beyond_the_documented_grammar_is_refused(condition: object) -> None:
+def test_an_undocumented_filter_in_a_query_is_refused(condition: object) -> None:
     with pytest.raises(InvalidRequest):
         read_list_query(json.dumps({"filters": [condition]}))
 
@@ -421,7 +419,7 @@ def test_json_is_compact_and_in_utf_8() -> None:
     assert loads(dumps({"a": ["ü", 1]})) == {"a": ["ü", 1]}
 
 
-def test_an_address_of_the_standard_library_gets_to_the_wire() -> None:
+def test_an_address_of_the_standard_library_is_sent_as_text() -> None:
     request = DeployRequest(
         application="a", version="v", users=[ipaddress.ip_address("2001:db8::1")]
     )
@@ -438,15 +436,15 @@ def other_loads(_: bytes) -> Any:
     [(None, json.loads), (SimpleNamespace(loads=other_loads), other_loads)],
     ids=["without", "with"],
 )
-def test_the_faster_reader_of_json_is_used_where_it_is_installed(
+def test_orjson_is_used_if_it_is_installed(
     orjson: object, expected: Callable[[bytes], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "orjson", orjson)  # None: as if it were not installed
+    monkeypatch.setitem(sys.modules, "orjson", orjson)  # None: not installed
 
     assert runpy.run_path(codec.__file__, run_name="edgegap_async.api.codec")["loads"] is expected
 
 
-def test_nesting_that_the_reader_of_json_gives_up_on_is_unreadable(
+def test_nesting_beyond_the_parsers_limit_is_unreadable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "orjson", None)
@@ -458,21 +456,21 @@ def test_nesting_that_the_reader_of_json_gives_up_on_is_unreadable(
         module["read_request"](TagName, b"[" * 100_000)
 
 
-def test_a_number_too_big_for_a_float_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "orjson", None)  # which would not read it at all
+def test_a_number_too_large_for_a_float_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "orjson", None)  # orjson refuses such a number
     module = runpy.run_path(codec.__file__, run_name="edgegap_async.api.codec")
     read = module["read_answer"](LocationPage, b'{"locations":[{"latitude":1' + b"0" * 400 + b"}]}")
 
     assert read.locations[0].latitude is None
 
 
-def test_raw_is_left_out_of_what_is_written() -> None:
+def test_raw_is_not_written() -> None:
     came: Json = {"request_id": "a", "new": 1}
 
     assert to_json(DeployAccepted(request_id="a", raw=came)) == {"request_id": "a"}
 
 
-def test_a_row_without_an_id_is_left_out_and_said_and_the_others_are_read(
+def test_a_row_without_an_id_is_skipped_with_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     body = codec.dumps({"data": [{"request_id": "a"}, {"fqdn": "b"}, {"request_id": "c"}]})
@@ -483,7 +481,7 @@ def test_a_row_without_an_id_is_left_out_and_said_and_the_others_are_read(
     assert "skipping a DeploymentRow of an answer" in caplog.text
 
 
-def test_a_stop_that_was_accepted_is_readable_whatever_its_summary_is() -> None:
+def test_an_accepted_stop_is_readable_with_any_summary() -> None:
     body = b'{"message": "will be deleted", "deployment_summary": {}}'
 
     stopped = codec.read_answer(Stopped, body)
@@ -502,7 +500,7 @@ def test_a_stop_that_was_accepted_is_readable_whatever_its_summary_is() -> None:
         ((), ["created_at"], "order_by is a list of OrderBy, not of 'created_at'"),
     ],
 )
-def test_what_a_list_cannot_be_asked_for_is_named(
+def test_the_error_names_an_invalid_filter_or_order(
     filters: Any, order_by: Any, message: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=message):

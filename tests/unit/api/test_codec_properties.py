@@ -1,4 +1,4 @@
-"""Properties of `codec` that hold for whatever JSON comes and whatever request can be made."""
+"""Properties of the codec for generated JSON and generated requests."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ JSON = st.recursive(
 
 
 def places(value: Any, at: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
-    """Where something is inside a JSON value, the whole of it first."""
+    """Returns the path of every value inside a JSON value, the empty path first."""
     yield at
     if isinstance(value, dict):
         for key, item in value.items():
@@ -82,7 +82,7 @@ def places(value: Any, at: tuple[str | int, ...] = ()) -> Iterator[tuple[str | i
 
 
 def with_instead(value: Any, at: tuple[str | int, ...], other: object) -> Any:
-    """A copy of a JSON value that has `other` at one place."""
+    """Returns a copy of a JSON value with `other` at one path."""
     if not at:
         return other
     copied = json.loads(json.dumps(value))
@@ -95,7 +95,7 @@ def with_instead(value: Any, at: tuple[str | int, ...], other: object) -> Any:
 
 @FUZZ
 @given(kind=st.sampled_from(list(SHOWN_ANSWERS)), data=st.data())
-def test_any_json_at_any_place_is_read_or_is_a_value_error(
+def test_any_json_at_any_place_of_an_answer_is_read_or_raises_value_error(
     kind: type[Any], data: st.DataObject
 ) -> None:
     shown = SHOWN_ANSWERS[kind]
@@ -111,7 +111,7 @@ def test_any_json_at_any_place_is_read_or_is_a_value_error(
 
 @FUZZ
 @given(kind=st.sampled_from(list(SHOWN_ANSWERS)), data=st.data())
-def test_row_24_nothing_odd_but_an_id_makes_an_answer_unreadable(
+def test_row_24_only_an_invalid_id_makes_an_answer_unreadable(
     kind: type[Any], data: st.DataObject
 ) -> None:
     shown = SHOWN_ANSWERS[kind]
@@ -124,12 +124,12 @@ def test_row_24_nothing_odd_but_an_id_makes_an_answer_unreadable(
     model = read_answer(kind, body(odd))
 
     assert isinstance(model, kind)
-    assert repr(model)  # which looks at each field
+    assert repr(model)  # reads every field
 
 
 @FUZZ
 @given(kind=st.sampled_from(list(SHOWN_ANSWERS)), raw=st.binary())
-def test_any_bytes_are_read_or_are_a_value_error(kind: type[Any], raw: bytes) -> None:
+def test_any_bytes_are_read_or_raise_value_error(kind: type[Any], raw: bytes) -> None:
     with contextlib.suppress(ValueError):
         assert isinstance(read_answer(kind, raw), kind)
 
@@ -142,7 +142,7 @@ OFFSETS = st.integers(-1439, 1439).map(lambda minutes: timezone(timedelta(minute
 
 @FUZZ
 @given(st.datetimes(MODERN) | st.datetimes(MODERN, timezones=OFFSETS))
-def test_a_time_that_is_written_reads_the_same(moment: datetime) -> None:
+def test_a_written_time_reads_the_same(moment: datetime) -> None:
     aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
     assert read_time(format_time(moment)) == aware
@@ -209,13 +209,13 @@ REQUESTS = st.one_of(
 
 @FUZZ
 @given(REQUESTS)
-def test_every_request_that_can_be_made_is_read_back_the_same(request: Any) -> None:
+def test_every_valid_request_is_read_back_unchanged(request: Any) -> None:
     assert read_request(type(request), dumps(to_json(request))) == request
 
 
 @FUZZ
 @given(REQUESTS)
-def test_what_nobody_set_is_not_sent(request: Any) -> None:
+def test_unset_fields_are_not_sent(request: Any) -> None:
     sent = to_json(request)
 
     assert None not in sent.values()
@@ -226,7 +226,7 @@ def test_what_nobody_set_is_not_sent(request: Any) -> None:
 
 @FUZZ
 @given(kind=st.sampled_from(list(SHOWN_REQUESTS)), data=st.data())
-def test_any_json_at_any_place_of_a_request_is_taken_whole_or_refused(
+def test_any_json_at_any_place_of_a_request_is_accepted_or_refused(
     kind: type[Any], data: st.DataObject
 ) -> None:
     shown = SHOWN_REQUESTS[kind]
@@ -284,12 +284,12 @@ QUERIES = st.builds(
 
 @FUZZ
 @given(QUERIES)
-def test_every_query_that_can_be_made_is_read_back_the_same(query: ListQuery) -> None:
+def test_every_valid_query_is_read_back_unchanged(query: ListQuery) -> None:
     assert read_list_query(list_query(query.filters, query.order_by)) == query
 
 
 @FUZZ
 @given(st.text(st.characters()) | JSON.map(json.dumps))
-def test_any_text_is_a_query_or_is_refused(text: str) -> None:
+def test_any_text_is_read_as_a_query_or_refused(text: str) -> None:
     with contextlib.suppress(InvalidRequest):
         assert read_list_query(text) == ListQuery()

@@ -1,4 +1,4 @@
-"""Requests and answers as plain values: no network, every answer an API or a proxy could give."""
+"""Encoding of calls, and decoding of every answer that the API or a proxy may give."""
 
 from __future__ import annotations
 
@@ -65,10 +65,10 @@ def refused(
 GET = encode(GET_DEPLOYMENT, path={"request_id": "abc"})
 
 
-# ── what is sent ─────────────────────────────────────────────────────────────────────────────────
+# ── encode ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_request_is_path_query_and_body() -> None:
+def test_a_request_has_path_query_and_body() -> None:
     request = encode(
         CREATE_TAG,
         path={"request_id": "abc"},
@@ -88,7 +88,7 @@ def test_a_request_without_a_body_has_none() -> None:
     assert encode(LIST_DEPLOYMENTS).request_id is None
 
 
-def test_a_body_is_not_in_a_repr_for_it_may_hold_secrets() -> None:
+def test_no_repr_shows_a_body_because_it_may_hold_secrets() -> None:
     body = DeployRequest(
         application="a",
         version="v",
@@ -113,7 +113,7 @@ def test_a_body_is_not_in_a_repr_for_it_may_hold_secrets() -> None:
         (datetime(2026, 9, 30, 12, tzinfo=UTC), "2026-09-30 12:00:00.000000"),
     ],
 )
-def test_a_query_value_arrives_as_it_was_meant(value: object, text: str) -> None:
+def test_a_query_value_is_sent_unchanged(value: object, text: str) -> None:
     request = encode(GET_METRICS, path={"request_id": "abc"}, query={"x": value, "none": None})
 
     assert parse_qsl(request.query) == [("x", text)]
@@ -122,7 +122,7 @@ def test_a_query_value_arrives_as_it_was_meant(value: object, text: str) -> None
 
 @given(st.text(min_size=1))
 @FUZZ
-def test_any_text_in_a_query_arrives_or_is_refused(text: str) -> None:
+def test_any_text_in_a_query_is_sent_unchanged_or_refused(text: str) -> None:
     try:
         request = encode(LIST_LOCATIONS, query={"app": text})
     except InvalidRequest:
@@ -132,7 +132,7 @@ def test_any_text_in_a_query_arrives_or_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["a\r\nb", "\0", "\ud800"])
-def test_a_query_holds_no_control_characters(text: str) -> None:
+def test_control_characters_in_a_query_are_refused(text: str) -> None:
     with pytest.raises(InvalidRequest, match="app"):
         encode(LIST_LOCATIONS, query={"app": text})
 
@@ -147,7 +147,7 @@ PLACED = [operation for operation in OPERATIONS if "{" in operation.path]
     | st.text("x", min_size=126, max_size=130),
 )
 @FUZZ
-def test_no_text_leads_a_call_out_of_its_route(operation: Operation[object], text: str) -> None:
+def test_no_text_takes_a_call_out_of_its_route(operation: Operation[object], text: str) -> None:
     names = [part.strip("{}") for part in operation.path.split("/") if part.startswith("{")]
     try:
         path = encode(operation, path=dict.fromkeys(names, text)).path
@@ -183,35 +183,35 @@ def test_no_text_leads_a_call_out_of_its_route(operation: Operation[object], tex
         5,
     ],
 )
-def test_an_id_that_could_leave_its_place_is_refused(text: Any) -> None:
+def test_an_id_that_would_change_the_path_is_refused(text: Any) -> None:
     with pytest.raises(InvalidRequest, match="request_id must"):
         encode(STOP_DEPLOYMENT, path={"request_id": text})
 
 
 @pytest.mark.parametrize("text", ["v1.0.0", "a b", "ü", "a..b", "...a", "a:b@c;d", "x" * 128])
-def test_names_with_spaces_dots_and_letters_of_any_language_arrive(text: str) -> None:
+def test_names_with_spaces_dots_and_letters_of_any_language_are_sent(text: str) -> None:
     request = encode(GET_TAG, path={"request_id": "abc", "tag_name": text})
 
     assert unquote(request.path.removeprefix("/v1/deployments/abc/tags/")) == text
 
 
-# ── what an answer means ─────────────────────────────────────────────────────────────────────────
+# ── decode ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_success_is_a_model() -> None:
+def test_a_success_returns_a_model() -> None:
     request = encode(DEPLOY)
 
     assert decode(request, answer(202, {"request_id": "abc"})) == DeployAccepted(request_id="abc")
 
 
-def test_a_success_without_content_is_none() -> None:
+def test_a_success_without_content_returns_none() -> None:
     request = encode(DELETE_TAG, path={"request_id": "abc", "tag_name": "x"})
 
-    decode(request, answer(204))  # raises nothing
+    decode(request, answer(204))
 
 
 @pytest.mark.parametrize("status", range(200, 600))
-def test_every_status_that_is_no_success_is_an_error_with_its_facts(status: int) -> None:
+def test_every_other_status_is_an_error_with_its_facts(status: int) -> None:
     request = encode(LIST_LOCATIONS, query={"type": "standard"})
     if status in LIST_LOCATIONS.ok:
         decode(request, answer(status, {}))
@@ -225,7 +225,7 @@ def test_every_status_that_is_no_success_is_an_error_with_its_facts(status: int)
     assert (error.request_id, error.attempts) == (None, 1)
 
 
-def test_a_redirect_is_not_usable_and_its_target_is_not_shown() -> None:
+def test_a_redirect_is_unreadable_and_its_target_is_not_shown() -> None:
     error = refused(encode(DEPLOY), 307, b"", Location="https://evil.example/?token=s3cret")
 
     assert isinstance(error, UnreadableAnswer)
@@ -236,7 +236,7 @@ def test_a_redirect_is_not_usable_and_its_target_is_not_shown() -> None:
     "body",
     [b"", b"<html>502</html>", b'{"request_id":', b"[]", b"{}", b'{"request_id":null}', b"\xff"],
 )
-def test_a_success_that_lacks_what_it_must_hold_is_unreadable(body: bytes) -> None:
+def test_a_success_without_a_required_field_is_unreadable(body: bytes) -> None:
     error = refused(encode(DEPLOY), 202, body, Content_Type="text/html")
 
     assert isinstance(error, UnreadableAnswer)
@@ -244,7 +244,7 @@ def test_a_success_that_lacks_what_it_must_hold_is_unreadable(body: bytes) -> No
     assert "text/html" in str(error)
 
 
-def test_row_11_an_unreadable_answer_shows_how_it_began_and_no_more() -> None:
+def test_row_11_the_error_of_an_unreadable_answer_shows_only_its_start() -> None:
     error = refused(encode(DEPLOY), 202, b"<html>\n  <b>" + b"x" * 1000)
 
     assert "(no content type: '<html> <b>xxx" in str(error)
@@ -265,7 +265,7 @@ def test_row_11_an_unreadable_answer_shows_how_it_began_and_no_more() -> None:
         (b"\xff\xfe", "��"),
     ],
 )
-def test_an_error_says_what_the_api_said(body: object, message: str) -> None:
+def test_an_error_has_the_text_of_the_api(body: object, message: str) -> None:
     assert refused(encode(DEPLOY), 500, body).message == message
 
 
@@ -277,7 +277,7 @@ def test_row_12_an_error_does_not_repeat_a_long_page() -> None:
 
 @given(status=st.integers(200, 599), body=st.binary(max_size=30))
 @FUZZ
-def test_any_bytes_with_any_status_are_a_model_or_an_error_of_ours(
+def test_any_bytes_with_any_status_are_a_model_or_one_of_our_errors(
     status: int, body: bytes
 ) -> None:
     try:
@@ -298,14 +298,14 @@ def test_any_bytes_with_any_status_are_a_model_or_an_error_of_ours(
     ),
 )
 @FUZZ
-def test_any_json_with_an_error_status_is_a_refusal(status: int, body: object) -> None:
+def test_any_json_with_an_error_status_raises_refused(status: int, body: object) -> None:
     error = refused(GET, status, body)
 
     assert isinstance(error, Refused)
     assert str(error)
 
 
-def test_an_error_body_nested_too_deep_is_an_error_like_any_other() -> None:
+def test_an_error_body_nested_too_deep_raises_the_error_of_its_status() -> None:
     assert isinstance(refused(encode(DEPLOY), 500, b"[" * 100_000), ServerError)
 
 
@@ -317,7 +317,7 @@ def test_row_21_a_422_names_the_deployment_that_was_created() -> None:
 
 
 @pytest.mark.parametrize("odd", [None, 5, ["new"]])
-def test_an_id_that_is_no_text_does_not_replace_the_one_that_was_asked_for(odd: object) -> None:
+def test_an_invalid_id_in_an_answer_does_not_replace_the_requested_id(odd: object) -> None:
     assert refused(GET, 500, {"request_id": odd}).request_id == "abc"
 
 
@@ -338,7 +338,7 @@ INVALID = {"message": "container_log_storage is not a storage"}
         (encode(DEPLOY), UNKNOWN, BadRequest),
     ],
 )
-def test_a_400_is_not_found_where_it_can_only_mean_that_or_says_so(
+def test_a_400_is_not_found_if_the_call_only_names_an_id_or_the_text_says_so(
     request_: HttpRequest[Any], said: dict[str, str], kind: type[Refused]
 ) -> None:
     error = refused(request_, 400, said)
@@ -387,11 +387,11 @@ def test_row_14_retry_after_is_0_to_60_seconds_or_unknown(text: str, seconds: fl
     assert retry_after(Retry_After=text) == seconds
 
 
-def test_row_14_a_429_that_does_not_say_is_unknown() -> None:
+def test_row_14_a_429_without_retry_after_is_unknown() -> None:
     assert retry_after() is None
 
 
-def test_row_14_a_date_is_measured_by_our_clock_where_the_server_has_none() -> None:
+def test_row_14_a_date_is_measured_by_our_clock_if_the_server_has_none() -> None:
     soon = format_datetime(datetime.now(UTC) + timedelta(seconds=20), usegmt=True)
 
     assert 10 < (retry_after(Retry_After=soon) or 0) <= 20
@@ -436,7 +436,7 @@ def test_row_14_an_unreadable_date_of_the_server_is_replaced_by_our_clock(unread
 
 @pytest.mark.parametrize("status", [404, 410])
 @pytest.mark.parametrize("body", [b"404: Not Found", b"<html>", b"[]"])
-def test_that_a_deployment_is_gone_is_believed_in_the_apis_words_only(
+def test_a_deployment_is_gone_only_if_the_answer_has_the_apis_format(
     status: int, body: bytes
 ) -> None:
     request = encode(STOP_DEPLOYMENT, path={"request_id": "abc123"})

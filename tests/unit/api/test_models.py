@@ -1,4 +1,4 @@
-"""Models: statuses are open, transitions are one table, values are frozen."""
+"""Statuses and their transitions, and models as frozen values."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_a_known_status_is_read_in_every_spelling(status: Status, prefix: str) -
 
 
 @pytest.mark.parametrize("text", ["Status.PONDERING", "READY!", "", "UNKNOWN", "short", "STATUS."])
-def test_row_23_a_status_nobody_knows_keeps_its_text_and_ends_no_wait(text: str) -> None:
+def test_row_23_an_unknown_status_keeps_its_text_and_ends_no_wait(text: str) -> None:
     status = Status(text)
 
     assert (status, status.value, status.short, str(status)) == (text, text, text, text)
@@ -46,7 +46,7 @@ def test_row_23_a_status_nobody_knows_keeps_its_text_and_ends_no_wait(text: str)
 
 
 @given(st.one_of(st.text(), st.none(), st.integers(), st.lists(st.text())))
-def test_anything_makes_a_status(value: Any) -> None:
+def test_any_value_makes_a_status(value: Any) -> None:
     assert isinstance(Status(value), Status)
 
 
@@ -83,7 +83,7 @@ def test_a_row_is_ready_if_its_flag_and_its_status_agree(
     assert DeploymentRow(request_id="abc", ready=ready, status=status).is_ready is is_ready
 
 
-def test_the_table_of_transitions_names_every_status_and_only_the_last_leads_nowhere() -> None:
+def test_the_table_of_transitions_has_every_status_and_only_terminated_is_the_end() -> None:
     assert set(TRANSITIONS) == set(KNOWN)
     assert [status for status, steps in TRANSITIONS.items() if not steps] == [Status.TERMINATED]
 
@@ -94,7 +94,7 @@ def test_every_status_comes_from_initializing_and_ends_terminated() -> None:
         assert status is Status.TERMINATED or may_become(status, Status.TERMINATED)
 
 
-def test_no_status_ever_comes_back() -> None:
+def test_no_status_comes_back() -> None:
     for earlier, later in itertools.product(KNOWN, KNOWN):
         assert not (may_become(earlier, later) and may_become(later, earlier))
 
@@ -113,30 +113,30 @@ def test_no_status_ever_comes_back() -> None:
         (Status.TERMINATED, Status("x"), True),
     ],
 )
-def test_between_two_looks_steps_may_be_missed_but_none_taken_back(
+def test_a_status_may_skip_steps_and_never_goes_back(
     earlier: Status, later: Status, *, possible: bool
 ) -> None:
     assert may_become(earlier, later) is possible
 
 
-def test_an_endpoint_prints_as_the_link_players_use() -> None:
+def test_an_endpoint_prints_as_its_link() -> None:
     endpoint = Endpoint("abc.pr.edgegap.net", 31669, "UDP", "abc.pr.edgegap.net:31669")
 
     assert str(endpoint) == "abc.pr.edgegap.net:31669"
 
 
-def test_a_bulk_stop_names_what_it_ends() -> None:
+def test_a_bulk_stop_has_the_ids_of_the_deployments_it_stops() -> None:
     stop = BulkStop(processable=(DeployAccepted(request_id="a"), DeployAccepted(request_id="b")))
 
     assert stop.request_ids == ("a", "b")
 
 
-def test_two_looks_with_the_same_fields_are_equal_whatever_came_beside() -> None:
+def test_answers_with_equal_fields_are_equal_without_regard_to_raw() -> None:
     assert Deployment(request_id="a", raw={"new": 1}) == Deployment(request_id="a")
     assert "new" not in repr(Deployment(request_id="a", raw={"new": 1}))
 
 
-def test_a_deployment_of_which_nothing_is_known_has_an_unknown_status() -> None:
+def test_a_deployment_without_status_has_an_unknown_status() -> None:
     assert not Deployment(request_id="a").current_status.is_known
 
 

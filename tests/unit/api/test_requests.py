@@ -1,4 +1,4 @@
-"""What is sent: values that cannot be made wrong."""
+"""Requests refuse invalid values when they are created."""
 
 from __future__ import annotations
 
@@ -55,9 +55,7 @@ def deploy(**fields: Any) -> DeployRequest:
         (GeoCoordinates(0, 0), GeoCoordinates(0, 0)),
     ],
 )
-def test_a_user_may_be_written_in_many_ways(
-    written: object, user: IpAddress | GeoCoordinates
-) -> None:
+def test_a_user_has_several_notations(written: object, user: IpAddress | GeoCoordinates) -> None:
     assert deploy(users=[written]).users == (user,)
 
 
@@ -82,12 +80,12 @@ def test_a_user_may_be_written_in_many_ways(
         {"latitude": 45.5, "longitude": -73.6},
     ],
 )
-def test_a_user_nobody_could_be_is_refused(written: object) -> None:
+def test_an_invalid_user_is_refused(written: object) -> None:
     with pytest.raises(InvalidRequest):
         deploy(users=[written])
 
 
-def test_an_address_made_by_the_standard_library_is_sent_as_text() -> None:
+def test_an_address_of_the_standard_library_becomes_a_text() -> None:
     address: Any = ipaddress.IPv6Address("2001:db8::1")
 
     assert IpAddress(address).ip_address == "2001:db8::1"
@@ -99,7 +97,7 @@ def test_a_deploy_needs_a_list_of_at_least_one_user(users: object) -> None:
         deploy(users=users)
 
 
-def test_users_may_come_from_a_generator() -> None:
+def test_users_may_be_a_generator() -> None:
     assert len(deploy(users=(f"10.0.0.{last}" for last in range(3))).users) == 3
 
 
@@ -108,12 +106,12 @@ def test_users_may_come_from_a_generator() -> None:
 
 @pytest.mark.parametrize("field", ["application", "version"])
 @pytest.mark.parametrize("name", ["", "  ", "a\nb", "a\0", "\ud800", "x" * 129, None, 5])
-def test_a_name_that_cannot_be_one_is_refused(field: str, name: object) -> None:
+def test_an_invalid_name_is_refused(field: str, name: object) -> None:
     with pytest.raises(InvalidRequest, match=field):
         deploy(**{field: name})
 
 
-def test_names_with_spaces_and_letters_of_any_language_are_fine() -> None:
+def test_names_with_spaces_and_letters_of_any_language_are_accepted() -> None:
     assert deploy(application="v 1/ü", version="x" * 128).application == "v 1/ü"
 
 
@@ -173,7 +171,7 @@ def test_resources_are_whole_numbers_from_100(make: Callable[[], Resources]) -> 
         make()
 
 
-def test_resources_may_be_just_100() -> None:
+def test_resources_of_100_are_accepted() -> None:
     assert deploy(resources=Resources(100, 100)).resources == Resources(100, 100)
 
 
@@ -204,7 +202,7 @@ def test_a_value_has_at_most_four_kilobytes() -> None:
         EnvironmentVariable("A", "ü" * 2048 + "x")
 
 
-def test_hidden_is_yes_or_no_and_nothing_like_it() -> None:
+def test_is_hidden_is_a_boolean() -> None:
     with pytest.raises(InvalidRequest):
         EnvironmentVariable("A", "1", "no")  # type: ignore[arg-type]  # what is tested
 
@@ -252,7 +250,7 @@ def test_a_webhook_is_an_http_url(url: str) -> None:
         {"url": "https://a.example/s3cret"},
     ],
 )
-def test_a_webhook_nobody_could_call_is_refused_without_repeating_it(url: object) -> None:
+def test_an_invalid_webhook_is_refused_and_not_shown(url: object) -> None:
     with pytest.raises(InvalidRequest) as caught:
         deploy(webhook_on_error=url)
 
@@ -279,7 +277,7 @@ NOON = datetime(2026, 9, 30, 12, tzinfo=UTC)
         ("host_name", "in", ("h",)),
     ],
 )
-def test_the_documented_filters_can_be_made(field: Any, operator: Any, value: Any) -> None:
+def test_every_documented_filter_is_accepted(field: Any, operator: Any, value: Any) -> None:
     assert Filter(field, operator, value).value == value
 
 
@@ -307,18 +305,18 @@ def test_the_documented_filters_can_be_made(field: Any, operator: Any, value: An
         ("tags", "eq", None),
     ],
 )
-def test_a_filter_beyond_the_grammar_is_refused(field: Any, operator: Any, value: Any) -> None:
+def test_an_undocumented_filter_is_refused(field: Any, operator: Any, value: Any) -> None:
     with pytest.raises(InvalidRequest):
         Filter(field, operator, value)
 
 
 @pytest.mark.parametrize("fields", [{"field": "name"}, {"order": "up"}, {"field": ["created_at"]}])
-def test_an_order_beyond_the_grammar_is_refused(fields: dict[str, Any]) -> None:
+def test_an_undocumented_order_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest):
         OrderBy(**fields)
 
 
-def test_the_order_is_oldest_first_if_nothing_is_said() -> None:
+def test_the_default_order_is_oldest_first() -> None:
     assert OrderBy() == OrderBy("created_at", "asc")
 
 
@@ -334,13 +332,13 @@ def test_the_order_is_oldest_first_if_nothing_is_said() -> None:
         ("request_id", ["a"], "some"),
     ],
 )
-def test_a_stop_filter_beyond_the_grammar_is_refused(field: Any, values: Any, kind: Any) -> None:
+def test_an_undocumented_stop_filter_is_refused(field: Any, values: Any, kind: Any) -> None:
     with pytest.raises(InvalidRequest):
         StopFilter(field, values, kind)
 
 
 @pytest.mark.parametrize("filters", [5, None, "request_id", [5], [{"field": "request_id"}]])
-def test_a_bulk_stop_takes_stop_filters_and_nothing_else(filters: Any) -> None:
+def test_a_bulk_stop_accepts_only_stop_filters(filters: Any) -> None:
     with pytest.raises(InvalidRequest):
         StopFilters(filters)
 
@@ -362,7 +360,7 @@ def test_a_tag_has_1_to_40_characters(name: Any) -> None:
 
 
 @pytest.mark.parametrize("written", ["s3cret", "token s3cret", "Token  s3cret", " token s3cret\n"])
-def test_a_token_may_be_written_with_or_without_its_leading_word(written: str) -> None:
+def test_a_token_may_have_the_word_of_its_scheme(written: str) -> None:
     assert Token(written, scheme="token").header == {"Authorization": "token s3cret"}
 
 
@@ -371,7 +369,7 @@ def test_a_token_without_a_scheme_is_sent_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("written", ["", " ", "s3 cret", "s3cret\r\nX: y", "ü"])
-def test_a_token_that_no_header_could_hold_is_refused_without_repeating_it(written: str) -> None:
+def test_a_token_that_a_header_cannot_have_is_refused_and_not_shown(written: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
         Token(written, scheme="token")
 
@@ -392,19 +390,19 @@ def test_an_address_with_a_zone_is_refused() -> None:
         IpAddress("fe80::1%eth0")
 
 
-def test_a_token_is_hidden_where_it_is_repeated_unless_it_is_as_short_as_a_word() -> None:
+def test_a_token_of_8_characters_or_more_is_hidden_in_bodies() -> None:
     body = b'{"message": "token s3cret-and-long, take s3cret"}'
 
     assert Token("s3cret-and-long").hidden_in(body) == b'{"message": "token ***, take s3cret"}'
     assert Token("token").hidden_in(body) == body
 
 
-def test_a_token_that_is_no_text_is_refused() -> None:
+def test_a_token_that_is_not_a_text_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="a token is a text"):
         Token(None)  # type: ignore[arg-type]
 
 
-def test_what_is_said_compares_by_what_it_says() -> None:
+def test_requests_with_equal_fields_are_equal() -> None:
     here, there = GeoCoordinates(45.5, -73.6), GeoCoordinates(45.5, 73.6)
 
     assert here == GeoCoordinates(45.5, -73.6)
