@@ -1,9 +1,9 @@
-"""One limit shared by several processes through Redis: how much of it they use, and how fairly.
+"""Measures one rate limit that several processes share through Redis: use and fairness.
 
-Each process has forty callers that want a permit for a deploy again and again. Needs redis-server,
-and starts one of its own. Prints JSON, one entry for each number of processes: permits a second and
-their share of the limit, the most in any second, the fairness between processes (Jain's index, 1
-if all got the same), and how many scripts Redis ran for a permit.
+Each process has forty callers that request a permit for a deploy again and again. Needs
+redis-server, and starts one. Prints JSON, one entry for each number of processes: permits a second
+and their share of the limit, the most in any second, the fairness between processes (Jain's index,
+1 if all got the same), and how many scripts Redis ran for each permit.
 
     python benchmarks/cluster.py [--processes 4 8] [--seconds 14]
 """
@@ -22,7 +22,7 @@ import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 
-from redis import ConnectionError as NotYet
+from redis import ConnectionError as NotReady
 from redis import Redis
 
 from edgegap_async import Cluster
@@ -34,7 +34,7 @@ CALLERS = 40
 
 @contextlib.contextmanager
 def redis_server() -> Iterator[int]:
-    """The port of a Redis that keeps nothing."""
+    """Runs a Redis server that saves nothing, and returns its port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as directory:
@@ -45,7 +45,7 @@ def redis_server() -> Iterator[int]:
         try:
             with Redis(port=port) as redis:
                 while True:
-                    with contextlib.suppress(NotYet):
+                    with contextlib.suppress(NotReady):
                         redis.ping()
                         break
                     time.sleep(0.05)
@@ -60,7 +60,7 @@ def scripts_run(port: int) -> int:
         return int(redis.info("commandstats").get("cmdstat_evalsha", {}).get("calls", 0))
 
 
-def take_permits(port: int, processes: int, talk: Connection) -> None:
+def take_permits(port: int, processes: int, pipe: Connection) -> None:
     async def run() -> None:
         loop = asyncio.get_running_loop()
         times: list[float] = []
@@ -73,14 +73,14 @@ def take_permits(port: int, processes: int, talk: Connection) -> None:
 
             while not (cluster.is_shared and cluster.programs == processes):  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
-            talk.send("ready")
-            await loop.run_in_executor(None, talk.recv)
+            pipe.send("ready")
+            await loop.run_in_executor(None, pipe.recv)
             callers = [asyncio.create_task(call()) for _ in range(CALLERS)]
-            await loop.run_in_executor(None, talk.recv)
+            await loop.run_in_executor(None, pipe.recv)
             for caller in callers:
                 caller.cancel()
             await asyncio.gather(*callers, return_exceptions=True)
-        talk.send(times)
+        pipe.send(times)
 
     asyncio.run(run())
 
@@ -97,28 +97,28 @@ def most_in_one_second(times: list[float]) -> int:
 def measure(processes: int, seconds: float) -> dict[str, object]:
     fork = multiprocessing.get_context("spawn")
     with redis_server() as port:
-        talks, children = [], []
+        pipes, children = [], []
         for _ in range(processes):
             ours, theirs = fork.Pipe()
             child = fork.Process(target=take_permits, args=(port, processes, theirs))
             child.start()
-            talks.append(ours)
+            pipes.append(ours)
             children.append(child)
-        for talk in talks:
-            talk.recv()
+        for pipe in pipes:
+            pipe.recv()
         scripts = scripts_run(port)
-        for talk in talks:
-            talk.send("go")
+        for pipe in pipes:
+            pipe.send("go")
         time.sleep(seconds)
         scripts = scripts_run(port) - scripts
-        for talk in talks:
-            talk.send("end")
-        taken = [talk.recv() for talk in talks]
+        for pipe in pipes:
+            pipe.send("end")
+        taken = [pipe.recv() for pipe in pipes]
         for child in children:
             child.join()
     times = sorted(stamp for one in taken for stamp in one)
     counts = [len(one) for one in taken]
-    rate = (len(times) - 10) / (times[-1] - times[0])  # without the burst of an idle account
+    rate = (len(times) - 10) / (times[-1] - times[0])  # without the first burst
     return {
         "processes": processes,
         "permits_per_second": round(rate, 2),

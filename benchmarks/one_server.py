@@ -20,7 +20,7 @@ import aiohttp
 from edgegap_async import EdgegapClient, Status
 from edgegap_async.emulator import Drop, Emulator, Fault, Respond, Timings, sample_application
 
-with warnings.catch_warnings():  # backoff's decorators use what asyncio deprecates
+with warnings.catch_warnings():  # backoff's decorators use a deprecated function of asyncio
     warnings.simplefilter("ignore")
     import backoff
 
@@ -39,7 +39,7 @@ LOST = {
 
 
 def plain(session: aiohttp.ClientSession) -> Deploy:
-    """What is usually written: send it, and again if that fails."""
+    """The code that is usually written: send the request, and send it again after an error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
 
@@ -67,7 +67,7 @@ def live(emulator: Emulator) -> set[str]:
 
 
 async def settled(emulator: Emulator) -> set[str]:
-    """The servers that live, once the client has had the time to clean up."""
+    """Returns the servers that live, once the client has had time to clean up."""
     before, same = live(emulator), 0
     while same < 10:
         await asyncio.sleep(0.1)

@@ -1,11 +1,12 @@
-"""How many webhooks a second are taken, against a bare aiohttp handler that reads nothing.
+"""Measures websubscriptions a second, against a bare aiohttp handler that reads no body.
 
 One process serves, another posts full statuses over 32 connections, each to the next of a thousand
-deployments; on a machine with two cores or more each has one of its own. The cases take turns, so
-that a noisy machine disturbs all alike. Where uvicorn is installed, the ASGI application under it
-is measured too, against an ASGI callable that answers 204. Prints JSON: medians over the rounds.
+deployments; on a machine with two cores or more each process has its own core. The cases alternate,
+so that a noisy machine disturbs all of them alike. If uvicorn is installed, the ASGI application in
+uvicorn is measured too, against an ASGI callable that answers 204. Prints JSON: medians over the
+rounds.
 
-    python benchmarks/webhooks.py [--rounds 9] [--requests 6000]
+    python benchmarks/websubscriptions.py [--rounds 9] [--requests 6000]
 """
 
 from __future__ import annotations
@@ -46,16 +47,16 @@ def pin(core: int) -> None:
 # ── the server ───────────────────────────────────────────────────────────────────────────────────
 
 
-async def listen(handler_of: str, application: web.Application, stack: Any) -> tuple[str, int]:
+async def listen(name: str, application: web.Application, stack: Any) -> tuple[str, int]:
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    return handler_of, runner.addresses[0][1]
+    return name, runner.addresses[0][1]
 
 
 async def under_uvicorn(name: str, application: Any, stack: Any) -> tuple[str, int]:
-    import uvicorn  # noqa: PLC0415 - where it is installed
+    import uvicorn  # noqa: PLC0415 - optional
 
     server = uvicorn.Server(
         uvicorn.Config(application, port=0, log_level="warning", access_log=False)
@@ -82,21 +83,21 @@ async def bare_asgi(scope: Any, _: Any, send: Any) -> None:
         await send({"type": "http.response.body", "body": b""})
 
 
-async def serve(talk: Connection) -> None:
+async def serve(pipe: Connection) -> None:
     receiver = WebhookReceiver("http://127.0.0.1")
-    hooks = [receiver.open(lambda: None) for _ in range(DEPLOYMENTS)]
+    subscriptions = [receiver.open(lambda: None) for _ in range(DEPLOYMENTS)]
     application = web.Application()
     application.router.add_post("/bare", bare)
     attached = web.Application()
     receiver.attach(attached)
     async with contextlib.AsyncExitStack() as stack:
         own = await stack.enter_async_context(WebhookReceiver().serve())
-        hooks_of_own = [own.open(lambda: None) for _ in range(DEPLOYMENTS)]
+        own_subscriptions = [own.open(lambda: None) for _ in range(DEPLOYMENTS)]
         ports = dict(
             [
                 await listen("bare", application, stack),
                 await listen("attached", attached, stack),
-                ("served", urlsplit(hooks_of_own[0].on_ready).port),
+                ("served", urlsplit(own_subscriptions[0].on_ready).port),
             ]
         )
         if importlib.util.find_spec("uvicorn"):
@@ -104,30 +105,30 @@ async def serve(talk: Connection) -> None:
                 await under_uvicorn("bare_uvicorn", bare_asgi, stack),
                 await under_uvicorn("uvicorn", receiver.asgi(), stack),
             ]
-        paths = [urlsplit(hook.on_ready).path for hook in hooks]
-        own_paths = [urlsplit(hook.on_ready).path for hook in hooks_of_own]
-        talk.send((ports, {"served": own_paths, "attached": paths, "uvicorn": paths}))
-        asked = asyncio.Event()
-        asyncio.get_running_loop().add_reader(talk.fileno(), asked.set)
+        paths = [urlsplit(subscription.on_ready).path for subscription in subscriptions]
+        own_paths = [urlsplit(subscription.on_ready).path for subscription in own_subscriptions]
+        pipe.send((ports, {"served": own_paths, "attached": paths, "uvicorn": paths}))
+        requested = asyncio.Event()
+        asyncio.get_running_loop().add_reader(pipe.fileno(), requested.set)
         while True:
-            await asked.wait()
-            asked.clear()
-            while talk.poll():
-                if talk.recv() == "end":
+            await requested.wait()
+            requested.clear()
+            while pipe.poll():
+                if pipe.recv() == "end":
                     return
-                talk.send(time.process_time())
+                pipe.send(time.process_time())
 
 
-def server(talk: Connection) -> None:
+def server(pipe: Connection) -> None:
     pin(0)
-    asyncio.run(serve(talk))
+    asyncio.run(serve(pipe))
 
 
 # ── the load ─────────────────────────────────────────────────────────────────────────────────────
 
 
 class Caller(asyncio.Protocol):
-    """One connection, which sends the next request when the last one is answered."""
+    """One connection, which sends the next request after the answer to the last one."""
 
     def __init__(self, requests: Iterator[bytes], over: asyncio.Future[None]) -> None:
         self.requests = requests
@@ -172,28 +173,28 @@ def request_to(path: str, body: bytes) -> bytes:
     ).encode() + body
 
 
-def measure(talk: Connection, rounds: int, count: int) -> dict[str, Any]:
+def measure(pipe: Connection, rounds: int, count: int) -> dict[str, Any]:
     operations = json.loads(REFERENCE.read_text())["operations"]
     answer = next(op["answer"] for op in operations if op["path"] == "/v1/status/{request_id}")
     body = json.dumps(answer).encode()
-    ports, paths = talk.recv()
+    ports, paths = pipe.recv()
     requests = {
         name: [request_to(path, body) for path in paths.get(name, ["/bare"])] for name in ports
     }
 
     def one(name: str) -> tuple[float, float]:
-        talk.send("time")
-        began = talk.recv()
+        pipe.send("time")
+        began = pipe.recv()
         per_second = asyncio.run(rate(ports[name], requests[name], count))
-        talk.send("time")
-        return per_second, (talk.recv() - began) / count * 1e6
+        pipe.send("time")
+        return per_second, (pipe.recv() - began) / count * 1e6
 
     for name in ports:
         one(name)
     turns = [{name: one(name) for name in ports} for _ in range(rounds)]
     pairs = {name: other for name, other in PAIRS.items() if name in ports}
     return {
-        "benchmark": "webhooks",
+        "benchmark": "websubscriptions",
         "rounds": rounds,
         "requests_per_round": count,
         "body_bytes": len(body),

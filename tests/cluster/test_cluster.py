@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from program_that_shares import watch_the_machine
+from program_that_shares import measure_stalls
 from redis_server import Callers, RedisServer, most_in_one_second, programs, until
 
 from edgegap_async import Cluster, EdgegapClient, Limits, WebhookReceiver
@@ -106,7 +106,7 @@ async def test_simultaneous_calls_of_one_program_are_served_in_order(
         served.append(number)
 
     async with programs(redis.url, 1) as [cluster]:
-        watching = asyncio.create_task(watch_the_machine(stalls))
+        watching = asyncio.create_task(measure_stalls(stalls))
         await asyncio.gather(*(call(cluster.limits, number) for number in range(30)))
         watching.cancel()
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from program_that_shares import watch_the_machine
+from program_that_shares import measure_stalls
 from redis_server import RedisServer, most_in_one_second, now, programs, until
 
 from edgegap_async import Cluster
@@ -37,7 +37,7 @@ async def test_four_processes_never_exceed_the_documented_limit(redis: RedisServ
             for child in children:
                 assert child.stdout is not None
                 assert await child.stdout.readline() == b"ready\n"
-            watching = asyncio.create_task(watch_the_machine(stalls))
+            watching = asyncio.create_task(measure_stalls(stalls))
             for child in children:
                 assert child.stdin is not None
                 child.stdin.write(b"go\n")

@@ -1,6 +1,7 @@
-"""A matchmaker of several that share the limits: deploys as fast as it may, until told to end.
+"""One of several matchmakers that share the rate limits: deploys as fast as the limits allow.
 
-Says when it is ready, and at the end when its calls went, by the machine's clock.
+It prints "ready", starts at the first line on its standard input, and ends at the second one. Then
+it prints the times of its calls by the machine's clock, its longest stall, and its errors.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import aiohttp
 from edgegap_async import Cluster, EdgegapClient
 
 
-async def watch_the_machine(stalls: list[float]) -> None:
-    """Notes how much later than asked for it runs, for as long as it runs."""
+async def measure_stalls(stalls: list[float]) -> None:
+    """Records how late the event loop runs a task that sleeps for 5 ms, until it is cancelled."""
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + 0.005
@@ -28,11 +29,11 @@ async def main(redis: str, api: str, token: str) -> None:
     times: list[float] = []
     stalls: list[float] = []
 
-    async def goes(*_: object) -> None:
+    async def record_start(*_: object) -> None:
         times.append(loop.time())
 
     trace = aiohttp.TraceConfig()
-    trace.on_request_start.append(goes)
+    trace.on_request_start.append(record_start)
     async with (
         aiohttp.ClientSession(trace_configs=[trace]) as session,
         Cluster(redis) as cluster,
@@ -48,7 +49,7 @@ async def main(redis: str, api: str, token: str) -> None:
         print("ready", flush=True)
         await loop.run_in_executor(None, sys.stdin.readline)
         matches = [asyncio.create_task(match()) for _ in range(20)]
-        watching = asyncio.create_task(watch_the_machine(stalls))
+        watching = asyncio.create_task(measure_stalls(stalls))
         await loop.run_in_executor(None, sys.stdin.readline)
         watching.cancel()
         ended = [task for task in matches if task.done()]
