@@ -1,8 +1,8 @@
 """Counts the servers made for one request when answers are lost and callers are cancelled.
 
 Compares this package with a plain aiohttp client that has a retry decorator (backoff's), on the
-same emulator, one after the other. The emulator counts the servers that were made, and the servers that
-no client knows of. Prints JSON.
+same emulator, one after the other. The emulator counts the servers that were made, and
+the servers of which no client knows. Prints JSON.
 
     python benchmarks/one_server.py [--requests 20]
 """

@@ -21,10 +21,12 @@ class ProgramsBehindOneUrl:
 
     def __init__(self, clusters: list[Cluster], url: str) -> None:
         self.receivers = [WebhookReceiver(url) for _ in clusters]
-        self.woken = [asyncio.Event() for _ in clusters]
-        self.hooks = [
-            cluster.webhook_source(receiver).open(woken.set)
-            for cluster, receiver, woken in zip(clusters, self.receivers, self.woken, strict=True)
+        self.triggered = [asyncio.Event() for _ in clusters]
+        self.subscriptions = [
+            cluster.webhook_source(receiver).open(triggered.set)
+            for cluster, receiver, triggered in zip(
+                clusters, self.receivers, self.triggered, strict=True
+            )
         ]
 
 
@@ -44,35 +46,33 @@ async def post(url: str, body: str = "{}") -> int:
 
 async def test_a_webhook_triggers_a_deployment_of_another_program(redis: RedisServer) -> None:
     async with programs(redis.url, 3) as clusters, behind_one_url(clusters) as behind:
-        assert await post(behind.hooks[2].on_ready) == 204
-        await behind.woken[2].wait()
-        assert [woken.is_set() for woken in behind.woken] == [False, False, True]
-        assert await post(behind.hooks[0].on_ready) == 204
-        assert behind.woken[0].is_set()
-        assert await post(behind.hooks[1].on_ready) == 204
-        await behind.woken[1].wait()
+        assert await post(behind.subscriptions[2].on_ready) == 204
+        await behind.triggered[2].wait()
+        assert [triggered.is_set() for triggered in behind.triggered] == [False, False, True]
+        assert await post(behind.subscriptions[0].on_ready) == 204
+        assert behind.triggered[0].is_set()
+        assert await post(behind.subscriptions[1].on_ready) == 204
+        await behind.triggered[1].wait()
         [stream] = await redis.command("KEYS", "*:webhooks")
         assert await redis.command("XLEN", stream) == 2
 
 
-async def test_an_unknown_webhook_triggers_no_deployment(
-    redis: RedisServer,
-) -> None:
+async def test_an_unknown_webhook_triggers_no_deployment(redis: RedisServer) -> None:
     async with programs(redis.url, 2) as clusters, behind_one_url(clusters) as behind:
-        url = behind.hooks[1].on_ready
+        url = behind.subscriptions[1].on_ready
         secret = url.split("/")[-2]
         assert await post(url.replace(secret, "made-up")) == 404
         assert await post(url.replace(secret, secret[::-1])) == 204
         assert await post(url, "garbage") == 204  # the body is not read
-        await behind.woken[1].wait()
-        assert [woken.is_set() for woken in behind.woken] == [False, True]
+        await behind.triggered[1].wait()
+        assert [triggered.is_set() for triggered in behind.triggered] == [False, True]
 
 
 async def test_an_entry_of_another_kind_in_the_stream_is_skipped(redis: RedisServer) -> None:
     async with programs(redis.url, 2) as clusters, behind_one_url(clusters) as behind:
         await redis.command("XADD", clusters[1]._relay._stream, "*", "not", "a webhook")
-        assert await post(behind.hooks[1].on_ready) == 204
-        await behind.woken[1].wait()
+        assert await post(behind.subscriptions[1].on_ready) == 204
+        await behind.triggered[1].wait()
 
 
 async def test_a_wait_ends_by_a_webhook_that_came_to_another_program(redis: RedisServer) -> None:
@@ -108,10 +108,10 @@ class CountingReceiver:
 
     def __init__(self) -> None:
         self.forward: Callable[[bytes], None] | None = None
-        self.woken: list[bytes] = []
+        self.triggered: list[bytes] = []
 
     def trigger(self, key: bytes) -> bool:
-        self.woken.append(key)
+        self.triggered.append(key)
         return True
 
 
@@ -123,9 +123,9 @@ async def test_a_receiver_that_two_clients_use_is_triggered_once(redis: RedisSer
         there.webhook_source(others)
         assert others.forward is not None
         others.forward(b"key")
-        await until(lambda: bool(own.woken))
+        await until(lambda: bool(own.triggered))
 
-        assert own.woken == [b"key"]
+        assert own.triggered == [b"key"]
 
 
 async def test_a_webhook_source_needs_an_open_cluster() -> None:
@@ -136,14 +136,14 @@ async def test_a_webhook_source_needs_an_open_cluster() -> None:
 async def test_row_33_webhooks_are_forwarded_again_once_redis_is_back(redis: RedisServer) -> None:
     async with programs(redis.url, 2) as clusters, behind_one_url(clusters) as behind:
         await redis.kill()
-        assert await post(behind.hooks[1].on_ready) == 204
+        assert await post(behind.subscriptions[1].on_ready) == 204
         await until(lambda: not any(cluster.is_shared for cluster in clusters))
-        assert await post(behind.hooks[1].on_ready) == 204
+        assert await post(behind.subscriptions[1].on_ready) == 204
         await redis.start()
         await until(lambda: all(cluster.is_shared for cluster in clusters))
 
         async def arrives() -> bool:
-            assert await post(behind.hooks[1].on_ready) == 204
-            return behind.woken[1].is_set()
+            assert await post(behind.subscriptions[1].on_ready) == 204
+            return behind.triggered[1].is_set()
 
         await until(arrives)
