@@ -1,4 +1,4 @@
-"""Asyncio helpers that several packages use: the loop's clock, loop binding, change events."""
+"""Asyncio helpers that several packages use: clock, cancellation, loop binding, changes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,15 @@ from .errors import WrongLoop
 def loop_time() -> float:
     """Returns the running event loop's monotonic clock, in seconds."""
     return asyncio.get_running_loop().time()
+
+
+def is_cancelled() -> bool:
+    """Whether the current task is being cancelled.
+
+    Tells apart two sources of a CancelledError: this task, or only the task that it awaits.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class LoopBinding:

@@ -38,7 +38,6 @@ No error holds the API token, a header or a query string.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
 if TYPE_CHECKING:
@@ -85,7 +84,6 @@ __all__ = [
     "UnreadableAnswer",
     "WaitTimedOut",
     "WrongLoop",
-    "is_cancelled",
     "refusal",
 ]
 
@@ -524,12 +522,3 @@ _BY_STATUS: dict[int, type[Refused]] = {
 def refusal(status: int) -> type[Refused]:
     """Returns the class of error for an HTTP error status (400 to 599)."""
     return _BY_STATUS.get(status) or (ServerError if status >= 500 else Refused)  # noqa: PLR2004 - 5xx
-
-
-def is_cancelled() -> bool:
-    """Whether the current task is being cancelled.
-
-    Tells apart two sources of a CancelledError: this task, or only the task that it awaits.
-    """
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -10,7 +10,7 @@ from typing import Final
 import attrs
 
 from edgegap_async.api.requests import DeployRequest
-from edgegap_async.concurrency import loop_time
+from edgegap_async.concurrency import is_cancelled, loop_time
 from edgegap_async.deployments.deployer import Deployer
 from edgegap_async.deployments.handle import DeploymentHandle
 from edgegap_async.errors import (
@@ -21,7 +21,6 @@ from edgegap_async.errors import (
     InvalidRequest,
     Unprocessable,
     WaitTimedOut,
-    is_cancelled,
 )
 
 from .plan import BatchOptions, Outcome

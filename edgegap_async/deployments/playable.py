@@ -19,8 +19,8 @@ import attrs
 
 from edgegap_async.api.models import Deployment, Endpoint, Status, StatusChange
 from edgegap_async.api.validation import number
-from edgegap_async.concurrency import loop_time
-from edgegap_async.errors import ClientClosed, InvalidRequest, NotPlayable, is_cancelled
+from edgegap_async.concurrency import is_cancelled, loop_time
+from edgegap_async.errors import ClientClosed, InvalidRequest, NotPlayable
 
 __all__ = ["Check", "HttpGet", "PlayableCheck", "TcpConnect", "UdpAnswer"]
 

@@ -48,8 +48,8 @@ from edgegap_async.api.codec import loads, read_answer
 from edgegap_async.api.models import Deployment
 from edgegap_async.api.requests import WEBHOOK_KINDS, WebhookKind
 from edgegap_async.api.validation import is_coroutine_function
-from edgegap_async.concurrency import loop_time
-from edgegap_async.errors import InvalidRequest, is_cancelled
+from edgegap_async.concurrency import is_cancelled, loop_time
+from edgegap_async.errors import InvalidRequest
 
 from .servers import (
     AsgiApplication,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import asyncio
 import re
-import shutil
 import signal
 import socket
 from pathlib import Path
@@ -20,6 +19,7 @@ from program_runner import (
     run_program,
     running_deployments,
 )
+from redis_server import RedisServer
 
 from edgegap_async import EdgegapClient
 from edgegap_async.emulator import Emulator, Timings, load_apps, sample_application
@@ -157,26 +157,15 @@ async def test_the_webhooks_server_receives_webhooks(emulator: Emulator) -> None
     assert await running_deployments(emulator) == []
 
 
-@pytest.mark.skipif(
-    shutil.which("redis-server") is None, reason="no redis-server: apt-get install redis-server"
-)
-async def test_shared_limits_counts_the_programs() -> None:
-    port = free_port()
-    server = await asyncio.create_subprocess_exec(
-        "redis-server", "--port", str(port), "--save", "", stdout=asyncio.subprocess.DEVNULL
-    )
+async def test_shared_limits_counts_the_programs(tmp_path: Path) -> None:
+    redis = RedisServer(tmp_path)
+    await redis.start()
     try:
-        async with asyncio.timeout(20):
-            while not await is_listening(port):
-                await asyncio.sleep(0.05)
         async with Emulator([sample_application()]) as emulator:  # READY after seconds, as usual
-            printed = await run_program(
-                emulator, "examples/shared_limits.py", REDIS_URL=f"redis://127.0.0.1:{port}"
-            )
+            printed = await run_program(emulator, "examples/shared_limits.py", REDIS_URL=redis.url)
             assert await running_deployments(emulator) == []
     finally:
-        server.terminate()
-        await server.wait()
+        await redis.kill()
 
     assert "1 programs share the limits, shared: True" in printed
 
