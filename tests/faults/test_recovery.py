@@ -1,4 +1,4 @@
-"""What a program that was killed leaves behind is found by its next run, and only by its own."""
+"""A program that was killed leaves servers, which its next run recovers: its own, and no others."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import math
 import random
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
+from emulator_record import living, until_living
+from quick_client import NO_LIMITS, USERS, quick_client
 
 from edgegap_async import (
     DeploymentFailed,
@@ -23,7 +24,6 @@ from edgegap_async import (
     PollingPolicy,
     RetryPolicy,
     ServerPool,
-    Status,
 )
 from edgegap_async.emulator import (
     Application,
@@ -37,51 +37,24 @@ from edgegap_async.emulator import (
     sample_application,
 )
 
-USERS = ["8.8.8.8"]
-NO_LIMITS = {"deploy": None, "get_deployment": None, "list_deployments": None}
-Connect = Callable[..., AbstractAsyncContextManager[EdgegapClient]]
-
-
-@pytest.fixture
-async def emulator() -> AsyncIterator[Emulator]:
-    async with Emulator([sample_application()], timings=Timings.fast(), limits=False) as emulator:
-        yield emulator
+Connect = Callable[[str | None], EdgegapClient]
 
 
 @pytest.fixture
 def connect(emulator: Emulator) -> Connect:
-    @asynccontextmanager
-    async def connect(owner: str | None) -> AsyncIterator[EdgegapClient]:
-        async with EdgegapClient(
-            emulator.token,
-            base_url=emulator.url,
-            owner=owner,
-            list_delay=0.2,
-            retries=RetryPolicy(attempts=1),
-            polling=PollingPolicy(first_delay=0.01, interval=0.02),
-        ) as client:
-            yield client
+    """Returns a client for an owner, as a program that starts would make it."""
+
+    def connect(owner: str | None) -> EdgegapClient:
+        retries = RetryPolicy(attempts=1)
+        return quick_client(emulator.url, owner=owner, list_delay=0.2, retries=retries)
 
     return connect
 
 
-def live(emulator: Emulator) -> list[str]:
-    over = {Status.TERMINATING, Status.TERMINATED}
-    return [one.request_id for one in emulator.cloud.deployments.values() if one.status not in over]
-
-
-async def comes_down_to(emulator: Emulator, *ids: str) -> bool:
-    """Waits until only these are left: one that is not READY yet is stopped once it is."""
-    async with asyncio.timeout(20):
-        while set(live(emulator)) != set(ids):
-            await asyncio.sleep(0.01)
-    return True
-
-
-async def test_the_next_run_finds_what_the_last_one_left_and_can_adopt_it(connect: Connect) -> None:
+async def test_the_next_run_recovers_the_server_of_the_last_run(connect: Connect) -> None:
     async with connect("mm-1") as before:
         left = await before.deploy("arena", "v1", users=USERS)
-        assert [found async for found in before.recover()] == []  # it has it itself
+        assert [found async for found in before.recover()] == []  # the client has the handle itself
     async with connect("mm-1") as after:
         [found] = [found async for found in after.recover()]
         assert found.handle.request_id == left.request_id == found.row.request_id
@@ -95,39 +68,39 @@ async def test_the_next_run_finds_what_the_last_one_left_and_can_adopt_it(connec
 
 
 @pytest.mark.virtual
-async def test_one_that_is_stopped_as_it_is_found_hides_none_of_the_others() -> None:
-    """What is stopped leaves the list, and the next page begins further on."""
+async def test_servers_that_are_stopped_during_recover_hide_no_others() -> None:
+    """A stopped server leaves the list, so that the next page begins further on."""
     async with Emulator(
         [sample_application()], timings=Timings.fast(), simulate=Simulation(), limits=False
     ) as emulator:
         settings: dict[str, Any] = {"base_url": emulator.url, "owner": "mm-1", "limits": NO_LIMITS}
         async with EdgegapClient(emulator.token, **settings) as before:
             left = [await before.deploy("arena", "v1", users=USERS) for _ in range(60)]
-            await asyncio.gather(*(one.wait_ready() for one in left))
+            await asyncio.gather(*(server.wait_ready() for server in left))
         async with EdgegapClient(emulator.token, **settings) as after:
             found = set()
-            async for one in after.recover():
-                await one.handle.stop(wait=True)
-                found.add(one.handle.request_id)
+            async for recovered in after.recover():
+                await recovered.handle.stop(wait=True)
+                found.add(recovered.handle.request_id)
 
-        assert found == {one.request_id for one in left}
+        assert found == {server.request_id for server in left}
 
 
-async def test_what_is_being_deployed_is_not_what_an_earlier_run_left(
-    emulator: Emulator, connect: Connect
-) -> None:
-    """It is in the list before the answer to its deploy is here."""
+async def test_a_deploy_in_progress_is_not_recovered(emulator: Emulator, connect: Connect) -> None:
+    """The list shows the deployment before the client has the answer to its deploy."""
     emulator.faults.add(Fault("deploy", Delay(0.5), when="acted"))
     async with connect("mm-1") as client:
         deploying = asyncio.create_task(client.deploy("arena", "v1", users=USERS))
-        while not live(emulator):
+        while not living(emulator):
             await asyncio.sleep(0.01)
         assert not deploying.done()
         assert await client.reap() == ()
-        assert live(emulator) == [(await deploying).request_id]
+        assert living(emulator) == {(await deploying).request_id}
 
 
-async def test_nobody_finds_or_touches_another_owners(emulator: Emulator, connect: Connect) -> None:
+async def test_servers_of_other_owners_are_not_recovered(
+    emulator: Emulator, connect: Connect
+) -> None:
     ids = []
     for owner in ("mm-1", "mm-12", None):
         async with connect(owner) as client:
@@ -138,10 +111,10 @@ async def test_nobody_finds_or_touches_another_owners(emulator: Emulator, connec
         assert await client.reap() == ()
         assert await client.reap() == (ids[0],)
 
-    assert await comes_down_to(emulator, *ids[1:])
+    await until_living(emulator, *ids[1:])
 
 
-async def test_what_a_pool_has_adopted_or_handed_out_is_not_found_again(
+async def test_servers_of_a_pool_are_not_recovered(
     emulator: Emulator, connect: Connect
 ) -> None:
     """Two ready servers are adopted, and one that was in use before is left to its players."""
@@ -159,14 +132,14 @@ async def test_what_a_pool_has_adopted_or_handed_out_is_not_found_again(
         server = await pool.allocate(timeout=20)
         assert [found async for found in client.recover()] == []
         assert await client.reap() == ()
-        assert {one.request_id for one in left} <= set(live(emulator))
+        assert {server.request_id for server in left} <= living(emulator)
         await server.stop()
         await client.handle(left[2].request_id).stop()
 
-    assert await comes_down_to(emulator)
+    await until_living(emulator)
 
 
-async def test_reap_leaves_alone_what_is_young_and_what_tells_no_age(
+async def test_reap_with_older_than_spares_young_servers_and_servers_without_an_age(
     emulator: Emulator, connect: Connect
 ) -> None:
     async with connect("mm-1") as client:
@@ -177,13 +150,13 @@ async def test_reap_leaves_alone_what_is_young_and_what_tells_no_age(
         assert await client.reap(older_than=60) == ()
         both = {young.request_id, ageless.request_id}
         assert set(await client.reap(dry_run=True)) == both
-        assert set(live(emulator)) == both
+        assert living(emulator) == both
         assert set(await client.reap()) == both
 
-    assert await comes_down_to(emulator)
+    await until_living(emulator)
 
 
-async def test_the_age_of_one_without_a_tag_counts_from_ready(
+async def test_the_age_of_a_server_without_an_operation_tag_counts_from_ready(
     emulator: Emulator, connect: Connect
 ) -> None:
     async with connect("mm-1") as client:
@@ -197,7 +170,7 @@ async def test_the_age_of_one_without_a_tag_counts_from_ready(
     assert 0 <= ages[0] < 30
 
 
-async def test_a_stop_that_fails_does_not_keep_reap_from_the_others(
+async def test_reap_stops_the_others_after_a_stop_that_fails(
     emulator: Emulator, connect: Connect
 ) -> None:
     async with connect("mm-1") as client:
@@ -209,27 +182,27 @@ async def test_a_stop_that_fails_does_not_keep_reap_from_the_others(
             await client.reap()
         assert len(failures.value.exceptions) == 1
         async with asyncio.timeout(10):
-            while len(live(emulator)) > 1:
+            while len(living(emulator)) > 1:
                 await asyncio.sleep(0.01)
         await client.reap()
 
-    assert await comes_down_to(emulator)
+    await until_living(emulator)
 
 
-async def test_what_nobody_could_find_out_is_found_later_by_its_tag(
+async def test_a_deployment_of_a_maybe_created_is_recovered_by_its_tag(
     emulator: Emulator, connect: Connect
 ) -> None:
     emulator.faults.add(Fault("deploy", Drop()), Fault("list_deployments", Respond(500)))
     async with connect(None) as client:
-        with pytest.raises(MaybeCreated) as doubt:
+        with pytest.raises(MaybeCreated) as error:
             await client.deploy("arena", "v1", users=USERS)
-        [found] = [found async for found in client.recover(doubt.value.operation_tag)]
+        [found] = [found async for found in client.recover(error.value.operation_tag)]
         await found.handle.stop(wait=True, timeout=20)
 
-    assert live(emulator) == []
+    assert not living(emulator)
 
 
-async def test_without_an_owner_there_is_nothing_to_recover(connect: Connect) -> None:
+async def test_reap_needs_an_owner(connect: Connect) -> None:
     async with connect(None) as client:
         with pytest.raises(InvalidRequest, match="owner"):
             await client.reap()
@@ -241,7 +214,7 @@ def test_an_owner_that_does_not_fit_a_tag_is_refused(owner: str) -> None:
         EdgegapClient("canary-t", owner=owner)
 
 
-async def test_row_50_a_run_that_fails_says_why_in_the_servers_own_words() -> None:
+async def test_row_50_the_error_of_a_failed_run_quotes_the_last_lines_of_the_server() -> None:
     program = Application(
         name="arena",
         version="v1",
@@ -256,16 +229,16 @@ async def test_row_50_a_run_that_fails_says_why_in_the_servers_own_words() -> No
     ):
         with pytest.raises(DeploymentFailed, match="out of ammunition") as failure:
             async with client.run("arena", "v1", users=USERS):
-                pytest.fail("it never was READY")
+                pytest.fail("the server never was READY")
 
-        assert live(emulator) == []
+        assert not living(emulator)
     assert failure.value.exit_code == 3
     assert failure.value.last_lines == "out of ammunition"
     assert "exit code 3" in str(failure.value)
     assert failure.value.history
 
 
-async def test_a_run_that_fails_and_has_no_logs_is_stopped_all_the_same(
+async def test_a_failed_run_without_logs_is_stopped_too(
     emulator: Emulator, connect: Connect
 ) -> None:
     emulator.cloud._applications[("arena", "v1")] = attrs.evolve(
@@ -275,18 +248,18 @@ async def test_a_run_that_fails_and_has_no_logs_is_stopped_all_the_same(
     async with connect(None) as client:
         with pytest.raises(DeploymentFailed) as failure:
             async with client.run("arena", "v1", users=USERS):
-                pytest.fail("it never was READY")
+                pytest.fail("the server never was READY")
 
     assert failure.value.logs is None
     assert (failure.value.exit_code, failure.value.last_lines) == (None, "")
-    assert live(emulator) == []
+    assert not living(emulator)
 
 
 @pytest.mark.timeout(0)
-async def test_row_32_a_program_killed_at_any_time_leaves_nothing_that_reap_does_not_find(
+async def test_row_32_reap_finds_every_server_of_a_program_that_was_killed_at_any_time(
     emulator: Emulator, connect: Connect, rounds: int
 ) -> None:
-    """A campaign: `pytest -k row_32 --rounds 1000` for the long form."""
+    """The long form is `pytest -k row_32 --rounds 1000`."""
     chance = random.Random(32)
     left_behind = 0
     for _ in range(rounds):
@@ -303,17 +276,19 @@ async def test_row_32_a_program_killed_at_any_time_leaves_nothing_that_reap_does
         process.kill()
         await process.communicate()
         async with connect("mm-1") as client, asyncio.timeout(20):
-            left_behind += len(live(emulator))
-            # What it had sent may still be on its way to the API when it is gone.
-            while live(emulator) or emulator.open_requests:
+            left_behind += len(living(emulator))
+            # The emulator may still handle requests of the killed program.
+            while living(emulator) or emulator.open_requests:
                 await client.reap()
 
-        assert live(emulator) == []
-    assert left_behind or rounds < 10  # or it was not killed in the middle of anything
+        assert not living(emulator)
+    assert left_behind or rounds < 10  # some programs were killed after a deploy
 
 
 @pytest.mark.parametrize("older_than", [-5, math.nan, "60", None])
-async def test_an_age_that_cannot_be_stops_nothing(emulator: Emulator, older_than: Any) -> None:
+async def test_a_wrong_older_than_is_refused_and_stops_nothing(
+    emulator: Emulator, older_than: Any
+) -> None:
     async with EdgegapClient(emulator.token, base_url=emulator.url, owner="mm") as client:
         with pytest.raises(InvalidRequest, match="older_than"):
             await client.reap(older_than=older_than)
