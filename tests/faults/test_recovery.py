@@ -114,9 +114,7 @@ async def test_servers_of_other_owners_are_not_recovered(
     await until_living(emulator, *ids[1:])
 
 
-async def test_servers_of_a_pool_are_not_recovered(
-    emulator: Emulator, connect: Connect
-) -> None:
+async def test_servers_of_a_pool_are_not_recovered(emulator: Emulator, connect: Connect) -> None:
     """Two ready servers are adopted, and one that was in use before is left to its players."""
     async with connect("mm-1") as before:
         left = [
