@@ -159,7 +159,7 @@ async def test_a_connection_that_is_hung_up_is_stale_for_the_next_call(
         assert (await answer.json())["request_id"]
 
 
-async def test_a_deployment_shows_up_late_in_lists_and_looks(
+async def test_a_deployment_shows_up_late_in_lists_and_statuses(
     emulator: Emulator, session: aiohttp.ClientSession
 ) -> None:
     emulator.faults.add(
@@ -177,7 +177,7 @@ async def test_a_deployment_shows_up_late_in_lists_and_looks(
         assert answer.status == 200
 
 
-async def test_a_fault_comes_as_often_as_it_is_told_and_after_as_many_calls(
+async def test_a_fault_happens_times_times_after_skip_calls(
     emulator: Emulator, session: aiohttp.ClientSession
 ) -> None:
     emulator.faults.add(Fault("deploy", Respond(500), skip=1, times=2), Fault(None, Respond(418)))
@@ -204,7 +204,7 @@ def test_a_share_is_of_the_calls_that_come_and_is_used_up_by_those_it_hits() -> 
     assert faults.left == ()
 
 
-async def test_an_answer_is_spoilt_also_where_it_is_a_refusal(
+async def test_a_fault_also_changes_an_error_answer(
     emulator: Emulator, session: aiohttp.ClientSession
 ) -> None:
     emulator.faults.add(Fault("get_deployment", Truncate(body_bytes=1)))

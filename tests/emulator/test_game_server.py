@@ -136,12 +136,12 @@ def test_without_an_argument_the_port_is_the_one_that_the_cloud_maps() -> None:
         assert said(server) == f"starting on port {port}"
 
 
-def test_it_crashes_when_told_to() -> None:
+def test_the_option_crash_after_ends_it_with_the_exit_code() -> None:
     with running(str(_free_port()), "--crash-after", "0.05", "--exit-code", "9") as server:
         assert server.wait(10) == 9
 
 
-def test_it_never_binds_when_told_to() -> None:
+def test_the_option_never_bind_leaves_the_port_unbound() -> None:
     port = _free_port()
     with running(str(port), "--never-bind", "--crash-after", "0.05") as server:
         assert server.wait(10) == 1
@@ -149,7 +149,7 @@ def test_it_never_binds_when_told_to() -> None:
         assert "ready" not in server.stdout.read()
 
 
-def test_it_binds_late_when_told_to() -> None:
+def test_the_option_bind_after_binds_late() -> None:
     port = _free_port()
     with running(str(port), "--bind-after", "0.1") as server:
         said(server)
@@ -158,7 +158,7 @@ def test_it_binds_late_when_told_to() -> None:
         assert said(server) == "ready"
 
 
-def test_it_ignores_sigterm_when_told_to() -> None:
+def test_the_option_ignore_sigterm_keeps_it_running() -> None:
     port = _free_port()
     with running(str(port), "--ignore-sigterm") as server:
         said(server)
@@ -170,7 +170,7 @@ def test_it_ignores_sigterm_when_told_to() -> None:
         player.leave()
 
 
-def test_it_leaves_a_child_in_another_session_when_told_to() -> None:
+def test_the_option_fork_setsid_leaves_a_child_in_another_session() -> None:
     with running(str(_free_port()), "--fork-setsid") as server:
         said(server)
         said(server)
@@ -180,7 +180,7 @@ def test_it_leaves_a_child_in_another_session_when_told_to() -> None:
         child.kill()
 
 
-def test_it_asks_to_be_stopped_when_told_to() -> None:
+def test_the_option_stop_self_after_requests_its_own_stop() -> None:
     calls: list[tuple[str, str, str | None]] = []
 
     class Cloud(BaseHTTPRequestHandler):

@@ -1,8 +1,20 @@
+"""Locations of players, the nearest city, and the list of cities."""
+
 from __future__ import annotations
 
 import pytest
+from emulated_cloud import (
+    ARENA,
+    a_cloud,
+    answer,
+)
 
-from edgegap_async import GeoCoordinates, InvalidRequest, IpAddress
+from edgegap_async import (
+    BadRequest,
+    GeoCoordinates,
+    InvalidRequest,
+    IpAddress,
+)
 from edgegap_async.emulator.locations import CITIES, LocationFinder, distance_km
 
 MONTREAL = (45.508888, -73.561668)
@@ -74,3 +86,20 @@ def test_a_network_or_point_that_is_none_is_refused(
 ) -> None:
     with pytest.raises(InvalidRequest, match=complaint):
         LocationFinder(networks)
+
+
+async def test_locations_have_type_and_if_asked_for_tags() -> None:
+    async with a_cloud(ARENA) as cloud:
+        plain = (await answer(cloud, "list_locations")).locations
+        tagged = await answer(
+            cloud, "list_locations", app="arena", version="v1", type="standard", tags="true"
+        )
+        none = (await answer(cloud, "list_locations", app="arena", type="other")).locations
+        with pytest.raises(BadRequest):
+            await cloud.list_locations(app="arena", version="v9")
+
+    assert {location.type for location in plain} == {"standard"}
+    assert {location.tags for location in plain} == {()}
+    assert all(location.tags for location in tagged.locations)
+    assert len(tagged.locations) == len(plain) >= 25
+    assert none == ()

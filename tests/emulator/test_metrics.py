@@ -1,7 +1,17 @@
+"""Metrics: the series of the measurements, and the call that returns them."""
+
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
+import pytest
+from emulated_cloud import SLEEPER, a_cloud, answer, deployed, python_application, reached
+
+from edgegap_async import (
+    Status,
+    Unprocessable,
+)
 from edgegap_async.emulator.metrics import Samples
 from edgegap_async.emulator.processes import Usage
 
@@ -69,3 +79,47 @@ def test_only_the_last_measurements_are_kept() -> None:
         samples.add(Usage(at=number, memory_bytes=number), NOON)
 
     assert samples.series(start=None, end=None, step=None).mem.datasets == (3, 4)
+
+
+async def test_metrics_are_measured_while_it_runs() -> None:
+    busy = python_application("while True: pass", memory_mb=64)
+    async with a_cloud(busy, metrics_interval=0.1) as cloud:
+        deployment = await reached(await deployed(cloud, busy), Status.READY)
+        async with asyncio.timeout(20):
+            while True:
+                metrics = await answer(
+                    cloud, "get_metrics", request_id=deployment.request_id, raw="true"
+                )
+                if len(metrics.cpu.datasets) >= 2:
+                    break
+                await asyncio.sleep(0.02)
+        averaged = await answer(
+            cloud,
+            "get_metrics",
+            request_id=deployment.request_id,
+            start_time="2020-01-01 00:00:00.000000",
+            end_time="2999-01-01T00:00:00Z",
+            steps="1h",
+        )
+
+    assert max(metrics.cpu.datasets) > 5
+    assert min(metrics.mem.datasets) > 1_000_000
+    assert len(averaged.cpu.datasets) in {1, 2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ({"start_time": "yesterday"}, "start_time"),
+        ({"start_time": "2026-01-02 00:00:00", "end_time": "2026-01-01 00:00:00.5"}, "after"),
+        ({"steps": "2m"}, "steps is one of 30s, 1m, 5m, 10m, 1h"),
+        ({"raw": "maybe"}, "raw"),
+    ],
+)
+async def test_metrics_that_cannot_be_made_are_unprocessable(
+    arguments: dict[str, str], complaint: str
+) -> None:
+    async with a_cloud(SLEEPER) as cloud:
+        deployment = await deployed(cloud, SLEEPER)
+        with pytest.raises(Unprocessable, match=complaint):
+            await cloud.get_metrics(request_id=deployment.request_id, **arguments)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from emulated_cloud import until
+from emulated_cloud import create_go_file, until
 
 from edgegap_async.emulator.processes import Limits, Machine, Output, ServerProcess
 
@@ -52,10 +52,6 @@ class Starter:
 
 def _open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
-
-
-def _tell_to_go(process: ServerProcess) -> None:
-    Path(f"/proc/{process.pid}/cwd/go").touch()
 
 
 def _exists(path: Path) -> bool:
@@ -104,7 +100,7 @@ async def test_a_program_gets_a_clean_environment_and_an_empty_home(
     assert facts == ["True", "[]", "True"]
 
 
-async def test_a_program_starts_where_it_is_told(start: Starter, tmp_path: Path) -> None:
+async def test_a_program_starts_in_the_given_directory(start: Starter, tmp_path: Path) -> None:
     await start("import os; print(os.getcwd())", directory=str(tmp_path)).exited
 
     assert start.output.text() == f"{tmp_path}\n"
@@ -124,7 +120,7 @@ async def test_row_54_a_program_that_cannot_be_started_raises_the_reason(
 
 @contextlib.contextmanager
 def _files_left(count: int) -> Iterator[None]:
-    """This process can open so many files more."""
+    """Lets this process open `count` more files."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     highest = max(int(file.name) for file in Path("/proc/self/fd").iterdir())
     with contextlib.ExitStack() as filled:  # numbers are given out from the lowest
@@ -277,7 +273,7 @@ async def test_row_46_a_child_without_the_mark_is_found_through_its_parent(start
     await until(lambda: not _is_alive(child))
 
 
-async def test_many_stops_at_once_share_their_looks_and_all_succeed(start: Starter) -> None:
+async def test_many_stops_at_once_share_their_scans_and_all_succeed(start: Starter) -> None:
     processes = [start("import time; time.sleep(60)") for _ in range(10)]
 
     await asyncio.gather(*(process.stop(5) for process in processes))
@@ -335,7 +331,7 @@ async def test_row_52_a_port_is_ready_once_the_process_tree_has_bound_it(
     )
     await start.until_said("not yet")
     before = await _has_bound(start.machine, process, udp_port)
-    _tell_to_go(process)
+    create_go_file(process.pid)
     await start.until_said("bound")
 
     assert (before, await _has_bound(start.machine, process, udp_port)) == (False, True)

@@ -52,22 +52,22 @@ async def target() -> AsyncIterator[Target]:
 
 
 @pytest.fixture
-async def deliveries() -> AsyncIterator[WebhookSender]:
-    deliveries = WebhookSender(timeout=0.5)
-    yield deliveries
-    await deliveries.close()
+async def sender() -> AsyncIterator[WebhookSender]:
+    sender = WebhookSender(timeout=0.5)
+    yield sender
+    await sender.close()
 
 
-async def _sent(deliveries: WebhookSender, url: str) -> None:
-    deliveries.send(Webhook(url), READY)
-    await asyncio.gather(*deliveries._under_way)
+async def _sent(sender: WebhookSender, url: str) -> None:
+    sender.send(Webhook(url), READY)
+    await asyncio.gather(*sender._under_way)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 async def test_a_webhook_is_a_post_of_the_status(
-    deliveries: WebhookSender, target: Target, host: str
+    sender: WebhookSender, target: Target, host: str
 ) -> None:
-    await _sent(deliveries, f"http://{host}:{target.port}/secret")
+    await _sent(sender, f"http://{host}:{target.port}/secret")
 
     assert target.kinds == ["POST /secret application/json"]
     body = json.loads(target.bodies[0])
@@ -75,9 +75,7 @@ async def test_a_webhook_is_a_post_of_the_status(
     assert set(body) >= {"fqdn", "public_ip", "running", "error", "error_detail", "ports"}
 
 
-async def test_row_57_a_webhook_delays_no_deployment(
-    deliveries: WebhookSender, target: Target
-) -> None:
+async def test_row_57_a_webhook_delays_no_deployment(sender: WebhookSender, target: Target) -> None:
     never = asyncio.Event()
 
     async def hang(_: web.Request) -> web.Response:
@@ -85,16 +83,16 @@ async def test_row_57_a_webhook_delays_no_deployment(
         return web.Response()
 
     target.answer = hang
-    deliveries.send(Webhook(f"http://127.0.0.1:{target.port}/"), READY)
+    sender.send(Webhook(f"http://127.0.0.1:{target.port}/"), READY)
     await target.came.wait()
-    await deliveries.close()
+    await sender.close()
     never.set()
 
-    assert deliveries._under_way == set()
+    assert sender._under_way == set()
 
 
 async def test_row_57_a_webhook_that_gets_no_answer_is_given_up(
-    deliveries: WebhookSender, target: Target, caplog: pytest.LogCaptureFixture
+    sender: WebhookSender, target: Target, caplog: pytest.LogCaptureFixture
 ) -> None:
     never = asyncio.Event()
 
@@ -103,7 +101,7 @@ async def test_row_57_a_webhook_that_gets_no_answer_is_given_up(
         return web.Response()
 
     target.answer = hang
-    await _sent(deliveries, f"http://127.0.0.1:{target.port}/secret")
+    await _sent(sender, f"http://127.0.0.1:{target.port}/secret")
     never.set()
 
     assert "webhook to http://127.0.0.1 failed: TimeoutError" in caplog.text
@@ -111,19 +109,19 @@ async def test_row_57_a_webhook_that_gets_no_answer_is_given_up(
 
 
 async def test_row_57_a_redirect_of_a_webhook_is_not_followed(
-    deliveries: WebhookSender, target: Target
+    sender: WebhookSender, target: Target
 ) -> None:
     async def redirect(_: web.Request) -> web.Response:
         return web.Response(status=307, headers={"Location": "/other"})
 
     target.answer = redirect
-    await _sent(deliveries, f"http://127.0.0.1:{target.port}/secret")
+    await _sent(sender, f"http://127.0.0.1:{target.port}/secret")
 
     assert target.kinds == ["POST /secret application/json"]
 
 
 async def test_row_57_a_webhook_that_fails_is_not_repeated(
-    deliveries: WebhookSender, target: Target, caplog: pytest.LogCaptureFixture
+    sender: WebhookSender, target: Target, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, logger="edgegap_async.emulator")
 
@@ -131,45 +129,45 @@ async def test_row_57_a_webhook_that_fails_is_not_repeated(
         return web.Response(status=500, body=b"x" * 1_000_000)
 
     target.answer = fail
-    await _sent(deliveries, f"http://127.0.0.1:{target.port}/")
+    await _sent(sender, f"http://127.0.0.1:{target.port}/")
 
     assert len(target.bodies) == 1
     assert "answered 500" in caplog.text
 
 
 async def test_row_57_a_webhook_to_a_closed_port_is_logged(
-    deliveries: WebhookSender, caplog: pytest.LogCaptureFixture
+    sender: WebhookSender, caplog: pytest.LogCaptureFixture
 ) -> None:
-    await _sent(deliveries, "http://127.0.0.1:1/secret")
+    await _sent(sender, "http://127.0.0.1:1/secret")
 
     assert "webhook to http://127.0.0.1 failed: ClientConnectorError" in caplog.text
 
 
 @pytest.mark.parametrize("host", ["10.0.0.1", "169.254.169.254", "[fd00::1]", "0.0.0.0"])
-async def test_an_address_beyond_loopback_is_not_asked(
-    deliveries: WebhookSender, caplog: pytest.LogCaptureFixture, host: str
+async def test_an_address_beyond_loopback_gets_no_webhook(
+    sender: WebhookSender, caplog: pytest.LogCaptureFixture, host: str
 ) -> None:
-    await _sent(deliveries, f"http://{host}:9/secret")
+    await _sent(sender, f"http://{host}:9/secret")
 
     assert "webhook_allow" in caplog.text
     assert "secret" not in caplog.text
 
 
-async def test_a_name_with_no_allowed_address_is_not_asked(target: Target) -> None:
-    deliveries = WebhookSender(timeout=0.5)
-    deliveries._allowed._networks.clear()  # as if localhost were elsewhere
+async def test_a_name_with_no_allowed_address_gets_no_webhook(target: Target) -> None:
+    sender = WebhookSender(timeout=0.5)
+    sender._allowed._networks.clear()  # as if localhost were elsewhere
 
-    await _sent(deliveries, f"http://localhost:{target.port}/")
-    await deliveries.close()
+    await _sent(sender, f"http://localhost:{target.port}/")
+    await sender.close()
 
     assert target.bodies == []
 
 
-async def test_a_network_of_the_settings_is_asked(caplog: pytest.LogCaptureFixture) -> None:
-    deliveries = WebhookSender(["0.0.0.0/32"], timeout=0.5)
+async def test_a_network_of_the_settings_gets_webhooks(caplog: pytest.LogCaptureFixture) -> None:
+    sender = WebhookSender(["0.0.0.0/32"], timeout=0.5)
 
-    await _sent(deliveries, "http://0.0.0.0:1/")
-    await deliveries.close()
+    await _sent(sender, "http://0.0.0.0:1/")
+    await sender.close()
 
     assert "failed: ClientConnectorError" in caplog.text
 
@@ -177,50 +175,50 @@ async def test_a_network_of_the_settings_is_asked(caplog: pytest.LogCaptureFixtu
 # ── by script ────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _told(target: Target, *faults: Fault) -> list[str]:
+async def _arrived(target: Target, *faults: Fault) -> list[str]:
     """The statuses that arrive of READY and then TERMINATED, in their order."""
-    deliveries = WebhookSender(faults=Faults(faults))
+    sender = WebhookSender(faults=Faults(faults))
     for status in (Status.READY, Status.TERMINATED):
         deployment = Deployment(request_id="aaaaaaaaaaaa", current_status=status, running=False)
-        deliveries.send(Webhook(f"http://127.0.0.1:{target.port}/"), deployment)
-    await asyncio.gather(*deliveries._under_way)
-    await deliveries.close()
+        sender.send(Webhook(f"http://127.0.0.1:{target.port}/"), deployment)
+    await asyncio.gather(*sender._under_way)
+    await sender.close()
     return [json.loads(body)["current_status"] for body in target.bodies]
 
 
 async def test_a_webhook_of_the_script_is_lost(target: Target) -> None:
-    lost = await _told(target, Fault("webhook_on_ready", Drop()))
+    lost = await _arrived(target, Fault("webhook_on_ready", Drop()))
 
     assert lost == ["Status.TERMINATED"]
 
 
 @pytest.mark.virtual
 async def test_a_webhook_of_the_script_comes_after_a_later_one(target: Target) -> None:
-    reordered = await _told(target, Fault("webhook_on_ready", Delay(60)))
+    reordered = await _arrived(target, Fault("webhook_on_ready", Delay(60)))
 
     assert reordered == ["Status.TERMINATED", "Status.READY"]
 
 
 async def test_a_webhook_of_the_script_comes_more_than_once(target: Target) -> None:
-    repeated = await _told(target, Fault("webhook_on_terminated", Repeat(3)))
+    repeated = await _arrived(target, Fault("webhook_on_terminated", Repeat(3)))
 
     assert sorted(repeated) == ["Status.READY"] + ["Status.TERMINATED"] * 3
 
 
 async def test_a_fault_of_any_call_is_not_one_of_webhooks(target: Target) -> None:
-    told = await _told(target, Fault(None, Drop(), times=None))
+    arrived = await _arrived(target, Fault(None, Drop(), times=None))
 
-    assert len(told) == 2
+    assert len(arrived) == 2
 
 
 @pytest.mark.virtual
 async def test_a_delayed_webhook_is_given_up_when_the_emulator_ends(target: Target) -> None:
-    deliveries = WebhookSender(faults=Faults([Fault("webhook_on_ready", Delay(3600))]))
-    deliveries.send(Webhook(f"http://127.0.0.1:{target.port}/"), READY)
+    sender = WebhookSender(faults=Faults([Fault("webhook_on_ready", Delay(3600))]))
+    sender.send(Webhook(f"http://127.0.0.1:{target.port}/"), READY)
     await asyncio.sleep(1)
-    await deliveries.close()
+    await sender.close()
 
-    assert (target.bodies, deliveries._under_way) == ([], set())
+    assert (target.bodies, sender._under_way) == ([], set())
 
 
 def test_a_network_that_is_none_is_refused() -> None:

@@ -1,40 +1,58 @@
-"""A world without HTTP, waiting for what happens in it, and what came of one with HTTP."""
+"""The emulator's cloud without HTTP, applications for it, and what tests read of it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from edgegap_async import DeployAccepted, Deployment, DeployRequest, GeoCoordinates, Status
 from edgegap_async.api.requests import Webhook
-from edgegap_async.emulator import Application, Emulator, Fleet, LocalDeployment, Timings
+from edgegap_async.emulator import (
+    Application,
+    Emulator,
+    Fleet,
+    LocalDeployment,
+    Timings,
+    sample_application,
+)
 from edgegap_async.emulator.catalogue import Catalogue
 from edgegap_async.emulator.cloud import Cloud, Settings
 
 IN_PARIS = GeoCoordinates(48.9, 2.4)
+UNKNOWN_ID = "000000000000"
 
 
-async def until(condition: Callable[[], object]) -> None:
-    """Wait until something holds that no event tells."""
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.005)
+# ── applications and requests ────────────────────────────────────────────────────────────────────
 
 
-def a_request(application: Application, **more: Any) -> DeployRequest:
-    """A deploy of that application, for a player in Paris."""
+def python_application(program: str, **settings: Any) -> Application:
+    """An application that runs a Python program and declares no port."""
+    argv = ("{python}", "-I", "-u", "-c", program)
+    return Application(**{"name": "app", "version": "v1", "argv": argv} | settings)
+
+
+ARENA = sample_application()
+SLEEPER = python_application("import time; time.sleep(60)")
+
+
+def a_request(application: Application, **fields: Any) -> DeployRequest:
+    """A deploy request for that application, with a player in Paris."""
     values: dict[str, Any] = {
         "application": application.name,
         "version": application.version,
         "users": [IN_PARIS],
     }
-    return DeployRequest(**values | more)
+    return DeployRequest(**values | fields)
+
+
+# ── a cloud ──────────────────────────────────────────────────────────────────────────────────────
 
 
 class SentWebhooks:
-    """The webhooks that a world would have sent, in order."""
+    """Records the webhooks that a cloud would send, in order."""
 
     def __init__(self) -> None:
         self.events: list[tuple[str, Deployment]] = []
@@ -50,59 +68,100 @@ async def a_cloud(
     announced: SentWebhooks | None = None,
     **settings: Any,
 ) -> AsyncIterator[Cloud]:
-    """A world in a hurry; what fails in it fails the test."""
+    """A cloud with fast timings; an exception in a task of the cloud fails the test."""
     chosen: dict[str, Any] = {"timings": Timings.fast(), **settings}
-    world = Cloud(
+    cloud = Cloud(
         Catalogue(applications=applications, fleets=tuple(fleets)),
         Settings(**chosen),
         announce=announced or SentWebhooks(),
         base_url="http://127.0.0.1:9",
     )
     try:
-        yield world
+        yield cloud
     finally:
-        await world.close()
-    assert world.failures == []
+        await cloud.close()
+    assert cloud.failures == []
 
 
-async def deployed(world: Cloud, application: Application, **more: Any) -> LocalDeployment:
-    """A deployment that was just accepted."""
-    status, accepted = await world.deploy(body=a_request(application, **more))
+async def answer(cloud: Cloud, operation: str, **arguments: Any) -> Any:
+    """Returns the model of an operation's answer, whose status must be 200."""
+    status, model = await getattr(cloud, operation)(**arguments)
+    assert status == 200
+    return model
+
+
+async def deployed(cloud: Cloud, application: Application, **fields: Any) -> LocalDeployment:
+    """Deploys the application and returns the deployment."""
+    status, accepted = await cloud.deploy(body=a_request(application, **fields))
     assert status == 202
     assert isinstance(accepted, DeployAccepted)
-    return world.deployments[accepted.request_id]
+    return cloud.deployments[accepted.request_id]
+
+
+# ── waiting ──────────────────────────────────────────────────────────────────────────────────────
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Polls until a condition holds that no event announces."""
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.005)
 
 
 async def reached(deployment: LocalDeployment, status: Status) -> LocalDeployment:
-    """Wait until a deployment has a status; fails at once if it never will."""
+    """Waits until a deployment has a status; fails at once if it cannot reach that status."""
 
     def is_there() -> bool:
-        assert status in _still_to_come(deployment.status), deployment
+        assert status in _later_statuses(deployment.status), deployment
         return deployment.status is status
 
     await until(is_there)
     return deployment
 
 
+def _later_statuses(status: Status) -> set[Status]:
+    ended = {Status.TERMINATING, Status.TERMINATED}
+    if status in ended:
+        return ended
+    return ended | {Status.ERROR} if status is Status.ERROR else set(Status)
+
+
+# ── processes ────────────────────────────────────────────────────────────────────────────────────
+
+
+def processes_of(deployment: LocalDeployment) -> list[int]:
+    """Returns the ids of all processes with the deployment's mark in their environment."""
+    mark = deployment.secrets.delete_token.encode()
+    found: list[int] = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+        except OSError:  # the process has ended meanwhile
+            continue
+    return found
+
+
+def create_go_file(pid: int) -> None:
+    """Creates the file `go` in a process's working directory, for which a test program waits."""
+    Path(f"/proc/{pid}/cwd/go").touch()
+
+
+# ── an emulator with HTTP ────────────────────────────────────────────────────────────────────────
+
+
 def alive(emulator: Emulator) -> set[str]:
-    """What lives, and was not asked to stop."""
-    over = {Status.TERMINATING, Status.TERMINATED}
-    every = emulator.cloud.deployments.values()
-    stops = {
+    """Returns the ids of deployments that run and whose stop was not requested."""
+    ended = {Status.TERMINATING, Status.TERMINATED}
+    stopped = {
         request.path.rpartition("/")[2]
         for request in emulator.requests
         if request.operation == "stop_deployment" and request.status < 300
     }
-    return {one.request_id for one in every if one.status not in over} - stops
+    deployments = emulator.cloud.deployments.values()
+    return {each.request_id for each in deployments if each.status not in ended} - stopped
 
 
 def asked(emulator: Emulator, operation: str) -> int:
-    """How many requests for an operation came."""
+    """Returns how many requests of an operation the emulator received."""
     return sum(request.operation == operation for request in emulator.requests)
-
-
-def _still_to_come(status: Status) -> set[Status]:
-    over = {Status.TERMINATING, Status.TERMINATED}
-    if status in over:
-        return over
-    return over | {Status.ERROR} if status is Status.ERROR else set(Status)

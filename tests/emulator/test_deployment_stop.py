@@ -1,0 +1,239 @@
+"""The end of a deployment: stop, self-stop, bulk stop, maximal duration, end of the cloud."""
+
+from __future__ import annotations
+
+import asyncio
+
+import attrs
+import pytest
+from emulated_cloud import (
+    ARENA,
+    SLEEPER,
+    SentWebhooks,
+    a_cloud,
+    answer,
+    deployed,
+    processes_of,
+    python_application,
+    reached,
+)
+
+from edgegap_async import (
+    BadRequest,
+    BulkStop,
+    Gone,
+    NotFound,
+    Status,
+    StopFilter,
+    Unauthorized,
+)
+from edgegap_async.api.codec import to_json
+from edgegap_async.api.requests import StopFilters
+from edgegap_async.emulator import (
+    AppPort,
+    sample_application,
+)
+
+
+async def test_a_stop_of_what_is_ready_answers_200_and_leaves_no_process() -> None:
+    async with a_cloud(ARENA) as cloud:
+        deployment = await reached(await deployed(cloud, ARENA), Status.READY)
+        request_id = deployment.request_id
+
+        stopped = await answer(cloud, "stop_deployment", request_id=request_id)
+        again = await answer(cloud, "stop_deployment", request_id=request_id)
+        await reached(deployment, Status.TERMINATED)
+
+        assert stopped.message == f"Instance {request_id} will be deleted"
+        assert stopped.deployment_summary.current_status is Status.READY
+        assert again.message == stopped.message
+        assert processes_of(deployment) == []
+        assert deployment.deployment().removal_time is not None
+        with pytest.raises(Gone):
+            await cloud.stop_deployment(request_id=request_id)
+        with pytest.raises(NotFound, match="gone"):
+            await cloud.get_container_logs(request_id=request_id)
+
+
+async def test_row_55_a_stop_before_ready_answers_202_and_takes_effect_at_ready() -> None:
+    announced = SentWebhooks()
+    async with a_cloud(ARENA, announced=announced) as cloud:
+        deployment = await deployed(
+            cloud, ARENA, webhook_on_ready="http://r/", webhook_on_terminated="http://t/"
+        )
+        request_id = deployment.request_id
+
+        status, stopped = await cloud.stop_deployment(request_id=request_id)
+        await reached(deployment, Status.TERMINATED)
+
+    assert (status, to_json(stopped)) == (
+        202,
+        {
+            "message": f"{request_id} - Delete request will be processed soon",
+            "deployment_summary": None,
+        },
+    )
+    assert [url for url, _ in announced.events] == ["http://r/", "http://t/"]
+
+
+async def test_row_55_a_stop_before_an_error_takes_effect_at_the_error() -> None:
+    application = python_application("exit(1)", ports=(AppPort("game"),))
+    async with a_cloud(application) as cloud:
+        deployment = await deployed(cloud, application)
+        await cloud.stop_deployment(request_id=deployment.request_id)
+        await reached(deployment, Status.TERMINATED)
+
+    assert deployment.error_detail == "The application exited with code 1"
+
+
+async def test_row_56_a_hundred_stops_at_once_end_a_server_once() -> None:
+    announced = SentWebhooks()
+    async with a_cloud(ARENA, announced=announced) as cloud:
+        deployment = await deployed(cloud, ARENA, webhook_on_terminated="http://t/")
+        await reached(deployment, Status.READY)
+
+        await asyncio.gather(
+            *(
+                answer(cloud, "stop_deployment", request_id=deployment.request_id)
+                for _ in range(100)
+            )
+        )
+        await reached(deployment, Status.TERMINATED)
+
+    assert [url for url, _ in announced.events] == ["http://t/"]
+
+
+async def test_row_50_any_exit_code_after_a_stop_is_terminated() -> None:
+    application = python_application(
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))\n"
+        "print('up')\n"
+        "time.sleep(60)"
+    )
+    async with a_cloud(application) as cloud:
+        deployment = await reached(await deployed(cloud, application), Status.READY)
+        await cloud.stop_deployment(request_id=deployment.request_id)
+        await reached(deployment, Status.TERMINATED)
+
+    assert (deployment.crash, deployment.error_detail) == (None, None)
+
+
+async def test_row_45_the_version_sets_the_grace_period_of_a_program_that_ignores_sigterm() -> None:
+    arena = attrs.evolve(
+        sample_application("--ignore-sigterm", "--fork-setsid"),
+        termination_grace_period_seconds=0.3,
+    )
+    async with a_cloud(arena) as cloud:
+        loop = asyncio.get_running_loop()
+        deployment = await reached(await deployed(cloud, arena), Status.READY)
+        assert len(processes_of(deployment)) == 2
+        began = loop.time()
+        await cloud.stop_deployment(request_id=deployment.request_id)
+        await reached(deployment, Status.TERMINATED)
+
+        assert 0.3 <= loop.time() - began < 5
+        assert processes_of(deployment) == []
+
+
+async def test_the_maximal_duration_ends_a_deployment() -> None:
+    arena = attrs.evolve(ARENA, max_duration=0.3 / 60)
+    announced = SentWebhooks()
+    async with a_cloud(arena, announced=announced) as cloud:
+        deployment = await deployed(cloud, arena, webhook_on_terminated="http://t/")
+        await reached(deployment, Status.TERMINATED)
+
+    assert deployment.deployment().max_duration == 1
+    ((url, sent),) = announced.events
+    assert (url, sent.current_status, sent.error) == ("http://t/", Status.TERMINATED, False)
+
+
+async def test_a_duration_of_minus_one_has_no_end() -> None:
+    arena = attrs.evolve(ARENA, max_duration=-1)
+    async with a_cloud(arena) as cloud:
+        deployment = await reached(await deployed(cloud, arena), Status.READY)
+
+        assert deployment.deployment().max_duration == -1
+        deployment.stop()
+        await reached(deployment, Status.TERMINATED)
+
+
+async def test_only_the_deployment_itself_can_use_its_own_stop() -> None:
+    async with a_cloud(ARENA) as cloud:
+        one = await reached(await deployed(cloud, ARENA), Status.READY)
+        other = await reached(await deployed(cloud, ARENA), Status.READY)
+        own = {"request_id": one.request_id, "access_point_id": str(one.secrets.access_point_id)}
+
+        for token in ("", "é", other.secrets.delete_token):
+            with pytest.raises(Unauthorized):
+                await cloud.stop_self(**own, token=token)
+        token = one.secrets.delete_token
+        with pytest.raises(BadRequest, match="Bad Request ID"):
+            await cloud.stop_self(**own | {"access_point_id": "1"}, token=token)
+        await answer(cloud, "stop_self", **own, token=token, container_log_storage="true")
+        await reached(one, Status.TERMINATED)
+        with pytest.raises(Gone):
+            await cloud.stop_self(**own, token=token)
+
+        assert other.status is Status.READY
+
+
+async def test_a_bulk_stop_ends_what_every_filter_matches() -> None:
+    async with a_cloud(SLEEPER) as cloud:
+        tags: list[list[str]] = [["eu", "ranked"], ["eu"], ["us"], []]
+        ids = [(await deployed(cloud, SLEEPER, tags=each)).request_id for each in tags]
+
+        async def matching(*filters: StopFilter) -> list[int]:
+            status, stops = await cloud.bulk_stop(body=StopFilters(filters))
+            assert status == 202
+            assert isinstance(stops, BulkStop)
+            return [ids.index(one) for one in stops.request_ids]
+
+        assert await matching(StopFilter("request_id", ["other"])) == []
+        assert await matching(StopFilter("deployment_tags", ["eu", "ranked"], "all")) == [0]
+        assert await matching(
+            StopFilter("deployment_tags", ["eu", "us"]), StopFilter("request_id", ids[:2], "not")
+        ) == [2]
+        assert await matching(StopFilter("request_id", [ids[1]], "any")) == [1]
+        assert set(await matching()) == {0, 1, 2, 3} - {
+            ids.index(one.request_id)
+            for one in cloud.deployments.values()
+            if one.status is Status.TERMINATING
+        }
+        for request_id in ids:
+            await reached(cloud.deployments[request_id], Status.TERMINATED)
+
+
+async def test_row_59_closing_a_cloud_ends_every_process() -> None:
+    arena = sample_application("--ignore-sigterm", "--fork-setsid")
+    async with a_cloud(arena, SLEEPER) as cloud:
+        one = await reached(await deployed(cloud, arena), Status.READY)
+        other = await deployed(cloud, SLEEPER)
+        assert processes_of(one)
+
+    assert processes_of(one) + processes_of(other) == []
+    assert len(asyncio.all_tasks()) == 1
+
+
+async def test_row_59_a_loop_that_cancels_every_task_leaves_no_process() -> None:
+    arena = sample_application("--ignore-sigterm", "--fork-setsid")
+    async with a_cloud(arena) as cloud:
+        deployment = await reached(await deployed(cloud, arena), Status.READY)
+        for _ in range(3):  # as often as it likes
+            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+                task.cancel()
+            await asyncio.sleep(0)
+
+    assert processes_of(deployment) == []
+
+
+async def test_row_59_a_close_that_is_cancelled_leaves_no_process() -> None:
+    arena = sample_application("--ignore-sigterm", "--fork-setsid")
+    async with a_cloud(arena) as cloud:
+        deployment = await reached(await deployed(cloud, arena), Status.READY)
+        closing = asyncio.create_task(cloud.close())
+        await asyncio.sleep(0.01)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+
+        assert processes_of(deployment) == []

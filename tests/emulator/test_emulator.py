@@ -1,0 +1,154 @@
+"""The class `Emulator`: settings, start, end, record of requests."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from bare_api import BareApi
+
+from edgegap_async import InvalidRequest
+from edgegap_async.api.operations import DEPLOY
+from edgegap_async.emulator import (
+    Emulator,
+    Fault,
+    Respond,
+    Simulation,
+    Timings,
+    sample_application,
+)
+
+
+def _open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def _home_of(pid: int) -> Path:
+    return Path(f"/proc/{pid}/cwd").readlink()
+
+
+def _exists(path: Path) -> bool:
+    return path.exists()
+
+
+async def test_every_request_is_recorded(api: BareApi) -> None:
+    request_id = await api.deploy()
+    await api("GET", "/v1/deployments?page=1&secret=x")
+    await api("GET", f"/v1/status/{request_id}", authorization="")
+
+    assert [(one.operation, one.method, one.path, one.status) for one in api.emulator.requests] == [
+        (DEPLOY.name, "POST", "/v2/deployments", 202),
+        ("list_deployments", "GET", "/v1/deployments", 200),
+        ("get_deployment", "GET", f"/v1/status/{request_id}", 401),
+    ]
+
+
+async def test_closing_twice_is_fine_and_leaves_nothing() -> None:
+    files, tasks = _open_files(), len(asyncio.all_tasks())
+    emulator = Emulator([sample_application()], timings=Timings.fast())
+    async with emulator, aiohttp.ClientSession(emulator.url) as session:
+        api = BareApi(emulator, session)
+        request_id = await api.deploy()
+        await api.wait_for_status(request_id, "READY")
+        (deployment,) = emulator.cloud.deployments.values()
+        assert deployment.process is not None
+        pid = deployment.process.pid
+        home = _home_of(pid)
+    await emulator.close()
+    await asyncio.sleep(0)
+
+    assert not _exists(Path(f"/proc/{pid}"))
+    assert not _exists(home.parent)
+    assert len(asyncio.all_tasks()) == tasks
+    assert _open_files() <= files
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", int(emulator.url.rpartition(":")[2]))) != 0
+
+
+async def test_a_port_that_is_taken_is_said_and_leaves_nothing() -> None:
+    tasks = len(asyncio.all_tasks())
+    async with Emulator() as first:
+        second = Emulator(port=int(first.url.rpartition(":")[2]))
+        with pytest.raises(OSError, match="in use"):
+            await second.start()
+
+    assert len(asyncio.all_tasks()) == tasks
+
+
+async def test_an_emulator_is_started_once() -> None:
+    emulator = Emulator(token="token canary-abc")
+    with pytest.raises(InvalidRequest, match="not started"):
+        _ = emulator.cloud
+    assert (emulator.token, emulator.requests) == ("canary-abc", [])
+    await emulator.close()
+
+    async with emulator:
+        with pytest.raises(InvalidRequest, match="started before"):
+            await emulator.start()
+
+
+async def test_it_listens_on_ipv6_too() -> None:
+    emulator = Emulator(host="::1")
+    async with emulator, aiohttp.ClientSession(emulator.url) as session:
+        status, _ = await BareApi(emulator, session)("GET", "/v1/deployments")
+
+    assert emulator.url.startswith("http://[::1]:")
+    assert status == 200
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.1", "example.com", ""])
+def test_it_listens_on_nothing_but_loopback(host: str) -> None:
+    with pytest.raises(InvalidRequest, match="loopback"):
+        Emulator(host=host)
+
+
+def test_without_its_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "psutil" else 1)
+
+    with pytest.raises(InvalidRequest, match=r"needs psutil: pip install 'edgegap-async\[emul"):
+        Emulator()
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"simulate": True}, "simulate is of type Simulation"),
+        ({"timings": 0}, "timings is of type Timings"),
+        ({"apps": ["arena"]}, "each of apps is of type Application"),
+        ({"round_trip_time": 5}, r"round_trip_time is \(at least, at most\) in seconds, not 5"),
+        ({"round_trip_time": (0.1, "x")}, r"round_trip_time is \(at least"),
+        ({"apps": sample_application()}, "apps is a list"),
+        ({"faults": Fault("deploy", Respond(500))}, "faults is a list"),
+        ({"unknown_id_status": 403}, "unknown_id_status must be 400 or 404"),
+        ({"host_shape": "x"}, "host_shape pin or centroid"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_named(settings: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(InvalidRequest, match=complaint):
+        Emulator(**settings)
+
+
+@pytest.mark.parametrize("seconds", ["x", -1, None, float("nan")])
+def test_a_time_that_cannot_be_is_named(seconds: Any) -> None:
+    with pytest.raises(InvalidRequest, match=r"Timings\.deploying"):
+        Timings(deploying=seconds)
+    with pytest.raises(InvalidRequest, match=r"Simulation\.crash_share"):
+        Simulation(crash_share=seconds)
+    for span in (seconds, (seconds, 1), (0.5, seconds)):
+        with pytest.raises(InvalidRequest, match=r"Simulation\.ready_after"):
+            Simulation(ready_after=span)
+
+
+def test_an_emulator_that_is_not_started_answers_nowhere() -> None:
+    with pytest.raises(InvalidRequest, match="async with Emulator"):
+        Emulator().url  # noqa: B018
+
+
+@pytest.mark.parametrize("settings", [{"port": 99999}, {"port": -1}, {"max_deployments": -5}])
+def test_a_number_that_cannot_be_is_refused(settings: dict[str, int]) -> None:
+    with pytest.raises(InvalidRequest, match="is a number from 0"):
+        Emulator(**settings)  # type: ignore[arg-type]
