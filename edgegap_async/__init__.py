@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from .api.models import (
     TRANSITIONS,
+    ApiResponse,
     Beacon,
     BulkStop,
     Centroid,
@@ -29,6 +30,7 @@ from .api.models import (
     HostPage,
     HostSpecifications,
     Json,
+    LazyModel,
     Location,
     LocationPage,
     LocationTag,
@@ -139,7 +141,14 @@ if TYPE_CHECKING:
     from .batch.batch import Batch
     from .batch.plan import AnyRequest, AnyRequests, FailurePolicy, Outcome, Progress
     from .cluster import Cluster
-    from .deployments.playable import Check, HttpGet, PlayableCheck, TcpConnect, UdpAnswer
+    from .deployments.playable import (
+        Check,
+        HttpGet,
+        PlayableCheck,
+        PortCheck,
+        TcpConnect,
+        UdpAnswer,
+    )
     from .pool.inventory import Allocation, PoolStats
     from .pool.pool import ServerPool
     from .webhooks.receiver import WebhookEvent, WebhookReceiver, WebhookStats
@@ -153,6 +162,7 @@ __all__ = [
     "AnyUser",
     "AnyVariables",
     "ApiClient",
+    "ApiResponse",
     "BadRequest",
     "Batch",
     "BatchStopped",
@@ -200,6 +210,7 @@ __all__ = [
     "InvalidRequest",
     "IpAddress",
     "Json",
+    "LazyModel",
     "LimitReached",
     "LimitState",
     "Limits",
@@ -232,6 +243,7 @@ __all__ = [
     "PoolEmpty",
     "PoolStats",
     "Port",
+    "PortCheck",
     "Priority",
     "PrivateFleets",
     "Progress",
@@ -284,6 +296,7 @@ if not TYPE_CHECKING:  # a type checker would accept any name because of __getat
                 "Check",
                 "HttpGet",
                 "PlayableCheck",
+                "PortCheck",
                 "TcpConnect",
                 "UdpAnswer",
             ],

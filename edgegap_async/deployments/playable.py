@@ -84,7 +84,9 @@ class PlayableCheck(abc.ABC):
 
 
 @attrs.frozen(kw_only=True)
-class _PortCheck(PlayableCheck):
+class PortCheck(PlayableCheck):
+    """The base class of checks that connect to a port: `TcpConnect`, `UdpAnswer`, `HttpGet`."""
+
     port: str | None = attrs.field(default=None, kw_only=False)
     """The port's name in the application version; None if the version has one port."""
 
@@ -94,7 +96,7 @@ class _PortCheck(PlayableCheck):
 
 
 @attrs.frozen(kw_only=True)
-class TcpConnect(_PortCheck):
+class TcpConnect(PortCheck):
     """Checks that a port accepts a TCP connection: `TcpConnect("game")`."""
 
     shows_as: ClassVar[str] = "a TCP connection to"
@@ -109,7 +111,7 @@ class TcpConnect(_PortCheck):
 
 
 @attrs.frozen(kw_only=True)
-class UdpAnswer(_PortCheck):
+class UdpAnswer(PortCheck):
     """Checks that a port answers a datagram: `UdpAnswer("game", datagram=b"ping")`."""
 
     datagram: bytes = attrs.field(repr=False)  # it may contain a password
@@ -159,7 +161,7 @@ class _FirstAnswer(asyncio.DatagramProtocol):
 
 
 @attrs.frozen(kw_only=True)
-class HttpGet(_PortCheck):
+class HttpGet(PortCheck):
     """Checks that a port answers an HTTP GET: `HttpGet("status", path="/healthy")`."""
 
     path: str = "/"

@@ -1,7 +1,6 @@
 """What every answer of the API has: lazily read fields, the JSON as it came, and pages."""
 
-from __future__ import annotations
-
+# No `from __future__ import annotations`: subclasses in other modules inherit these annotations.
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
