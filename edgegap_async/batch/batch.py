@@ -43,8 +43,6 @@ from .jobs import ABORTS_BATCH, BatchAborted, JobRunner
 from .plan import AnyRequests, BatchOptions, Outcome, Progress
 from .source import RequestSource
 
-__all__ = ["Batch"]
-
 logger = logging.getLogger(__name__)
 
 _RATE_WINDOW: Final = 10.0  # seconds over which the rate is measured

@@ -14,16 +14,6 @@ from edgegap_async.deployments.handle import DeploymentHandle
 from edgegap_async.deployments.playable import PlayableCheck, as_check
 from edgegap_async.errors import EdgegapError, InvalidRequest
 
-__all__ = [
-    "AnyRequest",
-    "AnyRequests",
-    "BatchItem",
-    "BatchOptions",
-    "FailurePolicy",
-    "Outcome",
-    "Progress",
-]
-
 AnyRequest: TypeAlias = DeployRequest | Mapping[str, Any]
 """One request of a batch: a `DeployRequest`, or a mapping with its fields, such as parsed JSON."""
 

@@ -29,8 +29,6 @@ from .ownership import stop_until_confirmed
 if TYPE_CHECKING:
     from .playable import Check
 
-__all__ = ["DeploymentHandle", "RecoveredDeployment"]
-
 _PROTOCOL_ALIASES: Final = {"WEBSOCKET": "WS"}  # the API shows a port of protocol WS so
 
 

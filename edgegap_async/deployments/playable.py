@@ -22,21 +22,33 @@ from edgegap_async.api.validation import number
 from edgegap_async.concurrency import is_cancelled, loop_time
 from edgegap_async.errors import ClientClosed, InvalidRequest, NotPlayable
 
-__all__ = ["Check", "HttpGet", "PlayableCheck", "TcpConnect", "UdpAnswer"]
-
 
 class Server(Protocol):
     """The part of `DeploymentHandle` that checks use."""
 
     @property
-    def request_id(self) -> str: ...
+    def request_id(self) -> str:
+        """Identifies the deployment."""
+        ...
+
     @property
-    def status(self) -> Status | None: ...
+    def status(self) -> Status | None:
+        """The newest status; None before the first."""
+        ...
+
     @property
-    def deployment(self) -> Deployment | None: ...
+    def deployment(self) -> Deployment | None:
+        """The newest answer about the deployment; None before the first."""
+        ...
+
     @property
-    def history(self) -> tuple[StatusChange, ...]: ...
-    def endpoint(self, name: str | None = None) -> Endpoint: ...
+    def history(self) -> tuple[StatusChange, ...]:
+        """The changes of status, oldest first."""
+        ...
+
+    def endpoint(self, name: str | None = None) -> Endpoint:
+        """Returns the address of a port."""
+        ...
 
 
 class _CheckFailed(Exception):

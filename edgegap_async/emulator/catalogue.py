@@ -40,17 +40,6 @@ from edgegap_async.api.requests import EnvironmentVariable
 from edgegap_async.api.validation import Validator, check_segment, field_name, number, one_of
 from edgegap_async.errors import InvalidRequest
 
-__all__ = [
-    "AppPort",
-    "Application",
-    "Catalogue",
-    "Fleet",
-    "PrivateHost",
-    "load_apps",
-    "sample_application",
-]
-
-
 _PORT_PLACEHOLDER: Final = re.compile(r"\{port:([^{}]*)\}")
 _MAX_NAME: Final = 64  # characters; the API documents this maximum for names of versions
 _MAX_NUMBER: Final = 1e9  # no setting means more, and a file may say `inf`

@@ -70,8 +70,6 @@ from .ports import NoFreePort, Ports
 from .processes import Machine as LocalMachine
 from .simulation import SimulatedMachine, SimulatedPorts, Simulation
 
-__all__ = ["Cloud", "Reply", "Settings"]
-
 Reply: TypeAlias = tuple[int, object]
 """HTTP status of an answer, and the model of its body."""
 

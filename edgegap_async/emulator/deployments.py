@@ -41,8 +41,6 @@ from .metrics import Samples
 from .processes import Limits, Output, Usage
 from .procfs import Binding
 
-__all__ = ["LocalDeployment", "Machine", "Process", "Timings"]
-
 _log: Final = logging.getLogger(__name__)
 
 _CLOSING_GRACE: Final = 0.5

@@ -19,8 +19,6 @@ from edgegap_async.api.requests import DeployRequest
 
 from .catalogue import Application
 
-__all__ = ["MARK", "PUBLIC_IP", "Secrets", "environment"]
-
 MARK: Final = "ARBITRIUM_DELETE_TOKEN"
 """The variable whose value is unguessable and different for each deployment."""
 PUBLIC_IP: Final = "127.0.0.1"

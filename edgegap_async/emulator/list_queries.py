@@ -13,16 +13,6 @@ from edgegap_async.errors import BadRequest, InvalidRequest, Unprocessable
 
 from .deployments import LocalDeployment
 
-__all__ = [
-    "ids_in",
-    "matches_stop_filter",
-    "pagination",
-    "parse_list_query",
-    "parse_positive",
-    "parse_time",
-    "passes_filter",
-]
-
 
 def parse_list_query(text: str | None) -> ListQuery:
     """Reads the query of a list.

@@ -23,8 +23,6 @@ from edgegap_async.api.models import Location
 from edgegap_async.api.requests import GeoCoordinates, User
 from edgegap_async.errors import InvalidRequest
 
-__all__ = ["CITIES", "LocationFinder", "Point", "distance_km"]
-
 Point: TypeAlias = tuple[float, float]
 """Degrees north, degrees east."""
 

@@ -19,8 +19,6 @@ from edgegap_async.api.models import Metrics, MetricSeries, MetricTotals, Networ
 
 from .processes import Usage
 
-__all__ = ["STEPS", "Sample", "Samples"]
-
 STEPS: Final = {"30s": 30, "1m": 60, "5m": 300, "10m": 600, "1h": 3600}
 """Seconds over which values are averaged, by the API's names."""
 

@@ -17,8 +17,6 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Final
 
-__all__ = ["NoFreePort", "Ports"]
-
 _KINDS: Final = (socket.SOCK_STREAM, socket.SOCK_DGRAM)
 
 

@@ -42,8 +42,6 @@ from .procfs import (
     scan_processes,
 )
 
-__all__ = ["Limits", "Machine", "Output", "ServerProcess", "Usage"]
-
 _READ_BYTES: Final = 65536  # of output at a time
 _KILL_TIMEOUT: Final = 5.0
 """Seconds after SIGKILL after which a process that still exists is left to the kernel."""

@@ -16,17 +16,6 @@ from typing import Final, Generic, Literal, TypeAlias, TypeVar
 
 import attrs
 
-__all__ = [
-    "Binding",
-    "Kind",
-    "ProcessEntry",
-    "SharedScan",
-    "owns_socket",
-    "process_tree",
-    "scan_bound_sockets",
-    "scan_processes",
-]
-
 Kind: TypeAlias = Literal["udp", "tcp"]
 Binding: TypeAlias = tuple[Kind, int]
 """A protocol, and the port on which a socket must be bound."""

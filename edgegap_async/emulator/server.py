@@ -28,8 +28,6 @@ from edgegap_async.errors import InvalidRequest, Refused, refusal
 from .cloud import Cloud, Reply
 from .faults import Faults
 
-__all__ = ["RateLimit", "RateLimits", "RecordedRequest", "Server"]
-
 _log: Final = logging.getLogger(__name__)
 
 RateLimits: TypeAlias = bool | Mapping[str, float]

@@ -28,8 +28,6 @@ from edgegap_async.errors import InvalidRequest
 from .processes import Usage
 from .procfs import Binding
 
-__all__ = ["SimulatedMachine", "SimulatedPorts", "SimulatedProcess", "Simulation"]
-
 _CRASH_EXIT_CODE: Final = 1
 """Exit code of servers that fail."""
 

@@ -26,8 +26,6 @@ from edgegap_async.errors import InvalidRequest
 
 from .faults import Faults
 
-__all__ = ["WebhookSender"]
-
 _log: Final = logging.getLogger(__name__)
 
 _LOOPBACK: Final = ("127.0.0.0/8", "::1/128")

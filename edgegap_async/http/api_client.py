@@ -40,8 +40,6 @@ from .retries import RetryBudget, RetryPolicy, is_ambiguous
 from .shutdown import CloseScope, OpenCalls
 from .transport import SendState, Timeouts, Transport
 
-__all__ = ["DEFAULT_BASE_URL", "ApiClient"]
-
 DEFAULT_BASE_URL: Final = "https://api.edgegap.com"
 
 Result = TypeVar("Result")

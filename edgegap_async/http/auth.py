@@ -12,8 +12,6 @@ from typing import Final
 from edgegap_async.api.requests import Token
 from edgegap_async.errors import InvalidRequest
 
-__all__ = ["api_token", "token_to_send"]
-
 _SCHEME: Final = "token"  # first word of the Authorization header
 
 

@@ -10,8 +10,6 @@ from edgegap_async.api.requests import Token
 
 from .rate_limits import Priority
 
-__all__ = ["DEFAULT_OPTIONS", "CallOptions"]
-
 
 @attrs.frozen(kw_only=True)
 class CallOptions:

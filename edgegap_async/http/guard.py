@@ -15,8 +15,6 @@ from edgegap_async.api.messages import HttpRequest
 from edgegap_async.api.operations import Operation
 from edgegap_async.errors import DryRun, InvalidRequest, NotAllowed
 
-__all__ = ["Guard"]
-
 _TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 _FALSE_WORDS = frozenset({"", "0", "false", "no", "off"})
 

@@ -41,8 +41,6 @@ from edgegap_async.api.validation import check_kind
 from edgegap_async.concurrency import LoopBinding, loop_time
 from edgegap_async.errors import InvalidRequest, LimitReached
 
-__all__ = ["LimitState", "Limits", "LocalPermits", "Permits", "Priority"]
-
 _PACE_FRACTION: Final = 0.975  # of the limit, which the pace allows in the long run
 _MAX_LIMIT: Final = 100_000  # calls a second, because the log holds that many times
 _LOG_WINDOW: Final = 1.025  # seconds; 25 ms more than the API's second, for jitter

@@ -66,8 +66,6 @@ from edgegap_async.errors import InvalidRequest
 
 from .call_options import CallOptions
 
-__all__ = ["Call", "Deployments", "Locations", "PrivateFleets", "Tags"]
-
 Result = TypeVar("Result")
 
 _METRIC_STEPS: Final = ("30s", "1m", "5m", "10m", "1h")

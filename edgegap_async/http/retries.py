@@ -37,8 +37,6 @@ from edgegap_async.errors import (
     UnreadableAnswer,
 )
 
-__all__ = ["RetryBudget", "RetryPolicy", "is_ambiguous"]
-
 _BUDGET_PER_SUCCESS = 0.2  # retries; so one retry for five calls that succeed
 _DEFAULT_RETRY_AFTER = 1.0  # seconds; the window of the documented limits
 

@@ -7,8 +7,6 @@ import asyncio
 from edgegap_async.concurrency import LoopBinding
 from edgegap_async.errors import ClientClosed
 
-__all__ = ["CloseScope", "OpenCalls"]
-
 
 class OpenCalls:
     """The calls and waits of one client that are in progress.

@@ -46,8 +46,6 @@ from edgegap_async.errors import (
     WrongLoop,
 )
 
-__all__ = ["VERSION", "SendState", "Timeouts", "Transport"]
-
 VERSION: Final = "0.1.0"
 
 _USER_AGENT: Final = (

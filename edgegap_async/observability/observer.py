@@ -19,8 +19,6 @@ from typing import Any, Final, TypeVarTuple
 
 from edgegap_async.api.operations import Operation
 
-__all__ = ["CallObserver", "CallObservers", "ObservedCall"]
-
 Details = TypeVarTuple("Details")
 
 logger = logging.getLogger(__name__)

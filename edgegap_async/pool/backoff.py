@@ -9,8 +9,6 @@ from typing import Final
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import EdgegapError
 
-__all__ = ["DeployBackoff"]
-
 _FIRST_DELAY: Final = 1.0  # seconds; doubled after each failure
 _MAX_DELAY: Final = 60.0  # seconds
 _REPEATED_FAILURES: Final = 3  # failures in a row after which callers get an error

@@ -25,8 +25,6 @@ from edgegap_async.deployments.ownership import OwnedDeployments
 from edgegap_async.deployments.playable import PlayableCheck, as_check
 from edgegap_async.errors import EdgegapError, InvalidRequest, PoolEmpty
 
-__all__ = ["Allocation", "Inventory", "PoolSettings", "PoolStats", "ReadyQueue", "ReadyServer"]
-
 
 @attrs.frozen(kw_only=True)
 class PoolStats:

@@ -30,8 +30,6 @@ from edgegap_async.errors import ClientClosed, EdgegapError, Gone, NotFound
 
 from .inventory import Inventory, PoolSettings, ReadyServer
 
-__all__ = ["PoolMaintenance"]
-
 logger = logging.getLogger(__name__)
 
 _ERROR_GRACE: Final = 60.0  # seconds; time to read the logs of an allocated server in ERROR

@@ -53,8 +53,6 @@ from .backoff import DeployBackoff
 from .inventory import Allocation, Inventory, PoolSettings, PoolStats, ReadyServer
 from .maintenance import PoolMaintenance
 
-__all__ = ["ServerPool"]
-
 logger = logging.getLogger(__name__)
 
 

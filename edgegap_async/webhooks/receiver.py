@@ -63,8 +63,6 @@ from .servers import (
 if TYPE_CHECKING:
     from aiohttp import web
 
-__all__ = ["WebhookEvent", "WebhookReceiver", "WebhookStats"]
-
 logger = logging.getLogger(__name__)
 
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43,86}")  # 32 bytes; a later version may use 64

@@ -27,6 +27,17 @@ def test_every_exported_name_can_be_imported() -> None:
             assert exported.__module__.startswith("edgegap_async")
 
 
+def test_only_packages_and_public_modules_have_all() -> None:
+    package = ROOT / "edgegap_async"
+    modules = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if path.name != "__init__.py" and "__all__ = " in path.read_text("utf-8")
+    }
+
+    assert modules == {"client.py", "errors.py"}
+
+
 def test_every_error_is_exported() -> None:
     classes = {name for name in errors.__all__ if inspect.isclass(getattr(errors, name))}
 
