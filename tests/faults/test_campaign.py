@@ -62,7 +62,7 @@ SETTLE_TIME = 30.0  # seconds after which every accepted stop is done
 
 Visible: TypeAlias = Literal["in time", "late", "never"]
 """When lists show a new deployment: within the client's `list_delay`; within twice that, so that
-the client has deployed again and one of the two is a surplus; or after the client's last look-up.
+the client has deployed again and one of the two is a surplus; or after the client's last search.
 """
 
 

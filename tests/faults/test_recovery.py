@@ -115,7 +115,7 @@ async def test_servers_of_other_owners_are_not_recovered(
 
 
 async def test_servers_of_a_pool_are_not_recovered(emulator: Emulator, connect: Connect) -> None:
-    """Two ready servers are adopted, and one that was in use before is left to its players."""
+    """The pool adopts two READY servers, and leaves an allocated server to its players."""
     async with connect("mm-1") as before:
         left = [
             await before.deploy("arena", "v1", users=USERS, tags=[tag])

@@ -1,4 +1,4 @@
-"""Deploy to stopped, against the emulator, with real processes and real sockets."""
+"""What a studio does with a game server, from deploy to stop, with real processes and sockets."""
 
 from __future__ import annotations
 
@@ -45,16 +45,14 @@ from edgegap_async.emulator.ports import Ports
 
 USERS = ("75.28.35.192", (45.508888, -73.561668))
 QUICK = PollingPolicy(first_delay=0.02, interval=0.05)
-RARE = PollingPolicy(
-    first_delay=30.0, interval=30.0
-)  # so that a webhook tells, or nothing does in time
+RARE = PollingPolicy(first_delay=30.0, interval=30.0)  # only a webhook brings a status in time
 
 Cloud = Callable[..., AbstractAsyncContextManager[tuple[Emulator, EdgegapClient]]]
 
 
 @pytest.fixture
 def cloud() -> Cloud:
-    """A cloud with one application of its own, and a client of it."""
+    """Returns a function that starts an emulator with the given applications, and a client."""
 
     @asynccontextmanager
     async def start(
@@ -83,7 +81,7 @@ def cloud() -> Cloud:
 
 
 async def play(game: Endpoint, *lines: str) -> list[str]:
-    """The game server's answers to some datagrams."""
+    """Sends datagrams to a game server as a player does; returns the answers."""
     loop = asyncio.get_running_loop()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as player:
         player.setblocking(False)
@@ -103,12 +101,12 @@ def requests(emulator: Emulator, operation: str) -> int:
     return sum(request.operation == operation for request in emulator.requests)
 
 
-def own(tags: Iterable[str]) -> list[str]:
-    """The tags that were asked for; the client adds one that names the wish."""
+def without_operation_tag(tags: Iterable[str]) -> list[str]:
+    """Returns the tags without the operation tag, which the client adds."""
     return [tag for tag in tags if not tag.startswith("op-")]
 
 
-async def the_whole_job(client: EdgegapClient) -> DeploymentHandle:
+async def deploy_play_and_stop(client: EdgegapClient) -> DeploymentHandle:
     server = await client.deploy(
         "arena",
         "v1",
@@ -136,9 +134,9 @@ async def the_whole_job(client: EdgegapClient) -> DeploymentHandle:
     renamed = await client.tags.rename(server.request_id, "finals", "grand-finals")
     assert renamed == await client.tags.get(server.request_id, "grand-finals")
     listed = await client.tags.list(server.request_id)
-    assert own(tag.name for tag in listed.tags) == ["ranked", "grand-finals"]
+    assert without_operation_tag(tag.name for tag in listed.tags) == ["ranked", "grand-finals"]
     await client.tags.delete(server.request_id, "grand-finals")
-    assert own((await server.refresh()).tags) == ["ranked"]
+    assert without_operation_tag((await server.refresh()).tags) == ["ranked"]
 
     rows = [
         row
@@ -154,9 +152,9 @@ async def the_whole_job(client: EdgegapClient) -> DeploymentHandle:
     return server
 
 
-async def test_the_whole_job_by_polling(cloud: Cloud) -> None:
+async def test_a_server_is_deployed_played_and_stopped_by_polling(cloud: Cloud) -> None:
     async with cloud() as (emulator, client):
-        server = await the_whole_job(client)
+        server = await deploy_play_and_stop(client)
 
         assert statuses(server)[-2:] in (["READY", "TERMINATED"], ["TERMINATING", "TERMINATED"])
         assert {change.source for change in server.history} == {"status"}
@@ -166,20 +164,22 @@ async def test_the_whole_job_by_polling(cloud: Cloud) -> None:
             await client.deployments.stop(server.request_id)
 
 
-async def test_the_whole_job_by_webhook(cloud: Cloud) -> None:
+async def test_a_server_is_deployed_played_and_stopped_by_webhooks(cloud: Cloud) -> None:
     async with (
         WebhookReceiver().serve() as receiver,
         cloud(webhooks=receiver, polling=RARE) as (_, client),
     ):
-        server = await the_whole_job(client)
+        server = await deploy_play_and_stop(client)
 
-        told_by = {change.status.short: change.source for change in server.history}
-        assert told_by["READY"] == "webhook"
-        assert told_by["TERMINATED"] == "webhook"
+        sources = {change.status.short: change.source for change in server.history}
+        assert sources["READY"] == "webhook"
+        assert sources["TERMINATED"] == "webhook"
         assert receiver.stats.received == 2
 
 
-async def test_a_receiver_mounted_in_an_application_of_ones_own(cloud: Cloud) -> None:
+async def test_a_receiver_mounted_in_the_studios_own_application_gets_the_webhooks(
+    cloud: Cloud,
+) -> None:
     runner = web.AppRunner(web.Application())
     with socket.create_server(("127.0.0.1", 0)) as listening:
         receiver = WebhookReceiver(f"http://127.0.0.1:{listening.getsockname()[1]}")
@@ -196,7 +196,7 @@ async def test_a_receiver_mounted_in_an_application_of_ones_own(cloud: Cloud) ->
             await runner.cleanup()
 
 
-async def test_run_gives_a_server_that_players_can_reach_and_stops_it(cloud: Cloud) -> None:
+async def test_run_gives_a_server_that_players_reach_and_stops_it(cloud: Cloud) -> None:
     async with cloud() as (_, client):
         async with client.run("arena", "v1", users=USERS, timeout=20) as server:
             assert await play(server.endpoint(), "ping") == ["pong"]
@@ -204,7 +204,7 @@ async def test_run_gives_a_server_that_players_can_reach_and_stops_it(cloud: Clo
         await server.wait_terminated(timeout=20)
 
 
-async def test_a_crash_is_an_error_with_its_exit_code_and_last_words(cloud: Cloud) -> None:
+async def test_a_crash_is_an_error_with_its_exit_code_and_last_output(cloud: Cloud) -> None:
     program = Application(
         name="broken",
         version="v1",
@@ -226,7 +226,7 @@ async def test_a_crash_is_an_error_with_its_exit_code_and_last_words(cloud: Clou
     assert "out of ammunition" in (logs.crash_logs or "")
 
 
-async def test_a_crash_while_players_are_in_is_seen(cloud: Cloud) -> None:
+async def test_a_crash_during_a_match_is_a_change_to_error(cloud: Cloud) -> None:
     async with cloud(sample_application("--crash-after", "1.5")) as (_, client):
         server = await client.deploy("arena", "v1", users=USERS)
         await server.wait_ready(timeout=20)
@@ -235,7 +235,7 @@ async def test_a_crash_while_players_are_in_is_seen(cloud: Cloud) -> None:
     assert seen[-2:] == [Status.READY, Status.ERROR]
 
 
-async def test_a_server_that_never_opens_its_port_is_an_error_that_says_which(
+async def test_a_server_that_never_opens_its_port_is_an_error_that_names_the_port(
     cloud: Cloud,
 ) -> None:
     silent = attrs.evolve(sample_application("--never-bind"), time_to_deploy=0.3)
@@ -247,7 +247,7 @@ async def test_a_server_that_never_opens_its_port_is_an_error_that_says_which(
     assert "/udp" in failure.value.error_detail
 
 
-async def test_a_wait_that_times_out_leaves_the_deployment_to_the_caller(cloud: Cloud) -> None:
+async def test_a_wait_that_times_out_leaves_the_deployment_running(cloud: Cloud) -> None:
     async with cloud(sample_application("--bind-after", "30")) as (_, client):
         server = await client.deploy("arena", "v1", users=USERS)
         with pytest.raises(WaitTimedOut, match="still exists"):
@@ -267,7 +267,9 @@ async def test_a_stop_before_ready_takes_effect_once_it_is_ready(cloud: Cloud) -
     assert "processed soon" in (answer.message or "")
 
 
-async def test_waiting_for_ready_of_one_that_was_stopped_says_so(cloud: Cloud) -> None:
+async def test_waiting_for_ready_of_a_stopped_deployment_raises_deployment_terminated(
+    cloud: Cloud,
+) -> None:
     async with cloud() as (_, client):
         server = await client.deploy("arena", "v1", users=USERS)
         await server.wait_ready(timeout=20)
@@ -310,7 +312,7 @@ async def test_private_hosts_are_tried_in_order_before_the_public_cloud(cloud: C
     assert hosts["alpha-3"].status == "PENDING"
 
 
-async def test_a_bulk_stop_ends_what_matches_and_nothing_else(cloud: Cloud) -> None:
+async def test_a_bulk_stop_ends_the_matching_deployments_and_no_others(cloud: Cloud) -> None:
     async with cloud() as (_, client):
         servers = [
             await client.deploy("arena", "v1", users=USERS, tags=[tag])
@@ -325,16 +327,16 @@ async def test_a_bulk_stop_ends_what_matches_and_nothing_else(cloud: Cloud) -> N
     assert left == [servers[2].request_id]
 
 
-async def test_ten_at_once(cloud: Cloud) -> None:
+async def test_ten_matches_at_once_have_ten_servers(cloud: Cloud) -> None:
     async with cloud() as (emulator, client):
 
-        async def one() -> tuple[str, int]:
+        async def match() -> tuple[str, int]:
             async with client.run("arena", "v1", users=USERS, timeout=30) as server:
                 game = server.endpoint("game")
                 assert await play(game, "ping") == ["pong"]
                 return server.request_id, game.port
 
-        ran = await asyncio.gather(*(one() for _ in range(10)))
+        ran = await asyncio.gather(*(match() for _ in range(10)))
 
         assert len(set(ran)) == 10
         assert requests(emulator, "deploy") == 10
@@ -343,31 +345,31 @@ async def test_ten_at_once(cloud: Cloud) -> None:
 
 
 async def test_no_process_is_left_when_the_emulator_is_closed(cloud: Cloud) -> None:
-    stubborn = sample_application("--ignore-sigterm", "--fork-setsid")
-    async with cloud(stubborn) as (_, client):
+    program_that_resists = sample_application("--ignore-sigterm", "--fork-setsid")
+    async with cloud(program_that_resists) as (_, client):
         server = await client.deploy("arena", "v1", users=USERS)
         await server.wait_ready(timeout=20)
-        program = str(Path(stubborn.argv[2]).name)
-        own = psutil.Process().children(recursive=True)
-        assert any(program in " ".join(process.cmdline()) for process in own)
+        program = str(Path(program_that_resists.argv[2]).name)
+        children = psutil.Process().children(recursive=True)
+        assert any(program in " ".join(process.cmdline()) for process in children)
 
     port = str(server.endpoint("game").port)
     for process in psutil.process_iter(["cmdline"]):
         assert not {program, port} <= {Path(part).name for part in process.info["cmdline"] or ()}
 
 
-async def test_a_deploy_without_room_names_what_it_made_and_run_stops_that(cloud: Cloud) -> None:
+async def test_run_stops_the_deployment_in_error_that_a_full_cloud_has_made(cloud: Cloud) -> None:
     async with cloud(max_deployments=1) as (emulator, client):
         await client.deploy("arena", "v1", users=USERS)
         with pytest.raises(Unprocessable) as refusal:
             async with client.run("arena", "v1", users=USERS):
-                pytest.fail("there was no room for it")
+                pytest.fail("the cloud was full")
 
         assert refusal.value.request_id
         assert requests(emulator, "stop_deployment") == 1
 
 
-async def test_a_wrong_token_says_what_to_check(cloud: Cloud) -> None:
+async def test_the_error_of_a_wrong_token_says_what_to_check(cloud: Cloud) -> None:
     async with (
         cloud() as (emulator, _),
         EdgegapClient("canary-not-the-token", base_url=emulator.url) as stranger,
@@ -389,7 +391,7 @@ async def test_a_cancelled_run_leaves_no_server(cloud: Cloud) -> None:
 
         async def match() -> None:
             async with client.run("arena", "v1", users=USERS):
-                pytest.fail("it was cancelled before")
+                pytest.fail("the server was READY before the cancellation")
 
         running = asyncio.create_task(match())
         async with asyncio.timeout(10):
@@ -402,8 +404,8 @@ async def test_a_cancelled_run_leaves_no_server(cloud: Cloud) -> None:
         assert requests(emulator, "stop_deployment") == 1
 
 
-async def test_a_port_is_used_again_when_its_server_has_ended() -> None:
-    # From outside the range that the kernel gives to sockets which do not care.
+async def test_a_port_is_used_again_after_its_server_has_ended() -> None:
+    # Outside the range from which the kernel gives ports to sockets bound to port 0.
     ports = Ports(range(20000, 30000), asyncio.get_running_loop().time)
     [number] = ports.allocate(1)
     ports.close()

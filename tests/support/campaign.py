@@ -125,7 +125,7 @@ def draw_guard(chance: Chance) -> Guard:
 
 @contextlib.asynccontextmanager
 async def draw_receiver(chance: Chance) -> AsyncIterator[WebhookReceiver | None]:
-    """Draws a webhook receiver that the emulator reaches, one that it cannot reach, or None."""
+    """Draws a webhook receiver that the emulator can or cannot reach, or None."""
     kind = chance.choice(("reachable", "unreachable", "none", "none"))
     if kind == "reachable":
         async with WebhookReceiver().serve() as receiver:

@@ -1,4 +1,4 @@
-"""What the package's log says that somebody should do something about."""
+"""Captures the error log of the package."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class _Lines(logging.Handler):
 
 @contextlib.contextmanager
 def logged_errors(*, nothing_less: bool = False) -> Iterator[list[str]]:
-    """The lines at ERROR that are logged in the block, as they come.
+    """Yields a list to which each line that is logged at ERROR in the block is added.
 
     Args:
-        nothing_less: True to log nothing else meanwhile, which takes time in many short runs.
+        nothing_less: True to drop lower levels before they are formatted, which saves time.
     """
     handler, level = _Lines(), LOGGER.level
     LOGGER.addHandler(handler)

@@ -1,4 +1,4 @@
-"""A server on loopback that misbehaves byte by byte, as no HTTP library would."""
+"""A TCP server on loopback for answers that no HTTP library would send."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ async def raw_server(
     *,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[int]:
-    """The port of a server that does `talk` with each connection, and then closes it."""
+    """Yields the port of a server that awaits `talk` for each connection, and then closes it."""
     talks: set[asyncio.Task[None]] = set()
 
-    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             with contextlib.suppress(ConnectionError):
                 await talk(reader, writer)
@@ -27,7 +27,7 @@ async def raw_server(
             writer.close()
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(one(reader, writer))
+        task = asyncio.get_running_loop().create_task(handle(reader, writer))
         talks.add(task)
         task.add_done_callback(talks.discard)
 
@@ -42,7 +42,7 @@ async def raw_server(
 
 
 async def read_request(reader: asyncio.StreamReader) -> bytes:
-    """A whole request; empty if the connection was closed in place of one."""
+    """Returns a whole request, or b"" if the connection was closed before its head was complete."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:

@@ -1,4 +1,4 @@
-"""The example answers and requests of the published reference, by the model that they are of."""
+"""The examples of the published reference: answers and requests, by model."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""A real HTTP server on loopback that answers from a script, and records what it was asked.
+"""An HTTP server on loopback that answers from a script, and records its requests.
 
-For each (method, path) the replies go out in their order; the last one repeats. A request that is
-not in the script is answered 599, and fails the test when the server is left.
+The replies for a method and path are sent in their order; the last reply is sent again and again.
+A request that is not in the script is answered with 599, and fails the test at the end of the
+server's `async with` block.
 """
 
 from __future__ import annotations
@@ -20,23 +21,23 @@ __all__ = ["ReceivedRequest", "Reply", "ScriptedApi", "deployment"]
 
 @attrs.frozen
 class Reply:
-    """One answer."""
+    """One answer of the script."""
 
     status: int = 200
     body: object = attrs.field(factory=dict)
-    """Sent as JSON, bytes as they are."""
+    """Sent as JSON; bytes are sent unchanged."""
     headers: Mapping[str, str] = attrs.field(factory=dict)
     delay: float = 0.0
     """Seconds from the request to the answer."""
     after: asyncio.Event | None = None
-    """What the answer waits for."""
+    """An event for which the answer waits, or None."""
     lost: bool = False
-    """Whether the connection is closed in place of an answer."""
+    """Whether the server closes the connection instead of answering."""
 
 
 @attrs.frozen
 class ReceivedRequest:
-    """One request as it came."""
+    """One request that the server received."""
 
     method: str
     path: str
@@ -44,7 +45,7 @@ class ReceivedRequest:
     headers: Mapping[str, str]
     body: bytes
     at: float
-    """The loop's time."""
+    """The time of arrival, by the clock of the loop."""
 
     @property
     def json(self) -> Any:
@@ -55,15 +56,15 @@ class ScriptedApi:
     """The server; `async with` starts it.
 
     Attributes:
-        requests: what it was asked, oldest first.
-        unexpected: what was not in the script.
+        requests: the requests that it received, oldest first.
+        unexpected: the requests that were not in the script.
     """
 
     def __init__(self) -> None:
         self.requests: list[ReceivedRequest] = []
         self.unexpected: list[str] = []
         self._replies: dict[tuple[str, str], deque[Reply]] = {}
-        self._came = asyncio.Event()
+        self._received = asyncio.Event()
         application = web.Application()
         application.router.add_route("*", "/{rest:.*}", self._answer)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0)
@@ -84,18 +85,18 @@ class ScriptedApi:
             assert not self.unexpected, f"not in the script: {self.unexpected}"
 
     def on(self, method: str, path: str, *replies: Reply) -> None:
-        """Answers these, in place of what was scripted before for the same."""
+        """Replaces the replies for a method and path."""
         self._replies[method, path] = deque(replies)
 
     def asked(self, method: str, path: str) -> list[ReceivedRequest]:
-        """The requests of one kind."""
-        return [got for got in self.requests if (got.method, got.path) == (method, path)]
+        """Returns the requests with a method and path, oldest first."""
+        return [one for one in self.requests if (one.method, one.path) == (method, path)]
 
     async def until_asked(self, method: str, path: str, times: int = 1) -> None:
-        """Returns when that many such requests have come."""
+        """Waits until the server has received a number of requests with a method and path."""
         while len(self.asked(method, path)) < times:
-            self._came.clear()
-            await self._came.wait()
+            self._received.clear()
+            await self._received.wait()
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(
@@ -108,7 +109,7 @@ class ScriptedApi:
                 asyncio.get_running_loop().time(),
             )
         )
-        self._came.set()
+        self._received.set()
         replies = self._replies.get((request.method, request.path))
         if not replies:
             self.unexpected.append(f"{request.method} {request.path}")
@@ -126,7 +127,7 @@ class ScriptedApi:
 
 
 def deployment(status: str, request_id: str = "abc123", **more: object) -> Reply:
-    """The answer of a look: a deployment in this status, with one port called game."""
+    """Returns the answer to a status request: a deployment with one port, named `game`."""
     port = {"external": 31504, "internal": 7777, "protocol": "UDP", "name": "game"}
     body = {
         "request_id": request_id,

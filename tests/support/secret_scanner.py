@@ -1,17 +1,16 @@
-"""Searches all that can be seen of a test for secrets: a plugin of the whole suite.
+"""A pytest plugin of the whole suite that searches everything a test shows for secrets.
 
-Theory. Every secret in the tests has the word `canary-` in it: the tokens that they make up, hidden
-variables, and whatever the emulator and the webhook receiver draw by `secrets.token_urlsafe`. So
-the word may be in nothing that somebody could see:
+Every secret in the tests contains `canary-`: tokens, hidden variables, and the random strings that
+the emulator and the webhook receiver take from `secrets.token_urlsafe`. The plugin fails a test if
+`canary-` is in one of these:
 
-- what a test writes to stdout and stderr;
-- every record of every logger, from DEBUG up, with its arguments and its exception;
-- every exception that a test expects (`pytest.raises`) or fails with: its text, repr, arguments,
-  attributes and pickle, its causes, and the local variables of its traceback, but for the frames of
-  the tests themselves;
-- the repr of every object of the package that is alive at the end of a module.
+- stdout and stderr of the test;
+- a log record of any logger, from DEBUG up, with its arguments and its exception;
+- an exception that the test expects (`pytest.raises`) or fails with: text, repr, arguments,
+  attributes, pickle, causes, and the local variables of its traceback, except in frames of tests;
+- the repr of an object of the package that is alive at the end of the module.
 
-A test that is to show a secret says so, and why: `@pytest.mark.shows_secrets("why")`.
+A test that shows a secret on purpose says why: `@pytest.mark.shows_secrets("why")`.
 """
 
 from __future__ import annotations
@@ -31,31 +30,31 @@ from _pytest.raises import RaisesExc
 MARK = "canary-"
 
 _ACCESS_LOG = "aiohttp.access"
-"""Of an application that a receiver is mounted in: it has the path of every webhook, and is its own
-affair. A receiver that serves by itself has none."""
+"""The access log of an application that mounts a receiver: it holds the path of every webhook, and
+the application decides about it. A receiver that serves by itself writes none."""
 _SERVER_LOG = "aiohttp.server"
-"""What fails in a server has the request that came in its frames, and so in its URL."""
-_THE_TESTS_OWN = {"_pytest", "pluggy", "pytest_asyncio"}
+"""The frames of an error in a server hold the request, and so the secret URL."""
+_TEST_PACKAGES = {"_pytest", "pluggy", "pytest_asyncio"}
 _found: list[str] = []
 
 
 def search(where: str, text: str) -> None:
-    """Notes where the mark is in a text."""
+    """Records a finding if the mark is in a text."""
     at = text.find(MARK)
     if at >= 0:
         _found.append(f"{where}: …{text[max(0, at - 80) : at + 40]!r}…")
 
 
 def search_error(where: str, error: BaseException) -> None:
-    """Notes where the mark is in what a log, a debugger or a crash report shows of an error."""
-    for one in _chain(error, set()):
-        name = f"{where}: {type(one).__name__}"
-        search(f"{name}, its text", f"{one} {one!r} {one.args!r}")
-        search(f"{name}, its attributes", _repr(vars(one)))
-        search(f"{name}, its pickle", _pickle(one))
-        for frame, line in traceback.walk_tb(one.__traceback__):
+    """Searches what a log, a debugger or a crash report shows of an error."""
+    for link in _chain(error, set()):
+        name = f"{where}: {type(link).__name__}"
+        search(f"{name}, its text", f"{link} {link!r} {link.args!r}")
+        search(f"{name}, its attributes", _repr(vars(link)))
+        search(f"{name}, its pickle", _pickle(link))
+        for frame, line in traceback.walk_tb(link.__traceback__):
             file = Path(frame.f_code.co_filename)
-            if _is_the_tests_own(file):
+            if _is_of_a_test(file):
                 continue
             for variable, value in frame.f_locals.items():
                 search(f"{name}, {file.name}:{line}, local {variable}", _repr(value))
@@ -72,22 +71,22 @@ def _chain(error: BaseException | None, known: set[int]) -> Iterator[BaseExcepti
         yield from _chain(inner, known)
 
 
-def _is_the_tests_own(file: Path) -> bool:
+def _is_of_a_test(file: Path) -> bool:
     in_tests = Path(__file__).parents[1] in file.parents
-    return in_tests or file.name.startswith("test_") or not _THE_TESTS_OWN.isdisjoint(file.parts)
+    return in_tests or file.name.startswith("test_") or not _TEST_PACKAGES.isdisjoint(file.parts)
 
 
 def _repr(value: object) -> str:
     try:
         return repr(value)
-    except Exception as problem:  # noqa: BLE001 - of an object that is half made
+    except Exception as problem:  # noqa: BLE001 - the object is not initialised completely
         return f"no repr: {problem!r}"
 
 
 def _pickle(error: BaseException) -> str:
     try:
         return pickle.dumps(error, protocol=0).decode("latin-1")
-    except Exception as problem:  # noqa: BLE001 - what cannot be stored shows nothing there
+    except Exception as problem:  # noqa: BLE001 - an error without a pickle shows nothing
         return f"no pickle: {problem!r}"
 
 
@@ -106,7 +105,7 @@ _logs = _AllLogs()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "shows_secrets(why): the test writes a secret, on purpose")
+    config.addinivalue_line("markers", "shows_secrets(why): the test shows a secret on purpose")
     logging.getLogger().addHandler(_logs)
     logging.getLogger().setLevel(logging.DEBUG)
     draw, leave = secrets.token_urlsafe, RaisesExc.__exit__
@@ -133,9 +132,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def _no_object_shows_a_secret() -> Iterator[None]:
     yield
     gc.collect()
-    for one in gc.get_objects():
-        if str(type(one).__module__).startswith("edgegap_async"):
-            search(f"repr of a {type(one).__name__}", _repr(one))
+    for value in gc.get_objects():
+        if str(type(value).__module__).startswith("edgegap_async"):
+            search(f"repr of a {type(value).__name__}", _repr(value))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -143,15 +142,15 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    # What a test asserts is its own to show, of requests as they came for one.
+    # An assertion of a test may show the requests that it compares.
     if call.excinfo is not None and not isinstance(call.excinfo.value, AssertionError):
         search_error("failed", call.excinfo.value)
     if report.when == "teardown":
         for name, text in report.sections:
-            if "log" not in name:  # they were searched as they came
+            if "log" not in name:  # log records were searched when they were emitted
                 search(name, text)
         found, _found[:] = _found[:], []
         if found and item.get_closest_marker("shows_secrets") is None:
             report.outcome = "failed"
-            report.longrepr = "\n".join(["a secret can be seen:", *found])
+            report.longrepr = "\n".join(["the test shows a secret:", *found])
     return report

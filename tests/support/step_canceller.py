@@ -1,7 +1,7 @@
-"""Cancels a piece of work at a step of one's choice, so that a test can choose each of them.
+"""Cancels a coroutine at its n-th step, so that a test can cancel it at each of its steps.
 
-A step ends whenever the work, or a task that it has started, waits for something. Between two
-steps nothing of it runs: there is no other moment at which a cancellation could find it.
+A step ends when the coroutine, or a task that it has started, waits. A cancellation arrives only
+between two steps, so the steps are all the moments at which it can arrive.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ Result = TypeVar("Result")
 
 
 class CancelledAt(Generic[Result]):
-    """A piece of work that is cancelled at a step, counted from 1.
+    """Runs a coroutine and cancels it at a step, counted from 1.
 
     Attributes:
-        steps: how many it took so far, its own and those of the tasks that it started.
-        reached: whether it was cancelled: False if it was over by then.
-        tasks: it, and what it started.
+        steps: the number of steps so far, of the coroutine and of the tasks that it started.
+        reached: whether the coroutine was cancelled; False if it ended before the step.
+        tasks: the coroutine's task, and the tasks that it started.
     """
 
     def __init__(self, step: int, *, times: int = 1) -> None:
@@ -31,16 +31,16 @@ class CancelledAt(Generic[Result]):
         self.tasks: list[asyncio.Task[Any]] = []
 
     async def run(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
-        """The work's task, which has ended."""
-        with _counted_by(self):
+        """Runs the coroutine to its end; returns its task."""
+        with _counting_steps(self):
             task = asyncio.get_running_loop().create_task(work)
             await asyncio.wait([task])
         return task
 
-    def a_step_ends(self) -> None:
+    def on_step(self) -> None:
         self.steps += 1
         if self.steps in self._wanted:
-            # Not at once: the task has to be waiting before it can be woken.
+            # The cancellation comes after the step: the task must wait before it can be woken.
             asyncio.get_running_loop().call_soon(self._cancel)
 
     def _cancel(self) -> None:
@@ -48,13 +48,11 @@ class CancelledAt(Generic[Result]):
 
 
 class _Stepwise(Generic[Result]):
-    """Awaits a coroutine, and tells of each of its steps."""
+    """Awaits a coroutine, and calls a function after each step."""
 
-    def __init__(
-        self, coroutine: Coroutine[Any, Any, Result], a_step_ends: Callable[[], None]
-    ) -> None:
+    def __init__(self, coroutine: Coroutine[Any, Any, Result], on_step: Callable[[], None]) -> None:
         self._coroutine = coroutine
-        self._a_step_ends = a_step_ends
+        self._on_step = on_step
 
     def __await__(self) -> Generator[Any, Any, Result]:
         resume: Callable[[], Any] = lambda: self._coroutine.send(None)  # noqa: E731
@@ -64,17 +62,17 @@ class _Stepwise(Generic[Result]):
             except StopIteration as end:
                 result: Result = end.value
                 return result
-            self._a_step_ends()
+            self._on_step()
             try:
                 yield awaited
-            except BaseException as error:  # noqa: BLE001 - it is the coroutine's to handle
+            except BaseException as error:  # noqa: BLE001 - the coroutine handles it
                 thrown = error
                 resume = lambda: self._coroutine.throw(thrown)  # noqa: B023, E731
             else:
                 resume = lambda: self._coroutine.send(None)  # noqa: E731
 
 
-_counting: ContextVar[CancelledAt[Any] | None] = ContextVar("_counting", default=None)
+_canceller: ContextVar[CancelledAt[Any] | None] = ContextVar("_canceller", default=None)
 
 
 async def _stepwise(work: Awaitable[Result]) -> Result:
@@ -82,25 +80,25 @@ async def _stepwise(work: Awaitable[Result]) -> Result:
 
 
 def _task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
-    counting = _counting.get()
-    if counting is None:
+    canceller = _canceller.get()
+    if canceller is None:
         return asyncio.Task(coroutine, loop=loop, **options)
-    stepwise = _stepwise(_Stepwise(coroutine, counting.a_step_ends))
+    stepwise = _stepwise(_Stepwise(coroutine, canceller.on_step))
     task = asyncio.Task(stepwise, loop=loop, **options)
-    # One that is cancelled before its first step never gets to the coroutine.
+    # A task that is cancelled before its first step never starts the coroutine.
     task.add_done_callback(lambda _: coroutine.close())
-    counting.tasks.append(task)
+    canceller.tasks.append(task)
     return task
 
 
 @contextlib.contextmanager
-def _counted_by(counting: CancelledAt[Any]) -> Iterator[None]:
+def _counting_steps(canceller: CancelledAt[Any]) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     before = loop.get_task_factory()
     loop.set_task_factory(_task)
-    reset = _counting.set(counting)
+    reset = _canceller.set(canceller)
     try:
         yield
     finally:
-        _counting.reset(reset)
+        _canceller.reset(reset)
         loop.set_task_factory(before)

@@ -1,8 +1,8 @@
-"""A server in a process of its own: the documented number of calls in any second, and not one more.
+"""A server in a process of its own that allows the documented number of calls in any second.
 
-Its window slides, is exactly a second, and has no slack. Run as a program it prints its port, and
-once its input ends, what came: for each call the time by the machine's monotonic clock, and whether
-it was answered or refused.
+Its sliding window is exactly one second long and has no tolerance. As a program it prints its port,
+and at the end of its input the calls that it received: for each its time by the machine's monotonic
+clock, and whether it was accepted or refused.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 __all__ = ["LIMITS", "Arrival", "StrictApi", "demand"]
 
 LIMITS = {"deploy": 40, "get_deployment": 20, "list_deployments": 10}
-"""From the published reference, on purpose not from `endpoints`."""
+"""Calls a second, from the published reference and not from `edgegap_async.api.operations`."""
 
 WORKERS = 10
-"""For each operation, where as much as can be is demanded."""
+"""Concurrent callers for each operation, enough to reach its limit."""
 
 ROUTES = {
     "deploy": ("POST", "/v2/deployments", 202),
@@ -45,7 +45,7 @@ BODIES: dict[str, object] = {
 
 
 def operation(method: str, path: str) -> str:
-    """The name of the operation that a request is for."""
+    """Returns the name of the operation that a request belongs to."""
     for name, (its_method, template, _) in ROUTES.items():
         if method == its_method and re.fullmatch(template.replace("{request_id}", r"\w+"), path):
             return name
@@ -54,10 +54,10 @@ def operation(method: str, path: str) -> str:
 
 @attrs.frozen
 class Arrival:
-    """One call as it came."""
+    """One call that the server received."""
 
     at: float
-    """By `time.monotonic`, which all processes of a machine share."""
+    """Time by `time.monotonic`, which all processes of a machine share."""
     accepted: bool
 
 
@@ -65,10 +65,10 @@ class StrictApi:
     """The server; `async with` starts the process, and leaving it fills `arrivals`.
 
     Attributes:
-        url: where it is.
-        arrivals: what came, by the operation's name.
-        departures: when each went, of those that a session with `tracing` has sent.
-        tracing: notes the departures.
+        url: the base URL.
+        arrivals: the calls that it received, by the name of their operation.
+        departures: the times at which a session with `tracing` sent its calls, by operation.
+        tracing: the trace configuration that records departures.
     """
 
     def __init__(self) -> None:
@@ -79,9 +79,9 @@ class StrictApi:
         self.tracing.on_request_start.append(self._note)
 
     def unevenness(self, name: str) -> float:
-        """How many seconds longer the slowest of an operation's calls travelled than the fastest.
+        """Returns by how many seconds the travel times of an operation's calls differ.
 
-        What a machine that is busy with other things does to them on the way.
+        A busy machine delays calls on their way, and so moves them into another second.
         """
         came = sorted(arrival.at for arrival in self.arrivals[name])
         travel = [at - went for went, at in zip(self.departures[name], came, strict=True)]
@@ -106,7 +106,7 @@ class StrictApi:
 
 
 async def demand(client: EdgegapClient, seconds: float) -> None:
-    """Calls as often as the limits let it."""
+    """Makes calls for a number of seconds, as often as the client's limits allow."""
     until = asyncio.get_running_loop().time() + seconds
 
     async def worker(call: Callable[[], Awaitable[object]]) -> None:

@@ -9,7 +9,7 @@ from raw_server import raw_server, read_request
 from scripted_api import Reply, ScriptedApi, deployment
 
 
-async def test_replies_go_out_in_their_order_and_the_last_one_repeats() -> None:
+async def test_replies_are_sent_in_their_order_and_the_last_reply_repeats() -> None:
     async with ScriptedApi() as api, aiohttp.ClientSession(api.url) as session:
         api.on("GET", "/x", Reply(500), Reply(body={"n": 1}, headers={"X-Y": "z"}))
         statuses = [(await session.get("/x")).status for _ in range(3)]
@@ -20,25 +20,25 @@ async def test_replies_go_out_in_their_order_and_the_last_one_repeats() -> None:
         assert last.headers["X-Y"] == "z"
 
 
-async def test_every_request_is_recorded_with_what_came() -> None:
+async def test_every_request_is_recorded_with_query_headers_and_body() -> None:
     async with ScriptedApi() as api, aiohttp.ClientSession(api.url) as session:
         api.on("POST", "/x", Reply(202, b"raw"))
         answer = await session.post("/x?a=b", json={"c": 1}, headers={"X-Y": "z"})
         await api.until_asked("POST", "/x")
-        [got] = api.asked("POST", "/x")
+        [request] = api.asked("POST", "/x")
 
         assert await answer.read() == b"raw"
-        assert (got.query, got.json, got.headers["X-Y"]) == ({"a": "b"}, {"c": 1}, "z")
+        assert (request.query, request.json, request.headers["X-Y"]) == ({"a": "b"}, {"c": 1}, "z")
 
 
-async def test_what_is_not_in_the_script_fails_the_test() -> None:
+async def test_a_request_that_is_not_in_the_script_fails_the_test() -> None:
     with pytest.raises(AssertionError, match="GET /y"):
         async with ScriptedApi() as api, aiohttp.ClientSession(api.url) as session:
             assert (await session.get("/y")).status == 599
 
 
 @pytest.mark.virtual
-async def test_an_answer_may_come_late() -> None:
+async def test_an_answer_may_be_delayed() -> None:
     loop = asyncio.get_running_loop()
     async with ScriptedApi() as api, aiohttp.ClientSession(api.url) as session:
         api.on("GET", "/x", Reply(delay=5))
@@ -68,7 +68,7 @@ async def test_an_answer_may_be_lost() -> None:
             await session.post("/x")
 
 
-def test_a_deployment_is_what_the_api_answers_to_a_look() -> None:
+def test_a_deployment_reply_is_the_answer_to_a_status_request() -> None:
     body = deployment("READY", "r1", elapsed_time=3).body
 
     assert isinstance(body, dict)
@@ -94,7 +94,7 @@ async def test_the_raw_server_reads_whole_requests_and_closes_after_each_talk() 
     assert requests[0].endswith(b"\r\n\r\nbody")
 
 
-async def test_leaving_the_raw_server_ends_the_talks_under_way() -> None:
+async def test_closing_the_raw_server_ends_its_open_connections() -> None:
     talking = asyncio.Event()
 
     async def talk(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:

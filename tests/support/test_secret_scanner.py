@@ -1,7 +1,4 @@
-"""Secrets are in nothing that a program writes, whatever happens to it; and one that is, is found.
-
-The whole suite is searched by the plugin `canary`, which is tested here: with leaks on purpose.
-"""
+"""No program shows a secret, whatever fails in it; and the plugin `secret_scanner` finds leaks."""
 
 from __future__ import annotations
 
@@ -64,7 +61,7 @@ async def test_no_fault_shows_the_token_or_a_hidden_variable() -> None:
 
 
 def test_every_token_in_the_tests_can_be_searched_for() -> None:
-    """Those that begin with `canary-` can; `t` could not be told from the text around it."""
+    """The scanner finds a token by `canary-`; it could not distinguish a token `t` from text."""
     written = re.compile(r"""(?:Client\(\s*|\btoken=)(?!"canary-)"[^"\s]+".*""")
     unmarked = [
         f"{module.name}: {found.group()}"
@@ -88,7 +85,7 @@ REQUEST = DeployRequest(
 )
 
 
-async def all_that_holds_secrets(client: EdgegapClient, receiver: WebhookReceiver) -> list[Any]:
+async def objects_with_secrets(client: EdgegapClient, receiver: WebhookReceiver) -> list[Any]:
     server = await client.deploy("arena", "v1", users=["8.8.8.8"])
     calls = [client, client.deployments, client.locations, client.private_fleets, client.tags]
     inside = [client._transport, client._token, *client._transport._sessions]
@@ -100,18 +97,18 @@ async def all_that_holds_secrets(client: EdgegapClient, receiver: WebhookReceive
 SHOWN: tuple[Callable[[Any], str], ...] = (repr, str, format, ascii, pprint.pformat, "{!r:}".format)
 
 
-async def test_no_object_of_the_package_prints_what_it_holds(emulator: Emulator) -> None:
+async def test_no_object_of_the_package_prints_its_secrets(emulator: Emulator) -> None:
     async with (
         WebhookReceiver().serve() as receiver,
         EdgegapClient(emulator.token, base_url=emulator.url, webhooks=receiver) as client,
     ):
-        for one in [*await all_that_holds_secrets(client, receiver), emulator, emulator.requests]:
+        for one in [*await objects_with_secrets(client, receiver), emulator, emulator.requests]:
             for show in SHOWN:
                 assert MARK not in show(one)
 
 
 def copied(one: Any) -> list[str]:
-    """What comes of storing or copying something; it may refuse."""
+    """Returns the reprs of all copies and pickles of a value, or of the errors they raise."""
     shown = []
     for way in (copy.copy, copy.deepcopy, pickle.dumps, vars, attrs.asdict):
         try:
@@ -121,7 +118,7 @@ def copied(one: Any) -> list[str]:
     return shown
 
 
-def test_no_copy_or_pickle_of_what_holds_the_token_shows_it() -> None:
+def test_no_copy_or_pickle_shows_the_token() -> None:
     client = EdgegapClient(TOKEN)
     for one in (
         client,
@@ -220,7 +217,7 @@ def test_nothing_leaks():
     with pytest.raises(leaky.Refused):
         leaky.nowhere(SECRET)
 
-@pytest.mark.shows_secrets("for whoever started it")
+@pytest.mark.shows_secrets("the user needs it")
 def test_shown_on_purpose():
     print(f"EDGEGAP_API_TOKEN={SECRET}")
 """
@@ -243,7 +240,7 @@ def test_leak_of_a_failure():
 
 @pytest.fixture
 async def planted(tmp_path: Path) -> dict[str, set[str]]:
-    """What became of each planted test."""
+    """Runs the planted tests in a pytest of their own; returns their names by outcome."""
     files = {
         "leaky": LEAKY,
         "test_planted": PLANTED,
@@ -261,21 +258,21 @@ async def planted(tmp_path: Path) -> dict[str, set[str]]:
         stdout=asyncio.subprocess.PIPE,
     )
     output, _ = await process.communicate()
-    became: dict[str, set[str]] = {"PASSED": set(), "FAILED": set(), "ERROR": set()}
+    outcomes: dict[str, set[str]] = {"PASSED": set(), "FAILED": set(), "ERROR": set()}
     for word, name in re.findall(
         r"^(PASSED|FAILED|ERROR) \S+::(\S+)", output.decode(), re.MULTILINE
     ):
-        became[word].add(name)
-    return became
+        outcomes[word].add(name)
+    return outcomes
 
 
-@pytest.mark.shows_secrets("where a planted leak is not found, its output is what tells why")
-async def test_each_leak_that_is_planted_is_found_and_nothing_else(
+@pytest.mark.shows_secrets("if a planted leak is missed, the output shows why")
+async def test_every_planted_leak_is_found_and_nothing_else(
     planted: dict[str, set[str]],
 ) -> None:
     leaks = {name for names in planted.values() for name in names if "leak_" in name}
 
     assert len(leaks) == 12
     assert planted["ERROR"] == leaks
-    assert planted["FAILED"] == {"test_leak_of_a_failure"}  # which it would be without the search
+    assert planted["FAILED"] == {"test_leak_of_a_failure"}  # which fails without the plugin too
     assert planted["PASSED"] - leaks == {"test_nothing_leaks", "test_shown_on_purpose"}

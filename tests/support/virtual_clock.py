@@ -1,9 +1,9 @@
-"""An event loop whose clock jumps to the next timer: waiting costs no time.
+"""An event loop whose clock jumps to the next timer, so that waiting takes no real time.
 
-Real sockets on loopback work on it: what this process has sent to itself is there before the clock
-moves. Threads of the loop's executor are waited for. Other processes are not: tests with those take
-real time. The clock also moves a ten-millionth of a second whenever it is read, or code that asks
-for "now plus a rounding error" would ask for ever (aiolimiter does).
+Real sockets on loopback work: data that this process sends to itself arrives before the clock
+moves. The loop waits for threads of its executor, but not for other processes: tests with child
+processes take real time. Each reading of the clock advances it by a ten-millionth of a second;
+without that, aiolimiter would wait for a rounding error for ever.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Arguments = TypeVarTuple("Arguments")
     Result = TypeVar("Result")
 
-GRACE = 0.001  # real seconds that threads get each time before the clock moves
+GRACE = 0.001  # real seconds that threads get before each jump of the clock
 
 
 class _JumpingSelector(selectors.DefaultSelector):
@@ -46,8 +46,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self._jumping = _JumpingSelector()
         self._reads = 0
         super().__init__(self._jumping)
-        # What it does at each step costs ten times the step, and looks for callbacks that are slow
-        # by a clock that is not this one. Warnings are shown all the same.
+        # Debug mode makes a step ten times slower, and measures slow callbacks by another clock.
+        # Python shows its warnings without debug mode too.
         self.set_debug(False)
 
     def run_in_executor(
@@ -69,11 +69,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         return self._jumping.jumped + self._reads * 1e-7
 
     def stall(self, seconds: float) -> None:
-        """So much time passes while nothing runs, as where code computes and does not await."""
+        """Advances the clock while nothing runs, as code that computes without awaiting does."""
         self._jumping.jumped += seconds
 
 
 def run_virtually(main: Coroutine[Any, Any, Result]) -> Result:
-    """What `main` returns."""
+    """Runs `main` on a virtual clock; returns its result."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)

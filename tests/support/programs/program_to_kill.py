@@ -1,4 +1,4 @@
-"""A matchmaker that deploys as fast as it can, until it is killed."""
+"""A matchmaker that deploys without pause until it is killed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Fails in every way there is, and writes down all that anybody could see of it.
+"""A program that fails in every way the emulator offers, and prints what its errors show.
 
-Its secrets come in the environment: EDGEGAP_API_TOKEN, and HIDDEN, which twenty variables for game
-servers begin with; and those that are drawn, of the webhooks' URLs, begin with MARK.
+Its secrets are EDGEGAP_API_TOKEN; HIDDEN, the beginning of twenty hidden variables of its game
+servers; and the random parts of webhook URLs, which begin with MARK. All three are environment
+variables.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ FAULTS: tuple[Effect, ...] = (
     *(Respond(202, "{"), Respond.html(), Respond(200, PAGE), Respond(200, b" " * 9_000_000)),
     *(Respond(307, headers={"Location": "http://127.0.0.1:9/?x"}), Respond.gzip_bomb(2**24)),
 )
-TOLD: tuple[Effect, ...] = (  # of which every machine is told, however slow it is
+CERTAIN: tuple[Effect, ...] = (  # faults whose errors do not depend on the speed of the machine
     *(Drop(), Respond(422), Respond(500), Respond(202, "{")),
     Respond(429, headers={"Retry-After": "0"}),
 )
@@ -58,12 +59,12 @@ def write(*parts: object) -> None:
     sys.stdout.write(" ".join(map(str, parts)) + "\n")
 
 
-def write_down(error: BaseException) -> None:
-    """What a log, a debugger or a crash report could show of an error."""
+def write_error(error: BaseException) -> None:
+    """Prints what a log, a debugger or a crash report shows of an error."""
     write(type(error).__name__, repr(error), error, vars(error))
     shown = traceback.TracebackException.from_exception(error, capture_locals=True)
     write("".join(shown.format()))
-    with contextlib.suppress(TypeError):  # frames of a few errors of Python's own
+    with contextlib.suppress(TypeError):  # some of Python's own errors hold frames
         write(pickle.dumps(error))
 
 
@@ -71,7 +72,7 @@ async def attempt(work: Callable[[], Awaitable[object]], limit: float = 60) -> N
     try:
         result = await asyncio.wait_for(work(), limit)
     except (EdgegapError, TimeoutError, ExceptionGroup) as error:
-        write_down(error)
+        write_error(error)
     else:
         write(repr(result), pickle.dumps(result))
 
@@ -135,7 +136,7 @@ async def fail_in_every_way(emulator: Emulator) -> None:
                 await asyncio.gather(*(attempt(work, 0.2) for work in works))
         emulator.faults.clear()
     async with a_client(emulator.url) as client:
-        for what in TOLD:
+        for what in CERTAIN:
             emulator.faults.clear()
             emulator.faults.add(Fault(None, what, times=None))
             await attempt(lambda: deploy(client))
@@ -144,10 +145,10 @@ async def fail_in_every_way(emulator: Emulator) -> None:
     for url in ("http://127.0.0.1:9", emulator.url.replace("http", "https")):
         async with a_client(url) as client:
             await attempt(lambda: deploy(client))
-    await attempt(lambda: deploy(client))  # it is closed
+    await attempt(lambda: deploy(client))  # the client is closed
 
 
-def write_down_objects() -> None:
+def write_objects() -> None:
     variables = 0
     for one in gc.get_objects():
         if str(type(one).__module__).startswith("edgegap_async"):
@@ -162,7 +163,7 @@ async def main() -> None:
     token = os.environ["EDGEGAP_API_TOKEN"]
     async with Emulator(apps, timings=timings, limits=False, token=token) as emulator:
         await fail_in_every_way(emulator)
-        write_down_objects()
+        write_objects()
 
 
 if __name__ == "__main__":
