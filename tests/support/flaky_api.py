@@ -1,6 +1,7 @@
-"""A real HTTP server on loopback whose lists misbehave in the ways that lists do.
+"""A real HTTP server on loopback whose list of deployments can misbehave.
 
-It knows deployments by their fates, in the loop's time, and answers status looks and lists of them.
+Each deployment has a lifecycle: loop times at which its status changes. The server answers status
+requests and list requests from it, and records every request.
 """
 
 from __future__ import annotations
@@ -16,62 +17,68 @@ import attrs
 from aiohttp import web
 from scripted_api import Reply
 
-__all__ = ["Asked", "Fate", "FlakyApi"]
-
 
 @attrs.frozen(kw_only=True)
-class Fate:
-    """When a deployment becomes what. Loop times."""
+class Lifecycle:
+    """The loop times at which the status of a deployment changes; infinity for never."""
 
-    ready: float = math.inf
-    error: float = math.inf
-    over: float = math.inf
-    """From when on it is not known any more."""
+    ready_at: float = math.inf
+    error_at: float = math.inf
+    ended_at: float = math.inf
+    """From this time on the API does not know the deployment any more."""
 
     def status_at(self, now: float) -> str:
-        """Its status then."""
-        if now >= self.over:
+        """Returns the status at a loop time."""
+        if now >= self.ended_at:
             return "TERMINATED"
-        if now >= self.error:
+        if now >= self.error_at:
             return "ERROR"
-        return "READY" if now >= self.ready else "DEPLOYING"
+        return "READY" if now >= self.ready_at else "DEPLOYING"
 
 
 @attrs.frozen
-class Asked:
-    """One request."""
+class ReceivedRequest:
+    """One request that the server has received."""
 
     at: float
+    """Loop time of its arrival."""
     request_id: str | None
-    """What was looked at; None for a list."""
+    """The deployment of a status request; None for a list request."""
     ids: tuple[str, ...] | None = None
-    """What a list was asked for; None for all."""
+    """The ids that a list request filters by; None without that filter."""
     only_ready: bool = False
+    """Whether a list request filters by status."""
     page: int = 1
 
 
 @attrs.define
 class FlakyApi:
-    """The server; `async with` starts it. What is set takes effect at once."""
+    """The server; `async with` starts it. A changed attribute takes effect at once."""
 
-    fates: dict[str, Fate] = attrs.field(factory=dict)
-    asked: list[Asked] = attrs.field(factory=list)
+    lifecycles: dict[str, Lifecycle] = attrs.field(factory=dict)
+    requests: list[ReceivedRequest] = attrs.field(factory=list)
     page_size: int = 100
-    lag: float = 0.0
-    """Seconds by which lists are behind."""
+    list_age: float = 0.0
+    """Seconds; lists show the statuses of that long ago."""
     hidden_until: dict[str, float] = attrs.field(factory=dict)
-    """From when on lists hold a deployment."""
+    """Loop time until which lists omit a deployment, by request_id."""
     filters_ids: bool = True
+    """Whether lists apply the filter by request_id."""
     filters_status: bool = True
-    turns_pages: bool = True
+    """Whether lists apply the filter by status."""
+    serves_pages: bool = True
+    """Whether lists have more pages than the first, which otherwise is every page."""
     lists_errors: bool = True
+    """Whether lists show deployments in ERROR."""
     change_row: Callable[[dict[str, Any]], dict[str, Any]] = lambda row: row
-    on_look: Callable[[str], Reply | None] = lambda _: None
-    """What is answered in place of a status."""
-    on_list: Callable[[Asked], Reply | None] = lambda _: None
-    """Likewise, of a list."""
+    """Changes each row before it is sent."""
+    on_status: Callable[[str], Reply | None] = lambda _: None
+    """Returns the answer to a status request, or None for the usual one."""
+    on_list: Callable[[ReceivedRequest], Reply | None] = lambda _: None
+    """Returns the answer to a list request, or None for the usual one."""
     round_trip: tuple[float, float] = (0.03, 0.08)
-    chance: random.Random = attrs.field(factory=lambda: random.Random(1))
+    """Seconds of the network, at least and at most."""
+    rng: random.Random = attrs.field(factory=lambda: random.Random(1))
     _runner: Any = None
 
     @property
@@ -80,27 +87,36 @@ class FlakyApi:
         return f"http://{host}:{port}"
 
     @property
-    def looks(self) -> list[Asked]:
-        """The status looks."""
-        return [one for one in self.asked if one.request_id is not None]
+    def status_requests(self) -> list[ReceivedRequest]:
+        """The status requests received, oldest first."""
+        return [one for one in self.requests if one.request_id is not None]
 
     @property
-    def lists(self) -> list[Asked]:
-        """The lists."""
-        return [one for one in self.asked if one.request_id is None]
+    def list_requests(self) -> list[ReceivedRequest]:
+        """The list requests received, oldest first."""
+        return [one for one in self.requests if one.request_id is None]
 
-    def deploy(self, count: int, *, ready_in: float = math.inf, **fate: float) -> list[str]:
-        """So many more, with fates in seconds from now."""
+    def deploy(
+        self,
+        count: int,
+        *,
+        ready_in: float = math.inf,
+        error_in: float = math.inf,
+        ended_in: float = math.inf,
+    ) -> list[str]:
+        """Adds `count` deployments, whose status changes in so many seconds; returns their ids."""
         at = now()
-        ids = [f"d{len(self.fates) + number:04}" for number in range(count)]
-        fates = {name: at + seconds for name, seconds in fate.items()}
-        self.fates.update(dict.fromkeys(ids, Fate(ready=at + ready_in, **fates)))
+        ids = [f"d{len(self.lifecycles) + number:04}" for number in range(count)]
+        lifecycle = Lifecycle(
+            ready_at=at + ready_in, error_at=at + error_in, ended_at=at + ended_in
+        )
+        self.lifecycles.update(dict.fromkeys(ids, lifecycle))
         return ids
 
     async def __aenter__(self) -> Self:
         application = web.Application()
-        application.router.add_get("/v1/status/{request_id}", self._look)
-        application.router.add_get("/v1/deployments", self._list)
+        application.router.add_get("/v1/status/{request_id}", self._answer_status)
+        application.router.add_get("/v1/deployments", self._answer_list)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
@@ -109,54 +125,60 @@ class FlakyApi:
     async def __aexit__(self, *_: object) -> None:
         await self._runner.cleanup()
 
-    async def _look(self, request: web.Request) -> web.StreamResponse:
-        await self._way()
+    async def _answer_status(self, request: web.Request) -> web.StreamResponse:
+        await self._cross_network()
         request_id = request.match_info["request_id"]
-        self.asked.append(Asked(now(), request_id))
-        reply = self.on_look(request_id)
+        self.requests.append(ReceivedRequest(now(), request_id))
+        reply = self.on_status(request_id)
         if reply is None:
-            fate = self.fates.get(request_id, Fate(over=-math.inf))
-            status = fate.status_at(now())
-            reply = Reply(404) if status == "TERMINATED" else Reply(body=_look(request_id, status))
+            lifecycle = self.lifecycles.get(request_id, Lifecycle(ended_at=-math.inf))
+            status = lifecycle.status_at(now())
+            if status == "TERMINATED":
+                reply = Reply(404)
+            else:
+                reply = Reply(body=_status(request_id, status))
         return await self._send(request, reply)
 
-    async def _list(self, request: web.Request) -> web.StreamResponse:
-        await self._way()
+    async def _answer_list(self, request: web.Request) -> web.StreamResponse:
+        await self._cross_network()
         filters = json.loads(request.query.get("query", "{}")).get("filters", [])
         ids = next((tuple(one["value"]) for one in filters if one["field"] == "request_id"), None)
         only_ready = any(one["field"] == "status" for one in filters)
-        asked = Asked(now(), None, ids, only_ready, int(request.query["page"]))
-        self.asked.append(asked)
-        return await self._send(request, self.on_list(asked) or Reply(body=self._page(asked)))
+        page = int(request.query["page"])
+        received = ReceivedRequest(now(), None, ids, only_ready, page)
+        self.requests.append(received)
+        reply = self.on_list(received) or Reply(body=self.page(received))
+        return await self._send(request, reply)
 
-    def _page(self, asked: Asked) -> Mapping[str, object]:
-        then = now() - self.lag
+    def page(self, request: ReceivedRequest) -> Mapping[str, object]:
+        """Returns the usual answer to a list request."""
+        then = now() - self.list_age
         rows = []
-        for request_id, fate in self.fates.items():
-            status = fate.status_at(then)
-            if asked.ids is not None and self.filters_ids and request_id not in asked.ids:
+        for request_id, lifecycle in self.lifecycles.items():
+            status = lifecycle.status_at(then)
+            if request.ids is not None and self.filters_ids and request_id not in request.ids:
                 continue
             if status == "TERMINATED" or now() < self.hidden_until.get(request_id, 0):
                 continue
             if status == "ERROR" and not self.lists_errors:
                 continue
-            if asked.only_ready and self.filters_status and status != "READY":
+            if request.only_ready and self.filters_status and status != "READY":
                 continue
             rows.append(self.change_row(_row(request_id, status)))
-        number = asked.page if self.turns_pages else 1
+        number = request.page if self.serves_pages else 1
         shown = rows[(number - 1) * self.page_size : number * self.page_size]
         more = number * self.page_size < len(rows)
         return {"data": shown, "pagination": {"has_next": more}}
 
-    async def _way(self) -> None:
-        await asyncio.sleep(self.chance.uniform(*self.round_trip) / 2)
+    async def _cross_network(self) -> None:
+        await asyncio.sleep(self.rng.uniform(*self.round_trip) / 2)
 
     async def _send(self, request: web.Request, reply: Reply) -> web.StreamResponse:
         await asyncio.sleep(reply.delay)
         if reply.lost:
             assert request.transport is not None
             request.transport.close()
-        await self._way()
+        await self._cross_network()
         body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
         return web.Response(status=reply.status, body=body, headers=reply.headers)
 
@@ -165,7 +187,7 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
-def _about(request_id: str) -> dict[str, object]:
+def _address(request_id: str) -> dict[str, object]:
     port = {"external": 31504, "internal": 7777, "protocol": "UDP", "name": "game"}
     return {
         "request_id": request_id,
@@ -175,11 +197,11 @@ def _about(request_id: str) -> dict[str, object]:
     }
 
 
-def _look(request_id: str, status: str) -> dict[str, object]:
-    why = {"error": True, "error_detail": "image not found"} if status == "ERROR" else {}
+def _status(request_id: str, status: str) -> dict[str, object]:
+    reason = {"error": True, "error_detail": "image not found"} if status == "ERROR" else {}
     running = {"current_status": f"Status.{status}", "running": status == "READY"}
-    return _about(request_id) | running | why
+    return _address(request_id) | running | reason
 
 
 def _row(request_id: str, status: str) -> dict[str, Any]:
-    return _about(request_id) | {"ready": status == "READY", "status": f"Status.{status}"}
+    return _address(request_id) | {"ready": status == "READY", "status": f"Status.{status}"}

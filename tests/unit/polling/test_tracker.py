@@ -211,7 +211,7 @@ async def test_a_wait_that_takes_too_long_says_what_was_seen(
     assert isinstance(caught.value, TimeoutError)
     assert caught.value.last_status == Status.DEPLOYING
     assert caught.value.history == watched.history
-    assert "look failed" not in str(caught.value)
+    assert "request failed" not in str(caught.value)
 
 
 async def test_one_who_waits_again_after_a_timeout_is_told(
