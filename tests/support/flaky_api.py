@@ -104,7 +104,7 @@ class FlakyApi:
         error_in: float = math.inf,
         ended_in: float = math.inf,
     ) -> list[str]:
-        """Adds `count` deployments, whose status changes in so many seconds; returns their ids."""
+        """Adds deployments, with their changes in seconds from now. Returns their ids."""
         at = now()
         ids = [f"d{len(self.lifecycles) + number:04}" for number in range(count)]
         lifecycle = Lifecycle(

@@ -1,4 +1,4 @@
-"""What is learnt of the list from its answers."""
+"""What the poller learns of lists from their answers."""
 
 from __future__ import annotations
 
@@ -25,171 +25,172 @@ def refusal(status: int) -> Refused:
     return kind("no", operation="list_deployments", method="GET", path="/", status=status)
 
 
-def stepped(way: ListMode) -> ListStrategy:
-    listing = ListStrategy()
-    while listing.mode < way:
-        listing.fall_back("a test")
-    return listing
+def strategy_in(mode: ListMode) -> ListStrategy:
+    strategy = ListStrategy()
+    while strategy.mode < mode:
+        strategy.fall_back("a test")
+    return strategy
 
 
-def test_at_first_the_list_is_asked_for_what_has_changed() -> None:
-    listing = ListStrategy()
+def test_the_first_mode_asks_for_changes() -> None:
+    strategy = ListStrategy()
 
-    assert (listing.mode, listing.is_verified, listing.rows_have_status) == (
+    assert (strategy.mode, strategy.is_verified, strategy.rows_have_status) == (
         ListMode.CHANGED,
         False,
         True,
     )
-    assert listing.page_size == DEFAULT_TUNING.page_size
+    assert strategy.page_size == DEFAULT_TUNING.page_size
 
 
-def test_an_answer_that_tells_proves_the_way() -> None:
-    listing = ListStrategy()
-    listing.read(page(), ["a", "b"], (), is_full=False)
-    assert not listing.is_verified
-    listing.read(page("a"), ["a", "b"], (), is_full=False)
-    assert listing.is_verified
+def test_a_row_verifies_the_mode() -> None:
+    strategy = ListStrategy()
+    strategy.read(page(), ["a", "b"], (), is_full=False)
+    assert not strategy.is_verified
+    strategy.read(page("a"), ["a", "b"], (), is_full=False)
+    assert strategy.is_verified
 
 
-def test_a_roll_call_proves_it_too() -> None:
-    listing = ListStrategy()
-    listing.read(page(), ["a"], (), is_full=True)
-    assert not listing.is_verified
-    listing.read(page("a", ready=False), ["a"], (), is_full=True)
-    listing.read(page(), ["a"], (), is_full=True)
-    assert listing.is_verified
+def test_a_full_list_verifies_the_mode() -> None:
+    strategy = ListStrategy()
+    strategy.read(page(), ["a"], (), is_full=True)
+    assert not strategy.is_verified
+    strategy.read(page("a", ready=False), ["a"], (), is_full=True)
+    strategy.read(page(), ["a"], (), is_full=True)
+    assert strategy.is_verified
 
 
-def test_what_does_not_work_is_believed_for_twice_as_long_each_time() -> None:
-    listing, now, beliefs = stepped(ListMode.NOT_AT_ALL), 0.0, []
+def test_a_fallback_lasts_twice_as_long_each_time() -> None:
+    strategy, now, times = strategy_in(ListMode.NOT_AT_ALL), 0.0, []
     for _ in range(8):
-        until = listing.valid_until(now + 1)
-        beliefs.append(until - now - 1)
-        now, listing = until, listing.start_over(until)
-        assert listing.mode is ListMode.CHANGED
+        until = strategy.valid_until(now + 1)
+        times.append(until - now - 1)
+        now, strategy = until, strategy.start_over(until)
+        assert strategy.mode is ListMode.CHANGED
 
-    assert beliefs == [60, 120, 240, 480, 960, 1920, 3600, 3600]
-
-
-def test_what_has_worked_for_long_is_soon_believed_in_again() -> None:
-    listing = ListStrategy().start_over(1000).start_over(1000)
-
-    assert listing.valid_until(1240) == 1480
-    assert listing.valid_until(1241) == 1301
+    assert times == [60, 120, 240, 480, 960, 1920, 3600, 3600]
 
 
-def test_rows_without_status_are_remembered() -> None:
-    listing = ListStrategy()
+def test_the_fallback_time_starts_over_after_a_mode_has_worked_for_long() -> None:
+    strategy = ListStrategy().start_over(1000).start_over(1000)
+
+    assert strategy.valid_until(1240) == 1480
+    assert strategy.valid_until(1241) == 1301
+
+
+def test_rows_without_status_are_noted() -> None:
+    strategy = ListStrategy()
     rows = (DeploymentRow(request_id="a", ready=True),)
-    listing.read(DeploymentPage(data=rows), ["a"], (), is_full=False)
+    strategy.read(DeploymentPage(data=rows), ["a"], (), is_full=False)
 
-    assert not listing.rows_have_status
-    assert listing.mode is ListMode.CHANGED
-
-
-@pytest.mark.parametrize("is_roll_call", [True, False])
-def test_a_row_that_was_not_asked_for_shows_that_ids_are_no_filter(*, is_roll_call: bool) -> None:
-    listing = ListStrategy()
-    listing.read(page("a", "foreign"), ["a"], (), is_full=is_roll_call)
-
-    assert (listing.mode, listing.is_verified) == (ListMode.BY_PAGE, False)
+    assert not strategy.rows_have_status
+    assert strategy.mode is ListMode.CHANGED
 
 
-def test_a_proof_was_asked_for_too() -> None:
-    listing = ListStrategy()
-    listing.probe_ids.append("proof")
-    listing.read(page("proof"), ["a"], ("proof",), is_full=False)
+@pytest.mark.parametrize("is_full", [True, False])
+def test_a_foreign_row_shows_that_the_id_filter_is_ignored(*, is_full: bool) -> None:
+    strategy = ListStrategy()
+    strategy.read(page("a", "foreign"), ["a"], (), is_full=is_full)
 
-    assert (listing.mode, listing.is_verified) == (ListMode.CHANGED, True)
+    assert (strategy.mode, strategy.is_verified) == (ListMode.BY_PAGE, False)
 
 
-def test_a_proof_counts_once_and_those_that_came_meanwhile_stay() -> None:
-    listing = ListStrategy()
-    listing.probe_ids.extend(["old", "new"])
-    listing.read(page(), ["a"], ("old",), is_full=False)
+def test_the_row_of_a_probe_is_no_foreign_row() -> None:
+    strategy = ListStrategy()
+    strategy.probe_ids.append("probe")
+    strategy.read(page("probe"), ["a"], ("probe",), is_full=False)
 
-    assert list(listing.probe_ids) == ["new"]
-    listing.probe_ids.extend(map(str, range(10)))
-    assert list(listing.probe_ids) == ["5", "6", "7", "8", "9"]
+    assert (strategy.mode, strategy.is_verified) == (ListMode.CHANGED, True)
+
+
+def test_a_probe_is_used_once_and_newer_probes_stay() -> None:
+    strategy = ListStrategy()
+    strategy.probe_ids.extend(["old", "new"])
+    strategy.read(page(), ["a"], ("old",), is_full=False)
+
+    assert list(strategy.probe_ids) == ["new"]
+    strategy.probe_ids.extend(map(str, range(10)))
+    assert list(strategy.probe_ids) == ["5", "6", "7", "8", "9"]
 
 
 @pytest.mark.parametrize(
-    ("way", "is_roll_call", "then"),
+    ("mode", "is_full", "next_mode"),
     [(ListMode.CHANGED, False, ListMode.BY_ID), (ListMode.BY_ID, True, ListMode.BY_PAGE)],
 )
-def test_a_list_that_thrice_leaves_out_what_is_ready_is_asked_in_another_way(
-    *, way: ListMode, is_roll_call: bool, then: ListMode, caplog: pytest.LogCaptureFixture
+def test_three_lists_that_omit_a_ready_deployment_change_the_mode(
+    *, mode: ListMode, is_full: bool, next_mode: ListMode, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING)
-    listing = stepped(way)
+    strategy = strategy_in(mode)
     caplog.clear()
     for _ in range(3):
-        assert listing.mode is way
-        listing.read(page(), ["a"], ("proof",), is_full=is_roll_call)
+        assert strategy.mode is mode
+        strategy.read(page(), ["a"], ("probe",), is_full=is_full)
 
-    assert listing.mode is then
+    assert strategy.mode is next_mode
+    name = next_mode.name.lower()
     assert caplog.messages == [
-        f"switching list mode to {then.name.lower()}: the filtered list omitted READY deployments"
+        f"switching list mode to {name}: the filtered list omitted READY deployments"
     ]
 
 
-def test_strikes_are_counted_in_a_row() -> None:
-    listing = ListStrategy()
+def test_wrong_lists_count_only_in_a_row() -> None:
+    strategy = ListStrategy()
     for _ in range(5):
-        listing.read(page(), ["a"], ("proof",), is_full=False)
-        listing.read(page(), ["a"], ("proof",), is_full=False)
-        listing.read(page("a"), ["a"], ("proof",), is_full=False)
+        strategy.read(page(), ["a"], ("probe",), is_full=False)
+        strategy.read(page(), ["a"], ("probe",), is_full=False)
+        strategy.read(page("a"), ["a"], ("probe",), is_full=False)
 
-    assert listing.mode is ListMode.CHANGED
+    assert strategy.mode is ListMode.CHANGED
 
 
-def test_that_there_is_nothing_to_tell_is_no_strike() -> None:
-    listing = ListStrategy()
+def test_an_empty_list_without_probes_is_not_wrong() -> None:
+    strategy = ListStrategy()
     for _ in range(9):
-        listing.read(page(), ["a"], (), is_full=False)
+        strategy.read(page(), ["a"], (), is_full=False)
 
-    assert listing.mode is ListMode.CHANGED
+    assert strategy.mode is ListMode.CHANGED
 
 
-def test_what_a_roll_call_tells_does_not_excuse_what_the_others_leave_out() -> None:
-    listing = ListStrategy()
+def test_full_lists_do_not_excuse_filtered_lists_that_omit_ready() -> None:
+    strategy = ListStrategy()
     for _ in range(3):
-        listing.read(page("a", ready=False), ["a"], ("proof",), is_full=True)
-        assert listing.mode is ListMode.CHANGED
-        listing.read(page(), ["a"], ("proof",), is_full=False)
+        strategy.read(page("a", ready=False), ["a"], ("probe",), is_full=True)
+        assert strategy.mode is ListMode.CHANGED
+        strategy.read(page(), ["a"], ("probe",), is_full=False)
 
-    assert listing.mode is ListMode.BY_ID
+    assert strategy.mode is ListMode.BY_ID
 
 
-def test_a_list_that_thrice_holds_what_is_not_ready_does_not_filter_by_status() -> None:
-    listing, ways = ListStrategy(), []
+def test_three_lists_with_other_statuses_show_that_the_filter_is_ignored() -> None:
+    strategy, modes = ListStrategy(), []
     for _ in range(3):
-        ways.append(listing.mode)
-        listing.read(page("a", ready=False), ["a"], (), is_full=False)
+        modes.append(strategy.mode)
+        strategy.read(page("a", ready=False), ["a"], (), is_full=False)
 
-    assert [*ways, listing.mode] == [*[ListMode.CHANGED] * 3, ListMode.BY_ID]
+    assert [*modes, strategy.mode] == [*[ListMode.CHANGED] * 3, ListMode.BY_ID]
 
 
-def test_by_id_all_are_welcome() -> None:
-    listing = stepped(ListMode.BY_ID)
+def test_other_statuses_are_expected_in_mode_by_id() -> None:
+    strategy = strategy_in(ListMode.BY_ID)
     for _ in range(5):
-        listing.read(page("a", ready=False), ["a"], (), is_full=True)
+        strategy.read(page("a", ready=False), ["a"], (), is_full=True)
 
-    assert (listing.mode, listing.is_verified) == (ListMode.BY_ID, True)
+    assert (strategy.mode, strategy.is_verified) == (ListMode.BY_ID, True)
 
 
-def test_a_short_page_tells_how_many_rows_a_page_may_have() -> None:
-    listing = ListStrategy()
-    listing.read(page("a", "b"), ["a", "b"], (), is_full=True)
-    assert listing.page_size == DEFAULT_TUNING.page_size
+def test_a_short_page_shows_the_page_size() -> None:
+    strategy = ListStrategy()
+    strategy.read(page("a", "b"), ["a", "b"], (), is_full=True)
+    assert strategy.page_size == DEFAULT_TUNING.page_size
     twenty = [str(number) for number in range(20)]
-    listing.read(page(*twenty, more=True), [*twenty, "a"], (), is_full=True)
-    assert listing.page_size == 20
-    listing.read(page("a", more=True), ["a", "b"], (), is_full=True)
-    assert listing.page_size == 10  # whatever it says
+    strategy.read(page(*twenty, more=True), [*twenty, "a"], (), is_full=True)
+    assert strategy.page_size == 20
+    strategy.read(page("a", more=True), ["a", "b"], (), is_full=True)
+    assert strategy.page_size == 10  # the smallest page size
 
 
-def test_an_empty_page_is_the_last_one() -> None:
+def test_an_empty_page_is_the_last_page() -> None:
     assert is_last_page(page(more=True))
     assert is_last_page(page("a"))
     assert is_last_page(DeploymentPage(data=page("a").data))
@@ -200,7 +201,7 @@ def test_an_empty_page_is_the_last_one() -> None:
     ("number", "pages", "last"),
     [(1, 1, True), (3, 3, True), (4, 3, True), (2, 3, False), (None, 3, False), (1, None, False)],
 )
-def test_the_last_page_is_known_by_its_number_whatever_it_says(
+def test_the_page_number_decides_which_page_is_the_last(
     *, number: int | None, pages: int | None, last: bool
 ) -> None:
     where = Pagination(number=number, has_next=True, paginator=Paginator(num_pages=pages))
@@ -208,94 +209,94 @@ def test_the_last_page_is_known_by_its_number_whatever_it_says(
     assert is_last_page(attrs.evolve(page("a"), pagination=where)) is last
 
 
-def test_rows_are_not_fewer_where_the_last_page_says_that_another_follows() -> None:
-    listing = ListStrategy()
+def test_a_last_page_that_claims_another_does_not_reduce_the_page_size() -> None:
+    strategy = ListStrategy()
     where = Pagination(number=1, has_next=True, paginator=Paginator(num_pages=1))
     whole = attrs.evolve(page("a"), pagination=where)
-    listing.read(whole, ["a", "b"], (), is_full=True)
-    listing.turn_page(whole)
+    strategy.read(whole, ["a", "b"], (), is_full=True)
+    strategy.turn_page(whole)
 
-    assert (listing.page_size, listing.page) == (DEFAULT_TUNING.page_size, 1)
+    assert (strategy.page_size, strategy.page) == (DEFAULT_TUNING.page_size, 1)
 
 
-def test_pages_are_turned_and_begin_anew_after_the_last() -> None:
-    listing, numbers = ListStrategy(), []
+def test_pages_start_again_after_the_last() -> None:
+    strategy, numbers = ListStrategy(), []
     pages = [page("a", more=True), page("b", more=True), page("c")]
     for one in itertools.islice(itertools.cycle(pages), 7):
-        numbers.append(listing.page)
-        listing.turn_page(one)
+        numbers.append(strategy.page)
+        strategy.turn_page(one)
 
     assert numbers == [1, 2, 3, 1, 2, 3, 1]
 
 
-def test_pages_that_repeat_begin_anew() -> None:
-    listing = ListStrategy()
-    listing.turn_page(page("a", "b", more=True))
-    assert listing.page == 2
-    listing.turn_page(page("b", "a", more=True))
-    assert listing.page == 1
-    listing.turn_page(page("a", "c", more=True))
-    assert listing.page == 2  # it is not the same any more
+def test_pages_start_again_after_a_repeated_page() -> None:
+    strategy = ListStrategy()
+    strategy.turn_page(page("a", "b", more=True))
+    assert strategy.page == 2
+    strategy.turn_page(page("b", "a", more=True))
+    assert strategy.page == 1
+    strategy.turn_page(page("a", "c", more=True))
+    assert strategy.page == 2  # the page differs
 
 
-def test_an_empty_page_begins_anew() -> None:
-    listing = ListStrategy()
-    listing.turn_page(page("a", more=True))
-    listing.turn_page(page(more=True))
+def test_pages_start_again_after_an_empty_page() -> None:
+    strategy = ListStrategy()
+    strategy.turn_page(page("a", more=True))
+    strategy.turn_page(page(more=True))
 
-    assert listing.page == 1
+    assert strategy.page == 1
 
 
 @pytest.mark.parametrize("status", [413, 414, 431])
-def test_a_request_that_is_too_long_is_made_shorter_before_anything_else(status: int) -> None:
-    listing, lengths = ListStrategy(), []
-    while listing.mode is ListMode.CHANGED:
-        lengths.append(listing.max_id_bytes)
-        listing.note_refusal(refusal(status))
+def test_a_url_that_is_too_long_is_made_shorter_before_the_mode_changes(status: int) -> None:
+    strategy, lengths = ListStrategy(), []
+    while strategy.mode is ListMode.CHANGED:
+        lengths.append(strategy.max_id_bytes)
+        strategy.note_refusal(refusal(status))
 
     assert lengths == [7400, 3700, 1850, 925, 462]
-    assert listing.mode is ListMode.BY_ID
+    assert strategy.mode is ListMode.BY_ID
 
 
 @pytest.mark.parametrize("status", [400, 404, 405, 422])
-def test_what_is_refused_is_asked_in_the_next_way(status: int) -> None:
-    listing, ways = ListStrategy(), []
-    listing.probe_ids.append("proof")
+def test_a_refusal_changes_to_the_next_mode(status: int) -> None:
+    strategy, modes = ListStrategy(), []
+    strategy.probe_ids.append("probe")
     for _ in range(5):
-        ways.append(listing.mode)
-        listing.note_refusal(refusal(status))
+        modes.append(strategy.mode)
+        strategy.note_refusal(refusal(status))
 
-    assert ways == [
+    assert modes == [
         ListMode.CHANGED,
         ListMode.BY_ID,
         ListMode.BY_PAGE,
         ListMode.NOT_AT_ALL,
         ListMode.NOT_AT_ALL,
     ]
-    assert not listing.probe_ids
+    assert not strategy.probe_ids
 
 
 @pytest.mark.parametrize("error", [refusal(401), refusal(403), InvalidRequest("no"), OSError()])
-def test_what_may_not_be_asked_at_all_is_not(error: Exception) -> None:
-    listing = ListStrategy()
-    listing.note_refusal(error)
+def test_errors_that_forbid_lists_end_them(error: Exception) -> None:
+    strategy = ListStrategy()
+    strategy.note_refusal(error)
 
-    assert listing.mode is ListMode.NOT_AT_ALL
-
-
-def test_nothing_is_asked_in_a_better_way_again() -> None:
-    listing = stepped(ListMode.NOT_AT_ALL)
-    listing.fall_back("a test", ListMode.BY_PAGE)
-
-    assert listing.mode is ListMode.NOT_AT_ALL
+    assert strategy.mode is ListMode.NOT_AT_ALL
 
 
-def test_the_next_way_begins_without_strikes_and_unproven() -> None:
-    listing = ListStrategy()
-    listing.read(page("a"), ["a"], (), is_full=False)
+def test_a_fallback_never_returns_to_a_better_mode() -> None:
+    strategy = strategy_in(ListMode.NOT_AT_ALL)
+    strategy.fall_back("a test", ListMode.BY_PAGE)
+
+    assert strategy.mode is ListMode.NOT_AT_ALL
+
+
+def test_the_next_mode_begins_unverified_and_without_failures() -> None:
+    strategy = ListStrategy()
+    strategy.read(page("a"), ["a"], (), is_full=False)
     for _ in range(3):
-        listing.read(page(), ["a"], ("proof",), is_full=False)
-    assert not listing.is_verified
-    listing.read(page(), ["a"], ("proof",), is_full=True)
+        strategy.read(page(), ["a"], ("probe",), is_full=False)
+    assert not strategy.is_verified
+    strategy.read(page(), ["a"], ("probe",), is_full=True)
 
-    assert listing.mode is ListMode.BY_ID
+    assert strategy.mode is ListMode.BY_ID
