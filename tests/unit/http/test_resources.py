@@ -132,7 +132,7 @@ def test_every_operation_has_a_method() -> None:
     assert {operation.name for operation in OPERATIONS} == CASES.keys() | tested_below
 
 
-WISH: dict[str, Any] = {
+DEPLOY_FIELDS: dict[str, Any] = {
     "users": ["192.0.2.1", (45.5, -73.6)],
     "environment_variables": {"MODE": "duel"},
     "tags": ["eu"],
@@ -146,8 +146,8 @@ WISH: dict[str, Any] = {
 
 async def test_a_deploy_says_all_of_its_arguments() -> None:
     call = Recorder(["accepted"])
-    accepted: object = await Deployments(call).deploy("arena", "v1", **WISH)
-    body = DeployRequest(application="arena", version="v1", **WISH)
+    accepted: object = await Deployments(call).deploy("arena", "v1", **DEPLOY_FIELDS)
+    body = DeployRequest(application="arena", version="v1", **DEPLOY_FIELDS)
 
     assert accepted == "accepted"
     assert call.calls == [{"operation": endpoints.DEPLOY, "body": body}]
@@ -155,9 +155,9 @@ async def test_a_deploy_says_all_of_its_arguments() -> None:
 
 async def test_a_deploy_to_a_fleet_says_all_of_its_arguments() -> None:
     call = Recorder()
-    await PrivateFleets(call).deploy("arena", "v1", private_host_ids=["h1", "h2"], **WISH)
+    await PrivateFleets(call).deploy("arena", "v1", private_host_ids=["h1", "h2"], **DEPLOY_FIELDS)
     body = FleetDeployRequest(
-        application="arena", version="v1", private_host_ids=["h1", "h2"], **WISH
+        application="arena", version="v1", private_host_ids=["h1", "h2"], **DEPLOY_FIELDS
     )
 
     assert call.calls == [{"operation": endpoints.DEPLOY_TO_FLEET, "body": body}]
