@@ -28,6 +28,7 @@ from edgegap_async.errors import (
     ClientClosed,
     EdgegapError,
     InvalidRequest,
+    Unprocessable,
 )
 from edgegap_async.webhooks.receiver import WebhookReceiver
 
@@ -113,6 +114,26 @@ async def test_an_invalid_field_of_a_deploy_is_named_and_nothing_is_sent(
 async def test_an_unknown_option_is_named(api: ScriptedApi, client: EdgegapClient) -> None:
     with pytest.raises(TypeError, match="a deploy has no option tag"):
         await client.deploy("arena", "v1", users=PLAYERS, tag="eu")  # type: ignore[call-arg]
+
+
+async def test_the_deployment_of_a_422_to_a_second_attempt_is_kept_and_the_first_one_stopped(
+    api: ScriptedApi,
+) -> None:
+    """The answer to the first attempt is lost, and the list shows its deployment late."""
+    api.on(*DEPLOY, Reply(lost=True), Reply(422, {"message": "no room", "request_id": "second"}))
+    async with EdgegapClient("canary-t", base_url=api.url, list_delay=1) as client:
+        deploying = asyncio.create_task(client.deploy("arena", "v1", users=PLAYERS))
+        await api.until_asked(*DEPLOY)
+        rows = [{"request_id": name, "tags": [operation_tag(api)]} for name in ("second", "abc123")]
+        lists = [[], [], [], [], rows[:1], rows]
+        api.on(*LIST, *(Reply(200, {"data": data}) for data in lists))
+        with pytest.raises(Unprocessable) as caught:
+            await deploying
+        await asyncio.sleep(5)
+
+        assert caught.value.request_id == "second"
+        assert stops(api) == 1
+        assert not api.asked("DELETE", "/v1/stop/second")
 
 
 # ── webhooks ─────────────────────────────────────────────────────────────────────────────────────
