@@ -1,9 +1,13 @@
-"""Measures how late a wait learns of READY, and how many requests that takes.
+"""Measures how soon a task that waits for READY is notified, and how many requests that takes.
 
-Compares this package with "each wait polls every second behind the limiter", on the emulator with
-its rate limits and 30 to 80 ms of network. Time is virtual and random numbers are seeded, so that
-every machine prints the same numbers. The delay lasts from the emulator's change of status until
-the waiting task continues. The emulator counts the status requests and list requests.
+`ours` is the status poller; in `naive`, each task polls every second behind the same rate limiter.
+Both run against the emulator with its rate limits on and 30 to 80 ms of network, in virtual time
+and with a seed, so the numbers are the same on every machine. A delay begins when the deployment's
+status changes in the emulator and ends when the waiting task continues. The emulator counts the
+requests.
+
+The program prints JSON: `mean`, `p99` and `max` delay in seconds, `requests` for each deployment,
+how many waits `found` the change or `missed` it, and how many answers were 429:
 
     python benchmarks/waiting.py [--only NAME …] [--ours] [--seed N]
 """
@@ -54,64 +58,75 @@ ARENA = Application(
 )
 AT_ONCE = Timings(**{field.name: 0.0 for field in attrs.fields(Timings)})
 USERS = [(48.9, 2.4)]
-ROUND_TRIP = (0.03, 0.08)  # seconds
+ROUND_TRIP = (0.03, 0.08)  # seconds; of the network, at least and at most
 
 
 def lognormal(chance: random.Random) -> float:
-    """Median 5 s, 99th percentile 30 s."""
+    """Returns seconds with a median of 5 and a 99th percentile of 30."""
     return chance.lognormvariate(math.log(5), math.log(6) / 2.326)
 
 
 def two_humps(chance: random.Random) -> float:
+    """Returns about 2 seconds in four of five cases, and about 25 in the others."""
     return max(0.1, chance.gauss(2, 0.3) if chance.random() < 0.8 else chance.gauss(25, 2))
 
 
 @attrs.frozen(kw_only=True)
 class Case:
-    """What is waited for."""
+    """The deployments of one row of the table, and how the emulator treats them."""
 
     count: int
+    """Deployments that tasks wait for at once."""
     rounds: int = 1
+    """How often the case is repeated, each time with the next seed."""
     ready_after: Callable[[random.Random], float] = lognormal
+    """Returns the seconds from a deploy to READY, or to ERROR."""
     failing: float = 0.0
+    """Share of deployments that end in ERROR; if above 0, only their delays are reported."""
     silent: float = 0.0
+    """Share of deployments that never become READY."""
     webhooks: float | None = None
-    """The share of webhooks that come; None for no webhooks."""
+    """Share of webhooks that arrive; None for no webhooks."""
     restart: bool = False
-    """Whether all are deployed already when the waits begin."""
+    """Whether all deployments exist before the waits begin."""
     foreign: int = 0
-    """Deployments of others that run."""
+    """Deployments of other clients in the same list."""
     replicas: int = 1
-    """Programs that share the limits; this is one of them."""
+    """Programs that share the rate limits; the case runs one of them."""
     emulator: dict[str, Any] = attrs.field(factory=dict)
+    """Further arguments of the emulator."""
     faults: tuple[Fault, ...] = ()
-    patience: float = 600.0
+    """Faults of the emulator."""
+    max_wait: float = 600.0
+    """Seconds after which a wait gives up."""
     goal: tuple[float, float] | None = None
-    most_requests: float | None = None
+    """The highest mean and p99 delay, in seconds."""
+    max_requests: float | None = None
+    """The most requests for each deployment."""
 
 
 REFUSED = Fault("list_deployments", Respond(400), times=None)
 CASES = {
-    "1": Case(count=1, rounds=300, goal=(0.30, 0.65), most_requests=14),
-    "10": Case(count=10, rounds=60, goal=(0.18, 0.6), most_requests=6),
-    "100": Case(count=100, rounds=10, goal=(0.14, 0.35), most_requests=2),
-    "1,000": Case(count=1000, goal=(0.20, 0.6), most_requests=1.3),
+    "1": Case(count=1, rounds=300, goal=(0.30, 0.65), max_requests=14),
+    "10": Case(count=10, rounds=60, goal=(0.18, 0.6), max_requests=6),
+    "100": Case(count=100, rounds=10, goal=(0.14, 0.35), max_requests=2),
+    "1,000": Case(count=1000, goal=(0.20, 0.6), max_requests=1.3),
     "10,000 at 40/s": Case(count=10_000, goal=(0.25, 0.8)),
     "10,000 at once": Case(
         count=10_000, restart=True, ready_after=lambda chance: 6 + lognormal(chance), goal=(2, 5)
     ),
-    "1,000, 2 % end in ERROR, unresults": Case(
+    "1,000, 2 % end in ERROR, hidden from lists": Case(
         count=1000,
         failing=0.02,
         emulator={"list_includes_errors": False},
         goal=(5, 8),
     ),
     "1,000, webhooks, 5 % lost": Case(
-        count=1000, webhooks=0.95, goal=(0.15, 0.45), most_requests=0.4
+        count=1000, webhooks=0.95, goal=(0.15, 0.45), max_requests=0.4
     ),
     "1,000, two humps": Case(count=1000, ready_after=two_humps, goal=(0.35, 1.1)),
     "1,000, all after 8 s": Case(count=1000, ready_after=lambda _: 8.0, goal=(0.35, 1.1)),
-    "1,000, 2 % never": Case(count=1000, silent=0.02, patience=120, goal=(0.35, 1.1)),
+    "1,000, 2 % never": Case(count=1000, silent=0.02, max_wait=120, goal=(0.35, 1.1)),
     "1,000, rows without status": Case(count=1000, emulator={"list_has_status": False}),
     "1,000, half the list foreign": Case(count=1000, foreign=1000),
     "1,000, filters refused": Case(count=1000, emulator={"list_accepts_filters": False}),
@@ -122,61 +137,68 @@ CASES = {
 
 @attrs.define
 class Result:
-    """What came of it."""
+    """The measurements of a case."""
 
-    lags: list[float] = attrs.field(factory=list)
-    error_lags: list[float] = attrs.field(factory=list)
-    unresults: int = 0
+    ready_delays: list[float] = attrs.field(factory=list)
+    """Seconds from READY to the end of the wait."""
+    error_delays: list[float] = attrs.field(factory=list)
+    """Seconds from ERROR to the end of the wait."""
+    missed: int = 0
+    """Waits that gave up."""
     requests: int = 0
+    """Status and list requests."""
     refused: int = 0
+    """Answers 429 to them."""
     by: dict[str, int] = attrs.field(factory=dict)
+    """Requests by operation."""
 
     def as_json(self, case: Case) -> dict[str, Any]:
-        """In seconds, and requests for each deployment."""
-        lags = self.error_lags if case.failing else self.lags
-        mean, p99 = statistics.fmean(lags), sorted(lags)[math.ceil(len(lags) * 0.99) - 1]
+        """Returns the figures that the program prints."""
+        delays = self.error_delays if case.failing else self.ready_delays
+        mean, p99 = statistics.fmean(delays), sorted(delays)[math.ceil(len(delays) * 0.99) - 1]
         each = self.requests / (case.count * case.rounds)
-        said: dict[str, Any] = {
+        figures: dict[str, Any] = {
             "mean": round(mean, 3),
             "p99": round(p99, 3),
-            "longest": round(max(lags), 3),
+            "max": round(max(delays), 3),
             "requests": round(each, 2),
-            "results": len(lags),
-            "unresults": self.unresults,
+            "found": len(delays),
+            "missed": self.missed,
             "answers 429": self.refused,
             "by": self.by,
         }
         if case.goal is not None:
-            said["goal"] = [*case.goal, case.most_requests]
-            said["met"] = (
+            figures["goal"] = [*case.goal, case.max_requests]
+            figures["met"] = (
                 mean <= case.goal[0]
                 and p99 <= case.goal[1]
-                and each <= (case.most_requests or math.inf)
+                and each <= (case.max_requests or math.inf)
             )
-        return said
+        return figures
 
 
 Wait = Callable[[EdgegapClient, DeploymentHandle, float], Awaitable[None]]
 
 
-async def ours(_: EdgegapClient, server: DeploymentHandle, patience: float) -> None:
-    await server.wait_ready(timeout=patience)
+async def ours(_: EdgegapClient, server: DeploymentHandle, max_wait: float) -> None:
+    """Waits by the status poller of the client."""
+    await server.wait_ready(timeout=max_wait)
 
 
-async def naive(client: EdgegapClient, server: DeploymentHandle, patience: float) -> None:
-    """Each polls every second, behind the limiter."""
-    async with asyncio.timeout(patience):
+async def naive(client: EdgegapClient, server: DeploymentHandle, max_wait: float) -> None:
+    """Polls every second, behind the rate limiter of the client."""
+    async with asyncio.timeout(max_wait):
         while True:
             await asyncio.sleep(1)
-            seen = await client.deployments.get(server.request_id)
-            if seen.current_status.is_ready:
+            found = await client.deployments.get(server.request_id)
+            if found.current_status.is_ready:
                 return
-            if seen.current_status == Status.ERROR:
+            if found.current_status == Status.ERROR:
                 raise DeploymentFailed("", request_id=server.request_id)
 
 
-class Lossy:
-    """A receiver that some webhooks do not reach, and the others from afar."""
+class LossyReceiver:
+    """A webhook receiver that loses some webhooks and gets the others after a network delay."""
 
     def __init__(self, receiver: WebhookReceiver, share: float, seed: int) -> None:
         self._receiver = receiver
@@ -184,18 +206,19 @@ class Lossy:
         self._chance = random.Random(seed)
 
     def open(self, wake: Callable[[], None]) -> WebhookUrls:
-        """As the receiver does."""
+        """Returns URLs of the receiver; the API may call some in vain."""
         if self._chance.random() >= self._share:
             return self._receiver.open(lambda: None)
-        way, loop = self._chance.uniform(*ROUND_TRIP) / 2, asyncio.get_running_loop()
+        delay, loop = self._chance.uniform(*ROUND_TRIP) / 2, asyncio.get_running_loop()
 
         def later() -> None:
-            loop.call_later(way, wake)
+            loop.call_later(delay, wake)
 
         return self._receiver.open(later)
 
 
-async def play(case: Case, wait: Wait, seed: int, result: Result) -> None:
+async def run_round(case: Case, wait: Wait, seed: int, result: Result) -> None:
+    """Runs one round of a case and adds its measurements to `result`."""
     limits = {one.name: one.limit / case.replicas for one in OPERATIONS if one.limit is not None}
     simulation = Simulation(
         seed=seed,
@@ -204,7 +227,7 @@ async def play(case: Case, wait: Wait, seed: int, result: Result) -> None:
         crash_after=case.ready_after,
         never_ready_share=case.silent,
     )
-    many = {"deploy": 1e6} if case.restart or case.foreign else {}
+    unlimited = {"deploy": 1e6} if case.restart or case.foreign else {}
     random.seed(seed)  # for the jitter of the poller
     loop = asyncio.get_running_loop()
     async with contextlib.AsyncExitStack() as stack:
@@ -216,7 +239,7 @@ async def play(case: Case, wait: Wait, seed: int, result: Result) -> None:
                 [ARENA],
                 timings=AT_ONCE,
                 simulate=simulation,
-                limits={**limits, **many},
+                limits={**limits, **unlimited},
                 round_trip_time=ROUND_TRIP,
                 faults=case.faults,
                 **case.emulator,
@@ -230,7 +253,9 @@ async def play(case: Case, wait: Wait, seed: int, result: Result) -> None:
                 emulator.token,
                 base_url=emulator.url,
                 limits=limits,
-                webhooks=None if case.webhooks is None else Lossy(receiver, case.webhooks, seed),
+                webhooks=None
+                if case.webhooks is None
+                else LossyReceiver(receiver, case.webhooks, seed),
             )
         )
         await asyncio.gather(*(deploy(others) for _ in range(case.foreign)))
@@ -238,27 +263,27 @@ async def play(case: Case, wait: Wait, seed: int, result: Result) -> None:
         if case.restart:
             made = await asyncio.gather(*(deploy(others) for _ in range(case.count)))
             ids = [one.request_id for one in made]
-        before_that, began = len(emulator.requests), loop.time()
+        requests_before, began = len(emulator.requests), loop.time()
 
         async def one(request_id: str | None) -> None:
             server = client.handle(request_id) if request_id else await deploy(client)
-            lags = result.lags
+            delays = result.ready_delays
             try:
-                await wait(client, server, case.patience)
+                await wait(client, server, case.max_wait)
             except DeploymentFailed:
-                lags = result.error_lags
+                delays = result.error_delays
             except TimeoutError:
-                result.unresults += 1
+                result.missed += 1
                 return
-            lags.append(
+            delays.append(
                 loop.time() - max(began, emulator.cloud.deployments[server.request_id].status_since)
             )
 
         await asyncio.gather(*map(one, ids))
-        asked = [got for got in emulator.requests[before_that:] if got.method == "GET"]
-        result.requests += len(asked)
-        result.refused += sum(got.status == 429 for got in asked)
-        for got in asked:
+        requests = [got for got in emulator.requests[requests_before:] if got.method == "GET"]
+        result.requests += len(requests)
+        result.refused += sum(got.status == 429 for got in requests)
+        for got in requests:
             result.by[got.operation] = result.by.get(got.operation, 0) + 1
 
 
@@ -269,24 +294,24 @@ async def deploy(client: EdgegapClient) -> DeploymentHandle:
 def measure(case: Case, wait: Wait, seed: int) -> dict[str, Any]:
     result, began = Result(), time.perf_counter()
     for number in range(case.rounds):
-        run_virtually(play(case, wait, seed + number, result))
-    return {**result.as_json(case), "took": round(time.perf_counter() - began, 1)}
+        run_virtually(run_round(case, wait, seed + number, result))
+    return {**result.as_json(case), "seconds": round(time.perf_counter() - began, 1)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES), metavar="NAME")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--ours", action="store_true", help="leave the naive ones out")
+    parser.add_argument("--ours", action="store_true", help="measure the poller only")
     arguments = parser.parse_args()
     logging.disable()
-    results: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     for name in arguments.only:
-        results[name] = {"ours": measure(CASES[name], ours, arguments.seed)}
+        figures[name] = {"ours": measure(CASES[name], ours, arguments.seed)}
         if not arguments.ours:
-            results[name]["naive"] = measure(CASES[name], naive, arguments.seed)
-        print(json.dumps({name: results[name]}), file=sys.stderr)
-    print(json.dumps(results, indent=2))
+            figures[name]["naive"] = measure(CASES[name], naive, arguments.seed)
+        print(json.dumps({name: figures[name]}), file=sys.stderr)
+    print(json.dumps(figures, indent=2))
 
 
 if __name__ == "__main__":
