@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 from raw_server import raw_server
-from redis_server import Callers, RedisServer, most_in_one_second, now, programs, until
+from redis_server import Callers, RedisServer, most_in_one_second, programs, until
 
 from edgegap_async import Cluster
 from edgegap_async.api.operations import DEPLOY
+from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import LimitReached
 
 
@@ -27,17 +28,17 @@ async def killed(redis: RedisServer, callers: Callers) -> None:
 
 async def frozen_for_five_seconds(redis: RedisServer, callers: Callers) -> None:
     redis.send(signal.SIGSTOP)
-    began = now()
+    began = loop_time()
     await callers.more(10)
-    await until(lambda: now() > began + 5)
+    await until(lambda: loop_time() > began + 5)
     redis.send(signal.SIGCONT)
 
 
 async def hiccup(redis: RedisServer, callers: Callers) -> None:
     redis.send(signal.SIGSTOP)
-    began = now()
+    began = loop_time()
     await until(lambda: not any(cluster.is_shared for cluster in callers.clusters))
-    await until(lambda: now() > began + 0.8)
+    await until(lambda: loop_time() > began + 0.8)
     redis.send(signal.SIGCONT)
 
 
@@ -87,9 +88,9 @@ async def test_row_33_a_fault_of_redis_reaches_no_caller(
         caplog.clear()
         callers = Callers(clusters)
         await callers.more(10)
-        before = now()
+        before = loop_time()
         await fault(redis, callers)
-        healed = now()
+        healed = loop_time()
         await until(lambda: callers.failed() or all(cluster.is_shared for cluster in clusters))
         await callers.more(10)
         await callers.end()
@@ -183,9 +184,9 @@ async def test_row_33_a_program_that_is_alone_slows_down_after_a_429(redis: Redi
             await limits.acquire(DEPLOY, max_wait=0)
         state = limits.snapshot()["deploy"]
         assert state.rate == pytest.approx(0.93 / 1.05, rel=0.001)
-        began = now()
+        began = loop_time()
         await limits.acquire(DEPLOY)
-        assert now() - began >= 0.9
+        assert loop_time() - began >= 0.9
 
 
 @pytest.mark.virtual

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 from program_that_shares import measure_stalls
-from redis_server import RedisServer, most_in_one_second, now, programs, until
+from redis_server import RedisServer, most_in_one_second, programs, until
 
 from edgegap_async import Cluster
 from edgegap_async.api.operations import DEPLOY
 from edgegap_async.cluster.slots import ClockOffset
+from edgegap_async.concurrency import loop_time
 from edgegap_async.emulator import Emulator, Simulation, sample_application
 
 PROGRAM = Path(__file__).parents[1] / "support/programs/program_that_shares.py"
@@ -91,7 +92,7 @@ async def test_an_idle_account_lets_ten_calls_go_at_once(redis: RedisServer) -> 
     async with programs(redis.url, 1) as [cluster]:
         # No call since the timeline opened, so the burst is available again.
         connection = cluster._connection
-        await until(lambda: now() > connection._answered_at + 0.4)
+        await until(lambda: loop_time() > connection._answered_at + 0.4)
         answer = await connection.request_slots("deploy", limit=40, wanted=20, horizon=1)
 
     assert answer is not None
@@ -107,7 +108,7 @@ async def test_no_slot_is_later_than_the_horizon(redis: RedisServer) -> None:
         )
 
         assert answer is not None
-        assert answer.slots[-1] < now() + 1.25 + 0.1
+        assert answer.slots[-1] < loop_time() + 1.25 + 0.1
         assert len(answer.slots) <= 10 + 1.3 * 40
         again = await cluster._connection.request_slots("deploy", limit=40, wanted=5, horizon=1.25)
     assert again is not None
@@ -118,11 +119,11 @@ async def test_no_slot_is_later_than_the_horizon(redis: RedisServer) -> None:
 async def test_a_429_in_one_program_closes_the_limit_for_all(redis: RedisServer) -> None:
     async with programs(redis.url, 2) as [one, other]:
         one.limits.on_rate_limited(DEPLOY, 0.8)
-        closed = now() + 0.8
+        closed = loop_time() + 0.8
         await until(lambda: not one._connection._tasks)
         await other.limits.acquire(DEPLOY)
 
-        assert now() > closed - 0.05
+        assert loop_time() > closed - 0.05
         assert other.limits.snapshot()["deploy"].rate == pytest.approx(0.95 * 0.95 * 40, rel=0.01)
         assert other.limits.snapshot()["list_deployments"].rate == 9.5
         one.limits.on_rate_limited(DEPLOY, 0.1)
@@ -137,20 +138,20 @@ async def test_a_429_without_a_time_closes_the_limit_for_a_time_that_doubles(
     async with programs(redis.url, 2) as [one, other]:
         for least in (0.125, 0.25, 0.5, 1.0, 1.0):
             await one.limits.acquire(DEPLOY)
-            refused = now()
+            refused = loop_time()
             one.limits.on_rate_limited(DEPLOY, 0)
             one.limits.on_rate_limited(DEPLOY, 0)  # it was sent before the limit was closed
             assert 0.75 * least < one.limits.snapshot()["deploy"].closed_for <= least
             await until(lambda: not one._connection._tasks)
             await other.limits.acquire(DEPLOY)
-            assert now() - refused > least - 0.05
+            assert loop_time() - refused > least - 0.05
 
 
 async def test_no_burst_follows_a_429(redis: RedisServer) -> None:
     async with programs(redis.url, 2) as [one, other]:
         connection = other._connection
         await until(
-            lambda: now() > connection._answered_at + 0.4
+            lambda: loop_time() > connection._answered_at + 0.4
         )  # the burst is available again by now
         one.limits.on_rate_limited(DEPLOY, 0.5)
         await until(lambda: not one._connection._tasks)

@@ -9,6 +9,7 @@ from emulated_cloud import a_cloud, deployed
 from virtual_clock import run_virtually
 
 from edgegap_async import BadRequest, EdgegapClient, Filter, InvalidRequest, PollingPolicy, Status
+from edgegap_async.concurrency import loop_time
 from edgegap_async.emulator import Application, AppPort, Emulator, Simulation, Timings
 from edgegap_async.emulator.simulation import SimulatedMachine, SimulatedProcess
 
@@ -18,10 +19,6 @@ ARENA = Application(
 HASTY = attrs.evolve(ARENA, time_to_deploy=3)
 
 pytestmark = pytest.mark.virtual
-
-
-def now() -> float:
-    return asyncio.get_running_loop().time()
 
 
 def machine(**settings: Any) -> SimulatedMachine:
@@ -39,9 +36,9 @@ async def test_a_server_that_is_not_there_is_deployed_and_stopped_like_any_other
             cloud.token, base_url=cloud.url, polling=PollingPolicy(first_delay=0.1, interval=0.1)
         ) as client,
     ):
-        began = now()
+        began = loop_time()
         async with client.run("arena", "v1", users=["8.8.8.8"]) as server:
-            assert 2 <= now() - began < 2.5
+            assert 2 <= loop_time() - began < 2.5
             assert server.endpoint("game").port != server.endpoint("chat").port
             logs = await client.deployments.logs(server.request_id)
             assert logs.logs == ""
@@ -166,7 +163,7 @@ def test_a_simulation_that_cannot_be_is_refused(settings: dict[str, Any]) -> Non
 async def test_how_long_each_takes_may_be_drawn_by_a_function() -> None:
     def drawn() -> list[float]:
         fates = machine(seed=3, ready_after=lambda chance: chance.choice([1.0, 9.0]))
-        began = now()
+        began = loop_time()
         return [round(one._binds_at - began) for one in start(fates, 20)]
 
     assert set(drawn()) == {1, 9}
@@ -176,10 +173,10 @@ async def test_how_long_each_takes_may_be_drawn_by_a_function() -> None:
 async def test_of_each_it_is_known_since_when_it_has_its_status() -> None:
     async with a_cloud(ARENA, simulation=Simulation(ready_after=(2, 2))) as world:
         server = await deployed(world, ARENA)
-        assert server.status_since == pytest.approx(now(), abs=0.01)
+        assert server.status_since == pytest.approx(loop_time(), abs=0.01)
         while server.status is not Status.READY:
             await asyncio.sleep(0.01)
-        assert server.status_since == pytest.approx(now(), abs=0.02)
+        assert server.status_since == pytest.approx(loop_time(), abs=0.02)
         ready_since = server.status_since
         await asyncio.sleep(5)
         assert server.status_since == ready_since
@@ -225,9 +222,9 @@ async def test_calls_are_on_the_way_as_long_as_they_are_to_be() -> None:
     ):
         times = []
         for _ in range(20):
-            began = now()
+            began = loop_time()
             await client.locations.list()
-            times.append(now() - began)
+            times.append(loop_time() - began)
             came = cloud.requests[-1].received_at - began
             assert came == pytest.approx(times[-1] / 2, abs=0.02)
 

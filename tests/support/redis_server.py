@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 
 from edgegap_async import Cluster
 from edgegap_async.api.operations import DEPLOY
+from edgegap_async.concurrency import loop_time
 
 
 class RedisServer:
@@ -84,10 +85,6 @@ async def until(holds: Callable[[], Awaitable[bool] | bool]) -> None:
         await asyncio.sleep(0.02)
 
 
-def now() -> float:
-    return asyncio.get_running_loop().time()
-
-
 def most_in_one_second(times: list[float], second: float = 1.0) -> int:
     times, first, most = sorted(times), 0, 0
     for last, stamp in enumerate(times):
@@ -113,7 +110,7 @@ class Callers:
     async def _call(self, number: int) -> None:
         while True:
             await self.clusters[number].limits.acquire(DEPLOY)
-            self.times.append(now())
+            self.times.append(loop_time())
             self.by_program[number] += 1
 
     async def more(self, count: int) -> None:

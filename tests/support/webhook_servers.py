@@ -143,11 +143,6 @@ async def a_cloud(
         yield emulator, client
 
 
-def now() -> float:
-    """Returns the event loop's time."""
-    return asyncio.get_running_loop().time()
-
-
 def sources(server: DeploymentHandle) -> dict[str, str]:
     """Returns what each status of a deployment was learned from."""
     return {change.status.short: change.source for change in server.history}
