@@ -71,7 +71,7 @@ class AppPort:
     protocol: str = attrs.field(
         default="UDP", validator=one_of("UDP", "TCP", "TCP/UDP", "HTTP", "HTTPS", "WS", "WSS")
     )
-    """Protocol, one of the API's names."""
+    """UDP, TCP, TCP/UDP, HTTP, HTTPS, WS or WSS."""
     to_check: bool = True
     """Whether READY waits until the process has bound it."""
     tls_upgrade: bool = False

@@ -42,6 +42,7 @@ from edgegap_async.api.requests import (
     StopFilters,
     TagName,
 )
+from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import (
     BadRequest,
     Conflict,
@@ -125,7 +126,7 @@ class Cloud:
     """
 
     def __init__(
-        self, catalogue: Catalogue, settings: Settings, *, announce: SendWebhook, base_url: str
+        self, catalogue: Catalogue, settings: Settings, *, send_webhook: SendWebhook, base_url: str
     ) -> None:
         loop = asyncio.get_running_loop()
         self.deployments: dict[str, LocalDeployment] = {}
@@ -138,7 +139,7 @@ class Cloud:
             if host.city not in CITIES:
                 cities = ", ".join(CITIES)
                 raise InvalidRequest(f"host {host.host_id}: no city {host.city!r}; {cities}")
-        self._announce = announce
+        self._send_webhook = send_webhook
         self._locations = LocationFinder(settings.player_locations)
         self._machine: Machine[Any]
         self._ports: Ports | SimulatedPorts
@@ -245,7 +246,7 @@ class Cloud:
             ),
             machine=self._machine,
             timings=self.settings.timings,
-            send_webhook=self._announce,
+            send_webhook=self._send_webhook,
             tags={name: Tag(name=name, create_time=now, last_updated=now) for name in request.tags},
         )
         self.deployments[request_id] = deployment
@@ -261,7 +262,7 @@ class Cloud:
             await deployment.run()
         finally:
             self._ports.release(tuple(numbers))
-            self._terminated_at[deployment.request_id] = asyncio.get_running_loop().time()
+            self._terminated_at[deployment.request_id] = loop_time()
 
     @property
     def deployable(self) -> tuple[str, ...]:
@@ -561,7 +562,7 @@ class Cloud:
         return [one for one in candidates if one.status is not Status.TERMINATED]
 
     def _remove_expired(self) -> None:
-        before = asyncio.get_running_loop().time() - self.settings.keep_terminated
+        before = loop_time() - self.settings.keep_terminated
         surplus = len(self._terminated_at) - _MAX_TERMINATED
         for request_id, ended_at in list(self._terminated_at.items()):  # ordered by their end
             if ended_at > before and surplus <= 0:

@@ -34,6 +34,7 @@ from edgegap_async.api.models import (
 )
 from edgegap_async.api.requests import DeployRequest, Webhook
 from edgegap_async.api.validation import number
+from edgegap_async.concurrency import loop_time
 
 from .catalogue import Application, PrivateHost
 from .environment import PUBLIC_IP, Secrets, environment
@@ -62,10 +63,10 @@ class Process(Protocol):
         ...
 
 
-AProcess = TypeVar("AProcess", bound=Process)
+ProcessT = TypeVar("ProcessT", bound=Process)
 
 
-class Machine(Protocol[AProcess]):
+class Machine(Protocol[ProcessT]):
     """Runs programs: this machine or a simulated one."""
 
     scan_interval: float
@@ -80,15 +81,15 @@ class Machine(Protocol[AProcess]):
         output: Output,
         directory: str | None = None,
         limits: Limits | None = None,
-    ) -> AProcess:
+    ) -> ProcessT:
         """Starts a program. It may raise `OSError`."""
         ...
 
-    async def has_bound(self, process: AProcess, wanted: Iterable[Binding]) -> bool:
+    async def has_bound(self, process: ProcessT, wanted: Iterable[Binding]) -> bool:
         """Returns whether a program has bound each of the wanted ports."""
         ...
 
-    async def usage(self, processes: Sequence[AProcess]) -> list[Usage]:
+    async def usage(self, processes: Sequence[ProcessT]) -> list[Usage]:
         """Returns what each program has used so far."""
         ...
 
@@ -119,19 +120,19 @@ class Timings:
     """
 
     initializing: float = attrs.field(default=0.1, validator=_SECONDS)
-    """In INITIALIZING."""
+    """Seconds in INITIALIZING."""
     seeking: float = attrs.field(default=0.25, validator=_SECONDS)
-    """In SEEKING."""
+    """Seconds in SEEKING."""
     seeked: float = attrs.field(default=0.1, validator=_SECONDS)
-    """In SEEKED."""
+    """Seconds in SEEKED."""
     scanning: float = attrs.field(default=0.1, validator=_SECONDS)
-    """In SCANNING."""
+    """Seconds in SCANNING."""
     deploying: float = attrs.field(default=0.4, validator=_SECONDS)
-    """In DEPLOYING; longer if the process has not bound its ports."""
+    """Seconds in DEPLOYING; longer if the process has not bound its ports."""
     terminating: float = attrs.field(default=0.1, validator=_SECONDS)
-    """In TERMINATING; longer if the process has not ended."""
+    """Seconds in TERMINATING; longer if the process has not ended."""
     restart_delay: float = attrs.field(default=0.5, validator=_SECONDS)
-    """Before a process starts again after an exit; doubles each time, up to 60."""
+    """Seconds before a process starts again after an exit; doubles each time, up to 60."""
 
     @classmethod
     def fast(cls) -> Timings:
@@ -178,7 +179,7 @@ class LocalDeployment:
     machine: Machine[Any] = attrs.field(repr=False)
     """The machine that runs its process."""
     timings: Timings = attrs.field(repr=False)
-    """Seconds in each status."""
+    """How long it spends in each status."""
     send_webhook: SendWebhook = attrs.field(repr=False)
     """Sends a webhook."""
 
@@ -186,15 +187,15 @@ class LocalDeployment:
     """Its tags by name, in the order in which they were added."""
     status: Status = Status.INITIALIZING
     """Its status now."""
-    status_since: float = attrs.field(factory=lambda: asyncio.get_running_loop().time())
-    """Loop time of the last change of status."""
+    status_since: float = attrs.field(factory=loop_time)
+    """Loop time of the last change of status, in seconds."""
     last_status: Status | None = None
     """The status before; None at first."""
     error_detail: str | None = None
     """Why it is in ERROR; None if it is not."""
     created_at: datetime = attrs.field(factory=lambda: datetime.now(UTC))
     """Time of the deploy."""
-    _created_time: float = attrs.field(factory=lambda: asyncio.get_running_loop().time())
+    _created_time: float = attrs.field(factory=loop_time)
     ready_at: datetime | None = None
     """Time of READY; None before."""
     removed_at: datetime | None = None
@@ -225,13 +226,13 @@ class LocalDeployment:
 
     @property
     def cpu_units(self) -> int:
-        """What it takes of its host."""
+        """CPU units that it takes of its host; 1,024 for one virtual CPU."""
         resources = self.request.resources
         return resources.cpu_units if resources else self.application.cpu_units
 
     @property
     def memory_mb(self) -> int:
-        """What it takes of its host."""
+        """Megabytes of memory that it takes of its host."""
         resources = self.request.resources
         return resources.memory_mib if resources else self.application.memory_mb
 
@@ -255,7 +256,7 @@ class LocalDeployment:
     @property
     def age(self) -> float:
         """Seconds since the deploy."""
-        return self._now() - self._created_time
+        return loop_time() - self._created_time
 
     @property
     def is_placed(self) -> bool:
@@ -265,7 +266,7 @@ class LocalDeployment:
     def deployment(self) -> Deployment:
         """Returns its status as the API shows it now."""
         is_ready = self.status is Status.READY
-        elapsed = asyncio.get_running_loop().time() - self._ready_time
+        elapsed = loop_time() - self._ready_time
         return Deployment(
             request_id=self.request_id,
             fqdn=self.fqdn,
@@ -346,13 +347,13 @@ class LocalDeployment:
         """Goes from INITIALIZING until a stop is due or the deployment has failed."""
         try:
             await self._find_location()
-            give_up = self._now() + self.application.time_to_deploy
-            earliest = self._now() + self.timings.deploying
+            give_up = loop_time() + self.application.time_to_deploy
+            earliest = loop_time() + self.timings.deploying
             while (code := await self._run_process(give_up, earliest)) is not None:
                 await self._handle_exit(code)
                 if self._stop_requested.done() and self.status is Status.READY:
                     return
-                if self.status is Status.DEPLOYING and self._now() >= give_up:
+                if self.status is Status.DEPLOYING and loop_time() >= give_up:
                     raise self._port_not_opened()
         except _DeploymentFailed as failure:
             await self._end_process(0)
@@ -376,16 +377,16 @@ class LocalDeployment:
         process = self._start()
         if self.status is Status.DEPLOYING:
             await self._wait_until_bound(process, give_up)
-            await asyncio.wait({process.exited}, timeout=max(0.0, earliest - self._now()))
+            await asyncio.wait({process.exited}, timeout=max(0.0, earliest - loop_time()))
             if process.exited.done():
                 return process.exited.result()
-            self.ready_at, self._ready_time = datetime.now(UTC), self._now()
+            self.ready_at, self._ready_time = datetime.now(UTC), loop_time()
             self._set_status(Status.READY)
         minutes = self.application.max_duration
         ends: set[asyncio.Future[Any]] = {process.exited, self._stop_requested}
         await asyncio.wait(
             ends,
-            timeout=None if minutes < 0 else self._ready_time + minutes * 60 - self._now(),
+            timeout=None if minutes < 0 else self._ready_time + minutes * 60 - loop_time(),
             return_when=asyncio.FIRST_COMPLETED,
         )
         if not process.exited.done():
@@ -421,7 +422,7 @@ class LocalDeployment:
         except OSError as problem:
             raise _DeploymentFailed(f"cannot start the application: {problem}") from problem
         self.process = process
-        self.samples.start_process(self._now())
+        self.samples.start_process(loop_time())
         return process
 
     def _required_bindings(self) -> list[Binding]:
@@ -437,7 +438,7 @@ class LocalDeployment:
         while not await self.machine.has_bound(process, self._required_bindings()):
             if process.exited.done():
                 return
-            if self._now() >= give_up:
+            if loop_time() >= give_up:
                 raise self._port_not_opened()
             await asyncio.wait({process.exited}, timeout=self.machine.scan_interval)
 
@@ -485,13 +486,10 @@ class LocalDeployment:
         if status not in TRANSITIONS[self.status]:
             _impossible(self.status, status)
         _log.debug("%s: %s → %s", self.request_id, self.status.short, status.short)
-        self.last_status, self.status, self.status_since = self.status, status, self._now()
+        self.last_status, self.status, self.status_since = self.status, status, loop_time()
         webhook = self.request.webhook_for(status)
         if webhook is not None:
             self.send_webhook(webhook, self.deployment())
-
-    def _now(self) -> float:
-        return asyncio.get_running_loop().time()
 
 
 def _impossible(earlier: Status, later: Status) -> NoReturn:

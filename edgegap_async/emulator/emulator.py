@@ -165,7 +165,7 @@ class Emulator:
             raise InvalidRequest("the emulator was started before: make another one")
         try:
             self._cloud = Cloud(
-                self._catalogue, self._settings, announce=self._webhook_sender.send, base_url=""
+                self._catalogue, self._settings, send_webhook=self._webhook_sender.send, base_url=""
             )
             self._server = Server(
                 self._cloud,

@@ -209,7 +209,7 @@ class Delay(Effect):
     operations = _CALLS | _WEBHOOKS
 
     seconds: float
-    """How late."""
+    """Seconds of delay."""
 
     async def apply(
         self, request: web.Request, answer: web.Response | None
@@ -230,7 +230,7 @@ class Hide(Effect):
     operations = frozenset({"get_deployment", "list_deployments"})
 
     seconds: float
-    """How long after its deploy."""
+    """Seconds after its deploy."""
 
     @property
     def hidden_for(self) -> float:  # type: ignore[override] # a class attribute elsewhere

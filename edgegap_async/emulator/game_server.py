@@ -30,15 +30,19 @@ def options() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("port", type=int, nargs="?", help="default: ARBITRIUM_PORTS_MAPPING")
-    parser.add_argument("--crash-after", type=float, metavar="S")
+    parser.add_argument("--crash-after", type=float, metavar="S", help="seconds until it exits")
     parser.add_argument(
         "--exit-code", type=int, default=1, metavar="N", help="exit code of that crash"
     )
-    parser.add_argument("--bind-after", type=float, default=0.0, metavar="S")
-    parser.add_argument("--never-bind", action="store_true")
-    parser.add_argument("--ignore-sigterm", action="store_true")
+    parser.add_argument(
+        "--bind-after", type=float, default=0.0, metavar="S", help="seconds until it binds"
+    )
+    parser.add_argument("--never-bind", action="store_true", help="run without binding the port")
+    parser.add_argument("--ignore-sigterm", action="store_true", help="run on after SIGTERM")
     parser.add_argument("--fork-setsid", action="store_true", help="leave a child behind")
-    parser.add_argument("--stop-self-after", type=float, metavar="S")
+    parser.add_argument(
+        "--stop-self-after", type=float, metavar="S", help="seconds until it stops itself"
+    )
     return parser.parse_args()
 
 
@@ -58,7 +62,7 @@ class Game:
 
     def __init__(self) -> None:
         self.players: dict[Address, str] = {}
-        self.places: dict[str, str] = {}
+        self.positions: dict[str, str] = {}
         self.location = json.loads(os.environ.get("ARBITRIUM_DEPLOYMENT_LOCATION", "{}"))
 
     def answer(self, text: str, sender: Address) -> str:
@@ -76,12 +80,12 @@ class Game:
                 where = f"{self.location.get('city')}, {self.location.get('country')}"
                 said = f"welcome {rest} to arena in {where}"
             case "move" if player and rest:
-                self.places[player] = rest
-                said = "; ".join(f"{name} {place}" for name, place in self.places.items())
+                self.positions[player] = rest
+                said = "; ".join(f"{name} {position}" for name, position in self.positions.items())
             case "leave" if player:
                 log(f"{player} left")
                 del self.players[sender]
-                self.places.pop(player, None)
+                self.positions.pop(player, None)
                 said = f"bye {player}"
             case _:
                 said = "what?" if player else "join first"
@@ -113,7 +117,7 @@ def stop_self() -> None:
         log(f"answered {answer.status}")
 
 
-def leave_a_child() -> None:
+def start_orphan() -> None:
     """Starts a child in a session of its own that outlives this process."""
     if os.fork() == 0:
         os.setsid()
@@ -134,8 +138,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN if asked.ignore_sigterm else terminated)
     started = time.monotonic()
     if asked.fork_setsid:
-        leave_a_child()
-    duties = sorted(
+        start_orphan()
+    timed_actions = sorted(
         (started + after, what)
         for after, what in ((asked.crash_after, "crash"), (asked.stop_self_after, "stop self"))
         if after is not None
@@ -149,7 +153,7 @@ def main() -> None:
             server.bind(("", port))
             log("ready")
         while True:
-            due, duty = duties[0] if duties else (None, "")
+            due, action = timed_actions[0] if timed_actions else (None, "")
             server.settimeout(None if due is None else max(0.001, due - time.monotonic()))
             try:
                 if asked.never_bind:
@@ -157,11 +161,11 @@ def main() -> None:
                     raise TimeoutError  # noqa: TRY301 - as without any datagram
                 data, sender = server.recvfrom(2048)
             except TimeoutError:
-                del duties[:1]
-                if duty == "crash":
+                del timed_actions[:1]
+                if action == "crash":
                     log("crashing")
                     sys.exit(asked.exit_code)
-                if duty:
+                if action:
                     stop_self()
                 continue
             server.sendto(game.answer(data.decode("utf-8", "replace"), sender).encode(), sender)

@@ -28,15 +28,15 @@ class Sample:
     """One measurement."""
 
     at: datetime
-    """When."""
+    """Time of the measurement."""
     cpu_percent: float
-    """Of one CPU, since the measurement before."""
+    """Percent of one CPU since the measurement before."""
     memory_bytes: float
-    """Resident memory."""
+    """Bytes of resident memory."""
     read_bytes: float
-    """Read from disk since the start."""
+    """Bytes read from disk since the start."""
     written_bytes: float
-    """Written to disk since the start."""
+    """Bytes written to disk since the start."""
 
 
 class Samples:

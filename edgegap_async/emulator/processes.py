@@ -31,6 +31,8 @@ from typing import Final
 
 import attrs
 
+from edgegap_async.concurrency import loop_time
+
 from .procfs import (
     Binding,
     Kind,
@@ -54,9 +56,9 @@ class Limits:
     """Limits of one process; None for no limit."""
 
     memory_bytes: int | None = None
-    """Address space."""
+    """Bytes of address space."""
     cpu_seconds: int | None = None
-    """CPU time over its whole life."""
+    """Seconds of CPU time over its whole life."""
 
 
 class Output:
@@ -90,15 +92,15 @@ class Usage:
     """What a tree of processes has used so far."""
 
     at: float
-    """Loop time of the measurement."""
+    """Loop time of the measurement, in seconds."""
     cpu_seconds: float = 0.0
-    """CPU time of the processes that live."""
+    """Seconds of CPU time of the processes that live."""
     memory_bytes: float = 0.0
-    """Resident memory."""
+    """Bytes of resident memory."""
     read_bytes: float = 0.0
-    """Read from disk."""
+    """Bytes read from disk."""
     written_bytes: float = 0.0
-    """Written to disk."""
+    """Bytes written to disk."""
 
 
 class ServerProcess:
@@ -305,7 +307,7 @@ class Machine:
     async def usage(self, processes: Sequence[ServerProcess]) -> list[Usage]:
         """Returns what each tree has used so far."""
         everyone = await self._scan.result()
-        at = asyncio.get_running_loop().time()
+        at = loop_time()
         trees = [
             [one.pid for one in process_tree(everyone, each.pid, each.mark)] for each in processes
         ]

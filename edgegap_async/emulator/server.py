@@ -23,6 +23,7 @@ from aiohttp import web
 
 from edgegap_async.api.codec import dumps, read_request, to_json
 from edgegap_async.api.operations import OPERATIONS, Auth, Operation
+from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import InvalidRequest, Refused, refusal
 
 from .cloud import Cloud, Reply
@@ -147,7 +148,7 @@ class Server:
                     401, "Unauthorized: the header Authorization must be `token …`"
                 )
             limit = self._limits.get(operation.name)
-            wait = limit.try_pass(asyncio.get_running_loop().time()) if limit else 0.0
+            wait = limit.try_pass(loop_time()) if limit else 0.0
             if wait:
                 return _error_response(
                     429,
@@ -201,10 +202,10 @@ class Server:
         handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
     ) -> web.StreamResponse:
         """Refuses requests of web pages, turns exceptions into answers, and records the request."""
-        way = self._chance.uniform(*self._round_trip_time) / 2
-        if way:
-            await asyncio.sleep(way)
-        at = asyncio.get_running_loop().time()
+        one_way = self._chance.uniform(*self._round_trip_time) / 2
+        if one_way:
+            await asyncio.sleep(one_way)
+        at = loop_time()
         self.open_requests += 1
         try:
             if self._is_foreign(request):
@@ -232,8 +233,8 @@ class Server:
                 name if is_call else "", request.method, request.path, answer.status, at
             )
         )
-        if way:
-            await asyncio.sleep(way)
+        if one_way:
+            await asyncio.sleep(one_way)
         return answer
 
     def _is_foreign(self, request: web.Request) -> bool:

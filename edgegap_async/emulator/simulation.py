@@ -23,6 +23,7 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 
+from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import InvalidRequest
 
 from .processes import Usage
@@ -109,7 +110,7 @@ class SimulatedProcess:
     @property
     def has_bound(self) -> bool:
         """Whether its ports are bound now."""
-        return not self.exited.done() and asyncio.get_running_loop().time() >= self._binds_at
+        return not self.exited.done() and loop_time() >= self._binds_at
 
     async def stop(self, grace: float) -> None:  # noqa: ARG002 - it ends at once
         """Ends it, as SIGTERM does."""
@@ -168,7 +169,7 @@ class SimulatedMachine:
 
     async def usage(self, processes: Sequence[SimulatedProcess]) -> list[Usage]:
         """Returns the use of each program, which is zero."""
-        return [Usage(at=asyncio.get_running_loop().time()) for _ in processes]
+        return [Usage(at=loop_time()) for _ in processes]
 
     def kill_all(self) -> None:
         """Ends each program that was not stopped."""

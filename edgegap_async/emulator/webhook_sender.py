@@ -32,29 +32,29 @@ _LOOPBACK: Final = ("127.0.0.0/8", "::1/128")
 _MAX_ANSWER_BYTES: Final = 65536  # of the receiver's answer; the rest is not read
 
 
-class _Allowed:
+class _AllowedNetworks:
     def __init__(self, networks: Iterable[str]) -> None:
         try:
             self._networks = [ipaddress.ip_network(text) for text in (*_LOOPBACK, *networks)]
         except ValueError as problem:
             raise InvalidRequest(f"webhook_allow: {problem}") from None
 
-    def holds(self, address: str) -> bool:
+    def contains(self, address: str) -> bool:
         found = ipaddress.ip_address(address.partition("%")[0])
         return any(found in network for network in self._networks)
 
     def refuses(self, host: str) -> bool:
         """Returns whether a host is an IP address outside the allowed networks."""
         try:
-            return not self.holds(host)
+            return not self.contains(host)
         except ValueError:  # a name: `_Resolver` decides
             return False
 
 
-class _Resolver(AbstractResolver):
+class _AllowedResolver(AbstractResolver):
     """Resolves a name to its allowed addresses only."""
 
-    def __init__(self, allowed: _Allowed) -> None:
+    def __init__(self, allowed: _AllowedNetworks) -> None:
         self._allowed = allowed
         self._names = ThreadedResolver()
 
@@ -62,7 +62,7 @@ class _Resolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         found = await self._names.resolve(host, port, family)
-        allowed = [one for one in found if self._allowed.holds(one["host"])]
+        allowed = [one for one in found if self._allowed.contains(one["host"])]
         if not allowed:
             raise OSError(f"webhook_allow has none of the addresses of {host}")
         return allowed
@@ -84,10 +84,10 @@ class WebhookSender:
         self, allow: Iterable[str] = (), *, timeout: float = 10.0, faults: Faults | None = None
     ) -> None:
         self._faults = Faults() if faults is None else faults
-        self._allowed = _Allowed(allow)
+        self._allowed = _AllowedNetworks(allow)
         self._timeout = aiohttp.ClientTimeout(total=timeout, ceil_threshold=float("inf"))
         self._session: aiohttp.ClientSession | None = None
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._deliveries: set[asyncio.Task[None]] = set()
 
     def send(self, webhook: Webhook, deployment: Deployment) -> None:
         """Posts the status of a deployment to a webhook, in the background."""
@@ -95,8 +95,8 @@ class WebhookSender:
         body = dumps(to_json(deployment))
         for delay in (0.0,) if fault is None else fault.effect.webhook_delays():
             task = asyncio.create_task(self._deliver(webhook.url, body, delay))
-            self._under_way.add(task)
-            task.add_done_callback(self._under_way.discard)
+            self._deliveries.add(task)
+            task.add_done_callback(self._deliveries.discard)
 
     async def _deliver(self, url: str, body: bytes, delay: float) -> None:
         if delay:
@@ -111,7 +111,7 @@ class WebhookSender:
             _log.warning("no webhook to %s: the setting webhook_allow does not include it", where)
             return
         if self._session is None:
-            connector = aiohttp.TCPConnector(resolver=_Resolver(self._allowed), limit=0)
+            connector = aiohttp.TCPConnector(resolver=_AllowedResolver(self._allowed), limit=0)
             self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout)
         try:
             async with self._session.post(
@@ -127,8 +127,8 @@ class WebhookSender:
 
     async def close(self) -> None:
         """Cancels the webhooks in flight."""
-        for task in self._under_way:
+        for task in self._deliveries:
             task.cancel()
-        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await asyncio.gather(*self._deliveries, return_exceptions=True)
         if self._session is not None:
             await self._session.close()

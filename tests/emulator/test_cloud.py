@@ -49,8 +49,8 @@ async def test_what_is_not_there_or_not_active_cannot_be_deployed() -> None:
 async def test_without_room_a_deployment_is_made_in_error_and_named(
     settings: dict[str, Any], application: Application, why: str
 ) -> None:
-    announced = SentWebhooks()
-    async with a_cloud(SLEEPER, ARENA, announced=announced, **settings) as cloud:
+    webhooks = SentWebhooks()
+    async with a_cloud(SLEEPER, ARENA, webhooks=webhooks, **settings) as cloud:
         await deployed(cloud, SLEEPER)
         with pytest.raises(Unprocessable, match=why) as refused:
             await cloud.deploy(body=a_request(application, webhook_on_error="http://e/"))
@@ -64,7 +64,7 @@ async def test_without_room_a_deployment_is_made_in_error_and_named(
     assert (failed.current_status, failed.error) == (Status.ERROR, True)
     assert why in failed.error_detail
     assert request_id in {row.request_id for row in rows}
-    assert [url for url, _ in announced.events] == ["http://e/"]
+    assert [url for url, _ in webhooks.events] == ["http://e/"]
 
 
 async def test_an_unknown_deployment_is_a_bad_request_for_every_call_that_names_one() -> None:
@@ -130,8 +130,8 @@ async def test_row_58_the_number_of_remembered_deployments_is_bounded(
 
 async def test_webhooks_come_once_each_with_the_status_of_that_moment() -> None:
     arena = sample_application("--crash-after", "0.3")
-    announced = SentWebhooks()
-    async with a_cloud(arena, announced=announced) as cloud:
+    webhooks = SentWebhooks()
+    async with a_cloud(arena, webhooks=webhooks) as cloud:
         deployment = await deployed(
             cloud,
             arena,
@@ -144,7 +144,7 @@ async def test_webhooks_come_once_each_with_the_status_of_that_moment() -> None:
             deployment.stop()
         await reached(deployment, Status.TERMINATED)
 
-    assert [(url, sent.current_status) for url, sent in announced.events] == [
+    assert [(url, sent.current_status) for url, sent in webhooks.events] == [
         ("http://ready/", Status.READY),
         ("http://error/", Status.ERROR),
         ("http://terminated/", Status.TERMINATED),

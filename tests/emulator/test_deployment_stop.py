@@ -56,8 +56,8 @@ async def test_a_stop_of_what_is_ready_answers_200_and_leaves_no_process() -> No
 
 
 async def test_row_55_a_stop_before_ready_answers_202_and_takes_effect_at_ready() -> None:
-    announced = SentWebhooks()
-    async with a_cloud(ARENA, announced=announced) as cloud:
+    webhooks = SentWebhooks()
+    async with a_cloud(ARENA, webhooks=webhooks) as cloud:
         deployment = await deployed(
             cloud, ARENA, webhook_on_ready="http://r/", webhook_on_terminated="http://t/"
         )
@@ -73,7 +73,7 @@ async def test_row_55_a_stop_before_ready_answers_202_and_takes_effect_at_ready(
             "deployment_summary": None,
         },
     )
-    assert [url for url, _ in announced.events] == ["http://r/", "http://t/"]
+    assert [url for url, _ in webhooks.events] == ["http://r/", "http://t/"]
 
 
 async def test_row_55_a_stop_before_an_error_takes_effect_at_the_error() -> None:
@@ -87,8 +87,8 @@ async def test_row_55_a_stop_before_an_error_takes_effect_at_the_error() -> None
 
 
 async def test_row_56_a_hundred_stops_at_once_end_a_server_once() -> None:
-    announced = SentWebhooks()
-    async with a_cloud(ARENA, announced=announced) as cloud:
+    webhooks = SentWebhooks()
+    async with a_cloud(ARENA, webhooks=webhooks) as cloud:
         deployment = await deployed(cloud, ARENA, webhook_on_terminated="http://t/")
         await reached(deployment, Status.READY)
 
@@ -100,7 +100,7 @@ async def test_row_56_a_hundred_stops_at_once_end_a_server_once() -> None:
         )
         await reached(deployment, Status.TERMINATED)
 
-    assert [url for url, _ in announced.events] == ["http://t/"]
+    assert [url for url, _ in webhooks.events] == ["http://t/"]
 
 
 async def test_row_50_any_exit_code_after_a_stop_is_terminated() -> None:
@@ -137,13 +137,13 @@ async def test_row_45_the_version_sets_the_grace_period_of_a_program_that_ignore
 
 async def test_the_maximal_duration_ends_a_deployment() -> None:
     arena = attrs.evolve(ARENA, max_duration=0.3 / 60)
-    announced = SentWebhooks()
-    async with a_cloud(arena, announced=announced) as cloud:
+    webhooks = SentWebhooks()
+    async with a_cloud(arena, webhooks=webhooks) as cloud:
         deployment = await deployed(cloud, arena, webhook_on_terminated="http://t/")
         await reached(deployment, Status.TERMINATED)
 
     assert deployment.deployment().max_duration == 1
-    ((url, sent),) = announced.events
+    ((url, sent),) = webhooks.events
     assert (url, sent.current_status, sent.error) == ("http://t/", Status.TERMINATED, False)
 
 

@@ -60,7 +60,7 @@ async def sender() -> AsyncIterator[WebhookSender]:
 
 async def _sent(sender: WebhookSender, url: str) -> None:
     sender.send(Webhook(url), READY)
-    await asyncio.gather(*sender._under_way)
+    await asyncio.gather(*sender._deliveries)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
@@ -88,7 +88,7 @@ async def test_row_57_a_webhook_delays_no_deployment(sender: WebhookSender, targ
     await sender.close()
     never.set()
 
-    assert sender._under_way == set()
+    assert sender._deliveries == set()
 
 
 async def test_row_57_a_webhook_that_gets_no_answer_is_given_up(
@@ -181,7 +181,7 @@ async def _arrived(target: Target, *faults: Fault) -> list[str]:
     for status in (Status.READY, Status.TERMINATED):
         deployment = Deployment(request_id="aaaaaaaaaaaa", current_status=status, running=False)
         sender.send(Webhook(f"http://127.0.0.1:{target.port}/"), deployment)
-    await asyncio.gather(*sender._under_way)
+    await asyncio.gather(*sender._deliveries)
     await sender.close()
     return [json.loads(body)["current_status"] for body in target.bodies]
 
@@ -218,7 +218,7 @@ async def test_a_delayed_webhook_is_given_up_when_the_emulator_ends(target: Targ
     await asyncio.sleep(1)
     await sender.close()
 
-    assert (target.bodies, sender._under_way) == ([], set())
+    assert (target.bodies, sender._deliveries) == ([], set())
 
 
 def test_a_network_that_is_none_is_refused() -> None:

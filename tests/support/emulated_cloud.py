@@ -65,7 +65,7 @@ class SentWebhooks:
 async def a_cloud(
     *applications: Application,
     fleets: Iterable[Fleet] = (),
-    announced: SentWebhooks | None = None,
+    webhooks: SentWebhooks | None = None,
     **settings: Any,
 ) -> AsyncIterator[Cloud]:
     """A cloud with fast timings; an exception in a task of the cloud fails the test."""
@@ -73,7 +73,7 @@ async def a_cloud(
     cloud = Cloud(
         Catalogue(applications=applications, fleets=tuple(fleets)),
         Settings(**chosen),
-        announce=announced or SentWebhooks(),
+        send_webhook=webhooks or SentWebhooks(),
         base_url="http://127.0.0.1:9",
     )
     try:
