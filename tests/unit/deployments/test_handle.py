@@ -127,11 +127,11 @@ async def test_changes_come_in_order_and_end_with_the_deployment(
     api.on(*STATUS, *map(deployment, ["SEEKING", "READY", "TERMINATING", "TERMINATED"]))
     handle = client.handle("abc123")
     await handle.wait_ready()
-    told = [(change.status.short, loop_time()) async for change in handle.changes()]
+    reported = [(change.status.short, loop_time()) async for change in handle.changes()]
 
-    assert [status for status, _ in told] == ["SEEKING", "READY", "TERMINATING", "TERMINATED"]
-    assert told[0][1] == pytest.approx(told[1][1], abs=0.01)
-    assert told[3][1] - told[2][1] == pytest.approx(0.5, rel=0.2)
+    assert [status for status, _ in reported] == ["SEEKING", "READY", "TERMINATING", "TERMINATED"]
+    assert reported[0][1] == pytest.approx(reported[1][1], abs=0.01)
+    assert reported[3][1] - reported[2][1] == pytest.approx(0.5, rel=0.2)
 
 
 async def test_changes_end_with_an_error_too(api: ScriptedApi, client: EdgegapClient) -> None:

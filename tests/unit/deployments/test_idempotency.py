@@ -180,7 +180,7 @@ async def test_the_deployment_of_a_422_to_the_second_attempt_is_left_to_the_call
         ) as client:
             with pytest.raises(Unprocessable) as refused:
                 await client.deploy("arena", "v1", users=USERS)
-        # The end of the block has waited for the look-up of a surplus deployment.
+        # The end of the block has waited for the search for a surplus deployment.
         assert live(full) == [refused.value.request_id]
 
 
