@@ -52,7 +52,7 @@ class PollingPolicy:
         return max(interval, min(grown, self.max_interval))
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, eq=False, repr=False)  # neither is used, and both cost import time
 class PollerTuning:
     """The constants of the poller. The defaults were tuned with `benchmarks/waiting.py`."""
 
