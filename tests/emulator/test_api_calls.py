@@ -90,7 +90,7 @@ async def test_tags_are_changed_through_their_paths(api: BareApi) -> None:
     assert (await api("POST", tags, json={"name": "x" * 41}))[0] == 400
 
 
-async def test_a_bulk_stop_names_what_it_stops(api: BareApi) -> None:
+async def test_a_bulk_stop_lists_the_deployments_that_it_stops(api: BareApi) -> None:
     request_id = await api.deploy(tags=["mine"])
     await api.deploy()
     filters = [{"field": "deployment_tags", "values": ["mine"], "filter_type": "any"}]

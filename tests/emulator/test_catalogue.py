@@ -1,3 +1,5 @@
+"""Applications and fleets, from code and from a TOML file."""
+
 from __future__ import annotations
 
 import sys
@@ -24,7 +26,7 @@ def _written(folder: Path, text: str) -> Path:
     return path
 
 
-def test_a_file_says_what_code_can_say(tmp_path: Path) -> None:
+def test_a_file_and_code_give_the_same_catalogue(tmp_path: Path) -> None:
     path = _written(
         tmp_path,
         """
@@ -109,14 +111,14 @@ def test_an_application_of_a_file_starts_beside_the_file(tmp_path: Path) -> None
         ('[[fleets]]\nname = "f"\n[[fleets.hosts]]\nhost = 1', r"fleets\[0\]: .*host_id"),
     ],
 )
-def test_what_is_wrong_in_a_file_is_named_with_its_place(
+def test_an_error_in_a_file_is_reported_with_its_place(
     tmp_path: Path, text: str, complaint: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=rf"apps\.toml: .*{complaint}"):
         load_apps(_written(tmp_path, text))
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_file_is_reported_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"none\.toml.*No such file"):
         load_apps(tmp_path / "none.toml")
 
@@ -138,14 +140,14 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         ({"restart_policy": "sometimes"}, "restart_policy is one of always, never, on_failure"),
     ],
 )
-def test_an_application_that_cannot_be_is_refused(changed: dict[str, Any], complaint: str) -> None:
+def test_an_invalid_application_is_refused(changed: dict[str, Any], complaint: str) -> None:
     possible: dict[str, Any] = {"name": "a", "version": "1", "argv": ("x",)}
 
     with pytest.raises(InvalidRequest, match=complaint):
         Application(**possible | changed)
 
 
-def test_no_two_things_have_one_name() -> None:
+def test_duplicate_names_are_refused() -> None:
     one = Application(name="a", version="1", argv=("x",))
     host = PrivateHost(host_id="h")
 

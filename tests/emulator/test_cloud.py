@@ -32,7 +32,7 @@ from edgegap_async.emulator import (
 )
 
 
-async def test_what_is_not_there_or_not_active_cannot_be_deployed() -> None:
+async def test_an_unknown_or_inactive_version_cannot_be_deployed() -> None:
     sleeping = attrs.evolve(SLEEPER, version="off", is_active=False)
     async with a_cloud(SLEEPER, sleeping) as cloud:
         for application in (attrs.evolve(SLEEPER, version="v2"), sleeping, ARENA):
@@ -151,7 +151,7 @@ async def test_webhooks_come_once_each_with_the_status_of_that_moment() -> None:
     ]
 
 
-async def test_a_step_that_the_table_does_not_have_cannot_be_taken() -> None:
+async def test_an_impossible_change_of_status_fails() -> None:
     async with a_cloud(SLEEPER) as cloud:
         deployment = await reached(await deployed(cloud, SLEEPER), Status.READY)
 
@@ -173,7 +173,7 @@ async def test_an_exception_inside_is_kept_until_the_end() -> None:
     assert isinstance(failure, ZeroDivisionError)
 
 
-async def test_ten_at_once_are_ten_servers() -> None:
+async def test_ten_deploys_at_once_make_ten_servers() -> None:
     async with a_cloud(ARENA) as cloud:
         deployments = [await deployed(cloud, ARENA) for _ in range(10)]
         await asyncio.gather(*(reached(one, Status.READY) for one in deployments))

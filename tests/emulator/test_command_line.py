@@ -59,7 +59,7 @@ async def test_row_59_in_a_shell_a_signal_ends_the_emulator_and_its_servers(
         (["--webhook-allow", "x"], "webhook_allow"),
     ],
 )
-def test_in_a_shell_a_mistake_is_one_line(
+def test_a_wrong_argument_prints_one_line(
     capsys: pytest.CaptureFixture[str], arguments: list[str], complaint: str
 ) -> None:
     assert main(arguments) == 1

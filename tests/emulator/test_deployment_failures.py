@@ -119,7 +119,7 @@ async def test_a_server_is_started_again_if_its_policy_says_so(policy: str, code
     assert (crash.exit_code, crash.restart_count) == (code, 2)
 
 
-async def test_on_failure_does_not_start_again_what_ended_well() -> None:
+async def test_the_policy_on_failure_does_not_restart_after_exit_code_0() -> None:
     application = python_application("pass", restart_policy="on_failure", ports=(AppPort("game"),))
     async with a_cloud(application) as cloud:
         deployment = await reached(await deployed(cloud, application), Status.ERROR)
@@ -127,7 +127,7 @@ async def test_on_failure_does_not_start_again_what_ended_well() -> None:
     assert deployment.error_detail == "The application exited with code 0"
 
 
-async def test_what_is_started_again_and_again_and_never_opens_its_port_fails_in_the_end() -> None:
+async def test_restarts_without_a_bound_port_end_in_error() -> None:
     application = python_application(
         "", restart_policy="always", ports=(AppPort("game"),), time_to_deploy=0.4
     )

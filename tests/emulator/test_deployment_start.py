@@ -79,7 +79,7 @@ async def test_the_times_in_each_status_are_those_of_the_settings() -> None:
     assert loop.time() - began >= 0.2
 
 
-async def test_the_ports_are_one_to_one_and_the_link_can_be_connected_to() -> None:
+async def test_external_and_internal_ports_are_equal_and_links_name_them() -> None:
     application = python_application(
         "import os, socket, time\n"
         "a = socket.create_server(('', int(os.environ['ARBITRIUM_PORT_WEB_UI_INTERNAL'])))\n"

@@ -35,7 +35,7 @@ from edgegap_async.emulator import (
 )
 
 
-async def test_a_stop_of_what_is_ready_answers_200_and_leaves_no_process() -> None:
+async def test_a_stop_of_a_ready_deployment_answers_200_and_leaves_no_process() -> None:
     async with a_cloud(ARENA) as cloud:
         deployment = await reached(await deployed(cloud, ARENA), Status.READY)
         request_id = deployment.request_id
@@ -147,7 +147,7 @@ async def test_the_maximal_duration_ends_a_deployment() -> None:
     assert (url, sent.current_status, sent.error) == ("http://t/", Status.TERMINATED, False)
 
 
-async def test_a_duration_of_minus_one_has_no_end() -> None:
+async def test_a_max_duration_of_minus_one_never_ends_a_deployment() -> None:
     arena = attrs.evolve(ARENA, max_duration=-1)
     async with a_cloud(arena) as cloud:
         deployment = await reached(await deployed(cloud, arena), Status.READY)
@@ -177,7 +177,7 @@ async def test_only_the_deployment_itself_can_use_its_own_stop() -> None:
         assert other.status is Status.READY
 
 
-async def test_a_bulk_stop_ends_what_every_filter_matches() -> None:
+async def test_a_bulk_stop_ends_the_deployments_that_match_every_filter() -> None:
     async with a_cloud(SLEEPER) as cloud:
         tags: list[list[str]] = [["eu", "ranked"], ["eu"], ["us"], []]
         ids = [(await deployed(cloud, SLEEPER, tags=each)).request_id for each in tags]

@@ -69,7 +69,7 @@ async def test_closing_twice_is_fine_and_leaves_nothing() -> None:
         assert probe.connect_ex(("127.0.0.1", int(emulator.url.rpartition(":")[2]))) != 0
 
 
-async def test_a_port_that_is_taken_is_said_and_leaves_nothing() -> None:
+async def test_a_port_in_use_raises_and_leaves_nothing_open() -> None:
     tasks = len(asyncio.all_tasks())
     async with Emulator() as first:
         second = Emulator(port=int(first.url.rpartition(":")[2]))
@@ -101,12 +101,12 @@ async def test_it_listens_on_ipv6_too() -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.1", "example.com", ""])
-def test_it_listens_on_nothing_but_loopback(host: str) -> None:
+def test_the_emulator_listens_on_loopback_only(host: str) -> None:
     with pytest.raises(InvalidRequest, match="loopback"):
         Emulator(host=host)
 
 
-def test_without_its_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_extra_the_emulator_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "psutil" else 1)
 
     with pytest.raises(InvalidRequest, match=r"needs psutil: pip install 'edgegap-async\[emul"):
@@ -127,13 +127,13 @@ def test_without_its_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
         ({"host_shape": "x"}, "host_shape pin or centroid"),
     ],
 )
-def test_a_setting_that_cannot_be_is_named(settings: dict[str, Any], complaint: str) -> None:
+def test_an_invalid_setting_is_reported_by_name(settings: dict[str, Any], complaint: str) -> None:
     with pytest.raises(InvalidRequest, match=complaint):
         Emulator(**settings)
 
 
 @pytest.mark.parametrize("seconds", ["x", -1, None, float("nan")])
-def test_a_time_that_cannot_be_is_named(seconds: Any) -> None:
+def test_an_invalid_time_is_reported_by_name(seconds: Any) -> None:
     with pytest.raises(InvalidRequest, match=r"Timings\.deploying"):
         Timings(deploying=seconds)
     with pytest.raises(InvalidRequest, match=r"Simulation\.crash_share"):
@@ -149,6 +149,6 @@ def test_an_emulator_that_is_not_started_answers_nowhere() -> None:
 
 
 @pytest.mark.parametrize("settings", [{"port": 99999}, {"port": -1}, {"max_deployments": -5}])
-def test_a_number_that_cannot_be_is_refused(settings: dict[str, int]) -> None:
+def test_a_number_out_of_range_is_refused(settings: dict[str, int]) -> None:
     with pytest.raises(InvalidRequest, match="is a number from 0"):
         Emulator(**settings)  # type: ignore[arg-type]

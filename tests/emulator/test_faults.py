@@ -69,7 +69,7 @@ async def rows(session: aiohttp.ClientSession) -> list[str]:
 @SHOWN
 @pytest.mark.parametrize("reset", [True, False])
 @pytest.mark.parametrize(("when", "made"), [("unread", 0), ("read", 0), ("acted", 1)])
-async def test_a_dropped_answer_leaves_what_was_done_by_then(
+async def test_a_dropped_answer_undoes_nothing(
     emulator: Emulator, session: aiohttp.ClientSession, when: When, made: int, *, reset: bool
 ) -> None:
     emulator.faults.add(Fault("deploy", Drop(reset=reset), when=when))
@@ -82,7 +82,7 @@ async def test_a_dropped_answer_leaves_what_was_done_by_then(
 
 
 @pytest.mark.parametrize(("when", "made"), [("unread", 0), ("acted", 1)])
-async def test_another_answer_takes_the_place_of_the_apis(
+async def test_respond_replaces_the_answer_of_the_api(
     emulator: Emulator, session: aiohttp.ClientSession, when: When, made: int
 ) -> None:
     emulator.faults.add(Fault("deploy", Respond(503, headers={"Retry-After": "2"}), when=when))
@@ -94,7 +94,7 @@ async def test_another_answer_takes_the_place_of_the_apis(
     assert len(emulator.cloud.deployments) == made
 
 
-async def test_bodies_are_sent_as_they_are(
+async def test_bodies_are_sent_unchanged(
     emulator: Emulator, session: aiohttp.ClientSession
 ) -> None:
     bodies = [Respond.html(), Respond(200, b"\xff\x00"), Respond(200, "{"), Respond(200, [1])]
@@ -127,7 +127,9 @@ async def test_a_truncated_answer_breaks_off(
     assert len(emulator.cloud.deployments) == 1
 
 
-async def test_an_answer_dribbles(emulator: Emulator, session: aiohttp.ClientSession) -> None:
+async def test_dribble_sends_one_byte_at_a_time(
+    emulator: Emulator, session: aiohttp.ClientSession
+) -> None:
     emulator.faults.add(Fault("deploy", Dribble(interval=0.002)))
     began = asyncio.get_running_loop().time()
     await deployed(session)
@@ -136,7 +138,7 @@ async def test_an_answer_dribbles(emulator: Emulator, session: aiohttp.ClientSes
 
 
 @pytest.mark.parametrize("when", ["unread", "read", "acted"])
-async def test_a_late_answer_is_the_apis_own(
+async def test_a_delayed_answer_is_unchanged(
     emulator: Emulator, session: aiohttp.ClientSession, when: When
 ) -> None:
     emulator.faults.add(Fault("deploy", Delay(0.05), when=when))
@@ -237,7 +239,7 @@ async def test_the_script_can_be_given_at_the_start_and_cleared() -> None:
         ("webhook_on_ready", Respond(500), {}, "Respond can be used for calls, not for 'webhook"),
     ],
 )
-def test_a_fault_that_cannot_be_is_refused(
+def test_an_invalid_fault_is_refused(
     operation: str | None, effect: Effect, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=message):
@@ -265,7 +267,7 @@ async def test_a_client_that_goes_away_meanwhile_is_no_failure_of_the_emulator(
 
 
 @pytest.mark.parametrize("what", [Drop, "drop", 503])
-def test_a_fault_that_is_none_is_refused_where_it_is_written(what: Any) -> None:
+def test_an_object_that_is_no_fault_is_refused_at_once(what: Any) -> None:
     with pytest.raises(InvalidRequest, match=r"such as Drop\(\)"):
         Fault("deploy", what)
     with pytest.raises(InvalidRequest, match="each of faults"):

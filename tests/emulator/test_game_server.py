@@ -1,3 +1,5 @@
+"""The sample game server as a program of its own."""
+
 from __future__ import annotations
 
 import json
@@ -59,7 +61,7 @@ class Player:
         self._socket.close()
 
 
-def test_what_players_say_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_line_of_a_player_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ARBITRIUM_DEPLOYMENT_LOCATION", LOCATION)
     game, anna, bob = game_server.Game(), ("127.0.0.1", 1), ("127.0.0.1", 2)
 

@@ -42,7 +42,7 @@ from edgegap_async.emulator.list_queries import ids_in
         ([Filter("tags", "in", ["a"])], None),
     ],
 )
-def test_ids_are_named_by_what_wants_some_and_by_nothing_else(
+def test_only_a_positive_filter_by_id_selects_ids(
     filters: list[Filter], named: list[str] | None
 ) -> None:
     assert ids_in(filters) == (None if named is None else frozenset(named))
@@ -60,7 +60,7 @@ def _query(*filters: tuple[str, str, object], order: str | None = None) -> str:
     return json.dumps(query)
 
 
-async def test_a_list_holds_what_its_filters_leave() -> None:
+async def test_a_list_shows_the_deployments_that_pass_its_filters() -> None:
     fleet = Fleet(name="Alpha", hosts=(PrivateHost(host_id="alpha-1"),))
     past = datetime.now(UTC) - timedelta(hours=1)
     async with a_cloud(SLEEPER, ARENA, fleets=[fleet]) as cloud:
@@ -150,7 +150,7 @@ async def test_a_list_comes_in_pages() -> None:
         {"limit": "x"},
     ],
 )
-async def test_a_list_that_cannot_be_made_is_a_bad_request(arguments: dict[str, Any]) -> None:
+async def test_invalid_arguments_of_a_list_are_a_bad_request(arguments: dict[str, Any]) -> None:
     async with a_cloud() as cloud:
         with pytest.raises(BadRequest):
             await cloud.list_deployments(**arguments)

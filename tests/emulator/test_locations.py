@@ -81,7 +81,7 @@ def test_the_narrowest_network_of_the_settings_places_an_address() -> None:
     ("networks", "complaint"),
     [({"10.0.0.1/8": (0, 0)}, "10.0.0.1/8"), ({"10.0.0.0/8": (100, 0)}, "latitude")],
 )
-def test_a_network_or_point_that_is_none_is_refused(
+def test_an_invalid_network_or_point_is_refused(
     networks: dict[str, tuple[float, float]], complaint: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=complaint):

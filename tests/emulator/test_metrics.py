@@ -41,14 +41,14 @@ def test_raw_values_are_as_measured() -> None:
     assert metrics.network.receive.datasets == (0.0, 0.0)
 
 
-def test_steps_average_what_falls_into_them() -> None:
+def test_each_step_averages_its_measurements() -> None:
     metrics = _samples(6).series(start=None, end=None, step=30)
 
     assert metrics.mem.datasets == (15.0, 40.0, 60.0)
     assert metrics.mem.labels == ("12:00:00", "12:00:30", "12:01:00")
 
 
-def test_only_what_is_between_start_and_end_counts() -> None:
+def test_only_measurements_from_start_to_end_count() -> None:
     metrics = _samples(6).series(
         start=NOON + timedelta(seconds=20), end=NOON + timedelta(seconds=40), step=None
     )
@@ -116,7 +116,7 @@ async def test_metrics_are_measured_while_it_runs() -> None:
         ({"raw": "maybe"}, "raw"),
     ],
 )
-async def test_metrics_that_cannot_be_made_are_unprocessable(
+async def test_invalid_arguments_of_metrics_are_unprocessable(
     arguments: dict[str, str], complaint: str
 ) -> None:
     async with a_cloud(SLEEPER) as cloud:

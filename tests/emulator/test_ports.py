@@ -1,3 +1,5 @@
+"""Port numbers for game servers."""
+
 from __future__ import annotations
 
 import socket
@@ -54,7 +56,7 @@ def test_row_53_a_port_is_not_used_again_before_the_reuse_delay() -> None:
     ports.close()
 
 
-def test_if_there_are_too_few_none_is_kept() -> None:
+def test_with_too_few_free_ports_none_is_allocated() -> None:
     numbers = _free(3)
     ports = Ports(numbers, Clock())
 

@@ -1,3 +1,5 @@
+"""Real processes: start, output, stop, bound ports, usage."""
+
 from __future__ import annotations
 
 import asyncio
@@ -381,7 +383,7 @@ async def test_without_ports_to_check_nothing_is_waited_for(start: Starter) -> N
 # ── usage ────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_usage_is_that_of_the_whole_tree(start: Starter) -> None:
+async def test_usage_includes_the_whole_process_tree(start: Starter) -> None:
     idle = start("import time; print('up', flush=True); time.sleep(60)")
     busy = start(
         "import os, time\n"
@@ -399,7 +401,7 @@ async def test_usage_is_that_of_the_whole_tree(start: Starter) -> None:
     assert busy_usage.memory_bytes > 100_000_000 > idle_usage.memory_bytes > 0
 
 
-async def test_what_is_over_uses_nothing(start: Starter) -> None:
+async def test_an_ended_process_uses_nothing(start: Starter) -> None:
     process = start("pass")
     await process.exited
 

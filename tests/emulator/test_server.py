@@ -49,15 +49,13 @@ async def test_a_call_without_its_token_is_unauthorized(
     ],
     ids=str,
 )
-async def test_what_a_web_page_could_send_is_forbidden(
-    api: BareApi, headers: dict[str, str]
-) -> None:
+async def test_a_request_of_a_web_page_is_forbidden(api: BareApi, headers: dict[str, str]) -> None:
     status, said = await api("GET", "/v1/deployments", headers=headers)
 
     assert (status, list(said)) == (403, ["message"])
 
 
-async def test_its_own_origin_is_no_stranger(api: BareApi) -> None:
+async def test_the_emulators_own_origin_is_allowed(api: BareApi) -> None:
     status, _ = await api("GET", "/v1/deployments", headers={"Origin": api.emulator.url})
 
     assert status == 200
@@ -92,7 +90,7 @@ async def test_a_body_that_is_too_large_is_refused(api: BareApi) -> None:
     assert (status, list(said)) == (413, ["message"])
 
 
-async def test_a_path_or_method_that_is_none_is_answered_in_json(api: BareApi) -> None:
+async def test_an_unknown_path_or_method_is_answered_in_json(api: BareApi) -> None:
     no_path = await api("GET", "/v1/nothing")
     no_method = await api("PUT", "/v1/deployments")
 
@@ -109,7 +107,7 @@ async def test_a_path_or_method_that_is_none_is_answered_in_json(api: BareApi) -
     [operation for operation in OPERATIONS if "{request_id}" in operation.path],
     ids=lambda operation: operation.name,
 )
-async def test_what_is_unknown_is_an_error_that_the_call_may_have(
+async def test_an_unknown_id_is_an_error_that_the_operation_declares(
     api: BareApi, operation: Any
 ) -> None:
     body: dict[str, Any] = {"json": {"name": "eu"}} if operation.body else {}
@@ -136,7 +134,7 @@ async def test_without_capacity_the_answer_names_the_deployment_in_error() -> No
     assert seen["error_detail"] == said["message"]
 
 
-async def test_what_fails_inside_is_500_without_a_trace_and_raised_at_the_end(
+async def test_an_exception_inside_is_500_without_a_traceback_and_raised_at_the_end(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     emulator = Emulator()
@@ -183,7 +181,7 @@ async def test_calls_beyond_the_documented_limit_are_answered_429(name: str) -> 
     assert free == 200
 
 
-async def test_a_429_says_when_to_come_again() -> None:
+async def test_a_429_has_a_retry_after_header() -> None:
     emulator = Emulator(limits={"list_locations": 1})
     async with emulator, aiohttp.ClientSession(emulator.url) as session:
         api = BareApi(emulator, session)
@@ -194,7 +192,7 @@ async def test_a_429_says_when_to_come_again() -> None:
     assert api.headers["Retry-After"] == "1"
 
 
-def test_limits_of_calls_that_are_not_there_or_below_one_are_refused() -> None:
+def test_limits_of_unknown_operations_or_below_one_are_refused() -> None:
     async def started(limits: dict[str, float]) -> None:
         async with Emulator(limits=limits):
             pass

@@ -1,3 +1,5 @@
+"""Simulated game servers, and settings that a simulation makes easy to test."""
+
 from __future__ import annotations
 
 import asyncio
@@ -29,7 +31,7 @@ def start(machine: SimulatedMachine, count: int = 1) -> list[SimulatedProcess]:
     return [machine.start(ARENA.argv, name=f"server-{number}") for number in range(count)]
 
 
-async def test_a_server_that_is_not_there_is_deployed_and_stopped_like_any_other() -> None:
+async def test_a_simulated_server_is_deployed_and_stopped_like_a_real_one() -> None:
     async with (
         Emulator([ARENA], timings=Timings.fast(), simulate=Simulation(ready_after=(2, 2))) as cloud,
         EdgegapClient(
@@ -64,7 +66,7 @@ def test_a_thousand_servers_are_ready_and_no_port_runs_out() -> None:
     run_virtually(main())
 
 
-async def test_the_same_seed_has_the_same_fates() -> None:
+async def test_the_same_seed_gives_the_same_times() -> None:
     settings = {
         "crash_share": 0.3,
         "never_ready_share": 0.3,
@@ -72,15 +74,15 @@ async def test_the_same_seed_has_the_same_fates() -> None:
         "ready_after": (0.0, 4.0),
     }
 
-    async def fates(seed: int) -> list[tuple[bool, int | None]]:
+    async def outcomes(seed: int) -> list[tuple[bool, int | None]]:
         processes = start(machine(seed=seed, **settings), 50)
         await asyncio.sleep(2)
         return [
             (one.has_bound, one.exited.result() if one.exited.done() else None) for one in processes
         ]
 
-    assert await fates(1) == await fates(1)
-    assert await fates(1) != await fates(2)
+    assert await outcomes(1) == await outcomes(1)
+    assert await outcomes(1) != await outcomes(2)
 
 
 async def test_a_share_fails_at_its_time_and_is_an_error() -> None:
@@ -96,7 +98,7 @@ async def test_a_share_fails_at_its_time_and_is_an_error() -> None:
         assert server.error_detail == "The application exited with code 1"
 
 
-async def test_one_that_fails_first_never_binds_its_ports() -> None:
+async def test_a_server_that_crashes_first_never_binds_its_ports() -> None:
     [process] = start(machine(crash_share=1, crash_after=(0, 0), ready_after=(1, 1)))
 
     assert await process.exited == 1
@@ -104,7 +106,7 @@ async def test_one_that_fails_first_never_binds_its_ports() -> None:
     assert not process.has_bound
 
 
-async def test_a_silent_one_is_an_error_once_the_time_to_deploy_is_over() -> None:
+async def test_a_server_that_is_never_ready_is_an_error_after_the_time_to_deploy() -> None:
     async with a_cloud(HASTY, simulation=Simulation(never_ready_share=1)) as world:
         server = await deployed(world, HASTY)
         await asyncio.sleep(3.2)
@@ -122,7 +124,7 @@ async def test_a_port_that_is_not_checked_is_not_waited_for() -> None:
     assert not await cloud.has_bound(process, [("udp", 30000)])
 
 
-async def test_a_stopped_one_ends_by_sigterm_and_a_second_stop_changes_nothing() -> None:
+async def test_a_stopped_server_ends_by_sigterm_and_a_second_stop_changes_nothing() -> None:
     [process] = start(machine(crash_share=1))
 
     await process.stop(10)
@@ -131,7 +133,7 @@ async def test_a_stopped_one_ends_by_sigterm_and_a_second_stop_changes_nothing()
     assert process.exited.result() == -15
 
 
-async def test_what_was_not_stopped_is_killed_when_the_machine_closes() -> None:
+async def test_the_end_of_the_machine_kills_servers_that_were_not_stopped() -> None:
     cloud = machine()
     stopped, forgotten, left = start(cloud, 3)
     await stopped.stop(0)
@@ -155,22 +157,22 @@ async def test_what_was_not_stopped_is_killed_when_the_machine_closes() -> None:
         {"crash_after": (0, float("inf"))},
     ],
 )
-def test_a_simulation_that_cannot_be_is_refused(settings: dict[str, Any]) -> None:
+def test_an_invalid_simulation_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest, match=next(iter(settings))):
         Simulation(**settings)
 
 
-async def test_how_long_each_takes_may_be_drawn_by_a_function() -> None:
+async def test_a_function_may_draw_the_times() -> None:
     def drawn() -> list[float]:
-        fates = machine(seed=3, ready_after=lambda chance: chance.choice([1.0, 9.0]))
+        simulated = machine(seed=3, ready_after=lambda chance: chance.choice([1.0, 9.0]))
         began = loop_time()
-        return [round(one._binds_at - began) for one in start(fates, 20)]
+        return [round(one._binds_at - began) for one in start(simulated, 20)]
 
     assert set(drawn()) == {1, 9}
     assert drawn() == drawn()
 
 
-async def test_of_each_it_is_known_since_when_it_has_its_status() -> None:
+async def test_status_since_is_the_time_of_the_last_change() -> None:
     async with a_cloud(ARENA, simulation=Simulation(ready_after=(2, 2))) as world:
         server = await deployed(world, ARENA)
         assert server.status_since == pytest.approx(loop_time(), abs=0.01)
@@ -182,7 +184,7 @@ async def test_of_each_it_is_known_since_when_it_has_its_status() -> None:
         assert server.status_since == ready_since
 
 
-async def test_a_list_without_status_tells_only_what_is_ready() -> None:
+async def test_list_rows_without_status_still_show_ready() -> None:
     simulation = Simulation(ready_after=(0.5, 0.5))
     async with (
         Emulator(
@@ -199,7 +201,9 @@ async def test_a_list_without_status_tells_only_what_is_ready() -> None:
 
 
 @pytest.mark.parametrize("list_errors", [True, False])
-async def test_a_list_holds_what_is_in_error_or_does_not(*, list_errors: bool) -> None:
+async def test_the_setting_list_includes_errors_decides_about_rows_in_error(
+    *, list_errors: bool
+) -> None:
     simulation = Simulation(crash_share=1, crash_after=(0, 0))
     async with (
         Emulator(
@@ -215,7 +219,7 @@ async def test_a_list_holds_what_is_in_error_or_does_not(*, list_errors: bool) -
         assert rows == ([Status.ERROR] if list_errors else [])
 
 
-async def test_calls_are_on_the_way_as_long_as_they_are_to_be() -> None:
+async def test_calls_take_the_round_trip_time() -> None:
     async with (
         Emulator([ARENA], simulate=Simulation(), round_trip_time=(0.2, 0.6)) as cloud,
         EdgegapClient(cloud.token, base_url=cloud.url, limits={"list_tags": None}) as client,
@@ -233,12 +237,12 @@ async def test_calls_are_on_the_way_as_long_as_they_are_to_be() -> None:
 
 
 @pytest.mark.parametrize("round_trip", [(-0.1, 1), (2, 1), (0, float("inf"))])
-def test_a_way_that_cannot_be_is_refused(round_trip: tuple[float, float]) -> None:
+def test_an_invalid_round_trip_time_is_refused(round_trip: tuple[float, float]) -> None:
     with pytest.raises(InvalidRequest, match="round_trip_time"):
         Emulator([ARENA], round_trip_time=round_trip)
 
 
-async def test_a_list_that_takes_no_filters_says_so_and_holds_all_without_one() -> None:
+async def test_a_list_that_accepts_no_filters_refuses_them_and_shows_all_without() -> None:
     async with (
         Emulator(
             [ARENA], timings=Timings.fast(), simulate=Simulation(), list_accepts_filters=False

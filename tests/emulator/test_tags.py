@@ -36,7 +36,7 @@ async def test_tags_are_made_read_renamed_and_deleted() -> None:
         assert deployment.deployment().tags == ("z", "c")
 
 
-async def test_tags_that_are_not_there_or_there_already_are_refused() -> None:
+async def test_missing_and_duplicate_tags_are_refused() -> None:
     async with a_cloud(SLEEPER) as cloud:
         deployment = await deployed(cloud, SLEEPER, tags=[f"t{number}" for number in range(39)])
         one = {"request_id": deployment.request_id}

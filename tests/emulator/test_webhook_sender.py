@@ -1,3 +1,5 @@
+"""Webhooks that the emulator sends: where to, how often, with which faults."""
+
 from __future__ import annotations
 
 import asyncio
@@ -205,7 +207,7 @@ async def test_a_webhook_of_the_script_comes_more_than_once(target: Target) -> N
     assert sorted(repeated) == ["Status.READY"] + ["Status.TERMINATED"] * 3
 
 
-async def test_a_fault_of_any_call_is_not_one_of_webhooks(target: Target) -> None:
+async def test_a_fault_of_every_call_leaves_webhooks_alone(target: Target) -> None:
     arrived = await _arrived(target, Fault(None, Drop(), times=None))
 
     assert len(arrived) == 2
@@ -221,6 +223,6 @@ async def test_a_delayed_webhook_is_given_up_when_the_emulator_ends(target: Targ
     assert (target.bodies, sender._deliveries) == ([], set())
 
 
-def test_a_network_that_is_none_is_refused() -> None:
+def test_an_invalid_network_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="webhook_allow"):
         WebhookSender(["everywhere"])
