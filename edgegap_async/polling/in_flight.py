@@ -1,4 +1,4 @@
-"""The poller's requests of one kind that are in flight, and how they fare.
+"""Sends the poller's requests of one kind, and notes how they end.
 
 Few are in flight at a time, so that other calls of the same rate limit do not queue behind all of
 the poller's. A request that hangs stops counting after `answer_timeout`, else it would hold up the
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class InFlightRequests:
-    """The requests for one operation.
+    """The poller's requests for one operation.
 
     Args:
         operation: the operation that the requests call.

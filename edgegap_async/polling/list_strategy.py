@@ -1,4 +1,4 @@
-"""What the list of deployments can be used for, as far as the poller has learnt it by asking.
+"""Decides how the poller asks the list of deployments, by what earlier answers have shown.
 
 Problem. The documentation names the filters of the list in one place and the size of a page
 nowhere, and a deployment of the API, or a proxy before it, may differ.
@@ -7,8 +7,8 @@ Rule. The poller uses the best list mode until the API refuses it, or a list tur
 then it uses the next mode. A list is wrong if it shows what the filter excludes, or omits a
 **probe**: an id that a status request has found READY, so that the next list must show it.
 
-Consequence. A proxy's bad minute must not slow a program down that runs for months. So the best
-mode is tried again after a minute, and after twice as long each time it still does not work.
+Consequence. A proxy that fails for a minute must not slow down a program that runs for months. So
+the best mode is tried again after a minute, and after twice as long each time it does not work.
 """
 
 from __future__ import annotations

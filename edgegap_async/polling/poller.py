@@ -1,4 +1,4 @@
-"""The status poller: one task that asks about every deployment that tasks of a client wait for.
+"""Polls the status of every deployment that tasks of a client wait for, in one task.
 
 Problem. The API answers 20 status requests a second, each about one deployment, and 10 list
 requests, each about as many ids as fit in a URL. Thousands of tasks may wait.
@@ -101,10 +101,16 @@ class StatusPoller:
     @property
     def stats(self) -> PollerStats:
         """What the poller has done so far."""
-        return self._reader.counter.stats(
+        counter = self._reader.counter
+        return PollerStats(
             waiting=len(self._entries),
             status_requests=self._status_requests.count,
             list_requests=self._list_requests.count,
+            found_by_status=counter.found["status"],
+            found_by_list=counter.found["list"],
+            found_by_webhook=counter.found["webhook"],
+            mean_delay=counter.mean_delay,
+            max_delay=counter.max_delay,
             webhooks_active=self._reader.webhooks.is_active,
             list_mode=self._lists.mode.name.lower(),
         )
@@ -271,7 +277,8 @@ class StatusPoller:
         is_full = self._is_full_list_due(group, now)
         # Where one request cannot hold all ids, each id still needs its turn as often.
         share = min(1.0, self._lists.max_id_bytes / (tuning.bytes_per_id * count))
-        # After a list that showed many, the rest is asked about as soon as those were.
+        # After a list request for many, the rest is asked about as soon as the many were: without
+        # that, the 99th percentile of 100 waits rose from 0.27 to 0.30 s.
         many = max(count, group.last_count)
         interval = max(
             backed_off(self._interval(group, now)) * math.sqrt(tuning.list_cost / many),
@@ -468,7 +475,8 @@ class StatusPoller:
         self, page: DeploymentPage, found: Sequence[PollEntry], *, is_full: bool
     ) -> None:
         if not is_full:
-            self._ready_group.is_nearly_full = 4 * len(page.data) >= self._lists.page_size
+            least = self._tuning.nearly_full_share * self._lists.page_size
+            self._ready_group.is_nearly_full = len(page.data) >= least
             return
         for entry in found:  # the next filtered list must show them too
             if len(entry.group.members) > self._tuning.full_lists_up_to:

@@ -1,9 +1,9 @@
 """What the answers to status and list requests mean for the deployments that tasks wait for.
 
-A status answer is the truth of its moment and has the reason of an ERROR. A row of a list says
-less: it has no reason, lists may hide ERROR and do hide TERMINATED, and a row may be older than a
-webhook. So a row that says READY with an address ends a wait, and every other
-change that a list shows, or shows by an absence, is confirmed by a status request.
+A status answer is current and has the reason of an ERROR. A row of a list says less: it has no
+reason, lists may hide ERROR and do hide TERMINATED, and a row may be older than a webhook. So a row
+that says READY with an address ends a wait. An ERROR, a row that contradicts itself, and a
+deployment that is absent from a list are confirmed by a status request.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class PollerStats:
     found_by_webhook: int
     """Changes to READY, ERROR or TERMINATED found by a request that a webhook triggered."""
     mean_delay: float
-    """Mean seconds from the last request without the change to the answer with it: no change was
-    found later than that. 0 before the first change."""
+    """Mean seconds from the last request that did not show the change to the answer that did. The
+    true delay is shorter, as the change came in between. 0 before the first change."""
     max_delay: float
     """The longest of these delays, in seconds."""
     webhooks_active: bool
@@ -51,41 +51,28 @@ class PollerStats:
 
 
 class DelayCounter:
-    """Counts the changes that were found, by source, and how late they were found at most."""
+    """Counts the changes that were found, and how late they were found at most.
+
+    Attributes:
+        found: the number of changes, by source.
+        max_delay: the longest delay, in seconds.
+    """
 
     def __init__(self) -> None:
-        self._found: dict[ChangeSource, int] = {"status": 0, "list": 0, "webhook": 0}
-        self._delay = self._max_delay = 0.0
+        self.found: dict[ChangeSource, int] = {"status": 0, "list": 0, "webhook": 0}
+        self.max_delay = 0.0
+        self._total_delay = 0.0
+
+    @property
+    def mean_delay(self) -> float:
+        """The mean delay in seconds; 0 before the first change."""
+        return self._total_delay / max(1, sum(self.found.values()))
 
     def add(self, source: ChangeSource, delay: float) -> None:
         """Counts a change that was found no later than `delay` seconds after it happened."""
-        self._found[source] += 1
-        self._delay += delay
-        self._max_delay = max(self._max_delay, delay)
-
-    def stats(
-        self,
-        *,
-        waiting: int,
-        status_requests: int,
-        list_requests: int,
-        webhooks_active: bool,
-        list_mode: str,
-    ) -> PollerStats:
-        """Returns these numbers together with the numbers of the poller."""
-        found = sum(self._found.values())
-        return PollerStats(
-            waiting=waiting,
-            status_requests=status_requests,
-            list_requests=list_requests,
-            found_by_status=self._found["status"],
-            found_by_list=self._found["list"],
-            found_by_webhook=self._found["webhook"],
-            mean_delay=self._delay / found if found else 0.0,
-            max_delay=self._max_delay,
-            webhooks_active=webhooks_active,
-            list_mode=list_mode,
-        )
+        self.found[source] += 1
+        self.max_delay = max(self.max_delay, delay)
+        self._total_delay += delay
 
 
 class WebhookScore:
@@ -142,6 +129,10 @@ class AnswerReader:
         tuning: the poller's constants.
         confirm: sends a status request for an entry as soon as its rate limit allows.
         now: the loop's clock.
+
+    Attributes:
+        counter: the changes found so far.
+        webhooks: whether webhooks arrive.
     """
 
     def __init__(
@@ -248,6 +239,7 @@ class AnswerReader:
     ) -> None:
         """Draws conclusions from the ids that the list was asked for and does not show."""
         ids = {row.request_id for row in page.data}
+        # The last entry first, so that entries that move to the front keep their order.
         for request_id, entry in reversed(asked.items()):
             if self._entries.get(request_id) is not entry:
                 continue  # its wait has ended

@@ -1,4 +1,4 @@
-"""The numbers of polling, and the queues that say which deployment is asked about next."""
+"""Holds the numbers of polling, and the queues that order the deployments for the next request."""
 
 from __future__ import annotations
 
@@ -82,6 +82,8 @@ class PollerTuning:
     """Waiting deployments up to which every list request is a full one."""
     full_list_interval: float = 1.0
     """Seconds between full lists, at least, where more deployments wait."""
+    nearly_full_share: float = 0.25
+    """Share of a page's rows from which on the page counts as nearly full."""
     full_list_batch: int = 1000
     """Deployments for which one full list a second is sent while pages are nearly full."""
     bytes_per_id: int = 20
@@ -120,6 +122,7 @@ class PollEntry:
     """One deployment that a task waits for, and its place in the queues."""
 
     tracker: DeploymentTracker
+    """The deployment, and the tasks that wait for it."""
     since: float
     """Loop time at which the wait began."""
     group: ListGroup
@@ -139,6 +142,7 @@ class PollEntry:
     queue_number: int = -1
     """Number of its current place in the status queue; -1 for none."""
     jitter: float = attrs.field(factory=lambda: random.uniform(0.9, 1.1))  # noqa: S311 - spreads requests
+    """Factor of its intervals, so that deployments of one moment are not asked about at once."""
 
     def __attrs_post_init__(self) -> None:
         self.checked_at = self.since
@@ -161,7 +165,7 @@ class ListGroup:
         full_at: loop time of the last full list request, which shows every status.
         is_urgent: whether the next list request is due at once: a webhook came for a member, or
             the last page had no room for all that changed.
-        is_nearly_full: whether the last page was more than a quarter full.
+        is_nearly_full: whether the last filtered list filled much of its page.
     """
 
     def __init__(self, *, only_ready: bool) -> None:

@@ -1,9 +1,9 @@
-"""What is known of one deployment, and the tasks that wait for it.
+"""Tracks one deployment: its status, its history, and the tasks that wait for it.
 
 The API says a status only when it is asked; `poller` decides when. A webhook makes the next request
-come at once and decides nothing itself: the answer to that request does. So a webhook that is lost,
-late, doubled or forged does no harm, and a webhook that comes before the deploy was answered is not
-lost.
+come at once, and only the answer to that request changes the status. So a webhook that is lost,
+late, doubled or forged does no harm. A webhook may come before the answer to the deploy: the
+`WebhookTrigger` keeps it until the request_id is known.
 
 The API may not know a deployment for some seconds after its deploy (404, or 400). Until
 `not_found_until` neither a status request nor a stop believes "no such deployment".
@@ -269,7 +269,7 @@ class DeploymentTracker:
                 "%s: the status %r is unknown, the wait goes on", self.request_id, status.value
             )
         self.history += (StatusChange(status, datetime.now(UTC), source),)
-        self._notify()
+        self._changed.notify()
         return True
 
     def mark_missing(
@@ -293,11 +293,8 @@ class DeploymentTracker:
     def fail(self, error: Exception) -> None:
         """Ends each wait with an error, because the deployment cannot be polled."""
         self._failure = error
-        self._notify()
-        self._owner.waiters_changed(self)
-
-    def _notify(self) -> None:
         self._changed.notify()
+        self._owner.waiters_changed(self)
 
     def waiting(self, *, only_ready: bool = False) -> _WaiterScope:
         """Returns a context manager; the deployment is polled while a task is inside one."""
