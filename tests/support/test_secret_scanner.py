@@ -1,4 +1,4 @@
-"""No program shows a secret, whatever fails in it; and the plugin `secret_scanner` finds leaks."""
+"""No failure makes a program show a secret, and the plugin `secret_scanner` finds leaks."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from emulator_record import living, requests_by_operation
 
 from edgegap_async import (
     BadRequest,
@@ -22,7 +23,6 @@ from edgegap_async import (
     PollingPolicy,
     RetryPolicy,
     ServerError,
-    Status,
     Timeouts,
     Unprocessable,
 )
@@ -69,15 +69,6 @@ def connect(emulator: Emulator) -> Connect:
     return connect
 
 
-def posts(emulator: Emulator) -> int:
-    return sum(request.operation == "deploy" for request in emulator.requests)
-
-
-def live(emulator: Emulator) -> list[str]:
-    over = {Status.TERMINATING, Status.TERMINATED}
-    return [one.request_id for one in emulator.cloud.deployments.values() if one.status not in over]
-
-
 LOST: list[Effect] = [
     Drop(),
     Drop(reset=False),
@@ -99,10 +90,10 @@ async def test_row_06_10_11_15_a_deployment_whose_answer_is_lost_is_found_by_its
     emulator.faults.add(Fault("deploy", what))
     async with connect() as client:
         async with client.run("arena", "v1", users=USERS, tags=["eu"]) as server:
-            assert live(emulator) == [server.request_id]
+            assert living(emulator) == {server.request_id}
 
-        assert live(emulator) == []
-    assert posts(emulator) == 1
+        assert not living(emulator)
+    assert requests_by_operation(emulator)["deploy"] == 1
 
 
 @pytest.mark.parametrize("what", [Drop(), Drop(reset=False), Respond(503), Respond.html()], ids=str)
@@ -114,8 +105,8 @@ async def test_row_06_a_deploy_that_made_nothing_is_sent_once_more(
     async with connect() as client:
         server = await client.deploy("arena", "v1", users=USERS)
 
-        assert live(emulator) == [server.request_id]
-    assert posts(emulator) == 2
+        assert living(emulator) == {server.request_id}
+    assert requests_by_operation(emulator)["deploy"] == 2
 
 
 async def test_row_09_an_answer_that_takes_too_long_is_found(emulator: Emulator) -> None:
@@ -125,8 +116,8 @@ async def test_row_09_an_answer_that_takes_too_long_is_found(emulator: Emulator)
     ) as client:
         server = await client.deploy("arena", "v1", users=USERS)
 
-        assert live(emulator) == [server.request_id]
-    assert posts(emulator) <= 1  # it is recorded when it is answered
+        assert living(emulator) == {server.request_id}
+    assert requests_by_operation(emulator)["deploy"] <= 1  # it is recorded when it is answered
 
 
 async def test_row_18_a_deployment_that_the_list_shows_late_is_found(
@@ -136,8 +127,8 @@ async def test_row_18_a_deployment_that_the_list_shows_late_is_found(
     async with connect(list_delay=5) as client:
         server = await client.deploy("arena", "v1", users=USERS)
 
-        assert live(emulator) == [server.request_id]
-    assert posts(emulator) == 1
+        assert living(emulator) == {server.request_id}
+    assert requests_by_operation(emulator)["deploy"] == 1
 
 
 async def test_a_deployment_that_shows_up_after_the_list_delay_is_stopped(
@@ -146,12 +137,12 @@ async def test_a_deployment_that_shows_up_after_the_list_delay_is_stopped(
     emulator.faults.add(Fault("deploy", Drop()), Fault("list_deployments", Hide(0.8), times=None))
     async with connect(list_delay=0.5) as client:
         server = await client.deploy("arena", "v1", users=USERS)
-        assert len(live(emulator)) == 2
+        assert len(living(emulator)) == 2
         async with asyncio.timeout(10):
-            while len(live(emulator)) > 1:
+            while len(living(emulator)) > 1:
                 await asyncio.sleep(0.02)
 
-        assert live(emulator) == [server.request_id]
+        assert living(emulator) == {server.request_id}
 
 
 @pytest.mark.parametrize("second", [Respond(400), Respond(401)], ids=str)
@@ -166,9 +157,9 @@ async def test_a_deployment_that_shows_up_after_a_refused_second_attempt_is_stop
     async with connect(list_delay=0.5) as client:
         with pytest.raises(CallError):
             await client.deploy("arena", "v1", users=USERS)
-        assert len(live(emulator)) == 1
+        assert len(living(emulator)) == 1
         async with asyncio.timeout(10):
-            while live(emulator):
+            while living(emulator):
                 await asyncio.sleep(0.02)
 
 
@@ -181,7 +172,7 @@ async def test_the_deployment_of_a_422_to_the_second_attempt_is_left_to_the_call
             with pytest.raises(Unprocessable) as refused:
                 await client.deploy("arena", "v1", users=USERS)
         # The end of the block has waited for the search for a surplus deployment.
-        assert live(full) == [refused.value.request_id]
+        assert living(full) == {refused.value.request_id}
 
 
 async def test_a_second_attempt_queues_for_the_rate_limit_despite_on_limit_raise(
@@ -199,7 +190,7 @@ async def test_a_second_attempt_queues_for_the_rate_limit_despite_on_limit_raise
         server = await client.deploy("arena", "v1", users=USERS)
 
         assert server.attempts == 2
-        assert live(emulator) == [server.request_id]
+        assert living(emulator) == {server.request_id}
 
 
 async def test_one_of_two_deployments_that_show_up_is_stopped(
@@ -211,11 +202,11 @@ async def test_one_of_two_deployments_that_show_up_is_stopped(
     async with connect(list_delay=0.5) as client:
         server = await client.deploy("arena", "v1", users=USERS)
         async with asyncio.timeout(10):
-            while len(live(emulator)) > 1:
+            while len(living(emulator)) > 1:
                 await asyncio.sleep(0.02)
 
-        assert live(emulator) == [server.request_id]
-    assert posts(emulator) == 2
+        assert living(emulator) == {server.request_id}
+    assert requests_by_operation(emulator)["deploy"] == 2
 
 
 async def test_the_error_names_the_tag_if_the_list_request_fails(
@@ -232,7 +223,7 @@ async def test_the_error_names_the_tag_if_the_list_request_fails(
     assert caught.value.operation_tag in made.tags
     assert str(caught.value.operation_tag) in str(caught.value)
     assert caught.value.maybe_created
-    assert posts(emulator) == 1
+    assert requests_by_operation(emulator)["deploy"] == 1
 
 
 async def test_the_error_names_the_tag_if_no_deployment_shows_up_twice(
@@ -243,7 +234,7 @@ async def test_the_error_names_the_tag_if_no_deployment_shows_up_twice(
         with pytest.raises(MaybeCreated, match="no deployment with its tag shows up"):
             await client.deploy("arena", "v1", users=USERS)
 
-    assert posts(emulator) == 2
+    assert requests_by_operation(emulator)["deploy"] == 2
 
 
 async def test_the_refusal_of_a_second_attempt_is_raised(
@@ -273,8 +264,8 @@ async def test_a_cancelled_deploy_is_not_sent_once_more(
         with pytest.raises(asyncio.CancelledError):
             await deploying
 
-    assert posts(emulator) == 1
-    assert live(emulator) == []
+    assert requests_by_operation(emulator)["deploy"] == 1
+    assert not living(emulator)
 
 
 async def test_a_deployment_of_another_program_is_not_adopted_if_the_api_ignores_the_filter(
@@ -289,7 +280,7 @@ async def test_a_deployment_of_another_program_is_not_adopted_if_the_api_ignores
         server = await client.deploy("arena", "v1", users=USERS)
 
     assert server.request_id != "0123456789ab"
-    assert posts(emulator) == 2
+    assert requests_by_operation(emulator)["deploy"] == 2
 
 
 async def test_without_the_tag_a_lost_answer_raises_and_there_is_no_list_request(
@@ -316,7 +307,7 @@ async def test_a_refusal_is_not_ambiguous(emulator: Emulator, connect: Connect) 
             await client.deploy("arena", "v404", users=USERS)
 
     assert not refusal.value.maybe_created
-    assert posts(emulator) == 1
+    assert requests_by_operation(emulator)["deploy"] == 1
 
 
 async def test_a_redirect_is_not_ambiguous(emulator: Emulator, connect: Connect) -> None:
