@@ -12,6 +12,7 @@ import attrs
 import psutil
 import pytest
 from aiohttp import web
+from emulator_record import requests_by_operation
 
 from edgegap_async import (
     Conflict,
@@ -97,10 +98,6 @@ def statuses(server: DeploymentHandle) -> list[str]:
     return [change.status.short for change in server.history]
 
 
-def requests(emulator: Emulator, operation: str) -> int:
-    return sum(request.operation == operation for request in emulator.requests)
-
-
 def without_operation_tag(tags: Iterable[str]) -> list[str]:
     """Returns the tags without the operation tag, which the client adds."""
     return [tag for tag in tags if not tag.startswith("op-")]
@@ -158,8 +155,8 @@ async def test_a_server_is_deployed_played_and_stopped_by_polling(cloud: Cloud) 
 
         assert statuses(server)[-2:] in (["READY", "TERMINATED"], ["TERMINATING", "TERMINATED"])
         assert {change.source for change in server.history} == {"status"}
-        assert requests(emulator, "deploy") == 1
-        assert requests(emulator, "stop_deployment") == 1
+        assert requests_by_operation(emulator)["deploy"] == 1
+        assert requests_by_operation(emulator)["stop_deployment"] == 1
         with pytest.raises(Gone):
             await client.deployments.stop(server.request_id)
 
@@ -284,8 +281,8 @@ async def test_a_game_server_stops_itself(cloud: Cloud) -> None:
         await server.wait_ready(timeout=20)
         await server.wait_terminated(timeout=20)
 
-        assert requests(emulator, "stop_self") == 1
-        assert requests(emulator, "stop_deployment") == 0
+        assert requests_by_operation(emulator)["stop_self"] == 1
+        assert requests_by_operation(emulator)["stop_deployment"] == 0
 
 
 async def test_private_hosts_are_tried_in_order_before_the_public_cloud(cloud: Cloud) -> None:
@@ -339,8 +336,8 @@ async def test_ten_matches_at_once_have_ten_servers(cloud: Cloud) -> None:
         ran = await asyncio.gather(*(match() for _ in range(10)))
 
         assert len(set(ran)) == 10
-        assert requests(emulator, "deploy") == 10
-        assert requests(emulator, "stop_deployment") == 10
+        assert requests_by_operation(emulator)["deploy"] == 10
+        assert requests_by_operation(emulator)["stop_deployment"] == 10
         assert all(request.status != 429 for request in emulator.requests)
 
 
@@ -366,7 +363,7 @@ async def test_run_stops_the_deployment_in_error_that_a_full_cloud_has_made(clou
                 pytest.fail("the cloud was full")
 
         assert refusal.value.request_id
-        assert requests(emulator, "stop_deployment") == 1
+        assert requests_by_operation(emulator)["stop_deployment"] == 1
 
 
 async def test_the_error_of_a_wrong_token_says_what_to_check(cloud: Cloud) -> None:
@@ -395,13 +392,13 @@ async def test_a_cancelled_run_leaves_no_server(cloud: Cloud) -> None:
 
         running = asyncio.create_task(match())
         async with asyncio.timeout(10):
-            while not requests(emulator, "get_deployment"):
+            while not requests_by_operation(emulator)["get_deployment"]:
                 await asyncio.sleep(0.01)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
 
-        assert requests(emulator, "stop_deployment") == 1
+        assert requests_by_operation(emulator)["stop_deployment"] == 1
 
 
 async def test_a_port_is_used_again_after_its_server_has_ended() -> None:

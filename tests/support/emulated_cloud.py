@@ -12,7 +12,6 @@ from edgegap_async import DeployAccepted, Deployment, DeployRequest, GeoCoordina
 from edgegap_async.api.requests import Webhook
 from edgegap_async.emulator import (
     Application,
-    Emulator,
     Fleet,
     LocalDeployment,
     Timings,
@@ -145,23 +144,3 @@ def processes_of(deployment: LocalDeployment) -> list[int]:
 def create_go_file(pid: int) -> None:
     """Creates the file `go` in a process's working directory, for which a test program waits."""
     Path(f"/proc/{pid}/cwd/go").touch()
-
-
-# ── an emulator with HTTP ────────────────────────────────────────────────────────────────────────
-
-
-def alive(emulator: Emulator) -> set[str]:
-    """Returns the ids of deployments that run and whose stop was not requested."""
-    ended = {Status.TERMINATING, Status.TERMINATED}
-    stopped = {
-        request.path.rpartition("/")[2]
-        for request in emulator.requests
-        if request.operation == "stop_deployment" and request.status < 300
-    }
-    deployments = emulator.cloud.deployments.values()
-    return {each.request_id for each in deployments if each.status not in ended} - stopped
-
-
-def asked(emulator: Emulator, operation: str) -> int:
-    """Returns how many requests of an operation the emulator received."""
-    return sum(request.operation == operation for request in emulator.requests)

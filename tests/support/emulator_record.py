@@ -8,7 +8,7 @@ from collections import Counter
 from edgegap_async import Status
 from edgegap_async.emulator import Emulator
 
-__all__ = ["ENDED", "living", "requests_by_operation", "until_idle", "until_living"]
+__all__ = ["ENDED", "alive", "living", "requests_by_operation", "until_idle", "until_living"]
 
 ENDED = frozenset({Status.TERMINATING, Status.TERMINATED})
 
@@ -20,6 +20,16 @@ def living(emulator: Emulator) -> set[str]:
     """
     every = emulator.cloud.deployments.values()
     return {deployment.request_id for deployment in every if deployment.status not in ENDED}
+
+
+def alive(emulator: Emulator) -> set[str]:
+    """Returns the ids of the living deployments for which no stop was accepted either."""
+    stopped = {
+        request.path.rpartition("/")[2]
+        for request in emulator.requests
+        if request.operation == "stop_deployment" and request.status < 300
+    }
+    return living(emulator) - stopped
 
 
 async def until_living(emulator: Emulator, *expected: str) -> None:

@@ -15,7 +15,7 @@ from arena import (
     ids,
     never_ready,
 )
-from emulated_cloud import alive, asked
+from emulator_record import alive, requests_by_operation
 
 from edgegap_async import (
     BatchStopped,
@@ -58,7 +58,7 @@ async def test_a_request_that_was_not_begun_at_the_deadline_says_so() -> None:
         assert "nothing was sent" in str(outcomes[2].error)
         assert "billed" not in str(outcomes[2].error)
         assert "It was stopped" in str(outcomes[0].error)
-        assert asked(emulator, "deploy") == 1
+        assert requests_by_operation(emulator)["deploy"] == 1
 
 
 async def test_requests_without_a_slot_get_their_outcome_at_the_deadline() -> None:

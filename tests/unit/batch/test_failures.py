@@ -15,7 +15,7 @@ from arena import (
     ids,
     never_ready,
 )
-from emulated_cloud import alive, asked
+from emulator_record import alive, requests_by_operation
 
 from edgegap_async import (
     BatchStopped,
@@ -212,8 +212,8 @@ async def test_row_21_a_deployment_made_by_a_422_is_stopped_and_retried() -> Non
 
         assert isinstance(outcome.error, Unprocessable)
         assert outcome.attempts == 2
-        assert asked(emulator, "deploy") == 2
-        assert len(emulator.cloud.deployments) == asked(emulator, "stop_deployment")
+        assert requests_by_operation(emulator)["deploy"] == 2
+        assert len(emulator.cloud.deployments) == requests_by_operation(emulator)["stop_deployment"]
         assert alive(emulator) == set()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from arena import arena_client, arena_request, arena_requests, await_cancelled_task, ids
-from emulated_cloud import alive
+from emulator_record import alive
 
 from edgegap_async import DeploymentHandle, EdgegapClient
 from edgegap_async.emulator import Drop, Emulator, Fault, Respond

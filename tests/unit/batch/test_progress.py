@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from arena import arena_client, arena_request, arena_requests
-from emulated_cloud import alive
+from emulator_record import alive
 
 from edgegap_async import DeployRequest, EdgegapClient, InvalidRequest, Progress, Status
 from edgegap_async.emulator import Emulator, Fault, Respond

@@ -19,7 +19,7 @@ from arena import (
     ids,
     never_ready,
 )
-from emulated_cloud import alive, asked
+from emulator_record import alive, requests_by_operation
 
 from edgegap_async import (
     BatchStopped,
@@ -117,7 +117,7 @@ async def test_an_invalid_request_fails_alone_and_is_named_by_its_index(
         assert str(outcome.error).startswith(f"requests[{index}]: ")
         assert (outcome.attempts, outcome.handle) == (0, None)
         assert outcome.request is invalid[index - 2]
-    assert asked(emulator, "deploy") == 2
+    assert requests_by_operation(emulator)["deploy"] == 2
 
 
 async def test_an_invalid_request_with_stop_all_sends_nothing(
@@ -140,7 +140,7 @@ async def test_a_request_that_the_guard_forbids_is_not_sent(emulator: Emulator) 
         "NotAllowed",
         "NotAllowed",
     ]
-    assert asked(emulator, "deploy") == 2
+    assert requests_by_operation(emulator)["deploy"] == 2
 
 
 @pytest.mark.parametrize(

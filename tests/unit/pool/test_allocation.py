@@ -6,8 +6,7 @@ import asyncio
 
 import pytest
 from arena import arena_client, arena_pool, becomes_true, crash
-from emulated_cloud import alive, asked
-from emulator_record import living
+from emulator_record import alive, living, requests_by_operation
 
 from edgegap_async import (
     DeploymentHandle,
@@ -197,7 +196,9 @@ async def test_the_capacity_of_an_allocated_server_in_error_is_free_when_the_cal
 
         assert (await pool.allocate(timeout=10)).status is Status.READY
         await asyncio.sleep(100)
-        assert asked(emulator, "stop_deployment") == 1  # by the caller; the pool makes none
+        assert (
+            requests_by_operation(emulator)["stop_deployment"] == 1
+        )  # by the caller; the pool makes none
 
 
 async def test_a_task_can_allocate(client: EdgegapClient) -> None:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 from arena import arena_client, arena_cloud, arena_pool, becomes_true
-from emulated_cloud import alive, asked
+from emulator_record import alive, requests_by_operation
 
 from edgegap_async import (
     DeploymentHandle,
@@ -34,12 +34,12 @@ async def test_deploys_that_fail_repeatedly_are_delayed_and_reported(
         assert "422" in str(caught.value)
         assert caught.value.__cause__ is not None
         await asyncio.sleep(began + 60 - loop_time())
-        in_the_first_minute = asked(emulator, "deploy")
+        in_the_first_minute = requests_by_operation(emulator)["deploy"]
         assert 3 < in_the_first_minute <= 3 + 7
         with pytest.raises(PoolEmpty):
             await pool.allocate()  # at once, without a timeout
         await asyncio.sleep(600)
-        assert asked(emulator, "deploy") - in_the_first_minute <= 10 / 0.75 + 1
+        assert requests_by_operation(emulator)["deploy"] - in_the_first_minute <= 10 / 0.75 + 1
         stats = pool.stats
         assert stats.failing
 

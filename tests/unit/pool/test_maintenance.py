@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from arena import arena_client, arena_pool, becomes_true, crash
-from emulated_cloud import alive, asked
+from emulator_record import alive, requests_by_operation
 
 from edgegap_async import ClientClosed, DeploymentHandle, EdgegapClient, PoolEmpty
 from edgegap_async.concurrency import loop_time
@@ -92,11 +92,11 @@ async def test_a_dead_server_is_found_by_one_list_request_and_replaced(
     async with arena_pool(client, min_ready=5, poll_interval=10) as pool:
         await becomes_true(lambda: pool.stats.ready == 5)
         status_requests, list_requests = (
-            asked(emulator, call) for call in ("get_deployment", "list_deployments")
+            requests_by_operation(emulator)[call] for call in ("get_deployment", "list_deployments")
         )
         await asyncio.sleep(100)
-        assert asked(emulator, "get_deployment") == status_requests
-        assert 9 <= asked(emulator, "list_deployments") - list_requests <= 11
+        assert requests_by_operation(emulator)["get_deployment"] == status_requests
+        assert 9 <= requests_by_operation(emulator)["list_deployments"] - list_requests <= 11
 
         crashed, stopped = sorted(alive(emulator))[:2]
         crash(emulator, crashed)

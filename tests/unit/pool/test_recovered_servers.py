@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 from arena import arena_client, arena_pool, becomes_true
-from emulated_cloud import alive, asked
-from emulator_record import living
+from emulator_record import alive, living, requests_by_operation
 
 from edgegap_async import DeploymentHandle, EdgegapClient, Forbidden, InvalidRequest, Status
 from edgegap_async.concurrency import loop_time
@@ -37,7 +36,7 @@ async def test_row_32_the_next_run_recovers_ready_servers_and_keeps_allocated_se
     emulator: Emulator,
 ) -> None:
     ready, allocated = await killed_run(emulator)
-    deploys = asked(emulator, "deploy")
+    deploys = requests_by_operation(emulator)["deploy"]
     async with arena_client(emulator, owner="mm-1") as client:
         async with arena_pool(client, min_ready=3) as pool:
             assert (pool.stats.starting, pool.stats.allocated) == (3, 2)
@@ -45,7 +44,7 @@ async def test_row_32_the_next_run_recovers_ready_servers_and_keeps_allocated_se
             server = await pool.allocate(timeout=0.001)
             assert server.endpoint("game").port
             assert server.request_id in ready
-        assert deploys <= asked(emulator, "deploy") <= deploys + 1
+        assert deploys <= requests_by_operation(emulator)["deploy"] <= deploys + 1
 
     assert alive(emulator) & (ready | allocated) == {server.request_id, *allocated}
 
@@ -110,14 +109,14 @@ async def test_row_32_a_recovered_server_that_is_not_ready_yet_is_waited_for(
         starting = alive(emulator)
         assert pool.stats.ready == 0
     emulator.faults.clear()
-    deploys = asked(emulator, "deploy")
+    deploys = requests_by_operation(emulator)["deploy"]
     async with (
         arena_client(emulator, owner="mm-1") as client,
         arena_pool(client, min_ready=3) as pool,
     ):
         server = await pool.allocate(timeout=30)
         assert server.request_id in starting
-        assert asked(emulator, "deploy") <= deploys + 1
+        assert requests_by_operation(emulator)["deploy"] <= deploys + 1
 
 
 async def test_row_32_a_pool_can_be_entered_again_after_a_failure(emulator: Emulator) -> None:
@@ -192,7 +191,7 @@ async def test_row_32_a_tag_renaming_that_failed_is_repeated(emulator: Emulator)
     async with arena_client(emulator, owner="mm-1") as client, arena_pool(client) as pool:
         server = await pool.allocate()
         made = emulator.cloud.deployments[server.request_id]
-        await becomes_true(lambda: asked(emulator, "rename_tag"))
+        await becomes_true(lambda: requests_by_operation(emulator)["rename_tag"])
         assert "pool-default" in made.tags
         await becomes_true(lambda: "used-default" in made.tags)
 
