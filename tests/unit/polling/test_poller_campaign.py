@@ -7,11 +7,7 @@ import random
 
 import pytest
 from flaky_api import FlakyApi, Lifecycle, ReceivedRequest, now
-from poller_waits import (
-    REFUSED,
-    UNAVAILABLE,
-    tasks_since,
-)
+from poller_waits import REFUSED, UNAVAILABLE, tasks_since
 from scripted_api import Reply
 
 from edgegap_async.api.models import Status
@@ -152,7 +148,7 @@ async def test_random_waits_and_faults_end_correctly_within_the_limits(seed: int
         assert campaign.poller._task is None
         for requests, limit in ((flaky_api.status_requests, 20), (flaky_api.list_requests, 10)):
             times = [one.at for one in requests]
-            gaps = [later - times[n] for n, later in enumerate(times[limit:])]
-            assert min(gaps, default=1) > 0.95
+            intervals = [later - times[n] for n, later in enumerate(times[limit:])]
+            assert min(intervals, default=1) > 0.95
     await asyncio.sleep(0.1)
     assert not tasks_since(before)

@@ -19,12 +19,7 @@ from poller_waits import (
 from scripted_api import Reply
 
 from edgegap_async.api.models import Deployment, Status
-from edgegap_async.errors import (
-    DeploymentFailed,
-    NotFound,
-    Unauthorized,
-    WaitTimedOut,
-)
+from edgegap_async.errors import DeploymentFailed, NotFound, Unauthorized, WaitTimedOut
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.polling.poller import StatusPoller
 from edgegap_async.polling.schedule import PollingPolicy

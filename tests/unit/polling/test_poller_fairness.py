@@ -7,12 +7,7 @@ from collections import Counter
 
 import pytest
 from flaky_api import FlakyApi, Lifecycle, now
-from poller_waits import (
-    REFUSED,
-    max_delay,
-    wait_all,
-    waiting_for,
-)
+from poller_waits import REFUSED, max_delay, wait_all, waiting_for
 
 from edgegap_async.api.models import Status
 from edgegap_async.http.api_client import ApiClient

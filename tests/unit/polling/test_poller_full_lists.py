@@ -8,19 +8,11 @@ from collections import Counter
 
 import pytest
 from flaky_api import FlakyApi, Lifecycle, now
-from poller_waits import (
-    REFUSED,
-    max_delay,
-    wait_all,
-    waiting_for,
-)
+from poller_waits import REFUSED, max_delay, wait_all, waiting_for
 from scripted_api import Reply
 
 from edgegap_async.api.models import Status
-from edgegap_async.errors import (
-    DeploymentFailed,
-    DeploymentTerminated,
-)
+from edgegap_async.errors import DeploymentFailed, DeploymentTerminated
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.polling.poller import StatusPoller
 from edgegap_async.polling.schedule import PollingPolicy

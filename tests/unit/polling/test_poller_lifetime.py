@@ -7,22 +7,11 @@ import contextlib
 
 import pytest
 from flaky_api import FlakyApi, now
-from poller_waits import (
-    NEVER,
-    max_delay,
-    tasks_since,
-    wait_all,
-    waiting_for,
-)
+from poller_waits import NEVER, max_delay, tasks_since, wait_all, waiting_for
 from scripted_api import Reply
 
 from edgegap_async.api.models import Status
-from edgegap_async.errors import (
-    ClientClosed,
-    InvalidRequest,
-    WaitTimedOut,
-    WrongLoop,
-)
+from edgegap_async.errors import ClientClosed, InvalidRequest, WaitTimedOut, WrongLoop
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.polling.poller import StatusPoller
 from edgegap_async.polling.schedule import PollingPolicy

@@ -7,18 +7,10 @@ import itertools
 
 import pytest
 from flaky_api import FlakyApi
-from poller_waits import (
-    REFUSED,
-    UNAVAILABLE,
-    max_delay,
-    reply_to_request,
-    wait_all,
-)
+from poller_waits import REFUSED, UNAVAILABLE, max_delay, reply_to_request, wait_all
 from scripted_api import Reply
 
-from edgegap_async.errors import (
-    Refused,
-)
+from edgegap_async.errors import Refused
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.polling.list_strategy import ListMode
 from edgegap_async.polling.poller import StatusPoller
@@ -169,22 +161,22 @@ async def test_a_list_mode_that_never_works_is_tried_ever_more_rarely(
     flaky_api.on_list = lambda _: REFUSED
     await wait_all(poller, flaky_api.deploy(2, ready_in=8000), max_wait=9000)
     tries = [one.at for one in flaky_api.list_requests[::3]]  # the first of the three list modes
-    gaps = [later - sooner for sooner, later in itertools.pairwise(tries)]
+    intervals = [later - sooner for sooner, later in itertools.pairwise(tries)]
 
-    assert gaps == pytest.approx([60, 120, 240, 480, 960, 1920, 3600], abs=20)
+    assert intervals == pytest.approx([60, 120, 240, 480, 960, 1920, 3600], abs=20)
 
 
 async def test_refusals_far_apart_do_not_add_up(flaky_api: FlakyApi, client: ApiClient) -> None:
-    poller, gaps = StatusPoller(client, PollingPolicy(interval=5)), list[float]()
+    poller, intervals = StatusPoller(client, PollingPolicy(interval=5)), list[float]()
     for _ in range(2):
         await asyncio.sleep(7200)
         flaky_api.requests.clear()
         flaky_api.on_list = reply_to_request(0, Reply(403))
         await wait_all(poller, flaky_api.deploy(2, ready_in=140))
         refused, again, *_ = [one.at for one in flaky_api.list_requests]
-        gaps.append(again - refused)
+        intervals.append(again - refused)
 
-    assert gaps == pytest.approx([60, 60], abs=15)
+    assert intervals == pytest.approx([60, 60], abs=15)
 
 
 async def test_filtered_lists_that_omit_ready_deployments_are_detected(

@@ -8,19 +8,11 @@ import logging
 
 import pytest
 from flaky_api import FlakyApi, Lifecycle, now
-from poller_waits import (
-    NEVER,
-    UNAVAILABLE,
-    max_delay,
-    wait_all,
-    waiting_for,
-)
+from poller_waits import NEVER, UNAVAILABLE, max_delay, wait_all, waiting_for
 from scripted_api import Reply
 
 from edgegap_async.api.models import Deployment, Status
-from edgegap_async.errors import (
-    DeploymentFailed,
-)
+from edgegap_async.errors import DeploymentFailed
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.polling.list_strategy import ListMode
 from edgegap_async.polling.poller import StatusPoller

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
 
 import pytest
 
-from edgegap_async.http.api_client import ApiClient
 from edgegap_async.polling.poller import StatusPoller
 from edgegap_async.polling.schedule import (
     DEFAULT_TUNING,
@@ -18,12 +16,6 @@ from edgegap_async.polling.schedule import (
 )
 
 BYTES_EACH = len("d000") + 7
-
-
-@pytest.fixture
-async def poller() -> AsyncIterator[StatusPoller]:
-    async with ApiClient("canary-t", base_url="http://127.0.0.1:9") as client:
-        yield StatusPoller(client, PollingPolicy())
 
 
 def add_entries(
