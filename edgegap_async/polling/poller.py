@@ -125,7 +125,7 @@ class StatusPoller:
         Args:
             request_id: the deployment's id.
             expects_webhook: whether the API was asked to send a webhook at READY.
-            not_found_until: loop time until which "no such deployment" is not believed.
+            not_found_until: loop time until which "no such deployment" is ignored.
 
         Raises:
             InvalidRequest: no deployment can have that id.

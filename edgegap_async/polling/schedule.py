@@ -38,7 +38,7 @@ class PollingPolicy:
     full_list_interval: float = attrs.field(default=4.0, validator=number(above=0))
     """Between two checks for ERROR and TERMINATED while lists are asked for READY; above 0."""
     not_found_grace: float = attrs.field(default=10.0, validator=number(least=0))
-    """From the deploy on, how long "no such deployment" is not believed; 0 or more."""
+    """From the deploy on, how long "no such deployment" is ignored; 0 or more."""
 
     def interval_at(self, age: float, *, expects_webhook: bool = False) -> float:
         """Returns the seconds between two requests for a deployment.

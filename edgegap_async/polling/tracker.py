@@ -6,7 +6,7 @@ late, doubled or forged does no harm. A webhook may come before the answer to th
 `WebhookTrigger` keeps it until the request_id is known.
 
 The API may not know a deployment for some seconds after its deploy (404, or 400). Until
-`not_found_until` neither a status request nor a stop believes "no such deployment".
+`not_found_until` the poller and a stop ignore "no such deployment".
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class DeploymentTracker:
         status_requests: status requests sent for it.
         requested_at: loop time of the last status request.
         awaited_at: loop time at which the first wait began.
-        not_found_until: loop time until which "no such deployment" is not believed.
+        not_found_until: loop time until which "no such deployment" is ignored.
         expects_webhook: whether the API was asked to send a webhook at READY.
         webhook_pending: whether a webhook came since the last request for it was sent.
         webhook_event: set at each webhook, also while no task waits; None if nothing wants that.
