@@ -7,7 +7,7 @@ import itertools
 import math
 import random
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final, NamedTuple
 from urllib.parse import quote
 
@@ -214,25 +214,20 @@ class ListGroup:
             answer_timeout: seconds for which an entry waits for the list that asks about it.
             is_full: whether the request shows every status.
         """
-        taken = list(self._next(now, max_ids, max_bytes, answer_timeout, is_full=is_full))
+        taken: list[PollEntry] = []
+        for entry in (self._by_full_list if is_full else self.members).values():
+            is_asked = entry.lists_in_flight and now < entry.listed_at + answer_timeout
+            if is_asked and not is_full:
+                continue
+            max_bytes -= len(entry.request_id) + _BYTES_AROUND_ID
+            if len(taken) >= max_ids or max_bytes < 0:
+                break
+            taken.append(entry)
         for entry in taken:
             self.members.move_to_end(entry.request_id)
             if is_full:
                 self._by_full_list.move_to_end(entry.request_id)
         return taken
-
-    def _next(
-        self, now: float, max_ids: int, max_bytes: int, answer_timeout: float, *, is_full: bool
-    ) -> Iterator[PollEntry]:
-        for entry in (self._by_full_list if is_full else self.members).values():
-            is_asked = entry.lists_in_flight and now < entry.listed_at + answer_timeout
-            if is_asked and not is_full:
-                continue
-            max_ids -= 1
-            max_bytes -= len(entry.request_id) + _BYTES_AROUND_ID
-            if max_ids < 0 or max_bytes < 0:
-                return
-            yield entry
 
 
 class StatusQueue:
