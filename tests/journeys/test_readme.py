@@ -7,6 +7,7 @@ import asyncio
 import inspect
 import re
 import signal
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -84,3 +85,20 @@ async def test_every_other_block_runs(
     running = eval(compiled, names)
     if inspect.isawaitable(running):
         await running
+
+
+DOCUMENTS_WITH_LINKS = sorted(
+    {path for pattern in ("*.md", "*/*.md", "*/*/*.md") for path in ROOT.glob(pattern)}
+    - set(ROOT.glob(".*_cache/*.md"))
+)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS_WITH_LINKS, ids=lambda path: str(path.name))
+def test_every_relative_link_leads_to_a_file(document: Path) -> None:
+    targets = re.findall(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)", document.read_text("utf-8"))
+
+    assert [one for one in targets if not (document.parent / one).exists()] == []
+
+
+def test_every_document_for_users_exists() -> None:
+    assert [one for one in DOCUMENTS if not (ROOT / one).is_file()] == []
