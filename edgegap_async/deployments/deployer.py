@@ -236,8 +236,8 @@ class Deployer:
             try:
                 return await asyncio.shield(accepting)
             except (asyncio.CancelledError, ClientClosed):
-                if deploy.sending.sent:
-                    deploy.sending.is_abandoned = True
+                if deploy.send_state.times_sent:
+                    deploy.send_state.is_abandoned = True
                     what = f"the deployment of a cancelled deploy (tag {tag})"
                     self.owned.in_background(self._undo(accepting), what)
                 else:

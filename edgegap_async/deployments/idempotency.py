@@ -97,8 +97,8 @@ class IdempotentDeploy:
     """Seconds that a new deployment may be missing from lists."""
     ignore_wait_limit: bool = False
     """Whether the first attempt queues for the rate limit without end."""
-    sending: SendState = attrs.field(factory=SendState, init=False)
-    """Whether the deploy was sent, and whether its caller still waits."""
+    send_state: SendState = attrs.field(factory=SendState, init=False)
+    """How often the deploy was sent, and whether its caller is gone."""
     attempts: int = attrs.field(default=0, init=False)
     """Number of requests sent so far."""
     waited: float = attrs.field(default=0.0, init=False)
@@ -130,7 +130,7 @@ class IdempotentDeploy:
         found = await self._find(ambiguous, self.tag)
         if found is not None:
             return found
-        if self.sending.is_abandoned:
+        if self.send_state.is_abandoned:
             ambiguous.maybe_created = False
             raise ambiguous
         try:
@@ -156,7 +156,7 @@ class IdempotentDeploy:
     async def _send(self, *, ignore_wait_limit: bool) -> DeployAccepted:
         try:
             options = CallOptions(ignore_wait_limit=ignore_wait_limit)
-            accepted = await self.client.exchange(self.request, self.sending, options)
+            accepted = await self.client.exchange(self.request, self.send_state, options)
         except CallError as error:
             error.operation_tag = self.tag
             self._count(error)

@@ -1,7 +1,9 @@
 """The client of the API: takes each call through guard, rate limit, network and retries.
 
 `ApiClient.call` encodes a request. For each attempt it then waits for the rate limit, sends the
-request and decodes the answer, until an attempt succeeds or `RetryPolicy` calls the error final.
+request and decodes the answer. A call ends when an attempt succeeds, or when a failed attempt is
+the last: `RetryPolicy` allows no other attempt, the `RetryBudget` is used up, the call has
+`CallOptions.once`, or its caller is gone (`SendState.is_abandoned`).
 """
 
 from __future__ import annotations
@@ -160,7 +162,7 @@ class ApiClient:
             NotAllowed: the client's guard refuses the call.
             CallError: the call did not succeed; one of its subclasses. `LimitReached` is one where
                 the wait exceeds the client's `max_wait`. Stops, and calls whose `options.priority`
-                is higher than the operation's own, wait without a limit.
+                goes before the operation's own, wait without a limit.
             ClientClosed: the client is closed, or was closed during the call.
             WrongLoop: the client was first used in another event loop.
         """
@@ -176,7 +178,7 @@ class ApiClient:
         body: object = None,
         options: CallOptions = DEFAULT_OPTIONS,
     ) -> Result:
-        """Makes a call also while the client closes, with a raised priority and no `max_wait`."""
+        """Makes a call also while the client closes, before other calls and without `max_wait`."""
         priority = min(Priority.of(operation), Priority.DEPLOY)
         options = attrs.evolve(options, priority=priority)
         return await self._call(operation, path=path, query=query, body=body, options=options)
@@ -196,7 +198,7 @@ class ApiClient:
         try:
             return await self.exchange(request, send_state, options)
         except asyncio.CancelledError:
-            if send_state.sent and isinstance(body, DeployRequest):
+            if send_state.times_sent and isinstance(body, DeployRequest):
                 logger.error(  # noqa: TRY400 - the traceback of a cancellation says nothing
                     "%s %s may go on running: deployments.deploy was cancelled before the answer"
                     " came, and sends no operation tag to find it by; client.deploy does",
@@ -217,7 +219,7 @@ class ApiClient:
 
         Args:
             request: what is sent.
-            send_state: records whether the request was sent; `is_abandoned` ends the retries.
+            send_state: counts how often the request was sent; `is_abandoned` ends the retries.
             options: how the call is made.
         """
         token = token_to_send(options.token or self._token)
@@ -277,7 +279,8 @@ class ApiClient:
                     result = operation.returns()
                     record_attempts(result, attempts=call.attempts, waited=call.waited)
                     return result
-                # With a Retry-After and a rate limit, the rate limit waits; else this method does.
+                # If the API sent Retry-After and the operation has a rate limit, the limiter delays
+                # the next attempt; otherwise this method sleeps.
                 limit_waits = (
                     isinstance(error, RateLimited)
                     and self.limits.on_rate_limited(operation, error.retry_after or 0.0)
@@ -301,8 +304,8 @@ class ApiClient:
                     self._observers.report(CallObserver.attempt_failed, call, error, None)
                     raise
                 self._observers.report(CallObserver.attempt_failed, call, error, wait)
-                if isinstance(error, RateLimited) and send_state.sent:
-                    send_state.sent -= 1  # the API refused it, so it changed nothing
+                if isinstance(error, RateLimited) and send_state.times_sent:
+                    send_state.times_sent -= 1  # the API refused it, so it changed nothing
                 logger.info("%s; the next attempt follows in %.2f s", error, wait)
             else:
                 self._retry_budget.add_success()
@@ -343,9 +346,10 @@ class ApiClient:
     ) -> asyncio.Semaphore:
         """Waits for a permit and a connection, and returns the semaphore of the connection.
 
-        The permit comes first, because the rate limit orders the calls by priority. A call that
-        then waits for a connection takes a second permit afterwards, before all others: the
-        permits of all calls that waited for connections would otherwise be used at one moment.
+        The permit comes first, because the rate limit orders the calls by priority. If the call
+        then has to wait for a connection, its permit is out of date: many such calls could be sent
+        at one moment, above the rate. The call therefore takes a second permit once it has the
+        connection, ahead of the other calls of its priority.
         """
         operation, slots = request.operation, self._transport.connection_slots(request.operation)
         try:
@@ -387,7 +391,7 @@ def _already_deleted(operation: Operation[Any], send_state: SendState) -> bool:
     return (
         operation.method == "DELETE"
         and operation.retry_safety is RetrySafety.SAFE
-        and send_state.sent > 1
+        and send_state.times_sent > 1
     )
 
 

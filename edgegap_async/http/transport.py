@@ -75,8 +75,9 @@ class Timeouts:
 class SendState:
     """What is known about a request that is in progress."""
 
-    sent: int = 0
-    """How often its head was sent. In a session that was passed in, aiohttp may repeat it once."""
+    times_sent: int = 0
+    """How often its head was sent, without the times that a 429 refused it; 0 for a GET, which is
+    not counted. In a session that was passed in, aiohttp may repeat it once by itself."""
     is_abandoned: bool = False
     """True once the caller is gone, so that the request is not sent again."""
 
@@ -183,7 +184,7 @@ class Transport:
         operation = request.operation
         is_read = operation.method == "GET"
         headers = _HEADERS if request.body is None else _JSON_HEADERS
-        sent_before = send_state.sent
+        sent_before = send_state.times_sent
         reset = None if is_read else _current_send.set((self._trace, send_state))
         try:
             response = await self._session(operation).request(
@@ -206,7 +207,7 @@ class Transport:
             not_connected = isinstance(
                 error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError
             )
-            was_sent = not not_connected if is_read else send_state.sent > sent_before
+            was_sent = not not_connected if is_read else send_state.times_sent > sent_before
             call_error = _network_error(request, error, was_sent=was_sent)
         except asyncio.CancelledError as cancelled:
             # A traceback through aiohttp's frames could show the headers in local variables.
@@ -240,7 +241,7 @@ def _trace_of_sent() -> aiohttp.TraceConfig:
         current = _current_send.get()
         # In a session that several clients share, the traces of all clients see each request.
         if current is not None and current[0] is trace:
-            current[1].sent += 1
+            current[1].times_sent += 1
 
     trace.on_request_headers_sent.append(note_sent)
     trace.freeze()

@@ -65,7 +65,7 @@ async def test_row_02_a_refused_connection_means_that_nothing_was_sent(
 
     assert type(error) is NotSent
     assert error.retry_may_help
-    assert send_state.sent == 0
+    assert send_state.times_sent == 0
     assert (error.operation, error.path) == (request_.operation.name, request_.path)
 
 
@@ -121,7 +121,7 @@ async def test_row_06_a_server_that_hangs_up_after_reading_may_have_acted(
         error = await failure(transport, request_, send_state)
 
     assert type(error) is NoAnswer
-    assert send_state.sent == (1 if request_ is POST else 0)  # reads are not counted
+    assert send_state.times_sent == (1 if request_ is POST else 0)  # reads are not counted
 
 
 @pytest.mark.parametrize("request_", [GET, STOP], ids=lambda request: request.operation.name)
@@ -155,7 +155,7 @@ async def test_a_delete_that_aiohttp_repeats_in_a_passed_session_is_counted_twic
         error = await failure(transport, STOP, send_state)
 
     assert type(error) is NoAnswer
-    assert send_state.sent == len(requests) == 2
+    assert send_state.times_sent == len(requests) == 2
 
 
 async def test_clients_that_share_a_session_count_only_their_own_requests() -> None:
@@ -172,7 +172,7 @@ async def test_clients_that_share_a_session_count_only_their_own_requests() -> N
         await one.send(STOP, TOKEN, first)
         await session.delete(f"{api.url}/v1/stop/r1")
 
-        assert (first.sent, second.sent) == (2, 1)
+        assert (first.times_sent, second.times_sent) == (2, 1)
 
 
 @pytest.mark.virtual
@@ -191,7 +191,7 @@ async def test_an_answer_that_does_not_come_in_time_is_no_answer(
         error = await failure(transport, request_, send_state)
 
     assert type(error) is NoAnswer
-    assert send_state.sent == sent
+    assert send_state.times_sent == sent
     assert loop.time() - began == pytest.approx(7, abs=0.1)
 
 

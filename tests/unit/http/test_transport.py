@@ -39,7 +39,7 @@ async def test_a_request_is_sent_as_encoded() -> None:
 
     assert (answer.status, answer.body) == (202, b'{"request_id": "r1"}')
     assert answer.headers["X-Y"] == "z"
-    assert send_state.sent == 1
+    assert send_state.times_sent == 1
     assert got.body == POST.body
     assert got.headers["Content-Type"] == "application/json"
     assert got.headers["Authorization"] == f"token {CANARY}"
