@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Literal, Unpack
 
 import aiohttp
 
-from .api.requests import AnyUser, DeployOptions, DeployRequest, Filter
+from .api.requests import AnyUser, DeployOptions, DeployRequest, Filter, Token
 from .api.validation import check_kind, check_number
 from .concurrency import loop_time
 from .deployments.deployer import Deployer
@@ -50,8 +50,8 @@ class EdgegapClient(ApiClient):
 
     Args:
         token: the API token, with or without the word `token` before it. Default: the environment
-            variable EDGEGAP_API_TOKEN. A client without a token can only call
-            `deployments.stop_self`.
+            variable EDGEGAP_API_TOKEN. A `Token(value, scheme=…)` goes out with another word. A
+            client without a token can only call `deployments.stop_self`.
         base_url: URL of the API. Default: EDGEGAP_BASE_URL, then EDGEGAP_API_URL, then
             https://api.edgegap.com.
         session: an aiohttp session of yours, which the client does not close. Its connections are
@@ -90,7 +90,7 @@ class EdgegapClient(ApiClient):
 
     def __init__(
         self,
-        token: str | None = None,
+        token: str | Token | None = None,
         *,
         base_url: str | None = None,
         session: aiohttp.ClientSession | None = None,

@@ -35,7 +35,7 @@ def _header_in_closure(value: object, scheme: str) -> Callable[[], str]:
     if not isinstance(value, str):
         return str
     word, _, rest = value.strip().partition(" ")
-    secret = rest.strip() if rest and word.lower() == scheme else value.strip()
+    secret = rest.strip() if rest and word.lower() == scheme.lower() else value.strip()
     is_valid = secret.isascii() and secret.isprintable() and " " not in secret
     header = f"{scheme} {secret}".strip() if secret and is_valid else ""
     return lambda: header
@@ -51,8 +51,7 @@ class Token:
 
     Args:
         value: the secret, with or without the word of the scheme before it.
-        scheme: the word before the secret in the Authorization header, in lower case; empty for
-            no word.
+        scheme: the word before the secret in the Authorization header; empty for no word.
 
     Raises:
         InvalidRequest: the secret is empty, or has characters that an HTTP header cannot have:

@@ -22,7 +22,8 @@ A webhook goes the other way: it can be lost (`Drop`), late (`Delay`), and so ar
 one, or arrive more than once (`Repeat`).
 
 Faults that fit the same call take turns in the order in which they were added; a fault that was
-used up is gone. A new kind of fault is a subclass of `Effect`.
+used up is gone. A new kind of fault is a subclass of `Effect`; one that changes the body is a
+subclass of `_ChangedAnswer`, with `closes = False` if the connection stays open.
 """
 
 from __future__ import annotations

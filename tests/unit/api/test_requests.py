@@ -364,6 +364,11 @@ def test_a_token_may_have_the_word_of_its_scheme(written: str) -> None:
     assert Token(written, scheme="token").header == {"Authorization": "token s3cret"}
 
 
+@pytest.mark.parametrize("written", ["s3cret", "Bearer s3cret", "bearer s3cret"])
+def test_a_token_goes_out_with_the_word_of_its_scheme(written: str) -> None:
+    assert Token(written, scheme="Bearer").header == {"Authorization": "Bearer s3cret"}
+
+
 def test_a_token_without_a_scheme_is_sent_as_it_is() -> None:
     assert Token("s3cret").header == {"Authorization": "s3cret"}
 
