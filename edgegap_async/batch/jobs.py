@@ -130,29 +130,30 @@ class JobRunner:
         Raises:
             BatchAborted: the requests' iterator has raised, or a failure stops the batch.
         """
-        slots = asyncio.Semaphore(self._options.concurrency)
+        job_limit = asyncio.Semaphore(self._options.concurrency)
         while True:
-            has_slot = await self._acquire(slots)
+            acquired = await self._acquire(job_limit)
             with ABORTS_BATCH:
                 item = await self._source.next(self._deadline)
             if item is None:
                 break
             error = item.error or (self._never_begun() if self._is_past_deadline() else None)
             if error is not None:
-                if has_slot:
-                    slots.release()
+                if acquired:
+                    job_limit.release()
                 self._finish(Outcome(index=item.index, request=item.request, error=error))
                 continue
             job = self.jobs[item.index] = Job(item.index, item.request, loop_time())
-            group.create_task(self._run_job(job)).add_done_callback(lambda _: slots.release())
+            task = group.create_task(self._run_job(job))
+            task.add_done_callback(lambda _: job_limit.release())
         self._all_begun = True
         self._check_finished()
 
-    async def _acquire(self, slots: asyncio.Semaphore) -> bool:
-        """Waits for a slot until the deadline; returns whether it has one."""
+    async def _acquire(self, job_limit: asyncio.Semaphore) -> bool:
+        """Waits until one more job may run, or for the deadline; returns whether it may."""
         try:
             async with asyncio.timeout_at(self._deadline):
-                return await slots.acquire()
+                return await job_limit.acquire()
         except TimeoutError:
             return False
 

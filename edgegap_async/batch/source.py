@@ -18,7 +18,7 @@ class RequestSource:
     """Gives the requests of one batch, one after the other.
 
     A collection is checked at once, and its invalid requests come first: a batch that stops at a
-    failure then sends nothing. An iterator is asked for a request when the batch has a free slot.
+    failure then sends nothing. An iterator is asked for a request when one more job may run.
 
     Raises:
         InvalidRequest: the requests are no collection and no iterable.

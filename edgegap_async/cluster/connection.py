@@ -1,4 +1,9 @@
-"""One program's connection to Redis: heartbeats, loss and return, the number of programs."""
+"""One program's connection to Redis: heartbeats, loss and return, the number of programs.
+
+A *timeline* is the state of one operation's rate limit in Redis. A *slot* is a time on it, at which
+one program may send one call. The *share* of a program is the rate at which it sends without Redis:
+the rate limit divided by the number of programs that share the timelines.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +20,7 @@ import attrs
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import InvalidRequest
 
-from .slots import ClockOffset, SlotReply, burst_slots, load_script
+from .slots import IDLE_TIME, ClockOffset, SlotReply, burst_slots, load_script
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -23,11 +28,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-REDIS_TIMEOUT: Final = 0.3  # seconds; a call that waits longer is better sent at the share
+REDIS_TIMEOUT: Final = 0.3  # seconds; without an answer in this time, Redis is lost
 RECONNECT_INTERVAL: Final = 0.5  # seconds between two attempts while Redis is lost
 _HEARTBEAT_INTERVAL: Final = 2.0  # seconds; a third of the time after which a program is gone
-_MIN_COUNT_TIME: Final = 10.0  # seconds; a lower number of programs is not used before
-_FOREVER: Final = 1e9  # seconds, because a script's argument cannot be infinite
+_MIN_COUNT_TIME: Final = 10.0  # seconds that a number of programs is kept before a lower one
 
 
 class RedisConnection:
@@ -36,7 +40,7 @@ class RedisConnection:
     programs: int | None = None
     """How many programs share the timelines, 1 or more with this one; None before Redis answers."""
     alone_until: float = math.inf
-    """Loop time until which this program sends at its share; infinity while Redis is lost."""
+    """Loop time until which this program sends at its share. Infinite while Redis is lost."""
     round_trip: float = 0.0
     """Seconds that the last answer took."""
 
@@ -91,11 +95,7 @@ class RedisConnection:
         return now < self.alone_until
 
     def check_open(self) -> None:
-        """Returns if the cluster was opened.
-
-        Raises:
-            InvalidRequest: it was not.
-        """
+        """Raises `InvalidRequest` unless the cluster is open."""
         if self._heartbeat_task is None:
             raise InvalidRequest("open the cluster first: async with Cluster(...) as cluster")
 
@@ -128,9 +128,13 @@ class RedisConnection:
         Returns:
             The reply, or None if Redis is lost; the reason is logged.
         """
-        unreachable_for = _FOREVER if self._lost_at is None else loop_time() - self._lost_at
+        # The timelines are new if no program has called Redis for this time. After an outage: if no
+        # program has called Redis during the outage.
+        idle_time = IDLE_TIME
+        if self._lost_at is not None:
+            idle_time = min(idle_time, loop_time() - self._lost_at)
         lead = self.round_trip
-        arguments: list[str | float] = [self._program, unreachable_for, name, limit]
+        arguments: list[str | float] = [self._program, idle_time, name, limit]
         arguments += [burst_slots(limit), wanted, lead, lead + horizon, rate_limited_for]
         sent = loop_time()
         try:

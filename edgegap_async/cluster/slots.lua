@@ -8,7 +8,8 @@
 --          `of NAME`, the timeline of an operation, packed
 -- KEYS[2]  sorted set: the programs, by the time of their last call
 -- ARGV     1 program            its random id
---          2 unreachable_for    seconds for which the program could not reach Redis
+--          2 idle_time          seconds without a call of any program, after which the timelines are
+--                               new; after an outage at most its length
 --          3 name               of the operation; empty for a heartbeat
 --          4 limit              calls a second
 --          5 burst              calls that may go at once after an idle period, 1 or more
@@ -22,7 +23,7 @@
 -- are millionths; times are relative to seconds.microseconds.
 
 local timelines, programs = KEYS[1], KEYS[2]
-local program, unreachable_for, name = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local program, idle_time, name = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1e6
 local function text(seconds) return string.format('%.6f', seconds) end
@@ -38,7 +39,7 @@ if seen and seen > now then  -- the clock was set back, or is the clock of anoth
   seen = nil
 end
 -- If no program reached Redis while this one could not, all have sent on their own since.
-if not seen or not opens or now - seen > math.min(IDLE_TIME, unreachable_for) then
+if not seen or not opens or now - seen > idle_time then
   opens = now + OPENING_DELAY
 end
 redis.call('HSET', timelines, 'seen', text(now), 'opens', text(opens))

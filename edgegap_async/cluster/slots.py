@@ -17,6 +17,7 @@ from edgegap_async.http.rate_limits import (
 
 PACE_FRACTION: Final = 0.95  # of the limit; less than one program uses, because clocks differ
 LOG_WINDOW: Final = 1.05  # seconds; 25 ms more than for one program, because clocks differ
+IDLE_TIME: Final = 3.0  # seconds without a call of any program, after which the timelines are new
 
 _CONSTANTS: Final = {
     "PACE_FRACTION": PACE_FRACTION,
@@ -25,7 +26,6 @@ _CONSTANTS: Final = {
     "MIN_CUT_INTERVAL": MIN_CUT_INTERVAL,
     "MIN_RATE_FACTOR": MIN_RATE_FACTOR,
     "CUT_FACTOR": 0.95,  # of the rate after a 429; one cut slows down all programs
-    "IDLE_TIME": 3.0,  # seconds without any program, after which the timelines are new
     "OPENING_DELAY": 1.0,  # seconds; each program asks for Redis twice in this time
     "PROGRAM_TIMEOUT": 6.0,  # seconds after which a program is not counted; three heartbeats
     "KEY_LIFETIME": 3600,  # seconds that Redis keeps the keys without any program

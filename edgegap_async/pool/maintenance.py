@@ -3,14 +3,16 @@
 - One list request checks all servers every `poll_interval`, and at once when a webhook arrives for
   a ready server. A row that does not say READY is confirmed by a status request before the pool
   gives up the server. If the list request fails, the pool makes one status request for each server.
-- Expired servers are stopped if there are more than `min_ready`. Otherwise each is replaced first,
-  so that a queue that was filled at once is not emptied at once.
+- An expired server is stopped while more than `min_ready` servers are in the queue. Otherwise its
+  successor is deployed first; at `max_total` one expired server is stopped to make room. So a queue
+  that was filled at once is not emptied at once.
 - An allocated server that is in ERROR is stopped after a minute, in which its logs can be read. A
   stop that failed is repeated at each check.
 
-With an owner on the client, the pool finds the servers of an earlier run by its tag, also when the
-list shows them late. The pool renames the tag of a server in the background when it is allocated.
-If the program is killed before the renaming, the next run may allocate that server a second time.
+With an owner on the client, the pool finds the servers of an earlier run by its tag: at the start
+and at each check, because a list may show them late. The pool renames the tag of a server in the
+background when it is allocated. If the program is killed before the renaming, the next run may
+allocate that server a second time.
 """
 
 from __future__ import annotations
@@ -74,7 +76,7 @@ class PoolMaintenance:
                 self._inventory.changed.notify()
 
     def retire_expired(self) -> None:
-        """Stops expired servers that are not needed, or one whose successor needs its capacity."""
+        """Stops expired servers beyond `min_ready`, or one at `max_total` to make room."""
         inventory = self._inventory
         queue = inventory.queue
         expired = queue.expired()
@@ -211,7 +213,7 @@ class PoolMaintenance:
             self._recover((await self._list()).values())
 
     def _recover(self, rows: Iterable[DeploymentRow]) -> None:
-        """Takes over each server once: within `max_total`, the others are stopped."""
+        """Takes over servers up to `max_total`, and stops the rest. Sees each server once."""
         deployer, inventory = self._deployer, self._inventory
         for row in rows:
             request_id = row.request_id
