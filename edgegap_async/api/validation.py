@@ -189,13 +189,13 @@ def number(
     return check
 
 
-def one_of(*allowed: str) -> Validator:
-    """A validator: one of these texts."""
+def one_of(*allowed: str | int) -> Validator:
+    """A validator: one of these values."""
 
     def check(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
         if value not in allowed:
             what = field_name(model, attribute)
-            raise InvalidRequest(f"{what} is one of {', '.join(allowed)}, not {value!r}")
+            raise InvalidRequest(f"{what} is one of {', '.join(map(str, allowed))}, not {value!r}")
 
     return check
 

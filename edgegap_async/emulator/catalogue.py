@@ -40,6 +40,8 @@ from edgegap_async.api.requests import EnvironmentVariable
 from edgegap_async.api.validation import Validator, check_segment, field_name, number, one_of
 from edgegap_async.errors import InvalidRequest
 
+from .locations import CITIES
+
 _PORT_PLACEHOLDER: Final = re.compile(r"\{port:([^{}]*)\}")
 _MAX_NAME: Final = 64  # characters; the API documents this maximum for names of versions
 _MAX_NUMBER: Final = 1e9  # no setting means more, and a file may say `inf`
@@ -177,7 +179,7 @@ class PrivateHost:
     """Its id, as `private_host_ids` of a deploy names it."""
     status: str = attrs.field(default="ACTIVE", validator=one_of("ACTIVE", "PENDING"))
     """ACTIVE or PENDING; only an ACTIVE host gets deployments."""
-    city: str = "Montreal"
+    city: str = attrs.field(default="Montreal", validator=one_of(*CITIES))
     """Where it is: one of the emulator's cities."""
     cpu_units: int = attrs.field(default=4096, validator=_at_least(1))
     """CPU units in all, 1024 for one virtual CPU."""
@@ -204,7 +206,7 @@ class Catalogue:
     """Everything that can be deployed, and the private fleets.
 
     Raises:
-        InvalidRequest: two of a kind have the same name.
+        InvalidRequest: two of a kind have the same name, or one is of another type.
     """
 
     applications: tuple[Application, ...] = ()
@@ -213,6 +215,13 @@ class Catalogue:
     """The private fleets."""
 
     def __attrs_post_init__(self) -> None:
+        kinds = {"apps": (self.applications, Application), "fleets": (self.fleets, Fleet)}
+        for argument, (values, kind) in kinds.items():
+            for value in values:
+                if not isinstance(value, kind):
+                    raise InvalidRequest(
+                        f"each of {argument} is of type {kind.__name__}, not {value!r}"
+                    )
         unique: dict[str, Iterable[object]] = {
             "applications have the name and version": [
                 (one.name, one.version) for one in self.applications

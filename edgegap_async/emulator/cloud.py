@@ -17,7 +17,7 @@ import hmac
 import secrets
 from collections.abc import Coroutine, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, ClassVar, Final, Literal, TypeAlias
 
 import attrs
 
@@ -42,6 +42,14 @@ from edgegap_async.api.requests import (
     StopFilters,
     TagName,
 )
+from edgegap_async.api.validation import (
+    check_kind,
+    check_text,
+    field_name,
+    instance_of,
+    number,
+    one_of,
+)
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import (
     BadRequest,
@@ -65,7 +73,7 @@ from .list_queries import (
     parse_time,
     passes_filter,
 )
-from .locations import CITIES, LocationFinder
+from .locations import CITIES, LocationFinder, Point
 from .metrics import STEPS
 from .ports import NoFreePort, Ports
 from .processes import Machine as LocalMachine
@@ -79,39 +87,75 @@ _DEFAULT_PAGE_SIZE: Final = 20
 _MAX_PAGE_SIZE: Final = 100
 _MAX_TAGS: Final = 40
 _MAX_TERMINATED: Final = 1000
+_MAX_PORT: Final = 65535
+_MAX_HOST_NAME: Final = 253  # characters; the maximum of the DNS
+
+
+def _ports(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    # An empty range is valid: each deploy of a server with a port is then answered 422.
+    if not isinstance(value, range) or any(
+        not 1 <= port <= _MAX_PORT for port in (*value[:1], *value[-1:])
+    ):
+        raise InvalidRequest(
+            f"{field_name(self, attribute)} is a range of ports from 1 to {_MAX_PORT}, such as"
+            f" range(30000, 32768), not {value!r}"
+        )
+
+
+def _host_name(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    check_text(field_name(self, attribute), value, _MAX_HOST_NAME)
+
+
+def _locations(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    del self, attribute
+    LocationFinder(value)
+
+
+def _simulation(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    check_kind(field_name(self, attribute), value, Simulation)
 
 
 @attrs.frozen(kw_only=True)
 class Settings:
-    """How the emulated cloud behaves. `Emulator` has the same settings as arguments."""
+    """How the emulated cloud behaves. `Emulator` has the same settings as arguments.
 
-    timings: Timings = Timings()
+    Raises:
+        InvalidRequest: a setting has no valid value; the message says which.
+    """
+
+    made_by: ClassVar[str] = "Emulator"
+
+    timings: Timings = attrs.field(default=Timings(), validator=instance_of(Timings))
     """Seconds that a deployment spends in each status."""
-    ports: range = range(30000, 32768)
+    port_range: range = attrs.field(default=range(30000, 32768), validator=_ports)
     """Ports for game servers, below the range from which Linux takes ports of clients."""
-    port_reuse_delay: float = 60.0
+    port_reuse_delay: float = attrs.field(default=60.0, validator=number(least=0))
     """Seconds before a port is given to the next game server."""
-    max_deployments: int | None = None
+    max_deployments: int | None = attrs.field(
+        default=None, validator=number(least=0, whole=True, optional=True)
+    )
     """How many may exist, those in ERROR too; a deploy beyond is answered 422. None: no limit."""
-    fqdn: str = PUBLIC_IP
+    fqdn: str = attrs.field(default=PUBLIC_IP, validator=_host_name)
     """Host name in statuses and links; `{request_id}` in it is replaced."""
-    player_locations: Mapping[str, tuple[float, float]] = attrs.field(factory=dict)
+    player_locations: Mapping[str, Point] = attrs.field(factory=dict, validator=_locations)
     """Latitude and longitude of players, by network in CIDR form."""
-    metrics_interval: float = 1.0
+    metrics_interval: float = attrs.field(default=1.0, validator=number(above=0))
     """Seconds between two measurements of a process."""
-    keep_terminated: float = 60.0
+    keep_terminated: float = attrs.field(default=60.0, validator=number(least=0))
     """Seconds for which the API still knows a TERMINATED deployment."""
-    unknown_id_status: Literal[400, 404] = 400
+    unknown_id_status: Literal[400, 404] = attrs.field(default=400, validator=one_of(400, 404))
     """Status for an unknown request_id: 400 as in the cloud, 404 as documented."""
-    host_shape: Literal["pin", "centroid"] = "pin"
+    host_shape: Literal["pin", "centroid"] = attrs.field(
+        default="pin", validator=one_of("pin", "centroid")
+    )
     """Fields of private hosts: as until 2025-11 (`pin`), or since (`centroid`)."""
-    list_has_status: bool = True
+    list_has_status: bool = attrs.field(default=True, validator=instance_of(bool))
     """Whether list rows have the undocumented field `status`."""
-    list_accepts_filters: bool = True
+    list_accepts_filters: bool = attrs.field(default=True, validator=instance_of(bool))
     """Whether lists accept a query; else they answer 400 to it."""
-    list_includes_errors: bool = True
+    list_includes_errors: bool = attrs.field(default=True, validator=instance_of(bool))
     """Whether lists show deployments in ERROR."""
-    simulation: Simulation | None = None
+    simulate: Simulation | None = attrs.field(default=None, validator=_simulation)
     """Simulates game servers; None for real processes."""
 
 
@@ -135,20 +179,18 @@ class Cloud:
         self.settings = settings
         self._applications = {(one.name, one.version): one for one in catalogue.applications}
         self._fleets = {fleet.name: fleet for fleet in catalogue.fleets}
-        for host in self._private_hosts().values():
-            if host.city not in CITIES:
-                cities = ", ".join(CITIES)
-                raise InvalidRequest(f"host {host.host_id}: no city {host.city!r}; {cities}")
         self._send_webhook = send_webhook
         self._locations = LocationFinder(settings.player_locations)
         self._machine: Machine[Any]
         self._ports: Ports | SimulatedPorts
-        if settings.simulation is None:
+        if settings.simulate is None:
             self._machine = LocalMachine(mark=MARK)
-            self._ports = Ports(settings.ports, loop.time, reuse_delay=settings.port_reuse_delay)
+            self._ports = Ports(
+                settings.port_range, loop.time, reuse_delay=settings.port_reuse_delay
+            )
         else:
-            self._machine = SimulatedMachine(settings.simulation)
-            self._ports = SimulatedPorts(settings.ports)
+            self._machine = SimulatedMachine(settings.simulate)
+            self._ports = SimulatedPorts(settings.port_range)
         self._terminated_at: dict[str, float] = {}
         self._created_at = datetime.now(UTC)
         self._tasks: set[asyncio.Task[None]] = set()

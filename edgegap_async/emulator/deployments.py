@@ -154,7 +154,7 @@ class _DeploymentFailed(Exception):
 
 @attrs.define(kw_only=True, eq=False)
 class LocalDeployment:
-    """A deployment of the emulator, from its deploy until the API forgets it."""
+    """A deployment of the emulator. It ends at TERMINATED; `Cloud` keeps it a while longer."""
 
     request_id: str
     """Its id."""
@@ -195,7 +195,7 @@ class LocalDeployment:
     """Why it is in ERROR; None if it is not."""
     created_at: datetime = attrs.field(factory=lambda: datetime.now(UTC))
     """Time of the deploy."""
-    _created_time: float = attrs.field(factory=loop_time)
+    _created_loop_time: float = attrs.field(factory=loop_time)
     ready_at: datetime | None = None
     """Time of READY; None before."""
     removed_at: datetime | None = None
@@ -210,7 +210,7 @@ class LocalDeployment:
     """How its process exited by itself; None if it has not."""
     crash_output: str | None = None
     """What the process had written when it exited; None if it has not."""
-    _ready_time: float = 0.0
+    _ready_loop_time: float = 0.0
     _restarts: int = 0
     _stop_requested: asyncio.Future[None] = attrs.field(
         factory=lambda: asyncio.get_running_loop().create_future(), repr=False
@@ -256,7 +256,7 @@ class LocalDeployment:
     @property
     def age(self) -> float:
         """Seconds since the deploy."""
-        return loop_time() - self._created_time
+        return loop_time() - self._created_loop_time
 
     @property
     def is_placed(self) -> bool:
@@ -266,7 +266,7 @@ class LocalDeployment:
     def deployment(self) -> Deployment:
         """Returns its status as the API shows it now."""
         is_ready = self.status is Status.READY
-        elapsed = loop_time() - self._ready_time
+        elapsed = loop_time() - self._ready_loop_time
         return Deployment(
             request_id=self.request_id,
             fqdn=self.fqdn,
@@ -316,7 +316,7 @@ class LocalDeployment:
     # ── from deploy to end ────────────────────────────────────────────────────────────────────────
 
     def stop(self) -> None:
-        """Ends it: now if it is READY or in ERROR, else as soon as it is."""
+        """Requests the end; it begins at READY or ERROR."""
         if not self._stop_requested.done():
             self._stop_requested.set_result(None)
 
@@ -380,13 +380,13 @@ class LocalDeployment:
             await asyncio.wait({process.exited}, timeout=max(0.0, earliest - loop_time()))
             if process.exited.done():
                 return process.exited.result()
-            self.ready_at, self._ready_time = datetime.now(UTC), loop_time()
+            self.ready_at, self._ready_loop_time = datetime.now(UTC), loop_time()
             self._set_status(Status.READY)
-        minutes = self.application.max_duration
+        minutes = self.application.max_duration  # below 0 for no limit
         ends: set[asyncio.Future[Any]] = {process.exited, self._stop_requested}
         await asyncio.wait(
             ends,
-            timeout=None if minutes < 0 else self._ready_time + minutes * 60 - loop_time(),
+            timeout=None if minutes < 0 else self._ready_loop_time + minutes * 60 - loop_time(),
             return_when=asyncio.FIRST_COMPLETED,
         )
         if not process.exited.done():

@@ -11,14 +11,14 @@ from typing import Final, Literal, Self
 import attrs
 
 from edgegap_async.api.requests import Token
-from edgegap_async.api.validation import check_kind, check_list, is_loopback
+from edgegap_async.api.validation import check_kind, check_list, check_number, is_loopback
 from edgegap_async.errors import InvalidRequest
 
 from .catalogue import Application, Catalogue, Fleet, load_apps
 from .cloud import Cloud, Settings
 from .deployments import Timings
 from .faults import Fault, Faults
-from .server import RateLimits, RecordedRequest, Server
+from .server import RateLimits, RecordedRequest, Server, check_limits
 from .simulation import Simulation, is_time_range
 from .webhook_sender import WebhookSender
 
@@ -36,7 +36,7 @@ class Emulator:
         fleets: private fleets, besides those of the TOML file.
         timings: seconds that a deployment spends in each status.
         limits: True for the documented calls a second, False for no limit, or calls a second by
-            operation, such as `{"deploy": 5}`.
+            operation: 1 or more, or None for no limit, such as `{"deploy": 5}`.
         max_deployments: how many deployments may exist, those in ERROR too; a deploy beyond is
             answered 422. None for no limit.
         port_range: the ports that game servers get.
@@ -96,36 +96,25 @@ class Emulator:
                 raise InvalidRequest(
                     f"the emulator needs {package}: pip install 'edgegap-async[emulator]'"
                 )
-        check_kind("simulate", simulate, Simulation)
-        check_kind("timings", timings, Timings)
         check_kind("port", port, int)
-        check_kind("max_deployments", max_deployments, int)
-        if unknown_id_status not in {400, 404} or host_shape not in {"pin", "centroid"}:
-            raise InvalidRequest(
-                "unknown_id_status must be 400 or 404, and host_shape pin or centroid"
-            )
-        if not 0 <= port <= 65535:  # noqa: PLR2004 - what a port number can be
-            raise InvalidRequest(f"port is a number from 0 to 65535, not {port}")
-        if max_deployments is not None and max_deployments < 0:
-            raise InvalidRequest(f"max_deployments is a number from 0 on, not {max_deployments}")
-        if not is_loopback(host):
+        check_number("port", port, least=0, most=65535, optional=False)
+        check_number("webhook_timeout", webhook_timeout, above=0, optional=False)
+        if not isinstance(host, str) or not is_loopback(host):
             raise InvalidRequest(f"host is a loopback address such as 127.0.0.1, not {host!r}")
         if isinstance(apps, str | Path):
             catalogue = load_apps(apps)
         else:
             check_list("apps", apps)
-            applications = tuple(apps)
-            for app in applications:
-                check_kind("each of apps", app, Application)
-            catalogue = Catalogue(applications=applications)
+            catalogue = Catalogue(applications=tuple(apps))
+        check_list("fleets", fleets)
         self._catalogue = attrs.evolve(catalogue, fleets=(*catalogue.fleets, *fleets))
         self._settings = Settings(
             timings=timings,
-            ports=port_range,
+            port_range=port_range,
             port_reuse_delay=port_reuse_delay,
             max_deployments=max_deployments,
             fqdn=fqdn,
-            player_locations=dict(player_locations or {}),
+            player_locations={} if player_locations is None else player_locations,
             metrics_interval=metrics_interval,
             keep_terminated=keep_terminated,
             unknown_id_status=unknown_id_status,
@@ -133,17 +122,18 @@ class Emulator:
             list_has_status=list_has_status,
             list_accepts_filters=list_accepts_filters,
             list_includes_errors=list_includes_errors,
-            simulation=simulate,
+            simulate=simulate,
         )
         self._host = host
         self._port = port
-        self._limits = limits
+        self._limits = check_limits(limits)
         if not is_time_range(round_trip_time):
             raise InvalidRequest(
                 f"round_trip_time is (at least, at most) in seconds, not {round_trip_time!r}"
             )
         self._round_trip_time = round_trip_time
         check_list("faults", faults)
+        check_list("webhook_allow", webhook_allow)
         self.faults = Faults(faults)
         """The scripted faults that are still to happen; add more with `faults.add`."""
         self._webhook_sender = WebhookSender(

@@ -41,13 +41,14 @@ from aiohttp import web
 from edgegap_async.api.codec import dumps
 from edgegap_async.api.operations import OPERATIONS
 from edgegap_async.api.requests import WEBHOOK_KINDS, webhook_option
-from edgegap_async.api.validation import check_kind
+from edgegap_async.api.validation import number, one_of
 from edgegap_async.errors import InvalidRequest
 
 When: TypeAlias = Literal["unread", "read", "acted"]
 
 _CALLS: Final = frozenset(operation.name for operation in OPERATIONS)
 _WEBHOOKS: Final = frozenset(map(webhook_option, WEBHOOK_KINDS.values()))
+_SECONDS: Final = number(least=0)
 
 
 class Effect:
@@ -106,8 +107,8 @@ class Drop(Effect):
 class Respond(Effect):
     """Another answer in place of the emulator's."""
 
-    status: int
-    """HTTP status of the answer."""
+    status: int = attrs.field(validator=number(least=200, most=599, whole=True))
+    """HTTP status of the answer, 200 to 599."""
     body: object = attrs.field(factory=lambda: {"message": "scripted fault"}, repr=False)
     """Bytes are sent as they are, a text in UTF-8, anything else as JSON."""
     headers: Mapping[str, str] = attrs.field(factory=dict)
@@ -170,8 +171,8 @@ class _ChangedAnswer(Effect):
 class Truncate(_ChangedAnswer):
     """The emulator's answer, with a connection that ends in the middle of the body."""
 
-    body_bytes: int = 5
-    """Bytes of the body that are sent."""
+    body_bytes: int = attrs.field(default=5, validator=number(least=0, whole=True))
+    """Bytes of the body that are sent, 0 or more."""
 
     async def send(self, response: web.StreamResponse, body: bytes) -> None:
         """Sends the first bytes."""
@@ -184,15 +185,15 @@ class Dribble(_ChangedAnswer):
 
     closes = False
 
-    interval: float = 0.5
-    """Seconds between two bytes."""
+    interval: float = attrs.field(default=0.5, validator=_SECONDS)
+    """Seconds between two bytes, 0 or more."""
 
     async def send(self, response: web.StreamResponse, body: bytes) -> None:
         """Sends byte after byte, until the client leaves."""
         with contextlib.suppress(ConnectionError):
-            for number in range(len(body)):
+            for index in range(len(body)):
                 await asyncio.sleep(self.interval)
-                await response.write(body[number : number + 1])
+                await response.write(body[index : index + 1])
 
 
 @attrs.frozen
@@ -209,8 +210,8 @@ class Delay(Effect):
 
     operations = _CALLS | _WEBHOOKS
 
-    seconds: float
-    """Seconds of delay."""
+    seconds: float = attrs.field(validator=_SECONDS)
+    """Seconds of delay, 0 or more."""
 
     async def apply(
         self, request: web.Request, answer: web.Response | None
@@ -230,8 +231,8 @@ class Hide(Effect):
 
     operations = frozenset({"get_deployment", "list_deployments"})
 
-    seconds: float
-    """Seconds after its deploy."""
+    seconds: float = attrs.field(validator=_SECONDS)
+    """Seconds after its deploy, 0 or more."""
 
     @property
     def hidden_for(self) -> float:  # type: ignore[override] # a class attribute elsewhere
@@ -245,13 +246,8 @@ class Repeat(Effect):
 
     operations = _WEBHOOKS
 
-    times: int = attrs.field(default=2)
+    times: int = attrs.field(default=2, validator=number(least=1, whole=True))
     """How often it arrives in all; 1 or more."""
-
-    @times.validator
-    def _check(self, _: object, value: int) -> None:
-        if value < 1:
-            raise InvalidRequest(f"Repeat.times must be 1 or more, not {value!r}")
 
     def webhook_delays(self) -> tuple[float, ...]:
         """Sends the webhook several times."""
@@ -263,7 +259,8 @@ class Fault:
     """One scripted fault.
 
     Raises:
-        InvalidRequest: there is no such call, or the effect cannot be used with it.
+        InvalidRequest: there is no such call, the effect cannot be used with it, or a number is
+            out of range.
     """
 
     operation: str | None
@@ -271,13 +268,17 @@ class Fault:
     any call."""
     effect: Effect
     """What happens: `Drop()`, `Respond(503)`, `Delay(1.0)`, …"""
-    when: When = attrs.field(default="acted", kw_only=True)
+    when: When = attrs.field(
+        default="acted", kw_only=True, validator=one_of("unread", "read", "acted")
+    )
     """The moment of a call at which it happens; webhooks have only one."""
-    times: int | None = attrs.field(default=1, kw_only=True)
+    times: int | None = attrs.field(
+        default=1, kw_only=True, validator=number(least=1, whole=True, optional=True)
+    )
     """How often it happens, 1 or more; None for ever."""
-    skip: int = attrs.field(default=0, kw_only=True)
-    """Calls that go well before the first fault."""
-    share: float = attrs.field(default=1.0, kw_only=True)
+    skip: int = attrs.field(default=0, kw_only=True, validator=number(least=0, whole=True))
+    """Calls that go well before the first fault, 0 or more."""
+    share: float = attrs.field(default=1.0, kw_only=True, validator=number(above=0, most=1))
     """Share of the later calls that it hits, above 0 and at most 1, drawn from one seed."""
 
     def __attrs_post_init__(self) -> None:
@@ -291,14 +292,6 @@ class Fault:
         if not (self.operation in usable or (self.operation is None and usable >= _CALLS)):
             names = "calls" if usable == _CALLS else ", ".join(sorted(usable))
             raise InvalidRequest(f"{name} can be used for {names}, not for {self.operation!r}")
-        if not 0 < self.share <= 1:
-            raise InvalidRequest(f"share must be above 0 and at most 1, not {self.share!r}")
-        if self.when not in {"unread", "read", "acted"}:
-            raise InvalidRequest(f"when must be unread, read or acted, not {self.when!r}")
-        if self.times is not None and self.times < 1:
-            raise InvalidRequest(f"times must be 1 or more, or None, not {self.times!r}")
-        if self.skip < 0:
-            raise InvalidRequest(f"skip must be 0 or more, not {self.skip!r}")
         if self.effect.needs_answer and self.when != "acted":
             raise InvalidRequest(f"{name} changes an answer: use it with when='acted'")
 
@@ -314,7 +307,8 @@ class Faults:
     def add(self, *faults: Fault) -> None:
         """Adds faults after the present ones."""
         for fault in faults:
-            check_kind("each of faults", fault, Fault)
+            if not isinstance(fault, Fault):
+                raise InvalidRequest(f"each of faults is of type Fault, not {fault!r}")
         self._left.extend(faults)
 
     def clear(self) -> None:
@@ -328,18 +322,18 @@ class Faults:
 
     def take(self, operation: str) -> Fault | None:
         """Returns the fault of a call that has just come, or of a webhook to be sent, or None."""
-        for number, fault in enumerate(self._left):
+        for index, fault in enumerate(self._left):
             fits_any_call = fault.operation is None and operation not in _WEBHOOKS
             if fault.operation != operation and not fits_any_call:
                 continue
             if fault.skip:
-                self._left[number] = attrs.evolve(fault, skip=fault.skip - 1)
+                self._left[index] = attrs.evolve(fault, skip=fault.skip - 1)
                 return None
             if fault.share < 1 and self._chance.random() >= fault.share:
                 return None
             if fault.times == 1:
-                del self._left[number]
+                del self._left[index]
             elif fault.times is not None:
-                self._left[number] = attrs.evolve(fault, times=fault.times - 1)
+                self._left[index] = attrs.evolve(fault, times=fault.times - 1)
             return fault
         return None

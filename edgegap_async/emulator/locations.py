@@ -21,6 +21,7 @@ from typing import Final, TypeAlias
 
 from edgegap_async.api.models import Location
 from edgegap_async.api.requests import GeoCoordinates, User
+from edgegap_async.api.validation import check_kind
 from edgegap_async.errors import InvalidRequest
 
 Point: TypeAlias = tuple[float, float]
@@ -111,8 +112,10 @@ class LocationFinder:
 
     def __init__(self, networks: Mapping[str, Point] | None = None) -> None:
         self._networks: list[tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, Point]] = []
+        check_kind("player_locations", networks, Mapping)
         for text, point in (networks or {}).items():
             try:
+                check_kind("a network", text, str)
                 self._networks.append((ipaddress.ip_network(text), _checked(point)))
             except ValueError as problem:
                 raise InvalidRequest(f"player_locations: {text!r}: {problem}") from None
@@ -141,5 +144,7 @@ class LocationFinder:
 
 
 def _checked(point: Point) -> Point:
+    if not isinstance(point, tuple | list) or len(point) != 2:  # noqa: PLR2004 - north, east
+        raise InvalidRequest(f"a point is (latitude, longitude) in degrees, not {point!r}")
     place = GeoCoordinates(*point)
     return place.latitude, place.longitude

@@ -23,6 +23,7 @@ from aiohttp import web
 
 from edgegap_async.api.codec import dumps, read_request, to_json
 from edgegap_async.api.operations import OPERATIONS, Auth, Operation
+from edgegap_async.api.validation import check_number
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import InvalidRequest, Refused, refusal
 
@@ -31,9 +32,9 @@ from .faults import Faults
 
 _log: Final = logging.getLogger(__name__)
 
-RateLimits: TypeAlias = bool | Mapping[str, float]
-"""True for the documented limits, False for none, or calls a second by operation; the documented
-limits hold for operations that are not named."""
+RateLimits: TypeAlias = bool | Mapping[str, float | None]
+"""True for the documented limits, False for none, or calls a second by operation: 1 or more, or
+None for no limit. The documented limits hold for operations that are not named."""
 
 _MAX_BODY_BYTES: Final = 2**20
 _MAX_RECORDED: Final = 100_000  # requests
@@ -80,7 +81,7 @@ class Server:
     Args:
         cloud: what the operations act on.
         token: the API token that a call must carry.
-        limits: rate limits.
+        limits: calls a second by operation, 1 or more; other operations have no limit.
         faults: scripted faults.
         round_trip_time: seconds on the network for one call, at least and at most.
 
@@ -95,7 +96,7 @@ class Server:
         cloud: Cloud,
         *,
         token: str,
-        limits: RateLimits = True,
+        limits: Mapping[str, float],
         faults: Faults | None = None,
         round_trip_time: tuple[float, float] = (0.0, 0.0),
     ) -> None:
@@ -106,7 +107,7 @@ class Server:
         self.failures: list[BaseException] = []
         self.faults = Faults() if faults is None else faults
         self._cloud = cloud
-        self._limits = _rate_limits(limits)
+        self._limits = {name: RateLimit(rate) for name, rate in limits.items()}
         self._round_trip_time = round_trip_time
         self._chance = random.Random(0)  # noqa: S311 - network delays are no secret
         self._hosts = {"127.0.0.1", "::1", "localhost"}
@@ -246,18 +247,27 @@ class Server:
         return host not in self._hosts or origin not in {None, f"http://{request.host}"}
 
 
-def _rate_limits(limits: RateLimits) -> dict[str, RateLimit]:
+def check_limits(limits: RateLimits) -> dict[str, float]:
+    """Returns the calls a second by operation, without the operations that have no limit.
+
+    Raises:
+        InvalidRequest: an operation does not exist, or a limit is not 1 or more.
+    """
+    rates = {operation.name: operation.limit for operation in OPERATIONS}
     if limits is False:
         return {}
-    own = limits if isinstance(limits, Mapping) else {}
-    names = {operation.name for operation in OPERATIONS}
-    for name, rate in own.items():
-        if name not in names:
-            raise InvalidRequest(f"limits: there is no call {name!r}")
-        if rate < 1:
-            raise InvalidRequest(f"limits: {name} must be 1 or more, not {rate!r}")
-    rates = {operation.name: operation.limit for operation in OPERATIONS} | dict(own)
-    return {name: RateLimit(rate) for name, rate in rates.items() if rate is not None}
+    if isinstance(limits, Mapping):
+        for name, rate in limits.items():
+            if name not in rates:
+                names = ", ".join(rates)
+                raise InvalidRequest(f"limits: there is no call {name!r}; there are {names}")
+            check_number(f"limits: {name}", rate, least=1)
+            rates[name] = rate
+    elif limits is not True:
+        raise InvalidRequest(
+            f"limits is True, False or calls a second by operation, not {limits!r}"
+        )
+    return {name: rate for name, rate in rates.items() if rate is not None}
 
 
 _STATUSES: Final = {refusal(status): status for status in (400, 401, 403, 404, 409, 410, 422)}

@@ -44,7 +44,10 @@ async def test_an_unknown_or_inactive_version_cannot_be_deployed() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "application", "why"),
-    [({"max_deployments": 1}, SLEEPER, "No capacity"), ({"ports": range(0)}, ARENA, "no port")],
+    [
+        ({"max_deployments": 1}, SLEEPER, "No capacity"),
+        ({"port_range": range(0)}, ARENA, "no port"),
+    ],
 )
 async def test_without_room_a_deployment_is_made_in_error_and_named(
     settings: dict[str, Any], application: Application, why: str

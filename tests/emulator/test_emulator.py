@@ -123,8 +123,45 @@ def test_without_its_extra_the_emulator_names_the_extra(monkeypatch: pytest.Monk
         ({"round_trip_time": (0.1, "x")}, r"round_trip_time is \(at least"),
         ({"apps": sample_application()}, "apps is a list"),
         ({"faults": Fault("deploy", Respond(500))}, "faults is a list"),
-        ({"unknown_id_status": 403}, "unknown_id_status must be 400 or 404"),
-        ({"host_shape": "x"}, "host_shape pin or centroid"),
+        ({"unknown_id_status": 403}, r"Emulator\.unknown_id_status is one of 400, 404, not 403"),
+        ({"host_shape": "x"}, "host_shape is one of pin, centroid, not 'x'"),
+        ({"timings": None}, "timings is of type Timings, not None"),
+        ({"apps": [None]}, "each of apps is of type Application, not None"),
+        ({"fleets": 5}, "fleets is a list, not 5"),
+        ({"fleets": ["alpha"]}, "each of fleets is of type Fleet, not 'alpha'"),
+        ({"faults": [None]}, "each of faults is of type Fault, not None"),
+        ({"host": 5}, "host is a loopback address such as 127.0.0.1, not 5"),
+        ({"port": None}, "port is a number, not None"),
+        ({"port": 1.5}, "port is of type int, not 1.5"),
+        ({"limits": 5}, "limits is True, False or calls a second by operation, not 5"),
+        ({"limits": None}, "limits is True, False or calls a second by operation, not None"),
+        ({"limits": {"deploy": "x"}}, "limits: deploy is of type int or float, not 'x'"),
+        ({"max_deployments": 1.5}, "max_deployments is of type int, not 1.5"),
+        ({"port_range": 5}, r"port_range is a range of ports from 1 to 65535, .*, not 5"),
+        ({"port_range": range(9)}, r"ports from 1 to 65535, .*, not range\(0, 9\)"),
+        ({"port_range": range(65530, 65537)}, r"port_range is a range of ports from 1 to 65535"),
+        ({"port_reuse_delay": -1}, "port_reuse_delay must be 0 or more, not -1"),
+        ({"port_reuse_delay": "x"}, "port_reuse_delay is of type int or float, not 'x'"),
+        ({"keep_terminated": -1}, "keep_terminated must be 0 or more, not -1"),
+        ({"keep_terminated": "x"}, "keep_terminated is of type int or float, not 'x'"),
+        ({"metrics_interval": 0}, "metrics_interval must be above 0, not 0"),
+        ({"metrics_interval": -1}, "metrics_interval must be above 0, not -1"),
+        ({"metrics_interval": "x"}, "metrics_interval is of type int or float, not 'x'"),
+        ({"webhook_timeout": 0}, "webhook_timeout must be above 0, not 0"),
+        ({"webhook_timeout": -1}, "webhook_timeout must be above 0, not -1"),
+        ({"webhook_timeout": "x"}, "webhook_timeout is of type int or float, not 'x'"),
+        ({"webhook_allow": 5}, "webhook_allow is a list, not 5"),
+        ({"fqdn": 5}, "fqdn must be a text that is not empty, not 5"),
+        ({"fqdn": ""}, "fqdn must be a text that is not empty, not ''"),
+        ({"player_locations": 5}, "player_locations is of type Mapping, not 5"),
+        (
+            {"player_locations": {"10.0.0.0/8": 5}},
+            r"player_locations: '10.*\(latitude, long.*not 5",
+        ),
+        ({"player_locations": {5: (0, 0)}}, "player_locations: 5: a network is of type str"),
+        ({"list_has_status": "no"}, "list_has_status is of type bool, not 'no'"),
+        ({"list_accepts_filters": 0}, "list_accepts_filters is of type bool, not 0"),
+        ({"list_includes_errors": None}, "list_includes_errors is of type bool, not None"),
     ],
 )
 def test_an_invalid_setting_is_reported_by_name(settings: dict[str, Any], complaint: str) -> None:
@@ -150,5 +187,5 @@ def test_an_emulator_that_is_not_started_answers_nowhere() -> None:
 
 @pytest.mark.parametrize("settings", [{"port": 99999}, {"port": -1}, {"max_deployments": -5}])
 def test_a_number_out_of_range_is_refused(settings: dict[str, int]) -> None:
-    with pytest.raises(InvalidRequest, match="is a number from 0"):
+    with pytest.raises(InvalidRequest, match="must be 0 or more"):
         Emulator(**settings)  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import aiohttp
@@ -233,7 +233,10 @@ async def test_the_script_can_be_given_at_the_start_and_cleared() -> None:
         ("deploy", Truncate(), {"when": "read"}, "Truncate changes an answer"),
         ("deploy", Hide(1), {}, "Hide can be used for get_deployment, list_deployments, not"),
         ("deploy", Drop(), {"share": 0.0}, "share must be above 0"),
-        ("deploy", Drop(), {"share": 1.5}, "at most 1, not 1.5"),
+        ("deploy", Drop(), {"share": 1.5}, "above 0 and 1 at most, not 1.5"),
+        ("deploy", Drop(), {"share": "x"}, "share is of type int or float, not 'x'"),
+        ("deploy", Drop(), {"times": "x"}, "times is of type int, not 'x'"),
+        ("deploy", Drop(), {"skip": 0.5}, "skip is of type int, not 0.5"),
         ("deploy", Repeat(), {}, "Repeat can be used for webhook_on_error"),
         (None, Repeat(), {}, "Repeat can be used for webhook_on_error"),
         ("webhook_on_ready", Respond(500), {}, "Respond can be used for calls, not for 'webhook"),
@@ -249,6 +252,28 @@ def test_an_invalid_fault_is_refused(
 def test_a_webhook_arrives_at_least_once() -> None:
     with pytest.raises(InvalidRequest, match="times must be 1 or more, not 0"):
         Repeat(0)
+
+
+@pytest.mark.parametrize(
+    ("effect", "number", "message"),
+    [
+        (Delay, -1, r"Delay\.seconds must be 0 or more, not -1"),
+        (Delay, "x", r"Delay\.seconds is of type int or float, not 'x'"),
+        (Delay, None, r"Delay\.seconds is a number, not None"),
+        (Dribble, -1, r"Dribble\.interval must be 0 or more, not -1"),
+        (Hide, -1, r"Hide\.seconds must be 0 or more, not -1"),
+        (Truncate, -1, r"Truncate\.body_bytes must be 0 or more, not -1"),
+        (Truncate, 0.5, r"Truncate\.body_bytes is of type int, not 0\.5"),
+        (Respond, 99, r"Respond\.status must be 200 or more and 599 at most, not 99"),
+        (Respond, 600, r"Respond\.status must be 200 or more and 599 at most, not 600"),
+        (Repeat, "x", r"Repeat\.times is of type int, not 'x'"),
+    ],
+)
+def test_an_invalid_number_of_an_effect_is_refused(
+    effect: Callable[[Any], Effect], number: Any, message: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=message):
+        effect(number)
 
 
 @SHOWN

@@ -192,12 +192,17 @@ async def test_a_429_has_a_retry_after_header() -> None:
     assert api.headers["Retry-After"] == "1"
 
 
-def test_limits_of_unknown_operations_or_below_one_are_refused() -> None:
-    async def started(limits: dict[str, float]) -> None:
-        async with Emulator(limits=limits):
-            pass
+async def test_a_limit_of_none_lifts_the_documented_limit() -> None:
+    emulator = Emulator(limits={"list_deployments": None})
+    async with emulator, aiohttp.ClientSession(emulator.url) as session:
+        api = BareApi(emulator, session)
+        answers = await asyncio.gather(*(api("GET", "/v1/deployments") for _ in range(45)))
 
+    assert {status for status, _ in answers} == {200}
+
+
+def test_limits_of_unknown_operations_or_below_one_are_refused() -> None:
     with pytest.raises(InvalidRequest, match="no call 'redeploy'"):
-        asyncio.run(started({"redeploy": 1}))
+        Emulator(limits={"redeploy": 1})
     with pytest.raises(InvalidRequest, match="deploy must be 1 or more"):
-        asyncio.run(started({"deploy": 0}))
+        Emulator(limits={"deploy": 0})

@@ -52,7 +52,7 @@ def test_a_thousand_servers_are_ready_and_no_port_runs_out() -> None:
 
     async def main() -> None:
         simulation = Simulation(ready_after=(1, 5))
-        async with a_cloud(ARENA, simulation=simulation, ports=numbers) as world:
+        async with a_cloud(ARENA, simulate=simulation, port_range=numbers) as world:
             servers = [await deployed(world, ARENA) for _ in range(1000)]
             await asyncio.sleep(6)
 
@@ -87,7 +87,7 @@ async def test_the_same_seed_gives_the_same_times() -> None:
 
 async def test_a_share_fails_at_its_time_and_is_an_error() -> None:
     simulation = Simulation(crash_share=1, crash_after=(7, 7), ready_after=(1, 1))
-    async with a_cloud(ARENA, simulation=simulation) as world:
+    async with a_cloud(ARENA, simulate=simulation) as world:
         server = await deployed(world, ARENA)
         seen = []
         for seconds in (6.9, 0.2):
@@ -107,7 +107,7 @@ async def test_a_server_that_crashes_first_never_binds_its_ports() -> None:
 
 
 async def test_a_server_that_is_never_ready_is_an_error_after_the_time_to_deploy() -> None:
-    async with a_cloud(HASTY, simulation=Simulation(never_ready_share=1)) as world:
+    async with a_cloud(HASTY, simulate=Simulation(never_ready_share=1)) as world:
         server = await deployed(world, HASTY)
         await asyncio.sleep(3.2)
 
@@ -173,7 +173,7 @@ async def test_a_function_may_draw_the_times() -> None:
 
 
 async def test_status_since_is_the_time_of_the_last_change() -> None:
-    async with a_cloud(ARENA, simulation=Simulation(ready_after=(2, 2))) as world:
+    async with a_cloud(ARENA, simulate=Simulation(ready_after=(2, 2))) as world:
         server = await deployed(world, ARENA)
         assert server.status_since == pytest.approx(loop_time(), abs=0.01)
         while server.status is not Status.READY:
