@@ -3,8 +3,8 @@
 Ownership: the client owns a deployment from the moment the API accepts the deploy until the caller
 has the deployment or the API accepts a stop (see `deployments.ownership`). `deploy` hands the
 deployment to its caller when it returns, `deploy_many` with the outcome, and `run` never. If the
-caller is cancelled before, the client stops the deployment in the background; `close` waits for
-these stops, and logs each deployment that may go on running.
+caller is cancelled before it has the deployment, the client stops the deployment in the background;
+`close` waits for these stops, and logs each deployment that may go on running.
 """
 
 from __future__ import annotations
@@ -216,8 +216,8 @@ class EdgegapClient(ApiClient):
         """Stops the deployments that an earlier run of this program left behind.
 
         Args:
-            older_than: seconds, 0 or more. Younger deployments are not stopped, nor, if it is above
-                0, deployments of unknown age.
+            older_than: seconds, 0 or more. Younger deployments are not stopped. Above 0,
+                deployments of unknown age are not stopped either.
             dry_run: True to stop nothing and return the ids alone, as with `Guard.dry_run`.
 
         Returns:
@@ -286,7 +286,7 @@ class EdgegapClient(ApiClient):
             server = await deployer.deploy(application, version, users, options, deadline=deadline)
         except Unprocessable as problem:
             if problem.request_id:
-                await owned.stop_after(problem, problem.request_id)
+                await owned.stop_because_of(problem, problem.request_id)
             raise
         owned.add(server.request_id)
         try:
@@ -300,7 +300,7 @@ class EdgegapClient(ApiClient):
                     left = None if deadline is None else deadline - loop_time()
                     await deployer.fetch_logs(problem, left)
             finally:
-                await owned.stop_after(problem, server.request_id)
+                await owned.stop_because_of(problem, server.request_id)
             raise
         await owned.stop_and_wait(server.request_id)
 
@@ -377,9 +377,9 @@ class EdgegapClient(ApiClient):
         """Stops the deployments that the client owns, ends every wait, and closes the session.
 
         The client owns the deployments of `run`, `deploy_many` and pools that were not handed to
-        the caller. Calls and waits in progress raise `ClientClosed`. Stops without an answer take
-        10 seconds at most, and the log names each deployment that may go on running. A session that
-        was passed in stays open. Further calls of `close` do nothing.
+        the caller. Calls and waits in progress raise `ClientClosed`. `close` waits 10 s at most for
+        stops that get no answer, and the log names each deployment that may go on running. A
+        session that was passed in stays open. Further calls of `close` do nothing.
 
         Raises:
             WrongLoop: the client was first used in another event loop.

@@ -184,7 +184,7 @@ class Batch:
         if self._options.stop_at_end:
             self._stopped_at_end.append(handle)
         else:
-            owned.remove(handle.request_id)
+            owned.hand_over(handle.request_id)
         return outcome
 
     def _as_stopped(self, outcome: Outcome, cause: Exception) -> Outcome:
@@ -317,13 +317,13 @@ class Batch:
             error = item.error or _batch_stopped(cause)
             self._add_outcome(Outcome(index=item.index, request=item.request, error=error))
 
-    def _stop(self, handle: DeploymentHandle | None, because: EdgegapError | None = None) -> None:
+    def _stop(self, handle: DeploymentHandle | None, problem: EdgegapError | None = None) -> None:
         if handle is None:
             return
         if handle.request_id in self._owned:
-            self._stops.append(self._owned.stop(handle.request_id, because))
-        elif because is not None:  # its own failure or `close` stops it already
-            self._owned.add_note(because, handle.request_id)
+            self._stops.append(self._owned.begin_stop(handle.request_id, problem))
+        elif problem is not None:  # its own failure or `close` stops it already
+            self._owned.record_stop_on(problem, handle.request_id)
 
     def _on_end(self, _: asyncio.Task[None]) -> None:
         for (

@@ -168,7 +168,7 @@ class JobRunner:
                     and not self._is_past_deadline()
                 )
                 if job.handle and (is_retried or options.on_failure != "keep_going"):
-                    await self._owned.stop_after(error, job.handle.request_id)
+                    await self._owned.stop_because_of(error, job.handle.request_id)
                 if not is_retried:
                     break
                 if options.retry_with is not None:

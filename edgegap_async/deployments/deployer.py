@@ -198,7 +198,7 @@ class Deployer:
         tracker = self._poller.tracker(
             accepted.request_id,
             expects_webhook=expects_webhook,
-            not_found_until=self.register.add_deployed(accepted.request_id),
+            believe_404_from=self.register.add_deployed(accepted.request_id),
         )
         trigger.connect(tracker)
         return DeploymentHandle(self.client, tracker, urls, accepted)
@@ -253,7 +253,7 @@ class Deployer:
                 raise
             request_id = error.request_id  # a 422 names a deployment in ERROR
         if request_id:
-            await self.owned.stop_now(request_id)
+            await self.owned.stop_inline(request_id)
 
     # ── Guard.max_live ───────────────────────────────────────────────────────────────────────────
 
@@ -296,8 +296,8 @@ class Deployer:
             InvalidRequest: `request_id` cannot be an id.
         """
         check_segment("request_id", request_id)
-        not_found_until = self.register.not_found_until(request_id)
-        tracker = self._poller.tracker(request_id, not_found_until=not_found_until)
+        believe_404_from = self.register.believe_404_from(request_id)
+        tracker = self._poller.tracker(request_id, believe_404_from=believe_404_from)
         return DeploymentHandle(self.client, tracker, None)
 
     def recovered(self, row: DeploymentRow, tag: str | None = None) -> RecoveredDeployment | None:

@@ -207,7 +207,7 @@ class DeploymentHandle:
             self.request_id,
             container_log_storage=container_log_storage,
         )
-        await stop_until_confirmed(stop, not_found_until=self._tracker.not_found_until)
+        await stop_until_confirmed(stop, believe_404_from=self._tracker.believe_404_from)
         self._tracker.poll_now()
         if wait:
             with contextlib.suppress(Gone, NotFound):  # no status was ever known

@@ -193,7 +193,7 @@ class IdempotentDeploy:
         async with contextlib.aclosing(self._lookups(tag)) as lookups:
             async for ids in lookups:
                 for surplus in set(ids) - {kept}:
-                    await self.owned.stop_now(surplus)
+                    await self.owned.stop_inline(surplus)
                     return
 
     async def _lookups(self, tag: str) -> AsyncGenerator[list[str], None]:

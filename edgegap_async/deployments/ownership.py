@@ -2,9 +2,11 @@
 
 Problem: a deployment without an owner runs, and is paid for, until its maximum duration.
 
-Rule: the client owns a deployment from the moment the API accepts the deploy until the caller has
-the deployment or the API accepts a stop. A stop is a task of the client, not of the caller: if the
-caller is cancelled while it waits for the stop, the stop goes on.
+Rule: a deployment has an owner from the moment the API accepts the deploy until the API accepts a
+stop. By default the owner is the caller of the deploy: `add_deployed` records HANDED_OVER. `run`,
+batches and pools make the client the owner (`OwnedDeployments.add`) until they stop the deployment
+or hand it over. If the caller of a deploy is cancelled before it has the handle, the client stops
+the deployment. A stop is a task of the client: it goes on if the caller that waits is cancelled.
 
 Consequences:
 
@@ -13,9 +15,9 @@ Consequences:
   them until they end.
 - `OwnedDeployments` stops deployments. `client.close()` stops what the client still owns, waits for
   the stops in progress, and logs each deployment that may go on running.
-- Right after a deploy the API may answer 404 although the deployment exists. Such an answer counts
-  only from the record's `not_found_until` on: `PollingPolicy.not_found_grace` seconds (10 s) after
-  the deploy, or after the first stop of a deployment that the client did not deploy.
+- Right after a deploy the API may answer 404 although the deployment exists. The client believes
+  such an answer only from the record's `believe_404_from` on: `PollingPolicy.not_found_grace`
+  seconds (10 s) after the deploy, or after the first stop of a deployment that it did not deploy.
 """
 
 from __future__ import annotations
@@ -48,9 +50,11 @@ from edgegap_async.polling.tracker import is_missing
 
 logger = logging.getLogger(__name__)
 
-_MAX_ENDED: Final = 20_000  # records; id and tag of each deploy of 4 minutes at 40 deploys a second
+_MAX_ENDED: Final = 20_000  # id and tag of 10,000 deployments: 4 minutes of 40 deploys a second
 _STOP_RETRY_INTERVAL: Final = 0.5  # seconds between stops that the API answers with an early 404
-_STATUS_EXTRA_GRACE: Final = 300.0  # seconds; a status answer of 404 ends no ownership before
+# seconds after `believe_404_from` before a 404 to a status request counts as the end; no API hides
+# for longer what runs
+_STATUS_EXTRA_GRACE: Final = 300.0
 _CLOSED_TOO_SOON: Final = "the client was closed before the API answered"
 
 
@@ -61,10 +65,10 @@ class DeploymentState(enum.Enum):
     """The deploy is in progress. The record has the operation tag, because no id is known."""
     OWNED = "owned"
     """The client has to stop the deployment."""
-    HANDED_OUT = "handed out"
+    HANDED_OVER = "handed over"
     """The caller has the deployment, and has to stop it."""
     STOPPING = "stopping"
-    """The client has begun to stop the deployment, or has failed to, which the log says."""
+    """The client is stopping the deployment, or a stop has failed (see the log)."""
     ENDED = "ended"
     """The API has accepted a stop, or has said that the deployment is over."""
 
@@ -72,17 +76,17 @@ class DeploymentState(enum.Enum):
 @attrs.define(eq=False)
 class _Record:
     state: DeploymentState
-    not_found_until: float | None = None  # loop time; None before the deploy or the first stop
+    believe_404_from: float | None = None  # loop time; None before the deploy or the first stop
 
 
 class DeploymentRegister:
     """The deployments that one client has deployed or adopted, by id.
 
-    A deploy in progress is in the register by its operation tag. The register remembers the last
-    10,000 deployments that have ended.
+    A deploy in progress is in the register by its operation tag. The register remembers 20,000 ids
+    and operation tags that have ended: two for each of the last 10,000 deployments.
 
     Args:
-        not_found_grace: seconds during which the answer "no such deployment" does not count.
+        not_found_grace: seconds during which the answer "no such deployment" is not believed.
     """
 
     def __init__(self, not_found_grace: float) -> None:
@@ -110,24 +114,28 @@ class DeploymentRegister:
         self._live[operation_tag] = _Record(DeploymentState.DEPLOYING)
 
     def add_deployed(self, request_id: str) -> float:
-        """Records an accepted deploy, and returns the loop time from which a 404 counts."""
+        """Records an accepted deploy, whose caller is the owner unless the client is made it.
+
+        Returns:
+            The loop time from which a 404 is believed.
+        """
         self._ended.pop(request_id, None)
-        self._live.setdefault(request_id, _Record(DeploymentState.HANDED_OUT))
+        self._live.setdefault(request_id, _Record(DeploymentState.HANDED_OVER))
         return self._begin_grace(request_id)
 
     def set_owned(self, request_id: str) -> None:
         """Records that the client has to stop a deployment, which it may have adopted."""
         self._set(request_id, DeploymentState.OWNED)
 
-    def set_handed_out(self, request_id: str) -> None:
+    def set_handed_over(self, request_id: str) -> None:
         """Records that a caller has a deployment, which the client may have adopted."""
-        self._set(request_id, DeploymentState.HANDED_OUT)
+        self._set(request_id, DeploymentState.HANDED_OVER)
 
     def begin_stop(self, request_id: str) -> float:
         """Records that the client stops a deployment.
 
         Returns:
-            The loop time from which a 404 counts; minus infinity if the deployment has ended.
+            The loop time from which a 404 is believed; minus infinity if the deployment has ended.
         """
         if request_id in self._ended:
             return -math.inf
@@ -140,16 +148,16 @@ class DeploymentRegister:
 
     def _begin_grace(self, request_id: str) -> float:
         record = self._live[request_id]
-        if record.not_found_until is None:
-            record.not_found_until = loop_time() + self._not_found_grace
-        return record.not_found_until
+        if record.believe_404_from is None:
+            record.believe_404_from = loop_time() + self._not_found_grace
+        return record.believe_404_from
 
-    def not_found_until(self, request_id: str) -> float:
-        """Returns the loop time from which a 404 counts; minus infinity if it counts anyway."""
+    def believe_404_from(self, request_id: str) -> float:
+        """Returns the loop time from which a 404 is believed; minus infinity if it always is."""
         record = self._live.get(request_id)
-        if record is None or record.not_found_until is None:
+        if record is None or record.believe_404_from is None:
             return -math.inf
-        return record.not_found_until
+        return record.believe_404_from
 
     def end(self, key: str) -> None:
         """Records that a deployment, or a deploy in progress, has ended, if the register has it."""
@@ -197,16 +205,16 @@ class EndObserver(CallObserver):
             self._register.end(call.request_id or "")
 
     def call_failed(self, call: ObservedCall, error: BaseException) -> None:
-        """Records that the API does not know a deployment, once its answer counts."""
+        """Records that the API does not know a deployment, once this answer is believed."""
         if not isinstance(error, Gone | NotFound):
             return
         if call.operation not in {STOP_DEPLOYMENT, GET_DEPLOYMENT}:
             return
         request_id = call.request_id or ""
-        not_found_until = self._register.not_found_until(request_id)
+        believe_404_from = self._register.believe_404_from(request_id)
         if call.operation is GET_DEPLOYMENT:
-            not_found_until += _STATUS_EXTRA_GRACE
-        if is_missing(error, loop_time(), not_found_until):
+            believe_404_from += _STATUS_EXTRA_GRACE
+        if is_missing(error, loop_time(), believe_404_from):
             self._register.end(request_id)
 
 
@@ -230,48 +238,50 @@ class OwnedDeployments:
         """Makes the client the owner of a deployment."""
         self._register.set_owned(request_id)
 
-    def remove(self, request_id: str) -> None:
-        """Makes the caller the owner of a deployment that the client owns."""
+    def hand_over(self, request_id: str) -> None:
+        """Makes the caller the owner of a deployment, if the client owns it."""
         if request_id in self:
-            self._register.set_handed_out(request_id)
+            self._register.set_handed_over(request_id)
 
     def __contains__(self, request_id: str) -> bool:
         """Returns whether the client has to stop a deployment."""
         return self._register.state(request_id) is DeploymentState.OWNED
 
-    async def stop_now(self, request_id: str) -> None:
-        """Stops a deployment in the task of the caller.
+    async def stop_inline(self, request_id: str) -> None:
+        """Stops a deployment in this task, not in the background: a cancellation ends the stop.
 
         Raises:
             EdgegapError: the deployment could not be stopped.
         """
-        not_found_until = self._register.begin_stop(request_id)
+        believe_404_from = self._register.begin_stop(request_id)
         stop = functools.partial(self._cleanup.stop, request_id)
-        await stop_until_confirmed(stop, not_found_until=not_found_until)
+        await stop_until_confirmed(stop, believe_404_from=believe_404_from)
 
-    def stop(self, request_id: str, because: EdgegapError | None = None) -> asyncio.Task[None]:
+    def begin_stop(
+        self, request_id: str, problem: EdgegapError | None = None
+    ) -> asyncio.Task[None]:
         """Stops a deployment in the background, and returns the task, which may be left alone.
 
         Args:
             request_id: which deployment.
-            because: the error of the deployment, which gets a note if the stop fails.
+            problem: why it is stopped; the end of the stop is recorded on this error.
         """
         self._register.begin_stop(request_id)
-        stopping = self.in_background(self.stop_now(request_id), request_id)
+        stopping = self.in_background(self.stop_inline(request_id), request_id)
         self._stops[request_id] = stopping
         stopping.add_done_callback(functools.partial(self._forget_stop, request_id))
-        if because is not None:
-            self.add_note(because, request_id)
+        if problem is not None:
+            self.record_stop_on(problem, request_id)
         return stopping
 
     def _forget_stop(self, request_id: str, stopping: asyncio.Task[None]) -> None:
         if self._stops.get(request_id) is stopping:
             del self._stops[request_id]
 
-    def add_note(self, problem: EdgegapError, request_id: str) -> None:
-        """Adds to an error how the stop in progress ends; does nothing if there is no stop."""
+    def record_stop_on(self, problem: EdgegapError, request_id: str) -> None:
+        """Records on an error how the stop in progress ends; does nothing if there is none."""
         if stopping := self._stops.get(request_id):
-            stopping.add_done_callback(functools.partial(_add_note_at_end, problem, request_id))
+            stopping.add_done_callback(functools.partial(_record_stop_at_end, problem, request_id))
 
     def in_background(self, work: Coroutine[object, object, None], what: str) -> asyncio.Task[None]:
         """Runs work that goes on when its caller is cancelled.
@@ -286,49 +296,49 @@ class OwnedDeployments:
         return task
 
     async def stop_and_wait(
-        self, request_id: str, stop: Callable[[str], asyncio.Task[None]] | None = None
+        self, request_id: str, begin_stop: Callable[[str], asyncio.Task[None]] | None = None
     ) -> None:
         """Stops a deployment; the stop goes on in the background if the caller is cancelled.
 
         Args:
             request_id: which deployment.
-            stop: called in place of the method `stop`, for example to count the stop.
+            begin_stop: called in place of the method, for example to count the stop.
 
         Raises:
             EdgegapError: the deployment could not be stopped.
         """
         if request_id in self or not self.closed:
-            stopping = (stop or self.stop)(request_id)
+            stopping = (begin_stop or self.begin_stop)(request_id)
             await asyncio.wait([stopping])
             if stopping.cancelled():  # by `close`, which does not cancel the caller
                 raise ClientClosed(f"the client was closed before {request_id} was stopped")
             await stopping
 
-    async def stop_after(
+    async def stop_because_of(
         self,
         problem: BaseException,
         request_id: str,
-        stop: Callable[[str], asyncio.Task[None]] | None = None,
+        begin_stop: Callable[[str], asyncio.Task[None]] | None = None,
     ) -> None:
-        """Stops a deployment as `stop_and_wait` does, after an error.
+        """Stops a deployment as `stop_and_wait` does, and records on an error how the stop ended.
 
         Args:
-            problem: the error, which gets a note if the stop fails.
+            problem: why the deployment is stopped. It gets a note if the stop fails.
             request_id: which deployment.
-            stop: called in place of the method `stop`.
+            begin_stop: called in place of the method, for example to count the stop.
         """
         try:
-            await self.stop_and_wait(request_id, stop)
+            await self.stop_and_wait(request_id, begin_stop)
         except EdgegapError as error:
-            _add_note(problem, request_id, error)
+            _record_stop_on(problem, request_id, error)
         else:
-            _add_note(problem, request_id, None)
+            _record_stop_on(problem, request_id, None)
 
     def close(self) -> None:
         """Stops in the background every deployment that the client owns."""
         self.closed = True
         for request_id in self._register.owned():
-            self.stop(request_id)
+            self.begin_stop(request_id)
 
     async def drain(self, seconds: float) -> None:
         """Waits until no background task is in progress, at most `seconds`."""
@@ -354,13 +364,21 @@ class OwnedDeployments:
             logger.error("%s may go on running: it could not be stopped: %s", what, error)
 
 
-def _add_note_at_end(problem: EdgegapError, request_id: str, stopping: asyncio.Task[None]) -> None:
+def _record_stop_at_end(
+    problem: EdgegapError, request_id: str, stopping: asyncio.Task[None]
+) -> None:
     error = _CLOSED_TOO_SOON if stopping.cancelled() else stopping.exception()
-    _add_note(problem, request_id, error)
+    _record_stop_on(problem, request_id, error)
 
 
-def _add_note(problem: BaseException, request_id: str, error: object) -> None:
-    """Adds to an error how a stop has ended: with `error`, or well if that is None."""
+def _record_stop_on(problem: BaseException, request_id: str, error: object) -> None:
+    """Records how a stop has ended: a note for a failure, `problem.stopped` for a success.
+
+    Args:
+        problem: why the deployment was stopped.
+        request_id: which deployment.
+        error: why the stop failed; None if it succeeded.
+    """
     if error is not None:
         problem.add_note(f"{request_id} could not be stopped: {error}")
     elif isinstance(problem, DeploymentError | Unprocessable):
@@ -368,19 +386,19 @@ def _add_note(problem: BaseException, request_id: str, error: object) -> None:
 
 
 async def stop_until_confirmed(
-    stop: Callable[[], Awaitable[object]], *, not_found_until: float
+    stop: Callable[[], Awaitable[object]], *, believe_404_from: float
 ) -> None:
     """Stops a deployment, and repeats the stop while the API may not know the deployment yet.
 
     Args:
         stop: makes one call to the API.
-        not_found_until: loop time from which "no such deployment" counts.
+        believe_404_from: loop time from which the answer "no such deployment" is believed.
     """
     while True:
         try:
             await stop()
         except (Gone, NotFound) as error:
-            if is_missing(error, loop_time(), not_found_until):
+            if is_missing(error, loop_time(), believe_404_from):
                 return
         else:
             return
@@ -393,7 +411,7 @@ async def wait_for_stops(
     """Waits for stops in progress, which go on if the caller is cancelled.
 
     Args:
-        stops: tasks that `OwnedDeployments.stop` has returned.
+        stops: tasks that `OwnedDeployments.begin_stop` has returned.
         problem: an earlier error, which gets a note for each stop that fails.
 
     Raises:

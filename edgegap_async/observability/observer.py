@@ -118,9 +118,9 @@ class CallObservers:
 
     def __init__(self) -> None:
         # An event has the methods of the observers that override it, so an unused event is cheap.
-        self._methods = dict.fromkeys(
-            _EVENTS, tuple[tuple[CallObserver, Callable[..., None]], ...]()
-        )
+        self._methods: dict[
+            Callable[..., None], tuple[tuple[CallObserver, Callable[..., None]], ...]
+        ] = dict.fromkeys(_EVENTS, ())
         self._failed = set[int]()  # ids of the observers whose exception was logged
 
     def add(self, observer: CallObserver) -> None:

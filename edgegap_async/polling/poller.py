@@ -118,14 +118,14 @@ class StatusPoller:
     # ── deployments that tasks wait for ──────────────────────────────────────────────────────────
 
     def tracker(
-        self, request_id: str, *, expects_webhook: bool = False, not_found_until: float = -math.inf
+        self, request_id: str, *, expects_webhook: bool = False, believe_404_from: float = -math.inf
     ) -> DeploymentTracker:
         """Returns the tracker of a deployment; all handles of one id share it.
 
         Args:
             request_id: the deployment's id.
             expects_webhook: whether the API was asked to send a webhook at READY.
-            not_found_until: loop time until which "no such deployment" is ignored.
+            believe_404_from: loop time from which the answer "no such deployment" is believed.
 
         Raises:
             InvalidRequest: no deployment can have that id.
@@ -133,10 +133,10 @@ class StatusPoller:
         check_segment("request_id", request_id)  # a wrong id would make a whole list request fail
         tracker = self._trackers.get(request_id)
         if tracker is not None:
-            tracker.not_found_until = max(tracker.not_found_until, not_found_until)
+            tracker.believe_404_from = max(tracker.believe_404_from, believe_404_from)
         else:
             tracker = DeploymentTracker(
-                self, request_id, expects_webhook=expects_webhook, not_found_until=not_found_until
+                self, request_id, expects_webhook=expects_webhook, believe_404_from=believe_404_from
             )
             self._trackers[request_id] = tracker
         return tracker
@@ -185,7 +185,7 @@ class StatusPoller:
         self._task = None
 
     def poll_now(self, tracker: DeploymentTracker) -> None:
-        """Makes the next request for a deployment due at once."""
+        """Makes the next status or list request for a deployment due at once, if a task waits."""
         entry, webhooks = self._entries.get(tracker.request_id), self._reader.webhooks
         if tracker.webhook_pending:
             webhooks.note_arrival()

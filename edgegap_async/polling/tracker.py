@@ -5,8 +5,8 @@ come at once, and only the answer to that request changes the status. So a webho
 late, doubled or forged does no harm. A webhook may come before the answer to the deploy: the
 `WebhookTrigger` keeps it until the request_id is known.
 
-The API may not know a deployment for some seconds after its deploy (404, or 400). Until
-`not_found_until` the poller and a stop ignore "no such deployment".
+The API may not know a deployment for some seconds after its deploy (404, or 400). The poller and a
+stop believe the answer "no such deployment" only from the loop time `believe_404_from` on.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class WebhookSource(Protocol):
         ...
 
 
-class TrackerOwner(Protocol):
+class TrackerPoller(Protocol):
     """Polls the deployments of trackers: the `StatusPoller`."""
 
     @property
@@ -82,7 +82,7 @@ class TrackerOwner(Protocol):
         ...
 
     def poll_now(self, tracker: DeploymentTracker) -> None:
-        """Makes the next request for a deployment due at once."""
+        """Makes the next status or list request for a deployment due at once, if a task waits."""
         ...
 
 
@@ -116,7 +116,7 @@ class DeploymentTracker:
         status_requests: status requests sent for it.
         requested_at: loop time of the last status request.
         awaited_at: loop time at which the first wait began.
-        not_found_until: loop time until which "no such deployment" is ignored.
+        believe_404_from: loop time from which the answer "no such deployment" is believed.
         expects_webhook: whether the API was asked to send a webhook at READY.
         webhook_pending: whether a webhook came since the last request for it was sent.
         webhook_event: set at each webhook, also while no task waits; None if nothing wants that.
@@ -126,11 +126,11 @@ class DeploymentTracker:
 
     def __init__(
         self,
-        owner: TrackerOwner,
+        poller: TrackerPoller,
         request_id: str,
         *,
         expects_webhook: bool = False,
-        not_found_until: float = -math.inf,
+        believe_404_from: float = -math.inf,
     ) -> None:
         self.request_id = request_id
         self.history: tuple[StatusChange, ...] = ()
@@ -138,13 +138,13 @@ class DeploymentTracker:
         self.status_requests = 0
         self.requested_at = -math.inf
         self.awaited_at = math.inf
-        self.not_found_until = not_found_until
+        self.believe_404_from = believe_404_from
         self.expects_webhook = expects_webhook
         self.webhook_pending = False
         self.webhook_event: asyncio.Event | None = None
         self.ready_at = math.inf
         self.last_failure: CallError | None = None
-        self._owner = owner
+        self._poller = poller
         self._changed = ChangeEvent()
         self._waiters_for_ready = 0
         self._waiters_for_any = 0
@@ -166,15 +166,15 @@ class DeploymentTracker:
         return not self._waiters_for_any
 
     def poll_now(self) -> None:
-        """Makes the next request for it due at once."""
-        self._owner.poll_now(self)
+        """Makes the next status or list request for it due at once, if a task waits."""
+        self._poller.poll_now(self)
 
     def webhook_received(self) -> None:
-        """Notes a webhook, and makes the next request due at once."""
+        """Notes a webhook, and makes the next request due at once, if a task waits."""
         self.webhook_pending = True
         if self.webhook_event is not None:
             self.webhook_event.set()
-        self._owner.poll_now(self)
+        self._poller.poll_now(self)
 
     async def wait_for_change(self, known: int) -> None:
         """Returns when `history` is longer than `known`.
@@ -189,7 +189,7 @@ class DeploymentTracker:
         while len(self.history) <= known:
             if self._failure is not None:
                 raise self._failure
-            with self._owner.client.until_closed():
+            with self._poller.client.until_closed():
                 await self._changed.wait()
 
     async def wait_for(self, wanted: Status, timeout: float | None) -> Deployment:  # noqa: ASYNC109 - WaitTimedOut says more
@@ -281,9 +281,9 @@ class DeploymentTracker:
             Whether the status has changed.
 
         Raises:
-            Gone, NotFound: no answer ever showed it, and `not_found_until` has passed.
+            Gone, NotFound: no answer ever showed it, and `believe_404_from` has passed.
         """
-        if not is_missing(error, now, self.not_found_until):
+        if not is_missing(error, now, self.believe_404_from):
             return False
         if self.deployment is None:
             raise error
@@ -294,7 +294,7 @@ class DeploymentTracker:
         """Ends each wait with an error, because the deployment cannot be polled."""
         self._failure = error
         self._changed.notify()
-        self._owner.waiters_changed(self)
+        self._poller.waiters_changed(self)
 
     def waiting(self, *, only_ready: bool = False) -> _WaiterScope:
         """Returns a context manager; the deployment is polled while a task is inside one."""
@@ -308,7 +308,7 @@ class DeploymentTracker:
             self._waiters_for_ready += count
         else:
             self._waiters_for_any += count
-        self._owner.waiters_changed(self)
+        self._poller.waiters_changed(self)
 
 
 class _WaiterScope:
@@ -334,13 +334,13 @@ class _WaiterScope:
         self._tracker.add_waiters(-1, only_ready=self._only_ready)
 
 
-def is_missing(error: Gone | NotFound, now: float, not_found_until: float) -> bool:
+def is_missing(error: Gone | NotFound, now: float, believe_404_from: float) -> bool:
     """Returns whether the API's answer proves that a deployment does not exist.
 
     Args:
-        error: the answer. 410 always counts.
+        error: the answer. 410 is always believed.
         now: loop time of the answer.
-        not_found_until: loop time from which 400 and 404 count: right after the deploy the API may
-            not know the deployment yet.
+        believe_404_from: loop time from which 400 and 404 are believed: right after the deploy the
+            API may not know the deployment yet.
     """
-    return isinstance(error, Gone) or now >= not_found_until
+    return isinstance(error, Gone) or now >= believe_404_from

@@ -211,7 +211,7 @@ class Inventory:
         if self.end is None:
             self.queue.put(ready)
         elif request_id in self._owned:
-            self._owned.stop(request_id)
+            self._owned.begin_stop(request_id)
 
     async def take(self) -> ReadyServer:
         """Removes and returns the next server, and waits for one if there is none."""
@@ -233,15 +233,15 @@ class Inventory:
         self.queue.assigned -= 1
         return ready
 
-    def stop(self, request_id: str) -> asyncio.Task[None]:
-        """Stops a server, which counts towards `max_total` until the API has accepted the stop."""
+    def begin_stop(self, request_id: str) -> asyncio.Task[None]:
+        """Stops a server in the background; `max_total` counts it until the stop is accepted."""
 
         def ended(stopping: asyncio.Task[None]) -> None:
             if not stopping.cancelled() and stopping.exception() is None:
                 self.stopping.pop(request_id, None)
                 self.changed.notify()
 
-        stopping = self.stopping[request_id] = self._owned.stop(request_id)
+        stopping = self.stopping[request_id] = self._owned.begin_stop(request_id)
         stopping.add_done_callback(ended)
         return stopping
 

@@ -86,7 +86,7 @@ class PoolMaintenance:
             retired = expired[:1]
         for ready in retired:
             queue.servers.remove(ready)
-            inventory.stop(ready.server.request_id)
+            inventory.begin_stop(ready.server.request_id)
             inventory.retired += 1
 
     # ── checks ───────────────────────────────────────────────────────────────────────────────────
@@ -117,7 +117,7 @@ class PoolMaintenance:
             status = row.status if row else await self._status_of(self._deployer.handle(request_id))
             self._check_allocated(request_id, status)
         for request_id in failed_stops & inventory.stopping.keys():
-            inventory.stop(request_id)
+            inventory.begin_stop(request_id)
         self._rename_missed_tags(rows)
 
     async def _list(self) -> dict[str, DeploymentRow]:
@@ -153,7 +153,7 @@ class PoolMaintenance:
                 server.request_id,
                 status.short,
             )
-            inventory.stop(server.request_id)
+            inventory.begin_stop(server.request_id)
 
     def _check_allocated(self, request_id: str, status: Status | None) -> None:
         """Frees the capacity of an ended server, and stops a server that stays in ERROR."""
@@ -171,7 +171,7 @@ class PoolMaintenance:
             )
             inventory.allocated.discard(request_id)
             del self._error_since[request_id]
-            inventory.stop(request_id)
+            inventory.begin_stop(request_id)
 
     # ── tags ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -221,14 +221,14 @@ class PoolMaintenance:
             if found is None:
                 continue
             if self._settings.allocated_tag in row.tags:
-                deployer.register.set_handed_out(request_id)
+                deployer.register.set_handed_over(request_id)
                 inventory.allocated.add(request_id)
             elif self._settings.tag in row.tags:
                 deployer.owned.add(request_id)
                 if inventory.capacity_left() > 0:
                     inventory.recovering[request_id] = asyncio.create_task(self._adopt(found))
                 else:
-                    inventory.stop(request_id)
+                    inventory.begin_stop(request_id)
 
     async def _adopt(self, found: RecoveredDeployment) -> None:
         """Adds a server to the queue once it is READY and playable; else stops it."""
@@ -255,5 +255,5 @@ class PoolMaintenance:
             ready_at = loop_time() - (found.age or 0.0)
             inventory.add(ReadyServer(server, queued_at=loop_time(), ready_at=ready_at))
         elif server.request_id in self._deployer.owned:
-            inventory.stop(server.request_id)
+            inventory.begin_stop(server.request_id)
         inventory.changed.notify()

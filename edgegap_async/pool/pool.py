@@ -194,10 +194,10 @@ class ServerPool:
         ready_ids = [ready.server.request_id for ready in inventory.queue]
         for request_id in (*ready_ids, *inventory.recovering):
             if request_id in owned:
-                inventory.stop(request_id)
+                inventory.begin_stop(request_id)
         for request_id in inventory.failed_stops():
             if not owned.closed:
-                inventory.stop(request_id)
+                inventory.begin_stop(request_id)
         stops = tuple(inventory.stopping.values())
         inventory.queue.servers.clear()
         tasks = [deploying, maintaining, *inventory.recovering.values()]
@@ -254,7 +254,7 @@ class ServerPool:
         tracker_of(server).webhook_event = None
         if owned.closed and server.request_id not in owned:
             raise ClientClosed("the client was closed meanwhile")
-        owned.remove(server.request_id)
+        owned.hand_over(server.request_id)
         self._inventory.allocated.add(server.request_id)
         self._inventory.allocated_total += 1
         self._inventory.changed.notify()
@@ -267,12 +267,12 @@ class ServerPool:
 
     async def _release(self, server: DeploymentHandle, problem: BaseException | None) -> None:
         """Stops a server at the end of its block."""
-        owned, stop = self._deployer.owned, self._inventory.stop
+        owned, begin_stop = self._deployer.owned, self._inventory.begin_stop
         self._inventory.allocated.discard(server.request_id)
         if problem is None:
-            await owned.stop_and_wait(server.request_id, stop)
+            await owned.stop_and_wait(server.request_id, begin_stop)
         else:
-            await owned.stop_after(problem, server.request_id, stop)
+            await owned.stop_because_of(problem, server.request_id, begin_stop)
 
     async def filled(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - PoolEmpty says more
         """Waits until `min_ready` servers are ready, for example before the program takes players.
@@ -381,7 +381,7 @@ class ServerPool:
         is_stopped = isinstance(error, BatchStopped) or (error is not None and error.stopped)
         if outcome.handle is not None and not is_stopped and not self._deployer.owned.closed:
             # The batch could not stop the server, which counts until a later stop succeeds.
-            self._inventory.stop(outcome.handle.request_id)
+            self._inventory.begin_stop(outcome.handle.request_id)
         if isinstance(error, MaybeCreated):  # without an owner no later run finds it
             logger.error(
                 "a server of the pool %s may go on running: %s", self._settings.name, error

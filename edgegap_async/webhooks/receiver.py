@@ -1,21 +1,23 @@
-"""Receives the webhooks of deployments and triggers status requests.
+"""Receives the webhooks of deployments and makes the poller ask the API at once.
 
 **Problem.** Edgegap signs no webhook and sends each one once; its body is the deployment's status.
 A webhook can be lost, late, early, doubled or forged.
 
-**Rule.** Each deployment gets webhook URLs with its own secret. A request to one of them makes the
-poller ask the API for the status of that deployment, and does nothing else. The receiver checks
-that the body is a JSON object, but does not use what it says. The URLs exist before the deploy is
-sent, so no webhook comes too early; the API decides, so no webhook comes too late, twice or in the
-wrong order; the poller asks by itself too, if less often, so no webhook is necessary.
+**Rule.** Each deployment gets webhook URLs with its own secret. A webhook makes the poller's next
+request for its deployment, a status or a list request, due at once, if a task waits for the
+deployment. The wait never uses the body; `on_event` gets it unverified. The URLs exist before the
+deploy is sent, so no webhook comes too early; the API decides, so no webhook comes too late, twice
+or in the wrong order; the poller asks by itself too, if less often, so no webhook is necessary.
 
 **Secrets** are kept as SHA-256 hashes, as long as the program holds the deployment's handle. The
-time of a dictionary lookup depends on the hash, which tells nothing about the secret. An unknown
-URL is answered 404, and its connection closed, before the body is read: it costs one hash. In a
-cluster another program may know a well-formed URL: the answer is 204, and the hash is forwarded.
+time of a dictionary lookup depends on the hash, which tells nothing about the secret.
+
+**Unknown URLs** are answered before the body is read, so each costs one hash. A receiver that is
+alone answers 404 and closes the connection. A receiver in a cluster answers 204 to a well-formed
+URL and forwards the hash, because another program may know the URL.
 
 **Limits** for a caller that has a secret: 64 kB and 5 s for a body, three bodies of one deployment
-at once, `max_reading` bodies in all, and two status requests a second. For a caller without one:
+at once, `max_reading` bodies in all, and two triggers a second. For a caller without a secret:
 the receiver's own server closes idle connections after 15 s and holds four times `max_reading`.
 
 Four ways to run it; the client takes it as `webhooks=receiver` and uses the same event loop:
@@ -137,7 +139,7 @@ class _Subscription:
         self._triggered_at = -math.inf  # loop time; in the future while a trigger is scheduled
 
     def trigger(self) -> None:
-        """Calls `wake`, at once or within 0.5 s of the last time."""
+        """Calls `wake` at once, or 0.5 s after the last call."""
         now = loop_time()
         if self._triggered_at > now:
             return
@@ -150,7 +152,7 @@ class _Subscription:
 
 
 class WebhookReceiver:
-    """Gives each deployment its own webhook URLs; a request to one triggers a status request.
+    """Gives each deployment its own webhook URLs; a webhook makes the next request due at once.
 
     Args:
         public_url: how the API reaches this program, such as `https://mm.example.com`, without

@@ -99,9 +99,12 @@ class Undocumented:
             self.places.append(place)
 
     def _find(self, module: str, name: str) -> ast.stmt:
-        definitions = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-        body = self._tree(source(module)).body
-        return next(node for node in body if isinstance(node, definitions) and node.name == name)
+        return next(
+            node
+            for node in self._tree(source(module)).body
+            if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+            and node.name == name
+        )
 
     def _tree(self, path: Path) -> ast.Module:
         if path not in self._trees:

@@ -64,17 +64,17 @@ async def test_the_grace_begins_with_the_deploy_and_again_with_a_new_one_of_that
     register: DeploymentRegister,
 ) -> None:
     began = loop_time()
-    assert register.not_found_until("one") == -math.inf
+    assert register.believe_404_from("one") == -math.inf
     until = register.add_deployed("one")
     assert until == pytest.approx(began + GRACE, abs=0.01)
     await asyncio.sleep(4)
     assert register.add_deployed("one") == until
-    assert register.not_found_until("one") == until
+    assert register.believe_404_from("one") == until
     register.end("one")
-    assert register.not_found_until("one") == -math.inf
+    assert register.believe_404_from("one") == -math.inf
     assert register.state("one") is DeploymentState.ENDED
     assert register.add_deployed("one") == pytest.approx(until + 4, abs=0.01)
-    assert register.state("one") is DeploymentState.HANDED_OUT
+    assert register.state("one") is DeploymentState.HANDED_OVER
     assert "one" in register
 
 
@@ -84,11 +84,11 @@ async def test_each_live_deployment_has_its_turn_and_a_deploy_in_progress_has_no
     register.begin_deploy("op-1")
     for number in "01234":
         register.add_deployed(number)
-    until = register.not_found_until("3")
+    until = register.believe_404_from("3")
 
     turns = [register.next_live(2) for _ in range(3)]
     assert turns == [["0", "1"], ["2", "3"], ["4", "0"]]
-    assert register.not_found_until("3") == until
+    assert register.believe_404_from("3") == until
     assert register.next_live(9) == ["1", "2", "3", "4", "0"]
 
 
@@ -125,7 +125,7 @@ async def test_the_state_follows_a_deployment_from_the_deploy_to_the_end(
     assert states == [
         DeploymentState.DEPLOYING,
         None,
-        DeploymentState.HANDED_OUT,
+        DeploymentState.HANDED_OVER,
         DeploymentState.OWNED,
         DeploymentState.STOPPING,
     ]
@@ -150,7 +150,7 @@ async def test_the_grace_of_an_adopted_deployment_begins_with_its_first_stop(
 ) -> None:
     register.set_owned("one")
     assert (register.owned(), len(register)) == (["one"], 1)
-    assert register.not_found_until("one") == -math.inf
+    assert register.believe_404_from("one") == -math.inf
     await asyncio.sleep(60)
     until = register.begin_stop("one")
     assert until == pytest.approx(loop_time() + GRACE, abs=0.01)
@@ -173,7 +173,9 @@ async def test_a_stop_is_repeated_until_the_answer_counts(
 ) -> None:
     api.on(*STOP, Reply(status, {"message": "so it is"}))
     began = loop_time()
-    await stop_until_confirmed(lambda: client.deployments.stop("abc123"), not_found_until=began + 2)
+    await stop_until_confirmed(
+        lambda: client.deployments.stop("abc123"), believe_404_from=began + 2
+    )
 
     assert stops(api) == asked
     assert loop_time() - began == pytest.approx(took, abs=0.1)

@@ -100,11 +100,11 @@ async def test_a_second_handle_extends_the_not_found_grace(
     flaky_api: FlakyApi, poller: StatusPoller
 ) -> None:
     tracker = poller.tracker("abc")
-    poller.tracker("abc", not_found_until=now() + 9)
+    poller.tracker("abc", believe_404_from=now() + 9)
 
-    assert tracker.not_found_until == pytest.approx(now() + 9, abs=0.01)
+    assert tracker.believe_404_from == pytest.approx(now() + 9, abs=0.01)
     poller.tracker("abc")
-    assert tracker.not_found_until == pytest.approx(now() + 9, abs=0.01)
+    assert tracker.believe_404_from == pytest.approx(now() + 9, abs=0.01)
 
 
 async def test_a_wait_for_another_status_moves_the_deployment_to_the_other_group_and_back(

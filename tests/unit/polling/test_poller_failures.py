@@ -109,7 +109,7 @@ async def test_not_found_within_the_grace_period_ends_the_backoff(
         return UNAVAILABLE if now() < began + 5 else Reply(404)
 
     flaky_api.on_status = answer
-    tracker = poller.tracker(one, not_found_until=began + 60)
+    tracker = poller.tracker(one, believe_404_from=began + 60)
     await tracker.wait_for(Status.READY, 30)
 
     assert sum(one.at > began + 10 for one in flaky_api.status_requests) >= 7
@@ -194,7 +194,7 @@ async def test_a_timeout_does_not_name_a_status_request_that_works_again(
     flaky_api.on_status = fails_for_a_while(answer)
     [one] = flaky_api.deploy(1)
     with pytest.raises(WaitTimedOut) as caught:
-        await poller.tracker(one, not_found_until=now() + 60).wait_for(Status.READY, 10)
+        await poller.tracker(one, believe_404_from=now() + 60).wait_for(Status.READY, 10)
 
     assert len(flaky_api.status_requests) > 6
     assert "request failed" not in str(caught.value)

@@ -46,7 +46,7 @@ async def client(api: ScriptedApi) -> AsyncIterator[ApiClient]:
 async def tracker(client: ApiClient) -> DeploymentTracker:
     """Tracks a deployment within its not-found grace."""
     until = asyncio.get_running_loop().time() + 10
-    return StatusPoller(client, PollingPolicy()).tracker("abc123", not_found_until=until)
+    return StatusPoller(client, PollingPolicy()).tracker("abc123", believe_404_from=until)
 
 
 def old_tracker(client: ApiClient, policy: PollingPolicy | None = None) -> DeploymentTracker:
