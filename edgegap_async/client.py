@@ -296,7 +296,8 @@ class EdgegapClient(ApiClient):
             yield server
         except BaseException as problem:
             try:
-                if isinstance(problem, DeploymentFailed):
+                is_its_own = getattr(problem, "request_id", None) == server.request_id
+                if isinstance(problem, DeploymentFailed) and is_its_own:
                     left = None if deadline is None else deadline - loop_time()
                     await deployer.fetch_logs(problem, left)
             finally:

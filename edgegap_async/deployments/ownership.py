@@ -381,8 +381,8 @@ def _record_stop_on(problem: BaseException, request_id: str, error: object) -> N
     """
     if error is not None:
         problem.add_note(f"{request_id} could not be stopped: {error}")
-    elif isinstance(problem, DeploymentError | Unprocessable):
-        problem.stopped = problem.request_id == request_id
+    elif isinstance(problem, DeploymentError | Unprocessable) and problem.request_id == request_id:
+        problem.stopped = True  # the error of another deployment says how that one ended
 
 
 async def stop_until_confirmed(

@@ -279,7 +279,9 @@ async def until_playable(server: Server, check: PlayableCheck, seconds: float | 
             if is_cancelled():
                 raise
             cause, failure = None, "a task that it waited for was cancelled"
-        except Exception as error:  # noqa: BLE001 - any error means that players cannot play yet
+        except Exception as error:  # any error means that players cannot play yet
+            if _cancellations() > cancellations:  # the clean-up of the check has failed meanwhile
+                raise asyncio.CancelledError from error
             cause = error
             failure = _failure_text(error, is_late=time_limit.expired())
         else:

@@ -5,6 +5,7 @@ The rule for retries is repeated here, because a wrong rule would create a secon
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import AsyncIterator
@@ -19,6 +20,7 @@ from aiohttp import web
 from edgegap_async.api import operations
 from edgegap_async.api.operations import OPERATIONS, Auth, Operation, RetrySafety
 from edgegap_async.emulator import Emulator, Timings, sample_application
+from edgegap_async.emulator.cloud import Cloud
 
 REFERENCE = json.loads((Path(__file__).parent / "operations.json").read_text("utf-8"))
 SHOWN: dict[tuple[str, str], Any] = {
@@ -168,6 +170,7 @@ async def test_the_emulator_asks_for_a_token(
 async def test_the_emulator_serves_the_call(
     operation: Operation[object], emulator: Emulator
 ) -> None:
+    assert inspect.iscoroutinefunction(getattr(Cloud, operation.name, None))
     async with aiohttp.ClientSession(
         headers={"Authorization": f"token {emulator.token}"}
     ) as session:

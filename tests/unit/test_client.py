@@ -200,6 +200,24 @@ async def test_the_timeout_of_run_does_not_limit_the_block_nor_the_logs_of_a_lat
     assert caught.value.last_lines == "out of memory"
 
 
+async def test_an_outer_run_does_not_change_the_error_of_an_inner_run(
+    api: ScriptedApi, client: EdgegapClient
+) -> None:
+    api.on(*DEPLOY, ACCEPTED, Reply(202, {"request_id": "def456"}))
+    api.on("GET", "/v1/status/def456", deployment("ERROR", request_id="def456"))
+    api.on("DELETE", "/v1/stop/def456", Reply())
+    inner_logs = ("GET", "/v1/deployment/def456/container-logs")
+    api.on(*inner_logs, Reply(200, {"logs": "no map"}))
+    with pytest.raises(DeploymentFailed) as caught:
+        async with client.run("arena", "v1", users=PLAYERS):
+            await run_server(client)
+
+    assert (caught.value.request_id, caught.value.last_lines) == ("def456", "no map")
+    assert caught.value.stopped
+    assert len(api.asked(*inner_logs)) == 1
+    assert stops(api) == 1
+
+
 @pytest.mark.parametrize("seconds", [0, -1, math.nan])
 async def test_an_invalid_timeout_is_refused_and_nothing_is_sent(
     api: ScriptedApi, client: EdgegapClient, seconds: float

@@ -407,6 +407,28 @@ async def test_a_check_that_suppresses_a_cancellation_has_not_succeeded(
 
 
 @pytest.mark.virtual
+async def test_row_72_a_cancellation_counts_also_if_the_clean_up_of_a_check_fails(
+    api: ScriptedApi,
+) -> None:
+    async def check(_: DeploymentHandle) -> None:
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            raise ConnectionResetError("the game server has closed the connection")
+
+    loop = asyncio.get_running_loop()
+    async with a_server(api, 7777, "UDP") as server:
+        waiting = asyncio.create_task(server.wait_ready(300, playable=check))
+        await asyncio.sleep(1)
+        cancelled_at = loop.time()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+        assert loop.time() - cancelled_at < 1
+
+
+@pytest.mark.virtual
 async def test_a_function_that_is_not_a_coroutine_function_is_refused_at_once(
     api: ScriptedApi,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
@@ -318,3 +319,16 @@ async def test_what_the_api_would_not_understand_is_not_sent(
         await call(Deployments(recorder))
 
     assert recorder.calls == []
+
+
+@pytest.mark.parametrize(
+    ("deploy", "model"),
+    [(Deployments.deploy, DeployRequest), (PrivateFleets.deploy, FleetDeployRequest)],
+    ids=["deploy", "deploy_to_fleet"],
+)
+def test_a_deploy_has_an_argument_for_each_field_of_its_request(
+    deploy: Callable[..., object], model: type
+) -> None:
+    arguments = set(inspect.signature(deploy).parameters) - {"self"}
+
+    assert arguments == {field.name for field in attrs.fields(model)}
