@@ -19,7 +19,7 @@
     │       ├── BadRequest            400
     │       ├── Unauthorized          401
     │       ├── Forbidden             403
-    │       ├── NotFound              404, and 400 where a call only names an id
+    │       ├── NotFound              404, and 400 "Bad Request ID provided"
     │       ├── Conflict              409
     │       ├── Gone                  410
     │       ├── Unprocessable         422; after a deploy with the `request_id` it created
@@ -108,6 +108,12 @@ class EdgegapError(Exception):
         """What happened, without facts and advice. The API's own text where it sent one."""
         return str(self.args[0]) if self.args else ""
 
+    @property
+    def reason(self) -> str:
+        """`str(error)` without the advice, for the text of another error or of a log."""
+        parts = (self._facts(), self.message)
+        return ". ".join(part.rstrip(". ") for part in parts if part)
+
     def _facts(self) -> str:
         return ""
 
@@ -116,7 +122,7 @@ class EdgegapError(Exception):
 
     def __str__(self) -> str:
         advice = "It was stopped" if self.stopped else self._advice()
-        parts = (self._facts(), self.message, advice)
+        parts = (self.reason, advice)
         return ". ".join(part.rstrip(". ") for part in parts if part)
 
 
@@ -292,6 +298,23 @@ class UnreadableAnswer(CallError):
 class Refused(CallError):
     """The API answered with an error status."""
 
+    retry_after: float | None = None
+    """Seconds that the answer asks to wait, from 0 to 60; None if it names no time.
+
+    Only answers after which the client may repeat a request have it, such as 429 and 503."""
+
+    is_certain: bool = True
+    """False if a proxy may have answered in the API's place.
+
+    That is an empty 401, 403, 404, 410 or 421, and a 400 or 404 about a deployment whose text is
+    not the API's. The client repeats such calls, and confirms by the list of deployments that a
+    deployment does not exist."""
+
+    def _advice(self) -> str:
+        if not self.maybe_created:
+            return self.advice
+        return "Check whether a deployment was created before you try again"
+
 
 class BadRequest(Refused):
     """400: the API does not accept the request. No deployment was created."""
@@ -306,7 +329,10 @@ class BadRequest(Refused):
 class Unauthorized(Refused):
     """401: the API does not know the token."""
 
-    advice = "Check EDGEGAP_API_TOKEN; it may stand with or without the word `token` before it"
+    advice = (
+        "The token was deleted or is wrong: check EDGEGAP_API_TOKEN, with or without the word"
+        " `token` before it"
+    )
 
     def _advice(self) -> str:
         own = "Check that the token is this deployment's ARBITRIUM_DELETE_TOKEN"
@@ -316,14 +342,17 @@ class Unauthorized(Refused):
 class Forbidden(Refused):
     """403: the API knows the token, and the token has no permission for the call."""
 
-    advice = "The token has no permission: use a token of the organization that owns the deployment"
+    advice = (
+        "The token was probably deleted, or is the template token of the documentation: use a token"
+        " of the organization that owns the deployment"
+    )
 
 
 class NotFound(Refused):
     """404: the deployment, its tag or the path does not exist.
 
-    Also raised for a 400 to a call whose only argument is an id: the live API answers
-    400 `Bad Request ID provided` for an unknown id, where its description says 404.
+    Also raised for a 400 `Bad Request ID provided`: the live API answers so for an unknown id,
+    where its description says 404.
     """
 
     advice = "It never existed, or it was stopped some time ago"
@@ -364,18 +393,11 @@ class RateLimited(Refused):
 
     advice = "Wait, then try again; lower `limits` if other programs share the organization's limit"
 
-    retry_after: float | None = None
-    """Seconds that the API asked to wait, from 0 to 60; None if the answer names no time."""
-
 
 class ServerError(Refused):
     """5xx: the API, or a proxy before it, failed. A deploy may have been accepted."""
 
     advice = "Try again later"
-
-    def _advice(self) -> str:
-        check_first = "Check whether a deployment was created before you try again"
-        return check_first if self.maybe_created else self.advice
 
 
 class DeploymentError(EdgegapError):

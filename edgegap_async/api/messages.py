@@ -21,14 +21,14 @@ from edgegap_async.errors import (
     CallError,
     InvalidRequest,
     NotFound,
-    RateLimited,
     Refused,
     UnreadableAnswer,
     refusal,
 )
 
 from .codec import dumps, format_time, loads, read_answer, to_json
-from .operations import Operation
+from .operations import Operation, RetrySafety
+from .status_codes import OFTEN_FROM_PROXY, meaning, says_unknown_id
 from .validation import check_kind, check_segment
 
 Result = TypeVar("Result")
@@ -175,29 +175,40 @@ def _error_of(request: HttpRequest[Any], response: HttpResponse) -> CallError:
     if response.status < 400:  # noqa: PLR2004 - neither a documented success nor an error
         return UnreadableAnswer("the call does not document this status", **facts)
     content = _json_object(response.body)
-    if content is None:
-        if response.status in {404, 410} and request.request_id and response.body.strip():
-            # Probably a proxy answered. Taken as the API's word, it would end a wait for a server
-            # that runs.
-            return _unreadable_answer(request, response, "the answer is not in the API's format")
-        content = {}
+    if content is None and response.body.strip() and _is_probably_from_proxy(request, response):
+        # Taken as the API's word, it would end a wait for a server that runs.
+        return _unreadable_answer(request, response, "the answer is not in the API's format")
+    is_certain = content is not None or response.status not in OFTEN_FROM_PROXY
+    content = content or {}
     if isinstance(content.get("request_id"), str):
         facts["request_id"] = content["request_id"]
     kind: type[Refused] = refusal(response.status)
-    if response.status == 400 and _is_unknown_id(request, content):  # noqa: PLR2004 - an HTTP status
-        kind = NotFound
+    if response.status in {400, 404} and "{request_id}" in request.operation.path:
+        if says_unknown_id(request.operation, content):
+            kind = NotFound  # also for a 400, which the live API answers where it documents 404
+        elif _can_only_refuse_the_id(request, response.status):
+            is_certain = False
     error = kind(_error_text(content, response), **facts)
-    if isinstance(error, RateLimited):
+    error.is_certain = is_certain
+    if meaning(response.status).is_transient:
         error.retry_after = _retry_after(response.headers)
     return error
 
 
-def _is_unknown_id(request: HttpRequest[Any], content: Mapping[str, object]) -> bool:
-    """Whether a 400 means an unknown deployment, for which the live API answers 400 and not 404."""
-    if "{request_id}" not in request.operation.path:
+def _is_probably_from_proxy(request: HttpRequest[Any], response: HttpResponse) -> bool:
+    """Returns whether a page that is not JSON hides whether the API would have answered."""
+    if response.status not in OFTEN_FROM_PROXY:
         return False
-    names_only_an_id = not request.query and request.body is None
-    return names_only_an_id or "request id" in str(content.get("message")).lower()
+    if response.status in {401, 403, 421}:
+        return request.operation.retry_safety is RetrySafety.SAFE
+    return request.request_id is not None
+
+
+def _can_only_refuse_the_id(request: HttpRequest[Any], status: int) -> bool:
+    """Returns whether the API has no other reason for a 400 or 404 than an unknown deployment."""
+    if "{tag_name}" in request.operation.path or request.body is not None:
+        return False
+    return status == 404 or not request.query  # noqa: PLR2004 - an HTTP status
 
 
 def _json_object(body: bytes) -> dict[str, Any] | None:
@@ -227,7 +238,7 @@ def _start_of(body: bytes) -> str:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Returns the seconds that a 429 asks to wait, 0 to 60; None without a valid `Retry-After`."""
+    """Returns the seconds that an answer asks to wait, 0 to 60; None without `Retry-After`."""
     text = headers.get("Retry-After", "").strip()
     if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", text, re.ASCII):
         seconds = float(text)

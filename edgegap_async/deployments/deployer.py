@@ -57,6 +57,7 @@ logger = logging.getLogger(__name__)
 
 _LIVE_CHECK_INTERVAL: Final = 10.0  # seconds between checks for ends while max_live is reached
 _LIVE_CHECK_SIZE: Final = 100  # deployments per check; one page of the list
+_UNLISTED_GRACE: Final = 300.0  # seconds; lists may omit a new deployment
 _LOG_TIMEOUT: Final = 10.0  # seconds that the logs of a failed deployment may take
 
 
@@ -253,7 +254,7 @@ class Deployer:
                 raise
             request_id = error.request_id  # a 422 names a deployment in ERROR
         if request_id:
-            await self.owned.stop_inline(request_id)
+            await self.owned.keep_stopping(request_id)
 
     # ── Guard.max_live ───────────────────────────────────────────────────────────────────────────
 
@@ -284,8 +285,12 @@ class Deployer:
             rows = deployments.list(filters=filters, limit=_LIVE_CHECK_SIZE)
             listed = {row.request_id async for row in rows}
             for request_id in (one for one in ids if one not in listed):
-                with contextlib.suppress(Gone, NotFound):
+                try:
                     await deployments.get(request_id)
+                except (Gone, NotFound) as error:
+                    until = self.register.believe_404_from(request_id) + _UNLISTED_GRACE
+                    if not error.is_certain and now >= until:
+                        self.register.end(request_id)  # the list does not show it either
 
     # ── deployments that exist ───────────────────────────────────────────────────────────────────
 

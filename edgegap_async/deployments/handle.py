@@ -20,8 +20,9 @@ from edgegap_async.api.models import (
 )
 from edgegap_async.api.validation import check_number
 from edgegap_async.concurrency import loop_time
-from edgegap_async.errors import Gone, InvalidRequest, NotFound, NotPlayable
+from edgegap_async.errors import BadRequest, Gone, InvalidRequest, NotFound, NotPlayable
 from edgegap_async.http.api_client import ApiClient
+from edgegap_async.http.resources import is_listed
 from edgegap_async.polling.tracker import DeploymentTracker, WebhookUrls
 
 from .ownership import stop_until_confirmed
@@ -207,10 +208,11 @@ class DeploymentHandle:
             self.request_id,
             container_log_storage=container_log_storage,
         )
-        await stop_until_confirmed(stop, believe_404_from=self._tracker.believe_404_from)
+        confirm = functools.partial(is_listed, self._client.deployments, self.request_id)
+        await stop_until_confirmed(stop, confirm, believe_404_from=self._tracker.believe_404_from)
         self._tracker.poll_now()
         if wait:
-            with contextlib.suppress(Gone, NotFound):  # no status was ever known
+            with contextlib.suppress(BadRequest, Gone, NotFound):  # no status was ever known
                 await self.wait_terminated(timeout)
 
     async def changes(self) -> AsyncIterator[StatusChange]:

@@ -7,7 +7,9 @@ Rule: a client can choose tags, and the API can list deployments by tag. So each
 operation tag, made once, before the first attempt. After an ambiguous error (sent and no answer, a
 5xx, an unreadable 202) the client lists by this tag before it does anything else:
 
-- A deployment is found: it is the result, and the caller does not notice the error.
+- A deployment is found: it is the result, and the caller does not notice the error. A proxy may
+  have sent the deploy twice: of several deployments with the tag, one is kept, and the others are
+  stopped.
 - No deployment is found during `list_delay`, the time in which a new deployment may be missing from
   lists: the deploy is sent once more, with the same tag. If the first deployment shows up after
   all, the surplus one is stopped.
@@ -148,7 +150,7 @@ class IdempotentDeploy:
                 raise self._maybe_created(
                     second, "no deployment with its tag shows up in the list"
                 ) from None
-            kept = found
+            return found
         surplus = self._stop_surplus(kept.request_id, self.tag)
         self.owned.in_background(surplus, f"a surplus deployment (tag {self.tag})")
         return kept
@@ -179,32 +181,56 @@ class IdempotentDeploy:
             async with contextlib.aclosing(self._lookups(tag)) as lookups:
                 async for ids in lookups:
                     if ids:
-                        return DeployAccepted(request_id=ids[0])
+                        kept, *surplus = ids
+                        for request_id in surplus:
+                            self.owned.begin_stop(request_id)
+                        self.owned.in_background(
+                            self._stop_late_rows(kept, tag), f"a surplus deployment (tag {tag})"
+                        )
+                        return DeployAccepted(request_id=kept)
         except CallError as error:
             raise self._maybe_created(
-                ambiguous, f"the list request by its tag failed: {error}"
+                ambiguous, f"the list request by its tag failed: {error.reason}"
             ) from None
         finally:
             self.waited += loop_time() - began
         return None
 
+    async def _stop_late_rows(self, kept: str, tag: str) -> None:
+        """Stops each other deployment with the tag that lists show after the list delay."""
+        await asyncio.sleep(self.list_delay)
+        try:
+            ids = await self._list(tag)
+        except CallError as error:
+            logger.warning(
+                "a surplus deployment with the tag %s may run, if a proxy sent the deploy of %s"
+                " twice: the list request failed: %s",
+                tag,
+                kept,
+                error,
+            )
+            return
+        for surplus in set(ids) - {kept}:
+            self.owned.begin_stop(surplus)
+
     async def _stop_surplus(self, kept: str | None, tag: str) -> None:
-        """Stops the other deployment with the tag, if one shows up in time."""
+        """Stops each other deployment with the tag that shows up in time."""
+        stopped = set[str]()
         async with contextlib.aclosing(self._lookups(tag)) as lookups:
             async for ids in lookups:
-                for surplus in set(ids) - {kept}:
-                    await self.owned.stop_inline(surplus)
-                    return
+                for surplus in set(ids) - {kept} - stopped:
+                    stopped.add(surplus)
+                    self.owned.begin_stop(surplus)
 
     async def _lookups(self, tag: str) -> AsyncGenerator[list[str], None]:
         """Yields the ids of the deployments with the tag, repeatedly during the list delay."""
         until, gap = loop_time() + self.list_delay, _FIRST_LOOKUP_GAP
         while True:
+            began = loop_time()
             yield await self._list(tag)
-            left = until - loop_time()
-            if left <= 0:
+            if began >= until:  # a list that was requested earlier may be older
                 return
-            await asyncio.sleep(min(gap, left))
+            await asyncio.sleep(max(0.0, min(gap, until - loop_time())))
             gap = min(gap * 2, _MAX_LOOKUP_GAP)
 
     async def _list(self, tag: str) -> list[str]:

@@ -15,14 +15,19 @@ Consequences:
   them until they end.
 - `OwnedDeployments` stops deployments. `client.close()` stops what the client still owns, waits for
   the stops in progress, and logs each deployment that may go on running.
+- A stop in the background that fails is repeated until the client is closed, unless the API itself
+  refuses the token (401, 403).
 - Right after a deploy the API may answer 404 although the deployment exists. The client believes
   such an answer only from the record's `believe_404_from` on: `PollingPolicy.not_found_grace`
   seconds (10 s) after the deploy, or after the first stop of a deployment that it did not deploy.
+- A 400 or 404 whose text is not the API's may come from a proxy. The client believes it only if
+  the list of deployments does not show the deployment either.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import functools
 import logging
@@ -37,20 +42,27 @@ from edgegap_async.api.models import Deployment, Status
 from edgegap_async.api.operations import GET_DEPLOYMENT, STOP_DEPLOYMENT
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import (
+    CallError,
     ClientClosed,
     DeploymentError,
     EdgegapError,
+    Forbidden,
     Gone,
     NotFound,
+    Refused,
+    Unauthorized,
     Unprocessable,
+    UnreadableAnswer,
 )
-from edgegap_async.http.resources import Deployments
+from edgegap_async.http.resources import Deployments, is_listed
 from edgegap_async.observability.observer import CallObserver, ObservedCall
-from edgegap_async.polling.tracker import is_missing
+from edgegap_async.polling.tracker import is_missing, may_mean_missing
 
 logger = logging.getLogger(__name__)
 
 _MAX_ENDED: Final = 20_000  # id and tag of 10,000 deployments: 4 minutes of 40 deploys a second
+_FIRST_STOP_GAP: Final = 1.0  # seconds from a stop in the background that failed to the next one
+_MAX_STOP_GAP: Final = 30.0  # seconds; the gaps double
 _STOP_RETRY_INTERVAL: Final = 0.5  # seconds between stops that the API answers with an early 404
 # seconds after `believe_404_from` before a 404 to a status request counts as the end; no API hides
 # for longer what runs
@@ -205,8 +217,8 @@ class EndObserver(CallObserver):
             self._register.end(call.request_id or "")
 
     def call_failed(self, call: ObservedCall, error: BaseException) -> None:
-        """Records that the API does not know a deployment, once this answer is believed."""
-        if not isinstance(error, Gone | NotFound):
+        """Records that the API does not know a deployment, once its answer counts."""
+        if not isinstance(error, Gone | NotFound) or not error.is_certain:
             return
         if call.operation not in {STOP_DEPLOYMENT, GET_DEPLOYMENT}:
             return
@@ -231,6 +243,9 @@ class OwnedDeployments:
         self._cleanup = cleanup
         self._tasks: dict[asyncio.Task[None], str] = {}
         self._stops: dict[str, asyncio.Task[None]] = {}  # the newest stop of each deployment
+        self._repeated_stops = set[str]()
+        self._closing = asyncio.Event()
+        self._is_cancelling = False
         self.closed = False
         """Whether the client is closed, or is being closed."""
 
@@ -255,19 +270,56 @@ class OwnedDeployments:
         """
         believe_404_from = self._register.begin_stop(request_id)
         stop = functools.partial(self._cleanup.stop, request_id)
-        await stop_until_confirmed(stop, believe_404_from=believe_404_from)
+        confirm = functools.partial(is_listed, self._cleanup, request_id)
+        await stop_until_confirmed(stop, confirm, believe_404_from=believe_404_from)
+        self._register.end(request_id)
+
+    async def keep_stopping(self, request_id: str) -> None:
+        """Stops a deployment in the task of the caller, and repeats a stop that fails.
+
+        Raises:
+            EdgegapError: the API does not accept the token, or the client may not stop deployments.
+        """
+        try:
+            await self.stop_inline(request_id)
+        except EdgegapError as error:
+            if not _is_worth_repeating(error):
+                raise
+            await self._repeat_stop(request_id, error)
+
+    async def _repeat_stop(self, request_id: str, error: EdgegapError) -> None:
+        logger.warning("%s could not be stopped yet, the stop is repeated: %s", request_id, error)
+        gap = _FIRST_STOP_GAP
+        while self._register.state(request_id) is not DeploymentState.ENDED:
+            if self.closed:
+                await asyncio.sleep(min(gap, _FIRST_STOP_GAP))
+            else:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(gap):
+                        await self._closing.wait()
+            gap = min(gap * 2, _MAX_STOP_GAP)
+            try:
+                await self.stop_inline(request_id)
+            except EdgegapError as repeated:
+                if not _is_worth_repeating(repeated):
+                    raise
 
     def begin_stop(
         self, request_id: str, problem: EdgegapError | None = None
     ) -> asyncio.Task[None]:
         """Stops a deployment in the background, and returns the task, which may be left alone.
 
+        The task ends with the first stop. If that fails, the stop is repeated in another task until
+        the client is closed.
+
         Args:
             request_id: which deployment.
             problem: why it is stopped; the end of the stop is recorded on this error.
         """
         self._register.begin_stop(request_id)
-        stopping = self.in_background(self.stop_inline(request_id), request_id)
+        stopping = asyncio.create_task(self.stop_inline(request_id))
+        self._tasks[stopping] = request_id
+        stopping.add_done_callback(functools.partial(self._report_stop, request_id))
         self._stops[request_id] = stopping
         stopping.add_done_callback(functools.partial(self._forget_stop, request_id))
         if problem is not None:
@@ -337,6 +389,7 @@ class OwnedDeployments:
     def close(self) -> None:
         """Stops in the background every deployment that the client owns."""
         self.closed = True
+        self._closing.set()
         for request_id in self._register.owned():
             self.begin_stop(request_id)
 
@@ -347,19 +400,37 @@ class OwnedDeployments:
             await asyncio.wait(self._tasks, timeout=left)
 
     async def cancel_all(self) -> None:
-        """Cancels the background tasks in progress. The log names the deployment of each."""
-        tasks = tuple(self._tasks)
-        if not tasks:
+        """Cancels the background tasks in progress. One line of the log names the deployments."""
+        if not self._tasks:
             return
         await asyncio.sleep(0)  # a task that has not begun could not cancel the task it waits for
-        for task in tasks:
+        named = dict(self._tasks)
+        self._is_cancelling = True
+        for task in named:
             task.cancel()
-        await asyncio.wait(tasks)
+        if named:
+            await asyncio.wait(named)
+        cancelled = sorted({what for task, what in named.items() if task.cancelled()})
+        if cancelled:
+            logger.error("%s may go on running: %s", ", ".join(cancelled), _CLOSED_TOO_SOON)
+
+    def _report_stop(self, request_id: str, stopping: asyncio.Task[None]) -> None:
+        error = None if stopping.cancelled() else stopping.exception()
+        is_repeated = error is not None and not self._is_cancelling and _is_worth_repeating(error)
+        if not is_repeated or not isinstance(error, EdgegapError):
+            self._report(stopping)
+            return
+        del self._tasks[stopping]
+        if request_id not in self._repeated_stops:
+            self._repeated_stops.add(request_id)
+            repeating = self.in_background(self._repeat_stop(request_id, error), request_id)
+            repeating.add_done_callback(lambda _: self._repeated_stops.discard(request_id))
 
     def _report(self, task: asyncio.Task[None]) -> None:
         what = self._tasks.pop(task)
         if task.cancelled():
-            logger.error("%s may go on running: %s", what, _CLOSED_TOO_SOON)
+            if not self._is_cancelling:  # else `cancel_all` logs all of them in one line
+                logger.error("%s may go on running: %s", what, _CLOSED_TOO_SOON)
         elif (error := task.exception()) is not None:
             logger.error("%s may go on running: it could not be stopped: %s", what, error)
 
@@ -385,21 +456,49 @@ def _record_stop_on(problem: BaseException, request_id: str, error: object) -> N
         problem.stopped = True  # the error of another deployment says how that one ended
 
 
+def _is_worth_repeating(error: BaseException) -> bool:
+    """Returns whether a stop that failed may succeed later, in the same client."""
+    is_refusal = isinstance(error, Unauthorized | Forbidden) and error.is_certain
+    return isinstance(error, CallError) and not is_refusal
+
+
 async def stop_until_confirmed(
-    stop: Callable[[], Awaitable[object]], *, believe_404_from: float
+    stop: Callable[[], Awaitable[object]],
+    confirm: Callable[[], Awaitable[bool]],
+    *,
+    believe_404_from: float,
 ) -> None:
     """Stops a deployment, and repeats the stop while the API may not know the deployment yet.
 
     Args:
         stop: makes one call to the API.
-        believe_404_from: loop time from which the answer "no such deployment" is believed.
+        confirm: returns whether the list of deployments shows the deployment.
+        believe_404_from: loop time from which "no such deployment" counts.
+
+    Raises:
+        UnreadableAnswer: the answer says that the deployment does not exist, in words that are not
+            the API's, and the list shows it.
     """
     while True:
         try:
             await stop()
-        except (Gone, NotFound) as error:
+        except Refused as error:
+            if not may_mean_missing(error):
+                raise
             if is_missing(error, loop_time(), believe_404_from):
-                return
+                if error.is_certain or not await confirm():
+                    return
+                if not isinstance(error, Gone | NotFound):
+                    raise
+                raise UnreadableAnswer(
+                    f"{error.message}; but the list of deployments shows it",
+                    operation=error.operation,
+                    method=error.method,
+                    path=error.path,
+                    status=error.status,
+                    request_id=error.request_id,
+                    attempts=error.attempts,
+                ) from None
         else:
             return
         await asyncio.sleep(_STOP_RETRY_INTERVAL)

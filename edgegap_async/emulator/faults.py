@@ -103,14 +103,22 @@ class Drop(Effect):
         return ()
 
 
+def _default_body(status: int) -> dict[str, str]:
+    is_unknown_id = status in {400, 404}
+    return {"message": "Bad Request ID provided" if is_unknown_id else "scripted fault"}
+
+
 @attrs.frozen
 class Respond(Effect):
     """Another answer in place of the emulator's."""
 
     status: int = attrs.field(validator=number(least=200, most=599, whole=True))
     """HTTP status of the answer, 200 to 599."""
-    body: object = attrs.field(factory=lambda: {"message": "scripted fault"}, repr=False)
-    """Bytes are sent as they are, a text in UTF-8, anything else as JSON."""
+    body: object = attrs.field(
+        default=attrs.Factory(lambda self: _default_body(self.status), takes_self=True), repr=False
+    )
+    """Bytes are sent as they are, a text in UTF-8, anything else as JSON. By default a 400 or 404
+    has the API's text for an unknown id."""
     headers: Mapping[str, str] = attrs.field(factory=dict)
     """Headers of the answer; `Content-Type` is `application/json` if it is not among them."""
 

@@ -29,6 +29,7 @@ from edgegap_async.errors import (
     InvalidRequest,
     LimitReached,
     NotFound,
+    NotSent,
     RateLimited,
 )
 from edgegap_async.observability.observer import CallObserver, CallObservers, ObservedCall
@@ -275,7 +276,7 @@ class ApiClient:
                 error.maybe_created = (
                     operation.retry_safety is RetrySafety.ONLY_IF_NOT_SENT and is_ambiguous(error)
                 )
-                if isinstance(error, Gone | NotFound) and _already_deleted(operation, send_state):
+                if _says_deleted(error) and _already_deleted(operation, send_state):
                     result = operation.returns()
                     record_attempts(result, attempts=call.attempts, waited=call.waited)
                     return result
@@ -304,8 +305,12 @@ class ApiClient:
                     self._observers.report(CallObserver.attempt_failed, call, error, None)
                     raise
                 self._observers.report(CallObserver.attempt_failed, call, error, wait)
-                if isinstance(error, RateLimited) and send_state.times_sent:
-                    send_state.times_sent -= 1  # the API refused it, so it changed nothing
+                if (
+                    send_state.times_sent
+                    and not is_ambiguous(error)
+                    and not isinstance(error, NotSent)
+                ):
+                    send_state.times_sent -= 1  # it was refused, so it changed nothing
                 logger.info("%s; the next attempt follows in %.2f s", error, wait)
             else:
                 self._retry_budget.add_success()
@@ -384,6 +389,10 @@ class ApiClient:
         if default is Priority.STOP or priority < default:
             return None
         return self._max_wait
+
+
+def _says_deleted(error: CallError) -> bool:
+    return isinstance(error, Gone | NotFound) and error.is_certain
 
 
 def _already_deleted(operation: Operation[Any], send_state: SendState) -> bool:

@@ -95,6 +95,16 @@ def _check_storage(chosen: object) -> None:
         )
 
 
+async def is_listed(deployments: Deployments, request_id: str) -> bool:
+    """Returns whether the list of deployments shows a deployment that has not ended.
+
+    Raises:
+        CallError: a list request failed.
+    """
+    rows = deployments.list(filters=[Filter("request_id", "in", [request_id])])
+    return request_id in {row.request_id async for row in rows}  # the API may ignore the filter
+
+
 class Deployments:
     """Deploys, lists and stops deployments, and reads their status, logs and metrics."""
 

@@ -7,16 +7,24 @@ outcome of an attempt   `RetrySafety.SAFE`      `RetrySafety.ONLY_IF_NOT_SENT`, 
 `RateLimited`           retry after the pause   retry after the pause: the API refused it
 `NoAnswer`              retry                   no: the API may have accepted it
 `ServerError`           retry                   no: the API may have accepted it
+408, 499                retry                   no: the API may have accepted it
+421, 423, 425           retry                   no
+409 to a stop           retry                   -
+not `is_certain`        retry                   no
+a proxy's page          retry                   no
 `UnreadableAnswer`      retry once              no: the API may have accepted it
 any other refusal       no                      no
 ======================  ======================  ==========================================
+
+What an HTTP status says is in `api.status_codes`.
 
 **Budget.** All calls of a client share one budget, so that retries do not multiply the load of an
 outage. Each retry takes 1 from the budget, and each call that succeeds adds 0.2. Retries after a
 429 are free, because the API says when to come again; so are retries of a DELETE.
 
 **Wait.** The longest wait doubles with each retry, and the wait is drawn between 0 and that ("full
-jitter"), so that clients that failed together do not retry together. `Retry-After` is added. Where
+jitter"), so that clients that failed together do not retry together. `Retry-After` is added, also
+that of a 503. Where
 the operation has a rate limit, the limit waits for it, and then lets the refused call go first.
 """
 
@@ -27,12 +35,14 @@ from collections.abc import Iterator
 import attrs
 
 from edgegap_async.api.operations import Operation, RetrySafety
+from edgegap_async.api.status_codes import Effect, meaning
 from edgegap_async.api.validation import number
 from edgegap_async.errors import (
     CallError,
     NoAnswer,
     NotSent,
     RateLimited,
+    Refused,
     ServerError,
     UnreadableAnswer,
 )
@@ -94,7 +104,7 @@ class RetryPolicy:
         """
         if attempts >= self.attempts or not _is_retryable(error, operation, attempts):
             return None
-        if isinstance(error, RateLimited):
+        if isinstance(error, Refused):
             wait += _retry_after(error)
         return wait if elapsed + wait <= self.deadline else None
 
@@ -130,21 +140,40 @@ def is_ambiguous(error: CallError) -> bool:
     """Returns whether the API may have done what a failed call asked for."""
     if isinstance(error, UnreadableAnswer):
         return error.status is not None and error.status < 300  # noqa: PLR2004 - not a redirect
-    return isinstance(error, NoAnswer | ServerError)
+    if isinstance(error, Refused):
+        return meaning(_status(error)).effect is Effect.UNKNOWN
+    return isinstance(error, NoAnswer)
 
 
-def _retry_after(error: RateLimited) -> float:
-    """Returns the seconds that a 429 asks to wait; the window of the limits if it names none."""
-    return _DEFAULT_RETRY_AFTER if error.retry_after is None else error.retry_after
+def is_transient(error: Exception) -> bool:
+    """Returns whether a request that is safe to repeat may succeed later."""
+    if isinstance(error, NotSent):
+        return error.retry_may_help
+    if isinstance(error, Refused):
+        return not error.is_certain or meaning(_status(error), error.operation).is_transient
+    return isinstance(error, NoAnswer | UnreadableAnswer)
+
+
+def _status(error: Refused) -> int:
+    if error.status is not None:
+        return error.status
+    return 500 if isinstance(error, ServerError) else 429 if isinstance(error, RateLimited) else 400
+
+
+def _is_refusal(error: UnreadableAnswer) -> bool:
+    return error.status is not None and error.status >= 400  # noqa: PLR2004 - an HTTP error status
+
+
+def _retry_after(error: Refused) -> float:
+    """Returns the seconds that an answer asks to wait; 1 for a 429 that names none, else 0."""
+    if error.retry_after is not None:
+        return error.retry_after
+    return _DEFAULT_RETRY_AFTER if isinstance(error, RateLimited) else 0.0
 
 
 def _is_retryable(error: CallError, operation: Operation[object], attempts: int) -> bool:
-    if isinstance(error, NotSent):
-        return error.retry_may_help
-    if isinstance(error, RateLimited):
-        return True
     if operation.retry_safety is RetrySafety.ONLY_IF_NOT_SENT:
-        return False
-    if isinstance(error, UnreadableAnswer):
-        return attempts == 1
-    return isinstance(error, NoAnswer | ServerError)
+        return isinstance(error, NotSent | RateLimited) and is_transient(error)
+    if isinstance(error, UnreadableAnswer) and not _is_refusal(error):
+        return attempts == 1  # the API repeats what it says
+    return is_transient(error)

@@ -280,6 +280,7 @@ def _close_leaked(
 
 
 def _checked_base_url(base_url: str, *, allow_insecure: bool) -> str:
+    base_url = base_url.strip()
     try:
         parts = urlsplit(base_url)
         port = URL(base_url).port
@@ -297,7 +298,11 @@ def _checked_base_url(base_url: str, *, allow_insecure: bool) -> str:
             f"http://{parts.hostname} would show the token to the network: use https,"
             " or allow_insecure=True if that network is yours"
         )
-    return base_url.rstrip("/")
+    base_url = base_url.rstrip("/")
+    root, _, version = base_url.rpartition("/")
+    if version.lower() in {"v1", "v2"}:
+        raise InvalidRequest(f"base_url must be {root}, without /{version}: each call adds it")
+    return base_url
 
 
 def _read_body(response: aiohttp.ClientResponse, max_bytes: int) -> Awaitable[bytes | None]:

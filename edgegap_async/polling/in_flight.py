@@ -14,6 +14,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from edgegap_async.api.operations import Operation
+from edgegap_async.concurrency import loop_time
+from edgegap_async.errors import RateLimited, Refused
 from edgegap_async.http.rate_limits import Limits, Priority
 
 from .schedule import PollerTuning
@@ -49,6 +51,7 @@ class InFlightRequests:
         self._on_end = on_end
         self._sent_at: dict[asyncio.Task[None], float] = {}  # of those in flight, oldest first
         self._answered_at = -math.inf
+        self._paused_until = -math.inf  # the Retry-After of the last failure
 
     def __len__(self) -> int:
         return len(self._sent_at)
@@ -77,6 +80,9 @@ class InFlightRequests:
 
     def note_failure(self, error: Exception) -> None:
         """Notes that a request failed in a way that the next one may not."""
+        is_limited = isinstance(error, RateLimited)  # then the rate limit waits
+        if isinstance(error, Refused) and error.retry_after is not None and not is_limited:
+            self._paused_until = loop_time() + error.retry_after
         self.failures = min(self.failures + 1, self._tuning.max_failures)
         is_warning = self.failures == self._tuning.warn_after_failures
         logger.log(
@@ -94,6 +100,8 @@ class InFlightRequests:
 
     def permitted_at(self, limits: Limits, now: float) -> float:
         """Returns when another request may start; infinity for not before one has ended."""
+        if now < self._paused_until:
+            return self._paused_until
         timeout = self._tuning.answer_timeout
         if len(self._sent_at) >= 2 * self._max_in_flight:
             return math.inf
@@ -108,7 +116,8 @@ class InFlightRequests:
 
     def unusable_at(self) -> float:
         """Returns the loop time from which on, as things are, no answer is to be expected."""
-        if self.failures >= self._tuning.lists_unusable_after:
+        is_paused = loop_time() < self._paused_until
+        if is_paused or self.failures >= self._tuning.lists_unusable_after:
             return -math.inf
         unanswered = (sent for sent in self._sent_at.values() if sent >= self._answered_at)
         return next(unanswered, math.inf) + self._tuning.answer_timeout

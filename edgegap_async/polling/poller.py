@@ -36,29 +36,20 @@ from edgegap_async.api.operations import GET_DEPLOYMENT, LIST_DEPLOYMENTS
 from edgegap_async.api.requests import Filter
 from edgegap_async.api.validation import check_segment
 from edgegap_async.concurrency import loop_time
-from edgegap_async.errors import (
-    ClientClosed,
-    Gone,
-    NoAnswer,
-    NotFound,
-    NotSent,
-    RateLimited,
-    ServerError,
-    UnreadableAnswer,
-)
+from edgegap_async.errors import CallError, ClientClosed, EdgegapError, Refused
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.call_options import CallOptions
 from edgegap_async.http.rate_limits import Priority
+from edgegap_async.http.retries import is_transient
 
 from .in_flight import InFlightRequests
-from .list_strategy import ListMode, ListStrategy
+from .list_strategy import ListMode, ListStrategy, is_last_page
 from .results import AnswerReader, PollerStats
 from .schedule import DEFAULT_TUNING, ListGroup, PollEntry, PollerTuning, PollingPolicy, StatusQueue
-from .tracker import ChangeSource, DeploymentTracker
+from .tracker import ChangeSource, DeploymentTracker, may_mean_missing
 
 # The poller decides itself when to send a failed request again.
 _CALL_OPTIONS: Final = CallOptions(priority=Priority.STATUS, once=True)
-_TRANSIENT: Final = (NotSent, NoAnswer, RateLimited, ServerError, UnreadableAnswer)
 
 
 class StatusPoller:
@@ -391,13 +382,13 @@ class StatusPoller:
             deployment = await self.client.call(
                 GET_DEPLOYMENT, path={"request_id": entry.request_id}, options=_CALL_OPTIONS
             )
-        except (Gone, NotFound) as error:
-            self._status_requests.note_answer(loop_time())
-            reader.apply_missing(entry, error, source)
         except ClientClosed:
             pass  # each waiter raises ClientClosed itself
         except Exception as error:  # noqa: BLE001 - no waiter may wait for ever
-            if not self._is_transient(error, [entry], self._status_requests):
+            if isinstance(error, Refused) and await self._is_missing(tracker, error):
+                self._status_requests.note_answer(loop_time())
+                reader.apply_missing(entry, error, source)
+            elif not self._is_transient(error, [entry], self._status_requests):
                 tracker.fail(error)
             elif was_pending or was_confirmation:  # still to be answered
                 tracker.webhook_pending = tracker.webhook_pending or was_pending
@@ -413,6 +404,24 @@ class StatusPoller:
             entry.requests_in_flight -= 1
             if entry.queue_number >= 0:
                 self._schedule_status(entry)
+
+    async def _is_missing(self, tracker: DeploymentTracker, error: Refused) -> bool:
+        """Whether an answer means that the API does not know a deployment.
+
+        Where the words are not known to be the API's, the list must not show the deployment.
+        """
+        if error.is_certain or not may_mean_missing(error):
+            return may_mean_missing(error)
+        if loop_time() < tracker.believe_404_from:
+            return False
+        filters = [Filter("request_id", "in", [tracker.request_id])]
+        query = {"query": list_query(filters, ()), "page": 1, "limit": self._tuning.page_size}
+        try:
+            page = await self.client.call(LIST_DEPLOYMENTS, query=query, options=_CALL_OPTIONS)
+        except EdgegapError:
+            return False
+        is_listed = any(row.request_id == tracker.request_id for row in page.data)
+        return not is_listed and is_last_page(page)
 
     def _begin_list_request(
         self, entries: Sequence[PollEntry], now: float, *, is_full: bool
@@ -507,10 +516,8 @@ class StatusPoller:
         self, error: Exception, entries: Sequence[PollEntry], requests: InFlightRequests
     ) -> bool:
         """Whether the next request may succeed; then the failure is noted."""
-        if not isinstance(error, _TRANSIENT):
+        if not isinstance(error, CallError) or not is_transient(error):
             return False
-        if isinstance(error, NotSent) and not error.retry_may_help:
-            return False  # such as a certificate that does not match
         requests.note_failure(error)
         for entry in entries:
             entry.tracker.last_failure = error

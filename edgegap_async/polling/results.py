@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 import attrs
 
 from edgegap_async.api.models import Deployment, DeploymentPage, DeploymentRow, Status
-from edgegap_async.errors import CallError, Gone, NotFound
+from edgegap_async.errors import CallError, Refused
 
 from .list_strategy import as_deployment, is_last_page
 from .schedule import PollEntry, PollerTuning, PollingPolicy
@@ -163,7 +163,7 @@ class AnswerReader:
             self.webhooks.note_ready(tracker.ready_at, by_webhook=source == "webhook")
         return True
 
-    def apply_missing(self, entry: PollEntry, error: Gone | NotFound, source: ChangeSource) -> None:
+    def apply_missing(self, entry: PollEntry, error: Refused, source: ChangeSource) -> None:
         """Updates the tracker of a deployment that the API does not know."""
         tracker = entry.tracker
         tracker.last_failure = None

@@ -24,11 +24,13 @@ from edgegap_async.api.models import Deployment, Status, StatusChange, may_becom
 from edgegap_async.api.validation import check_number
 from edgegap_async.concurrency import ChangeEvent
 from edgegap_async.errors import (
+    BadRequest,
     CallError,
     DeploymentFailed,
     DeploymentTerminated,
     Gone,
     NotFound,
+    Refused,
     WaitTimedOut,
 )
 from edgegap_async.http.api_client import ApiClient
@@ -272,16 +274,14 @@ class DeploymentTracker:
         self._changed.notify()
         return True
 
-    def mark_missing(
-        self, error: Gone | NotFound, now: float, source: ChangeSource = "status"
-    ) -> bool:
+    def mark_missing(self, error: Refused, now: float, source: ChangeSource = "status") -> bool:
         """Takes in that the API does not know the deployment: it has ended, or never existed.
 
         Returns:
             Whether the status has changed.
 
         Raises:
-            Gone, NotFound: no answer ever showed it, and `believe_404_from` has passed.
+            Refused: no answer ever showed it, and `believe_404_from` has passed.
         """
         if not is_missing(error, now, self.believe_404_from):
             return False
@@ -334,11 +334,21 @@ class _WaiterScope:
         self._tracker.add_waiters(-1, only_ready=self._only_ready)
 
 
-def is_missing(error: Gone | NotFound, now: float, believe_404_from: float) -> bool:
-    """Returns whether the API's answer proves that a deployment does not exist.
+def may_mean_missing(error: Exception) -> bool:
+    """Returns whether an answer may mean that the API does not know a deployment.
+
+    That is a 404 or 410, and a 400 in words that are not known. If `error.is_certain` is False, the
+    list of deployments has to confirm it.
+    """
+    is_unclear = isinstance(error, BadRequest) and not error.is_certain
+    return is_unclear or isinstance(error, Gone | NotFound)
+
+
+def is_missing(error: Refused, now: float, believe_404_from: float) -> bool:
+    """Returns whether it is late enough to believe that a deployment does not exist.
 
     Args:
-        error: the answer. 410 is always believed.
+        error: the answer, see `may_mean_missing`. 410 always counts.
         now: loop time of the answer.
         believe_404_from: loop time from which 400 and 404 are believed: right after the deploy the
             API may not know the deployment yet.

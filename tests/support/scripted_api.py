@@ -19,13 +19,19 @@ from aiohttp import web
 __all__ = ["ReceivedRequest", "Reply", "ScriptedApi", "deployment"]
 
 
+def _body(status: int) -> dict[str, str]:
+    return {"message": "Bad Request ID provided"} if status in {400, 404} else {}
+
+
 @attrs.frozen
 class Reply:
     """One answer of the script."""
 
     status: int = 200
-    body: object = attrs.field(factory=dict)
-    """Sent as JSON; bytes are sent unchanged."""
+    body: object = attrs.field(
+        default=attrs.Factory(lambda self: _body(self.status), takes_self=True)
+    )
+    """Sent as JSON; bytes are sent unchanged. A 400 or 404 has the API's text for unknown ids."""
     headers: Mapping[str, str] = attrs.field(factory=dict)
     delay: float = 0.0
     """Seconds from the request to the answer."""

@@ -329,8 +329,8 @@ INVALID = {"message": "container_log_storage is not a storage"}
     ("request_", "said", "kind"),
     [
         (GET, UNKNOWN, NotFound),
-        (GET, {}, NotFound),
-        (encode(STOP_DEPLOYMENT, path={"request_id": "abc"}), INVALID, NotFound),
+        (GET, {}, BadRequest),
+        (encode(STOP_DEPLOYMENT, path={"request_id": "abc"}), INVALID, BadRequest),
         (encode(STOP_DEPLOYMENT, path={"request_id": "a"}, query={"x": "y"}), UNKNOWN, NotFound),
         (encode(STOP_DEPLOYMENT, path={"request_id": "a"}, query={"x": "y"}), INVALID, BadRequest),
         (encode(CREATE_TAG, path={"request_id": "abc"}, body=TagName("x")), UNKNOWN, NotFound),
@@ -338,7 +338,7 @@ INVALID = {"message": "container_log_storage is not a storage"}
         (encode(DEPLOY), UNKNOWN, BadRequest),
     ],
 )
-def test_a_400_is_not_found_if_the_call_only_names_an_id_or_the_text_says_so(
+def test_a_400_is_not_found_if_it_says_so_in_the_words_of_the_api(
     request_: HttpRequest[Any], said: dict[str, str], kind: type[Refused]
 ) -> None:
     error = refused(request_, 400, said)
@@ -422,9 +422,14 @@ def test_row_14_any_text_is_0_to_60_seconds_or_unknown(text: str, date: str) -> 
         assert seconds is None or 0 <= seconds <= 60
 
 
-@pytest.mark.parametrize("status", [500, 503])
-def test_retry_after_belongs_to_429_alone(status: int) -> None:
-    assert not hasattr(refused(GET, status, Retry_After="2"), "retry_after")
+@pytest.mark.parametrize(("status", "seconds"), [(503, 2), (500, 2), (425, 2), (422, None)])
+def test_row_65_retry_after_counts_where_the_request_may_succeed_later(
+    status: int, seconds: float | None
+) -> None:
+    error = refused(GET, status, Retry_After="2")
+
+    assert isinstance(error, Refused)
+    assert error.retry_after == seconds
 
 
 @pytest.mark.parametrize("unreadable", ["", "yesterday", "Wed, 99 Oct 2015 07:28:00 GMT"])

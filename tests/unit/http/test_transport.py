@@ -9,7 +9,7 @@ import math
 import aiohttp
 import aiohttp.abc
 import pytest
-from scripted_api import Reply, ScriptedApi
+from scripted_api import Reply, ScriptedApi, deployment
 from transports import (
     CANARY,
     GET,
@@ -25,6 +25,7 @@ from edgegap_async.errors import (
     WrongLoop,
 )
 from edgegap_async.http import rate_limits as limits
+from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.transport import VERSION, SendState, Timeouts, Transport
 
 # ── requests ──────────────────────────────────────────────────────────────────────────────────────
@@ -188,13 +189,33 @@ async def test_cookies_are_neither_kept_nor_sent() -> None:
         "https://api.edgegap.com:https",
         "https://[::1",
         "https://api.edgegap.com/a b",
-        "https://api.edgegap.com/\n",
+        "https://api.edgegap.com/\nx",
+        "https://api.edgegap.com/v1",
+        "https://api.edgegap.com/v2/",
+        "https://proxy.example/edgegap/V1//",
         "https://api..edgegap.com",
     ],
 )
-def test_an_invalid_base_url_is_refused(base_url: str) -> None:
+def test_row_62_a_base_url_that_would_reach_no_call_of_the_api_is_refused(base_url: str) -> None:
     with pytest.raises(InvalidRequest, match="base_url must"):
         Transport(base_url, session=None, timeouts=Timeouts(), allow_insecure=True)
+
+
+@pytest.mark.parametrize("slip", [" {}", "{}\n", "\t{}/ \r\n"])
+async def test_row_62_white_space_around_base_url_and_token_is_ignored(
+    api: ScriptedApi, slip: str
+) -> None:
+    api.on("GET", "/v1/status/abc123", deployment("READY"))
+    token = slip.format("canary-t").replace("/", "")
+    async with ApiClient(token, base_url=slip.format(api.url)) as client:
+        await client.deployments.get("abc123")
+
+    assert api.requests[0].headers["Authorization"] == "token canary-t"
+
+
+def test_row_62_the_error_names_the_base_url_without_the_version() -> None:
+    with pytest.raises(InvalidRequest, match=r"must be https://a\.example/x, without /v1"):
+        ApiClient("canary-t", base_url=" https://a.example/x/v1/ ")
 
 
 def test_http_to_another_host_needs_allow_insecure() -> None:

@@ -70,7 +70,7 @@ async def test_a_call_and_each_of_its_attempts_have_a_start_and_an_end(api: Scri
 
 
 async def test_a_call_that_fails_ends_with_its_last_attempt(api: ScriptedApi) -> None:
-    api.on(*STATUS, Reply(404, body={"message": "no such deployment"}))
+    api.on(*STATUS, Reply(404))
     observer = Recorder()
     async with ApiClient(TOKEN, base_url=api.url) as client:
         client.add_observer(observer)
@@ -138,7 +138,7 @@ async def test_what_an_observer_raises_is_logged_once_and_changes_no_call(
             super().note(event, call, *details)
             raise LookupError(event)
 
-    api.on(*STATUS, Reply(503), READY, Reply(404, body={"message": "no such deployment"}))
+    api.on(*STATUS, Reply(503), READY, Reply(404))
     broken, whole = Broken(), Recorder()
     async with ApiClient(TOKEN, base_url=api.url) as client:
         client.add_observer(broken)
