@@ -330,8 +330,8 @@ class Unauthorized(Refused):
     """401: the API does not know the token."""
 
     advice = (
-        "The token was deleted or is wrong: check EDGEGAP_API_TOKEN, with or without the word"
-        " `token` before it"
+        "Check EDGEGAP_API_TOKEN, which may stand with or without the word `token` before it: the"
+        " token is wrong, or was deleted"
     )
 
     def _advice(self) -> str:

@@ -473,7 +473,7 @@ async def stop_until_confirmed(
     Args:
         stop: makes one call to the API.
         confirm: returns whether the list of deployments shows the deployment.
-        believe_404_from: loop time from which "no such deployment" counts.
+        believe_404_from: loop time from which the answer "no such deployment" is believed.
 
     Raises:
         UnreadableAnswer: the answer says that the deployment does not exist, in words that are not

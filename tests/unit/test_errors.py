@@ -98,8 +98,8 @@ def test_a_message_has_method_path_status_attempts_reason_and_advice() -> None:
     assert error.operation == "get_deployment"
     assert str(error) == (
         "GET /v1/status/abc answered 401 after 3 attempts. bad token. "
-        "The token was deleted or is wrong: check EDGEGAP_API_TOKEN, with or without the word"
-        " `token` before it"
+        "Check EDGEGAP_API_TOKEN, which may stand with or without the word `token` before it: the"
+        " token is wrong, or was deleted"
     )
 
 
