@@ -60,8 +60,11 @@ class SharedPermits:
         """Seconds until there are permits again after a 429; 0 without one."""
         return max(0.0, self._closed_until - loop_time())
 
-    async def try_acquire(self) -> bool:
-        """Takes a permit if there is one, and returns whether there was. May ask Redis for one."""
+    async def try_acquire(self, *, again: bool = False) -> bool:  # noqa: ARG002 - a slot is a slot
+        """Takes a permit if there is one, and returns whether there was. May ask Redis for one.
+
+        A call that takes its permit `again` needs a slot like every other.
+        """
         if self._try_acquire_leased():
             return True
         now = loop_time()
@@ -79,11 +82,12 @@ class SharedPermits:
             raise
         return max(slot, self._closed_until) <= loop_time() <= slot + _SLOT_VALIDITY
 
-    async def wait_available(self, wanted: Callable[[], int]) -> None:
+    async def wait_available(self, wanted: Callable[[], int], *, again: bool = False) -> None:  # noqa: ARG002 - as above
         """Returns when `try_acquire` may find a permit. Only one task at a time awaits it.
 
         Args:
             wanted: returns how many calls wait, 1 or more.
+            again: ignored, as in `try_acquire`.
         """
         while True:
             now = loop_time()
@@ -106,6 +110,10 @@ class SharedPermits:
             else:
                 fair = max(1, int(self._limit / (self._connection.programs or 1)))
                 await self._lease(min(_MAX_LEASE, fair, wanted()), horizon=_LEASE_HORIZON)
+
+    def give_back(self) -> bool:
+        """Returns False: a slot has its time, and expires with it."""
+        return False
 
     def on_rate_limited(self, seconds: float) -> None:
         """Handles a 429: no permit for `seconds` in any program, and a lower rate after.

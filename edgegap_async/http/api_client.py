@@ -36,6 +36,7 @@ from edgegap_async.observability.observer import CallObserver, CallObservers, Ob
 
 from .auth import api_token, token_to_send
 from .call_options import DEFAULT_OPTIONS, CallOptions
+from .call_permit import CallPermit
 from .guard import Guard
 from .rate_limits import Limits, Priority
 from .resources import Deployments, Locations, PrivateFleets, Tags
@@ -248,15 +249,15 @@ class ApiClient:
         loop = asyncio.get_running_loop()
         priority = Priority.of(operation) if options.priority is None else options.priority
         max_wait = None if options.ignore_wait_limit else self._max_wait_of(operation, priority)
+        connections = self._transport.connection_slots(operation)
         jittered_waits = None
         last_error: CallError | None = None
         began = failed_at = 0.0
         while True:
             queued_at = loop.time()
             try:
-                slot = await self._acquire_slot(
-                    request, priority, max_wait, front=isinstance(last_error, RateLimited)
-                )
+                permit = CallPermit(self.limits, connections, request, priority, max_wait)
+                await permit.take(front=isinstance(last_error, RateLimited))
             except LimitReached as error:
                 # The error of an attempt that was sent says more than the rate limit does.
                 raise last_error or error from None
@@ -270,7 +271,7 @@ class ApiClient:
             call.queued = sent_at - queued_at
             self._observers.report(CallObserver.attempt_started, call)
             try:
-                result = await self._send(call, request, token, send_state, slot)
+                result = await self._send(call, request, token, send_state, permit)
             except CallError as error:
                 error.attempts, error.waited = call.attempts, call.waited
                 error.maybe_created = (
@@ -326,13 +327,13 @@ class ApiClient:
         request: HttpRequest[Result],
         token: Token,
         send_state: SendState,
-        slot: asyncio.Semaphore,
+        permit: CallPermit,
     ) -> Result:
         call.status = None
         try:
-            response = await self._transport.send(request, token, send_state)
+            response = await self._transport.send(request, token, send_state, permit)
         finally:
-            slot.release()
+            permit.connections.release()
         call.status = response.status
         try:
             return decode(request, response)
@@ -340,45 +341,6 @@ class ApiClient:
             pass
         # The error quotes the body, and some proxies repeat a header that they refuse.
         return decode(request, attrs.evolve(response, body=token.hidden_in(response.body)))
-
-    async def _acquire_slot(
-        self,
-        request: HttpRequest[Any],
-        priority: Priority,
-        max_wait: float | None,
-        *,
-        front: bool,
-    ) -> asyncio.Semaphore:
-        """Waits for a permit and a connection, and returns the semaphore of the connection.
-
-        The permit comes first, because the rate limit orders the calls by priority. If the call
-        then has to wait for a connection, its permit is out of date: many such calls could be sent
-        at one moment, above the rate. The call therefore takes a second permit once it has the
-        connection, ahead of the other calls of its priority.
-        """
-        operation, slots = request.operation, self._transport.connection_slots(request.operation)
-        try:
-            await self.limits.acquire(operation, priority, max_wait=max_wait, front=front)
-            if not slots.locked():
-                await slots.acquire()  # does not wait
-                return slots
-            async with asyncio.timeout(max_wait):
-                await slots.acquire()
-            try:
-                await self.limits.acquire(operation, priority, max_wait=max_wait, front=True)
-            except BaseException:
-                slots.release()
-                raise
-        except TimeoutError:
-            limit_reached = LimitReached(
-                "all connections are in use", operation=operation.name, method=operation.method
-            )
-        except LimitReached as error:
-            limit_reached = error
-        else:
-            return slots
-        limit_reached.path, limit_reached.request_id = request.path, request.request_id
-        raise limit_reached
 
     def _max_wait_of(self, operation: Operation[Any], priority: Priority) -> float | None:
         """Returns the seconds that a call may wait for its rate limit; None for no limit."""

@@ -21,6 +21,11 @@ waits for a permit, the others wait for the first, and a call that leaves wakes 
 runs in the background, and one timer is enough. A call takes its permit when it is sent, so a
 cancelled call takes none with it, and the log is right even if the event loop stood still.
 
+**Connections.** A call that must open a connection first gives its permit back, and takes one again
+when the connection is open, before the calls that come later (`call_permit`). Otherwise a name
+server that answers after 3 s would send the permits of 3 s at one moment. The pace lets connections
+begin; a second pace, and the same log, let the calls go when their connections are open.
+
 **Permits** come from this process (`LocalPermits`) or from another `Permits`, such as one in Redis.
 """
 
@@ -120,16 +125,25 @@ class Permits(Protocol):
         """Seconds until there are permits again after a 429; 0 without one."""
         ...
 
-    async def try_acquire(self) -> bool:
-        """Takes a permit if there is one, and returns whether there was. Never waits for one."""
+    async def try_acquire(self, *, again: bool = False) -> bool:
+        """Takes a permit if there is one, and returns whether there was. Never waits for one.
+
+        Args:
+            again: True for a call that had a permit before it opened its connection.
+        """
         ...
 
-    async def wait_available(self, wanted: Callable[[], int]) -> None:
+    async def wait_available(self, wanted: Callable[[], int], *, again: bool = False) -> None:
         """Returns when `try_acquire` may find a permit. Only one task at a time awaits it.
 
         Args:
             wanted: returns how many calls wait, 1 or more: how many permits are worth fetching.
+            again: as for `try_acquire`.
         """
+        ...
+
+    def give_back(self) -> bool:
+        """Takes back the newest permit, unused, and returns whether the source can do that."""
         ...
 
     def on_rate_limited(self, seconds: float) -> None:
@@ -170,6 +184,7 @@ class LocalPermits:
         self._burst = max(1 / MIN_RATE_FACTOR, burst_calls(limit))
         self._pace = AsyncLimiter(self._burst, self._burst / self._rate)
         self._pace_empty_at = -math.inf  # when all that was drawn will have leaked from the bucket
+        self._again_empty_at = -math.inf  # the same for the pace of calls that waited to connect
         self._burst_suspended = False  # after a 429, until the next call
         # A limit below 1 a second is one call in a longer window.
         self._window = _LOG_WINDOW * max(1.0, 1 / limit)
@@ -207,24 +222,45 @@ class LocalPermits:
         """Seconds until there are permits again after a 429; 0 without one."""
         return max(0.0, self._closed_until - loop_time())
 
-    async def try_acquire(self) -> bool:
-        """Takes a permit if there is one, and returns whether there was."""
+    async def try_acquire(self, *, again: bool = False) -> bool:
+        """Takes a permit if there is one, and returns whether there was.
+
+        Args:
+            again: True for a call that had a permit before it opened its connection.
+        """
         now = loop_time()
         factor = self._factor_at(now)
         log_allows_at = self._log[0] + self._window / factor
-        if now < max(log_allows_at, self._closed_until) or not self._pace_allows(1, factor):
+        if now < max(log_allows_at, self._closed_until):
             return False
-        await self._draw(factor)  # does not wait: the pace allows it
-        if now > self._log[-1] + self._idle_time:
-            self._connected_at = now + _CONNECT_TIME
+        if again:
+            if self._again_allows_at(factor) > now:
+                return False
+            self._again_empty_at = max(self._again_empty_at, now) + 1 / factor / self._rate
+        elif self._pace_allows(1, factor):
+            await self._draw(factor)  # does not wait: the pace allows it
+            if now > self._log[-1] + self._idle_time:
+                self._connected_at = now + _CONNECT_TIME
+        else:
+            return False
         self._log.append(max(now, self._connected_at))
         return True
 
-    async def wait_available(self, wanted: Callable[[], int]) -> None:  # noqa: ARG002 - one at a time
+    async def wait_available(self, wanted: Callable[[], int], *, again: bool = False) -> None:  # noqa: ARG002 - one at a time
         """Returns when `try_acquire` finds a permit. Ignores `wanted`: permits come one by one."""
         # Only the clock makes a permit available; a 429 during the sleep makes it later.
+        if again:
+            while (wait := self._wait_again()) > 0:  # noqa: ASYNC110 - as below
+                await asyncio.sleep(wait)
+            return
         while (wait := self.expected_wait(0)) > 0 or not self._pace_allows(1, self.rate_factor):  # noqa: ASYNC110
             await asyncio.sleep(max(wait, _ROUNDING_ERROR))
+
+    def give_back(self) -> bool:
+        """Removes the newest call from the log. The pace keeps it: a connection begins instead."""
+        self._log.pop()
+        self._log.appendleft(-math.inf)
+        return True
 
     def on_rate_limited(self, seconds: float) -> None:
         """Handles a 429: no permit for `seconds`, and a lower rate for some time after.
@@ -245,6 +281,9 @@ class LocalPermits:
         if now >= self._cut_at + MIN_CUT_INTERVAL:
             self._factor = max(MIN_RATE_FACTOR, self._factor * _CUT_FACTOR)
             self._cut_at = now
+        # No burst after the pause: the second pace has room for one call at its end.
+        full_for = (self._burst - 1 / self._factor) / self._rate
+        self._again_empty_at = max(self._again_empty_at, self._closed_until + full_for)
 
     def expected_wait(self, ahead: int) -> float:
         """Returns the seconds until a call may go, if no 429 comes.
@@ -265,6 +304,17 @@ class LocalPermits:
         if self._factor == 1:
             return 1.0
         return min(1.0, self._factor + RECOVERY_PER_SECOND * (now - self._rate_limited_at))
+
+    def _again_allows_at(self, factor: float) -> float:
+        """Returns when the second pace has room for one call."""
+        return self._again_empty_at - (self._burst - 1 / factor) / self._rate - _ROUNDING_ERROR
+
+    def _wait_again(self) -> float:
+        """Returns the seconds until a call with an open connection may go; 0 or less if it may."""
+        now = loop_time()
+        factor = self._factor_at(now)
+        log_allows_at = self._log[0] + self._window / factor
+        return max(log_allows_at, self._again_allows_at(factor), self._closed_until) - now
 
     def _pace_allows(self, calls: int, factor: float) -> bool:
         return self._pace.has_capacity(calls / factor)
@@ -291,7 +341,7 @@ class _Queue:
 
     def __init__(self, permits: Permits) -> None:
         self.permits: Final = permits
-        # For each priority, the calls that the API refused with 429 before, and then the others.
+        # For each priority, the calls that had a permit before, and then the others.
         self._waiting = {
             (priority, is_new): OrderedDict[int, asyncio.Future[None]]()
             for priority in Priority
@@ -308,7 +358,7 @@ class _Queue:
         place = (priority, not front)
         return sum(len(calls) for other, calls in self._waiting.items() if other <= place)
 
-    async def acquire(self, priority: Priority, *, front: bool) -> None:
+    async def acquire(self, priority: Priority, *, front: bool, again: bool) -> None:
         """Takes a permit when the calls before this one have theirs."""
         calls, number = self._waiting[priority, not front], next(self._numbers)
         new_future = asyncio.get_running_loop().create_future
@@ -318,9 +368,9 @@ class _Queue:
         try:
             while True:
                 await calls[number]
-                await self.permits.wait_available(self.__len__)
+                await self.permits.wait_available(self.__len__, again=again)
                 if self._first() == number:
-                    if await self.permits.try_acquire():
+                    if await self.permits.try_acquire(again=again):
                         return
                 else:  # a call with a higher priority has come since
                     calls[number] = new_future()
@@ -402,6 +452,7 @@ class Limits:
         *,
         max_wait: float | None = None,
         front: bool = False,
+        again: bool = False,
     ) -> None:
         """Returns when the operation may be sent. A cancelled call uses up no permit.
 
@@ -411,6 +462,8 @@ class Limits:
             max_wait: seconds that it may wait, 0 or more; None for no limit.
             front: True to go before the other calls of its priority: for a call that the API
                 refused with 429.
+            again: True for a call that had a permit before it opened its connection. It goes
+                before the other calls of its priority too.
 
         Raises:
             LimitReached: the wait would be longer than `max_wait`, or was.
@@ -420,10 +473,11 @@ class Limits:
         queue = self._queues.get(operation.name)
         if queue is None and operation.name not in self._known:  # an operation of the caller's own
             queue = self._add_queue(operation.name, operation.limit)
-        if queue is None or (queue.is_empty() and await queue.permits.try_acquire()):
+        if queue is None or (queue.is_empty() and await queue.permits.try_acquire(again=again)):
             return
+        front = front or again
         if max_wait is None:
-            await queue.acquire(priority, front=front)
+            await queue.acquire(priority, front=front, again=again)
             return
         predicted = queue.permits.expected_wait(queue.count_ahead(priority, front=front))
         if max_wait <= 0 or predicted > max_wait:
@@ -431,12 +485,21 @@ class Limits:
         deadline = asyncio.timeout(max_wait)
         try:
             async with deadline:
-                await queue.acquire(priority, front=front)
+                await queue.acquire(priority, front=front, again=again)
         except TimeoutError:
             if not deadline.expired():
                 raise
             more = queue.permits.expected_wait(queue.count_ahead(priority))
             raise _limit_reached(operation, max_wait + more, max_wait) from None
+
+    def give_back(self, operation: Operation[object]) -> bool:
+        """Takes back the newest permit of an operation, which was not used.
+
+        Returns:
+            Whether that is possible; False where programs share the permits.
+        """
+        queue = self._queues.get(operation.name)
+        return queue is None or queue.permits.give_back()
 
     def on_rate_limited(self, operation: Operation[object], seconds: float) -> bool:
         """Handles a 429: no call of the operation for `seconds`, and a lower rate after.

@@ -10,6 +10,10 @@ sent. A failure before the signal is `NotSent`; a failure after it is `NoAnswer`
 GET requests are sent without the trace, which would add a tenth to their cost. They change nothing,
 so aiohttp's exception type is exact enough: a connection that was never opened is `NotSent`.
 
+A call that opens a connection takes its permit again when the connection is open (`call_permit`).
+Own sessions do so in their connector. A session that was passed in has a connector of its own, so
+there the trace does it, where the head is about to be sent.
+
 No aiohttp exception leaves this module, not even as a cause: aiohttp's exceptions hold the headers
 of the request, and so the token.
 """
@@ -18,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import math
 import os
 import sys
@@ -25,17 +30,20 @@ import warnings
 import weakref
 from collections.abc import Awaitable, Mapping
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
 import attrs
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.tracing import Trace
 from yarl import URL
 
 from edgegap_async.api.messages import HttpRequest, HttpResponse
 from edgegap_async.api.operations import Operation
 from edgegap_async.api.requests import Token
 from edgegap_async.api.validation import is_loopback, number
+from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import (
     CallError,
     ClientClosed,
@@ -82,8 +90,84 @@ class SendState:
     """True once the caller is gone, so that the request is not sent again."""
 
 
-_current_send: ContextVar[tuple[aiohttp.TraceConfig, SendState] | None]
-_current_send = ContextVar("_current_send", default=None)
+class SendPermit(Protocol):
+    """The permit of the rate limit with which a request is sent: a `CallPermit`."""
+
+    def give_back(self) -> None:
+        """Gives the permit back, before a wait for a connection."""
+        ...
+
+    def is_valid(self) -> bool:
+        """Returns whether the request may be sent now."""
+        ...
+
+    async def take_again(self) -> None:
+        """Waits for another permit."""
+        ...
+
+    def use(self) -> None:
+        """Uses up the permit: what is sent from now on needs another one."""
+        ...
+
+
+@attrs.define
+class _Attempt:
+    """What the connector and the trace have to know about the request that they see."""
+
+    trace: aiohttp.TraceConfig
+    send_state: SendState
+    permit: SendPermit | None
+    deadline: asyncio.Timeout
+
+    def give_permit_back(self) -> None:
+        if self.permit is not None:
+            self.permit.give_back()
+
+    async def take_permit_again(self) -> None:
+        """Takes the permit again. The wait does not count in the time limit of the attempt."""
+        if self.permit is None or self.permit.is_valid():
+            return
+        ends_at, began = self.deadline.when(), loop_time()
+        self.deadline.reschedule(None)
+        await self.permit.take_again()
+        if ends_at is not None:
+            self.deadline.reschedule(ends_at + loop_time() - began)
+
+    async def before_head(self) -> None:
+        """Notes that the head is sent next, with the permit; a repeat needs another permit."""
+        await self.take_permit_again()
+        if self.permit is not None:
+            self.permit.use()
+        self.send_state.times_sent += 1
+
+
+_current_attempt: ContextVar[_Attempt | None]
+_current_attempt = ContextVar("_current_attempt", default=None)
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Opens a connection without a permit, and returns it when the call has one."""
+
+    async def _create_connection(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list[Trace],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's name
+    ) -> ResponseHandler:
+        attempt = _current_attempt.get()
+        if attempt is None:
+            return await super()._create_connection(req, traces, timeout)
+        attempt.give_permit_back()
+        protocol = await super()._create_connection(req, traces, timeout)
+        try:
+            await attempt.take_permit_again()
+        except BaseException:
+            protocol.close()
+            raise
+        if not protocol.is_connected():
+            closed = ConnectionResetError(errno.ECONNRESET, "closed during the wait for a permit")
+            raise aiohttp.ClientConnectorError(req.connection_key, closed)
+        return protocol
 
 
 class Transport:
@@ -110,8 +194,9 @@ class Transport:
         allow_insecure: bool,
     ) -> None:
         self._base_url = _checked_base_url(base_url, allow_insecure=allow_insecure)
+        self._total_timeout = None if timeouts.total == math.inf else timeouts.total
         self._timeout = aiohttp.ClientTimeout(
-            total=None if timeouts.total == math.inf else timeouts.total,
+            total=None,  # `send` has a timeout that it can stop while a call waits for its permit
             sock_connect=None if timeouts.connect == math.inf else timeouts.connect,
             ceil_threshold=float("inf"),  # else aiohttp rounds up to whole seconds above 5 s
         )
@@ -156,7 +241,7 @@ class Transport:
             loop = asyncio.get_running_loop()
             weakref.finalize(self, _close_leaked, self._sessions, loop, self._base_url, os.getpid())
         session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
+            connector=_Connector(
                 keepalive_timeout=_KEEPALIVE_TIME,
                 limit=_MAX_CONNECTIONS,
                 ttl_dns_cache=_DNS_CACHE_TIME,
@@ -170,11 +255,23 @@ class Transport:
         return session
 
     async def send(
-        self, request: HttpRequest[Any], token: Token, send_state: SendState
+        self,
+        request: HttpRequest[Any],
+        token: Token,
+        send_state: SendState,
+        permit: SendPermit | None = None,
     ) -> HttpResponse:
         """Returns the answer to a request, with any status. The caller holds a connection slot.
 
+        Args:
+            request: what is sent.
+            token: the token that it is sent with.
+            send_state: records whether it was sent.
+            permit: the caller's permit, which is taken again after opening a connection; None
+                for a request without a rate limit.
+
         Raises:
+            LimitReached: after opening a connection, no permit was there within its `max_wait`.
             NotSent: the request was not sent.
             NoAnswer: the request was sent, and no complete answer came.
             UnreadableAnswer: the answer is larger than `request.max_bytes`, or a redirect.
@@ -185,19 +282,21 @@ class Transport:
         is_read = operation.method == "GET"
         headers = _HEADERS if request.body is None else _JSON_HEADERS
         sent_before = send_state.times_sent
-        reset = None if is_read else _current_send.set((self._trace, send_state))
+        deadline = asyncio.timeout(self._total_timeout)
+        reset = _current_attempt.set(_Attempt(self._trace, send_state, permit, deadline))
         try:
-            response = await self._session(operation).request(
-                operation.method,
-                URL(self._base_url + request.target, encoded=True),
-                data=request.body,
-                headers={**headers, **token.header},
-                allow_redirects=False,
-                raise_for_status=False,  # as a session that was passed in might
-                auto_decompress=True,
-                timeout=self._timeout,
-            )
-            body = await _read_body(response, request.max_bytes)
+            async with deadline:
+                response = await self._session(operation).request(
+                    operation.method,
+                    URL(self._base_url + request.target, encoded=True),
+                    data=request.body,
+                    headers={**headers, **token.header},
+                    allow_redirects=False,
+                    raise_for_status=False,  # as a session that was passed in might
+                    auto_decompress=True,
+                    timeout=self._timeout,
+                )
+                body = await _read_body(response, request.max_bytes)
             if body is not None and not 300 <= response.status < 400:  # noqa: PLR2004 - redirects
                 return HttpResponse(status=response.status, headers=response.headers, body=body)
             call_error = _unusable_answer(request, response, body)
@@ -214,8 +313,7 @@ class Transport:
             cancelled.__traceback__ = None
             raise
         finally:
-            if reset is not None:
-                _current_send.reset(reset)
+            _current_attempt.reset(reset)
         # Raised outside of the `except` block, the error has no context that holds the headers.
         raise call_error
 
@@ -237,12 +335,21 @@ def _trace_of_sent() -> aiohttp.TraceConfig:
     """Returns a trace that counts sent heads. It has no reference that keeps a transport alive."""
     trace = aiohttp.TraceConfig()
 
-    async def note_sent(*_: object) -> None:
-        current = _current_send.get()
+    def current() -> _Attempt | None:
         # In a session that several clients share, the traces of all clients see each request.
-        if current is not None and current[0] is trace:
-            current[1].times_sent += 1
+        attempt = _current_attempt.get()
+        return attempt if attempt is not None and attempt.trace is trace else None
 
+    async def give_permit_back(*_: object) -> None:
+        if attempt := current():
+            attempt.give_permit_back()
+
+    async def note_sent(*_: object) -> None:
+        if attempt := current():
+            await attempt.before_head()  # aiohttp sends the signal before the head
+
+    trace.on_connection_queued_start.append(give_permit_back)
+    trace.on_connection_create_start.append(give_permit_back)
     trace.on_request_headers_sent.append(note_sent)
     trace.freeze()
     return trace

@@ -201,13 +201,13 @@ class Leased:
         self.refusals = list[float]()
         self.is_down = False
 
-    async def try_acquire(self) -> bool:
+    async def try_acquire(self, *, again: bool = False) -> bool:
         if not self.free:
             return False
         self.free -= 1
         return True
 
-    async def wait_available(self, wanted: Callable[[], int]) -> None:
+    async def wait_available(self, wanted: Callable[[], int], *, again: bool = False) -> None:
         if self.free:
             return
         await asyncio.sleep(1)
@@ -215,6 +215,9 @@ class Leased:
             raise TimeoutError("no answer")
         self.free = self.given.pop() if self.given else min(wanted(), 3)
         self.fetched.append(self.free)
+
+    def give_back(self) -> bool:
+        return False
 
     def on_rate_limited(self, seconds: float) -> None:
         self.refusals.append(seconds)

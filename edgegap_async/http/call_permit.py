@@ -1,0 +1,110 @@
+"""The permit of one attempt: taken in the order of priority, and again where connecting took time.
+
+**Problem.** The rate limit must hold where requests arrive. A permit that a call takes before it
+opens a connection says nothing about that: after a name server that answers in 3 s, the calls of
+3 s would be sent at one moment, and most of them refused.
+
+**Rule.** A call takes a permit first, because the rate limit orders the calls by priority. Where it
+must then wait, for one of the operation's connections or for a new connection, it gives the permit
+back and takes one again, before all other calls, when it holds the open connection. A permit that
+cannot be given back is valid for 25 ms, the time by which the limits allow calls to be late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import attrs
+
+from edgegap_async.api.messages import HttpRequest
+from edgegap_async.concurrency import loop_time
+from edgegap_async.errors import LimitReached
+
+from .rate_limits import Limits, Priority
+
+_VALIDITY: Final = 0.025  # seconds from the permit to the request
+_UNDO_TIME: Final = 0.005  # seconds in which the newest permit of the limits is still this one
+
+
+@attrs.define
+class CallPermit:
+    """The permit of one attempt of a call."""
+
+    limits: Limits
+    """Where the permit comes from."""
+    connections: asyncio.Semaphore
+    """The connections of the operation, of which the caller of `take` holds one afterwards."""
+    request: HttpRequest[Any]
+    """What is to be sent."""
+    priority: Priority
+    """Which waiting calls it overtakes."""
+    max_wait: float | None
+    """Seconds that each wait may last, 0 or more; None for no limit."""
+    _is_held: bool = attrs.field(default=False, init=False)
+    _taken_at: float = attrs.field(default=0.0, init=False)
+
+    async def take(self, *, front: bool) -> None:
+        """Waits for the permit and for one of the operation's connections.
+
+        Args:
+            front: True to go before the other calls of the priority.
+
+        Raises:
+            LimitReached: a wait would be longer than `max_wait`, or was.
+        """
+        try:
+            await self.limits.acquire(
+                self.request.operation, self.priority, max_wait=self.max_wait, front=front
+            )
+        except LimitReached as error:
+            raise self._described(error) from None
+        self._is_held, self._taken_at = True, loop_time()
+        if not self.connections.locked():
+            await self.connections.acquire()  # does not wait
+            return
+        self.give_back()
+        try:
+            async with asyncio.timeout(self.max_wait):
+                await self.connections.acquire()
+        except TimeoutError:
+            raise self._described(LimitReached("all connections are in use")) from None
+        try:
+            await self.take_again()
+        except BaseException:
+            self.connections.release()
+            raise
+
+    def give_back(self) -> None:
+        """Gives the permit back where the limits can take it, before a wait for a connection."""
+        if self._is_held and loop_time() - self._taken_at < _UNDO_TIME:
+            self._is_held = not self.limits.give_back(self.request.operation)
+
+    def is_valid(self) -> bool:
+        """Returns whether the request may be sent now."""
+        return self._is_held and loop_time() - self._taken_at <= _VALIDITY
+
+    async def take_again(self) -> None:
+        """Waits for another permit, before the other calls of the priority.
+
+        Raises:
+            LimitReached: the wait would be longer than `max_wait`, or was.
+        """
+        self._is_held = False
+        try:
+            await self.limits.acquire(
+                self.request.operation, self.priority, max_wait=self.max_wait, again=True
+            )
+        except LimitReached as error:
+            raise self._described(error) from None
+        self._is_held, self._taken_at = True, loop_time()
+
+    def use(self) -> None:
+        """Uses up the permit: what is sent from now on needs another one."""
+        self._is_held = False
+
+    def _described(self, error: LimitReached) -> LimitReached:
+        operation = self.request.operation
+        error.operation, error.method = operation.name, operation.method
+        error.path, error.request_id = self.request.path, self.request.request_id
+        return error
