@@ -131,11 +131,12 @@ class SharedPermits:
         else:
             self._connection.start_task(self._report_429(closed))
 
-    def expected_wait(self, ahead: int) -> float:
+    def expected_wait(self, ahead: int, *, again: bool = False) -> float:  # noqa: ARG002 - as above
         """Returns the seconds until a call may go, if no other program takes slots meanwhile.
 
         Args:
             ahead: how many calls go before it, 0 or more.
+            again: ignored, as in `try_acquire`.
         """
         now = loop_time()
         closed = max(0.0, self._closed_until - now)

@@ -154,11 +154,12 @@ class Permits(Protocol):
         """
         ...
 
-    def expected_wait(self, ahead: int) -> float:
+    def expected_wait(self, ahead: int, *, again: bool = False) -> float:
         """Returns the seconds until a call may go, as far as the source can tell.
 
         Args:
             ahead: how many calls go before it, 0 or more.
+            again: as for `try_acquire`.
         """
         ...
 
@@ -249,11 +250,9 @@ class LocalPermits:
     async def wait_available(self, wanted: Callable[[], int], *, again: bool = False) -> None:  # noqa: ARG002 - one at a time
         """Returns when `try_acquire` finds a permit. Ignores `wanted`: permits come one by one."""
         # Only the clock makes a permit available; a 429 during the sleep makes it later.
-        if again:
-            while (wait := self._wait_again()) > 0:  # noqa: ASYNC110 - as below
-                await asyncio.sleep(wait)
-            return
-        while (wait := self.expected_wait(0)) > 0 or not self._pace_allows(1, self.rate_factor):  # noqa: ASYNC110
+        while (wait := self.expected_wait(0, again=again)) > 0 or not (  # noqa: ASYNC110
+            again or self._pace_allows(1, self.rate_factor)
+        ):
             await asyncio.sleep(max(wait, _ROUNDING_ERROR))
 
     def give_back(self) -> bool:
@@ -285,17 +284,21 @@ class LocalPermits:
         full_for = (self._burst - 1 / self._factor) / self._rate
         self._again_empty_at = max(self._again_empty_at, self._closed_until + full_for)
 
-    def expected_wait(self, ahead: int) -> float:
+    def expected_wait(self, ahead: int, *, again: bool = False) -> float:
         """Returns the seconds until a call may go, if no 429 comes.
 
         Args:
             ahead: how many calls go before it, 0 or more.
+            again: True for a call that had a permit before it opened its connection.
         """
         now = loop_time()
         factor = self._factor_at(now)
         rounds, place = divmod(ahead, len(self._log))
         log_wait = self._log[place] + (rounds + 1) * self._window / factor - now
         opens_at = max(now, self._closed_until)
+        if again:
+            pace_wait = self._again_allows_at(factor) - now + ahead / factor / self._rate
+            return max(0.0, log_wait, pace_wait, opens_at - now)
         beyond_burst = (ahead + 1) / factor - self._burst_left(opens_at, factor)
         pace_wait = opens_at - now + beyond_burst / self._rate
         return max(0.0, log_wait, pace_wait, opens_at - now)
@@ -308,13 +311,6 @@ class LocalPermits:
     def _again_allows_at(self, factor: float) -> float:
         """Returns when the second pace has room for one call."""
         return self._again_empty_at - (self._burst - 1 / factor) / self._rate - _ROUNDING_ERROR
-
-    def _wait_again(self) -> float:
-        """Returns the seconds until a call with an open connection may go; 0 or less if it may."""
-        now = loop_time()
-        factor = self._factor_at(now)
-        log_allows_at = self._log[0] + self._window / factor
-        return max(log_allows_at, self._again_allows_at(factor), self._closed_until) - now
 
     def _pace_allows(self, calls: int, factor: float) -> bool:
         return self._pace.has_capacity(calls / factor)
@@ -479,7 +475,8 @@ class Limits:
         if max_wait is None:
             await queue.acquire(priority, front=front, again=again)
             return
-        predicted = queue.permits.expected_wait(queue.count_ahead(priority, front=front))
+        ahead = queue.count_ahead(priority, front=front)
+        predicted = queue.permits.expected_wait(ahead, again=again)
         if max_wait <= 0 or predicted > max_wait:
             raise _limit_reached(operation, predicted, max_wait)
         deadline = asyncio.timeout(max_wait)
@@ -489,7 +486,7 @@ class Limits:
         except TimeoutError:
             if not deadline.expired():
                 raise
-            more = queue.permits.expected_wait(queue.count_ahead(priority))
+            more = queue.permits.expected_wait(queue.count_ahead(priority), again=again)
             raise _limit_reached(operation, max_wait + more, max_wait) from None
 
     def give_back(self, operation: Operation[object]) -> bool:

@@ -48,6 +48,7 @@ from edgegap_async.errors import (
     CallError,
     ClientClosed,
     InvalidRequest,
+    LimitReached,
     NoAnswer,
     NotSent,
     UnreadableAnswer,
@@ -308,8 +309,10 @@ class Transport:
             )
             was_sent = not not_connected if is_read else send_state.times_sent > sent_before
             call_error = _network_error(request, error, was_sent=was_sent)
+        # A traceback through aiohttp's frames could show the headers in local variables.
+        except LimitReached as error:
+            call_error = error.with_traceback(None)
         except asyncio.CancelledError as cancelled:
-            # A traceback through aiohttp's frames could show the headers in local variables.
             cancelled.__traceback__ = None
             raise
         finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from program_that_shares import measure_stalls
 from redis_server import Callers, RedisServer, most_in_one_second, programs, until
+from slow_connections import LIMITS, StrictServer, call_often, slow_look_ups
 
 from edgegap_async import Cluster, EdgegapClient, Limits, WebhookReceiver
 from edgegap_async.api.operations import DEPLOY, LIST_DEPLOYMENTS
@@ -29,6 +31,32 @@ async def test_a_client_works_with_the_limits_of_a_cluster(redis: RedisServer) -
         accepted = await client.deployments.deploy("arena", "v1", users=["8.8.8.8"])
         assert (await client.deployments.get(accepted.request_id)).request_id == accepted.request_id
         await client.deployments.stop(accepted.request_id)
+
+
+async def test_row_75_slow_name_look_ups_let_no_second_exceed_the_shared_limit(
+    redis: RedisServer,
+) -> None:
+    async with (
+        StrictServer() as server,
+        slow_look_ups(1.5),
+        programs(redis.url, 2) as clusters,
+        contextlib.AsyncExitStack() as stack,
+    ):
+        clients = [
+            await stack.enter_async_context(
+                EdgegapClient(
+                    "canary-t",
+                    base_url=server.url,
+                    limits=cluster.limits,
+                    allow_insecure=True,
+                )
+            )
+            for cluster in clusters
+        ]
+        await asyncio.gather(*(call_often(client, "deploy", 60) for client in clients))
+
+    # In real time, a busy machine delays some calls on their way.
+    assert most_in_one_second(server.arrivals["deploy"], second=0.9) <= LIMITS["deploy"]
 
 
 async def test_a_call_that_would_wait_longer_than_max_wait_fails(redis: RedisServer) -> None:

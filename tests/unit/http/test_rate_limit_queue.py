@@ -222,7 +222,7 @@ class Leased:
     def on_rate_limited(self, seconds: float) -> None:
         self.refusals.append(seconds)
 
-    def expected_wait(self, ahead: int) -> float:
+    def expected_wait(self, ahead: int, *, again: bool = False) -> float:
         return (ahead + 1) / self.rate
 
 
