@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from program_that_shares import measure_stalls
 from redis_server import Callers, RedisServer, most_in_one_second, programs, until
-from slow_connections import LIMITS, StrictServer, call_often, slow_look_ups
+from slow_connections import LIMITS, StrictServer, call_often, slow_dns
 
 from edgegap_async import Cluster, EdgegapClient, Limits, WebhookReceiver
 from edgegap_async.api.operations import DEPLOY, LIST_DEPLOYMENTS
@@ -33,12 +33,12 @@ async def test_a_client_works_with_the_limits_of_a_cluster(redis: RedisServer) -
         await client.deployments.stop(accepted.request_id)
 
 
-async def test_row_75_slow_name_look_ups_let_no_second_exceed_the_shared_limit(
+async def test_row_75_slow_dns_let_no_second_exceed_the_shared_limit(
     redis: RedisServer,
 ) -> None:
     async with (
         StrictServer() as server,
-        slow_look_ups(1.5),
+        slow_dns(1.5),
         programs(redis.url, 2) as clusters,
         contextlib.AsyncExitStack() as stack,
     ):

@@ -1,4 +1,4 @@
-"""Connections that open slowly: name look-ups, TLS handshakes, outages. Row 75."""
+"""Connections that open slowly: name resolution, TLS handshakes, outages. Row 75."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from slow_connections import (
     StrictServer,
     call_often,
     outage,
-    slow_look_ups,
+    slow_dns,
 )
 
 from edgegap_async.concurrency import loop_time
@@ -50,10 +50,10 @@ async def check_limit(
 @pytest.mark.parametrize("is_passed", [False, True], ids=["own session", "passed session"])
 @pytest.mark.parametrize("delay", [0.5, 1, 3])
 @pytest.mark.parametrize("operation", LIMITS)
-async def test_row_75_a_slow_name_look_up_lets_no_second_exceed_the_limit(
+async def test_row_75_a_slow_dns_lets_no_second_exceed_the_limit(
     operation: str, delay: float, *, is_passed: bool
 ) -> None:
-    async with StrictServer() as server, slow_look_ups(delay):
+    async with StrictServer() as server, slow_dns(delay):
         if is_passed:
             async with aiohttp.ClientSession() as session:
                 await check_limit(server, operation, delay, session)

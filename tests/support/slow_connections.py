@@ -13,7 +13,7 @@ from aiohttp import web
 
 from edgegap_async.http.api_client import ApiClient
 
-__all__ = ["CALLS", "HOST", "LIMITS", "StrictServer", "call_often", "outage", "slow_look_ups"]
+__all__ = ["CALLS", "HOST", "LIMITS", "StrictServer", "call_often", "outage", "slow_dns"]
 
 HOST = "localhost"
 LIMITS = {"deploy": 40, "get_deployment": 20, "list_deployments": 10}
@@ -108,20 +108,20 @@ async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> N
 
 
 @contextlib.asynccontextmanager
-async def slow_look_ups(seconds: float) -> AsyncIterator[None]:
-    """Makes each look-up of a name in this loop last a number of seconds."""
+async def slow_dns(seconds: float) -> AsyncIterator[None]:
+    """Makes each name resolution of this loop last a number of seconds."""
     loop: Any = asyncio.get_running_loop()
-    look_up = loop.getaddrinfo
+    resolve = loop.getaddrinfo
 
     async def slow(_: str, port: int, **options: Any) -> object:
         await asyncio.sleep(seconds)
-        return await look_up("127.0.0.1", port, **options)
+        return await resolve("127.0.0.1", port, **options)
 
     loop.getaddrinfo = slow
     try:
         yield
     finally:
-        loop.getaddrinfo = look_up
+        loop.getaddrinfo = resolve
 
 
 @contextlib.asynccontextmanager

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from limited_calls import cancelled, in_background, most_in_one_second
 from raw_server import raw_server
-from slow_connections import LIMITS, StrictServer, call_often, outage, slow_look_ups
+from slow_connections import LIMITS, StrictServer, call_often, outage, slow_dns
 
 from edgegap_async.api.operations import DEPLOY, GET_DEPLOYMENT
 from edgegap_async.concurrency import loop_time
@@ -31,7 +31,7 @@ def client_of(server: StrictServer, **options: object) -> ApiClient:
 
 @pytest.mark.parametrize("delay", [0.09, 0.3, 2])
 async def test_the_first_ten_calls_go_at_once_when_their_connections_are_open(delay: float) -> None:
-    async with StrictServer() as server, slow_look_ups(delay), client_of(server) as client:
+    async with StrictServer() as server, slow_dns(delay), client_of(server) as client:
         began = loop_time()
         await call_often(client, "deploy", 60)
 
@@ -58,7 +58,7 @@ async def test_calls_on_new_connections_use_the_limit_as_calls_on_open_ones_do()
 async def test_the_wait_for_the_second_permit_does_not_count_in_the_timeout() -> None:
     async with (
         StrictServer() as server,
-        slow_look_ups(1),
+        slow_dns(1),
         client_of(server, timeouts=Timeouts(total=1.5), retries=RetryPolicy(attempts=1)) as client,
     ):
         await call_often(client, "list_deployments", 30)  # the last one waits two seconds
@@ -70,7 +70,7 @@ async def test_a_slow_connection_counts_in_the_timeout() -> None:
     once = RetryPolicy(attempts=1)
     async with (
         StrictServer() as server,
-        slow_look_ups(3),
+        slow_dns(3),
         client_of(server, timeouts=Timeouts(total=1), retries=once) as client,
     ):
         began = loop_time()
@@ -86,7 +86,7 @@ async def test_a_slow_connection_counts_in_the_timeout() -> None:
 async def test_calls_cancelled_in_the_second_wait_close_their_connections_and_take_no_permit() -> (
     None
 ):
-    async with StrictServer() as server, slow_look_ups(1), client_of(server) as client:
+    async with StrictServer() as server, slow_dns(1), client_of(server) as client:
         calls = [in_background(client.deployments.get("abc123")) for _ in range(60)]
         await asyncio.sleep(1.2)  # a burst has gone, and the others wait with their connections
         arrived, waiting = (
@@ -101,7 +101,7 @@ async def test_calls_cancelled_in_the_second_wait_close_their_connections_and_ta
         began = loop_time()
         await call_often(client, "get_deployment", 5)
 
-        assert loop_time() - began < 1.1  # of which the look-up lasts 1 s
+        assert loop_time() - began < 1.1  # of which name resolution lasts 1 s
         connections = client._transport.connection_slots(GET_DEPLOYMENT)
         assert connections._value == 100
 
@@ -109,7 +109,7 @@ async def test_calls_cancelled_in_the_second_wait_close_their_connections_and_ta
 async def test_with_on_limit_raise_a_call_does_not_wait_for_its_second_permit() -> None:
     async with (
         StrictServer() as server,
-        slow_look_ups(1),
+        slow_dns(1),
         client_of(server, on_limit="raise") as client,
     ):
         began = loop_time()
