@@ -179,7 +179,8 @@ async def test_a_snapshot_shows_the_state_of_the_limits(redis: RedisServer) -> N
         assert state.predicted_wait == 0
         callers = Callers([cluster])
         await callers.more(5)
-        assert cluster.limits.snapshot()["deploy"].predicted_wait > 0
+        # On a busy machine the slots of a moment may all have passed.
+        await until(lambda: cluster.limits.snapshot()["deploy"].predicted_wait > 0)
         await callers.end()
         cluster.limits.on_rate_limited(DEPLOY, 60)
         state = cluster.limits.snapshot()["deploy"]
