@@ -29,6 +29,7 @@ from edgegap_async.concurrency import loop_time
 from edgegap_async.deployments.deployer import Deployer
 from edgegap_async.deployments.handle import DeploymentHandle, RecoveredDeployment, tracker_of
 from edgegap_async.errors import ClientClosed, EdgegapError, Gone, NotFound
+from edgegap_async.http.resources import is_listed
 
 from .inventory import Inventory, PoolSettings, ReadyServer
 
@@ -127,11 +128,18 @@ class PoolMaintenance:
         return {row.request_id: row async for row in rows}
 
     async def _status_of(self, server: DeploymentHandle) -> Status | None:
-        """Returns the status from a status request; None if the request failed."""
+        """Returns the status from a status request; None if the request failed.
+
+        A 404 in words that are not known to be the API's counts if the list confirms it.
+        """
         try:
-            return (await server.refresh()).current_status
-        except (Gone, NotFound):
-            return Status.TERMINATED
+            try:
+                return (await server.refresh()).current_status
+            except (Gone, NotFound) as error:
+                is_over = error.is_certain or not await is_listed(
+                    self._client.deployments, server.request_id
+                )
+                return Status.TERMINATED if is_over else None
         except ClientClosed:
             raise
         except EdgegapError:
