@@ -269,7 +269,6 @@ class ApiClient:
             self.requests_sent += 1
             call.attempts += 1
             call.queued = sent_at - queued_at
-            self._observers.report(CallObserver.attempt_started, call)
             try:
                 result = await self._send(call, request, token, send_state, permit)
             except CallError as error:
@@ -331,6 +330,7 @@ class ApiClient:
     ) -> Result:
         call.status = None
         try:
+            self._observers.report(CallObserver.attempt_started, call)
             response = await self._transport.send(request, token, send_state, permit)
         finally:
             permit.connections.release()

@@ -28,6 +28,7 @@ from edgegap_async.api.requests import DeployRequest, Filter
 from edgegap_async.concurrency import loop_time
 from edgegap_async.deployments.deployer import Deployer
 from edgegap_async.deployments.handle import DeploymentHandle, RecoveredDeployment, tracker_of
+from edgegap_async.deployments.ownership import DeploymentState
 from edgegap_async.errors import ClientClosed, EdgegapError, Gone, NotFound
 from edgegap_async.http.resources import is_listed
 
@@ -227,6 +228,10 @@ class PoolMaintenance:
             request_id = row.request_id
             found = deployer.recovered(row)
             if found is None:
+                # An earlier pool of this client has left it in use: it counts in `max_total`.
+                is_in_use = deployer.register.state(request_id) is DeploymentState.HANDED_OVER
+                if is_in_use and self._settings.allocated_tag in row.tags:
+                    inventory.allocated.add(request_id)
                 continue
             if self._settings.allocated_tag in row.tags:
                 deployer.register.set_handed_over(request_id)
