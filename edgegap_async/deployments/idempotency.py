@@ -41,7 +41,7 @@ from edgegap_async.api.validation import check_name
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import CallError, MaybeCreated
 from edgegap_async.http.api_client import ApiClient
-from edgegap_async.http.call_options import CallOptions
+from edgegap_async.http.call import CallOptions
 from edgegap_async.http.resources import Deployments
 from edgegap_async.http.retries import is_transient
 from edgegap_async.http.transport import SendState

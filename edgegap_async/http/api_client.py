@@ -35,8 +35,7 @@ from edgegap_async.errors import (
 from edgegap_async.observability.observer import CallObserver, CallObservers, ObservedCall
 
 from .auth import api_token, token_to_send
-from .call_options import DEFAULT_OPTIONS, CallOptions
-from .call_permit import CallPermit
+from .call import DEFAULT_OPTIONS, CallOptions, CallPermit
 from .guard import Guard
 from .rate_limits import Limits, Priority
 from .resources import Deployments, Locations, PrivateFleets, Tags
