@@ -104,7 +104,7 @@ class ListStrategy:
             self.fall_back("the list ignored the filter by request_id", ListMode.BY_PAGE)
         elif is_full and self.mode is ListMode.CHANGED:
             self.is_verified |= bool(ids)  # says nothing of lists that filter by status
-        elif not is_full and not all(map(_says_ready, page.data)):
+        elif not is_full and not all(map(says_ready, page.data)):
             self._note_failure("the list ignored the filter by status")
         elif ids:
             self.is_verified, self._failures = True, 0
@@ -174,7 +174,8 @@ def is_last_page(page: DeploymentPage) -> bool:
     return pages is not None and where.number is not None and where.number >= pages
 
 
-def _says_ready(row: DeploymentRow) -> bool:
+def says_ready(row: DeploymentRow) -> bool:
+    """Whether a row shows a READY deployment; rows may have no status."""
     return row.ready or row.status == Status.READY
 
 

@@ -38,10 +38,11 @@ from edgegap_async.api.validation import check_segment
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import CallError, ClientClosed, EdgegapError, Refused
 from edgegap_async.http.api_client import ApiClient
-from edgegap_async.http.call import CallOptions
+from edgegap_async.http.call_options import CallOptions
 from edgegap_async.http.rate_limits import Priority
 from edgegap_async.http.retries import is_transient
 
+from .freshness import Freshness, ListFreshness
 from .in_flight import InFlightRequests
 from .list_strategy import ListMode, ListStrategy, is_last_page
 from .results import AnswerReader, PollerStats
@@ -81,6 +82,9 @@ class StatusPoller:
             LIST_DEPLOYMENTS, tuning.max_list_requests, tuning, self._on_request_end
         )
         self._lists = ListStrategy(tuning)
+        self._freshness = ListFreshness(tuning)
+        self._checked_at = -math.inf  # the last check of lists whose freshness is unknown
+        self._checks = 1  # such checks, with the next one
         self._start_over_at = math.inf  # when the best list mode is tried again
         self._lists_answer = True  # as opposed to lists that fail or hang
         self._page_requested_at = -math.inf
@@ -144,7 +148,8 @@ class StatusPoller:
             with self.client.until_closed():  # raises if the client is closed
                 now = loop_time()
             tracker.awaited_at = min(tracker.awaited_at, now)
-            entry = PollEntry(tracker, now, group)
+            deployed_at = tracker.believe_404_from - self.policy.not_found_grace
+            entry = PollEntry(tracker, now, group, not_ready_at=deployed_at)
         if entry is not None and tracker.is_awaited:
             self._entries[tracker.request_id] = entry
             group.add(entry)
@@ -153,6 +158,7 @@ class StatusPoller:
                 self.poll_now(tracker)
             self._wakeup.set()
             if self._task is None or self._task.done():
+                self._freshness.note_busy(loop_time())
                 self._task = asyncio.create_task(self._run())
         elif not self._entries:
             self._stop()
@@ -173,6 +179,7 @@ class StatusPoller:
         self._list_requests.cancel()
         if self._task is not None:
             self._task.cancel()
+            self._freshness.note_idle(loop_time())
         self._task = None
 
     def poll_now(self, tracker: DeploymentTracker) -> None:
@@ -185,7 +192,7 @@ class StatusPoller:
             if tracker.expects_webhook and tracker.webhook_pending and is_in_time:
                 tracker.expects_webhook = False  # the webhook for READY has come
                 webhooks.note_late_arrival()
-        elif self._is_covered_by_lists(entry.group) and self._lists_answer:
+        elif self._is_found_by_lists(entry.group):
             entry.group.is_urgent = True
             entry.group.move_to_front(entry)
             self._wakeup.set()
@@ -245,7 +252,8 @@ class StatusPoller:
                 self._send_list_if_due(self._ready_group, now),
                 self._send_list_if_due(self._any_group, now),
             )
-        return min(lists_due, self._send_due_status_requests(now))
+        # Due status requests first: a check is for permits that would be left.
+        return min(lists_due, self._send_due_status_requests(now), self._send_check_if_due(now))
 
     def _is_covered_by_lists(self, group: ListGroup) -> bool:
         """Whether list requests ask about the members of a group."""
@@ -254,6 +262,11 @@ class StatusPoller:
         alone = 0 if len(self._entries) > self._tuning.full_lists_up_to else 1
         rows_suffice = group.only_ready or self._lists.rows_have_status
         return works and len(group.members) > alone and rows_suffice
+
+    def _is_found_by_lists(self, group: ListGroup) -> bool:
+        """Whether list requests find the changes of a group's members in time."""
+        is_stale = self._freshness.state is Freshness.STALE
+        return self._is_covered_by_lists(group) and self._lists_answer and not is_stale
 
     def _interval(self, group: ListGroup, now: float) -> float:
         """Returns the seconds between two requests for a member, if it were alone."""
@@ -279,6 +292,10 @@ class StatusPoller:
             interval = min(interval, backed_off(tuning.webhook_list_delay))
         permitted = self._list_requests.permitted_at(self.client.limits, now)
         due = max(group.requested_at + interval, permitted)
+        oldest = next(iter(self._entries.values()))
+        is_new = oldest.tracker.believe_404_from > -math.inf  # this client has deployed it
+        if is_new and not group.is_urgent:
+            due = max(due, oldest.since + self.policy.first_delay)
         if now < due:
             return due
         max_ids = self._lists.page_size - len(self._lists.probe_ids) if is_full else count
@@ -323,7 +340,7 @@ class StatusPoller:
 
     def _schedule_status(self, entry: PollEntry) -> None:
         """Gives an entry a new place in the status queue."""
-        is_check = self._is_covered_by_lists(entry.group) and self._lists_answer
+        is_check = self._is_found_by_lists(entry.group)
         self._status_queue.add(entry, loop_time(), is_check=is_check)
 
     def _schedule_all(self) -> None:
@@ -343,7 +360,7 @@ class StatusPoller:
             return requested_at + max(interval, tuning.answer_timeout)
         if entry.needs_confirmation:  # many webhooks for one deployment are no reason to hurry
             return requested_at + backed_off(min(tuning.webhook_list_delay, self.policy.interval))
-        if self._is_covered_by_lists(entry.group) and self._lists_answer:
+        if self._is_found_by_lists(entry.group):
             check = self.policy.full_list_interval
             if entry.is_listed and self._lists.rows_have_status:
                 check *= tuning.listed_factor
@@ -360,6 +377,37 @@ class StatusPoller:
                 return due
             self._begin_status_request(self._status_queue.take(now), now)
         return math.inf
+
+    def _send_check_if_due(self, now: float) -> float:
+        """Checks an entry that lists cover while their freshness is unknown."""
+        entry = self._next_check(now)
+        if entry is None:
+            return math.inf
+        tuning, requests = self._tuning, self._status_requests
+        interval = self._interval(entry.group, now)
+        unanswered = tuning.answer_timeout if entry.requests_in_flight else 0.0
+        due = max(
+            self._checked_at + requests.backed_off(tuning.check_factor * interval),
+            entry.tracker.awaited_at + tuning.first_check_delay,
+            entry.tracker.requested_at + max(unanswered, interval),
+            requests.permitted_at(self.client.limits, now),
+        )
+        if now < due:
+            return due
+        self._checked_at = now
+        self._checks += 1
+        self._begin_status_request(entry, now)
+        return now + tuning.check_factor * interval
+
+    def _next_check(self, now: float) -> PollEntry | None:
+        group = self._ready_group  # lists are compared by what they say of READY
+        if self._freshness.state is not Freshness.UNKNOWN or not self._is_found_by_lists(group):
+            return None
+        # Of equal deployments the oldest is READY first, but not all are equal.
+        oldest, other = next(iter(self._entries.values())), self._status_queue.next_check(now)
+        is_turn_of_others = self._checks % self._tuning.check_others_every == 0
+        entry = other if is_turn_of_others and other is not None else oldest
+        return entry if entry.group is group else next(iter(group.members.values()))
 
     # ── requests ─────────────────────────────────────────────────────────────────────────────────
 
@@ -397,8 +445,14 @@ class StatusPoller:
             self._status_requests.note_answer(loop_time())
             is_change = reader.apply(entry, deployment, source)
             is_covered = self._is_covered_by_lists(entry.group)
-            if is_change and is_covered and deployment.current_status.is_ready:
+            if not deployment.current_status.is_ready:
+                entry.not_ready_at = now
+            elif is_change and is_covered:
                 self._lists.probe_ids.append(entry.request_id)
+                self._freshness.expect(entry.request_id, loop_time(), by_status=True)
+                if self._freshness.state is Freshness.UNKNOWN:  # the next list decides
+                    self._checked_at = entry.group.requested_at = -math.inf
+                    self._wakeup.set()
             entry.checked_at = max(entry.checked_at, now)
         finally:
             entry.requests_in_flight -= 1
@@ -464,10 +518,14 @@ class StatusPoller:
                 self._note_list_refusal(error, how)
         else:
             self._list_requests.note_answer(loop_time())
+            freshness = self._freshness.state
+            self._freshness.read(page, probes, loop_time())
             if how[0] is self._lists.mode:
                 self._learn(page, asked, probes, is_full=is_full)
             found = self._reader.read_page(page, asked, pending, now, is_full=is_full)
             self._after_list(page, found, is_full=is_full)
+            if self._freshness.state is not freshness:
+                self._schedule_all()
         finally:
             for entry in entries:
                 entry.lists_in_flight -= 1
@@ -483,13 +541,16 @@ class StatusPoller:
     def _after_list(
         self, page: DeploymentPage, found: Sequence[PollEntry], *, is_full: bool
     ) -> None:
+        arrived = loop_time()
+        for entry in found:
+            self._freshness.note_found(arrived - entry.not_ready_at)
+            self._freshness.expect(entry.request_id, arrived, by_status=False)
         if not is_full:
             least = self._tuning.nearly_full_share * self._lists.page_size
             self._ready_group.is_nearly_full = len(page.data) >= least
             return
-        for entry in found:  # the next filtered list must show them too
-            if len(entry.group.members) > self._tuning.full_lists_up_to:
-                self._lists.probe_ids.append(entry.request_id)
+        # The next list, which may be a filtered one, must show them too.
+        self._lists.probe_ids.extend(entry.request_id for entry in found)
 
     def _learn(
         self,

@@ -92,6 +92,20 @@ class PollerTuning(NamedTuple):
     """Bytes of a URL for each id, about."""
     unverified_interval: float = 2.0
     """Seconds between status checks while no list has shown a deployment yet."""
+    first_check_delay: float = 1.0
+    """Seconds from the start of a wait to the first check of lists whose freshness is unknown."""
+    check_factor: float = 1.3
+    """Factor of the interval of one deployment, which is the interval between two such checks."""
+    check_others_every: int = 3
+    """Every so many such checks, one is not of the deployment that is waited for longest."""
+    max_list_age: float = 2.5
+    """Seconds; a list that shows what was not so this long ago counts as fresh."""
+    probe_lifetime: float = 5.0
+    """Seconds for which lists must show a READY deployment; later it may have ended."""
+    fresh_after_probes: int = 10
+    """Right lists in a row, after which lists that were stale count as fresh."""
+    freshness_lifetime: float = 60.0
+    """Seconds without waits, after which lists may be stale again."""
     listed_factor: float = 8.0
     """How many times rarer the status checks of a deployment are that full lists show."""
     max_webhook_score: int = 10
@@ -139,6 +153,8 @@ class PollEntry:
     """Status requests in flight for it."""
     is_listed: bool = False
     """Whether a list has shown it, so that its absence in a later list means something."""
+    not_ready_at: float = -math.inf
+    """Loop time at which it was certainly not READY yet; minus infinity if that is unknown."""
     needs_confirmation: bool = False
     """Whether a status request is needed at once."""
     queue_number: int = -1
@@ -274,6 +290,10 @@ class StatusQueue:
         self._queues.append(queue)
         return queue.pop()
 
+    def next_check(self, now: float) -> PollEntry | None:
+        """Returns the entry whose check comes next, due or not; None if there are no checks."""
+        return self._checks.peek(now, self._due_at)
+
 
 class _Queue:
     """Entries by due time. A place that was replaced stays in the heap until it is reached."""
@@ -303,6 +323,11 @@ class _Queue:
             else:  # its interval has grown since it was added
                 heapq.heapreplace(self._entries, (due, place, entry))
         return math.inf
+
+    def peek(self, now: float, due_at: Callable[[PollEntry, float], float]) -> PollEntry | None:
+        """Returns the first valid entry, or None."""
+        self.first(now, due_at)
+        return self._entries[0][2] if self._entries else None
 
     def pop(self) -> PollEntry:
         return heapq.heappop(self._entries)[2]

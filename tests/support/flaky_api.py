@@ -59,7 +59,9 @@ class FlakyApi:
     requests: list[ReceivedRequest] = attrs.field(factory=list)
     page_size: int = 100
     list_age: float = 0.0
-    """Seconds; lists show the statuses of that long ago."""
+    """Seconds; stale lists show the statuses of that long ago, or of before all if infinite."""
+    is_list_stale: Callable[[], bool] = lambda: True
+    """Returns whether the next list is `list_age` old, and not current."""
     hidden_until: dict[str, float] = attrs.field(factory=dict)
     """Loop time until which lists omit a deployment, by request_id."""
     filters_ids: bool = True
@@ -152,7 +154,7 @@ class FlakyApi:
 
     def page(self, request: ReceivedRequest) -> Mapping[str, object]:
         """Returns the usual answer to a list request."""
-        then = now() - self.list_age
+        then = now() - (self.list_age if self.is_list_stale() else 0)
         rows = []
         for request_id, lifecycle in self.lifecycles.items():
             status = lifecycle.status_at(then)

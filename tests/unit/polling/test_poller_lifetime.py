@@ -74,7 +74,7 @@ async def test_waits_that_end_as_their_request_begins_free_its_place(
 async def test_a_tracker_without_references_is_forgotten(
     flaky_api: FlakyApi, poller: StatusPoller
 ) -> None:
-    ids = flaky_api.deploy(60, ready_in=1)
+    ids = flaky_api.deploy(60, ready_in=2.5)
     await wait_all(poller, ids)
     await asyncio.sleep(0.2)
 
