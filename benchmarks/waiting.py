@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from aiohttp import web
 
 sys.path.append(str(Path(__file__).parent.parent / "tests/support"))
 
@@ -45,6 +46,7 @@ from edgegap_async import (
 )
 from edgegap_async.emulator import (
     Application,
+    Effect,
     Emulator,
     Fault,
     Respond,
@@ -97,6 +99,10 @@ class Case:
     """Further arguments of the emulator."""
     faults: tuple[Fault, ...] = ()
     """Faults of the emulator."""
+    list_age: float = 0.0
+    """Seconds that stale lists are behind; infinity for lists that never change."""
+    stale_share: float = 1.0
+    """Share of lists that are stale where `list_age` is not 0."""
     max_wait: float = 600.0
     """Seconds after which a wait gives up."""
     goal: tuple[float, float] | None = None
@@ -133,6 +139,48 @@ CASES = {
     "1,000, lists refused": Case(count=1000, faults=(REFUSED,)),
     "125, an eighth of the limits": Case(count=125, replicas=8),
 }
+STALE = {  # age in seconds and share of lists
+    "frozen": (math.inf, 1.0),
+    "5 s behind": (5.0, 1.0),
+    "60 s behind": (60.0, 1.0),
+    "half frozen": (math.inf, 0.5),
+}
+CASES |= {
+    f"{count}, lists {name}": Case(count=count, rounds=rounds, list_age=age, stale_share=share)
+    for name, (age, share) in STALE.items()
+    for count, rounds in ((2, 30), (10, 6), (60, 1), (300, 1))
+}
+
+
+@attrs.frozen
+class Outdate(Effect):
+    """Lists that show the deployments as they were a while ago."""
+
+    operations = frozenset({"list_deployments"})
+    needs_answer = True
+
+    cloud: Callable[[], Any]
+    """Returns the emulator's cloud."""
+    case: Case
+    """The case, which says how old lists are."""
+    chance: random.Random
+    """Decides which lists are stale."""
+
+    async def apply(
+        self, request: web.Request, answer: web.Response | None
+    ) -> web.StreamResponse | None:
+        """Returns the answer of then."""
+        if answer is None or self.chance.random() >= self.case.stale_share:
+            return None
+        page = json.loads(answer.body)  # type: ignore[arg-type] # JSON of the emulator
+        then, rows = asyncio.get_running_loop().time() - self.case.list_age, []
+        for row in page["data"]:
+            since = self.cloud().deployments[row["request_id"]].status_since
+            if not row["ready"] or since <= then:
+                rows.append(row)
+            elif "status" not in request.query.get("query", ""):
+                rows.append({**row, "ready": False, "status": "Status.DEPLOYING"})
+        return web.json_response({**page, "data": rows})
 
 
 @attrs.define
@@ -245,6 +293,9 @@ async def run_round(case: Case, wait: Wait, seed: int, result: Result) -> None:
                 **case.emulator,
             )
         )
+        if case.list_age:
+            outdate = Outdate(lambda: emulator.cloud, case, random.Random(seed))
+            emulator.faults.add(Fault("list_deployments", outdate, times=None))
         others = await stack.enter_async_context(
             EdgegapClient(emulator.token, base_url=emulator.url, limits={"deploy": None})
         )
