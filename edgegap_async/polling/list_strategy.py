@@ -9,6 +9,7 @@ then it uses the next mode. A list is wrong if it shows what the filter excludes
 
 Consequence. A proxy that fails for a minute must not slow down a program that runs for months. So
 the best mode is tried again after a minute, and after twice as long each time it does not work.
+How old the rows of a list may be, `freshness` learns from the same probes.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class PollingPolicy:
     """How often the client asks for the status of a deployment while a task waits. In seconds."""
 
     first_delay: float = attrs.field(default=0.4, validator=number(least=0))
-    """From the start of the first wait to the first status request; 0 or more."""
+    """From the start of the first wait to the first request for a new deployment; 0 or more."""
     interval: float = attrs.field(default=0.5, validator=number(above=0))
     """Between two status requests for a deployment that is polled by itself; above 0."""
     fast_period: float = attrs.field(default=60.0, validator=number(least=0))
