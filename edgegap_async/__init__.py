@@ -108,7 +108,7 @@ from .errors import (
     WrongLoop,
 )
 from .http.api_client import ApiClient
-from .http.call_options import CallOptions
+from .http.call import CallOptions
 from .http.guard import Guard
 from .http.rate_limits import (
     Limits,

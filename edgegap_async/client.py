@@ -52,8 +52,8 @@ class EdgegapClient(ApiClient):
         token: the API token, with or without the word `token` before it. Default: the environment
             variable EDGEGAP_API_TOKEN. A `Token(value, scheme=…)` goes out with another word. A
             client without a token can only call `deployments.stop_self`.
-        base_url: URL of the API. Default: EDGEGAP_BASE_URL, then EDGEGAP_API_URL, then
-            https://api.edgegap.com.
+        base_url: URL of the API, without /v1 or /v2. Default: EDGEGAP_BASE_URL, then
+            EDGEGAP_API_URL, then https://api.edgegap.com.
         session: an aiohttp session of yours, which the client does not close. Its connections are
             shared: while many deploys hang, a stop may have to wait for a connection. Default: a
             session of the client's own.

@@ -358,6 +358,8 @@ class NotFound(Refused):
     advice = "It never existed, or it was stopped some time ago"
 
     def _advice(self) -> str:
+        if not self.is_certain:
+            return "A proxy may have answered: check whether the list shows the deployment"
         return self.advice if self.request_id else "Check base_url: the API has no such path"
 
 

@@ -56,7 +56,13 @@ local packed = redis.call('HGET', timelines, 'of ' .. name)
 -- until when no call goes; factor: of the rate at the last 429; limited, cut: times of the last 429
 -- and of the last 429 that lowered the rate.
 local line = packed and cmsgpack.unpack(packed)
-             or {log = {}, next = 0, closed = 0, factor = 1, limited = 0, cut = 0}
+local is_known = line and line.log and line.next and line.closed and line.factor
+                 and line.limited and line.cut
+if not is_known then
+  -- A timeline that another version of this script wrote: its slots may still be in use.
+  local closed = packed and now + LOG_WINDOW or 0
+  line = {log = {}, next = 0, closed = closed, factor = 1, limited = 0, cut = 0}
+end
 
 local factor = math.min(1, line.factor + RECOVERY_PER_SECOND * (now - line.limited))
 if rate_limited_for >= 0 then

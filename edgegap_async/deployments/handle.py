@@ -198,7 +198,8 @@ class DeploymentHandle:
         Raises:
             WaitTimedOut: the API has accepted the stop, and the deployment was not TERMINATED in
                 time.
-            CallError: the request failed, and the deployment may go on running.
+            CallError: the request failed, and the deployment may go on running. A 404 that a proxy
+                may have sent counts as a failure while the list shows the deployment.
             ClientClosed: the client is closed, or was closed meanwhile.
             InvalidRequest: `timeout` cannot be used.
         """

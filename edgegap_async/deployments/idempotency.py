@@ -41,8 +41,9 @@ from edgegap_async.api.validation import check_name
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import CallError, MaybeCreated
 from edgegap_async.http.api_client import ApiClient
-from edgegap_async.http.call_options import CallOptions
+from edgegap_async.http.call import CallOptions
 from edgegap_async.http.resources import Deployments
+from edgegap_async.http.retries import is_transient
 from edgegap_async.http.transport import SendState
 
 from .ownership import OwnedDeployments
@@ -53,6 +54,7 @@ _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _TAG_LENGTH: Final = 20  # characters of an operation tag
 _FIRST_LOOKUP_GAP: Final = 0.25  # seconds between the first two list requests by tag; then doubled
 _MAX_LOOKUP_GAP: Final = 2.0  # seconds
+_MAX_SEARCH_GAP: Final = 30.0  # seconds between searches for a cancelled deploy while lists fail
 
 
 def new_operation_tag() -> str:
@@ -173,27 +175,39 @@ class IdempotentDeploy:
     async def _find(self, ambiguous: CallError, tag: str) -> DeployAccepted | None:
         """Returns the deployment with the tag, or None if none shows up in time.
 
+        If the caller was cancelled, no caller is left that could recover the deployment. So the
+        search goes on while list requests fail.
+
         Raises:
-            MaybeCreated: the list request failed.
+            MaybeCreated: a list request failed.
         """
-        began = loop_time()
+        began, gap = loop_time(), _MAX_LOOKUP_GAP
         try:
-            async with contextlib.aclosing(self._lookups(tag)) as lookups:
-                async for ids in lookups:
-                    if ids:
-                        kept, *surplus = ids
-                        for request_id in surplus:
-                            self.owned.begin_stop(request_id)
-                        self.owned.in_background(
-                            self._stop_late_rows(kept, tag), f"a surplus deployment (tag {tag})"
-                        )
-                        return DeployAccepted(request_id=kept)
-        except CallError as error:
-            raise self._maybe_created(
-                ambiguous, f"the list request by its tag failed: {error.reason}"
-            ) from None
+            while True:
+                try:
+                    return await self._find_once(tag)
+                except CallError as error:
+                    failed = f"the list request by its tag failed: {error.reason}"
+                    if not self.send_state.is_abandoned or not is_transient(error):
+                        raise self._maybe_created(ambiguous, failed) from None
+                logger.warning("a deploy with the tag %s was cancelled; %s", tag, failed)
+                await asyncio.sleep(gap)
+                gap = min(gap * 2, _MAX_SEARCH_GAP)
         finally:
             self.waited += loop_time() - began
+
+    async def _find_once(self, tag: str) -> DeployAccepted | None:
+        """Keeps one of the deployments with the tag, and stops the others."""
+        async with contextlib.aclosing(self._lookups(tag)) as lookups:
+            async for ids in lookups:
+                if ids:
+                    kept, *surplus = ids
+                    for request_id in surplus:
+                        self.owned.begin_stop(request_id)
+                    self.owned.in_background(
+                        self._stop_late_rows(kept, tag), f"a surplus deployment (tag {tag})"
+                    )
+                    return DeployAccepted(request_id=kept)
         return None
 
     async def _stop_late_rows(self, kept: str, tag: str) -> None:

@@ -35,8 +35,7 @@ from edgegap_async.errors import (
 from edgegap_async.observability.observer import CallObserver, CallObservers, ObservedCall
 
 from .auth import api_token, token_to_send
-from .call_options import DEFAULT_OPTIONS, CallOptions
-from .call_permit import CallPermit
+from .call import DEFAULT_OPTIONS, CallOptions, CallPermit
 from .guard import Guard
 from .rate_limits import Limits, Priority
 from .resources import Deployments, Locations, PrivateFleets, Tags
@@ -269,7 +268,6 @@ class ApiClient:
             self.requests_sent += 1
             call.attempts += 1
             call.queued = sent_at - queued_at
-            self._observers.report(CallObserver.attempt_started, call)
             try:
                 result = await self._send(call, request, token, send_state, permit)
             except CallError as error:
@@ -331,6 +329,7 @@ class ApiClient:
     ) -> Result:
         call.status = None
         try:
+            self._observers.report(CallObserver.attempt_started, call)
             response = await self._transport.send(request, token, send_state, permit)
         finally:
             permit.connections.release()

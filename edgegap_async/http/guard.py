@@ -47,7 +47,8 @@ class Guard:
     """Names of the only applications that may be deployed; None for all."""
     max_live: int | None = attrs.field(default=None, validator=_check_count)
     """How many deployments of this client may be live at once, 0 or more; None for any number.
-    Deployments that a pool has adopted from an earlier run count; deployments by
+    Deployments that a pool has adopted from an earlier run count, and in a batch deployments in
+    ERROR that a 422 names, until they are stopped; deployments by
     `client.deployments.deploy` and `client.private_fleets.deploy` do not. When the number is
     reached, the client checks every ten seconds at most which ones have ended."""
     dry_run: bool = False

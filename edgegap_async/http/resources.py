@@ -64,7 +64,7 @@ from edgegap_async.api.requests import (
 from edgegap_async.api.validation import check_kind, check_list
 from edgegap_async.errors import InvalidRequest
 
-from .call_options import CallOptions
+from .call import CallOptions
 
 Result = TypeVar("Result")
 

@@ -38,7 +38,7 @@ from edgegap_async.api.validation import check_segment
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import CallError, ClientClosed, EdgegapError, Refused
 from edgegap_async.http.api_client import ApiClient
-from edgegap_async.http.call_options import CallOptions
+from edgegap_async.http.call import CallOptions
 from edgegap_async.http.rate_limits import Priority
 from edgegap_async.http.retries import is_transient
 

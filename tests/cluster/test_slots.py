@@ -116,6 +116,24 @@ async def test_no_slot_is_later_than_the_horizon(redis: RedisServer) -> None:
     assert again.next_at >= answer.slots[-1]
 
 
+async def test_a_timeline_of_another_version_is_replaced_after_one_window(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with programs(redis.url, 1) as [cluster]:
+        connection = cluster._connection
+        await redis.command(
+            *("EVAL", "redis.call('HSET', KEYS[1], 'of deploy', cmsgpack.pack({pace = 1}))", "1"),
+            connection._keys[0],
+        )
+        asked_at = loop_time()
+        reply = await connection.request_slots("deploy", limit=40, wanted=1, horizon=3)
+
+        assert reply is not None
+        assert 1 < reply.slots[0] - asked_at < 1.5
+        assert cluster.is_shared
+    assert not [line for line in caplog.records if line.levelname == "WARNING"]
+
+
 async def test_a_429_in_one_program_closes_the_limit_for_all(redis: RedisServer) -> None:
     async with programs(redis.url, 2) as [one, other]:
         one.limits.on_rate_limited(DEPLOY, 0.8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -285,6 +286,19 @@ async def test_row_66_stops_that_fail_end_with_the_client_and_one_line_of_the_lo
     assert line.startswith("abc123, abc124 may go on running")
 
 
+async def test_row_66_a_server_of_a_cancelled_deploy_is_found_also_if_lists_fail_for_long() -> None:
+    lost = Reply(lost=True, delay=1)
+    async with TaggedApi(answers=[lost], made=1) as api, new_client(api) as client:
+        api.lists_fail_until = loop_time() + 90
+        deploying = asyncio.create_task(client.deploy("arena", "v1", users=PLAYERS))
+        await asyncio.sleep(0.5)
+        await cancel(deploying)
+        await asyncio.sleep(200)
+
+        assert len(api.rows) == 1
+        assert api.running == []
+
+
 # ── 68, 69: lists after an ambiguous deploy ──────────────────────────────────────────────────────
 
 
@@ -311,6 +325,7 @@ class TaggedApi(ScriptedApi):
         self.made = made
         self.listed_after = listed_after
         self.list_takes = list_takes
+        self.lists_fail_until = -math.inf
         self.rows: dict[str, tuple[float, dict[str, Any]]] = {}
 
     @property
@@ -330,7 +345,9 @@ class TaggedApi(ScriptedApi):
         if (request.method, request.path) == LIST:
             rows = [row for at, row in self.rows.values() if loop_time() >= at]
             rows = [row for row in rows if row["request_id"] in self.running]
-            self.on(*LIST, Reply(200, {"data": rows}, delay=self.list_takes))
+            fails = loop_time() < self.lists_fail_until
+            status = 503 if fails else 200
+            self.on(*LIST, Reply(status, {"data": rows}, delay=self.list_takes))
         return await super()._answer(request)
 
 

@@ -347,6 +347,14 @@ def test_a_400_is_not_found_if_it_says_so_in_the_words_of_the_api(
     assert error.status == 400
 
 
+def test_row_61_the_advice_of_a_404_in_other_words_does_not_say_that_it_never_existed() -> None:
+    error = refused(GET, 404, {"message": "no Route matched with those values"})
+
+    assert "never existed" not in str(error)
+    assert "proxy" in str(error)
+    assert "never existed" in str(refused(GET, 404, UNKNOWN))
+
+
 # ── Retry-After ──────────────────────────────────────────────────────────────────────────────────
 
 

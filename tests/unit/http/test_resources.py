@@ -25,7 +25,7 @@ from edgegap_async.api.requests import (
     TagName,
 )
 from edgegap_async.errors import InvalidRequest
-from edgegap_async.http.call_options import DEFAULT_OPTIONS, CallOptions
+from edgegap_async.http.call import DEFAULT_OPTIONS, CallOptions
 from edgegap_async.http.resources import Deployments, Locations, PrivateFleets, Tags
 
 Result = TypeVar("Result")

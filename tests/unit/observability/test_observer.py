@@ -58,7 +58,7 @@ async def test_a_call_and_each_of_its_attempts_have_a_start_and_an_end(api: Scri
         ("call_started", 0, None),
         ("attempt_started", 1, None),
         ("attempt_failed", 1, 503, ServerError, True),
-        ("attempt_started", 2, 503),
+        ("attempt_started", 2, None),
         ("attempt_failed", 2, None, NoAnswer, True),
         ("attempt_started", 3, None),
         ("call_succeeded", 3, 200, Deployment),
@@ -167,3 +167,18 @@ async def test_an_observer_needs_only_the_events_that_it_overrides(api: Scripted
             await client.deployments.get("r1")
 
     assert observer.count == 1
+
+
+async def test_an_observer_that_ends_an_attempt_keeps_no_connection(api: ScriptedApi) -> None:
+    class Cancelling(CallObserver):
+        def attempt_started(self, call: ObservedCall) -> None:
+            raise asyncio.CancelledError
+
+    api.on(*STATUS, READY)
+    async with ApiClient(TOKEN, base_url=api.url, limits={"get_deployment": None}) as client:
+        client.add_observer(Cancelling())
+        for _ in range(101):  # as many as there are connections, and one more
+            with pytest.raises(asyncio.CancelledError):
+                await client.deployments.get("r1")
+
+    assert api.requests == []

@@ -138,6 +138,20 @@ async def test_without_the_list_the_pool_requests_each_status(
         assert (await pool.allocate(timeout=0.001)).request_id in alive(emulator)
 
 
+async def test_row_61_a_404_of_a_gateway_takes_no_server_from_the_pool(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    async with arena_pool(client, min_ready=2, poll_interval=10) as pool:
+        await becomes_true(lambda: pool.stats.ready == 2)
+        no_route = Respond(404, {"message": "no Route matched with those values"})
+        emulator.faults.add(Fault("list_deployments", Respond(503), when="unread", times=4))
+        emulator.faults.add(Fault("get_deployment", no_route, when="unread", times=8))
+        await asyncio.sleep(60)
+
+        assert requests_by_operation(emulator)["deploy"] == 2
+        assert (pool.stats.lost, pool.stats.ready) == (0, 2)
+
+
 async def test_a_check_that_fails_changes_nothing(
     emulator: Emulator, client: EdgegapClient
 ) -> None:

@@ -49,6 +49,19 @@ async def test_row_32_the_next_run_recovers_ready_servers_and_keeps_allocated_se
     assert alive(emulator) & (ready | allocated) == {server.request_id, *allocated}
 
 
+async def test_row_32_the_next_pool_of_a_client_counts_what_the_last_one_left_in_use(
+    emulator: Emulator,
+) -> None:
+    _, allocated = await killed_run(emulator)
+    async with arena_client(emulator, owner="mm-1") as client:
+        for _ in range(2):
+            async with arena_pool(client, min_ready=3, max_total=3) as pool:
+                await becomes_true(lambda: pool.stats.ready == 1)
+                assert pool.stats.allocated == 2
+
+    assert alive(emulator) == allocated
+
+
 async def test_row_32_servers_of_another_version_are_stopped_by_the_next_run(
     emulator: Emulator,
 ) -> None:

@@ -1,4 +1,4 @@
-"""The permit of one attempt: taken in the order of priority, and again where connecting took time.
+"""How one call is made: its options, and the permit that each of its attempts takes.
 
 **Problem.** The rate limit must hold where requests arrive. A permit that a call takes before it
 opens a connection says nothing about that: after a name server that answers in 3 s, the calls of
@@ -18,6 +18,7 @@ from typing import Any, Final
 import attrs
 
 from edgegap_async.api.messages import HttpRequest
+from edgegap_async.api.requests import Token
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import LimitReached
 
@@ -25,6 +26,26 @@ from .rate_limits import Limits, Priority
 
 _VALIDITY: Final = 0.025  # seconds from the permit to the request
 _UNDO_TIME: Final = 0.005  # seconds in which the newest permit of the limits is still this one
+
+
+@attrs.frozen(kw_only=True)
+class CallOptions:
+    """How one call is made."""
+
+    token: Token | None = None
+    """Token to send, for an operation that takes the deployment's own token; None for the
+    client's API token."""
+    max_bytes: int = 8 * 2**20
+    """Largest answer, in decompressed bytes. A larger one raises `UnreadableAnswer`."""
+    priority: Priority | None = None
+    """Place in the queue of the operation's rate limit; None for `Priority.of(operation)`."""
+    once: bool = False
+    """True to send the request at most once, without the retries of `RetryPolicy`."""
+    ignore_wait_limit: bool = False
+    """True to wait for the rate limit without end, as if the client had no `max_wait`."""
+
+
+DEFAULT_OPTIONS: Final = CallOptions()
 
 
 @attrs.define
