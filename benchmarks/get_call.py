@@ -121,7 +121,7 @@ async def measure(url: str, rounds: int, calls: int) -> dict[str, object]:
     reached = [0.0, *medians[3:]]
     return {
         "benchmark": "get_call",
-        "json": codec.loads.__module__,
+        "json": "json" if codec.loads is json.loads else "orjson",
         "rounds": rounds,
         "calls_per_round": calls,
         "bare_aiohttp_us": round(medians[0], 1),

@@ -80,7 +80,9 @@ def main() -> None:
             lambda: [each_field(row) for row in codec.read_answer(DeploymentPage, page).data],
         ),
     }
-    readers = {codec.loads.__module__: codec.loads, "json": json.loads}
+    readers = {"json": json.loads}
+    if codec.loads is not json.loads:
+        readers = {"orjson": codec.loads, **readers}
     result: dict[str, object] = {"benchmark": "read_answer", "rounds": rounds}
     for name, loads in readers.items():
         codec.loads = loads

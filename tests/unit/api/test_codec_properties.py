@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_examples import SHOWN_ANSWERS, SHOWN_REQUESTS
 
+from edgegap_async.api import codec
 from edgegap_async.api.codec import (
     ListQuery,
     dumps,
@@ -25,7 +26,7 @@ from edgegap_async.api.codec import (
     read_time,
     to_json,
 )
-from edgegap_async.api.models import Tag, TagPage
+from edgegap_async.api.models import Deployment, Tag, TagPage
 from edgegap_async.api.requests import (
     DeployRequest,
     EnvironmentVariable,
@@ -293,3 +294,105 @@ def test_every_valid_query_is_read_back_unchanged(query: ListQuery) -> None:
 def test_any_text_is_read_as_a_query_or_refused(text: str) -> None:
     with contextlib.suppress(InvalidRequest):
         assert read_list_query(text) == ListQuery()
+
+
+# ── both readers of JSON ──────────────────────────────────────────────────────────────────────────
+
+
+ODD_JSON = [
+    b"NaN",
+    b"[Infinity, -Infinity]",
+    b"1e999",
+    b"-1e999",
+    b"1.7976931348623159e308",
+    b"1e-400",
+    b"-0",
+    b"-0.0",
+    b'"\\ud800"',
+    b'"\\ude00\\ud83d"',
+    b'"\\ud83d\\ude00"',
+    b'"\xed\xa0\x80"',
+    b"\xef\xbb\xbf{}",
+    b"\xef\xbb\xbf",
+    b"123456789012345678901234",
+    b"9223372036854775807",
+    b"18446744073709551615",
+    b"18446744073709551616",
+    b"-9223372036854775808",
+    b"-9223372036854775809",
+    b"12345678901234567890.5",
+    b"9" * 5000,
+    b'{"a": 1, "b": 2, "a": 3}',
+    b"[" * 200 + b"]" * 200,
+    '{"a": "\xe9"}'.encode("utf-16"),
+    '{"a": "\xe9"}'.encode("utf-32-le"),
+    '{"a": "\xe9"}'.encode("latin-1"),
+    b'"\xc0\x80"',
+    b'"\xf4\x90\x80\x80"',
+    b'"\x00"',
+    b'"\\u0000"',
+    b"\x0b1",
+    b"[1,]",
+    b"{'a': 1}",
+    b"01",
+    b"1 2",
+    b"",
+]
+
+
+def outcome(loads: Callable[[bytes], Any], raw: bytes) -> str:
+    """Returns what a reader reads, as a text, because NaN is not equal to itself."""
+    try:
+        return repr(loads(raw))
+    except ValueError:
+        return "not JSON"
+
+
+def test_row_80_the_fast_reader_reads_every_oddity_as_the_standard_reader_does() -> None:
+    pytest.importorskip("orjson")
+    assert codec.loads is not json.loads
+
+    assert {raw: outcome(codec.loads, raw) for raw in ODD_JSON} == {
+        raw: outcome(json.loads, raw) for raw in ODD_JSON
+    }
+
+
+ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=8)
+ANY_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(-(2**70), 2**70)
+    | st.floats()
+    | ANY_TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(ANY_TEXT, inner, max_size=4),
+    max_leaves=12,
+)
+ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-32-be"]
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> bytes:
+    """JSON of any value, as any program may write it, or with an oddity or a fault in it."""
+    text = json.dumps(draw(ANY_JSON), ensure_ascii=draw(st.booleans()))
+    raw = text.encode(draw(st.sampled_from(ENCODINGS)), "surrogatepass")
+    at = draw(st.integers(0, len(raw)))
+    inserted = draw(st.sampled_from([b"", *ODD_JSON]) | st.binary(max_size=3))
+    return raw[:at] + inserted + raw[at + draw(st.integers(0, 2)) :]
+
+
+@settings(max_examples=1000, deadline=None)
+@given(raw=documents())
+def test_row_80_both_readers_of_json_agree(raw: bytes) -> None:
+    pytest.importorskip("orjson")
+
+    assert outcome(codec.loads, raw) == outcome(json.loads, raw)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999", "123456789012345678901234"])
+def test_row_80_a_status_with_an_odd_number_is_read(number: str) -> None:
+    raw = f'\ufeff{{"request_id": "r1", "error_detail": "\\ud800", "elapsed_time": {number}}}'
+    read = read_answer(Deployment, raw.encode())
+
+    assert (read.request_id, read.error_detail) == ("r1", "\ud800")
+    assert read.elapsed_time == (int(number) if number.isdecimal() else None)
