@@ -15,6 +15,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import attrs
 
@@ -80,7 +81,7 @@ def main() -> None:
             lambda: [each_field(row) for row in codec.read_answer(DeploymentPage, page).data],
         ),
     }
-    readers = {"json": json.loads}
+    readers: dict[str, Callable[[bytes], Any]] = {"json": json.loads}
     if codec.loads is not json.loads:
         readers = {"orjson": codec.loads, **readers}
     result: dict[str, object] = {"benchmark": "read_answer", "rounds": rounds}
