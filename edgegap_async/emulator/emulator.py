@@ -15,10 +15,11 @@ from edgegap_async.api.validation import check_kind, check_list, check_number, i
 from edgegap_async.errors import InvalidRequest
 
 from .catalogue import Application, Catalogue, Fleet, load_apps
-from .cloud import Cloud, Settings
+from .cloud import Cloud
 from .deployments import Timings
 from .faults import Fault, Faults
 from .server import RateLimits, RecordedRequest, Server, check_limits
+from .settings import Settings
 from .simulation import Simulation, is_time_range
 from .webhook_sender import WebhookSender
 

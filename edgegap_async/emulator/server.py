@@ -27,7 +27,8 @@ from edgegap_async.api.validation import check_number
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import InvalidRequest, Refused, refusal
 
-from .cloud import Cloud, Reply
+from .cloud import Cloud
+from .cloud_state import Reply
 from .faults import Faults
 
 _log: Final = logging.getLogger(__name__)

@@ -116,7 +116,7 @@ async def test_row_58_a_terminated_deployment_is_remembered_for_a_while() -> Non
 async def test_row_58_the_number_of_remembered_deployments_is_bounded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("edgegap_async.emulator.cloud._MAX_TERMINATED", 2)
+    monkeypatch.setattr("edgegap_async.emulator.cloud_state._MAX_TERMINATED", 2)
     async with a_cloud(SLEEPER, max_deployments=0) as cloud:
         request_id = ""
         for _ in range(5):

@@ -18,7 +18,8 @@ from edgegap_async.emulator import (
     sample_application,
 )
 from edgegap_async.emulator.catalogue import Catalogue
-from edgegap_async.emulator.cloud import Cloud, Settings
+from edgegap_async.emulator.cloud import Cloud
+from edgegap_async.emulator.settings import Settings
 
 IN_PARIS = GeoCoordinates(48.9, 2.4)
 UNKNOWN_ID = "000000000000"

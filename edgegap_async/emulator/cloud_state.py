@@ -1,0 +1,218 @@
+"""The state of the emulated cloud, which the calls of all modules share."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Coroutine, Iterable
+from datetime import UTC, datetime
+from typing import Any, Final, TypeAlias
+
+from edgegap_async.api.models import DeployAccepted, Status, Tag
+from edgegap_async.api.requests import DeployRequest
+from edgegap_async.concurrency import loop_time
+from edgegap_async.errors import BadRequest, NotFound, Unprocessable
+
+from .catalogue import Application, Catalogue, PrivateHost
+from .deployments import LocalDeployment, Machine, SendWebhook
+from .environment import MARK, Secrets
+from .locations import CITIES, LocationFinder
+from .ports import NoFreePort, Ports
+from .processes import Machine as LocalMachine
+from .settings import Settings
+from .simulation import SimulatedMachine, SimulatedPorts
+
+Reply: TypeAlias = tuple[int, object]
+"""HTTP status of an answer, and the model of its body."""
+
+_UNKNOWN_ID_TEXT: Final = "Bad Request ID provided"
+_MAX_TERMINATED: Final = 1000
+
+
+class CloudState:
+    """The state of the emulated cloud.
+
+    Attributes:
+        deployments: every deployment that the API knows, by request_id, oldest first.
+        failures: exceptions in background tasks, which are defects of the emulator.
+        base_url: base URL of the API, for the environment of game servers.
+        settings: how it behaves.
+    """
+
+    def __init__(
+        self, catalogue: Catalogue, settings: Settings, *, send_webhook: SendWebhook, base_url: str
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.deployments: dict[str, LocalDeployment] = {}
+        self.failures: list[BaseException] = []
+        self.base_url = base_url
+        self.settings = settings
+        self._applications = {(one.name, one.version): one for one in catalogue.applications}
+        self._fleets = {fleet.name: fleet for fleet in catalogue.fleets}
+        self._send_webhook = send_webhook
+        self._locations = LocationFinder(settings.player_locations)
+        self._machine: Machine[Any]
+        self._ports: Ports | SimulatedPorts
+        if settings.simulate is None:
+            self._machine = LocalMachine(mark=MARK)
+            self._ports = Ports(
+                settings.port_range, loop.time, reuse_delay=settings.port_reuse_delay
+            )
+        else:
+            self._machine = SimulatedMachine(settings.simulate)
+            self._ports = SimulatedPorts(settings.port_range)
+        self._terminated_at: dict[str, float] = {}
+        self._created_at = datetime.now(UTC)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._spawn(self._measure_usage())
+
+    async def close(self) -> None:
+        """Kills all processes at once and sends no webhook."""
+        for task in self._tasks:
+            task.cancel()
+        try:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+        finally:
+            # A loop that shuts down cancels this task too. Then no task has awaited the end of the
+            # processes, and none must be left.
+            self._machine.kill_all()
+            self._ports.close()
+        await self._machine.close()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._record_failure)
+
+    def _record_failure(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (failure := task.exception()):
+            self.failures.append(failure)
+
+    async def _measure_usage(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.metrics_interval)
+            running = [
+                (one.samples, one.process)
+                for one in self.deployments.values()
+                if one.process is not None
+            ]
+            usages = await self._machine.usage([process for _, process in running])
+            now = datetime.now(UTC)
+            for (samples, _), usage in zip(running, usages, strict=True):
+                samples.add(usage, now)
+
+    # ── deploy ───────────────────────────────────────────────────────────────────────────────────
+
+    def _deploy(self, request: DeployRequest, host: PrivateHost | None) -> Reply:
+        application = self._find_application(request)
+        self._remove_expired()
+        request_id = secrets.token_hex(6)
+        numbers: tuple[int, ...] = ()
+        problem = ""
+        most = self.settings.max_deployments
+        if most is not None and len(self._live_deployments()) >= most:
+            problem = f"No capacity: max_deployments={most} reached"
+        else:
+            try:
+                numbers = self._ports.allocate(len(application.ports))
+            except NoFreePort as nothing:
+                problem = str(nothing)
+        fleets = {one.host_id: fleet.name for fleet in self._fleets.values() for one in fleet.hosts}
+        now = datetime.now(UTC)
+        deployment = LocalDeployment(
+            request_id=request_id,
+            application=application,
+            request=request,
+            location=CITIES[host.city] if host else self._locations.nearest(request.users),
+            fleet_name=fleets[host.host_id] if host else None,
+            host=host,
+            port_numbers=dict(
+                zip((port.name for port in application.ports), numbers, strict=False)
+            ),
+            fqdn=self.settings.fqdn.replace("{request_id}", request_id),
+            base_url=self.base_url,
+            secrets=Secrets(
+                access_point_id=100000 + secrets.randbelow(900000),
+                delete_token=secrets.token_hex(16),
+                context_token=secrets.token_hex(16),
+            ),
+            machine=self._machine,
+            timings=self.settings.timings,
+            send_webhook=self._send_webhook,
+            tags={name: Tag(name=name, create_time=now, last_updated=now) for name in request.tags},
+        )
+        self.deployments[request_id] = deployment
+        if problem:
+            deployment.fail(problem)
+        self._spawn(self._run(deployment, numbers))
+        if problem:
+            raise Unprocessable(problem, request_id=request_id)
+        return 202, DeployAccepted(request_id=request_id)
+
+    async def _run(self, deployment: LocalDeployment, numbers: Iterable[int]) -> None:
+        try:
+            await deployment.run()
+        finally:
+            self._ports.release(tuple(numbers))
+            self._terminated_at[deployment.request_id] = loop_time()
+
+    @property
+    def deployable(self) -> tuple[str, ...]:
+        """What can be deployed: application and version, such as `arena v1`."""
+        return tuple(f"{name} {version}" for name, version in sorted(self._applications))
+
+    def _find_application(self, request: DeployRequest) -> Application:
+        application = self._applications.get((request.application, request.version))
+        if application is None or not application.is_active:
+            raise BadRequest(
+                "Invalid Application or Application Version. No deployment has been created"
+                f" (the emulator has {', '.join(self.deployable) or 'none'})"
+            )
+        return application
+
+    # ── private hosts ────────────────────────────────────────────────────────────────────────────
+
+    def _private_hosts(self) -> dict[str, PrivateHost]:
+        return {host.host_id: host for fleet in self._fleets.values() for host in fleet.hosts}
+
+    def _free_resources(self, host: PrivateHost) -> tuple[int, int]:
+        """Returns the free CPU units and megabytes of a host."""
+        on_it = [one for one in self._live_deployments() if one.host is host]
+        cpu = host.cpu_units - sum(one.cpu_units for one in on_it)
+        return cpu, host.memory_mb - sum(one.memory_mb for one in on_it)
+
+    # ── find ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _find(self, request_id: str, hidden: float = 0.0) -> LocalDeployment:
+        self._remove_expired()
+        deployment = self.deployments.get(request_id)
+        if deployment is None or deployment.age < hidden:
+            raise self._unknown_id_error()
+        return deployment
+
+    def _unknown_id_error(self) -> BadRequest | NotFound:
+        kind = NotFound if self.settings.unknown_id_status == 404 else BadRequest  # noqa: PLR2004 - an HTTP status
+        return kind(_UNKNOWN_ID_TEXT)
+
+    def _live_deployments(self, named: frozenset[str] | None = None) -> list[LocalDeployment]:
+        """Returns the deployments that are not TERMINATED, oldest first.
+
+        Args:
+            named: only those of these ids; None for all.
+        """
+        if named is None:
+            candidates: Iterable[LocalDeployment] = self.deployments.values()
+        else:  # a list request by ids must not go through thousands
+            known = (self.deployments[name] for name in named if name in self.deployments)
+            candidates = sorted(known, key=lambda one: one.created_at)
+        return [one for one in candidates if one.status is not Status.TERMINATED]
+
+    def _remove_expired(self) -> None:
+        before = loop_time() - self.settings.keep_terminated
+        surplus = len(self._terminated_at) - _MAX_TERMINATED
+        for request_id, ended_at in list(self._terminated_at.items()):  # ordered by their end
+            if ended_at > before and surplus <= 0:
+                break
+            del self._terminated_at[request_id], self.deployments[request_id]
+            surplus -= 1

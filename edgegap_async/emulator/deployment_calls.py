@@ -1,0 +1,171 @@
+"""The calls that deploy, list and stop deployments, and read their logs and metrics."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Final
+
+from edgegap_async.api.models import BulkStop, DeployAccepted, DeploymentPage, Status, Stopped
+from edgegap_async.api.requests import DeployRequest, FleetDeployRequest, StopFilters
+from edgegap_async.errors import BadRequest, Gone, NotFound, Unauthorized, Unprocessable
+
+from .cloud_state import CloudState, Reply
+from .list_queries import (
+    ids_in,
+    matches_stop_filter,
+    pagination,
+    parse_list_query,
+    parse_positive,
+    parse_time,
+    passes_filter,
+)
+from .metrics import STEPS
+
+_DEFAULT_PAGE_SIZE: Final = 20
+_MAX_PAGE_SIZE: Final = 100
+
+
+class DeploymentCalls(CloudState):
+    """The calls about deployments."""
+
+    # ── deploy ───────────────────────────────────────────────────────────────────────────────────
+
+    async def deploy(self, *, body: DeployRequest) -> Reply:
+        """Accepts a deploy to the public cloud."""
+        return self._deploy(body, None)
+
+    async def deploy_to_fleet(self, *, body: FleetDeployRequest) -> Reply:
+        """Accepts a deploy to the first private host with enough resources, else to the cloud."""
+        hosts = self._private_hosts()
+        application = self._find_application(body)
+        needed = (
+            (body.resources.cpu_units, body.resources.memory_mib)
+            if body.resources
+            else (application.cpu_units, application.memory_mb)
+        )
+        for host in filter(None, map(hosts.get, body.private_host_ids)):
+            cpu, memory = self._free_resources(host)
+            if host.status == "ACTIVE" and needed[0] <= cpu and needed[1] <= memory:
+                return self._deploy(body, host)
+        return self._deploy(body, None)
+
+    # ── read ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def get_deployment(self, *, request_id: str, hidden: float = 0.0) -> Reply:
+        """Returns the status of a deployment, from `hidden` seconds after its deploy on."""
+        return 200, self._find(request_id, hidden).deployment()
+
+    async def list_deployments(
+        self,
+        *,
+        query: str | None = None,
+        page: str | None = None,
+        limit: str | None = None,
+        hidden: float = 0.0,
+    ) -> Reply:
+        """Returns the rows of deployments that are not TERMINATED and pass the filters.
+
+        A deployment is listed from `hidden` seconds after its deploy on.
+        """
+        if query is not None and not self.settings.list_accepts_filters:
+            raise BadRequest("query is not supported")
+        wanted = parse_list_query(query)
+        chosen = [
+            one
+            for one in self._live_deployments(ids_in(wanted.filters))
+            if one.age >= hidden
+            and (self.settings.list_includes_errors or one.status is not Status.ERROR)
+            and all(passes_filter(one, condition) for condition in wanted.filters)
+        ]
+        for order in reversed(wanted.order_by):
+            if order.field == "created_at":  # deployments have no session sockets here
+                chosen.sort(key=lambda one: one.created_at, reverse=order.order == "desc")
+        size = min(parse_positive("limit", limit, _DEFAULT_PAGE_SIZE), _MAX_PAGE_SIZE)
+        number = parse_positive("page", page, 1)
+        rows = chosen[(number - 1) * size : number * size]
+        return 200, DeploymentPage(
+            data=tuple(one.row(with_status=self.settings.list_has_status) for one in rows),
+            total_count=len(chosen),
+            pagination=pagination(number, size, len(chosen)),
+        )
+
+    async def get_container_logs(self, *, request_id: str) -> Reply:
+        """Returns what the process has written."""
+        deployment = self._find(request_id)
+        if deployment.status is Status.TERMINATED:
+            raise NotFound(f"The logs of {request_id} are gone: it is terminated")
+        return 200, deployment.logs()
+
+    async def get_metrics(
+        self,
+        *,
+        request_id: str,
+        start_time: str | None = None,
+        end_time: str | None = None,
+        steps: str | None = None,
+        raw: str | None = None,
+    ) -> Reply:
+        """Returns how a deployment has used this machine."""
+        deployment = self._find(request_id)
+        start, end = parse_time("start_time", start_time), parse_time("end_time", end_time)
+        if start and end and end <= start:
+            raise Unprocessable("end_time must be after start_time")
+        if steps is not None and steps not in STEPS:
+            raise Unprocessable(f"steps is one of {', '.join(STEPS)}")
+        if raw not in {None, "true", "false"}:
+            raise Unprocessable("raw is true or false")
+        step = None if raw == "true" else STEPS[steps or "30s"]
+        return 200, deployment.samples.series(start=start, end=end, step=step)
+
+    # ── stop ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def stop_deployment(
+        self,
+        *,
+        request_id: str,
+        container_log_storage: str | None = None,  # noqa: ARG002 - the emulator has no storage
+    ) -> Reply:
+        """Stops a deployment: 200 if it ends now, 202 if it ends once it is READY or in ERROR."""
+        deployment = self._find(request_id)
+        if deployment.status is Status.TERMINATED:
+            raise Gone(f"Instance {request_id} is already terminated")
+        summary = deployment.deployment()
+        deployment.stop()
+        if not summary.current_status.is_ready and not summary.current_status.is_terminal:
+            return 202, Stopped(message=f"{request_id} - Delete request will be processed soon")
+        return 200, Stopped(
+            message=f"Instance {request_id} will be deleted", deployment_summary=summary
+        )
+
+    async def stop_self(
+        self,
+        *,
+        request_id: str,
+        access_point_id: str,
+        token: str,
+        container_log_storage: str | None = None,
+    ) -> Reply:
+        """Stops the deployment that sends the call; its token identifies it."""
+        deployment = self._find(request_id)
+        own = deployment.secrets
+        if not hmac.compare_digest(own.delete_token.encode(), token.encode(errors="replace")):
+            raise Unauthorized("The token is not the one of this deployment")
+        if access_point_id != str(own.access_point_id):
+            raise self._unknown_id_error()
+        return await self.stop_deployment(
+            request_id=request_id, container_log_storage=container_log_storage
+        )
+
+    async def bulk_stop(self, *, body: StopFilters) -> Reply:
+        """Stops the deployments that match every filter."""
+        chosen = [
+            one
+            for one in self._live_deployments()
+            if one.status is not Status.TERMINATING
+            and all(matches_stop_filter(one, condition) for condition in body.filters)
+        ]
+        for deployment in chosen:
+            deployment.stop()
+        return 202, BulkStop(
+            processable=tuple(DeployAccepted(request_id=one.request_id) for one in chosen)
+        )

@@ -1,0 +1,71 @@
+"""The calls about private fleets."""
+
+from __future__ import annotations
+
+import attrs
+
+from edgegap_async.api.models import Centroid, FleetHost, HostPage, HostSpecifications
+from edgegap_async.errors import BadRequest
+
+from .catalogue import PrivateHost
+from .cloud_state import CloudState, Reply
+from .environment import PUBLIC_IP
+from .list_queries import pagination
+from .locations import CITIES
+
+
+class FleetCalls(CloudState):
+    """The calls about private fleets."""
+
+    async def list_fleet_hosts(self, *, fleet_name: str) -> Reply:
+        """Returns the hosts of a fleet, with their free resources."""
+        fleet = self._fleets.get(fleet_name)
+        if fleet is None:
+            raise BadRequest(f"There is no private fleet {fleet_name!r}")
+        hosts = tuple(self._fleet_host(fleet.name, host) for host in fleet.hosts)
+        if self.settings.host_shape == "pin":
+            return 200, HostPage(data=hosts)
+        count = len(hosts)
+        return 200, HostPage(
+            data=hosts, total_count=count, pagination=pagination(1, max(1, count), count)
+        )
+
+    def _fleet_host(self, fleet_name: str, host: PrivateHost) -> FleetHost:
+        city = CITIES[host.city]
+        cpu, memory = self._free_resources(host)
+        point = Centroid(
+            label=fleet_name,
+            latitude=city.latitude,
+            longitude=city.longitude,
+            radius_km=700,
+            radius_strategy=1 if self.settings.host_shape == "pin" else None,
+            cpu_cores=host.cpu_units // 1024,
+            memory_gb=host.memory_mb // 1024,
+            clock_speed_ghz=2,
+            desired_host_count=len(self._fleets[fleet_name].hosts),
+        )
+        described = FleetHost(
+            host_id=host.host_id,
+            status=host.status,
+            ip_address=PUBLIC_IP,
+            latitude=city.latitude,
+            longitude=city.longitude,
+            city=city.city,
+            country=city.country,
+            continent=city.continent,
+            allocated_cpu_units=host.cpu_units - cpu,
+            allocated_memory_mb=host.memory_mb - memory,
+            allocatable_cpu_units=cpu,
+            allocatable_memory_mb=memory,
+            created_at=self._created_at,
+            updated_at=self._created_at,
+        )
+        if self.settings.host_shape == "pin":
+            return attrs.evolve(described, pin=point)
+        return attrs.evolve(
+            described,
+            centroid=point,
+            fleet_host_specifications=HostSpecifications(
+                cpu_units=host.cpu_units, memory_mb=host.memory_mb, base_clock_speed_mhz=2000
+            ),
+        )
