@@ -34,7 +34,16 @@ from cattrs.v import format_exception
 
 from edgegap_async.errors import InvalidRequest
 
-from .models import DeleteSchedule, FleetHost, LazyModel, Location, Status, field_readers
+from .models import (
+    DeleteSchedule,
+    Deployment,
+    DeploymentRow,
+    FleetHost,
+    LazyModel,
+    Location,
+    Status,
+    field_readers,
+)
 from .requests import (
     DeployRequest,
     EnvironmentVariable,
@@ -349,6 +358,10 @@ def _writing() -> Converter:
         },
         DeleteSchedule: {"scheduled_at": v2_time},
     }
+    for answer in (Deployment, DeploymentRow):  # newer descriptions do not allow null
+        special[answer] = {
+            field.name: leave_out for field in attrs.fields(answer) if field.default is None
+        }
     for kind in (DeployRequest, FleetDeployRequest):
         special[kind] = {
             field.name: leave_out
@@ -440,8 +453,13 @@ def _strict() -> Converter:
     return converter
 
 
-def read_request(kind: type[Model], body: bytes) -> Model:
+def read_request(kind: type[Model], body: bytes, what: str = "the body") -> Model:
     """Reads the body of a request that matches the reference exactly.
+
+    Args:
+        kind: the model.
+        body: the JSON text.
+        what: name of the text in errors.
 
     Raises:
         InvalidRequest: the body is not JSON, lacks a field, or has an unknown or invalid field.
@@ -449,13 +467,13 @@ def read_request(kind: type[Model], body: bytes) -> Model:
     try:
         value = loads(body)
     except (ValueError, RecursionError):
-        raise InvalidRequest("the body is not JSON") from None
-    return _read_strictly(kind, value)
+        raise InvalidRequest(f"{what} is not JSON") from None
+    return _read_strictly(kind, value, what)
 
 
-def _read_strictly(kind: type[Model], value: object) -> Model:
+def _read_strictly(kind: type[Model], value: object, what: str) -> Model:
     if not isinstance(value, dict):
-        raise InvalidRequest("a JSON object is needed")
+        raise InvalidRequest(f"{what} is not a JSON object")
     try:
         return _strict().structure(value, kind)
     except BaseValidationError as error:
@@ -525,6 +543,6 @@ def read_list_query(text: str | None) -> ListQuery:
     """
     if text is None:
         return ListQuery()
-    query = read_request(ListQuery, text.encode(errors="surrogatepass"))
+    query = read_request(ListQuery, text.encode(errors="surrogatepass"), "query")
     list_query(query.filters, ())  # checks that no field has two filters
     return query

@@ -26,6 +26,10 @@ Reply: TypeAlias = tuple[int, object]
 """HTTP status of an answer, and the model of its body."""
 
 _UNKNOWN_ID_TEXT: Final = "Bad Request ID provided"
+UNKNOWN_LOGS_TEXT: Final = (
+    "The browser (or proxy) sent a request that this server could not understand."
+)
+"""The words of the cloud for the logs of an unknown deployment."""
 _MAX_TERMINATED: Final = 1000
 
 
@@ -184,16 +188,18 @@ class CloudState:
 
     # ── find ─────────────────────────────────────────────────────────────────────────────────────
 
-    def _find(self, request_id: str, hidden: float = 0.0) -> LocalDeployment:
+    def _find(
+        self, request_id: str, hidden: float = 0.0, text: str = _UNKNOWN_ID_TEXT
+    ) -> LocalDeployment:
         self._remove_expired()
         deployment = self.deployments.get(request_id)
         if deployment is None or deployment.age < hidden:
-            raise self._unknown_id_error()
+            raise self._unknown_id_error(text)
         return deployment
 
-    def _unknown_id_error(self) -> BadRequest | NotFound:
+    def _unknown_id_error(self, text: str = _UNKNOWN_ID_TEXT) -> BadRequest | NotFound:
         kind = NotFound if self.settings.unknown_id_status == 404 else BadRequest  # noqa: PLR2004 - an HTTP status
-        return kind(_UNKNOWN_ID_TEXT)
+        return kind(text)
 
     def _live_deployments(self, named: frozenset[str] | None = None) -> list[LocalDeployment]:
         """Returns the deployments that are not TERMINATED, oldest first.

@@ -9,7 +9,7 @@ from edgegap_async.api.models import BulkStop, DeployAccepted, DeploymentPage, S
 from edgegap_async.api.requests import DeployRequest, FleetDeployRequest, StopFilters
 from edgegap_async.errors import BadRequest, Gone, NotFound, Unauthorized, Unprocessable
 
-from .cloud_state import CloudState, Reply
+from .cloud_state import UNKNOWN_LOGS_TEXT, CloudState, Reply
 from .list_queries import (
     ids_in,
     matches_stop_filter,
@@ -91,7 +91,7 @@ class DeploymentCalls(CloudState):
 
     async def get_container_logs(self, *, request_id: str) -> Reply:
         """Returns what the process has written."""
-        deployment = self._find(request_id)
+        deployment = self._find(request_id, text=UNKNOWN_LOGS_TEXT)
         if deployment.status is Status.TERMINATED:
             raise NotFound(f"The logs of {request_id} are gone: it is terminated")
         return 200, deployment.logs()

@@ -5,8 +5,9 @@ sets READY once the process has bound its ports, and then waits for the end: a s
 duration, or an exit of the process. A status changes in one place, `_set_status`, and only along
 `TRANSITIONS`. A stop before READY waits until READY or ERROR, as in the cloud.
 
-After an exit by itself the status is ERROR, or the process starts again if the restart policy says
-so. Once a stop was requested, any exit is an orderly end: some servers exit 1 on SIGTERM.
+After an exit by itself the process starts again if the restart policy says so. If not, an exit with
+code 0 after READY ends the deployment, and any other exit is ERROR. Once a stop was requested, any
+exit is an orderly end: some servers exit 1 on SIGTERM.
 """
 
 from __future__ import annotations
@@ -211,6 +212,7 @@ class LocalDeployment:
     crash_output: str | None = None
     """What the process had written when it exited; None if it has not."""
     _ready_loop_time: float = 0.0
+    _ended_loop_time: float | None = None
     _restarts: int = 0
     _stop_requested: asyncio.Future[None] = attrs.field(
         factory=lambda: asyncio.get_running_loop().create_future(), repr=False
@@ -263,25 +265,35 @@ class LocalDeployment:
         """Whether the API shows yet where it runs."""
         return self.status not in {Status.INITIALIZING, Status.SEEKING}
 
+    # The newer description requires these two as texts, so that a deployment which is not READY
+    # yet has the time of its deploy, and one without a location an empty address.
+
+    @property
+    def _start_time(self) -> datetime:
+        return self.ready_at or self.created_at
+
+    @property
+    def _public_ip(self) -> str:
+        return PUBLIC_IP if self.is_placed else ""
+
     def deployment(self) -> Deployment:
         """Returns its status as the API shows it now."""
-        is_ready = self.status is Status.READY
-        elapsed = loop_time() - self._ready_loop_time
+        until = loop_time() if self._ended_loop_time is None else self._ended_loop_time
         return Deployment(
             request_id=self.request_id,
             fqdn=self.fqdn,
             app_name=self.application.name,
             app_version=self.application.version,
             current_status=self.status,
-            running=is_ready,
-            start_time=self.ready_at,
+            running=self.status is Status.READY,
+            start_time=self._start_time,
             removal_time=self.removed_at,
-            elapsed_time=int(elapsed) if self.ready_at else None,
+            elapsed_time=int(until - self._ready_loop_time) if self.ready_at else 0,
             last_status=self.last_status,
-            error=self.status is Status.ERROR,
+            error=self.error_detail is not None,
             error_detail=self.error_detail,
             ports=self.ports if self.is_placed else {},
-            public_ip=PUBLIC_IP if self.is_placed else None,
+            public_ip=self._public_ip,
             location=self.location if self.is_placed else None,
             tags=tuple(self.tags),
             sockets=0,
@@ -294,9 +306,9 @@ class LocalDeployment:
         return DeploymentRow(
             request_id=self.request_id,
             fqdn=self.fqdn,
-            start_time=self.ready_at,
+            start_time=self._start_time,
             ready=self.status is Status.READY,
-            public_ip=PUBLIC_IP if self.is_placed else None,
+            public_ip=self._public_ip,
             ports=self.ports if self.is_placed else {},
             tags=tuple(self.tags),
             sockets=0,
@@ -453,9 +465,15 @@ class LocalDeployment:
     async def _handle_exit(self, code: int) -> None:
         """Notes how the process exited by itself, and waits until it may start again.
 
+        If the restart policy does not start it again, exit code 0 after READY requests the end.
+
         Raises:
-            _DeploymentFailed: the restart policy does not start it again.
+            _DeploymentFailed: any other exit that the restart policy does not follow by a start.
         """
+        policy = self.application.restart_policy
+        if policy != "always" and code == 0 and self.status is Status.READY:
+            self.stop()
+            return
         happened = (
             f"exited with code {code}" if code >= 0 else f"was killed by {_signal_name(-code)}"
         )
@@ -465,7 +483,6 @@ class LocalDeployment:
             restart_count=self._restarts,
         )
         self.crash_output = self.output.text()
-        policy = self.application.restart_policy
         if policy == "never" or (policy == "on_failure" and code == 0):
             raise _DeploymentFailed(self.crash.message)
         await self._end_process(0)
@@ -487,6 +504,8 @@ class LocalDeployment:
             _impossible(self.status, status)
         _log.debug("%s: %s → %s", self.request_id, self.status.short, status.short)
         self.last_status, self.status, self.status_since = self.status, status, loop_time()
+        if status.is_final and self._ended_loop_time is None:
+            self._ended_loop_time = self.status_since
         webhook = self.request.webhook_for(status)
         if webhook is not None:
             self.send_webhook(webhook, self.deployment())

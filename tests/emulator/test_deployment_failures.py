@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import attrs
 import pytest
 from emulated_cloud import (
+    ARENA,
+    SentWebhooks,
     a_cloud,
     answer,
     deployed,
@@ -20,6 +24,7 @@ from edgegap_async import (
 from edgegap_async.emulator import (
     Application,
     AppPort,
+    Simulation,
     Timings,
     sample_application,
 )
@@ -125,6 +130,63 @@ async def test_the_policy_on_failure_does_not_restart_after_exit_code_0() -> Non
         deployment = await reached(await deployed(cloud, application), Status.ERROR)
 
     assert deployment.error_detail == "The application exited with code 0"
+
+
+@pytest.mark.parametrize("policy", ["never", "on_failure"])
+async def test_an_exit_with_code_0_after_ready_ends_the_deployment(policy: str) -> None:
+    application = python_application("import time; time.sleep(0.3)", restart_policy=policy)
+    webhooks = SentWebhooks()
+    async with a_cloud(application, webhooks=webhooks) as cloud:
+        deployment = await deployed(
+            cloud,
+            application,
+            webhook_on_error="http://error/",
+            webhook_on_terminated="http://terminated/",
+        )
+        await reached(deployment, Status.READY)
+        await reached(deployment, Status.TERMINATED)
+        seen = deployment.deployment()
+
+    assert [url for url, _ in webhooks.events] == ["http://terminated/"]
+    assert (seen.error, seen.error_detail, deployment.crash) == (False, None, None)
+
+
+async def test_an_exit_with_code_1_after_ready_is_an_error_with_each_of_the_policies() -> None:
+    application = python_application("import time; time.sleep(0.3); raise SystemExit(1)")
+    async with a_cloud(application) as cloud:
+        deployment = await reached(await deployed(cloud, application), Status.READY)
+        await reached(deployment, Status.ERROR)
+
+    assert deployment.error_detail == "The application exited with code 1"
+
+
+async def test_a_stopped_deployment_still_says_why_it_was_in_error() -> None:
+    application = python_application("raise SystemExit(3)", ports=(AppPort("game"),))
+    async with a_cloud(application) as cloud:
+        deployment = await reached(await deployed(cloud, application), Status.ERROR)
+        deployment.stop()
+        seen = (await reached(deployment, Status.TERMINATED)).deployment()
+
+    assert (seen.error, seen.error_detail) == (True, "The application exited with code 3")
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("ends_in", [Status.ERROR, Status.TERMINATED])
+async def test_the_elapsed_time_stands_still_after_the_end(ends_in: Status) -> None:
+    share = 1.0 if ends_in is Status.ERROR else 0.0
+    simulation = Simulation(ready_after=(0, 0), crash_share=share, crash_after=(10, 10))
+    async with a_cloud(ARENA, simulate=simulation) as cloud:
+        deployment = await deployed(cloud, ARENA)
+        await asyncio.sleep(9.5)
+        assert deployment.status is Status.READY
+        if ends_in is Status.TERMINATED:
+            deployment.stop()
+        await asyncio.sleep(1)
+        assert deployment.status is ends_in
+        elapsed = deployment.deployment().elapsed_time
+        await asyncio.sleep(30)
+
+        assert deployment.deployment().elapsed_time == elapsed
 
 
 async def test_restarts_without_a_bound_port_end_in_error() -> None:

@@ -55,8 +55,10 @@ async def test_a_deployment_goes_through_every_status_and_is_running_only_in_rea
     ]
     assert [now.last_status for now in seen.values()] == [None, *list(seen)[:-1]]
     assert [now.running for now in seen.values()] == [False] * 5 + [True]
-    assert [now.start_time is None for now in seen.values()] == [True] * 5 + [False]
-    assert [now.elapsed_time for now in seen.values()] == [None] * 5 + [0]
+    assert [now.start_time for now in seen.values()] == [deployment.created_at] * 5 + [
+        deployment.ready_at
+    ]
+    assert [now.elapsed_time for now in seen.values()] == [0] * 6
     assert seen[Status.INITIALIZING].location is None
     assert ready.location is not None
     assert ready.location.city == "Paris"
@@ -205,3 +207,17 @@ async def test_row_52_ready_waits_for_each_socket_of_a_port(protocol: str) -> No
             assert deployment.process is not None
             create_go_file(deployment.process.pid)
         await reached(deployment, Status.READY)
+
+
+async def test_a_young_deployment_has_the_types_that_the_newer_description_requires() -> None:
+    async with a_cloud(ARENA, timings=attrs.evolve(Timings.fast(), initializing=60)) as cloud:
+        deployment = await deployed(cloud, ARENA)
+        status = to_json(deployment.deployment())
+        row = to_json(deployment.row(with_status=False))
+
+    assert None not in status.values()
+    assert None not in row.values()
+    assert (status["elapsed_time"], status["public_ip"]) == (0, "")
+    assert status["start_time"] == row["start_time"]
+    assert {"error_detail", "location", "last_status"}.isdisjoint(status)
+    assert "status" not in row

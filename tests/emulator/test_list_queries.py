@@ -154,3 +154,13 @@ async def test_invalid_arguments_of_a_list_are_a_bad_request(arguments: dict[str
     async with a_cloud() as cloud:
         with pytest.raises(BadRequest):
             await cloud.list_deployments(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [("{", "query is not JSON"), ("[]", "query is not a JSON object")],
+)
+async def test_a_query_that_cannot_be_read_is_named(query: str, text: str) -> None:
+    async with a_cloud() as cloud:
+        with pytest.raises(BadRequest, match=text):
+            await cloud.list_deployments(query=query)

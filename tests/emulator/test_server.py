@@ -19,6 +19,7 @@ from edgegap_async.emulator import (
     Emulator,
     sample_application,
 )
+from edgegap_async.emulator.cloud_state import UNKNOWN_LOGS_TEXT
 from edgegap_async.emulator.server import RateLimit
 
 
@@ -68,7 +69,7 @@ async def test_the_emulators_own_origin_is_allowed(api: BareApi) -> None:
     ("body", "complaint"),
     [
         (b"{", "the body is not JSON"),
-        (b"[]", "a JSON object is needed"),
+        (b"[]", "the body is not a JSON object"),
         (json.dumps({**DEPLOY_BODY, "users": []}).encode(), "users must name at least one"),
         (json.dumps({**DEPLOY_BODY, "app_name": "arena"}).encode(), "extra fields"),
         (json.dumps({**DEPLOY_BODY, "version": "v9"}).encode(), "No deployment has been created"),
@@ -119,7 +120,8 @@ async def test_an_unknown_id_is_an_error_that_the_operation_declares(
         **body,
     )
 
-    assert (status, said) == (400, {"message": "Bad Request ID provided"})
+    text = UNKNOWN_LOGS_TEXT if "logs" in operation.name else "Bad Request ID provided"
+    assert (status, said) == (400, {"message": text})
     assert status in operation.may_fail
 
 

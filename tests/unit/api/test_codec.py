@@ -346,7 +346,7 @@ def test_an_unknown_word_of_a_query_is_refused_and_named() -> None:
 
 @pytest.mark.parametrize("value", [None, [], "text", 5])
 def test_a_request_that_is_not_an_object_is_refused(value: object) -> None:
-    with pytest.raises(InvalidRequest, match="object is needed"):
+    with pytest.raises(InvalidRequest, match="the body is not a JSON object"):
         read_request(TagName, body(value))
 
 
