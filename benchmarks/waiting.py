@@ -167,7 +167,7 @@ class Outdate(Effect):
     """Decides which lists are stale."""
 
     async def apply(
-        self, request: web.Request, answer: web.Response | None
+        self, request: web.BaseRequest, answer: web.Response | None
     ) -> web.StreamResponse | None:
         """Returns the answer of then."""
         if answer is None or self.chance.random() >= self.case.stale_share:

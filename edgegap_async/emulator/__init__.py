@@ -8,10 +8,12 @@
 
 How the cloud behaves, and how it fails on demand, belongs here. The emulator shares `api` and
 `errors` with the client and imports nothing else of it: the client must not be tested by itself.
-It starts the programs that its settings name, without a sandbox, and listens on loopback. Linux.
+It starts the programs that its settings name, without a sandbox, and listens on
+loopback by default. Linux.
 """
 
 from .catalogue import Application, AppPort, Fleet, PrivateHost, load_apps, sample_application
+from .connections import Deadlines
 from .deployments import LocalDeployment, Timings
 from .emulator import Emulator
 from .faults import (
@@ -27,12 +29,13 @@ from .faults import (
     Respond,
     Truncate,
 )
-from .server import RecordedRequest
+from .recorded_requests import RecordedRequest
 from .simulation import Simulation
 
 __all__ = [
     "AppPort",
     "Application",
+    "Deadlines",
     "Delay",
     "Dribble",
     "Drop",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import ipaddress
 import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,14 +17,19 @@ from edgegap_async.errors import InvalidRequest
 
 from .catalogue import Application, Catalogue, Fleet, load_apps
 from .cloud import Cloud
+from .connections import Deadlines
 from .deployments import Timings
 from .faults import Fault, Faults
-from .server import RateLimits, RecordedRequest, Server, check_limits
+from .http_guard import HttpGuard
+from .rate_limits import RateLimits, check_limits
+from .recorded_requests import RecordedRequest
+from .server import Server
 from .settings import Settings
 from .simulation import Simulation, is_time_range
 from .webhook_sender import WebhookSender
 
 _DEFAULT_TIMINGS: Final = Timings()
+_DEFAULT_DEADLINES: Final = Deadlines()
 
 
 class Emulator:
@@ -32,7 +38,12 @@ class Emulator:
     Args:
         apps: application versions that can be deployed, or the path of a TOML file with them.
         token: the API token that clients must send; a random one by default.
-        host: the loopback address to listen on.
+        host: the address to listen on. Any but loopback needs a `token` of your own, because a
+            client that has the token can start processes.
+        allowed_hosts: names by which clients reach it, as in the header `Host`, besides those of
+            this machine and `host.docker.internal`: a service of Docker Compose, such as
+            `["emulator"]`. IP addresses are always allowed.
+        deadlines: seconds in which a client must have sent headers and body.
         port: the port to listen on; 0 for a free one.
         fleets: private fleets, besides those of the TOML file.
         timings: seconds that a deployment spends in each status.
@@ -70,6 +81,8 @@ class Emulator:
         *,
         token: str | None = None,
         host: str = "127.0.0.1",
+        allowed_hosts: Iterable[str] = (),
+        deadlines: Deadlines = _DEFAULT_DEADLINES,
         port: int = 0,
         fleets: Iterable[Fleet] = (),
         timings: Timings = _DEFAULT_TIMINGS,
@@ -92,6 +105,9 @@ class Emulator:
         simulate: Simulation | None = None,
         faults: Iterable[Fault] = (),
     ) -> None:
+        has_own_token = token is not None
+        secret = Token(secrets.token_urlsafe(24) if token is None else token, scheme="token")
+        del token  # a traceback that shows local variables must not show it
         for package in ("psutil", "iptocc"):
             if importlib.util.find_spec(package) is None:
                 raise InvalidRequest(
@@ -100,8 +116,9 @@ class Emulator:
         check_kind("port", port, int)
         check_number("port", port, least=0, most=65535, optional=False)
         check_number("webhook_timeout", webhook_timeout, above=0, optional=False)
-        if not isinstance(host, str) or not is_loopback(host):
-            raise InvalidRequest(f"host is a loopback address such as 127.0.0.1, not {host!r}")
+        _check_host(host, has_own_token=has_own_token)
+        check_kind("deadlines", deadlines, Deadlines)
+        check_list("allowed_hosts", allowed_hosts)
         if isinstance(apps, str | Path):
             catalogue = load_apps(apps)
         else:
@@ -142,9 +159,10 @@ class Emulator:
         )
         self._cloud: Cloud | None = None
         self._server: Server | None = None
-        secret = Token(secrets.token_urlsafe(24) if token is None else token, scheme="token")
         self.token = secret.header["Authorization"].partition(" ")[2]
         """The API token that clients must send."""
+        self._guard = HttpGuard(self.token, allowed_hosts)
+        self._deadlines = deadlines
 
     async def start(self) -> None:
         """Starts to listen. The `async with` block does this.
@@ -160,10 +178,11 @@ class Emulator:
             )
             self._server = Server(
                 self._cloud,
-                token=self.token,
+                guard=self._guard,
                 limits=self._limits,
                 faults=self.faults,
                 round_trip_time=self._round_trip_time,
+                deadlines=self._deadlines,
             )
             self._port = await self._server.start(self._host, self._port)
         except BaseException:
@@ -203,15 +222,15 @@ class Emulator:
 
     @property
     def url(self) -> str:
-        """The base URL for clients: `http://127.0.0.1:PORT`.
+        """The base URL for clients on this machine: `http://127.0.0.1:PORT`.
 
         Raises:
             InvalidRequest: the emulator is not started.
         """
         if self._server is None:
             raise InvalidRequest("the emulator is not started: use it as `async with Emulator(…)`")
-        host = f"[{self._host}]" if ":" in self._host else self._host
-        return f"http://{host}:{self._port}"
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104
+        return f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
 
     @property
     def cloud(self) -> Cloud:
@@ -233,3 +252,24 @@ class Emulator:
     def requests(self) -> list[RecordedRequest]:
         """The requests that came, oldest first; the last 100,000."""
         return [] if self._server is None else list(self._server.requests)
+
+
+def _check_host(host: object, *, has_own_token: bool) -> None:
+    """Checks the address to listen on.
+
+    Raises:
+        InvalidRequest: it is no IP address, or it is reachable from elsewhere with a random token.
+    """
+    if isinstance(host, str) and is_loopback(host):
+        return
+    try:
+        ipaddress.ip_address(host if isinstance(host, str) else "")
+    except ValueError:
+        raise InvalidRequest(
+            f"host is an IP address such as 127.0.0.1 or 0.0.0.0, not {host!r}"
+        ) from None
+    if not has_own_token:
+        raise InvalidRequest(
+            f"host={host!r} is reachable from other machines, and a client that has the token can"
+            " start processes: set a token of your own"
+        )

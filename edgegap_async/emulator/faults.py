@@ -60,9 +60,11 @@ class Effect:
     """Whether it changes the answer, so that it can only be used with `when="acted"`."""
     hidden_for: float = 0.0
     """Seconds after its deploy for which the call does not find a deployment."""
+    acts: int = 1
+    """How often the cloud does what the request asks."""
 
     async def apply(
-        self, request: web.Request, answer: web.Response | None
+        self, request: web.BaseRequest, answer: web.Response | None
     ) -> web.StreamResponse | None:
         """Applies the effect to a call.
 
@@ -91,7 +93,7 @@ class Drop(Effect):
     """True to end the connection by a TCP reset, False by an orderly end."""
 
     async def apply(
-        self, request: web.Request, answer: web.Response | None
+        self, request: web.BaseRequest, answer: web.Response | None
     ) -> web.StreamResponse | None:
         """Ends the connection."""
         if request.transport is not None:
@@ -141,7 +143,7 @@ class Respond(Effect):
         return self.body.encode() if isinstance(self.body, str) else dumps(self.body)
 
     async def apply(
-        self, request: web.Request, answer: web.Response | None
+        self, request: web.BaseRequest, answer: web.Response | None
     ) -> web.StreamResponse | None:
         """Returns the other answer."""
         kind = {"Content-Type": "application/json"} if "Content-Type" not in self.headers else {}
@@ -156,7 +158,7 @@ class _ChangedAnswer(Effect):
     closes = True
 
     async def apply(
-        self, request: web.Request, answer: web.Response | None
+        self, request: web.BaseRequest, answer: web.Response | None
     ) -> web.StreamResponse | None:
         """Sends the answer's head, then its body as the effect has it."""
         body = answer.body if answer is not None and isinstance(answer.body, bytes) else b""
@@ -222,7 +224,7 @@ class Delay(Effect):
     """Seconds of delay, 0 or more."""
 
     async def apply(
-        self, request: web.Request, answer: web.Response | None
+        self, request: web.BaseRequest, answer: web.Response | None
     ) -> web.StreamResponse | None:
         """Waits."""
         await asyncio.sleep(self.seconds)

@@ -1,8 +1,10 @@
 """Sends webhooks: one attempt each, in the background, so they arrive in no certain order.
 
 A deploy can name any URL, and this machine would request it (server-side request forgery). So
-webhooks go only to loopback and to the networks of the setting `webhook_allow`. The sender connects
-to the very address that it has checked, and follows no redirects.
+webhooks go only to loopback and to the networks of the setting `webhook_allow`, and whatever that
+says never to the metadata services of clouds, link-local or multicast addresses. The sender
+connects to the very address that it has checked, and follows no redirects. The URL goes out as it
+was given, byte for byte.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Iterable
-from typing import Final
-from urllib.parse import urlsplit
+from typing import Final, TypeAlias
+from urllib.parse import quote, urlsplit
 
 import aiohttp
+import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
@@ -29,7 +32,40 @@ from .faults import Faults
 _log: Final = logging.getLogger(__name__)
 
 _LOOPBACK: Final = ("127.0.0.0/8", "::1/128")
+_NEVER: Final = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "0.0.0.0/8",  # this machine by another name
+            "::/128",
+            "169.254.0.0/16",  # link-local, with the metadata services of most clouds
+            "fe80::/10",
+            "fd00:ec2::254/128",  # metadata of AWS
+            "fd20:ce::254/128",  # metadata of Google Cloud
+            "168.63.129.16/32",  # Azure's host
+            "100.100.100.200/32",  # metadata of Alibaba Cloud
+            "192.0.0.192/32",  # metadata of Oracle Cloud
+            "224.0.0.0/4",  # multicast
+            "ff00::/8",
+            "255.255.255.255/32",
+        ),
+    )
+)
+"""Networks that get no webhook whatever `webhook_allow` says."""
+_NAT64: Final = ipaddress.ip_network("64:ff9b::/96")  # an IPv4 address in the last 32 bits
 _MAX_ANSWER_BYTES: Final = 65536  # of the receiver's answer; the rest is not read
+_URL_CHARACTERS: Final = "".join(map(chr, range(0x21, 0x7F)))  # printable ASCII
+
+_Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def _forms(address: _Address) -> Iterable[_Address]:
+    """Yields an address and the IPv4 addresses that it stands for."""
+    yield address
+    if isinstance(address, ipaddress.IPv6Address):
+        yield from filter(None, (address.ipv4_mapped, address.sixtofour))
+        if address in _NAT64:
+            yield ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
 
 
 class _AllowedNetworks:
@@ -40,8 +76,11 @@ class _AllowedNetworks:
             raise InvalidRequest(f"webhook_allow: {problem}") from None
 
     def contains(self, address: str) -> bool:
-        found = ipaddress.ip_address(address.partition("%")[0])
-        return any(found in network for network in self._networks)
+        given = ipaddress.ip_address(address.partition("%")[0])
+        if any(one in network for one in _forms(given) for network in _NEVER):
+            return False
+        reached = getattr(given, "ipv4_mapped", None) or given
+        return any(reached in network for network in self._networks)
 
     def refuses(self, host: str) -> bool:
         """Returns whether a host is an IP address outside the allowed networks."""
@@ -115,7 +154,7 @@ class WebhookSender:
             self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout)
         try:
             async with self._session.post(
-                url,
+                yarl.URL(quote(url, safe=_URL_CHARACTERS), encoded=True),
                 data=body,
                 headers={"Content-Type": "application/json"},
                 allow_redirects=False,

@@ -55,7 +55,7 @@ async def test_row_59_in_a_shell_a_signal_ends_the_emulator_and_its_servers(
     ("arguments", "complaint"),
     [
         (["--apps", "/does/not/exist.toml"], "No such file"),
-        (["--host", "0.0.0.0", "--verbose"], "loopback"),
+        (["--host", "0.0.0.0", "--verbose"], "set a token of your own"),
         (["--webhook-allow", "x"], "webhook_allow"),
     ],
 )

@@ -100,10 +100,37 @@ async def test_it_listens_on_ipv6_too() -> None:
     assert status == 200
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.1", "example.com", ""])
-def test_the_emulator_listens_on_loopback_only(host: str) -> None:
-    with pytest.raises(InvalidRequest, match="loopback"):
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.0.1", "::"])
+def test_beyond_loopback_the_emulator_needs_a_token_of_ones_own(host: str) -> None:
+    with pytest.raises(InvalidRequest, match="set a token of your own"):
         Emulator(host=host)
+    Emulator(host=host, token="canary-own")
+
+
+@pytest.mark.parametrize("host", ["example.com", ""])
+def test_the_emulator_listens_on_an_address(host: str) -> None:
+    with pytest.raises(InvalidRequest, match="host is an IP address"):
+        Emulator(host=host, token="canary-own")
+
+
+async def test_an_emulator_on_all_addresses_names_loopback_and_answers_compose_services() -> None:
+    emulator = Emulator(host="0.0.0.0", token="canary-own", allowed_hosts=["edgegap", "a.b"])
+    async with emulator, aiohttp.ClientSession(emulator.url) as session:
+        api = BareApi(emulator, session)
+        statuses = [
+            (await api("GET", "/v1/deployments", headers={"Host": host}))[0]
+            for host in (
+                "edgegap:80",
+                "A.B",
+                "host.docker.internal",
+                "10.0.0.7:80",
+                "b",
+                "evil.x",
+            )
+        ]
+
+    assert emulator.url.startswith("http://127.0.0.1:")
+    assert statuses == [200, 200, 200, 200, 403, 403]
 
 
 def test_without_its_extra_the_emulator_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +157,11 @@ def test_without_its_extra_the_emulator_names_the_extra(monkeypatch: pytest.Monk
         ({"fleets": 5}, "fleets is a list, not 5"),
         ({"fleets": ["alpha"]}, "each of fleets is of type Fleet, not 'alpha'"),
         ({"faults": [None]}, "each of faults is of type Fault, not None"),
-        ({"host": 5}, "host is a loopback address such as 127.0.0.1, not 5"),
+        ({"host": 5}, "host is an IP address such as 127.0.0.1 or 0.0.0.0, not 5"),
+        ({"allowed_hosts": "edgegap"}, "allowed_hosts is a list, not 'edgegap'"),
+        ({"allowed_hosts": ["edgegap:80"]}, "allowed_hosts has host names without a port"),
+        ({"allowed_hosts": [5]}, "allowed_hosts has host names without a port"),
+        ({"deadlines": 5}, "deadlines is of type Deadlines, not 5"),
         ({"port": None}, "port is a number, not None"),
         ({"port": 1.5}, "port is of type int, not 1.5"),
         ({"limits": 5}, "limits is True, False or calls a second by operation, not 5"),

@@ -20,7 +20,9 @@ from edgegap_async.emulator import (
     sample_application,
 )
 from edgegap_async.emulator.cloud_state import UNKNOWN_LOGS_TEXT
-from edgegap_async.emulator.server import RateLimit
+from edgegap_async.emulator.rate_limits import RateLimit
+
+JSON = {"Content-Type": "application/json"}
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
@@ -36,6 +38,18 @@ async def test_a_call_without_its_token_is_unauthorized(
     status, said = await api(
         operation.method, path, authorization=authorization.format(token=api.emulator.token)
     )
+
+    assert (status, list(said)) == (401, ["message"])
+
+
+@pytest.mark.parametrize("authorization", ["", "token wrong"])
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/v1/nothing"), ("GET", "/"), ("PUT", "/v1/deployments")]
+)
+async def test_without_the_token_an_unknown_path_or_method_is_unauthorized_too(
+    api: BareApi, method: str, path: str, authorization: str
+) -> None:
+    status, said = await api(method, path, authorization=authorization)
 
     assert (status, list(said)) == (401, ["message"])
 
@@ -78,7 +92,7 @@ async def test_the_emulators_own_origin_is_allowed(api: BareApi) -> None:
 async def test_a_wrong_deploy_is_a_bad_request_that_says_why(
     api: BareApi, body: bytes, complaint: str
 ) -> None:
-    status, said = await api("POST", "/v2/deployments", data=body)
+    status, said = await api("POST", "/v2/deployments", data=body, headers=JSON)
 
     assert status == 400
     assert complaint in said["message"]
@@ -86,9 +100,45 @@ async def test_a_wrong_deploy_is_a_bad_request_that_says_why(
 
 
 async def test_a_body_that_is_too_large_is_refused(api: BareApi) -> None:
-    status, said = await api("POST", "/v2/deployments", data=io.BytesIO(b" " * (2**20 + 1)))
+    status, said = await api(
+        "POST", "/v2/deployments", data=io.BytesIO(b" " * (2**20 + 1)), headers=JSON
+    )
 
     assert (status, list(said)) == (413, ["message"])
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""]
+)
+@pytest.mark.parametrize("path", ["/v2/deployments", f"/v1/deployments/{UNKNOWN_ID}/tags"])
+async def test_a_body_that_is_not_declared_as_json_is_refused(
+    api: BareApi, path: str, content_type: str
+) -> None:
+    body = json.dumps(DEPLOY_BODY).encode()
+    status, said = await api("POST", path, data=body, headers={"Content-Type": content_type})
+
+    assert (status, list(said)) == (415, ["message"])
+    assert api.emulator.cloud.deployments == {}
+
+
+async def test_a_charset_may_follow_the_type_json(api: BareApi) -> None:
+    status, _ = await api(
+        "POST",
+        "/v2/deployments",
+        data=json.dumps(DEPLOY_BODY).encode(),
+        headers={"Content-Type": "application/json; charset=utf-8"},
+    )
+
+    assert status == 202
+
+
+async def test_an_expectation_that_does_not_exist_fails_in_json(api: BareApi) -> None:
+    strange = await api("GET", "/v1/deployments", headers={"Expect": "the-inquisition"})
+    usual = await api(
+        "POST", "/v2/deployments", json=DEPLOY_BODY, headers={"Expect": "100-continue"}
+    )
+
+    assert (strange[0], list(strange[1]), usual[0]) == (417, ["message"], 202)
 
 
 async def test_an_unknown_path_or_method_is_answered_in_json(api: BareApi) -> None:
@@ -116,7 +166,7 @@ async def test_an_unknown_id_is_an_error_that_the_operation_declares(
     status, said = await api(
         operation.method,
         example_path(operation.path),
-        headers={"Content-Type": "application/json"},
+        headers=JSON,
         **body,
     )
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from aiohttp import web
+from raw_server import raw_server
 
 from edgegap_async import Deployment, InvalidRequest, Status
 from edgegap_async.api.requests import Webhook
@@ -165,13 +166,80 @@ async def test_a_name_with_no_allowed_address_gets_no_webhook(target: Target) ->
     assert target.bodies == []
 
 
-async def test_a_network_of_the_settings_gets_webhooks(caplog: pytest.LogCaptureFixture) -> None:
-    sender = WebhookSender(["0.0.0.0/32"], timeout=0.5)
+@pytest.mark.parametrize(
+    ("address", "is_allowed"),
+    [
+        ("10.1.2.3", True),
+        ("::ffff:10.1.2.3", True),
+        ("10.2.0.1", False),
+        ("192.168.0.1", False),
+        ("127.0.0.1", True),
+    ],
+)
+def test_the_networks_of_the_setting_get_webhooks(address: str, *, is_allowed: bool) -> None:
+    sender = WebhookSender(["10.1.0.0/16"])
 
-    await _sent(sender, "http://0.0.0.0:1/")
+    assert sender._allowed.contains(address) is is_allowed
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "169.254.169.254",
+        "169.254.170.2",
+        "fd00:ec2::254",
+        "fd20:ce::254",
+        "168.63.129.16",
+        "100.100.100.200",
+        "192.0.0.192",
+        "0.0.0.0",
+        "0.1.2.3",
+        "::",
+        "fe80::1%eth0",
+        "224.0.0.251",
+        "ff02::1",
+        "255.255.255.255",
+        "::ffff:169.254.169.254",
+        "2002:a9fe:a9fe::1",
+        "64:ff9b::a9fe:a9fe",
+    ],
+)
+async def test_metadata_services_get_no_webhook_whatever_the_setting_says(
+    caplog: pytest.LogCaptureFixture, address: str
+) -> None:
+    sender = WebhookSender(["0.0.0.0/0", "::/0"], timeout=0.5)
+    host = f"[{address.partition('%')[0]}]" if ":" in address else address
+
+    await _sent(sender, f"http://{host}:9/secret")
     await sender.close()
 
-    assert "failed: ClientConnectorError" in caplog.text
+    assert not sender._allowed.contains(address)
+    assert "no webhook to" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/?x=%2F&u=%c3%a9",
+        "/p%2Fq/../r",
+        "/a//b/./c;d?x=1&&y=+%20",
+        "/%7Ehook/~hook?q=[1]|{2}",
+        "//double",
+    ],
+)
+async def test_the_url_of_a_webhook_goes_out_byte_for_byte(
+    sender: WebhookSender, path: str
+) -> None:
+    heads: list[bytes] = []
+
+    async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readline())
+        writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+
+    async with raw_server(keep) as port:
+        await _sent(sender, f"http://127.0.0.1:{port}{path}")
+
+    assert heads == [f"POST {path} HTTP/1.1\r\n".encode()]
 
 
 # ── by script ────────────────────────────────────────────────────────────────────────────────────

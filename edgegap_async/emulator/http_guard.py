@@ -1,0 +1,94 @@
+"""Who may use the emulator, which starts processes: the token, and what web pages cannot send.
+
+A web page can make a browser send requests to this machine. So the guard refuses a foreign
+`Origin`, a body that is not declared as JSON (a browser asks first before it sends that), and a
+`Host` whose name another domain could point at this machine (DNS rebinding). IP addresses as `Host`
+are allowed: no domain leads to them.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import re
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from edgegap_async.errors import InvalidRequest
+
+from .responses import error_response
+
+_OWN_HOSTS: Final = frozenset(
+    {"localhost", "host.docker.internal", "gateway.docker.internal", "host.containers.internal"}
+)
+"""Names of this machine, and of the host of a container: `.internal` is in no public DNS."""
+
+
+class HttpGuard:
+    """Checks where a request comes from and what it carries.
+
+    Args:
+        token: the API token.
+        allowed_hosts: further names in the header `Host`, such as a service of Docker Compose.
+
+    Raises:
+        InvalidRequest: a name of `allowed_hosts` is not a host name.
+    """
+
+    def __init__(self, token: str, allowed_hosts: Iterable[str] = ()) -> None:
+        self._header = f"token {token}".encode()
+        del token  # a traceback that shows local variables must not show it
+        for name in allowed_hosts:
+            if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+                raise InvalidRequest(
+                    f"allowed_hosts has host names without a port, such as 'emulator', not {name!r}"
+                )
+        self._hosts = _OWN_HOSTS | {name.lower() for name in allowed_hosts}
+
+    def is_authorized(self, request: web.BaseRequest) -> bool:
+        """Returns whether the request carries the API token."""
+        header = request.headers.get("Authorization", "")
+        return hmac.compare_digest(header.encode(errors="surrogateescape"), self._header)
+
+    def refuse_foreign(self, request: web.BaseRequest) -> web.Response | None:
+        """Returns the 403 for a request that another site may have made a browser send, or None."""
+        if not self._is_allowed_host(request.host):
+            return error_response(
+                403,
+                "Not from here: the name in the header Host is not one of this emulator; the"
+                " setting allowed_hosts adds names",
+            )
+        if request.headers.get("Origin") not in {None, f"http://{request.host}"}:
+            return error_response(403, "Not from here: wrong Origin")
+        return None
+
+    def refuse_unauthorized(self, request: web.BaseRequest) -> web.Response | None:
+        """Returns the 401 for a request without the API token, or None."""
+        if self.is_authorized(request):
+            return None
+        return error_response(401, "Unauthorized: the header Authorization must be `token …`")
+
+    @staticmethod
+    def refuse_other_types(request: web.BaseRequest) -> web.Response | None:
+        """Returns the 415 for a body that is not declared as JSON, or None."""
+        if not request.body_exists or request.content_type == "application/json":
+            return None
+        return error_response(
+            415, f"Content-Type must be application/json, not {request.content_type}"
+        )
+
+    def _is_allowed_host(self, host: str) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        if name.rstrip(".") in self._hosts or name.endswith(".localhost"):
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
