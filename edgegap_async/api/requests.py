@@ -152,21 +152,35 @@ class _RequestModel:
         return f"{type(self).__name__}({values})"
 
 
-def _address(_self: object, _: attrs.Attribute[Any], value: Any) -> None:
+_ADDRESS_SLIPS: Final = (
+    (r".*,.*", "a user has one address: make a user of each"),
+    (r"\[.*", "take off the brackets, and the port if there is one"),
+    (r"[0-9.]+:\d+", "take off the port"),
+    (r"[^/]+/\d+", "an address is needed, not a network"),
+    (r"(.*\.)?0\d+(\..*)?", "take off leading zeros: some programs read them as octal"),
+)
+
+
+def _as_address(value: object) -> str:
+    """Returns an address as the API can locate it: an IPv4 address in an IPv6 one as IPv4."""
+    text = str(value).strip()
     try:
-        ipaddress.ip_address(value)
+        address = ipaddress.ip_address(text)
     except ValueError:
-        raise InvalidRequest(f"not an IPv4 or IPv6 address: {value!r}") from None
-    if "%" in value:
+        advice = (f" ({said})" for slip, said in _ADDRESS_SLIPS if re.fullmatch(slip, text))
+        raise InvalidRequest(f"not an IPv4 or IPv6 address: {value!r}{next(advice, '')}") from None
+    if "%" in text:
         raise InvalidRequest(f"an address with a zone is valid on one machine only: {value!r}")
+    return str(getattr(address, "ipv4_mapped", None) or address)
 
 
 @attrs.frozen(eq=False, repr=False)
 class IpAddress(_RequestModel):
     """A player, by IP address: the API chooses a location near it."""
 
-    ip_address: str = attrs.field(converter=str, validator=_address)
-    """An IPv4 or IPv6 address without zone. The API cannot locate private addresses."""
+    ip_address: str = attrs.field(converter=_as_address)
+    """An IPv4 or IPv6 address without zone. The API cannot locate private addresses. A server that
+    listens on IPv6 sees the IPv4 address 192.0.2.7 as `::ffff:192.0.2.7`; it is sent as IPv4."""
 
 
 @attrs.frozen(eq=False, repr=False)

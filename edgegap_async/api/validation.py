@@ -146,9 +146,11 @@ def is_coroutine_function(function: object) -> bool:
 def is_loopback(host: str) -> bool:
     """Whether the host is `localhost` or an IP address of this machine's loopback interface."""
     try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+        address = ipaddress.ip_address(host)
     except ValueError:
-        return False
+        return host == "localhost"
+    # Only Python 3.13 takes ::ffff:127.0.0.1 for what it is.
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 # ── validators of attrs fields ───────────────────────────────────────────────────────────────────

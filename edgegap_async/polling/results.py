@@ -216,6 +216,7 @@ class AnswerReader:
         ready = Status.READY if row.ready else None
         status = ready if row.status is None else row.status
         has_address = bool(row.ports) and (row.fqdn is not None or row.public_ip is not None)
+        has_address = has_address and all(port.external for port in row.ports.values())
         by_webhook = source == "webhook"
         if by_webhook and not row.ready:
             self._confirm_by_status(entry)  # the row may be older than the webhook

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Final
 
 import attrs
 
 from .locations import Location
 from .response import ApiResponse, LazyModel, Model, Pagination
 from .status import Status
+
+_MAX_PORT: Final = 65535
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -20,14 +23,20 @@ class DeployAccepted(ApiResponse):
     """Identifies the deployment in every later call: 12 hexadecimal digits."""
 
 
+def _port_number(value: int | None) -> int | None:
+    """Returns the number, or None if no port has it: a 0 stands for a port without a number."""
+    return value if value is not None and 0 < value <= _MAX_PORT else None
+
+
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class Port(Model):
     """A port of the game server. `DeploymentHandle.endpoint` gives the address for players."""
 
-    external: int | None = None
-    """The port number that players connect to; None before the API assigns it."""
-    internal: int | None = None
-    """The port number that the game server binds in its container."""
+    external: int | None = attrs.field(default=None, converter=_port_number)
+    """The port number that players connect to, 1 to 65535; None before the API assigns it."""
+    internal: int | None = attrs.field(default=None, converter=_port_number)
+    """The port number that the game server binds in its container, 1 to 65535; None if the answer
+    has none."""
     protocol: str | None = None
     """The protocol in the API's spelling, which varies: `UDP`, `TCP`, `http`, `Websocket`."""
     name: str | None = None
@@ -36,7 +45,7 @@ class Port(Model):
     """Whether the API adds TLS before the port (HTTP and WebSocket only)."""
     link: str | None = None
     """`host:port` for players, or a URL where the API adds TLS; None before it is assigned."""
-    proxy: int | None = None
+    proxy: int | None = attrs.field(default=None, converter=_port_number)
     """A port number of an older version of the API; None since 2026."""
 
 

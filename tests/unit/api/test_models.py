@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
 import pickle
 from typing import Any
 
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgegap_async.api import models
+from edgegap_async.api.codec import read_answer
 from edgegap_async.api.models import (
     TRANSITIONS,
     BulkStop,
@@ -20,6 +22,7 @@ from edgegap_async.api.models import (
     Deployment,
     DeploymentRow,
     Endpoint,
+    Port,
     Status,
     may_become,
 )
@@ -123,6 +126,20 @@ def test_an_endpoint_prints_as_its_link() -> None:
     endpoint = Endpoint("abc.pr.edgegap.net", 31669, "UDP", "abc.pr.edgegap.net:31669")
 
     assert str(endpoint) == "abc.pr.edgegap.net:31669"
+
+
+@pytest.mark.parametrize("number", [0, -1, 65536, "0", "70000", 1e999, "http", 0.0])
+def test_a_number_that_no_port_has_reads_as_none(number: object) -> None:
+    ports = {"game": {"name": "game", "external": number, "internal": number, "proxy": number}}
+    raw = json.dumps({"request_id": "r1", "ports": ports}).encode()
+
+    for kind in (Deployment, DeploymentRow):
+        assert read_answer(kind, raw).ports == {"game": Port(name="game")}
+
+
+@pytest.mark.parametrize("number", [1, 65535])
+def test_a_port_may_have_the_lowest_and_the_highest_number(number: int) -> None:
+    assert Port(external=number).external == number
 
 
 def test_a_bulk_stop_has_the_ids_of_the_deployments_it_stops() -> None:

@@ -91,6 +91,45 @@ def test_an_address_of_the_standard_library_becomes_a_text() -> None:
     assert IpAddress(address).ip_address == "2001:db8::1"
 
 
+@pytest.mark.parametrize(
+    ("written", "sent"),
+    [
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("::FFFF:cb00:7107", "203.0.113.7"),
+        ("0:0:0:0:0:ffff:203.0.113.7", "203.0.113.7"),
+        (ipaddress.IPv6Address("::ffff:203.0.113.7"), "203.0.113.7"),
+        ("64:ff9b::203.0.113.7", "64:ff9b::cb00:7107"),
+        ("::203.0.113.7", "::cb00:7107"),
+        ("2001:0DB8::0001", "2001:db8::1"),
+        (" 203.0.113.7\n", "203.0.113.7"),
+    ],
+)
+def test_an_ipv4_address_in_an_ipv6_address_is_sent_as_ipv4(written: Any, sent: str) -> None:
+    assert deploy(users=[written]).users == (IpAddress(sent),)
+    assert IpAddress(written).ip_address == sent
+
+
+@pytest.mark.parametrize(
+    ("written", "advice"),
+    [
+        ("fe80::1%eth0", "a zone is valid on one machine only"),
+        ("::ffff:203.0.113.7%1", "a zone is valid on one machine only"),
+        ("[2001:db8::1]", "take off the brackets"),
+        ("[2001:db8::1]:7777", "take off the brackets, and the port"),
+        ("203.0.113.7:7777", "take off the port"),
+        ("203.000.113.7", "take off leading zeros"),
+        ("010.1.2.3", "take off leading zeros"),
+        ("203.0.113.0/24", "not a network"),
+        ("203.0.113.7, 198.51.100.2", "make a user of each"),
+        ("203.0.113", "not an IPv4 or IPv6 address: '203.0.113'$"),
+        ("player.example", "not an IPv4 or IPv6 address: 'player.example'$"),
+    ],
+)
+def test_an_odd_form_of_an_address_is_refused_with_advice(written: str, advice: str) -> None:
+    with pytest.raises(InvalidRequest, match=advice):
+        deploy(users=[written])
+
+
 @pytest.mark.parametrize("users", [[], (), "75.28.35.192", b"x", None, 5, {"75.28.35.192": 1}])
 def test_a_deploy_needs_a_list_of_at_least_one_user(users: object) -> None:
     with pytest.raises(InvalidRequest):
@@ -388,11 +427,6 @@ def test_a_token_is_not_printed_copied_or_stored() -> None:
     for leak in (copy.copy, copy.deepcopy, pickle.dumps):
         with pytest.raises(TypeError):
             leak(token)
-
-
-def test_an_address_with_a_zone_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="zone"):
-        IpAddress("fe80::1%eth0")
 
 
 def test_a_token_of_8_characters_or_more_is_hidden_in_bodies() -> None:

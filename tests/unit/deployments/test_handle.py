@@ -209,6 +209,8 @@ async def test_a_port_without_an_address_is_refused(client: EdgegapClient) -> No
         handle_of(client, GAME, fqdn=None, public_ip=None).endpoint()
     with pytest.raises(InvalidRequest, match="gives no address for port 'game'"):
         handle_of(client, Port(name="game")).endpoint()
+    with pytest.raises(InvalidRequest, match="gives no address for port 'game'"):
+        handle_of(client, Port(name="game", external=0, link="192.0.2.7:0")).endpoint()
 
 
 async def test_a_port_that_does_not_exist_is_refused(client: EdgegapClient) -> None:

@@ -225,7 +225,9 @@ def test_http_to_another_host_needs_allow_insecure() -> None:
     Transport("http://example.com", session=None, timeouts=Timeouts(), allow_insecure=True)
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "[::1]", "LOCALHOST:8080"])
+@pytest.mark.parametrize(
+    "host", ["localhost", "127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "LOCALHOST:80"]
+)
 def test_loopback_needs_no_https(host: str) -> None:
     Transport(f"http://{host}", session=None, timeouts=Timeouts(), allow_insecure=False)
 

@@ -77,8 +77,13 @@ async def test_contradictory_rows_cost_few_status_requests(
 
 @pytest.mark.parametrize(
     "lack",
-    [{"fqdn": None, "public_ip": None}, {"ports": {}}, {"ports": None}],
-    ids=["no host", "no port", "null for ports"],
+    [
+        {"fqdn": None, "public_ip": None},
+        {"ports": {}},
+        {"ports": None},
+        {"ports": {"game": {"external": 0, "internal": 7777, "name": "game"}}},
+    ],
+    ids=["no host", "no port", "null for ports", "0 for a port"],
 )
 async def test_a_ready_row_without_an_address_is_confirmed_by_status(
     flaky_api: FlakyApi, poller: StatusPoller, lack: dict[str, object]
@@ -87,7 +92,7 @@ async def test_a_ready_row_without_an_address_is_confirmed_by_status(
     ids = flaky_api.deploy(3, ready_in=5)
     seen = await asyncio.gather(*(poller.tracker(one).wait_for(Status.READY, 300) for one in ids))
 
-    assert all(one.fqdn and one.public_ip and one.ports for one in seen)
+    assert all(one.fqdn and one.public_ip and one.ports["game"].external for one in seen)
     assert [poller.stats.found_by_list, poller.stats.found_by_status] == [0, 3]
 
 
