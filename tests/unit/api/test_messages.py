@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -41,6 +42,7 @@ from edgegap_async.errors import (
     UnreadableAnswer,
     refusal,
 )
+from edgegap_async.http.retries import is_ambiguous, is_transient
 
 FUZZ = settings(max_examples=300, deadline=None)
 
@@ -458,3 +460,27 @@ def test_a_deployment_is_gone_only_if_the_answer_has_the_apis_format(
     for theirs in (b"", b"{}", b'{"message": "no such deployment"}'):
         with pytest.raises((NotFound, Gone)):
             decode(request, HttpResponse(status=status, headers={}, body=theirs))
+
+
+# ── bodies of another kind ───────────────────────────────────────────────────────────────────────
+
+
+NO_OBJECTS = (b"null", b"[]", b"[null]", b"5", b"1e999", b'"x"', b"true", b"\xef\xbb\xbfnull")
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+def test_an_answer_that_is_no_object_is_transient_and_may_hide_that_the_api_has_acted(
+    operation: Operation[Any],
+) -> None:
+    names = re.findall(r"{(\w+)}", operation.path)
+    request = encode(operation, path=dict.fromkeys(names, "abc"))
+    for body in NO_OBJECTS:
+        for status in operation.ok if operation.returns is not type(None) else ():
+            error = refused(request, status, body)
+            assert type(error) is UnreadableAnswer
+            assert is_transient(error)
+            assert is_ambiguous(error)
+        for status in {*operation.may_fail, 401, 403, 404, 410, 502} - {409, 422}:
+            assert is_transient(refused(request, status, body)), (status, body)
+        for status in (409, 422):
+            assert not isinstance(refused(request, status, body), UnreadableAnswer)
