@@ -216,8 +216,12 @@ def _lenient() -> Converter:
         needed = [field.name for field in fields if field.default is attrs.NOTHING]
         field_readers[kind] = hooks
         put = object.__setattr__
+        # A gateway's {"status": "ok"} is no empty list: it would show that a deployment is absent.
+        list_names = hooks.keys() - {"message"} if "pagination" in hooks else frozenset[str]()
 
         def read(value: Any, _: Any) -> Any:
+            if list_names and value and list_names.isdisjoint(value):
+                raise ValueError(f"the object has no field of a {kind.__name__}")
             # Like `__init__` of the class, except that fields which are read late stay unset.
             answer = kind.__new__(kind)
             put(answer, "raw", value)

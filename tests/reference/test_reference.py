@@ -285,7 +285,7 @@ async def test_a_list_gives_the_rows_of_its_pages(cloud: Cloud, client: EdgegapC
 async def test_documented_query_parameters_have_their_documented_names(
     cloud: Cloud, client: EdgegapClient
 ) -> None:
-    cloud.answer = {"request_id": "abc"}
+    cloud.answer = {"request_id": "abc", "data": [], "locations": [], "tags": []}
     noon = datetime(2025, 11, 29, 12, tzinfo=UTC)
 
     await client.deployments.stop("abc", container_log_storage="my-storage")

@@ -23,7 +23,9 @@ from edgegap_async.api.operations import (
     GET_METRICS,
     GET_TAG,
     LIST_DEPLOYMENTS,
+    LIST_FLEET_HOSTS,
     LIST_LOCATIONS,
+    LIST_TAGS,
     OPERATIONS,
     STOP_DEPLOYMENT,
     Operation,
@@ -484,3 +486,25 @@ def test_an_answer_that_is_no_object_is_transient_and_may_hide_that_the_api_has_
             assert is_transient(refused(request, status, body)), (status, body)
         for status in (409, 422):
             assert not isinstance(refused(request, status, body), UnreadableAnswer)
+
+
+GATEWAYS_JSON = (
+    {"status": "ok"},
+    {"error": {"code": 17}},
+    {"title": "maintenance", "detail": ""},
+    {"message": ["ok"], "code": 0},
+)
+
+
+@pytest.mark.parametrize("body", GATEWAYS_JSON, ids=str)
+@pytest.mark.parametrize(
+    "operation",
+    [LIST_DEPLOYMENTS, LIST_FLEET_HOSTS, LIST_TAGS],
+    ids=lambda operation: operation.name,
+)
+def test_a_gateways_object_is_no_empty_list(operation: Operation[Any], body: object) -> None:
+    request = encode(operation, path={"request_id": "abc", "fleet_name": "abc"})
+    error = refused(request, 200, body)
+
+    assert "has no field of a" in str(error)
+    assert is_transient(error)
