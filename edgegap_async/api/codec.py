@@ -214,6 +214,8 @@ def _lenient() -> Converter:
         ours = [(field.name, field.default) for field in every if not field.init]
         hooks = {field.name: converter.get_structure_hook(field.type) for field in fields}
         needed = [field.name for field in fields if field.default is attrs.NOTHING]
+        # Nearly every answer with a status is read for it: an access that reads late costs more.
+        needed += [field.name for field in fields if field.type is Status]
         field_readers[kind] = hooks
         put = object.__setattr__
         # A gateway's {"status": "ok"} is no empty list: it would show that a deployment is absent.

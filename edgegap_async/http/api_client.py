@@ -246,17 +246,20 @@ class ApiClient:
     ) -> Result:
         operation = request.operation
         loop = asyncio.get_running_loop()
-        priority = Priority.of(operation) if options.priority is None else options.priority
-        max_wait = None if options.ignore_wait_limit else self._max_wait_of(operation, priority)
         connections = self._transport.connection_slots(operation)
+        needs_permit = self.limits.has_limit(operation) or self._max_wait is not None
         jittered_waits = None
         last_error: CallError | None = None
         began = failed_at = 0.0
         while True:
             queued_at = loop.time()
+            permit = self._permit(request, connections, options) if needs_permit else None
             try:
-                permit = CallPermit(self.limits, connections, request, priority, max_wait)
-                await permit.take(front=isinstance(last_error, RateLimited))
+                await (
+                    permit.take(front=isinstance(last_error, RateLimited))
+                    if permit
+                    else connections.acquire()
+                )
             except LimitReached as error:
                 # The error of an attempt that was sent says more than the rate limit does.
                 raise last_error or error from None
@@ -325,14 +328,14 @@ class ApiClient:
         request: HttpRequest[Result],
         token: Token,
         send_state: SendState,
-        permit: CallPermit,
+        permit: CallPermit | None,
     ) -> Result:
         call.status = None
         try:
             self._observers.report(CallObserver.attempt_started, call)
             response = await self._transport.send(request, token, send_state, permit)
         finally:
-            permit.connections.release()
+            self._transport.connection_slots(request.operation).release()
         call.status = response.status
         try:
             return decode(request, response)
@@ -340,6 +343,15 @@ class ApiClient:
             pass
         # The error quotes the body, and some proxies repeat a header that they refuse.
         return decode(request, attrs.evolve(response, body=token.hidden_in(response.body)))
+
+    def _permit(
+        self, request: HttpRequest[Any], connections: asyncio.Semaphore, options: CallOptions
+    ) -> CallPermit:
+        operation, priority = request.operation, options.priority
+        if priority is None:
+            priority = Priority.of(operation)
+        max_wait = None if options.ignore_wait_limit else self._max_wait_of(operation, priority)
+        return CallPermit(self.limits, connections, request, priority, max_wait)
 
     def _max_wait_of(self, operation: Operation[Any], priority: Priority) -> float | None:
         """Returns the seconds that a call may wait for its rate limit; None for no limit."""

@@ -441,6 +441,21 @@ class Limits:
         queue = self._queues[name] = _Queue(self._make_permits(name, limit))
         return queue
 
+    def _queue(self, operation: Operation[object]) -> _Queue | None:
+        self._binding.check(asyncio.get_running_loop())
+        queue = self._queues.get(operation.name)
+        if queue is None and operation.name not in self._known:  # an operation of the caller's own
+            queue = self._add_queue(operation.name, operation.limit)
+        return queue
+
+    def has_limit(self, operation: Operation[object]) -> bool:
+        """Returns whether the operation has a rate limit, so that its calls need permits.
+
+        Raises:
+            WrongLoop: the limits were first used in another event loop.
+        """
+        return self._queue(operation) is not None
+
     async def acquire(
         self,
         operation: Operation[object],
@@ -465,10 +480,7 @@ class Limits:
             LimitReached: the wait would be longer than `max_wait`, or was.
             WrongLoop: the limits were first used in another event loop.
         """
-        self._binding.check(asyncio.get_running_loop())
-        queue = self._queues.get(operation.name)
-        if queue is None and operation.name not in self._known:  # an operation of the caller's own
-            queue = self._add_queue(operation.name, operation.limit)
+        queue = self._queue(operation)
         if queue is None or (queue.is_empty() and await queue.permits.try_acquire(again=again)):
             return
         front = front or again

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from edgegap_async.concurrency import LoopBinding
+from edgegap_async.concurrency import CancelScope, LoopBinding
 from edgegap_async.errors import ClientClosed
 
 
@@ -33,43 +33,27 @@ class OpenCalls:
             await self.all_left.wait()
 
 
-class CloseScope:
+class CloseScope(CancelScope):
     """A block that raises `ClientClosed` when `OpenCalls.cancel_all` cancels it.
 
-    A cancellation from elsewhere stays a cancellation. The block does for a close what
-    `asyncio.timeout` does for a deadline, at a tenth of the cost.
+    A cancellation from elsewhere stays a cancellation.
     """
 
-    __slots__ = ("_cancelled", "_cancelling_before", "_open_calls", "_task")
+    __slots__ = ("_open_calls",)
 
     def __init__(self, open_calls: OpenCalls) -> None:
         self._open_calls = open_calls
-        self._cancelled = False
 
     def __enter__(self) -> None:
         if self._open_calls.is_closing:
             raise ClientClosed("the client is closed")
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("a client must be used inside an asyncio task")
-        self._open_calls.check_loop(task.get_loop())
-        self._task = task
-        self._cancelling_before = task.cancelling()
+        self._open_calls.check_loop(self._enter().get_loop())
         self._open_calls.scopes.add(self)
-
-    def cancel(self) -> None:
-        """Cancels the task inside the block; further calls do nothing."""
-        if not self._cancelled:
-            self._cancelled = True
-            self._task.cancel()
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         scopes = self._open_calls.scopes
         scopes.remove(self)
         if self._open_calls.is_closing and not scopes:
             self._open_calls.all_left.set()
-        if not self._cancelled:
-            return
-        cancelled_by_close_only = self._task.uncancel() <= self._cancelling_before
-        if cancelled_by_close_only and kind is asyncio.CancelledError:
+        if self._exit(kind):
             raise ClientClosed("the client was closed meanwhile") from None

@@ -43,7 +43,7 @@ from edgegap_async.api.messages import HttpRequest, HttpResponse
 from edgegap_async.api.operations import Operation
 from edgegap_async.api.requests import Token
 from edgegap_async.api.validation import is_loopback, number
-from edgegap_async.concurrency import loop_time
+from edgegap_async.concurrency import Deadline, Deadlines, loop_time
 from edgegap_async.errors import (
     CallError,
     ClientClosed,
@@ -111,14 +111,22 @@ class SendPermit(Protocol):
         ...
 
 
-@attrs.define
-class _Attempt:
-    """What the connector and the trace have to know about the request that they see."""
+class _Attempt(Deadline):
+    """One attempt in its time limit, with what the connector and the trace have to know of it."""
 
-    trace: aiohttp.TraceConfig
-    send_state: SendState
-    permit: SendPermit | None
-    deadline: asyncio.Timeout
+    __slots__ = ("permit", "send_state", "trace")
+
+    def __init__(
+        self,
+        deadlines: Deadlines,
+        trace: aiohttp.TraceConfig,
+        send_state: SendState,
+        permit: SendPermit | None,
+    ) -> None:
+        super().__init__(deadlines)
+        self.trace = trace
+        self.send_state = send_state
+        self.permit = permit
 
     def give_permit_back(self) -> None:
         if self.permit is not None:
@@ -128,11 +136,10 @@ class _Attempt:
         """Takes the permit again. The wait does not count in the time limit of the attempt."""
         if self.permit is None or self.permit.is_valid():
             return
-        ends_at, began = self.deadline.when(), loop_time()
-        self.deadline.reschedule(None)
+        self.pause()
+        began = loop_time()
         await self.permit.take_again()
-        if ends_at is not None:
-            self.deadline.reschedule(ends_at + loop_time() - began)
+        self.resume(loop_time() - began)
 
     async def before_head(self) -> None:
         """Notes that the head is sent next, with the permit; a repeat needs another permit."""
@@ -195,9 +202,9 @@ class Transport:
         allow_insecure: bool,
     ) -> None:
         self._base_url = _checked_base_url(base_url, allow_insecure=allow_insecure)
-        self._total_timeout = None if timeouts.total == math.inf else timeouts.total
+        self._deadlines = Deadlines(None if timeouts.total == math.inf else timeouts.total)
         self._timeout = aiohttp.ClientTimeout(
-            total=None,  # `send` has a timeout that it can stop while a call waits for its permit
+            total=None,  # `send` has a deadline that it can stop while a call waits for its permit
             sock_connect=None if timeouts.connect == math.inf else timeouts.connect,
             ceil_threshold=float("inf"),  # else aiohttp rounds up to whole seconds above 5 s
         )
@@ -283,10 +290,10 @@ class Transport:
         is_read = operation.method == "GET"
         headers = _HEADERS if request.body is None else _JSON_HEADERS
         sent_before = send_state.times_sent
-        deadline = asyncio.timeout(self._total_timeout)
-        reset = _current_attempt.set(_Attempt(self._trace, send_state, permit, deadline))
+        attempt = _Attempt(self._deadlines, self._trace, send_state, permit)
+        reset = _current_attempt.set(attempt)
         try:
-            async with deadline:
+            with attempt:
                 response = await self._session(operation).request(
                     operation.method,
                     URL(self._base_url + request.target, encoded=True),
@@ -323,6 +330,7 @@ class Transport:
     async def close(self) -> None:
         """Closes the transport's own sessions. Closing twice does nothing more."""
         self._closed = True
+        self._deadlines.close()
         sessions = dict(self._sessions)
         self._sessions.clear()
         if self._passed_session is None:

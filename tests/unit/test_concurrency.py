@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
+import gc
+import weakref
 
 import pytest
 
-from edgegap_async.concurrency import ChangeEvent, LoopBinding, loop_time
+from edgegap_async.concurrency import ChangeEvent, Deadline, Deadlines, LoopBinding, loop_time
 from edgegap_async.errors import WrongLoop
 
 
@@ -49,3 +53,153 @@ async def test_a_change_wakes_every_task_that_waits_and_no_later_one() -> None:
         change.notify()
 
     assert woken == ["first", "second", "late"]
+
+
+# ── deadlines ─────────────────────────────────────────────────────────────────────────────────────
+
+
+async def sleep_within(deadlines: Deadlines, seconds: float) -> float:
+    """Sleeps in a block of `deadlines`, and returns after how many seconds the block ended."""
+    began = loop_time()
+    with contextlib.suppress(TimeoutError), Deadline(deadlines):
+        await asyncio.sleep(seconds)
+    return loop_time() - began
+
+
+@pytest.mark.virtual
+async def test_a_deadline_raises_at_its_end_and_leaves_no_cancellation_behind() -> None:
+    began = loop_time()
+    with pytest.raises(TimeoutError), Deadline(Deadlines(2)):
+        await asyncio.sleep(10)
+
+    assert loop_time() - began == pytest.approx(2)
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+@pytest.mark.virtual
+async def test_each_of_many_blocks_ends_at_its_own_deadline() -> None:
+    deadlines = Deadlines(2)
+
+    async def later(start: float, seconds: float) -> float:
+        await asyncio.sleep(start)
+        return await sleep_within(deadlines, seconds)
+
+    blocks = [(0.0, 1.0), (0.5, 9.0), (0.7, 1.0), (0.9, 9.0), (1.9, 9.0), (8.0, 9.0)]
+    lasted = await asyncio.gather(*(later(*block) for block in blocks))
+
+    assert lasted == pytest.approx([1, 2, 1, 2, 2, 2])
+    assert not deadlines.running
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("pause", [0.5, 3.0])
+async def test_a_paused_deadline_ends_later_and_the_others_on_time(pause: float) -> None:
+    deadlines = Deadlines(2)
+    began = loop_time()
+
+    async def paused() -> None:
+        with Deadline(deadlines) as deadline:
+            await asyncio.sleep(1)
+            deadline.pause()
+            await asyncio.sleep(pause)
+            deadline.resume(pause)
+            await asyncio.sleep(9)
+
+    async def late() -> float:
+        await asyncio.sleep(
+            0.9 + pause
+        )  # ends after the paused block, and starts before it resumes
+        return await sleep_within(deadlines, 9)
+
+    outcomes = await asyncio.gather(paused(), late(), return_exceptions=True)
+
+    assert isinstance(outcomes[0], TimeoutError)
+    assert outcomes[1] == pytest.approx(2)
+    assert loop_time() - began == pytest.approx(2.9 + pause)
+
+
+@pytest.mark.virtual
+async def test_a_resumed_deadline_that_is_the_next_one_moves_the_timer() -> None:
+    deadlines = Deadlines(2)
+    began = loop_time()
+
+    async def resumed() -> float:
+        with contextlib.suppress(TimeoutError), Deadline(deadlines) as deadline:
+            deadline.pause()
+            await asyncio.sleep(2.5)  # the timer is set anew, for the other block
+            deadline.resume(1)
+            await asyncio.sleep(9)
+        return loop_time() - began
+
+    async def other() -> float:
+        await asyncio.sleep(2.4)
+        return await sleep_within(deadlines, 9)
+
+    assert await asyncio.gather(resumed(), other()) == pytest.approx([3, 2])
+
+
+async def sleep_through(deadlines: Deadlines) -> None:
+    with Deadline(deadlines):
+        await asyncio.sleep(9)
+
+
+@pytest.mark.virtual
+async def test_a_cancellation_and_a_timeout_from_outside_pass_through_a_deadline() -> None:
+    deadlines = Deadlines(5)
+    task = asyncio.create_task(sleep_through(deadlines))
+    await asyncio.sleep(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(sleep_through(deadlines), 1)
+
+    assert not deadlines.running
+
+
+@pytest.mark.virtual
+async def test_a_cancellation_at_the_moment_of_the_deadline_is_not_swallowed() -> None:
+    deadlines = Deadlines(2)
+    task = asyncio.create_task(sleep_within(deadlines, 9))
+    await asyncio.sleep(0)
+    (deadline,) = deadlines.running
+    asyncio.get_running_loop().call_at(deadline.ends_at, task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+@pytest.mark.virtual
+async def test_without_a_limit_a_block_has_no_deadline() -> None:
+    assert await sleep_within(Deadlines(None), 1e6) == pytest.approx(1e6)
+
+
+@pytest.mark.virtual
+async def test_close_leaves_the_timer_of_blocks_that_still_run() -> None:
+    deadlines = Deadlines(2)
+    block = asyncio.create_task(sleep_within(deadlines, 9))
+    await asyncio.sleep(1)
+    deadlines.close()
+
+    assert await block == pytest.approx(2)
+
+
+@pytest.mark.virtual
+async def test_a_timer_does_not_keep_the_context_of_the_block_that_started_it() -> None:
+    class Value: ...
+
+    variable = contextvars.ContextVar[Value]("variable")
+
+    async def with_value() -> weakref.ref[Value]:
+        value = Value()
+        variable.set(value)
+        await sleep_within(deadlines, 0)
+        return weakref.ref(value)
+
+    deadlines = Deadlines(60)
+    reference = await asyncio.create_task(with_value())
+    await asyncio.sleep(0.1)
+    gc.collect()
+
+    assert reference() is None
