@@ -15,24 +15,31 @@ loopback by default. Linux.
 from .catalogue import Application, AppPort, Fleet, PrivateHost, load_apps, sample_application
 from .connections import Deadlines
 from .deployments import LocalDeployment, Timings
-from .emulator import Emulator
-from .faults import (
+from .effects import (
+    ActTwice,
     Delay,
     Dribble,
     Drop,
     Effect,
-    Fault,
-    Faults,
     HangUp,
     Hide,
+    ProxyPage,
+    Raw,
     Repeat,
     Respond,
     Truncate,
+    WrongLength,
 )
+from .emulator import Emulator
+from .expectations import Expectation
+from .fault_tables import faults_from_tables
+from .faults import Fault, Faults
 from .recorded_requests import RecordedRequest
 from .simulation import Simulation
+from .status_events import StatusEvent
 
 __all__ = [
+    "ActTwice",
     "AppPort",
     "Application",
     "Deadlines",
@@ -41,6 +48,7 @@ __all__ = [
     "Drop",
     "Effect",
     "Emulator",
+    "Expectation",
     "Fault",
     "Faults",
     "Fleet",
@@ -48,12 +56,17 @@ __all__ = [
     "Hide",
     "LocalDeployment",
     "PrivateHost",
+    "ProxyPage",
+    "Raw",
     "RecordedRequest",
     "Repeat",
     "Respond",
     "Simulation",
+    "StatusEvent",
     "Timings",
     "Truncate",
+    "WrongLength",
+    "faults_from_tables",
     "load_apps",
     "sample_application",
 ]

@@ -14,7 +14,7 @@ from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import BadRequest, NotFound, Unprocessable
 
 from .catalogue import Application, Catalogue, PrivateHost
-from .deployments import LocalDeployment, Machine, SendWebhook
+from .deployments import LocalDeployment, Machine, OnStatus, SendWebhook, ignore_status
 from .environment import MARK, Secrets
 from .locations import CITIES, LocationFinder
 from .ports import NoFreePort, Ports
@@ -44,7 +44,13 @@ class CloudState:
     """
 
     def __init__(
-        self, catalogue: Catalogue, settings: Settings, *, send_webhook: SendWebhook, base_url: str
+        self,
+        catalogue: Catalogue,
+        settings: Settings,
+        *,
+        send_webhook: SendWebhook,
+        base_url: str,
+        on_status: OnStatus = ignore_status,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.deployments: dict[str, LocalDeployment] = {}
@@ -54,6 +60,7 @@ class CloudState:
         self._applications = {(one.name, one.version): one for one in catalogue.applications}
         self._fleets = {fleet.name: fleet for fleet in catalogue.fleets}
         self._send_webhook = send_webhook
+        self._on_status = on_status
         self._locations = LocationFinder(settings.player_locations)
         self._machine: Machine[Any]
         self._ports: Ports | SimulatedPorts
@@ -144,9 +151,11 @@ class CloudState:
             machine=self._machine,
             timings=self.settings.timings,
             send_webhook=self._send_webhook,
+            on_status=self._on_status,
             tags={name: Tag(name=name, create_time=now, last_updated=now) for name in request.tags},
         )
         self.deployments[request_id] = deployment
+        deployment.on_status(deployment, None)
         if problem:
             deployment.fail(problem)
         self._spawn(self._run(deployment, numbers))
@@ -174,6 +183,10 @@ class CloudState:
                 f" (the emulator has {', '.join(self.deployable) or 'none'})"
             )
         return application
+
+    def live(self) -> tuple[LocalDeployment, ...]:
+        """The deployments that are not TERMINATED, those in ERROR too; oldest first."""
+        return tuple(self._live_deployments())
 
     # ── private hosts ────────────────────────────────────────────────────────────────────────────
 

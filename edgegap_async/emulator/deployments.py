@@ -18,7 +18,7 @@ import math
 import signal
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, NoReturn, Protocol, TypeVar
+from typing import Any, Final, NoReturn, Protocol, TypeAlias, TypeVar
 
 import attrs
 
@@ -49,6 +49,13 @@ _CLOSING_GRACE: Final = 0.5
 """Seconds from SIGTERM to SIGKILL when the emulator itself ends."""
 
 SendWebhook = Callable[[Webhook, Deployment], None]
+OnStatus: TypeAlias = "Callable[[LocalDeployment, Status | None], None]"
+"""Called after a change of status with the deployment and its status before; None at its deploy."""
+
+
+def ignore_status(deployment: LocalDeployment, earlier: Status | None) -> None:
+    """Does nothing with a change of status."""
+    del deployment, earlier
 
 
 class Process(Protocol):
@@ -183,6 +190,8 @@ class LocalDeployment:
     """How long it spends in each status."""
     send_webhook: SendWebhook = attrs.field(repr=False)
     """Sends a webhook."""
+    on_status: OnStatus = attrs.field(default=ignore_status, repr=False)
+    """Called after each change of status, with the status before."""
 
     tags: dict[str, Tag] = attrs.field(factory=dict)
     """Its tags by name, in the order in which they were added."""
@@ -259,6 +268,11 @@ class LocalDeployment:
     def age(self) -> float:
         """Seconds since the deploy."""
         return loop_time() - self._created_loop_time
+
+    @property
+    def seconds_in_status(self) -> float:
+        """Seconds since the last change of status."""
+        return loop_time() - self.status_since
 
     @property
     def is_placed(self) -> bool:
@@ -509,6 +523,7 @@ class LocalDeployment:
         webhook = self.request.webhook_for(status)
         if webhook is not None:
             self.send_webhook(webhook, self.deployment())
+        self.on_status(self, self.last_status)
 
 
 def _impossible(earlier: Status, later: Status) -> NoReturn:

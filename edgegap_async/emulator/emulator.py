@@ -18,18 +18,22 @@ from edgegap_async.errors import InvalidRequest
 from .catalogue import Application, Catalogue, Fleet, load_apps
 from .cloud import Cloud
 from .connections import Deadlines
+from .control import Control
 from .deployments import Timings
+from .expectations import Expectations
 from .faults import Fault, Faults
 from .http_guard import HttpGuard
 from .rate_limits import RateLimits, check_limits
-from .recorded_requests import RecordedRequest
+from .recorded_requests import RecordedRequest, RequestRecord
 from .server import Server
 from .settings import Settings
 from .simulation import Simulation, is_time_range
+from .status_events import StatusEvents
 from .webhook_sender import WebhookSender
 
 _DEFAULT_TIMINGS: Final = Timings()
 _DEFAULT_DEADLINES: Final = Deadlines()
+_NOT_STARTED: Final = "the emulator is not started: use it as `async with Emulator(…)`"
 
 
 class Emulator:
@@ -152,8 +156,14 @@ class Emulator:
         self._round_trip_time = round_trip_time
         check_list("faults", faults)
         check_list("webhook_allow", webhook_allow)
-        self.faults = Faults(faults)
+        self._first_faults = tuple(faults)
+        self.faults = Faults(self._first_faults)
         """The scripted faults that are still to happen; add more with `faults.add`."""
+        self.events = StatusEvents()
+        """The last 10,000 changes of status."""
+        self.expectations = Expectations()
+        """The calls that are expected; add some with `expectations.add`."""
+        self._failures: list[BaseException] = []
         self._webhook_sender = WebhookSender(
             webhook_allow, timeout=webhook_timeout, faults=self.faults
         )
@@ -173,9 +183,7 @@ class Emulator:
         if self._cloud is not None:
             raise InvalidRequest("the emulator was started before: make another one")
         try:
-            self._cloud = Cloud(
-                self._catalogue, self._settings, send_webhook=self._webhook_sender.send, base_url=""
-            )
+            self._cloud = self._make_cloud()
             self._server = Server(
                 self._cloud,
                 guard=self._guard,
@@ -183,12 +191,46 @@ class Emulator:
                 faults=self.faults,
                 round_trip_time=self._round_trip_time,
                 deadlines=self._deadlines,
+                control=Control(self).answer,
             )
+            self._server.requests.listeners.append(self.expectations.count)
             self._port = await self._server.start(self._host, self._port)
         except BaseException:
             await self.close()
             raise
         self._cloud.base_url = self.url
+
+    def _make_cloud(self) -> Cloud:
+        return Cloud(
+            self._catalogue,
+            self._settings,
+            send_webhook=self._webhook_sender.send,
+            base_url="",
+            on_status=self.events.add,
+        )
+
+    async def reset(self) -> None:
+        """Ends every process, and sets everything as it was at the start.
+
+        No webhook is sent. Deployments, requests, changes of status, expected calls and calls
+        that count for rate limits are forgotten; the faults of the start are back.
+
+        Raises:
+            InvalidRequest: the emulator is not started.
+        """
+        before = self.cloud
+        if self._server is None:
+            raise InvalidRequest(_NOT_STARTED)
+        self._cloud = self._server.cloud = self._make_cloud()
+        self._cloud.base_url = self.url
+        await before.close()
+        self._failures += before.failures
+        self._server.requests.clear()
+        self._server.reset_limits()
+        self.events.clear()
+        self.expectations.clear()
+        self.faults.clear()
+        self.faults.add(*self._first_faults)
 
     async def close(self) -> None:
         """Ends every process and stops listening. A second call does nothing.
@@ -205,7 +247,7 @@ class Emulator:
                     await self._cloud.close()
             finally:
                 await self._webhook_sender.close()
-        failures: list[BaseException] = []
+        failures, self._failures = self._failures, []
         for part in (self._server, self._cloud):
             if part is not None:
                 failures += part.failures
@@ -228,7 +270,7 @@ class Emulator:
             InvalidRequest: the emulator is not started.
         """
         if self._server is None:
-            raise InvalidRequest("the emulator is not started: use it as `async with Emulator(…)`")
+            raise InvalidRequest(_NOT_STARTED)
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104
         return f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
 
@@ -240,8 +282,19 @@ class Emulator:
             InvalidRequest: the emulator is not started.
         """
         if self._cloud is None:
-            raise InvalidRequest("the emulator is not started: use it as `async with Emulator(…)`")
+            raise InvalidRequest(_NOT_STARTED)
         return self._cloud
+
+    @property
+    def record(self) -> RequestRecord:
+        """The requests that came, as they are kept.
+
+        Raises:
+            InvalidRequest: the emulator is not started.
+        """
+        if self._server is None:
+            raise InvalidRequest(_NOT_STARTED)
+        return self._server.requests
 
     @property
     def open_requests(self) -> int:

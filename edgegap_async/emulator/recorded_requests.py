@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -53,16 +53,20 @@ class RequestRecord:
 
     Attributes:
         total: number of requests since the start.
+        listeners: called with each request, at once.
     """
 
     def __init__(self) -> None:
         self.total = 0
+        self.listeners: list[Callable[[RecordedRequest], None]] = []
         self._requests: deque[RecordedRequest] = deque(maxlen=_MAX_RECORDED)
 
     def add(self, request: RecordedRequest) -> None:
         """Adds the newest request, and drops the body of one that is no longer new."""
         self.total += 1
         self._requests.append(request)
+        for listener in self.listeners:
+            listener(request)
         if len(self._requests) > _MAX_WITH_BODY:
             aged = self._requests[-_MAX_WITH_BODY - 1]
             if aged.body is not None:

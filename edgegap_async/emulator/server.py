@@ -14,7 +14,7 @@ import random
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import unquote
 
 import attrs
@@ -38,7 +38,11 @@ from .responses import error_response, json_response, refusal_response
 _log: Final = logging.getLogger(__name__)
 
 _CLIENT_GONE: Final = 499  # HTTP status; as web servers log it, no official one fits
+_CONTROL: Final = "_emulator"  # the first segment of the control API's paths
 _EXPECTATION: Final = "100-continue"  # the only value of the header Expect that is defined
+
+RespondToControl: TypeAlias = Callable[[web.BaseRequest, bytes], Awaitable[web.Response]]
+"""Answers a request of the control API, of which it gets the body too."""
 
 
 @attrs.define
@@ -55,6 +59,8 @@ class Exchange:
     """The scripted fault that was applied; None if there was none."""
     body: bytes = b""
     """The body, as far as it was read."""
+    is_control: bool = False
+    """Whether it is a call of the control API."""
 
 
 class _Routes:
@@ -84,14 +90,16 @@ class Server:
     """Serves the API on one port.
 
     Args:
-        cloud: what the operations act on.
+        cloud: what the operations act on at first.
         guard: checks where requests come from.
         limits: calls a second by operation, 1 or more; other operations have no limit.
         faults: scripted faults.
         round_trip_time: seconds on the network for one call, at least and at most.
         deadlines: seconds for headers and bodies.
+        control: answers the control API, which has no limits, no faults and no record.
 
     Attributes:
+        cloud: what the operations act on.
         requests: the last 100,000 requests.
         open_requests: number of requests that are not answered yet.
         failures: exceptions that were answered 500, which are defects of the emulator.
@@ -106,18 +114,22 @@ class Server:
         faults: Faults | None = None,
         round_trip_time: tuple[float, float] = (0.0, 0.0),
         deadlines: Deadlines | None = None,
+        control: RespondToControl | None = None,
     ) -> None:
         self.requests = RequestRecord()
         self.open_requests = 0
         self.failures: list[BaseException] = []
         self.faults = Faults() if faults is None else faults
-        self._cloud = cloud
+        self.cloud = cloud
         self._guard = guard
-        self._limits = {name: RateLimit(rate) for name, rate in limits.items()}
+        self._rates = dict(limits)
+        self._limits: dict[str, RateLimit] = {}
+        self.reset_limits()
         self._round_trip_time = round_trip_time
         self._deadlines = deadlines or Deadlines()
         self._chance = random.Random(0)  # noqa: S311 - network delays are no secret
         self._routes = _Routes(OPERATIONS)
+        self._control = control
         self._runner: web.ServerRunner | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -127,6 +139,10 @@ class Server:
         self._runner = runner
         await web.TCPSite(runner, host, port, backlog=1024).start()
         return int(runner.addresses[0][1])
+
+    def reset_limits(self) -> None:
+        """Forgets the calls that count for rate limits."""
+        self._limits = {name: RateLimit(rate) for name, rate in self._rates.items()}
 
     async def close(self) -> None:
         """Stops listening."""
@@ -163,7 +179,8 @@ class Server:
             answer = error_response(500, "Internal error: see the emulator's log")
         finally:
             self.open_requests -= 1
-        self._record(exchange, answer.status, at)
+        if not exchange.is_control:
+            self._record(exchange, answer.status, at)
         if one_way:
             await asyncio.sleep(one_way)
         return answer
@@ -195,6 +212,11 @@ class Server:
         refused = self._guard.refuse_foreign(request) or self._check_token(exchange, arguments)
         if refused is not None:
             return refused
+        if request.path.partition("/")[2].partition("/")[0] == _CONTROL and self._control:
+            exchange.is_control = True
+            return self._guard.refuse_other_types(request) or await self._control(
+                request, await self._read(exchange)
+            )
         if request.headers.get("Expect", _EXPECTATION).lower() != _EXPECTATION:
             return error_response(417, "Expect can only be 100-continue")
         if not allowed:
@@ -265,7 +287,7 @@ class Server:
         try:
             if operation.body is not None:
                 arguments["body"] = read_request(operation.body, body)
-            call: Callable[..., Awaitable[Reply]] = getattr(self._cloud, operation.name)
+            call: Callable[..., Awaitable[Reply]] = getattr(self.cloud, operation.name)
             status, model = await call(**arguments)
         except InvalidRequest as problem:
             return error_response(400, problem.message)

@@ -11,6 +11,7 @@ import pytest
 from emulated_cloud import until
 
 from edgegap_async.emulator import (
+    ActTwice,
     Delay,
     Dribble,
     Drop,
@@ -18,13 +19,17 @@ from edgegap_async.emulator import (
     Fault,
     HangUp,
     Hide,
+    ProxyPage,
+    Raw,
     Repeat,
     Respond,
     Timings,
     Truncate,
+    WrongLength,
     sample_application,
 )
-from edgegap_async.emulator.faults import Effect, Faults, When
+from edgegap_async.emulator.effects import Effect
+from edgegap_async.emulator.faults import Faults, When
 from edgegap_async.errors import InvalidRequest
 
 BODY = {
@@ -125,6 +130,95 @@ async def test_a_truncated_answer_breaks_off(
         await deploy(session)
 
     assert len(emulator.cloud.deployments) == 1
+
+
+@pytest.mark.parametrize(
+    ("page", "content_type", "part"),
+    [
+        (ProxyPage(), "text/html", "<center><h1>502 Bad Gateway</h1></center>"),
+        (ProxyPage(499), "text/html", "<title>499 Client Closed Request</title>"),
+        (ProxyPage(503, "haproxy"), "text/html", "<h1>503 Service Unavailable</h1>"),
+        (ProxyPage(522, "cloudflare"), "text/html", "<h2>Connection timed out</h2>"),
+        (ProxyPage(403, "cloudflare"), "text/html", "Just a moment..."),
+        (ProxyPage(503, "envoy"), "text/plain", "upstream connect error"),
+        (ProxyPage(502, "envoy"), "text/plain", "upstream request failed: bad gateway"),
+        (ProxyPage(404, "gateway"), "application/json", '{"message": "no Route matched'),
+        (ProxyPage(599, "gateway"), "application/json", '{"message": "Unknown"}'),
+    ],
+    ids=str,
+)
+async def test_a_proxy_answers_in_the_place_of_the_api(
+    emulator: Emulator,
+    session: aiohttp.ClientSession,
+    page: ProxyPage,
+    content_type: str,
+    part: str,
+) -> None:
+    emulator.faults.add(Fault("deploy", page))
+    async with session.post("/v2/deployments", json=BODY) as answer:
+        text = await answer.text()
+
+    assert (answer.status, answer.content_type) == (page.status, content_type)
+    assert part in text
+    assert len(emulator.cloud.deployments) == 1
+
+
+async def raw_answer(emulator: Emulator) -> bytes:
+    """Everything that comes back for a request for the locations, until the connection ends."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(emulator.url.split(":")[2]))
+    head = f"Host: localhost\r\nAuthorization: token {emulator.token}"
+    writer.write(f"GET /v1/locations HTTP/1.1\r\n{head}\r\n\r\n".encode())
+    async with asyncio.timeout(5):
+        came = await reader.read()
+    writer.close()
+    return came
+
+
+async def test_raw_bytes_take_the_place_of_an_answer(emulator: Emulator) -> None:
+    emulator.faults.add(Fault("list_locations", Raw("SSH-2.0-x"), when="unread"))
+
+    assert await raw_answer(emulator) == b"SSH-2.0-x"
+
+
+@SHOWN
+async def test_a_connection_stays_open_and_silent_until_the_client_leaves(
+    emulator: Emulator, session: aiohttp.ClientSession
+) -> None:
+    emulator.faults.add(Fault("deploy", Raw(b"HTTP/1.1 202", closes=False)))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(deploy(session), 0.2)
+    await until(lambda: not emulator.open_requests)
+
+    assert len(emulator.cloud.deployments) == 1
+
+
+@SHOWN
+async def test_a_length_that_is_too_long_leaves_the_client_waiting(
+    emulator: Emulator, session: aiohttp.ClientSession
+) -> None:
+    emulator.faults.add(Fault("deploy", WrongLength(5)))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(deploy(session), 0.2)
+    await until(lambda: not emulator.open_requests)
+
+
+async def test_a_length_that_is_too_short_announces_less_than_comes(emulator: Emulator) -> None:
+    emulator.faults.add(Fault("list_locations", WrongLength(-3)))
+    head, _, body = (await raw_answer(emulator)).partition(b"\r\n\r\n")
+
+    assert head.endswith(b"Content-Length: %d" % (len(body) - 3))
+    assert body.endswith(b"}")
+
+
+async def test_a_deploy_that_a_proxy_sends_twice_makes_two_deployments(
+    emulator: Emulator, session: aiohttp.ClientSession
+) -> None:
+    emulator.faults.add(Fault("deploy", ActTwice()))
+    request_id = await deployed(session)
+
+    assert len(emulator.cloud.deployments) == 2
+    assert list(emulator.cloud.deployments)[1] == request_id
+    assert [request.operation for request in emulator.requests] == ["deploy"]
 
 
 async def test_dribble_sends_one_byte_at_a_time(

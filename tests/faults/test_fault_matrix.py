@@ -32,7 +32,8 @@ from edgegap_async.emulator import (
     Timings,
     Truncate,
 )
-from edgegap_async.emulator.faults import Effect, When
+from edgegap_async.emulator.effects import Effect
+from edgegap_async.emulator.faults import When
 
 ARENA = Application(name="arena", version="v1", argv=["none"], ports=[AppPort("game")])
 TIMEOUTS = Timeouts(total=1.0)

@@ -21,8 +21,7 @@ from scripted_api import Reply, ScriptedApi, deployment
 
 from edgegap_async import EdgegapClient, NotSent, RetryPolicy, WrongLoop
 from edgegap_async.deployments.idempotency import new_operation_tag
-from edgegap_async.emulator import Emulator, Fault
-from edgegap_async.emulator.faults import Delay
+from edgegap_async.emulator import Delay, Emulator, Fault
 
 USERS = ["192.0.2.1"]
 DEPLOY = ("POST", "/v2/deployments")

@@ -46,7 +46,8 @@ from edgegap_async.emulator import (
     Timings,
     Truncate,
 )
-from edgegap_async.emulator.faults import Effect, When
+from edgegap_async.emulator.effects import Effect
+from edgegap_async.emulator.faults import When
 
 __all__ = [
     "MAX_DELAY",

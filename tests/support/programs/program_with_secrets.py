@@ -38,7 +38,7 @@ from edgegap_async.emulator import (
     Truncate,
     sample_application,
 )
-from edgegap_async.emulator.faults import Effect
+from edgegap_async.emulator.effects import Effect
 
 USERS = ["8.8.8.8"]
 PAGE = "<html>" + "sorry " * 100

@@ -15,7 +15,7 @@ from edgegap_async.emulator import (
     Simulation,
     sample_application,
 )
-from edgegap_async.emulator.faults import Effect
+from edgegap_async.emulator.effects import Effect
 
 pytestmark = pytest.mark.virtual
 

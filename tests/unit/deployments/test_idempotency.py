@@ -38,7 +38,7 @@ from edgegap_async.emulator import (
     Truncate,
     sample_application,
 )
-from edgegap_async.emulator.faults import Effect
+from edgegap_async.emulator.effects import Effect
 
 USERS = ["8.8.8.8"]
 QUICK = RetryPolicy(attempts=2, first_wait=0.01)

@@ -1,0 +1,221 @@
+"""The control API: `/_emulator/…`, for tests in any language and for people.
+
+It needs the token. Its calls are subject to no rate limit and no fault, and stand in no record.
+The emulator's README describes each of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol, TypeAlias
+
+import attrs
+from aiohttp import web
+
+from edgegap_async.errors import InvalidRequest
+
+from .cloud import Cloud
+from .expectations import Expectation, Expectations
+from .fault_tables import fault_table, faults_from_tables
+from .faults import Faults
+from .recorded_requests import RequestRecord
+from .responses import error_response, json_response
+from .status_events import StatusEvents
+
+CONTROL_PATH: Final = "/_emulator"
+"""Where the paths of the control API begin."""
+
+_MAX_WAIT: Final = 60.0  # seconds for which a call for events waits
+_MAX_ROWS: Final = 1_000
+_DEFAULT_ROWS: Final = 100
+
+_Call: TypeAlias = Callable[[web.BaseRequest, bytes], Awaitable[object]]
+
+
+class Controlled(Protocol):
+    """What the control API acts on; `Emulator` is it."""
+
+    faults: Faults
+    """The scripted faults."""
+    expectations: Expectations
+    """The expected calls."""
+    events: StatusEvents
+    """The changes of status."""
+
+    @property
+    def cloud(self) -> Cloud:
+        """What exists."""
+        ...
+
+    @property
+    def record(self) -> RequestRecord:
+        """The requests that came."""
+        ...
+
+    async def reset(self) -> None:
+        """Ends all deployments, and sets everything as it was at the start."""
+        ...
+
+
+class Control:
+    """Answers the calls of the control API.
+
+    Args:
+        emulator: what they act on.
+    """
+
+    def __init__(self, emulator: Controlled) -> None:
+        self._emulator = emulator
+        self._calls: dict[str, dict[str, _Call]] = {
+            "": {"GET": self._overview},
+            "/faults": {
+                "GET": self._list_faults,
+                "POST": self._add_faults,
+                "DELETE": self._clear_faults,
+            },
+            "/requests": {"GET": self._list_requests, "DELETE": self._clear_requests},
+            "/expectations": {
+                "GET": self._list_expectations,
+                "POST": self._add_expectations,
+                "DELETE": self._clear_expectations,
+            },
+            "/deployments": {"GET": self._list_deployments},
+            "/events": {"GET": self._list_events},
+            "/reset": {"POST": self._reset},
+        }
+
+    async def answer(self, request: web.BaseRequest, body: bytes) -> web.Response:
+        """Answers a call whose path begins with `CONTROL_PATH`."""
+        path = request.path.removeprefix(CONTROL_PATH).rstrip("/")
+        calls = self._calls.get(path)
+        if calls is None:
+            paths = ", ".join(f"{CONTROL_PATH}{known}" for known in self._calls)
+            return error_response(404, f"Not Found: the control API has {paths}")
+        call = calls.get(request.method)
+        if call is None:
+            return error_response(405, "Method Not Allowed", {"Allow": ", ".join(calls)})
+        try:
+            value = await call(request, body)
+        except InvalidRequest as problem:
+            return error_response(400, problem.message)
+        return json_response(200, value)
+
+    # ── calls ────────────────────────────────────────────────────────────────────────────────────
+
+    async def _overview(self, request: web.BaseRequest, body: bytes) -> object:
+        del request, body
+        emulator = self._emulator
+        return {
+            "deployable": list(emulator.cloud.deployable),
+            "is_simulated": emulator.cloud.settings.simulate is not None,
+            "live_deployments": len(emulator.cloud.live()),
+            "requests": emulator.record.total,
+            "faults": len(emulator.faults.left),
+            "unmet": list(emulator.expectations.unmet),
+            "paths": [f"{CONTROL_PATH}{path}" for path in self._calls],
+        }
+
+    async def _list_faults(self, request: web.BaseRequest, body: bytes) -> object:
+        del request, body
+        return {"faults": [fault_table(fault) for fault in self._emulator.faults.left]}
+
+    async def _add_faults(self, request: web.BaseRequest, body: bytes) -> object:
+        self._emulator.faults.add(*faults_from_tables(_tables(body, "faults")))
+        return await self._list_faults(request, b"")
+
+    async def _clear_faults(self, request: web.BaseRequest, body: bytes) -> object:
+        self._emulator.faults.clear()
+        return await self._list_faults(request, body)
+
+    async def _list_requests(self, request: web.BaseRequest, body: bytes) -> object:
+        del body
+        operation = request.query.get("operation")
+        request_id = request.query.get("request_id")
+        count = int(_number(request, "limit", _DEFAULT_ROWS, _MAX_ROWS))
+        chosen = [
+            one
+            for one in self._emulator.record
+            if operation in {None, one.operation} and request_id in {None, one.request_id}
+        ]
+        return {
+            "requests": [attrs.asdict(one) for one in chosen[-count:]] if count else [],
+            "total": len(chosen),
+        }
+
+    async def _clear_requests(self, request: web.BaseRequest, body: bytes) -> object:
+        self._emulator.record.clear()
+        return await self._list_requests(request, body)
+
+    async def _list_expectations(self, request: web.BaseRequest, body: bytes) -> object:
+        del request, body
+        expectations = self._emulator.expectations
+        return {"expectations": expectations.as_tables(), "unmet": list(expectations.unmet)}
+
+    async def _add_expectations(self, request: web.BaseRequest, body: bytes) -> object:
+        tables = _tables(body, "expectations")
+        self._emulator.expectations.add(*map(Expectation.from_table, tables))
+        return await self._list_expectations(request, b"")
+
+    async def _clear_expectations(self, request: web.BaseRequest, body: bytes) -> object:
+        self._emulator.expectations.clear()
+        return await self._list_expectations(request, body)
+
+    async def _list_deployments(self, request: web.BaseRequest, body: bytes) -> object:
+        del request, body
+        return {
+            "deployments": [
+                {
+                    "request_id": one.request_id,
+                    "application": one.application.name,
+                    "version": one.application.version,
+                    "status": one.status.short,
+                    "seconds_in_status": round(one.seconds_in_status, 3),
+                    "error_detail": one.error_detail,
+                    "pid": None if one.process is None else one.process.pid,
+                    "ports": dict(one.port_numbers),
+                    "tags": list(one.tags),
+                    "city": one.location.city,
+                    "host_id": one.host_id,
+                    "created_at": one.created_at.isoformat(),
+                }
+                for one in self._emulator.cloud.live()
+            ]
+        }
+
+    async def _list_events(self, request: web.BaseRequest, body: bytes) -> object:
+        del body
+        after = int(_number(request, "after", 0, 10**12))
+        seconds = _number(request, "timeout", 0, _MAX_WAIT)
+        events = await self._emulator.events.wait(after, seconds)
+        return {"events": [event.as_table() for event in events]}
+
+    async def _reset(self, request: web.BaseRequest, body: bytes) -> object:
+        await self._emulator.reset()
+        return await self._overview(request, body)
+
+
+def _tables(body: bytes, name: str) -> list[Any]:
+    """Returns the tables of a body: one, a list of them, or the list in a table under this name."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        raise InvalidRequest("the body is not JSON") from None
+    if isinstance(value, dict):
+        value = value.get(name, [value])
+    if not isinstance(value, list):
+        raise InvalidRequest(f"{name} is a list of tables")
+    return value
+
+
+def _number(request: web.BaseRequest, name: str, default: float, most: float) -> float:
+    text = request.query.get(name)
+    if text is None:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= most:
+        raise InvalidRequest(f"{name} is a number from 0 to {most:g}, not {text!r}")
+    return value
