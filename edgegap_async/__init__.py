@@ -152,6 +152,7 @@ if TYPE_CHECKING:
     from .pool.inventory import Allocation, PoolStats
     from .pool.pool import ServerPool
     from .webhooks.receiver import WebhookEvent, WebhookReceiver, WebhookStats
+    from .webhooks.servers import WebhookSecretFilter
 
 __all__ = [
     "OPERATIONS",
@@ -277,6 +278,7 @@ __all__ = [
     "Webhook",
     "WebhookEvent",
     "WebhookReceiver",
+    "WebhookSecretFilter",
     "WebhookSource",
     "WebhookStats",
     "WebhookUrls",
@@ -303,6 +305,7 @@ if not TYPE_CHECKING:  # a type checker would accept any name because of __getat
             "pool.pool": ["ServerPool"],
             "pool.inventory": ["PoolStats", "Allocation"],
             "webhooks.receiver": ["WebhookEvent", "WebhookReceiver", "WebhookStats"],
+            "webhooks.servers": ["WebhookSecretFilter"],
         }.items()
         for name in names
     }

@@ -25,7 +25,7 @@ Four ways to run it; the client takes it as `webhooks=receiver` and uses the sam
 - `async with WebhookReceiver(public_url=…).serve(port=8080)`: its own small server;
 - `receiver.attach(app)`: in an aiohttp application, before the application starts;
 - `receiver.application()`: an aiohttp sub-application to mount;
-- `receiver.asgi()`: for Starlette, FastAPI, or alone: `app.mount(path, receiver.asgi())`.
+- `receiver.asgi()`: for Starlette, FastAPI, Litestar, or alone: `app.mount(path, receiver.asgi())`.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ from edgegap_async.concurrency import is_cancelled, loop_time
 from edgegap_async.errors import InvalidRequest
 
 from .servers import (
+    HIDDEN,
     AsgiApplication,
     IncomingRequest,
     IncompleteBody,
@@ -76,7 +77,6 @@ _CONNECTIONS_PER_READ: Final = 4  # of the receiver's own server, for each body 
 _MAX_RECENT_KEYS: Final = 10_000  # hashes of 32 bytes
 _MIN_TRIGGER_INTERVAL: Final = 0.5  # seconds, so that forged webhooks cannot use up the rate limit
 _MIN_WARN_INTERVAL: Final = 60.0  # seconds, so that forged webhooks cannot fill the log
-_HIDDEN: Final = "hidden"  # stands in the server's log in place of the secret
 
 _REJECT_REASONS: Final = {
     HTTPStatus.BAD_REQUEST: "its body is not a JSON object",
@@ -288,6 +288,8 @@ class WebhookReceiver:
     def asgi(self) -> AsgiApplication:
         """Returns an ASGI application that receives the webhooks, to be mounted at `path`.
 
+        For Litestar: `asgi(path, is_mount=True, copy_scope=False)(receiver.asgi())`.
+
         A mounted ASGI application is not notified of the end: if you use `on_event`, call `close()`
         there. It can also run alone, as `uvicorn.run(receiver.asgi())`.
         """
@@ -391,16 +393,17 @@ class WebhookReceiver:
 
     async def _accept(self, request: IncomingRequest) -> None:
         # What comes before the secret depends on where the receiver is mounted, or on a proxy.
-        before, slash, kind = request.path.rpartition("/")
+        # Litestar ends the path of a mounted application with a slash.
+        before, slash, kind = request.path.rstrip("/").rpartition("/")
         before, slash, secret = before.rpartition("/")
         key = _hash(secret)
         is_well_formed = bool(slash) and kind in _KINDS and bool(_SECRET.fullmatch(secret))
         subscription = self._subscriptions.get(key) if is_well_formed else None
         is_late = is_well_formed and subscription is None and key in self._recent_keys
         if subscription is None and (is_late or self.forward is None or not is_well_formed):
-            request.set_logged_path(f"/{_HIDDEN}")  # the path may hold a secret nevertheless
+            request.set_logged_path(f"/{HIDDEN}")  # the path may hold a secret nevertheless
             raise _Rejected(HTTPStatus.NOT_FOUND, is_late=is_late)
-        request.set_logged_path(f"{before}/{_HIDDEN}/{kind}")
+        request.set_logged_path(f"{before}/{HIDDEN}/{kind}")
         if request.method != "POST":
             raise _Rejected(HTTPStatus.METHOD_NOT_ALLOWED)
         if request.header("content-encoding").lower() not in {"", "identity"}:

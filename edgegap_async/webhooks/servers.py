@@ -14,19 +14,57 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+
+from edgegap_async.api.requests import WEBHOOK_KINDS
 
 if TYPE_CHECKING:
     from aiohttp import web
 
 _IDLE_TIMEOUT: Final = 15.0  # seconds for the head of a request, and between two requests
+_ACCESS_LOGS: Final = ("uvicorn.access", "hypercorn.access", "gunicorn.access", "litestar")
+_KINDS: Final = "|".join(WEBHOOK_KINDS.values())
+_SECRET_IN_TEXT: Final = re.compile(rf"/[A-Za-z0-9_-]{{43,86}}(?=/+(?:{_KINDS}))")
+HIDDEN: Final = "hidden"
+"""Stands in logs in place of the secret of a webhook URL."""
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Scope]]
 Send: TypeAlias = Callable[[Scope], Awaitable[None]]
 AsgiApplication: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+class WebhookSecretFilter(logging.Filter):
+    """Hides the secrets of webhook URLs in log records.
+
+    The receiver's ASGI application adds it to the logs of uvicorn, hypercorn, gunicorn, Litestar.
+    If your program logs the paths of requests by itself, add it to the handler of that log:
+    `handler.addFilter(WebhookSecretFilter())`.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Hides the secrets in the record's message and arguments. Returns True."""
+        record.msg = _without_secrets(record.msg)
+        if isinstance(record.args, tuple):
+            record.args = tuple(map(_without_secrets, record.args))
+        elif isinstance(record.args, dict):
+            record.args.update({key: _without_secrets(of) for key, of in record.args.items()})
+        return True
+
+
+def _without_secrets(value: Any) -> Any:
+    return _SECRET_IN_TEXT.sub(f"/{HIDDEN}", value) if isinstance(value, str) else value
+
+
+_SECRET_FILTER: Final = WebhookSecretFilter()
+
+
+def _hide_secrets_in_access_logs() -> None:
+    for name in _ACCESS_LOGS:
+        logging.getLogger(name).addFilter(_SECRET_FILTER)  # adds it once
 
 
 class IncompleteBody(Exception):
@@ -210,7 +248,9 @@ class _AsgiRequest:
         return chunk
 
     def set_logged_path(self, path: str) -> None:
-        # ASGI servers log the scope's path when the answer starts.
+        # ASGI servers log the scope's path when the answer starts. A framework may have passed on a
+        # copy of the scope, or log the path itself: the filter hides the secret then.
+        _hide_secrets_in_access_logs()
         self._scope["path"] = path
         self._scope["raw_path"] = path.encode()
 
@@ -222,6 +262,7 @@ def asgi_application(
     on_shutdown: Callable[[], Awaitable[None]],
 ) -> AsgiApplication:
     """Returns an ASGI 3 application; `on_startup` and `on_shutdown` are called if it runs alone."""
+    _hide_secrets_in_access_logs()
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":

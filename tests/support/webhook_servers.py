@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,11 +15,15 @@ import uvicorn
 from aiohttp import web
 from fastapi import FastAPI
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Mount
 
 from edgegap_async import DeploymentHandle, EdgegapClient, WebhookReceiver
 from edgegap_async.emulator import Application, AppPort, Emulator, Fault, Simulation, Timings
 
-FRONTS = ("served", "attached", "asgi alone", "starlette", "fastapi")
 PATH = "/edgegap/webhooks"
 PUBLIC = "https://mm.example"
 ARENA = Application(name="arena", version="v1", argv=["no-such-program"], ports=[AppPort("game")])
@@ -27,6 +31,67 @@ USERS = ["8.8.8.8"]
 WEBHOOK_FIELDS = ("webhook_on_ready", "webhook_on_error", "webhook_on_terminated")
 HUGE = "Content-Length: 1000000000"
 CHUNKED = "Transfer-Encoding: chunked"
+
+
+async def _pass_on(request: Request, call_next: RequestResponseEndpoint) -> Response:
+    return await call_next(request)
+
+
+def _starlette(application: Any, path: str = PATH, **options: Any) -> Starlette:
+    return Starlette(routes=[Mount(path, application)], **options)
+
+
+def _fastapi(application: Any, path: str = PATH) -> FastAPI:
+    outer = FastAPI()
+    outer.mount(path, application)
+    return outer
+
+
+def _litestar(
+    application: Any, path: str = PATH, *, copy_scope: bool = False, log: bool = False
+) -> Any:
+    from litestar import Litestar, Router, asgi  # noqa: PLC0415 - slow to import
+    from litestar.logging import LoggingConfig  # noqa: PLC0415 - slow to import
+    from litestar.middleware.logging import LoggingMiddlewareConfig  # noqa: PLC0415 - slow to import
+
+    outer, _, inner = path.strip("/").partition("/")
+    handler = asgi(f"/{inner}", is_mount=True, copy_scope=copy_scope)(application)
+    logged = LoggingMiddlewareConfig(request_log_fields=("method", "path"))
+    return Litestar(
+        [Router(f"/{outer}", route_handlers=[handler])],
+        logging_config=LoggingConfig(
+            configure_root_logger=False,
+            handlers={},
+            loggers={"litestar": {"level": "INFO", "propagate": True}},
+        ),
+        middleware=[logged.middleware] if log else [],
+    )
+
+
+APPLICATIONS: dict[str, Callable[[Any], Any]] = {
+    "asgi alone": lambda application: application,
+    "starlette": _starlette,
+    "fastapi": _fastapi,
+    "litestar": _litestar,
+    "starlette, slash": lambda application: _starlette(application, f"{PATH}/"),
+    "starlette, two mounts": lambda application: _starlette(
+        _starlette(application, "/webhooks"), "/edgegap"
+    ),
+    "starlette, middleware": lambda application: _starlette(
+        application, middleware=[Middleware(BaseHTTPMiddleware, dispatch=_pass_on)]
+    ),
+    "fastapi, slash": lambda application: _fastapi(application, f"{PATH}/"),
+    "fastapi, two mounts": lambda application: _fastapi(
+        _fastapi(application, "/webhooks"), "/edgegap"
+    ),
+    "litestar, slash": lambda application: _litestar(application, f"{PATH}/"),
+    "litestar, copied scope": lambda application: _litestar(application, copy_scope=True),
+    "litestar, request log": lambda application: _litestar(application, log=True),
+}
+"""What uvicorn runs, by front: makes it from the receiver's ASGI application."""
+
+FRONTS = ("served", "attached", "asgi alone", "starlette", "fastapi", "litestar")
+ALL_FRONTS = ("served", "attached", *APPLICATIONS)
 
 each_front = pytest.mark.parametrize("front", FRONTS)
 
@@ -64,13 +129,7 @@ async def _in_aiohttp(
 async def _in_uvicorn(
     front: str, receiver: WebhookReceiver, listening: socket.socket
 ) -> AsyncIterator[None]:
-    application: Any = receiver.asgi()
-    if front == "starlette":
-        application = Starlette()
-        application.mount(PATH, receiver.asgi())
-    elif front == "fastapi":
-        application = FastAPI()
-        application.mount(PATH, receiver.asgi())
+    application = APPLICATIONS[front](receiver.asgi())
     config = uvicorn.Config(application, log_config=None, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listening]))

@@ -10,6 +10,7 @@ import logging
 
 import pytest
 from webhook_servers import (
+    ALL_FRONTS,
     HUGE,
     USERS,
     a_cloud,
@@ -46,7 +47,7 @@ async def test_row_40_every_unknown_url_gets_the_same_answer_and_no_body_is_read
             near,
             known.replace("/ready", "/steady"),
             known.replace("/ready", ""),
-            known + "/",
+            known + "/more",
             known[:-40] + "/ready",
             known.rpartition("/edgegap")[0] + "/edgegap/webhooks/%C3%A9%FF/ready",
         )
@@ -146,8 +147,8 @@ async def test_row_40_many_webhooks_schedule_one_trigger_within_half_a_second() 
     assert len(triggered) <= 4
 
 
-@each_front
-async def test_row_40_the_secret_of_a_url_is_in_no_log_and_no_repr(
+@pytest.mark.parametrize("front", ALL_FRONTS)
+async def test_row_40_82_a_webhook_arrives_and_its_secret_is_in_no_log_and_no_repr(
     front: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -156,15 +157,19 @@ async def test_row_40_the_secret_of_a_url_is_in_no_log_and_no_repr(
         secret = subscription.on_ready.split("/")[-2]
         answers = [
             await post(subscription.on_ready),
+            await post(f"{subscription.on_ready}/"),
             await post(subscription.on_ready, b"no"),
             await post(subscription.on_ready, method="GET"),
             await post(subscription.on_ready, b"{}", "Content-Encoding: gzip"),
             await post(subscription.on_ready, b"{}", "Expect: made-up"),
         ]
 
-        assert answers == [204, 400, 405, 415, 204]
+        assert answers == [204, 204, 400, 405, 415, 204]
+        assert receiver.stats.received == 3
         assert secret not in f"{subscription!r} {receiver!r} {receiver.stats!r} {vars(receiver)!r}"
     access = [r for r in caplog.records if "access" in r.name]
-    assert len(access) == (0 if front == "served" else 5)
-    assert all("/edgegap/webhooks/hidden/ready" in r.getMessage() for r in access)
+    assert len(access) == (0 if front == "served" else 6)
+    assert all("/hidden/ready" in r.getMessage() for r in access)
+    if not front.startswith("litestar"):  # they log the path below the mount
+        assert all("/edgegap/webhooks/hidden/ready" in r.getMessage() for r in access)
     assert secret not in caplog.text

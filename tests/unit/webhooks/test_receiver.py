@@ -19,6 +19,7 @@ from webhook_servers import PUBLIC, status_of
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import InvalidRequest
 from edgegap_async.webhooks.receiver import WebhookEvent, WebhookReceiver
+from edgegap_async.webhooks.servers import WebhookSecretFilter
 
 
 def test_each_deployment_has_urls_of_its_own() -> None:
@@ -158,7 +159,7 @@ async def test_a_webhook_triggers_its_own_deployment(
         (lambda url: url.replace("/ready", "/steady"), 404),
         (lambda url: url.replace("/ready", ""), 404),
         (lambda url: url[:-8] + "x/ready", 404),
-        (lambda url: url + "/", 404),
+        (lambda url: url + "/more", 404),
     ],
 )
 async def test_an_unknown_url_is_not_found(
@@ -336,3 +337,32 @@ async def test_a_receiver_on_all_addresses_needs_a_public_url(host: str) -> None
     with pytest.raises(InvalidRequest, match="needs a public_url"):
         async with WebhookReceiver().serve(host):
             pytest.fail("it listens without a public URL")
+
+
+# ── logs ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        lambda logger, url: logger.info("POST %s answered %d", url, 204),
+        lambda logger, url: logger.info(f"POST {url}/"),  # noqa: G004 - what is tested
+        lambda logger, url: logger.info("%(path)s", {"path": url, "status": 204}),
+    ],
+    ids=["arguments", "message", "mapping"],
+)
+def test_row_82_the_filter_hides_secrets_in_the_logs_of_a_program(
+    log: Callable[[logging.Logger, str], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    url = WebhookReceiver("https://a.example").open(print).on_ready
+    logger = logging.getLogger("of a program")
+    hiding = WebhookSecretFilter()
+    logger.addFilter(hiding)
+    log(logger, url)
+    logger.info("of 5")
+    logger.removeFilter(hiding)
+
+    assert url.split("/")[-2] not in caplog.text
+    assert "https://a.example/edgegap/webhooks/hidden/ready" in caplog.text
+    assert "of 5" in caplog.text
