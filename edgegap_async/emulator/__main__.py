@@ -1,6 +1,7 @@
 """The emulator as a command: `python -m edgegap_async.emulator --apps apps.toml`.
 
-It prints its URL and its token as `export` lines, and runs until SIGINT or SIGTERM.
+It prints its URL and its token as `export` lines, and runs until SIGINT, SIGTERM,
+SIGHUP (a closed terminal) or SIGQUIT.
 """
 
 from __future__ import annotations
@@ -61,8 +62,9 @@ async def _serve(arguments: argparse.Namespace) -> None:
         fqdn=arguments.fqdn,
     )
     over = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, over.set)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            asyncio.get_running_loop().add_signal_handler(number, over.set)
     async with emulator:
         what = ", ".join(emulator.cloud.deployable) or "nothing"
         _say(f"The emulator answers at {emulator.url}, and deploys: {what}")

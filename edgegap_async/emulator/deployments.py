@@ -40,7 +40,8 @@ from edgegap_async.concurrency import loop_time
 from .catalogue import Application, PrivateHost
 from .environment import PUBLIC_IP, Secrets, environment
 from .metrics import Samples
-from .processes import Limits, Output, Usage
+from .output import Output
+from .processes import Limits, Usage
 from .procfs import Binding
 
 _log: Final = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class Machine(Protocol[ProcessT]):
     scan_interval: float
     """Seconds between two checks whether a program has bound its ports."""
 
-    def start(
+    async def start(
         self,
         argv: Sequence[str],
         *,
@@ -400,7 +401,7 @@ class LocalDeployment:
 
     async def _run_process(self, give_up: float, earliest: float) -> int | None:
         """Runs the process once. Returns its exit code, or None once a stop is due."""
-        process = self._start()
+        process = await self._start()
         if self.status is Status.DEPLOYING:
             await self._wait_until_bound(process, give_up)
             await asyncio.wait({process.exited}, timeout=max(0.0, earliest - loop_time()))
@@ -419,7 +420,7 @@ class LocalDeployment:
             self.stop()  # max_duration is over, or a stop was requested
         return None if self._stop_requested.done() else process.exited.result()
 
-    def _start(self) -> Process:
+    async def _start(self) -> Process:
         application = self.application
         variables = environment(
             application,
@@ -434,7 +435,7 @@ class LocalDeployment:
         )
         megabytes = application.memory_limit_mb
         try:
-            process: Process = self.machine.start(
+            process: Process = await self.machine.start(
                 application.command(self.port_numbers),
                 name=self.request_id,
                 environment=variables,

@@ -1,16 +1,16 @@
 """Starts, watches and stops real processes, on Linux.
 
 A game server is a program that is started with an argument list (never a shell), in a session of
-its own, with a clean environment and an empty home. Its tree is every process that it starts, also
-a process that leaves the session with `setsid`: all of them inherit one unguessable value in their
-environment, and `/proc/*/environ` shows it. So a stop leaves nothing behind. SIGTERM goes to the
-program alone and SIGKILL, after the grace period, to the whole tree, as in a container.
+its own, with a clean environment and an empty home. `guardian` starts it and finds each process
+that it has left behind, so a stop leaves nothing. SIGTERM goes to the program alone and SIGKILL,
+after the grace period, to the whole tree, as in a container.
 
 READY does not follow from the output: servers print "listening" before they bind. A socket that the
 tree owns must be bound on the port. `/proc/net` shows bound sockets, `/proc/PID/fd` their owners.
+The processes of a tree are the descendants of the program, and those with the same unguessable
+value in their environment.
 
-This is no sandbox. The program runs as the user of the emulator, and a process escapes that clears
-its environment, leaves its session and outlives its parent.
+This is no sandbox: the program runs as the user of the emulator.
 """
 
 from __future__ import annotations
@@ -18,21 +18,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
 import os
-import resource
-import shutil
-import subprocess
-import tempfile
-import time
-from collections import deque
+import signal
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 import attrs
 
 from edgegap_async.concurrency import loop_time
 
+from . import ledger
+from .launcher import Launcher, Program
+from .output import Output, OutputPipe, OutputReader
 from .procfs import (
     Binding,
     Kind,
@@ -44,11 +42,10 @@ from .procfs import (
     scan_processes,
 )
 
-_READ_BYTES: Final = 65536  # of output at a time
+_log: Final = logging.getLogger(__name__)
+
 _KILL_TIMEOUT: Final = 5.0
 """Seconds after SIGKILL after which a process that still exists is left to the kernel."""
-_KILL_CHECK_INTERVAL: Final = 0.005
-"""Seconds between two checks whether killed processes have ended."""
 
 
 @attrs.frozen(kw_only=True)
@@ -59,29 +56,18 @@ class Limits:
     """Bytes of address space."""
     cpu_seconds: int | None = None
     """Seconds of CPU time over its whole life."""
+    open_files: int | None = None
+    """Number of files and sockets that it may have open; None for the most that is allowed."""
 
-
-class Output:
-    """The last `size` bytes of what a program has written, in pieces as they came.
-
-    Pieces, not lines: a line may be longer than any buffer, and output may be binary.
-    """
-
-    def __init__(self, size: int = 2**20) -> None:
-        self._size = size
-        self._pieces: deque[bytes] = deque()
-        self._held = 0
-
-    def write(self, piece: bytes) -> None:
-        """Adds a piece and drops the oldest that are not needed any more."""
-        self._pieces.append(piece)
-        self._held += len(piece)
-        while self._held - len(self._pieces[0]) >= self._size:
-            self._held -= len(self._pieces.popleft())
-
-    def text(self) -> str:
-        """Returns the output as text; bytes that are not UTF-8 are replaced."""
-        return b"".join(self._pieces)[-self._size :].decode("utf-8", "replace")
+    def values(self) -> dict[str, int]:
+        """Returns the limits by their name in the module `resource`. No process dumps core."""
+        wanted = {
+            "RLIMIT_CORE": 0,
+            "RLIMIT_AS": self.memory_bytes,
+            "RLIMIT_CPU": self.cpu_seconds,
+            "RLIMIT_NOFILE": self.open_files,
+        }
+        return {name: value for name, value in wanted.items() if value is not None}
 
 
 # ── the processes ────────────────────────────────────────────────────────────────────────────────
@@ -108,62 +94,27 @@ class ServerProcess:
 
     def __init__(
         self,
-        popen: subprocess.Popen[bytes],
+        program: Program,
         *,
-        handle: int,
-        pipe: int,
+        launcher: Launcher,
+        pipe: OutputPipe,
         mark: bytes,
-        output: Output,
         scan: SharedScan[list[ProcessEntry]],
     ) -> None:
-        self.pid = popen.pid
+        self.pid = program.started.result()
         self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        """Resolves to `Popen.returncode`: minus the signal's number if a signal ended it."""
+        """Resolves to its exit code, or to minus the number of the signal that ended it."""
         self.mark = mark
-        self._popen = popen
-        self._output = output
+        self._program = program
+        self._launcher = launcher
+        self._pipe = pipe
         self._scan = scan
-        self._loop = asyncio.get_running_loop()
-        self._pipe: int | None = pipe
-        os.set_blocking(pipe, False)
-        self._loop.add_reader(pipe, self._read)
-        self._handle = handle
-        self._loop.add_reader(self._handle, self._on_exit)
+        program.exited.add_done_callback(self._on_exit)
 
-    def _read(self) -> bool:
-        """Reads what the pipe has. Returns whether there may be more."""
-        if self._pipe is None:
-            return False
-        try:
-            piece = os.read(self._pipe, _READ_BYTES)
-        except BlockingIOError:
-            return False
-        if piece:
-            self._output.write(piece)
-        else:
-            self._close_pipe()
-        return bool(piece)
-
-    @property
-    def is_open(self) -> bool:
-        """Whether it runs, or was not read to its end."""
-        return self._pipe is not None or not self.exited.done()
-
-    def _close_pipe(self) -> None:
-        if self._pipe is not None:
-            self._loop.remove_reader(self._pipe)
-            os.close(self._pipe)
-            self._pipe = None
-
-    def _on_exit(self) -> None:
-        self._loop.remove_reader(self._handle)
-        os.close(self._handle)
-        code = self._popen.wait()  # returns at once: the handle says that it has exited
-        # The pipe has its last output. A child may still write, so this reads a bounded number.
-        for _ in range(2**20 // _READ_BYTES + 1):
-            if not self._read():
-                break
-        self.exited.set_result(code)
+    def _on_exit(self, exited: asyncio.Future[int]) -> None:
+        self._pipe.read_rest()
+        if not self.exited.done():
+            self.exited.set_result(exited.result())
 
     async def members(self) -> list[ProcessEntry]:
         """Returns the living processes of this tree."""
@@ -171,29 +122,13 @@ class ServerProcess:
 
     async def stop(self, grace: float) -> None:
         """Ends the tree: SIGTERM to the program, SIGKILL to all after `grace` seconds."""
-        known: set[ProcessEntry] = set()
         if not self.exited.done():
-            # Processes without the mark can be found only while their parent lives.
-            known.update(await self.members())
-            self._popen.terminate()
-            await asyncio.wait({self.exited}, timeout=grace)
-        give_up = self._loop.time() + _KILL_TIMEOUT
-        while self._loop.time() < give_up:
-            known.update(await self.members())  # again: a child may start meanwhile
-            known = {member for member in known if member.is_alive}
-            if not known:
-                break
-            for member in known:
-                member.kill()
-            await asyncio.sleep(_KILL_CHECK_INTERVAL)
-        await asyncio.wait({self.exited}, timeout=_KILL_TIMEOUT)
-        self._close_pipe()
-
-    def reap(self) -> None:
-        """Releases its handles, after its tree has ended."""
-        if not self.exited.done():
-            self._on_exit()
-        self._close_pipe()
+            self._launcher.signal(self._program, signal.SIGTERM)
+            await asyncio.wait({self._program.exited}, timeout=grace)
+            self._launcher.signal(self._program, signal.SIGKILL)
+        # The guardian kills what the program has left behind.
+        await asyncio.wait({self._program.over}, timeout=_KILL_TIMEOUT)
+        self._pipe.close()
 
 
 class Machine:
@@ -202,6 +137,9 @@ class Machine:
     Args:
         mark: name of the environment variable whose unguessable value marks a tree.
         scan_interval: seconds between two scans of the bound ports.
+
+    Raises:
+        OSError: another user has the folder of temporary files of this user's emulators.
     """
 
     def __init__(self, *, mark: str, scan_interval: float = 0.03) -> None:
@@ -212,10 +150,12 @@ class Machine:
             "udp": SharedScan(functools.partial(scan_bound_sockets, "udp")),
             "tcp": SharedScan(functools.partial(scan_bound_sockets, "tcp")),
         }
-        self._processes: list[ServerProcess] = []
-        self._homes = Path(tempfile.mkdtemp(prefix="edgegap-async-emulator-"))
+        if left := ledger.end_left_processes():
+            _log.warning("ended %d processes of an emulator that was killed", left)
+        self._launcher = Launcher()
+        self._reader = OutputReader()
 
-    def start(
+    async def start(
         self,
         argv: Sequence[str],
         *,
@@ -238,55 +178,48 @@ class Machine:
         Raises:
             OSError: the system cannot start it.
         """
-        home = self._homes / name
-        home.mkdir(mode=0o700, exist_ok=True)
+        created = self._launcher.open()
         reading, writing = os.pipe()
         try:
-            popen = subprocess.Popen(  # noqa: S603 - an argument list from the developer's own file
-                argv,
-                stdin=subprocess.DEVNULL,
-                stdout=writing,
-                stderr=writing,
-                cwd=directory or home,
-                env={
-                    "PATH": os.environ.get("PATH", os.defpath),
-                    "HOME": str(home),
-                    "LANG": "C.UTF-8",
-                    **environment,
-                },
-                start_new_session=True,
-                umask=0o077,
-            )
-        except (OSError, ValueError, subprocess.SubprocessError) as problem:
+            pipe = self._reader.add(reading, output)
+        except OSError:
             os.close(reading)
-            if isinstance(problem, OSError):
-                raise
-            raise OSError(str(problem)) from None
-        finally:
             os.close(writing)
-        try:
-            handle = os.pidfd_open(popen.pid)
-        except OSError:  # no more files can be opened, so it could not be watched
-            popen.kill()
-            popen.wait()
-            os.close(reading)
             raise
-        _set_limits(popen.pid, limits or Limits())
-        process = ServerProcess(
-            popen,
-            handle=handle,
-            pipe=reading,
-            mark=environment[self._mark].encode(),
-            output=output,
-            scan=self._scan,
+        home = created.homes / name
+        program = self._launcher.start(
+            argv,
+            name=name,
+            environment={
+                "PATH": os.environ.get("PATH", os.defpath),
+                "LANG": "C.UTF-8",
+                **environment,
+                "HOME": str(home),
+                ledger.MARK_VARIABLE: created.mark,
+            },
+            output=writing,
+            directory=directory,
+            limits=(limits or Limits()).values(),
+            is_sandboxed=False,
+            home=home,
         )
-        self._processes = [one for one in self._processes if one.is_open]
-        self._processes.append(process)
-        return process
+        try:
+            await asyncio.wait({program.started})
+            return ServerProcess(
+                program,
+                launcher=self._launcher,
+                pipe=pipe,
+                mark=environment[self._mark].encode(),
+                scan=self._scan,
+            )
+        except BaseException:
+            self._launcher.signal(program, signal.SIGKILL)  # if this was cancelled
+            pipe.close()
+            raise
 
     def forget(self, name: str) -> None:
         """Removes the home of a program that has ended."""
-        shutil.rmtree(self._homes / name, ignore_errors=True)
+        self._launcher.remove_home(name)
 
     async def has_bound(self, process: ServerProcess, wanted: Iterable[Binding]) -> bool:
         """Returns whether sockets of this tree are bound on each of the wanted ports."""
@@ -315,21 +248,8 @@ class Machine:
 
     def kill_all(self) -> None:
         """Kills each process that was not stopped and removes all homes, without awaiting."""
-        left = [process for process in self._processes if process.is_open]
-        known: set[ProcessEntry] = set()
-        give_up = time.monotonic() + _KILL_TIMEOUT
-        while left and time.monotonic() < give_up:
-            everyone = scan_processes(self._mark.encode())
-            known.update(*(process_tree(everyone, one.pid, one.mark) for one in left))
-            known = {member for member in known if member.is_alive}
-            if not known:
-                break
-            for member in known:
-                member.kill()
-            time.sleep(_KILL_CHECK_INTERVAL)
-        for process in left:
-            process.reap()
-        shutil.rmtree(self._homes, ignore_errors=True)
+        self._launcher.close()
+        self._reader.close()
 
     async def close(self) -> None:
         """Kills what runs, removes all homes, and waits for scans that run."""
@@ -337,20 +257,6 @@ class Machine:
         await self._scan.close()
         for scan in self._bound.values():
             await scan.close()
-
-
-def _set_limits(pid: int, limits: Limits) -> None:
-    # From outside, just after the start: code between fork and exec is unsafe beside threads, and
-    # makes a start several times slower.
-    wanted = {
-        resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_AS: limits.memory_bytes,
-        resource.RLIMIT_CPU: limits.cpu_seconds,
-    }
-    with contextlib.suppress(ProcessLookupError):  # it has ended
-        for kind, value in wanted.items():
-            if value is not None:
-                resource.prlimit(pid, kind, (value, value))
 
 
 def _measure(pids: Iterable[int], at: float) -> Usage:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Generic, Literal, TypeAlias, TypeVar
@@ -66,38 +65,13 @@ class ProcessEntry:
     """Process id of its parent."""
     session: int
     """Its session."""
-    started: int
-    """Its start time, in clock ticks; a later process with the same pid has another."""
     mark: bytes
     """The value in its environment that marks its tree; empty if it has none."""
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether it still exists, also while it is being killed and has no environment."""
-        try:
-            stat = _stat(self.pid)
-            return stat[0] not in _ENDED_STATES and int(stat[19]) == self.started
-        except (OSError, IndexError):
-            return False
-
-    def kill(self) -> None:
-        """Kills it, and never a later process with the same pid."""
-        with contextlib.suppress(OSError):  # it has ended
-            handle = os.pidfd_open(self.pid)
-            try:
-                if _started(self.pid) == self.started:
-                    signal.pidfd_send_signal(handle, signal.SIGKILL)
-            finally:
-                os.close(handle)
 
 
 def _stat(pid: int) -> list[bytes]:
     # The name, in parentheses, may have any characters; after it: state, parent, group, session, …
     return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-
-
-def _started(pid: int) -> int:
-    return int(_stat(pid)[19])
 
 
 def scan_processes(variable: bytes) -> list[ProcessEntry]:
@@ -116,7 +90,7 @@ def scan_processes(variable: bytes) -> list[ProcessEntry]:
         except (OSError, IndexError):  # it has ended meanwhile
             continue
         mark = (b"\0" + environment).partition(marker)[2].partition(b"\0")[0]
-        members.append(ProcessEntry(pid, int(stat[1]), int(stat[3]), int(stat[19]), mark))
+        members.append(ProcessEntry(pid, int(stat[1]), int(stat[3]), mark))
     return members
 
 

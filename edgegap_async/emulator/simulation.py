@@ -135,7 +135,7 @@ class SimulatedMachine:
         self._pids = itertools.count(1)
         self._processes: dict[str, SimulatedProcess] = {}
 
-    def start(
+    async def start(
         self,
         argv: Sequence[str],  # noqa: ARG002 - no process runs
         *,

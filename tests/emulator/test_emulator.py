@@ -49,7 +49,7 @@ async def test_every_request_is_recorded(api: BareApi) -> None:
 
 async def test_closing_twice_is_fine_and_leaves_nothing() -> None:
     files, tasks = _open_files(), len(asyncio.all_tasks())
-    emulator = Emulator([sample_application()], timings=Timings.fast())
+    emulator = Emulator([sample_application()], timings=Timings.fast(), limits=False)
     async with emulator, aiohttp.ClientSession(emulator.url) as session:
         api = BareApi(emulator, session)
         request_id = await api.deploy()

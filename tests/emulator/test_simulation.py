@@ -27,8 +27,8 @@ def machine(**settings: Any) -> SimulatedMachine:
     return SimulatedMachine(Simulation(**settings))
 
 
-def start(machine: SimulatedMachine, count: int = 1) -> list[SimulatedProcess]:
-    return [machine.start(ARENA.argv, name=f"server-{number}") for number in range(count)]
+async def start(machine: SimulatedMachine, count: int = 1) -> list[SimulatedProcess]:
+    return [await machine.start(ARENA.argv, name=f"server-{number}") for number in range(count)]
 
 
 async def test_a_simulated_server_is_deployed_and_stopped_like_a_real_one() -> None:
@@ -75,7 +75,7 @@ async def test_the_same_seed_gives_the_same_times() -> None:
     }
 
     async def outcomes(seed: int) -> list[tuple[bool, int | None]]:
-        processes = start(machine(seed=seed, **settings), 50)
+        processes = await start(machine(seed=seed, **settings), 50)
         await asyncio.sleep(2)
         return [
             (one.has_bound, one.exited.result() if one.exited.done() else None) for one in processes
@@ -99,7 +99,7 @@ async def test_a_share_fails_at_its_time_and_is_an_error() -> None:
 
 
 async def test_a_server_that_crashes_first_never_binds_its_ports() -> None:
-    [process] = start(machine(crash_share=1, crash_after=(0, 0), ready_after=(1, 1)))
+    [process] = await start(machine(crash_share=1, crash_after=(0, 0), ready_after=(1, 1)))
 
     assert await process.exited == 1
     await asyncio.sleep(2)
@@ -118,14 +118,14 @@ async def test_a_server_that_is_never_ready_is_an_error_after_the_time_to_deploy
 
 async def test_a_port_that_is_not_checked_is_not_waited_for() -> None:
     cloud = machine(never_ready_share=1)
-    [process] = start(cloud)
+    [process] = await start(cloud)
 
     assert await cloud.has_bound(process, [])
     assert not await cloud.has_bound(process, [("udp", 30000)])
 
 
 async def test_a_stopped_server_ends_by_sigterm_and_a_second_stop_changes_nothing() -> None:
-    [process] = start(machine(crash_share=1))
+    [process] = await start(machine(crash_share=1))
 
     await process.stop(10)
     await process.stop(10)
@@ -135,7 +135,7 @@ async def test_a_stopped_server_ends_by_sigterm_and_a_second_stop_changes_nothin
 
 async def test_the_end_of_the_machine_kills_servers_that_were_not_stopped() -> None:
     cloud = machine()
-    stopped, forgotten, left = start(cloud, 3)
+    stopped, forgotten, left = await start(cloud, 3)
     await stopped.stop(0)
     cloud.forget("server-1")
     cloud.forget("server-1")
@@ -163,13 +163,13 @@ def test_an_invalid_simulation_is_refused(settings: dict[str, Any]) -> None:
 
 
 async def test_a_function_may_draw_the_times() -> None:
-    def drawn() -> list[float]:
+    async def drawn() -> list[float]:
         simulated = machine(seed=3, ready_after=lambda chance: chance.choice([1.0, 9.0]))
         began = loop_time()
-        return [round(one._binds_at - began) for one in start(simulated, 20)]
+        return [round(one._binds_at - began) for one in await start(simulated, 20)]
 
-    assert set(drawn()) == {1, 9}
-    assert drawn() == drawn()
+    assert set(await drawn()) == {1, 9}
+    assert await drawn() == await drawn()
 
 
 async def test_status_since_is_the_time_of_the_last_change() -> None:

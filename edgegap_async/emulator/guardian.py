@@ -1,0 +1,487 @@
+"""Starts the game servers of one emulator, and ends them when the emulator ends, however it ends.
+
+`supervisor` runs this file as a program of its own: `python -I -S guardian.py CHANNEL LEDGER`, two
+file descriptors. It needs the standard library only, and has one thread.
+
+- The emulator has the other end of the channel. When the emulator ends, also by `kill -9` or by
+  `os._exit`, the channel ends or the emulator's pidfd becomes readable. Then the guardian kills
+  every process that it has started, removes their homes and the ledger, and exits.
+- Game servers are children of the guardian, whose environment is empty: `/proc/PPID/environ` shows
+  nothing of the developer's environment.
+- Each game server adopts the processes that its descendants leave behind, and the guardian adopts
+  those of a game server that has ended (PR_SET_CHILD_SUBREAPER). So a child of the guardian that
+  the guardian has not started belongs to a game server that has ended, and is killed, whatever its
+  session and its environment. In a container the end of the first process does the same.
+- If the guardian itself is killed, the kernel kills the game servers (PR_SET_PDEATHSIG), and the
+  emulator or the next emulator kills what they have left: `kill_marked`, by the ledger.
+
+Messages in both directions are four bytes of length and JSON. A message `start` comes with the file
+descriptor for the output of the game server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import fcntl
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+_HEADER: Final = struct.Struct("!I")
+"""Length of a message, in bytes."""
+_RECEIVE_BYTES: Final = 65536
+_MAX_DESCRIPTORS: Final = 64  # that one `recvmsg` takes; the kernel sends 253 at most
+_PR_SET_PDEATHSIG: Final = 1  # from <linux/prctl.h>
+_PR_SET_CHILD_SUBREAPER: Final = 36
+_KILL_TIMEOUT: Final = 5.0
+"""Seconds after which a process that SIGKILL has not ended is left to the kernel."""
+_KILL_CHECK_INTERVAL: Final = 0.005
+"""Seconds between two checks whether killed processes have ended."""
+_SCAN_INTERVAL: Final = 0.03
+"""Seconds between two searches for processes that ended game servers have left."""
+_MAX_LEDGER_LINES: Final = 1000
+"""Lines of ended processes in the ledger before the ledger is written anew."""
+_ENDED_STATES: Final = (b"Z", b"X")  # in /proc/PID/stat: zombie, dead
+
+
+# ── /proc ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _read(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        pieces = []
+        while piece := os.read(descriptor, _RECEIVE_BYTES):
+            pieces.append(piece)
+        return b"".join(pieces)
+    finally:
+        os.close(descriptor)
+
+
+def _pids() -> Iterator[int]:
+    return (int(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208 - faster
+
+
+def _stat(pid: int) -> list[bytes]:
+    # The name, in parentheses, may have any characters; after it: state, parent, …
+    return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+
+
+def start_time(pid: int) -> int:
+    """Returns when a process started, in clock ticks; a later process of that pid has another.
+
+    Raises:
+        OSError: there is no such process.
+    """
+    return int(_stat(pid)[19])
+
+
+def children() -> list[int]:
+    """Returns the pids of the children of this process that have not ended."""
+    own = str(os.getpid()).encode()
+    found = []
+    for pid in _pids():
+        with contextlib.suppress(OSError, IndexError):  # it has ended meanwhile
+            stat = _stat(pid)
+            if stat[1] == own and stat[0] not in _ENDED_STATES:
+                found.append(pid)
+    return found
+
+
+def _kill(pid: int, started: int) -> None:
+    """Kills a process, and never a later process with the same pid."""
+    with contextlib.suppress(OSError):  # it has ended
+        handle = os.pidfd_open(pid)
+        try:
+            if start_time(pid) == started:
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+        finally:
+            os.close(handle)
+
+
+def _marked(mark: bytes) -> list[tuple[int, int]]:
+    """Returns pid and start time of each process with `mark`, `NAME=VALUE`, in its environment."""
+    found = []
+    for pid in _pids():
+        with contextlib.suppress(OSError, IndexError):  # it has ended, or has another user
+            if mark in _read(f"/proc/{pid}/environ").split(b"\0"):
+                stat = _stat(pid)
+                if stat[0] not in _ENDED_STATES:
+                    found.append((pid, int(stat[19])))
+    return found
+
+
+def kill_marked(mark: str, known: Iterable[tuple[int, int]] = ()) -> int:
+    """Kills each process that has `mark` in its environment, and waits until none is left.
+
+    Args:
+        mark: `NAME=VALUE`.
+        known: pid and start time of processes to kill besides.
+
+    Returns:
+        The number of processes.
+    """
+    found: set[tuple[int, int]] = set()
+    give_up = time.monotonic() + _KILL_TIMEOUT
+    while time.monotonic() < give_up:
+        alive = _marked(mark.encode())
+        for pid, started in known:
+            with contextlib.suppress(OSError, IndexError):
+                stat = _stat(pid)
+                if int(stat[19]) == started and stat[0] not in _ENDED_STATES:
+                    alive.append((pid, started))
+        if not alive:
+            break
+        found.update(alive)
+        for pid, started in alive:
+            _kill(pid, started)
+        time.sleep(_KILL_CHECK_INTERVAL)
+    return len(found)
+
+
+# ── messages ────────────────────────────────────────────────────────────────────────────────────
+
+
+def encode(message: dict[str, Any]) -> bytes:
+    """Returns a message as it is sent."""
+    body = json.dumps(message).encode()
+    return _HEADER.pack(len(body)) + body
+
+
+class Messages:
+    """Makes messages of the bytes that come."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def add(self, data: bytes) -> Iterator[dict[str, Any]]:
+        """Yields the messages that are complete now."""
+        self._buffer += data
+        while len(self._buffer) >= _HEADER.size:
+            (length,) = _HEADER.unpack_from(self._buffer)
+            end = _HEADER.size + length
+            if len(self._buffer) < end:
+                break
+            body = bytes(self._buffer[_HEADER.size : end])
+            del self._buffer[:end]
+            yield json.loads(body)
+
+
+# ── the ledger ──────────────────────────────────────────────────────────────────────────────────
+
+
+class Ledger:
+    """What the next emulator needs to know if this emulator and its guardian are killed together.
+
+    A file of JSON lines: what the emulator is, then each process that was started. A lock on it is
+    held as long as the guardian lives.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._file = os.fdopen(descriptor, "r+", encoding="utf-8", newline="\n")
+        self.emulator: dict[str, Any] = json.loads(self._file.readline())
+        self._lines = 0
+        self._live: dict[int, dict[str, Any]] = {}
+
+    def add(self, pid: int, name: str) -> None:
+        """Records a process that has started."""
+        self._live[pid] = {"pid": pid, "started": start_time(pid), "name": name}
+        self._append(self._live[pid])
+        self._lines += 1
+        if self._lines > _MAX_LEDGER_LINES + 2 * len(self._live):
+            self._file.seek(0)
+            self._file.truncate()
+            self._lines = len(self._live)
+            for line in (self.emulator, *self._live.values()):
+                self._append(line)
+
+    def remove(self, pid: int) -> None:
+        """Forgets a process that has ended."""
+        self._live.pop(pid, None)
+
+    def _append(self, line: dict[str, Any]) -> None:
+        self._file.seek(0, os.SEEK_END)
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Removes the file."""
+        with contextlib.suppress(OSError):
+            os.unlink(self.emulator["ledger"])  # noqa: PTH108 - pathlib takes time to import
+        self._file.close()
+
+
+# ── the guardian ────────────────────────────────────────────────────────────────────────────────
+
+
+class Guardian:
+    """Starts, signals and reaps the game servers of one emulator.
+
+    Args:
+        channel: the socket to the emulator.
+        ledger: the ledger, which has the lock.
+    """
+
+    def __init__(self, channel: socket.socket, ledger: Ledger) -> None:
+        self._channel = channel
+        self._ledger = ledger
+        self._descriptors: list[int] = []
+        self._messages = Messages()
+        self._keys: dict[int, int] = {}  # of the messages, by pid
+        self._pids: dict[int, int] = {}
+        self._inner: set[int] = set()  # keys of programs that run inside a sandbox program
+        self._ended: list[int] = []  # keys of ended programs whose tree may not have ended
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._set_process_attribute(_PR_SET_CHILD_SUBREAPER, 1)
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+    def _set_process_attribute(self, option: int, value: int) -> None:
+        if self._libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+
+    def run(self) -> None:
+        """Runs until the emulator has ended; then ends all that is left."""
+        woken, wake = os.pipe()
+        for end in (woken, wake):
+            os.set_blocking(end, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        stopped = False
+
+        def stop(*_: object) -> None:
+            nonlocal stopped
+            stopped = True
+
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+            signal.signal(number, stop)
+        poll = select.poll()
+        for descriptor in (self._channel.fileno(), woken, self._emulator_handle()):
+            if descriptor is not None:
+                poll.register(descriptor, select.POLLIN)
+        next_scan = 0.0
+        while not stopped:
+            wait = max(0.0, next_scan - time.monotonic()) if self._ended else None
+            ready = {number for number, _ in poll.poll(None if wait is None else 1000 * wait)}
+            if woken in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(woken, _RECEIVE_BYTES)
+            self._reap()
+            if self._ended and time.monotonic() >= next_scan:
+                interval = _KILL_CHECK_INTERVAL if self._kill_left_behind() else _SCAN_INTERVAL
+                next_scan = time.monotonic() + interval
+            if self._channel.fileno() in ready and not self._receive():
+                break
+            if ready - {woken, self._channel.fileno()}:
+                break
+        self.close()
+
+    def _emulator_handle(self) -> int | None:
+        """Returns a handle of the emulator, which becomes readable when the emulator ends.
+
+        The channel alone is not enough: a process that the emulator's program has forked may have
+        a copy of its end.
+        """
+        emulator = self._ledger.emulator
+        with contextlib.suppress(OSError):
+            handle = os.pidfd_open(emulator["pid"])
+            if start_time(emulator["pid"]) == emulator["started"]:
+                return handle
+        return None  # it has ended: the channel has, too
+
+    def _receive(self) -> bool:
+        """Does what the emulator asks. Returns False once the emulator has closed the channel."""
+        size = socket.CMSG_SPACE(_MAX_DESCRIPTORS * struct.calcsize("i"))
+        try:
+            data, ancillary, _, _ = self._channel.recvmsg(_RECEIVE_BYTES, size)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        for level, kind, packed in ancillary:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                self._descriptors += (number for (number,) in struct.iter_unpack("i", packed))
+        for message in self._messages.add(data):
+            match message["do"]:
+                case "start":
+                    self._start(message, self._descriptors.pop(0))
+                case "signal":
+                    self._signal(message["key"], message["signal"])
+                case "remove":
+                    _remove(message["home"])
+        return bool(data)
+
+    def _send(self, **message: Any) -> None:
+        # A full channel must not block: the emulator may be gone, or wait for this process.
+        data = encode(message)
+        while data:
+            try:
+                data = data[self._channel.send(data) :]
+            except BlockingIOError:
+                select.select([], [self._channel], [], 1.0)
+            except OSError:  # the emulator has ended, which the loop sees next
+                break
+
+    def _start(self, message: dict[str, Any], output: int) -> None:
+        key = message["key"]
+        try:
+            _make_home(message["home"])
+            popen = subprocess.Popen(  # noqa: S603 - an argument list from the developer's own file
+                message["argv"],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=message["directory"] or message["home"],
+                env=message["environment"],
+                start_new_session=True,
+                umask=0o077,
+                preexec_fn=lambda: self._prepare(message["limits"]),  # noqa: PLW1509 - one thread
+            )
+        except OSError as problem:
+            named = problem.filename if isinstance(problem.filename, str) else None
+            self._send(key=key, failed=[problem.errno, problem.strerror, named])
+        except (ValueError, subprocess.SubprocessError) as problem:
+            self._send(key=key, failed=[errno.EINVAL, str(problem), None])
+        else:
+            popen.returncode = 0  # reaped here, not by `subprocess`
+            self._keys[popen.pid], self._pids[key] = key, popen.pid
+            if message["is_sandboxed"]:
+                self._inner.add(key)
+            self._send(key=key, pid=popen.pid)
+            with contextlib.suppress(OSError, IndexError):  # a full disk; it has ended
+                self._ledger.add(popen.pid, message["name"])
+        finally:
+            os.close(output)
+
+    def _prepare(self, limits: dict[str, int]) -> None:
+        """Runs in the new process, before its program."""
+        self._set_process_attribute(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        self._set_process_attribute(_PR_SET_CHILD_SUBREAPER, 1)
+        for name, value in limits.items():
+            kind = getattr(resource, name)
+            _, most = resource.getrlimit(kind)
+            if most != resource.RLIM_INFINITY:
+                value = min(value, most)  # noqa: PLW2901 - more than the maximum cannot be set
+            resource.setrlimit(kind, (value, value))
+
+    def _signal(self, key: int, number: int) -> None:
+        pid = self._pids.get(key)
+        if pid is not None:
+            # It is not reaped yet, so no other process has its pid.
+            inside = (
+                _program_inside(pid) if key in self._inner and number != signal.SIGKILL else None
+            )
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid if inside is None else inside, number)
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                pid, status = ended
+                self._ledger.remove(pid)
+                if pid in self._keys:
+                    key = self._keys.pop(pid)
+                    del self._pids[key]
+                    self._ended.append(key)
+                    code = os.waitstatus_to_exitcode(status)
+                    if key in self._inner:
+                        self._inner.discard(key)
+                        code = 128 - code if code > 128 else code  # noqa: PLR2004 - see below
+                        # The sandbox exits with 128 and the number if a signal has ended the
+                        # program.
+                    self._send(key=key, code=code)
+
+    def _kill_left_behind(self) -> bool:
+        """Kills what ended game servers have left. Returns whether there was anything."""
+        left = [pid for pid in children() if pid not in self._keys]
+        for pid in left:
+            os.kill(pid, signal.SIGKILL)
+        if not left:
+            for key in self._ended:
+                self._send(key=key, over=True)
+            self._ended.clear()
+        return bool(left)
+
+    def close(self) -> None:
+        """Kills every game server, and removes their homes and the ledger."""
+        give_up = time.monotonic() + _KILL_TIMEOUT
+        while time.monotonic() < give_up:
+            for pid in children():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+                time.sleep(_KILL_CHECK_INTERVAL)  # a child has not ended
+                continue
+            if not kill_marked(self._ledger.emulator["mark"]):
+                break
+        _remove(self._ledger.emulator["homes"])
+        self._ledger.close()
+        self._channel.close()
+
+
+def _remove(folder: str) -> None:
+    from shutil import rmtree  # noqa: PLC0415 - takes a third of the start-up time
+
+    rmtree(folder, ignore_errors=True)
+
+
+def _make_home(path: str) -> None:
+    """Makes a home directory, and its parents if a cleaner of temporary files removed them."""
+    try:
+        os.mkdir(path, 0o700)  # noqa: PTH102 - pathlib takes time to import
+    except FileExistsError:
+        return  # of the same game server, before it started again
+    except FileNotFoundError:
+        os.makedirs(path, 0o700, exist_ok=True)  # noqa: PTH103 - pathlib takes time to import
+        parent = os.path.dirname(path)  # noqa: PTH120 - pathlib takes time to import
+        for folder in (parent, os.path.dirname(parent)):  # noqa: PTH120 - as above
+            if os.lstat(folder).st_uid != os.getuid():
+                raise PermissionError(errno.EPERM, "the folder has another owner", folder) from None
+
+
+def _program_inside(sandbox: int) -> int | None:
+    """Returns the pid of the program inside bubblewrap; None if it has not started.
+
+    Bubblewrap has one child, the first process of the sandbox, whose first child is the program.
+    """
+    parents: dict[bytes, list[tuple[int, int]]] = {}
+    for pid in _pids():
+        with contextlib.suppress(OSError, IndexError):
+            stat = _stat(pid)
+            parents.setdefault(stat[1], []).append((int(stat[19]), pid))
+    found = sandbox
+    for _ in range(2):
+        below = parents.get(str(found).encode())
+        if not below:
+            return None
+        _, found = min(below)
+    return found
+
+
+def main() -> None:
+    """Runs the guardian, on the descriptors that the command line names."""
+    channel, ledger = (int(argument) for argument in sys.argv[1:3])
+    os.set_inheritable(ledger, False)
+    fcntl.fcntl(channel, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+    os.umask(0o077)
+    connection = socket.socket(fileno=channel)
+    connection.setblocking(False)
+    Guardian(connection, Ledger(ledger)).run()
+
+
+if __name__ == "__main__":
+    main()

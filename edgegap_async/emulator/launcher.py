@@ -1,0 +1,264 @@
+"""The emulator's side of `guardian`: starts the guardian, and starts game servers through it.
+
+The guardian is started with the first game server and ended by `close`. Everything that it has
+started then ends at once. If the guardian is killed, every game server counts as killed, and the
+next one gets another guardian.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import itertools
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import attrs
+
+from . import guardian, ledger
+
+_log: Final = logging.getLogger(__name__)
+
+_RECEIVE_BYTES: Final = 65536
+_END_TIMEOUT: Final = 12.0
+"""Seconds in which the guardian must end; it tries to kill for twice 5 seconds."""
+_RETRY_INTERVAL: Final = 0.02
+"""Seconds before a message is sent again whose descriptor the kernel could not take."""
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Program:
+    """A program that the guardian has started, or will start."""
+
+    key: int
+    """Its number in messages."""
+    started: asyncio.Future[int]
+    """Resolves to its process id, or to the `OSError` for which it could not be started."""
+    exited: asyncio.Future[int]
+    """Resolves to its exit code, or to minus the number of the signal that ended it."""
+    over: asyncio.Future[None]
+    """Resolves once each process that it has left behind has ended, too."""
+
+
+class Launcher:
+    """Starts and signals programs through a guardian. It belongs to the running event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._keys = itertools.count(1)
+        self._programs: dict[int, Program] = {}
+        self._channel: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ledger: ledger.NewLedger | None = None
+        self._messages = guardian.Messages()
+        self._unsent: deque[tuple[bytes, int | None]] = deque()
+
+    # ── programs ─────────────────────────────────────────────────────────────────────────────────
+
+    def start(  # noqa: D417 - the other names say it
+        self,
+        argv: Sequence[str],
+        *,
+        name: str,
+        environment: Mapping[str, str],
+        output: int,
+        directory: str | None,
+        limits: Mapping[str, int],
+        is_sandboxed: bool,
+        home: Path,
+    ) -> Program:
+        """Starts a program; `started` of the result tells whether it could be started.
+
+        Args:
+            output: the descriptor that the program writes to; closed by this.
+            limits: resource limits by their name in the module `resource`.
+            is_sandboxed: whether the program is bubblewrap, and signals are for the program inside.
+        """
+        program = Program(
+            key=next(self._keys),
+            started=self._loop.create_future(),
+            exited=self._loop.create_future(),
+            over=self._loop.create_future(),
+        )
+        self._programs[program.key] = program
+        self._send(
+            {
+                "do": "start",
+                "key": program.key,
+                "argv": list(argv),
+                "name": name,
+                "environment": dict(environment),
+                "directory": directory,
+                "home": str(home),
+                "limits": dict(limits),
+                "is_sandboxed": is_sandboxed,
+            },
+            output,
+        )
+        return program
+
+    def signal(self, program: Program, number: signal.Signals) -> None:
+        """Sends a signal to a program that has not exited."""
+        if not program.exited.done():
+            self._send({"do": "signal", "key": program.key, "signal": int(number)})
+
+    def remove_home(self, name: str) -> None:
+        """Removes the home of a program that has ended."""
+        if self._ledger is not None:
+            self._send({"do": "remove", "home": str(self._ledger.homes / name)})
+
+    # ── the guardian ─────────────────────────────────────────────────────────────────────────────
+
+    def open(self) -> ledger.NewLedger:
+        """Starts the guardian unless it runs. Returns its ledger.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        if self._ledger is not None:
+            return self._ledger
+        created = ledger.create()
+        try:
+            ours, theirs = socket.socketpair()
+            with theirs:
+                try:
+                    self._process = _start_guardian(theirs.fileno(), created.descriptor)
+                except BaseException:
+                    ours.close()
+                    raise
+        finally:
+            os.close(created.descriptor)
+        ours.setblocking(False)
+        self._channel, self._ledger = ours, created
+        self._messages = guardian.Messages()
+        self._loop.add_reader(ours, self._receive)
+        return created
+
+    def close(self) -> None:
+        """Ends the guardian and with it each program, without awaiting anything."""
+        self._disconnect()
+        if self._process is not None:
+            try:
+                self._process.wait(_END_TIMEOUT)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+        self._process = None
+        self._end_programs()
+
+    def _disconnect(self) -> None:
+        if self._channel is None:
+            return
+        self._loop.remove_reader(self._channel)
+        self._loop.remove_writer(self._channel)
+        with contextlib.suppress(OSError):  # the guardian has ended
+            # Not only closed: a process that the program has forked may have a copy.
+            self._channel.shutdown(socket.SHUT_RDWR)
+        self._channel.close()
+        self._channel = None
+        for _, descriptor in self._unsent:
+            if descriptor is not None:
+                os.close(descriptor)
+        self._unsent.clear()
+
+    def _end_programs(self) -> None:
+        if self._ledger is not None:
+            # The guardian has done it, unless it was killed.
+            guardian.kill_marked(f"{ledger.MARK_VARIABLE}={self._ledger.mark}")
+            self._ledger = None
+        for program in self._programs.values():
+            if not program.started.done():
+                program.started.set_exception(OSError("the emulator has ended"))
+                program.started.exception()  # so that asyncio does not report it
+            if not program.exited.done():
+                program.exited.set_result(-signal.SIGKILL)
+            if not program.over.done():
+                program.over.set_result(None)
+        self._programs.clear()
+
+    # ── messages ─────────────────────────────────────────────────────────────────────────────────
+
+    def _send(self, message: dict[str, Any], descriptor: int | None = None) -> None:
+        self._unsent.append((guardian.encode(message), descriptor))
+        if len(self._unsent) == 1:
+            self._flush()
+
+    def _flush(self) -> None:
+        while self._channel is not None and self._unsent:
+            data, descriptor = self._unsent[0]
+            try:
+                if descriptor is None:
+                    sent = self._channel.send(data)
+                else:
+                    sent = socket.send_fds(self._channel, [data], [descriptor])
+            except BlockingIOError:
+                self._loop.add_writer(self._channel, self._flush)
+                return
+            except OSError as problem:
+                if problem.errno == errno.ETOOMANYREFS:
+                    self._loop.call_later(_RETRY_INTERVAL, self._flush)
+                # Else the guardian has ended, which `_receive` sees.
+                return
+            if descriptor is not None:
+                os.close(descriptor)
+            if sent < len(data):
+                self._unsent[0] = (data[sent:], None)
+            else:
+                self._unsent.popleft()
+        if self._channel is not None:
+            self._loop.remove_writer(self._channel)
+
+    def _receive(self) -> None:
+        assert self._channel is not None  # noqa: S101 - else nothing calls this
+        try:
+            data = self._channel.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            _log.warning("the guardian of the game servers was killed; their deployments fail")
+            self.close()
+            return
+        for message in self._messages.add(data):
+            program = self._programs[message["key"]]
+            if "pid" in message:
+                program.started.set_result(message["pid"])
+            elif "failed" in message:
+                del self._programs[program.key]
+                program.started.set_exception(_os_error(*message["failed"]))
+                program.started.exception()  # so that asyncio does not report it
+            elif "code" in message:
+                program.exited.set_result(message["code"])
+            else:
+                program.over.set_result(None)
+                del self._programs[program.key]
+
+
+def _start_guardian(channel: int, ledger_file: int) -> subprocess.Popen[bytes]:
+    # Without the environment of this process, which game servers could read. A Python with a
+    # shared library may need the path of it.
+    path = os.environ.get("LD_LIBRARY_PATH")
+    return subprocess.Popen(  # noqa: S603 - this Python and a file of this package
+        [sys.executable, "-I", "-S", guardian.__file__, str(channel), str(ledger_file)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        env={} if path is None else {"LD_LIBRARY_PATH": path},
+        pass_fds=(channel, ledger_file),
+        start_new_session=True,
+    )
+
+
+def _os_error(number: int, text: str, name: str | None) -> OSError:
+    return OSError(number, text) if name is None else OSError(number, text, name)
