@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from typing import Any, Self
+from collections.abc import Coroutine
+from typing import Any, Self, TypeVar
 
 from .errors import WrongLoop
+
+Result = TypeVar("Result")
 
 
 def loop_time() -> float:
@@ -21,6 +24,15 @@ def is_cancelled() -> bool:
     """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def create_detached_task(work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
+    """Starts a task in an empty context.
+
+    For work that serves many callers, or goes on after its caller: in the context of the caller
+    that happened to start it, all its calls would be in that caller's trace and log context.
+    """
+    return asyncio.create_task(work, context=contextvars.Context())
 
 
 class CancelScope:
@@ -48,9 +60,11 @@ class CancelScope:
 
     def _exit(self, kind: type[BaseException] | None) -> bool:
         """Returns whether the exception that ends the block comes from `cancel` alone."""
+        task = self._task
+        del self._task  # a timer of the connector keeps a copy of the context, with this object
         if not self._cancelled:
             return False
-        cancelled_here_only = self._task.uncancel() <= self._cancelling_before
+        cancelled_here_only = task.uncancel() <= self._cancelling_before
         return cancelled_here_only and kind is asyncio.CancelledError
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from edgegap_async.concurrency import loop_time
+from edgegap_async.concurrency import create_detached_task, loop_time
 from edgegap_async.errors import InvalidRequest
 
 from .slots import IDLE_TIME, ClockOffset, SlotReply, burst_slots, load_script
@@ -62,7 +62,7 @@ class RedisConnection:
         await self.request_slots()
         if not self.is_lost:
             await self.request_slots()  # the first answer had to connect: too slow for the clock
-        self._heartbeat_task = asyncio.create_task(self._send_heartbeats())
+        self._heartbeat_task = create_detached_task(self._send_heartbeats())
 
     async def close(self) -> None:
         """Ends heartbeat and tasks. Calls that wait for a permit continue at this program's share.
@@ -101,7 +101,7 @@ class RedisConnection:
 
     def start_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Starts a task that `close` waits for."""
-        task = asyncio.get_running_loop().create_task(work)
+        task = create_detached_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task

@@ -13,6 +13,8 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from edgegap_async.concurrency import create_detached_task
+
 from .connection import RECONNECT_INTERVAL, REDIS_TIMEOUT, RedisConnection
 
 if TYPE_CHECKING:
@@ -59,7 +61,7 @@ class WebhookRelay:
         if not any(receiver is other for other in self._receivers):
             self._receivers.append(receiver)
         if self._reader is None:
-            self._reader = asyncio.create_task(self._read())
+            self._reader = create_detached_task(self._read())
 
     async def close(self) -> None:
         """Stops forwarding and reading."""

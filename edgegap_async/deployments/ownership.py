@@ -40,7 +40,7 @@ import attrs
 
 from edgegap_async.api.models import Deployment, Status
 from edgegap_async.api.operations import GET_DEPLOYMENT, STOP_DEPLOYMENT
-from edgegap_async.concurrency import loop_time
+from edgegap_async.concurrency import create_detached_task, loop_time
 from edgegap_async.errors import (
     CallError,
     ClientClosed,
@@ -317,7 +317,7 @@ class OwnedDeployments:
             problem: why it is stopped; the end of the stop is recorded on this error.
         """
         self._register.begin_stop(request_id)
-        stopping = asyncio.create_task(self.stop_inline(request_id))
+        stopping = create_detached_task(self.stop_inline(request_id))
         self._tasks[stopping] = request_id
         stopping.add_done_callback(functools.partial(self._report_stop, request_id))
         self._stops[request_id] = stopping
@@ -342,7 +342,7 @@ class OwnedDeployments:
             work: ends the deployment `what`.
             what: names the deployment in the log if the work fails.
         """
-        task = asyncio.create_task(work)
+        task = create_detached_task(work)
         self._tasks[task] = what
         task.add_done_callback(self._report)
         return task

@@ -11,16 +11,18 @@ import asyncio
 import logging
 import math
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 from edgegap_async.api.operations import Operation
-from edgegap_async.concurrency import loop_time
+from edgegap_async.concurrency import create_detached_task, loop_time
 from edgegap_async.errors import RateLimited, Refused
 from edgegap_async.http.rate_limits import Limits, Priority
 
 from .schedule import PollerTuning
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class InFlightRequests:
@@ -42,28 +44,29 @@ class InFlightRequests:
         operation: Operation[Any],
         max_in_flight: int,
         tuning: PollerTuning,
-        on_end: Callable[[asyncio.Task[None]], None],
+        on_end: Callable[[asyncio.Task[Any]], None],
     ) -> None:
         self.count = self.failures = 0
         self._operation = operation
         self._max_in_flight = max_in_flight
         self._tuning = tuning
         self._on_end = on_end
-        self._sent_at: dict[asyncio.Task[None], float] = {}  # of those in flight, oldest first
+        self._sent_at: dict[asyncio.Task[Any], float] = {}  # of those in flight, oldest first
         self._answered_at = -math.inf
         self._paused_until = -math.inf  # the Retry-After of the last failure
 
     def __len__(self) -> int:
         return len(self._sent_at)
 
-    def begin(self, request: Coroutine[Any, Any, None], now: float) -> None:
-        """Starts a request as a task."""
+    def begin(self, request: Coroutine[Any, Any, T], now: float) -> asyncio.Task[T]:
+        """Starts a request as a task, and returns the task."""
         self.count += 1
-        task = asyncio.create_task(request)
+        task = create_detached_task(request)
         self._sent_at[task] = now
         task.add_done_callback(self._end)
+        return task
 
-    def _end(self, task: asyncio.Task[None]) -> None:
+    def _end(self, task: asyncio.Task[Any]) -> None:
         # A callback of the task: a task that is cancelled before it starts runs no code of its own.
         del self._sent_at[task]
         self._on_end(task)

@@ -35,7 +35,7 @@ from edgegap_async.api.models import DeploymentPage
 from edgegap_async.api.operations import GET_DEPLOYMENT, LIST_DEPLOYMENTS
 from edgegap_async.api.requests import Filter
 from edgegap_async.api.validation import check_segment
-from edgegap_async.concurrency import loop_time
+from edgegap_async.concurrency import create_detached_task, loop_time
 from edgegap_async.errors import CallError, ClientClosed, EdgegapError, Refused
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.call import CallOptions
@@ -159,7 +159,7 @@ class StatusPoller:
             self._wakeup.set()
             if self._task is None or self._task.done():
                 self._freshness.note_busy(loop_time())
-                self._task = asyncio.create_task(self._run())
+                self._start()
         elif not self._entries:
             self._stop()
 
@@ -172,15 +172,24 @@ class StatusPoller:
             if len(group.members) == 1 and (group is entry.group or is_now_few):
                 self._schedule_status(*group.members.values())  # lists cover it no more
 
+    def _start(self) -> None:
+        self._task = create_detached_task(self._run())
+        self._task.add_done_callback(self._start_again)
+
+    def _start_again(self, task: asyncio.Task[None]) -> None:
+        # A program that ends may cancel every task of the loop, and spare some that wait.
+        if task is self._task and task.cancelled() and self._entries:
+            self._start()
+
     def _stop(self) -> None:
         """Stops polling, when no task waits any more."""
         self._status_queue.clear()
         self._status_requests.cancel()
         self._list_requests.cancel()
-        if self._task is not None:
-            self._task.cancel()
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
             self._freshness.note_idle(loop_time())
-        self._task = None
 
     def poll_now(self, tracker: DeploymentTracker) -> None:
         """Makes the next status or list request for a deployment due at once, if a task waits."""
@@ -412,20 +421,33 @@ class StatusPoller:
     # ── requests ─────────────────────────────────────────────────────────────────────────────────
 
     def _begin_status_request(self, entry: PollEntry, now: float) -> None:
+        tracker = entry.tracker
         was_confirmation, entry.needs_confirmation = entry.needs_confirmation, False
-        entry.tracker.requested_at = now
-        entry.tracker.status_requests += 1
+        was_pending, tracker.webhook_pending = tracker.webhook_pending, False
+        tracker.requested_at = now
+        tracker.status_requests += 1
         entry.requests_in_flight += 1
         self._schedule_status(entry)
-        request = self._request_status(entry, now, was_confirmation=was_confirmation)
-        self._status_requests.begin(request, now)
+        request = self._request_status(entry, now, "webhook" if was_pending else "status")
+        task = self._status_requests.begin(request, now)
 
-    async def _request_status(
-        self, entry: PollEntry, now: float, *, was_confirmation: bool
-    ) -> None:
+        def end(task: asyncio.Task[bool]) -> None:
+            entry.requests_in_flight -= 1
+            if task.cancelled() or task.exception() is not None or not task.result():
+                tracker.webhook_pending |= was_pending  # still to be answered
+                entry.needs_confirmation |= was_pending or was_confirmation
+            try:
+                if entry.queue_number >= 0:
+                    self._schedule_status(entry)
+            except Exception as error:  # noqa: BLE001 - no waiter may wait for ever
+                self._fail_all(error)
+
+        # A callback: a task that is cancelled before it starts runs no code of its own.
+        task.add_done_callback(end)
+
+    async def _request_status(self, entry: PollEntry, now: float, source: ChangeSource) -> bool:
+        """Asks for the status of an entry. Returns whether that is answered."""
         tracker, reader = entry.tracker, self._reader
-        was_pending, tracker.webhook_pending = tracker.webhook_pending, False
-        source: ChangeSource = "webhook" if was_pending else "status"
         try:
             deployment = await self.client.call(
                 GET_DEPLOYMENT, path={"request_id": entry.request_id}, options=_CALL_OPTIONS
@@ -436,14 +458,13 @@ class StatusPoller:
             if isinstance(error, Refused) and await self._is_missing(tracker, error):
                 self._status_requests.note_answer(loop_time())
                 reader.apply_missing(entry, error, source)
-            elif not self._is_transient(error, [entry], self._status_requests):
+            elif self._is_transient(error, [entry], self._status_requests):
+                return False
+            else:
                 tracker.fail(error)
-            elif was_pending or was_confirmation:  # still to be answered
-                tracker.webhook_pending = tracker.webhook_pending or was_pending
-                entry.needs_confirmation = True
         else:
             self._status_requests.note_answer(loop_time())
-            is_change = reader.apply(entry, deployment, source)
+            is_change = reader.read_status(entry, deployment, source)
             is_covered = self._is_covered_by_lists(entry.group)
             if not deployment.current_status.is_ready:
                 entry.not_ready_at = now
@@ -454,10 +475,7 @@ class StatusPoller:
                     self._checked_at = entry.group.requested_at = -math.inf
                     self._wakeup.set()
             entry.checked_at = max(entry.checked_at, now)
-        finally:
-            entry.requests_in_flight -= 1
-            if entry.queue_number >= 0:
-                self._schedule_status(entry)
+        return True
 
     async def _is_missing(self, tracker: DeploymentTracker, error: Refused) -> bool:
         """Whether an answer means that the API does not know a deployment.
@@ -507,16 +525,16 @@ class StatusPoller:
             filters.append(Filter("status", "eq", "ready"))
         limit = self._tuning.page_size
         query = {"query": list_query(filters, ()), "page": page_number, "limit": limit}
+        is_answered = False
         try:
             page = await self.client.call(LIST_DEPLOYMENTS, query=query, options=_CALL_OPTIONS)
         except ClientClosed:
             pass  # each waiter raises ClientClosed itself
         except Exception as error:  # noqa: BLE001 - polling goes on without lists
-            for request_id in pending:
-                asked[request_id].tracker.webhook_pending = True  # still to be answered
             if not self._is_transient(error, entries, self._list_requests):
                 self._note_list_refusal(error, how)
         else:
+            is_answered = True
             self._list_requests.note_answer(loop_time())
             freshness = self._freshness.state
             self._freshness.read(page, probes, loop_time())
@@ -529,6 +547,8 @@ class StatusPoller:
         finally:
             for entry in entries:
                 entry.lists_in_flight -= 1
+                if not is_answered and entry.request_id in pending:
+                    entry.tracker.webhook_pending = True  # still to be answered
                 if entry.tracker.webhook_pending and entry.queue_number >= 0:
                     self.poll_now(entry.tracker)  # a webhook came meanwhile
 

@@ -151,6 +151,19 @@ class AnswerReader:
         self.counter = DelayCounter()
         self.webhooks = WebhookScore(policy, tuning)
 
+    def read_status(self, entry: PollEntry, deployment: Deployment, source: ChangeSource) -> bool:
+        """Reads the answer to a status request. Returns whether it was a change to the waiters.
+
+        An answer that says READY without an address counts only if another answer, or a row, has
+        said so before: the application may have no ports.
+        """
+        is_new = deployment.current_status.is_ready and entry.tracker.status != Status.READY
+        if is_new and not has_address(deployment) and not entry.tracker.lacks_address:
+            entry.tracker.lacks_address = True
+            self._confirm(entry)
+            return False
+        return self.apply(entry, deployment, source)
+
     def apply(self, entry: PollEntry, deployment: Deployment, source: ChangeSource) -> bool:
         """Updates the tracker of an entry. Returns whether that was a change to its waiters."""
         tracker = entry.tracker
@@ -215,14 +228,14 @@ class AnswerReader:
         entry.is_listed = True
         ready = Status.READY if row.ready else None
         status = ready if row.status is None else row.status
-        has_address = bool(row.ports) and (row.fqdn is not None or row.public_ip is not None)
-        has_address = has_address and all(port.external for port in row.ports.values())
         by_webhook = source == "webhook"
         if by_webhook and not row.ready:
             self._confirm_by_status(entry)  # the row may be older than the webhook
         if status is None:
             return False
-        is_unclear = status.is_ready is not row.ready or (row.ready and not has_address)
+        lacks_address = row.ready and not has_address(row)
+        entry.tracker.lacks_address |= lacks_address
+        is_unclear = status.is_ready is not row.ready or lacks_address
         is_new = status != entry.tracker.status  # else a status answer has said more of it
         if is_unclear or (is_new and status == Status.ERROR):  # a row has no reason of an ERROR
             self._confirm_by_status(entry, by_webhook=by_webhook)
@@ -267,3 +280,9 @@ class AnswerReader:
             return False
         self._confirm(entry)
         return True
+
+
+def has_address(found: Deployment | DeploymentRow) -> bool:
+    """Returns whether an answer or a row has a host and ports, so that players can connect."""
+    has_ports = bool(found.ports) and all(port.external for port in found.ports.values())
+    return has_ports and (found.fqdn is not None or found.public_ip is not None)

@@ -25,7 +25,7 @@ from typing import Final
 
 from edgegap_async.api.models import DeploymentRow, Status
 from edgegap_async.api.requests import DeployRequest, Filter
-from edgegap_async.concurrency import loop_time
+from edgegap_async.concurrency import create_detached_task, loop_time
 from edgegap_async.deployments.deployer import Deployer
 from edgegap_async.deployments.handle import DeploymentHandle, RecoveredDeployment, tracker_of
 from edgegap_async.deployments.ownership import DeploymentState
@@ -129,13 +129,13 @@ class PoolMaintenance:
         return {row.request_id: row async for row in rows}
 
     async def _status_of(self, server: DeploymentHandle) -> Status | None:
-        """Returns the status from a status request; None if the request failed.
+        """Returns the status from a status request; None if the request or the answer has none.
 
         A 404 in words that are not known to be the API's counts if the list confirms it.
         """
         try:
             try:
-                return (await server.refresh()).current_status
+                found = await server.refresh()
             except (Gone, NotFound) as error:
                 is_over = error.is_certain or not await is_listed(
                     self._client.deployments, server.request_id
@@ -145,6 +145,7 @@ class PoolMaintenance:
             raise
         except EdgegapError:
             return None
+        return found.current_status if found.current_status.value else None
 
     async def _check_ready(self, ready: ReadyServer, row: DeploymentRow | None) -> None:
         """Stops a server of the queue that is not READY any more."""
@@ -187,7 +188,7 @@ class PoolMaintenance:
     def mark_allocated(self, request_id: str) -> None:
         """Renames the server's tag in the background, for the next run of the program."""
         if self._deployer.owner_tag is not None and request_id not in self._renaming:
-            task = self._renaming[request_id] = asyncio.create_task(self._rename_tag(request_id))
+            task = self._renaming[request_id] = create_detached_task(self._rename_tag(request_id))
             task.add_done_callback(lambda _: self._renaming.pop(request_id))
 
     async def _rename_tag(self, request_id: str) -> None:
@@ -239,7 +240,7 @@ class PoolMaintenance:
             elif self._settings.tag in row.tags:
                 deployer.owned.add(request_id)
                 if inventory.capacity_left() > 0:
-                    inventory.recovering[request_id] = asyncio.create_task(self._adopt(found))
+                    inventory.recovering[request_id] = create_detached_task(self._adopt(found))
                 else:
                     inventory.begin_stop(request_id)
 

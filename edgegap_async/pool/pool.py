@@ -37,7 +37,7 @@ from edgegap_async.api.requests import (
 from edgegap_async.api.validation import check_list, check_number
 from edgegap_async.batch.plan import Outcome
 from edgegap_async.client import EdgegapClient
-from edgegap_async.concurrency import loop_time
+from edgegap_async.concurrency import create_detached_task, loop_time
 from edgegap_async.deployments.handle import DeploymentHandle, tracker_of
 from edgegap_async.deployments.ownership import wait_for_stops
 from edgegap_async.deployments.playable import Check
@@ -177,8 +177,8 @@ class ServerPool:
         except BaseException:
             open_tags.discard(tag)
             raise
-        self._deploying = asyncio.create_task(self._deploy())
-        self._maintaining = asyncio.create_task(self._maintenance.run())
+        self._deploying = create_detached_task(self._deploy())
+        self._maintaining = create_detached_task(self._maintenance.run())
         return self
 
     async def __aexit__(

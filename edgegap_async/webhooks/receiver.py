@@ -50,7 +50,7 @@ from edgegap_async.api.codec import loads, read_answer
 from edgegap_async.api.models import Deployment
 from edgegap_async.api.requests import WEBHOOK_KINDS, WebhookKind
 from edgegap_async.api.validation import is_coroutine_function
-from edgegap_async.concurrency import is_cancelled, loop_time
+from edgegap_async.concurrency import create_detached_task, is_cancelled, loop_time
 from edgegap_async.errors import InvalidRequest
 
 from .servers import (
@@ -462,7 +462,7 @@ class WebhookReceiver:
         subscription.delivered.add(kind)
         self._events.append(event)
         if self._handler_task is None or self._handler_task.done():
-            self._handler_task = asyncio.create_task(self._handle_events())
+            self._handler_task = create_detached_task(self._handle_events())
 
     async def _handle_events(self) -> None:
         assert self._on_event is not None  # noqa: S101 - events are queued only if it is given

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
+import logging
 import socket
 from collections.abc import AsyncIterator, Callable
+from contextvars import ContextVar
 
 import aiohttp
 import pytest
@@ -147,3 +150,36 @@ async def test_row_33_webhooks_are_forwarded_again_once_redis_is_back(redis: Red
             return behind.triggered[1].is_set()
 
         await until(arrives)
+
+
+async def test_row_81_the_relay_and_the_heartbeat_run_in_no_callers_context(
+    redis: RedisServer,
+) -> None:
+    caller = ContextVar("caller", default="none")
+    triggered_in, logged_in = asyncio.Queue[str](), asyncio.Queue[str]()
+    logger = logging.getLogger("edgegap_async.cluster.connection")
+
+    def note_context(_: logging.LogRecord) -> bool:
+        logged_in.put_nowait(caller.get())
+        return True
+
+    caller.set("first")
+    logger.addFilter(note_context)
+    try:
+        async with programs(redis.url, 2) as [here, there]:
+            own, other = (
+                WebhookReceiver("http://127.0.0.1:1"),
+                WebhookReceiver("http://127.0.0.1:1"),
+            )
+            here.webhook_source(own)
+            subscription = there.webhook_source(other).open(
+                lambda: triggered_in.put_nowait(caller.get())
+            )
+            secret = subscription.on_ready.split("/")[-2]
+            assert own.forward is not None
+            own.forward(hashlib.sha256(secret.encode()).digest())
+            assert await triggered_in.get() == "none"
+            await redis.kill()
+            assert await logged_in.get() == "none"  # the heartbeat reports that Redis is lost
+    finally:
+        logger.removeFilter(note_context)

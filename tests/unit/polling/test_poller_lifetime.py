@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 
 import pytest
 from flaky_api import FlakyApi, now
@@ -77,6 +78,27 @@ async def test_a_tracker_without_references_is_forgotten(
     ids = flaky_api.deploy(60, ready_in=2.5)
     await wait_all(poller, ids)
     await asyncio.sleep(0.2)
+
+    assert not poller._trackers
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_a_tracker_is_forgotten_when_the_last_wait_ends_during_a_status_request(
+    flaky_api: FlakyApi, poller: StatusPoller, count: int
+) -> None:
+    flaky_api.on_status = lambda _: Reply(delay=2)
+    waits = [
+        asyncio.create_task(wait_all(poller, [one], max_wait=5)) for one in flaky_api.deploy(count)
+    ]
+    while not poller.stats.status_requests:
+        await asyncio.sleep(0.01)
+    await asyncio.sleep(0.5)
+    for wait in waits:
+        wait.cancel()
+    await asyncio.wait(waits)
+    del waits, wait
+    await asyncio.sleep(0.2)
+    gc.collect()  # asyncio keeps a cycle of the cancelled task
 
     assert not poller._trackers
 
@@ -177,23 +199,62 @@ async def test_waits_in_another_event_loop_are_refused(
     await waiting
 
 
-async def test_a_cancelled_poller_task_is_started_again(
-    flaky_api: FlakyApi, poller: StatusPoller
-) -> None:
-    ids = flaky_api.deploy(2, ready_in=3)
-    waiting = asyncio.create_task(wait_all(poller, ids[:1]))
-    await asyncio.sleep(1)
-    assert poller._task is not None
-    poller._task.cancel()
-    await asyncio.sleep(1)
-    times = await wait_all(poller, ids[1:])
+async def wait_one(poller: StatusPoller, request_id: str) -> float:
+    """Waits for READY in this task. Returns the loop time at which the wait ended."""
+    await poller.tracker(request_id).wait_for(Status.READY, 300)
+    return now()
 
-    assert max_delay(flaky_api, ids[1:], times) < 1
-    await waiting
+
+@pytest.mark.parametrize("count", [1, 5])
+async def test_row_74_waits_that_are_spared_when_all_tasks_are_cancelled_go_on(
+    flaky_api: FlakyApi, poller: StatusPoller, count: int
+) -> None:
+    ids = flaky_api.deploy(count, ready_in=4)
+    before = asyncio.all_tasks()
+    waits = [asyncio.create_task(wait_one(poller, one)) for one in ids]
+    lost = asyncio.create_task(wait_one(poller, *flaky_api.deploy(1)))
+    while now() < flaky_api.lifecycles[ids[0]].ready_at - 0.5:
+        await asyncio.sleep(0.07)  # some requests are in flight, some tasks have not begun
+        for task in tasks_since(before):
+            if task not in waits:
+                task.cancel()
+    times = [await wait for wait in waits]
+
+    assert lost.cancelled()
+    assert max_delay(flaky_api, ids, times) < 0.7
+    await asyncio.sleep(0.01)
+    assert not tasks_since(before)
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+@pytest.mark.parametrize("count", [1, 5])
+async def test_row_74_a_webhook_is_answered_although_its_request_is_cancelled(
+    flaky_api: FlakyApi, client: ApiClient, count: int, *, has_begun: bool
+) -> None:
+    poller = StatusPoller(client, PollingPolicy(first_delay=60, interval=60))
+    ids = flaky_api.deploy(count, ready_in=4)
+    waits = [asyncio.create_task(wait_one(poller, one)) for one in ids]
+    before = asyncio.all_tasks()
+    await asyncio.sleep(5)
+    sent = poller.stats.status_requests + poller.stats.list_requests
+    poller.tracker(ids[0]).webhook_received()
+    while poller.stats.status_requests + poller.stats.list_requests == sent:
+        await asyncio.sleep(0)
+    await asyncio.sleep(has_begun * 0.01)
+    for task in tasks_since(before):
+        task.cancel()
+    time = await waits[0]
+
+    assert time - flaky_api.lifecycles[ids[0]].ready_at < 2
+    for wait in waits:
+        wait.cancel()
+    await asyncio.gather(*waits, return_exceptions=True)
 
 
 @pytest.mark.parametrize("count", [1, 3])
-@pytest.mark.parametrize("where", ["StatusPoller._run()", "._request_status()"])
+@pytest.mark.parametrize(
+    "where", ["StatusPoller._run()", "None"], ids=["poller", "end of a request"]
+)
 async def test_an_internal_error_ends_every_wait(
     flaky_api: FlakyApi, client: ApiClient, count: int, where: str
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -17,6 +18,12 @@ from edgegap_async.polling.poller import StatusPoller
 from edgegap_async.polling.schedule import PollingPolicy
 
 pytestmark = pytest.mark.virtual
+
+ADDRESS = {
+    "fqdn": "host.pr.edgegap.net",
+    "public_ip": "192.0.2.7",
+    "ports": {"game": {"external": 31504, "internal": 7777, "protocol": "UDP"}},
+}
 
 
 async def test_rows_without_status_still_report_ready(
@@ -94,6 +101,66 @@ async def test_a_ready_row_without_an_address_is_confirmed_by_status(
 
     assert all(one.fqdn and one.public_ip and one.ports["game"].external for one in seen)
     assert [poller.stats.found_by_list, poller.stats.found_by_status] == [0, 3]
+
+
+@pytest.mark.parametrize(
+    "lack",
+    [{"fqdn": None, "public_ip": None}, {"ports": {}}, {"ports": None}, {"ports": {"game": {}}}],
+    ids=["no host", "no port", "null for ports", "a port without a number"],
+)
+async def test_a_ready_status_without_an_address_is_confirmed(
+    flaky_api: FlakyApi, poller: StatusPoller, lack: dict[str, object]
+) -> None:
+    status = {"request_id": "d0000", "current_status": "Status.READY", **ADDRESS, **lack}
+    incomplete = iter([Reply(body=status)])
+    ids = flaky_api.deploy(1, ready_in=5)
+    ready_at = flaky_api.lifecycles[ids[0]].ready_at
+    flaky_api.on_status = lambda _: next(incomplete, None) if now() >= ready_at else None
+    found = await poller.tracker(ids[0]).wait_for(Status.READY, 300)
+
+    assert found.fqdn
+    assert found.public_ip
+    assert found.ports["game"].external
+    assert now() - ready_at < 1
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_an_application_without_ports_is_ready_after_one_confirmation(
+    flaky_api: FlakyApi, poller: StatusPoller, count: int
+) -> None:
+    flaky_api.change_row = lambda row: row | {"ports": None}
+    flaky_api.on_status = lambda request_id: Reply(
+        body={
+            "request_id": request_id,
+            "current_status": "Status.READY"
+            if now() > flaky_api.lifecycles[request_id].ready_at
+            else "Status.DEPLOYING",
+        }
+    )
+    ids = flaky_api.deploy(count, ready_in=3)
+    times = await wait_all(poller, ids)
+
+    assert max_delay(flaky_api, ids, times) < 1
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("wanted", [Status.READY, Status.TERMINATED])
+async def test_null_for_a_status_ends_no_wait(
+    flaky_api: FlakyApi, poller: StatusPoller, count: int, wanted: Status
+) -> None:
+    def has_nulls() -> bool:
+        return 1 < now() - began < 4
+
+    began, nulls = now(), itertools.cycle([None, {"request_id": "x", "current_status": None}])
+    flaky_api.on_status = lambda _: Reply(body=next(nulls)) if has_nulls() else None
+    flaky_api.change_row = lambda row: (
+        row | ({"status": None, "ready": None} if has_nulls() else {})
+    )
+    ids = flaky_api.deploy(count, ready_in=5, ended_in=12)
+    times = await wait_all(poller, ids, wanted)
+
+    assert min(times) - began >= (5 if wanted is Status.READY else 12)
+    assert max(times) - began < (6 if wanted is Status.READY else 14)
 
 
 async def test_a_row_with_a_known_status_does_not_replace_the_status_answer(

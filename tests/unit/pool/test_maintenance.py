@@ -164,6 +164,24 @@ async def test_a_check_that_fails_changes_nothing(
         assert (pool.stats.lost, pool.stats.ready) == (0, 2)
 
 
+async def test_an_answer_without_a_status_takes_no_server_from_the_pool(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    async with arena_pool(client, min_ready=2, poll_interval=10) as pool:
+        await becomes_true(lambda: pool.stats.ready == 2)
+        [one, _] = alive(emulator)
+        null = Respond(200, {"request_id": one, "current_status": None})
+        emulator.faults.add(
+            Fault("list_deployments", Respond(200, {"data": []}), when="unread", times=3)
+        )
+        emulator.faults.add(Fault("get_deployment", null, when="unread", times=6))
+        await asyncio.sleep(45)
+
+        assert (pool.stats.lost, pool.stats.ready) == (0, 2)
+        server = await pool.allocate()
+        assert server.endpoint("game").port
+
+
 async def test_expired_servers_beyond_min_ready_are_stopped(
     emulator: Emulator, client: EdgegapClient
 ) -> None:
