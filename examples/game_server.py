@@ -3,7 +3,7 @@
 The server reads its port and its own stop URL from ARBITRIUM_* variables, as in the cloud. Run it
 on the emulator with the settings in apps.toml:
 
-    python -m edgegap_async.emulator --apps examples/apps.toml
+    python -m edgegap_async.emulator examples/apps.toml
 """
 
 import asyncio

@@ -1,7 +1,8 @@
-"""The command line: `python -m edgegap_async demo`, or `edgegap-async demo`.
+"""The command line: `edgegap-async demo`, `edgegap-async emulator`, or `python -m edgegap_async`.
 
 Options, printed text and exit statuses belong here; no other module of the client prints. The demo
-is in `demo`; the emulator has a command of its own, `python -m edgegap_async.emulator`.
+is in `demo`. The command `emulator` is in `edgegap_async.emulator.command_line`, which is imported
+only for it, because its dependencies are optional.
 
 Exit status: 0 success, 1 an error, 2 a wrong command line, 130 interrupted, 143 ended by SIGTERM.
 """
@@ -31,7 +32,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: the command line is wrong (status 2), or asks for help or the version.
     """
-    options = _parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["emulator"]:
+        return _run_emulator(words[1:])
+    options = _parser().parse_args(words)
     application, version = options.live or (None, None)
     try:
         asyncio.run(
@@ -51,12 +55,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _run_emulator(words: list[str]) -> int:
+    from edgegap_async.emulator.command_line import main as run  # noqa: PLC0415 - see above
+
+    return run(words, program="edgegap-async emulator")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="edgegap-async", description="Deploys game servers on Edgegap or on its emulator."
     )
     parser.add_argument("--version", action="version", version=f"edgegap-async {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser(
+        "emulator",
+        help="the Edgegap API on this machine, with real processes: edgegap-async emulator --help",
+    )
     demo = commands.add_parser(
         "demo",
         help="deploy, wait until READY, play, stop: by polling, by webhook, ten at once",

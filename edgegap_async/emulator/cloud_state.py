@@ -113,6 +113,11 @@ class CloudState:
             for (samples, _), usage in zip(running, usages, strict=True):
                 samples.add(usage, now)
 
+    def load(self, catalogue: Catalogue) -> None:
+        """Replaces what can be deployed. Deployments that exist keep what they have."""
+        self._applications = {(one.name, one.version): one for one in catalogue.applications}
+        self._fleets = {fleet.name: fleet for fleet in catalogue.fleets}
+
     # ── deploy ───────────────────────────────────────────────────────────────────────────────────
 
     def _deploy(self, request: DeployRequest, host: PrivateHost | None) -> Reply:
@@ -195,7 +200,10 @@ class CloudState:
 
     def _free_resources(self, host: PrivateHost) -> tuple[int, int]:
         """Returns the free CPU units and megabytes of a host."""
-        on_it = [one for one in self._live_deployments() if one.host is host]
+        # By its id: a reload of the settings makes other objects.
+        on_it = [
+            one for one in self._live_deployments() if one.host and one.host.host_id == host.host_id
+        ]
         cpu = host.cpu_units - sum(one.cpu_units for one in on_it)
         return cpu, host.memory_mb - sum(one.memory_mb for one in on_it)
 

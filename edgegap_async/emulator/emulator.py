@@ -129,7 +129,8 @@ class Emulator:
             check_list("apps", apps)
             catalogue = Catalogue(applications=tuple(apps))
         check_list("fleets", fleets)
-        self._catalogue = attrs.evolve(catalogue, fleets=(*catalogue.fleets, *fleets))
+        self._own_fleets = tuple(fleets)
+        self._catalogue = attrs.evolve(catalogue, fleets=(*catalogue.fleets, *self._own_fleets))
         self._settings = Settings(
             timings=timings,
             port_range=port_range,
@@ -208,6 +209,27 @@ class Emulator:
             base_url="",
             on_status=self.events.add,
         )
+
+    def reload(self, apps: Iterable[Application] | str | Path) -> None:
+        """Replaces what can be deployed; deployments that exist keep what they have.
+
+        Args:
+            apps: application versions, or the path of a TOML file. A list leaves the fleets as
+                they are; a file replaces those of the file before.
+
+        Raises:
+            InvalidRequest: a setting has no valid value, or the emulator is not started; nothing
+                is changed then.
+        """
+        if isinstance(apps, str | Path):
+            catalogue = load_apps(apps)
+            fleets = (*catalogue.fleets, *self._own_fleets)
+            catalogue = attrs.evolve(catalogue, fleets=fleets)
+        else:
+            check_list("apps", apps)
+            catalogue = attrs.evolve(self._catalogue, applications=tuple(apps))
+        self.cloud.load(catalogue)
+        self._catalogue = catalogue
 
     async def reset(self) -> None:
         """Ends every process, and sets everything as it was at the start.
