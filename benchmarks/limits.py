@@ -9,9 +9,11 @@ accepted, against seven servers that count 40 a second in different ways and sen
 One variant of `Limits` gets `Retry-After: 1`. A request travels for 30 ms plus a random jitter.
 With stalls, the event loop stands still for 50 ms about once a second. Means over the rounds.
 
+Lower limits: 400 deploys at once while the server allows fewer than documented, in any second.
+
 Cost: CPU time of a permit while N calls wait, and the most permits in any window of one second.
 
-    python benchmarks/limits.py [--rounds 10] [--seed 1] [--calls 1000] [--only cost]
+    python benchmarks/limits.py [--rounds 10] [--seed 1] [--calls 1000] [--only lower]
 """
 
 from __future__ import annotations
@@ -71,14 +73,15 @@ class SlidingLog:
 
     counts_refused = False
 
-    def __init__(self, phase: float) -> None:
+    def __init__(self, phase: float = 0.0, limit: int = LIMIT) -> None:
         del phase
         self.log = deque[float]()
+        self.limit = limit
 
     def accepts(self, at: float) -> bool:
         while self.log and self.log[0] <= at - 1:
             self.log.popleft()
-        accepted = len(self.log) < LIMIT
+        accepted = len(self.log) < self.limit
         if accepted or self.counts_refused:
             self.log.append(at)
         return accepted
@@ -192,7 +195,7 @@ class Network:
 
 class Limiter(Protocol):
     async def acquire(self, *, again: bool) -> None: ...
-    async def back_off(self, times: int) -> None: ...
+    async def back_off(self, times: int, sent_at: float) -> None: ...
 
 
 class Ours:
@@ -202,18 +205,18 @@ class Ours:
     async def acquire(self, *, again: bool) -> None:
         await self.limits.acquire(DEPLOY, front=again)
 
-    async def back_off(self, times: int) -> None:
+    async def back_off(self, times: int, sent_at: float) -> None:
         # As the client does without a Retry-After.
-        self.limits.on_rate_limited(DEPLOY, 0.0)
+        self.limits.on_rate_limited(DEPLOY, 0.0, sent_at)
         await asyncio.sleep(1 + self.chance.uniform(0, min(8, 0.25 * 2**times)))
 
 
 class OursWithRetryAfter(Ours):
     """`Ours`, where each 429 has `Retry-After: 1`."""
 
-    async def back_off(self, times: int) -> None:
+    async def back_off(self, times: int, sent_at: float) -> None:
         del times
-        self.limits.on_rate_limited(DEPLOY, 1.0)
+        self.limits.on_rate_limited(DEPLOY, 1.0, sent_at)
 
 
 class Plain:
@@ -224,7 +227,8 @@ class Plain:
         del again
         await self.limiter.acquire()
 
-    async def back_off(self, times: int) -> None:
+    async def back_off(self, times: int, sent_at: float) -> None:
+        del sent_at
         await asyncio.sleep(self.chance.uniform(0, min(8, 0.25 * 2**times)))
 
 
@@ -238,9 +242,10 @@ LIMITERS: dict[str, Callable[[random.Random], Limiter]] = {
 async def deploy(limiter: Limiter, network: Network) -> None:
     for times in itertools.count():
         await limiter.acquire(again=times > 0)
+        sent_at = asyncio.get_running_loop().time()
         if await network.send():
             return
-        await limiter.back_off(times)
+        await limiter.back_off(times, sent_at)
 
 
 async def stalling(chance: random.Random) -> None:
@@ -314,6 +319,26 @@ def table(arguments: argparse.Namespace) -> dict[str, object]:
             },
             "most_429_in_1000": round(max(refused for refused, _ in cells), 1),
             "least_percent_used": round(100 * min(used for _, used in cells), 1),
+        }
+    return results
+
+
+# ── lower limits ─────────────────────────────────────────────────────────────────────────────────
+
+
+def lower_limits(arguments: argparse.Namespace) -> dict[str, object]:
+    """Returns what 400 deploys take, where the server allows fewer than the documented calls."""
+    results: dict[str, object] = {}
+    for allowed, name in itertools.product((35, 30, 20, 10, 1), LIMITERS):
+        chance = random.Random(f"{arguments.seed} {allowed} {name}")
+        network = Network(SlidingLog(limit=allowed), 0.01, chance)
+        run_virtually(
+            campaign(LIMITERS[name](chance), network, 400, closed=False, stalls=None),
+        )
+        duration = max(network.accepted) - min(network.accepted)
+        results[f"{allowed} of {LIMIT} a second, {name}"] = {
+            "times_the_ideal": round(duration * allowed / 400, 2),
+            "answers_429": network.refused,
         }
     return results
 
@@ -426,16 +451,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--calls", type=int, default=1000)
-    parser.add_argument("--only", choices=("refusals", "cost"))
+    parser.add_argument("--only", choices=("refusals", "lower", "cost"))
     arguments = parser.parse_args()
     results: dict[str, object] = {
         "benchmark": "limits",
         **{key: getattr(arguments, key) for key in ("rounds", "seed", "calls")},
         "goal": GOAL,
     }
-    if arguments.only != "cost":
+    if arguments.only in {None, "refusals"}:
         results["refusals"] = table(arguments)
-    if arguments.only != "refusals":
+    if arguments.only in {None, "lower"}:
+        results["lower_limits_400_deploys"] = lower_limits(arguments)
+    if arguments.only in {None, "cost"}:
         results["cost_of_a_permit"] = costs(5)
     print(json.dumps(results, indent=1))
 

@@ -64,7 +64,8 @@ class EdgegapClient(ApiClient):
         on_limit: what a call does when it would have to queue for the rate limit: "wait" queues,
             "raise" raises `LimitReached` at once. Stops, clean-up, polling, and the deploys of
             `deploy_many` and of pools always queue. Default: "wait".
-        max_wait: seconds that a call may queue for the rate limit before `LimitReached`, 0 or more.
+        max_wait: seconds that each attempt of a call may queue for the rate limit before
+            `LimitReached`, 0 or more; a wait after opening a connection counts too.
             Default: None, for no limit.
         retries: how often, and for how long, a failed call is repeated. Default: `RetryPolicy()`.
         webhooks: a `WebhookReceiver`. Then `deploy`, `run`, `deploy_many` and pools send its URLs

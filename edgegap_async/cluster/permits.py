@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from edgegap_async.concurrency import loop_time
-from edgegap_async.http.rate_limits import LocalPermits
+from edgegap_async.http.rate_limits import LimitState, LocalPermits
 
 from .connection import RedisConnection
 from .slots import LOG_WINDOW, PACE_FRACTION, SlotReply, burst_slots
@@ -40,25 +40,31 @@ class SharedPermits:
         self._lease_task: asyncio.Task[None] | None = None
 
     @property
-    def rate(self) -> float:
+    def _rate(self) -> float:
         """Permits a second, above 0: of all programs together, or of this one while it is alone."""
         if self._connection.is_alone(loop_time()):
             return 1 / self._own_interval
         return PACE_FRACTION * self._limit * self._shared_factor
 
-    @property
-    def free(self) -> int:
-        """How many permits could be taken now without a request to Redis, 0 or more."""
-        now = loop_time()
-        if now < self._closed_until:
-            return 0
-        leased = sum(now - _SLOT_VALIDITY <= slot <= now for slot in self._slots)
-        return leased or int(self._next_own_at <= now and self._connection.is_alone(now))
+    def state(self, now: float, queued: int) -> LimitState:
+        """Returns the state of the rate limit; `free` counts permits that need no request to Redis.
 
-    @property
-    def closed_for(self) -> float:
-        """Seconds until there are permits again after a 429; 0 without one."""
-        return max(0.0, self._closed_until - loop_time())
+        Args:
+            now: the time by the loop's clock, in seconds.
+            queued: how many calls wait, 0 or more.
+        """
+        free = 0
+        if now >= self._closed_until:
+            leased = sum(now - _SLOT_VALIDITY <= slot <= now for slot in self._slots)
+            free = leased or int(self._next_own_at <= now and self._connection.is_alone(now))
+        return LimitState(
+            limit=self._limit,
+            rate=self._rate,
+            free=free,
+            queued=queued,
+            predicted_wait=self.expected_wait(queued),
+            closed_for=max(0.0, self._closed_until - now),
+        )
 
     async def try_acquire(self, *, again: bool = False) -> bool:  # noqa: ARG002 - a slot is a slot
         """Takes a permit if there is one, and returns whether there was. May ask Redis for one.
@@ -115,11 +121,12 @@ class SharedPermits:
         """Returns False: a slot has its time, and expires with it."""
         return False
 
-    def on_rate_limited(self, seconds: float) -> None:
+    def on_rate_limited(self, seconds: float, sent_at: float | None = None) -> None:  # noqa: ARG002 - the programs share a timeline
         """Handles a 429: no permit for `seconds` in any program, and a lower rate after.
 
         Args:
             seconds: what the API asked for, 0 or more; 0 if it did not say.
+            sent_at: loop time at which the refused call took its permit; None for the newest call.
         """
         now = loop_time()
         self._own_429s.on_rate_limited(seconds)
@@ -147,7 +154,7 @@ class SharedPermits:
             return max(closed, self._next_own_at - now) + ahead * self._own_interval
         if self._next_shared_at <= now:
             ahead = max(0, ahead + 1 - int(burst_slots(self._limit)))
-        return max(closed, self._next_shared_at - now) + ahead / self.rate
+        return max(closed, self._next_shared_at - now) + ahead / self._rate
 
     @property
     def _own_interval(self) -> float:

@@ -8,12 +8,8 @@ from typing import Final
 
 import attrs
 
-from edgegap_async.http.rate_limits import (
-    MIN_CUT_INTERVAL,
-    MIN_RATE_FACTOR,
-    RECOVERY_PER_SECOND,
-    burst_calls,
-)
+from edgegap_async.http.learned_limit import MIN_CUT_INTERVAL, MIN_RATE_FACTOR
+from edgegap_async.http.rate_limits import RECOVERY_PER_SECOND, burst_calls
 
 PACE_FRACTION: Final = 0.95  # of the limit; less than one program uses, because clocks differ
 LOG_WINDOW: Final = 1.05  # seconds; 25 ms more than for one program, because clocks differ

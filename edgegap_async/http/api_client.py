@@ -266,13 +266,14 @@ class ApiClient:
             sent_at = loop.time()
             if last_error is not None:
                 call.waited += sent_at - failed_at
-                last_error = None  # its traceback holds this frame: a reference cycle
             began = began or sent_at
             self.requests_sent += 1
             call.attempts += 1
             call.queued = sent_at - queued_at
             try:
                 result = await self._send(call, request, token, send_state, permit)
+            except LimitReached as error:  # the connection is open, and the call may not wait
+                raise self._not_sent(call, error, last_error) from None
             except CallError as error:
                 error.attempts, error.waited = call.attempts, call.waited
                 error.maybe_created = (
@@ -286,11 +287,13 @@ class ApiClient:
                 # the next attempt; otherwise this method sleeps.
                 limit_waits = (
                     isinstance(error, RateLimited)
-                    and self.limits.on_rate_limited(operation, error.retry_after or 0.0)
+                    and self.limits.on_rate_limited(
+                        operation, error.retry_after or 0.0, permit and permit.taken_at
+                    )
                     and error.retry_after is not None
                 )
                 jittered_waits = jittered_waits or self._retries.waits()
-                last_error, failed_at = error, loop.time()
+                failed_at = loop.time()
                 wait = self._retries.wait_after(
                     error,
                     operation,
@@ -314,6 +317,8 @@ class ApiClient:
                 ):
                     send_state.times_sent -= 1  # it was refused, so it changed nothing
                 logger.info("%s; the next attempt follows in %.2f s", error, wait)
+                # Its traceback would hold this frame: a reference cycle.
+                last_error = error.with_traceback(None)
             else:
                 self._retry_budget.add_success()
                 if call.attempts > 1:
@@ -321,6 +326,14 @@ class ApiClient:
                 return result
             if not limit_waits:
                 await asyncio.sleep(wait)
+
+    def _not_sent(
+        self, call: ObservedCall, error: LimitReached, last_error: CallError | None
+    ) -> CallError:
+        """Notes that an attempt was not sent after all, and returns what the call raises."""
+        self.requests_sent -= 1
+        self._observers.report(CallObserver.attempt_failed, call, error, None)
+        return last_error or error
 
     async def _send(
         self,
@@ -336,6 +349,8 @@ class ApiClient:
             response = await self._transport.send(request, token, send_state, permit)
         finally:
             self._transport.connection_slots(request.operation).release()
+            if permit is not None:
+                call.queued = permit.waited  # with the wait after opening a connection
         call.status = response.status
         try:
             return decode(request, response)

@@ -61,9 +61,12 @@ class CallPermit:
     priority: Priority
     """Which waiting calls it overtakes."""
     max_wait: float | None
-    """Seconds that each wait may last, 0 or more; None for no limit."""
+    """Seconds that all waits of the attempt may last together, 0 or more; None for no limit."""
+    waited: float = attrs.field(default=0.0, init=False)
+    """Seconds that the attempt has waited for permits and for a connection of the operation."""
+    taken_at: float = attrs.field(default=0.0, init=False)
+    """Loop time at which the permit was taken that the call has, or had."""
     _is_held: bool = attrs.field(default=False, init=False)
-    _taken_at: float = attrs.field(default=0.0, init=False)
 
     async def take(self, *, front: bool) -> None:
         """Waits for the permit and for one of the operation's connections.
@@ -72,24 +75,20 @@ class CallPermit:
             front: True to go before the other calls of the priority.
 
         Raises:
-            LimitReached: a wait would be longer than `max_wait`, or was.
+            LimitReached: the waits would be longer than `max_wait`, or were.
         """
-        try:
-            await self.limits.acquire(
-                self.request.operation, self.priority, max_wait=self.max_wait, front=front
-            )
-        except LimitReached as error:
-            raise self._described(error) from None
-        self._is_held, self._taken_at = True, loop_time()
+        await self._acquire(front=front)
         if not self.connections.locked():
             await self.connections.acquire()  # does not wait
             return
         self.give_back()
+        began = loop_time()
         try:
-            async with asyncio.timeout(self.max_wait):
+            async with asyncio.timeout(self._wait_left()):
                 await self.connections.acquire()
         except TimeoutError:
             raise self._described(LimitReached("all connections are in use")) from None
+        self.waited += loop_time() - began
         try:
             await self.take_again()
         except BaseException:
@@ -98,31 +97,43 @@ class CallPermit:
 
     def give_back(self) -> None:
         """Gives the permit back where the limits can take it, before a wait for a connection."""
-        if self._is_held and loop_time() - self._taken_at < _UNDO_TIME:
+        if self._is_held and loop_time() - self.taken_at < _UNDO_TIME:
             self._is_held = not self.limits.give_back(self.request.operation)
 
     def is_valid(self) -> bool:
         """Returns whether the request may be sent now."""
-        return self._is_held and loop_time() - self._taken_at <= _VALIDITY
+        return self._is_held and loop_time() - self.taken_at <= _VALIDITY
 
     async def take_again(self) -> None:
         """Waits for another permit, before the other calls of the priority.
 
         Raises:
-            LimitReached: the wait would be longer than `max_wait`, or was.
+            LimitReached: the waits would be longer than `max_wait`, or were.
         """
         self._is_held = False
-        try:
-            await self.limits.acquire(
-                self.request.operation, self.priority, max_wait=self.max_wait, again=True
-            )
-        except LimitReached as error:
-            raise self._described(error) from None
-        self._is_held, self._taken_at = True, loop_time()
+        await self._acquire(again=True)
 
     def use(self) -> None:
         """Uses up the permit: what is sent from now on needs another one."""
         self._is_held = False
+
+    async def _acquire(self, *, front: bool = False, again: bool = False) -> None:
+        began = loop_time()
+        try:
+            await self.limits.acquire(
+                self.request.operation,
+                self.priority,
+                max_wait=self._wait_left(),
+                front=front,
+                again=again,
+            )
+        except LimitReached as error:
+            raise self._described(error) from None
+        self._is_held, self.taken_at = True, loop_time()
+        self.waited += self.taken_at - began
+
+    def _wait_left(self) -> float | None:
+        return None if self.max_wait is None else max(0.0, self.max_wait - self.waited)
 
     def _described(self, error: LimitReached) -> LimitReached:
         operation = self.request.operation

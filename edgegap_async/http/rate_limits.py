@@ -13,8 +13,9 @@ open connections: the log counts the calls of the first 0.1 s as sent at the end
 
 **After a 429** no call goes for the time that the API asks, and for at least 0.125 s; each further
 429 doubles that pause, up to 1 s. No burst follows. Pace and log become 7 % slower, once a second
-at most and not below 80 %, and recover by 0.1 % a second. With 100 ms of jitter before a sliding
-counter no rate above 91 % is safe, and one cut is enough (`benchmarks/limits.py` measures it).
+at most, and recover by 0.1 % a second. With 100 ms of jitter before a sliding counter no rate above
+91 % is safe, and one cut is enough (`benchmarks/limits.py` measures it). An account that allows
+fewer calls than documented needs more: `learned_limit` finds the limit that pace and log go by.
 
 **Queue.** Each operation has a queue for each priority, served in order of arrival. The first call
 waits for a permit, the others wait for the first, and a call that leaves wakes the next. No task
@@ -32,9 +33,12 @@ begin; a second pace, and the same log, let the calls go when their connections 
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
 import enum
 import itertools
 import math
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol
@@ -46,6 +50,8 @@ from edgegap_async.api.validation import check_kind
 from edgegap_async.concurrency import LoopBinding, loop_time
 from edgegap_async.errors import InvalidRequest, LimitReached
 
+from .learned_limit import CUT_FACTOR, MIN_CUT_INTERVAL, MIN_RATE_FACTOR, LearnedLimit
+
 _PACE_FRACTION: Final = 0.975  # of the limit, which the pace allows in the long run
 _MAX_LIMIT: Final = 100_000  # calls a second, because the log holds that many times
 _LOG_WINDOW: Final = 1.025  # seconds; 25 ms more than the API's second, for jitter
@@ -54,12 +60,10 @@ _ROUNDING_ERROR: Final = 1e-9  # seconds, and permits
 _IDLE_TIME: Final = 4.0  # seconds; the transport closes idle connections after this time
 _CONNECT_TIME: Final = 0.1  # seconds that a call may take longer where it opens a connection
 
-_CUT_FACTOR: Final = 0.93  # of the rate, after a 429
-MIN_CUT_INTERVAL: Final = 1.0  # seconds, so that the 429s of one second cut the rate once
-MIN_RATE_FACTOR: Final = 0.8  # of the rate, below which no cut goes
 RECOVERY_PER_SECOND: Final = 0.001  # of the rate
 _FIRST_PAUSE: Final = 0.125  # seconds without calls, after a 429 that asks for less
 _MAX_PAUSE: Final = 1.0  # seconds; the window of the documented limits
+_SNAPSHOT_WAIT: Final = 1.0  # seconds; without an answer, the loop is busy with other code
 _REPEAT_WINDOW: Final = 2.0  # seconds in which the next 429 doubles the pause
 
 
@@ -110,19 +114,13 @@ class Permits(Protocol):
     be cancelled at any time; only `try_acquire` uses up a permit.
     """
 
-    @property
-    def rate(self) -> float:
-        """Permits a second that the source gives at present, in the long run; above 0."""
-        ...
+    def state(self, now: float, queued: int) -> LimitState:
+        """Returns the state of the rate limit. Needs no running event loop.
 
-    @property
-    def free(self) -> int:
-        """How many permits could be taken now, 0 or more."""
-        ...
-
-    @property
-    def closed_for(self) -> float:
-        """Seconds until there are permits again after a 429; 0 without one."""
+        Args:
+            now: the time by the loop's clock, in seconds.
+            queued: how many calls wait, 0 or more.
+        """
         ...
 
     async def try_acquire(self, *, again: bool = False) -> bool:
@@ -146,11 +144,12 @@ class Permits(Protocol):
         """Takes back the newest permit, unused, and returns whether the source can do that."""
         ...
 
-    def on_rate_limited(self, seconds: float) -> None:
+    def on_rate_limited(self, seconds: float, sent_at: float | None = None) -> None:
         """Handles a 429: no permit for `seconds`, and a lower rate for some time after.
 
         Args:
             seconds: what the API asked for, 0 or more; 0 if it did not say.
+            sent_at: loop time at which the refused call took its permit; None for the newest call.
         """
         ...
 
@@ -177,51 +176,79 @@ class LocalPermits:
     """
 
     def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._learned = LearnedLimit(limit)
+        log_size = max(1, int(limit))
+        self._log: deque[float] = deque([-math.inf] * log_size, log_size)
+        self._pace_empty_at = -math.inf  # when all that was drawn will have leaked from the bucket
+        self._again_empty_at = -math.inf  # the same for the pace of calls that waited to connect
+        self._burst_suspended = False  # after a 429, until the next call
+        self._connected_at = -math.inf  # when the connections of the newest burst are open
+        self._factor = 1.0  # of the rate, at the last 429
+        self._pause = _FIRST_PAUSE
+        self._closed_until = -math.inf
+        self._rate_limited_at = self._cut_at = self._closed_at = -math.inf
+        self._use_limit(limit)
+        self._idle_time = max(_IDLE_TIME, 2 * self._window)
+
+    def _use_limit(self, limit: float) -> None:
+        """Makes pace and log those of a number of calls a second."""
         from aiolimiter import AsyncLimiter  # noqa: PLC0415 - it reads its metadata from disk
 
+        self._present_limit = limit
         # A whole number of calls fits in a second: of 2.9 a second, 2 may go.
         self._rate = _PACE_FRACTION * (limit if limit < 1 else int(limit))
         # At the lowest rate one call takes more than one unit of the bucket, and must fit in it.
         self._burst = max(1 / MIN_RATE_FACTOR, burst_calls(limit))
         self._pace = AsyncLimiter(self._burst, self._burst / self._rate)
-        self._pace_empty_at = -math.inf  # when all that was drawn will have leaked from the bucket
-        self._again_empty_at = -math.inf  # the same for the pace of calls that waited to connect
-        self._burst_suspended = False  # after a 429, until the next call
         # A limit below 1 a second is one call in a longer window.
         self._window = _LOG_WINDOW * max(1.0, 1 / limit)
-        self._idle_time = max(_IDLE_TIME, 2 * self._window)
-        self._connected_at = -math.inf  # when the connections of the newest burst are open
-        log_size = max(1, int(limit))
-        self._log: deque[float] = deque([-math.inf] * log_size, log_size)
-        self._factor = 1.0  # of the rate, at the last 429
-        self._pause = _FIRST_PAUSE
-        self._closed_until = -math.inf
-        self._rate_limited_at = self._cut_at = self._closed_at = -math.inf
+        self._log_size = max(1, int(limit))
+
+    def _follow_limit(self, now: float) -> None:
+        """Follows what was learned about the limit; a new pace begins without a burst."""
+        if self._learned.is_documented and self._present_limit == self._limit:
+            return
+        limit = self._learned.at(now)
+        if limit != self._present_limit:
+            self._use_limit(limit)
+            self._pace_empty_at = -math.inf
+            self._suspend_burst(now)
 
     @property
     def rate_factor(self) -> float:
-        """The part of the usual rate that goes at present: 1, or 0.8 to 1 after a 429."""
-        return self._factor_at(loop_time())
-
-    @property
-    def rate(self) -> float:
-        """Permits a second in the long run, fewer for some time after a 429; above 0."""
-        return self._rate * self.rate_factor
-
-    @property
-    def free(self) -> int:
-        """How many permits could be taken now, 0 or more."""
+        """The part of the usual rate that goes at present: 1, or less after a 429."""
         now = loop_time()
-        if now < self._closed_until:
-            return 0
-        factor = self._factor_at(now)
-        old_enough = sum(sent + self._window / factor <= now for sent in self._log)
-        return min(old_enough, int(self._burst_left(now, factor) * factor + _ROUNDING_ERROR))
+        return self._factor_at(now) * self._learned.at(now) / self._limit
 
     @property
     def closed_for(self) -> float:
         """Seconds until there are permits again after a 429; 0 without one."""
         return max(0.0, self._closed_until - loop_time())
+
+    def state(self, now: float, queued: int) -> LimitState:
+        """Returns the state of the rate limit. Needs no running event loop.
+
+        Args:
+            now: the time by the loop's clock, in seconds.
+            queued: how many calls wait, 0 or more.
+        """
+        self._follow_limit(now)
+        factor = self._factor_at(now)
+        free = 0
+        if now >= self._closed_until:
+            newest = list(self._log)[-self._log_size :]
+            old_enough = sum(sent + self._window / factor <= now for sent in newest)
+            by_pace = int(self._burst_left(now, factor) * factor + _ROUNDING_ERROR)
+            free = min(old_enough, by_pace)
+        return LimitState(
+            limit=self._limit,
+            rate=self._rate * factor,
+            free=free,
+            queued=queued,
+            predicted_wait=self._expected_wait(now, queued, again=False),
+            closed_for=max(0.0, self._closed_until - now),
+        )
 
     async def try_acquire(self, *, again: bool = False) -> bool:
         """Takes a permit if there is one, and returns whether there was.
@@ -230,8 +257,9 @@ class LocalPermits:
             again: True for a call that had a permit before it opened its connection.
         """
         now = loop_time()
+        self._follow_limit(now)
         factor = self._factor_at(now)
-        log_allows_at = self._log[0] + self._window / factor
+        log_allows_at = self._log[-self._log_size] + self._window / factor
         if now < max(log_allows_at, self._closed_until):
             return False
         if again:
@@ -245,13 +273,14 @@ class LocalPermits:
         else:
             return False
         self._log.append(max(now, self._connected_at))
+        self._learned.on_sent(now)
         return True
 
     async def wait_available(self, wanted: Callable[[], int], *, again: bool = False) -> None:  # noqa: ARG002 - one at a time
         """Returns when `try_acquire` finds a permit. Ignores `wanted`: permits come one by one."""
         # Only the clock makes a permit available; a 429 during the sleep makes it later.
         while (wait := self.expected_wait(0, again=again)) > 0 or not (  # noqa: ASYNC110
-            again or self._pace_allows(1, self.rate_factor)
+            again or self._pace_allows(1, self._factor_at(loop_time()))
         ):
             await asyncio.sleep(max(wait, _ROUNDING_ERROR))
 
@@ -259,30 +288,34 @@ class LocalPermits:
         """Removes the newest call from the log. The pace keeps it: a connection begins instead."""
         self._log.pop()
         self._log.appendleft(-math.inf)
+        self._learned.on_not_sent()
         return True
 
-    def on_rate_limited(self, seconds: float) -> None:
+    def on_rate_limited(self, seconds: float, sent_at: float | None = None) -> None:
         """Handles a 429: no permit for `seconds`, and a lower rate for some time after.
 
         Args:
             seconds: what the API asked for, 0 or more; 0 if it did not say.
+            sent_at: loop time at which the refused call took its permit; None for the newest call.
         """
         now = loop_time()
-        self._burst_suspended = True
+        self._follow_limit(now)
+        self._factor = self._factor_at(now)
+        self._rate_limited_at = now
+        pause = (self._closed_at, self._closed_until)
+        if self._learned.on_refused(now, sent_at, pause=pause, rate_factor=self._factor):
+            self._factor, self._cut_at = 1.0, now
+        elif now >= self._cut_at + MIN_CUT_INTERVAL:
+            self._factor = max(MIN_RATE_FACTOR, self._factor * CUT_FACTOR)
+            self._cut_at = now
         if now >= self._closed_until:  # else the refused call was sent before the last 429 came
             is_repeated = now < self._closed_at + _REPEAT_WINDOW
             self._pause = min(2 * self._pause, _MAX_PAUSE) if is_repeated else _FIRST_PAUSE
             self._closed_at = now
             seconds = max(seconds, self._pause)
         self._closed_until = max(self._closed_until, now + seconds)
-        self._factor = self._factor_at(now)
-        self._rate_limited_at = now
-        if now >= self._cut_at + MIN_CUT_INTERVAL:
-            self._factor = max(MIN_RATE_FACTOR, self._factor * _CUT_FACTOR)
-            self._cut_at = now
-        # No burst after the pause: the second pace has room for one call at its end.
-        full_for = (self._burst - 1 / self._factor) / self._rate
-        self._again_empty_at = max(self._again_empty_at, self._closed_until + full_for)
+        self._follow_limit(now)
+        self._suspend_burst(self._closed_until)
 
     def expected_wait(self, ahead: int, *, again: bool = False) -> float:
         """Returns the seconds until a call may go, if no 429 comes.
@@ -292,9 +325,13 @@ class LocalPermits:
             again: True for a call that had a permit before it opened its connection.
         """
         now = loop_time()
+        self._follow_limit(now)
+        return self._expected_wait(now, ahead, again=again)
+
+    def _expected_wait(self, now: float, ahead: int, *, again: bool) -> float:
         factor = self._factor_at(now)
-        rounds, place = divmod(ahead, len(self._log))
-        log_wait = self._log[place] + (rounds + 1) * self._window / factor - now
+        rounds, place = divmod(ahead, self._log_size)
+        log_wait = self._log[place - self._log_size] + (rounds + 1) * self._window / factor - now
         opens_at = max(now, self._closed_until)
         if again:
             pace_wait = self._again_allows_at(factor) - now + ahead / factor / self._rate
@@ -307,6 +344,12 @@ class LocalPermits:
         if self._factor == 1:
             return 1.0
         return min(1.0, self._factor + RECOVERY_PER_SECOND * (now - self._rate_limited_at))
+
+    def _suspend_burst(self, until: float) -> None:
+        """Lets no burst go at a time: each pace has room for one call then."""
+        self._burst_suspended = True
+        full_for = (self._burst - 1 / self._factor) / self._rate
+        self._again_empty_at = max(self._again_empty_at, until + full_for)
 
     def _again_allows_at(self, factor: float) -> float:
         """Returns when the second pace has room for one call."""
@@ -510,12 +553,15 @@ class Limits:
         queue = self._queues.get(operation.name)
         return queue is None or queue.permits.give_back()
 
-    def on_rate_limited(self, operation: Operation[object], seconds: float) -> bool:
+    def on_rate_limited(
+        self, operation: Operation[object], seconds: float, sent_at: float | None = None
+    ) -> bool:
         """Handles a 429: no call of the operation for `seconds`, and a lower rate after.
 
         Args:
             operation: what the API refused.
             seconds: what the API asked for, 0 or more; 0 if it did not say.
+            sent_at: loop time at which the refused call took its permit; None for the newest call.
 
         Returns:
             Whether the operation has a limit, so that `acquire` waits for that time.
@@ -523,7 +569,7 @@ class Limits:
         queue = self._queues.get(operation.name)
         if queue is None:
             return False
-        queue.permits.on_rate_limited(seconds)
+        queue.permits.on_rate_limited(seconds, sent_at)
         return True
 
     def expected_wait(self, operation: Operation[object], priority: Priority) -> float:
@@ -534,21 +580,42 @@ class Limits:
     def snapshot(self) -> dict[str, LimitState]:
         """Returns the state of each operation that has a limit, by its name.
 
+        It may be called in any thread, such as one that exports metrics. In a thread without an
+        event loop it waits until the loop of the limits has answered, so that the numbers belong
+        together; for 1 s at most, if that loop is busy.
+
         Raises:
-            WrongLoop: the limits were first used in another event loop.
+            WrongLoop: called in another event loop than the one that uses the limits.
         """
-        self._binding.check(asyncio.get_running_loop())
-        return {
-            name: LimitState(
-                limit=self._limits[name],
-                rate=queue.permits.rate,
-                free=queue.permits.free,
-                queued=len(queue),
-                predicted_wait=queue.permits.expected_wait(len(queue)),
-                closed_for=queue.permits.closed_for,
-            )
-            for name, queue in self._queues.items()
-        }
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            return self._snapshot_of_another_thread()
+        self._binding.check(running)
+        return self._state(running.time())
+
+    def _snapshot_of_another_thread(self) -> dict[str, LimitState]:
+        loop = self._binding.loop
+        if loop is None:
+            state = self._state(time.monotonic())  # as the clocks of asyncio's loops
+            # A loop that used the limits meanwhile has changed them.
+            return state if self._binding.loop is None else self._snapshot_of_another_thread()
+        if loop.is_running():
+            answer = concurrent.futures.Future[dict[str, LimitState]]()
+
+            def take() -> None:
+                try:
+                    answer.set_result(self._state(loop.time()))
+                except InvalidRequest as error:
+                    answer.set_exception(error)
+
+            with contextlib.suppress(TimeoutError, RuntimeError):  # it is busy, or was closed
+                loop.call_soon_threadsafe(take)
+                return answer.result(_SNAPSHOT_WAIT)
+        return self._state(loop.time())  # the code of the limits is not running meanwhile
+
+    def _state(self, now: float) -> dict[str, LimitState]:
+        return {name: queue.permits.state(now, len(queue)) for name, queue in self._queues.items()}
 
 
 def _limit_reached(operation: Operation[object], predicted: float, max_wait: float) -> LimitReached:

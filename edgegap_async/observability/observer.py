@@ -48,7 +48,9 @@ class ObservedCall:
     attempts: int
     """Number of the newest attempt, from 1; 0 before the first attempt."""
     queued: float
-    """Seconds that the newest attempt waited for its rate limit and for a connection."""
+    """Seconds that the newest attempt waited for its rate limit and for one of the operation's
+    connections. At its end with the second wait for the rate limit, after a connection was opened;
+    without the time that opening took."""
     waited: float
     """Seconds from each failed attempt to the attempt after it, added up."""
     status: int | None

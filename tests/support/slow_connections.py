@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import ssl
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, Self
 
 from aiohttp import web
@@ -33,14 +33,26 @@ class StrictServer:
     Args:
         tls: the server's TLS context; None for plain HTTP.
         opening_time: seconds from the connection to the first byte that the server reads.
+        limits: calls a second by operation, where fewer are allowed than documented.
+        retry_after: the header of a 429; None for no header.
 
     Attributes:
+        limits: calls a second that the server allows, by operation; may be changed.
         arrivals: the times at which calls arrived, by the loop's clock, by operation.
         refused: how many calls were answered with 429.
         connections: how many connections are open.
     """
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None, opening_time: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        tls: ssl.SSLContext | None = None,
+        opening_time: float = 0.0,
+        limits: Mapping[str, int] | None = None,
+        retry_after: str | None = None,
+    ) -> None:
+        self._refusal = {} if retry_after is None else {"Retry-After": retry_after}
+        self.limits = {**LIMITS, **(limits or {})}
         self.arrivals: dict[str, list[float]] = {name: [] for name in LIMITS}
         self.refused = 0
         self.connections = 0
@@ -65,9 +77,9 @@ class StrictServer:
             self.arrivals[name].append(now)
             while window and window[0] <= now - 1:
                 window.popleft()
-            if len(window) >= LIMITS[name]:
+            if len(window) >= self.limits[name]:
                 self.refused += 1
-                return web.Response(status=429)
+                return web.Response(status=429, headers=self._refusal)
             window.append(now)
             return web.json_response(body, status=status)
 

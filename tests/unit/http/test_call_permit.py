@@ -9,15 +9,16 @@ import aiohttp
 import pytest
 from limited_calls import cancelled, in_background, most_in_one_second
 from raw_server import raw_server
-from slow_connections import LIMITS, StrictServer, call_often, outage, slow_dns
+from slow_connections import CALLS, LIMITS, StrictServer, call_often, outage, slow_dns
 
-from edgegap_async.api.operations import DEPLOY, GET_DEPLOYMENT
+from edgegap_async.api.operations import DEPLOY, GET_DEPLOYMENT, LIST_DEPLOYMENTS
 from edgegap_async.concurrency import loop_time
-from edgegap_async.errors import LimitReached
+from edgegap_async.errors import LimitReached, ServerError
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.rate_limits import Limits, Priority
 from edgegap_async.http.retries import RetryPolicy
 from edgegap_async.http.transport import Timeouts
+from edgegap_async.observability.observer import CallObserver, ObservedCall
 
 pytestmark = pytest.mark.virtual
 
@@ -124,6 +125,109 @@ async def test_with_on_limit_raise_a_call_does_not_wait_for_its_second_permit() 
     assert 0 < refused[0].predicted_wait < 0.1
     assert "Nothing was sent" in str(refused[0])
     assert loop_time() - began == pytest.approx(1, abs=0.02)
+
+
+async def test_with_on_limit_raise_the_limit_holds_and_is_used_while_connections_open_slowly() -> (
+    None
+):
+    async with (
+        StrictServer(opening_time=0.5) as server,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session,
+        client_of(server, session=session, on_limit="raise") as client,
+    ):
+        refusals = list[LimitReached]()
+
+        async def call() -> None:
+            try:
+                await client.deployments.get("abc123")
+            except LimitReached as error:
+                refusals.append(error)
+
+        for _ in range(200):
+            calls = [in_background(call()) for _ in range(5)]
+            await asyncio.sleep(0.05)
+        await asyncio.gather(*calls)
+        await asyncio.sleep(1)
+
+    arrivals = server.arrivals["get_deployment"]
+    assert server.refused == 0
+    assert most_in_one_second(arrivals) <= LIMITS["get_deployment"]
+    assert len(arrivals) > 9 * 0.9 * LIMITS["get_deployment"]
+    assert client.requests_sent == len(arrivals)
+    assert len(refusals) + len(arrivals) == 1000
+    assert all(0 < error.predicted_wait < 1.1 for error in refusals)
+
+
+async def test_max_wait_holds_for_both_waits_together() -> None:
+    limits = Limits()
+    async with (
+        StrictServer() as server,
+        slow_dns(1),
+        client_of(server, max_wait=1.5, limits=limits) as client,
+    ):
+        limits.on_rate_limited(GET_DEPLOYMENT, 1)
+        call = in_background(client.deployments.get("abc123"))
+        await asyncio.sleep(1.9)  # it has its first permit, and opens a connection
+        limits.on_rate_limited(GET_DEPLOYMENT, 1)
+        with pytest.raises(LimitReached):
+            await call
+
+    assert server.arrivals["get_deployment"] == []
+
+
+async def test_a_retry_that_may_not_wait_for_its_second_permit_fails_with_the_earlier_error() -> (
+    None
+):
+    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    limits = Limits()
+    connector = aiohttp.TCPConnector(force_close=True, use_dns_cache=False)
+    async with (
+        raw_server(refuse) as port,
+        slow_dns(0.5),
+        aiohttp.ClientSession(connector=connector) as session,
+        ApiClient(
+            "canary-t",
+            base_url=f"http://localhost:{port}",
+            session=session,
+            limits=limits,
+            on_limit="raise",
+        ) as client,
+    ):
+        call = in_background(client.deployments.get("abc123"))
+        while client.requests_sent < 2:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        limits.on_rate_limited(GET_DEPLOYMENT, 5)
+        with pytest.raises(ServerError) as caught:
+            await call
+
+    assert caught.value.status == 503
+    assert client.requests_sent == 1
+
+
+async def test_the_second_wait_counts_as_queued() -> None:
+    queued = dict[str, list[float]](started=[], ended=[])
+
+    class Recorder(CallObserver):
+        def attempt_started(self, call: ObservedCall) -> None:
+            queued["started"].append(call.queued)
+
+        def call_succeeded(self, call: ObservedCall, result: object) -> None:
+            queued["ended"].append(call.queued)
+
+    limits = Limits({"list_deployments": 1})
+    async with StrictServer() as server, slow_dns(1), client_of(server, limits=limits) as client:
+        client.add_observer(Recorder())
+        call = in_background(client.deployments.list_page())
+        await asyncio.sleep(0.9)
+        await limits.acquire(LIST_DEPLOYMENTS, again=True)
+        await call
+
+    assert queued["started"] == pytest.approx([0], abs=0.01)
+    assert queued["ended"] == pytest.approx([0.925], abs=0.02)
 
 
 async def test_a_connection_that_the_server_closes_in_the_second_wait_is_opened_again() -> None:

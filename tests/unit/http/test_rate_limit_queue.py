@@ -17,7 +17,7 @@ from edgegap_async.api.operations import (
     STOP_DEPLOYMENT,
 )
 from edgegap_async.concurrency import loop_time
-from edgegap_async.http.rate_limits import Limits, Permits, Priority
+from edgegap_async.http.rate_limits import Limits, LimitState, Permits, Priority
 
 # ── order ─────────────────────────────────────────────────────────────────────────────────────────
 
@@ -191,7 +191,6 @@ class Leased:
     """Permits of a remote source, which gives three at most, after a second."""
 
     rate = 3.0
-    closed_for = 0.0
 
     def __init__(self, name: str, limit: float) -> None:
         self.name, self.limit = name, limit
@@ -219,7 +218,17 @@ class Leased:
     def give_back(self) -> bool:
         return False
 
-    def on_rate_limited(self, seconds: float) -> None:
+    def state(self, now: float, queued: int) -> LimitState:
+        return LimitState(
+            limit=self.limit,
+            rate=self.rate,
+            free=self.free,
+            queued=queued,
+            predicted_wait=self.expected_wait(queued),
+            closed_for=0.0,
+        )
+
+    def on_rate_limited(self, seconds: float, sent_at: float | None = None) -> None:
         self.refusals.append(seconds)
 
     def expected_wait(self, ahead: int, *, again: bool = False) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import threading
 from typing import cast
 
 import attrs
@@ -167,3 +169,75 @@ def test_row_35_limits_belong_to_the_loop_they_were_first_used_in() -> None:
     for use in (limits.acquire(DEPLOY), limits.acquire(STOP_DEPLOYMENT), see()):
         with pytest.raises(WrongLoop, match="another event loop"):
             asyncio.run(use)
+
+
+# ── from other threads ────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_snapshot_can_be_taken_in_a_thread_without_an_event_loop() -> None:
+    async def main() -> None:
+        limits = Limits()
+        for _ in range(10):
+            await limits.acquire(DEPLOY)
+        waiting = [in_background(limits.acquire(DEPLOY)) for _ in range(30)]
+        await asyncio.sleep(0)
+        state = (await asyncio.to_thread(limits.snapshot))["deploy"]
+
+        assert state.free == 0
+        assert 25 <= state.queued <= 30
+        assert 0.5 < state.predicted_wait < 1.2
+        await asyncio.gather(*waiting)
+
+    asyncio.run(main())
+
+
+def test_snapshots_of_other_threads_are_consistent_while_calls_go() -> None:
+    ended = threading.Event()
+    taken = list[LimitState]()
+
+    async def main() -> None:
+        limits = Limits({"deploy": 2000})
+
+        def watch() -> None:
+            while not ended.is_set():
+                taken.append(limits.snapshot()["deploy"])
+
+        async def call() -> None:
+            while not ended.is_set():
+                await limits.acquire(DEPLOY)
+
+        watchers = [asyncio.get_running_loop().run_in_executor(None, watch) for _ in range(2)]
+        calls = [asyncio.create_task(call()) for _ in range(20)]
+        while len(taken) < 300:
+            await asyncio.sleep(0.001)
+        ended.set()
+        await asyncio.gather(*watchers, *calls)
+
+    asyncio.run(main())
+    assert all(state.free == 0 or state.predicted_wait == 0 or state.queued for state in taken)
+    assert all(0 <= state.queued <= 20 and 0 <= state.predicted_wait < 1.1 for state in taken)
+
+
+def test_a_snapshot_of_another_thread_does_not_wait_for_a_blocked_loop() -> None:
+    async def main() -> None:
+        limits = Limits()
+        await limits.acquire(DEPLOY)
+        with concurrent.futures.ThreadPoolExecutor(1) as threads:
+            state = threads.submit(limits.snapshot).result()["deploy"]  # the loop stands still
+
+        assert state.free in {9, 10}
+        assert state.queued == 0
+
+    asyncio.run(main())
+
+
+def test_a_snapshot_can_be_taken_before_the_first_call_and_after_the_loop_has_ended() -> None:
+    limits = Limits()
+    assert limits.snapshot()["deploy"].free == 10
+
+    async def main() -> None:
+        for _ in range(3):
+            await limits.acquire(DEPLOY)
+
+    asyncio.run(main())
+    assert 7 <= limits.snapshot()["deploy"].free <= 10
