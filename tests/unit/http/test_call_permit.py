@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from limited_calls import cancelled, in_background, most_in_one_second
 from raw_server import raw_server
-from slow_connections import CALLS, LIMITS, StrictServer, call_often, outage, slow_dns
+from slow_connections import LIMITS, StrictServer, call_often, outage, slow_dns
 
 from edgegap_async.api.operations import DEPLOY, GET_DEPLOYMENT, LIST_DEPLOYMENTS
 from edgegap_async.concurrency import loop_time
