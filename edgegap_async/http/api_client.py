@@ -288,7 +288,7 @@ class ApiClient:
                 limit_waits = (
                     isinstance(error, RateLimited)
                     and self.limits.on_rate_limited(
-                        operation, error.retry_after or 0.0, permit and permit.taken_at
+                        operation, error.retry_after or 0.0, permit.taken_at if permit else None
                     )
                     and error.retry_after is not None
                 )
