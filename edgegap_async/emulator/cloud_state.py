@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Coroutine, Iterable
 from datetime import UTC, datetime
@@ -24,6 +25,8 @@ from .simulation import SimulatedMachine, SimulatedPorts
 
 Reply: TypeAlias = tuple[int, object]
 """HTTP status of an answer, and the model of its body."""
+
+_log: Final = logging.getLogger(__name__)
 
 _UNKNOWN_ID_TEXT: Final = "Bad Request ID provided"
 UNKNOWN_LOGS_TEXT: Final = (
@@ -75,7 +78,8 @@ class CloudState:
         self._terminated_at: dict[str, float] = {}
         self._created_at = datetime.now(UTC)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._spawn(self._measure_usage())
+        if settings.simulate is None:
+            self._spawn(self._measure_usage())
 
     async def close(self) -> None:
         """Kills all processes at once and sends no webhook."""
@@ -108,7 +112,11 @@ class CloudState:
                 for one in self.deployments.values()
                 if one.process is not None
             ]
-            usages = await self._machine.usage([process for _, process in running])
+            try:
+                usages = await self._machine.usage([process for _, process in running])
+            except OSError as problem:  # no more files can be opened
+                _log.warning("no metrics are measured now: %s", problem)
+                continue
             now = datetime.now(UTC)
             for (samples, _), usage in zip(running, usages, strict=True):
                 samples.add(usage, now)
@@ -146,6 +154,7 @@ class CloudState:
             port_numbers=dict(
                 zip((port.name for port in application.ports), numbers, strict=False)
             ),
+            release_ports=self._ports.release,
             fqdn=self.settings.fqdn.replace("{request_id}", request_id),
             base_url=self.base_url,
             secrets=Secrets(
@@ -163,16 +172,15 @@ class CloudState:
         deployment.on_status(deployment, None)
         if problem:
             deployment.fail(problem)
-        self._spawn(self._run(deployment, numbers))
+        self._spawn(self._run(deployment))
         if problem:
             raise Unprocessable(problem, request_id=request_id)
         return 202, DeployAccepted(request_id=request_id)
 
-    async def _run(self, deployment: LocalDeployment, numbers: Iterable[int]) -> None:
+    async def _run(self, deployment: LocalDeployment) -> None:
         try:
             await deployment.run()
         finally:
-            self._ports.release(tuple(numbers))
             self._terminated_at[deployment.request_id] = loop_time()
 
     @property

@@ -49,7 +49,11 @@ _log: Final = logging.getLogger(__name__)
 _CLOSING_GRACE: Final = 0.5
 """Seconds from SIGTERM to SIGKILL when the emulator itself ends."""
 
+_MAX_PLAIN_OUTPUT: Final = 4096
+"""Bytes of output beyond which the output of an ended process is compressed."""
+
 SendWebhook = Callable[[Webhook, Deployment], None]
+ReleasePorts = Callable[[Sequence[int]], None]
 OnStatus: TypeAlias = "Callable[[LocalDeployment, Status | None], None]"
 """Called after a change of status with the deployment and its status before; None at its deploy."""
 
@@ -179,6 +183,8 @@ class LocalDeployment:
     """The private host that it runs on; None in the public cloud."""
     port_numbers: Mapping[str, int]
     """Port numbers by port name; empty if there was no capacity."""
+    release_ports: ReleasePorts = attrs.field(repr=False)
+    """Takes the port numbers back; called once the process is over."""
     fqdn: str
     """Its host name."""
     base_url: str
@@ -219,8 +225,8 @@ class LocalDeployment:
     """Its process; None if none runs."""
     crash: CrashData | None = None
     """How its process exited by itself; None if it has not."""
-    crash_output: str | None = None
-    """What the process had written when it exited; None if it has not."""
+    _written_at_crash: int | None = None
+    _has_ports: bool = attrs.field(default=True, init=False)
     _ready_loop_time: float = 0.0
     _ended_loop_time: float | None = None
     _restarts: int = 0
@@ -331,6 +337,12 @@ class LocalDeployment:
             status=self.status if with_status else None,
         )
 
+    @property
+    def crash_output(self) -> str | None:
+        """What the process had written when it exited by itself; None if it has not."""
+        written = self._written_at_crash
+        return None if written is None else self.output.text(written)
+
     def logs(self) -> Logs:
         """Returns what its process has written, and how it crashed if it did."""
         return Logs(
@@ -357,6 +369,10 @@ class LocalDeployment:
         try:
             if self.status is Status.INITIALIZING:
                 await self._run_statuses()
+            if self.status is Status.ERROR:
+                self._release_ports()
+                if self.output.written > _MAX_PLAIN_OUTPUT:
+                    await asyncio.to_thread(self.output.compress)
             await self._stop_requested
             self._set_status(Status.TERMINATING)
             await asyncio.gather(
@@ -368,7 +384,14 @@ class LocalDeployment:
             self._set_status(Status.TERMINATED)
         finally:
             await self._end_process(_CLOSING_GRACE)
+            self._release_ports()
             self.machine.forget(self.request_id)
+
+    def _release_ports(self) -> None:
+        """Gives the ports back, once: later they may be of another deployment."""
+        if self._has_ports:
+            self._has_ports = False
+            self.release_ports(tuple(self.port_numbers.values()))
 
     async def _run_statuses(self) -> None:
         """Goes from INITIALIZING until a stop is due or the deployment has failed."""
@@ -462,12 +485,19 @@ class LocalDeployment:
 
     async def _wait_until_bound(self, process: Process, give_up: float) -> None:
         """Waits until the process has bound its ports or has exited."""
-        while not await self.machine.has_bound(process, self._required_bindings()):
+        while not await self._has_bound(process):
             if process.exited.done():
                 return
             if loop_time() >= give_up:
                 raise self._port_not_opened()
             await asyncio.wait({process.exited}, timeout=self.machine.scan_interval)
+
+    async def _has_bound(self, process: Process) -> bool:
+        try:
+            return await self.machine.has_bound(process, self._required_bindings())
+        except OSError as problem:  # no more files can be opened
+            _log.warning("%s: cannot see its ports: %s", self.request_id, problem)
+            return False
 
     def _port_not_opened(self) -> _DeploymentFailed:
         ports = (
@@ -497,7 +527,7 @@ class LocalDeployment:
             message=f"The application {happened}",
             restart_count=self._restarts,
         )
-        self.crash_output = self.output.text()
+        self._written_at_crash = self.output.written
         if policy == "never" or (policy == "on_failure" and code == 0):
             raise _DeploymentFailed(self.crash.message)
         await self._end_process(0)

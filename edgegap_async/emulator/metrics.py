@@ -8,8 +8,8 @@ network traffic per process, so those series are zeros. The cloud's units are no
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterable
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -39,11 +39,16 @@ class Sample:
     """Bytes written to disk since the start."""
 
 
+_FIELDS: Final = 5  # of a sample
+
+
 class Samples:
-    """The last `size` measurements of one deployment."""
+    """The last `size` measurements of one deployment, 40 bytes each."""
 
     def __init__(self, size: int = 900) -> None:
-        self._samples: deque[Sample] = deque(maxlen=size)
+        self._size = size
+        self._values = array("d")  # of one sample after the other; the oldest is at `_oldest`
+        self._oldest = 0
         self._last: Usage | None = None
 
     def start_process(self, now: float) -> None:
@@ -57,15 +62,27 @@ class Samples:
             return
         computed = max(0.0, usage.cpu_seconds - last.cpu_seconds)  # below 0 once a child has ended
         percent = 100 * computed / (usage.at - last.at)
-        self._samples.append(
-            Sample(at, percent, usage.memory_bytes, usage.read_bytes, usage.written_bytes)
+        values = array(
+            "d",
+            (at.timestamp(), percent, usage.memory_bytes, usage.read_bytes, usage.written_bytes),
         )
+        if len(self._values) < _FIELDS * self._size:
+            self._values += values
+        else:
+            self._values[self._oldest : self._oldest + _FIELDS] = values
+            self._oldest = (self._oldest + _FIELDS) % len(self._values)
+
+    def _samples(self) -> Iterator[Sample]:
+        in_order = self._values[self._oldest :] + self._values[: self._oldest]
+        for first in range(0, len(in_order), _FIELDS):
+            at, *values = in_order[first : first + _FIELDS]
+            yield Sample(datetime.fromtimestamp(at, UTC), *values)
 
     def series(self, *, start: datetime | None, end: datetime | None, step: int | None) -> Metrics:
         """Returns the measurements from `start` to `end`, averaged over `step` seconds if given."""
         chosen = [
             sample
-            for sample in self._samples
+            for sample in self._samples()
             if (start is None or sample.at >= start) and (end is None or sample.at <= end)
         ]
         groups = [[sample] for sample in chosen] if step is None else _grouped(chosen, step)

@@ -29,6 +29,8 @@ class Output:
         self._compressed: bytes | None = None
         self.written = 0
         """Number of bytes that the program has written."""
+        self.pipe: OutputPipe | None = None
+        """What it comes from; None once the program has ended."""
 
     def write(self, piece: bytes) -> None:
         """Adds a piece, and drops the oldest bytes beyond `size`."""
@@ -51,12 +53,21 @@ class Output:
                 self._compressed = zlib.compress(self._data, 1)
                 self._data = bytearray()
 
+    @property
+    def held_bytes(self) -> int:
+        """Number of bytes that it keeps."""
+        with self._lock:
+            return len(self._data if self._compressed is None else self._compressed)
+
     def text(self, until: int | None = None) -> str:
         """Returns the output as text; bytes that are not UTF-8 are replaced.
 
         Args:
             until: only of the first `until` bytes that the program has written; None for all.
         """
+        pipe = self.pipe
+        if pipe is not None:
+            pipe.read_rest()  # what the program wrote before this call
         with self._lock:
             packed = self._compressed
             data = bytes(self._data) if packed is None else zlib.decompress(packed)
@@ -73,6 +84,7 @@ class OutputPipe:
         os.set_blocking(descriptor, False)
         self._descriptor: int | None = descriptor
         self._output = output
+        output.pipe = self
         self._before_close = before_close
         self._lock = threading.Lock()
 
@@ -92,7 +104,7 @@ class OutputPipe:
             return bool(piece)
 
     def read_rest(self) -> None:
-        """Reads what a program that has ended has left; at most 1 MiB, as a child may write on."""
+        """Reads what there is; at most 1 MiB, as the program may write on."""
         for _ in range(2**20 // _READ_BYTES + 1):
             if not self.read():
                 break
@@ -104,6 +116,8 @@ class OutputPipe:
 
     def _close(self) -> None:
         if self._descriptor is not None:
+            if self._output.pipe is self:  # not of a program that has started again
+                self._output.pipe = None
             self._before_close(self._descriptor)
             os.close(self._descriptor)
             self._descriptor = None

@@ -12,16 +12,51 @@ arrive.
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 import random
+import resource
 import socket
 from collections.abc import Callable, Sequence
 from typing import Final
 
 _KINDS: Final = (socket.SOCK_STREAM, socket.SOCK_DGRAM)
+_RESERVED_DESCRIPTORS: Final = 32
+"""File descriptors that are kept for connections to the API and for reading `/proc`."""
 
 
 class NoFreePort(Exception):
-    """Each port of the range is assigned, was just given back, or belongs to another program."""
+    """No port can be assigned.
+
+    Each port of the range is assigned, was just given back, or belongs to another program; or this
+    process can open no more files.
+    """
+
+
+def check_descriptors(reserved: int = _RESERVED_DESCRIPTORS) -> None:
+    """Checks that this process can open files.
+
+    Args:
+        reserved: the number of files that others need.
+
+    Raises:
+        OSError: it can open no more than `reserved`; the message says what to do.
+    """
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        lowest_free = os.dup(0)
+    except OSError as problem:
+        if problem.errno != errno.EMFILE:
+            raise
+        lowest_free = most
+    else:
+        os.close(lowest_free)
+    if lowest_free >= most - reserved:
+        raise OSError(
+            errno.EMFILE,
+            f"Too many open files: the limit of the emulator's process is {most}, and a deployment"
+            " needs 2; raise it with `ulimit -n`, or stop deployments",
+        )
 
 
 class Ports:
@@ -52,6 +87,10 @@ class Ports:
         Raises:
             NoFreePort: there are not that many.
         """
+        try:
+            check_descriptors(_RESERVED_DESCRIPTORS + count)
+        except OSError as problem:
+            raise NoFreePort(f"No capacity: {problem.strerror}") from None
         taken: list[int] = []
         for _ in range(len(self._numbers)):
             if len(taken) == count:

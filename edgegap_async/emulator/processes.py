@@ -31,6 +31,7 @@ from edgegap_async.concurrency import loop_time
 from . import ledger
 from .launcher import Launcher, Program
 from .output import Output, OutputPipe, OutputReader
+from .ports import check_descriptors
 from .procfs import (
     Binding,
     Kind,
@@ -44,6 +45,8 @@ from .procfs import (
 
 _log: Final = logging.getLogger(__name__)
 
+_RESERVED_DESCRIPTORS: Final = 16
+"""File descriptors that a start leaves for others; less than a deploy must leave."""
 _KILL_TIMEOUT: Final = 5.0
 """Seconds after SIGKILL after which a process that still exists is left to the kernel."""
 
@@ -176,8 +179,9 @@ class Machine:
             limits: its limits.
 
         Raises:
-            OSError: the system cannot start it.
+            OSError: the system cannot start it, or this process can open no more files.
         """
+        check_descriptors(_RESERVED_DESCRIPTORS)
         created = self._launcher.open()
         reading, writing = os.pipe()
         try:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import resource
 import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import psutil
 import pytest
-from emulated_cloud import create_go_file, until
+from emulated_cloud import create_go_file, files_left, until
 
 from edgegap_async.emulator.output import Output
 from edgegap_async.emulator.processes import Limits, Machine, ServerProcess
@@ -113,7 +111,7 @@ async def test_a_program_starts_in_the_given_directory(start: Starter, tmp_path:
 async def test_row_54_a_program_that_cannot_be_started_raises_the_reason(
     start: Starter, argv: list[str]
 ) -> None:
-    await start("pass")
+    await (await start("pass")).stop(5)
     open_before = _open_files()
 
     with pytest.raises(OSError, match=r"No such file|Permission denied|null byte"):
@@ -122,28 +120,13 @@ async def test_row_54_a_program_that_cannot_be_started_raises_the_reason(
     assert _open_files() == open_before
 
 
-@contextlib.contextmanager
-def _files_left(count: int) -> Iterator[None]:
-    """Lets this process open `count` more files."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    highest = max(int(file.name) for file in Path("/proc/self/fd").iterdir())
-    with contextlib.ExitStack() as filled:  # numbers are given out from the lowest
-        while (file := filled.enter_context(Path(os.devnull).open("rb"))).fileno() <= highest:
-            pass
-        resource.setrlimit(resource.RLIMIT_NOFILE, (file.fileno() + 1 + count, hard))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
 @pytest.mark.parametrize("left", range(2))
 async def test_without_files_to_open_nothing_starts_or_leaks(start: Starter, left: int) -> None:
     await (await start("pass")).stop(5)
     children = psutil.Process().children()
     open_before = _open_files()
 
-    with _files_left(left), pytest.raises(OSError, match="Too many open files"):
+    with files_left(left), pytest.raises(OSError, match="Too many open files"):
         await start("import time; time.sleep(60)")
 
     assert _open_files() == open_before
@@ -178,6 +161,39 @@ def test_row_49_only_the_last_output_is_kept() -> None:
     assert output.text() == "e" * 10
 
 
+def test_row_49_the_output_until_a_point_is_what_is_kept_of_it() -> None:
+    output = Output(size=10)
+    output.write(b"0123456789ab")
+
+    assert output.text(12) == "23456789ab"
+    assert output.text(5) == "234"
+    assert output.text(1) == ""
+
+
+def test_row_58_compressed_output_is_small_and_can_be_read_and_written() -> None:
+    output = Output()
+    output.write(b"line\n" * 100_000)
+    output.compress()
+    output.compress()
+
+    assert output.held_bytes < 10_000
+    assert output.text() == "line\n" * 100_000
+    output.write(b"end")
+    assert output.text(output.written).endswith("line\nend")
+
+
+async def test_row_49_a_busy_event_loop_does_not_block_a_program(
+    start: Starter, tmp_path: Path
+) -> None:
+    done = tmp_path / "done"
+    await start(f"import os; os.write(1, b'x' * 500_000); open({str(done)!r}, 'w')")
+
+    give_up = time.monotonic() + 20
+    while not _exists(done):  # without an await: the event loop does nothing else
+        assert time.monotonic() < give_up
+        time.sleep(0.01)  # noqa: ASYNC251 - it is the point
+
+
 def test_row_49_output_that_is_not_utf_8_is_shown_with_replacements() -> None:
     output = Output()
     output.write(b"ok \xff\xfe")
@@ -193,6 +209,24 @@ async def test_row_49_a_flood_of_output_without_a_line_break_is_bounded(start: S
     assert await process.exited == 0
     assert len(start.output.text()) == 2**20
     assert start.output.text().endswith("xend\n")
+
+
+async def test_the_output_has_what_a_program_has_written_before_it_is_read(
+    start: Starter, udp_port: int
+) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as player:
+        player.bind(("127.0.0.1", udp_port))
+        await start(
+            "import os, socket, time\n"
+            "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+            "for number in range(300):\n"
+            "  os.write(1, b'%d ' % number)\n"
+            f"  s.sendto(b'%d ' % number, ('127.0.0.1', {udp_port}))\n"
+            "  time.sleep(0.001)\n"
+        )
+        for _ in range(300):
+            said = await asyncio.to_thread(player.recv, 100)
+            assert said.decode() in start.output.text()
 
 
 async def test_row_50_the_last_output_of_a_program_is_complete_when_its_exit_is_known(

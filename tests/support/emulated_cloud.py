@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable
+import os
+import resource
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -145,3 +147,18 @@ def processes_of(deployment: LocalDeployment) -> list[int]:
 def create_go_file(pid: int) -> None:
     """Creates the file `go` in a process's working directory, for which a test program waits."""
     Path(f"/proc/{pid}/cwd/go").touch()
+
+
+@contextlib.contextmanager
+def files_left(count: int) -> Iterator[None]:
+    """Lets this process open `count` more files."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(file.name) for file in Path("/proc/self/fd").iterdir())
+    with contextlib.ExitStack() as filled:  # numbers are given out from the lowest
+        while (file := filled.enter_context(Path(os.devnull).open("rb"))).fileno() <= highest:
+            pass
+        resource.setrlimit(resource.RLIMIT_NOFILE, (file.fileno() + 1 + count, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
