@@ -66,9 +66,9 @@ class EmulatorProgram:
 
     async def __aenter__(self) -> Self:
         """Starts it and waits until it serves."""
-        options = ["--fast", "--no-limits", "--token", "canary-emulator", "--apps", str(self._apps)]
+        options = ["--fast", "--no-limits", "--quiet", "--token", "canary-emulator"]
         self.process = subprocess.Popen(  # noqa: ASYNC220 - it lasts milliseconds
-            [sys.executable, "-m", "edgegap_async.emulator", *options],
+            [sys.executable, "-m", "edgegap_async.emulator", str(self._apps), *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
