@@ -23,11 +23,12 @@ from .deployments.deployer import Deployer
 from .deployments.handle import DeploymentHandle, RecoveredDeployment
 from .errors import DeploymentFailed, EdgegapError, InvalidRequest, Unprocessable
 from .http.api_client import ApiClient
-from .http.auth import api_token
+from .http.auth import read_secrets
 from .http.guard import Guard
 from .http.rate_limits import Limits
 from .http.retries import RetryPolicy
 from .http.transport import Timeouts
+from .http.urls import Proxy
 from .polling.poller import StatusPoller
 from .polling.schedule import PollingPolicy
 from .polling.tracker import WebhookSource
@@ -84,6 +85,11 @@ class EdgegapClient(ApiClient):
             answer to a deploy is lost, the client searches the list for this time before it sends
             the deploy once more. Default: 10 s.
         allow_insecure: True to send the token over http to another host. Default: False.
+        proxy: URL of an http or https proxy, such as `http://user:password@proxy.example:3128`. It
+            opens a tunnel to the API and sees neither token nor calls, so `base_url` must have
+            https. No repr, log or error shows user and password. Default: no proxy.
+        trust_env: True to take the proxy from HTTPS_PROXY or ALL_PROXY, except for the hosts that
+            NO_PROXY names; `proxy` goes before them. Default: False.
 
     Raises:
         InvalidRequest: an argument or an environment variable cannot be used.
@@ -106,9 +112,13 @@ class EdgegapClient(ApiClient):
         owner: str | None = None,
         list_delay: float = 10.0,
         allow_insecure: bool = False,
+        proxy: str | Proxy | None = None,
+        trust_env: bool = False,
     ) -> None:
-        secret = api_token(token)
-        del token  # a traceback that shows local variables must not show it
+        secret, chosen_proxy, slip = read_secrets(token, proxy)
+        del token, proxy  # a traceback that shows local variables must not show them
+        if slip:
+            raise slip
         super().__init__(
             secret,
             base_url=base_url,
@@ -120,6 +130,8 @@ class EdgegapClient(ApiClient):
             retries=retries,
             guard=guard,
             allow_insecure=allow_insecure,
+            proxy=chosen_proxy,
+            trust_env=trust_env,
         )
         check_kind("polling", polling, PollingPolicy)
         if webhooks is not None and not callable(getattr(webhooks, "open", None)):

@@ -21,6 +21,7 @@ from edgegap_async.errors import InvalidRequest
 
 from .models import Status
 from .validation import (
+    QUOTES,
     check_list,
     check_text,
     field_name,
@@ -30,14 +31,36 @@ from .validation import (
     one_of,
 )
 
+_WORDS_BEFORE_TOKENS: Final = r"(authorization|bearer|basic|token|api-?key)(:.*| .*)"
 
-def _header_in_closure(value: object, scheme: str) -> Callable[[], str]:
-    if not isinstance(value, str):
-        return str
+
+def _without_scheme(value: str, scheme: str) -> str:
     word, _, rest = value.strip().partition(" ")
-    secret = rest.strip() if rest and word.lower() == scheme.lower() else value.strip()
-    is_valid = secret.isascii() and secret.isprintable() and " " not in secret
-    header = f"{scheme} {secret}".strip() if secret and is_valid else ""
+    return rest.strip() if rest and word.lower() == scheme.lower() else value.strip()
+
+
+def _slip_in_token(value: object, scheme: str) -> str:
+    """Returns why a value is no token; empty if it may be one. The text shows nothing of it."""
+    if not isinstance(value, str):
+        return f"it is of type {type(value).__name__}"
+    secret = _without_scheme(value, scheme)
+    slips = {
+        "it is empty": not secret,
+        "take off the quotes around it": secret[:1] in QUOTES or secret[-1:] in QUOTES,
+        "take off the name of the variable before it": re.match(r"(export )?EDGEGAP_\w+=", secret),
+        f"take off the word before it{f': the client adds {scheme!r}' if scheme else ''}": (
+            re.fullmatch(_WORDS_BEFORE_TOKENS, secret, re.IGNORECASE | re.DOTALL)
+        ),
+        "it has a line break in it": re.search(r"[\r\n]", secret),
+        "it has a space in it": " " in secret,
+        "it has an invisible character in it": not secret.isprintable(),
+        "it has a character beyond ASCII": not secret.isascii(),
+    }
+    return next((slip for slip, has_slip in slips.items() if has_slip), "")
+
+
+def _header_in_closure(value: str, scheme: str) -> Callable[[], str]:
+    header = f"{scheme} {_without_scheme(value, scheme)}".strip()
     return lambda: header
 
 
@@ -61,10 +84,12 @@ class Token:
     __slots__ = ("_reveal",)
 
     def __init__(self, value: str, *, scheme: str = "") -> None:
-        self._reveal = _header_in_closure(value, scheme)
+        slip = _slip_in_token(value, scheme)
+        if not slip:
+            self._reveal = _header_in_closure(value, scheme)
         del value  # a traceback that shows local variables must not show it
-        if not self._reveal():
-            raise InvalidRequest("a token is a text of printable ASCII without spaces")
+        if slip:
+            raise InvalidRequest(f"a token is a text of printable ASCII without spaces: {slip}")
 
     @property
     def header(self) -> dict[str, str]:

@@ -21,6 +21,9 @@ from edgegap_async.errors import InvalidRequest
 Validator: TypeAlias = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 """A validator of an attrs field: called with the object, the field and the value."""
 
+QUOTES: Final = "\"'`\u201c\u201d\u2018\u2019<>"
+"""What stands around a value that was copied from a document."""
+
 _MAX_TEXT: Final = 128  # characters; the API documents no longer name or id
 _NOT_IN_SEGMENT: Final = r"[\x00-\x1f\x7f/\\%?#\ud800-\udfff]"
 

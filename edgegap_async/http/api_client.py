@@ -34,7 +34,7 @@ from edgegap_async.errors import (
 )
 from edgegap_async.observability.observer import CallObserver, CallObservers, ObservedCall
 
-from .auth import api_token, token_to_send
+from .auth import read_secrets, token_to_send
 from .call import DEFAULT_OPTIONS, CallOptions, CallPermit
 from .guard import Guard
 from .rate_limits import Limits, Priority
@@ -42,6 +42,7 @@ from .resources import Deployments, Locations, PrivateFleets, Tags
 from .retries import RetryBudget, RetryPolicy, is_ambiguous
 from .shutdown import CloseScope, OpenCalls
 from .transport import SendState, Timeouts, Transport
+from .urls import Proxy, environment_proxy
 
 DEFAULT_BASE_URL: Final = "https://api.edgegap.com"
 
@@ -75,21 +76,29 @@ class ApiClient:
         on_limit: Literal["wait", "raise"] = "wait",
         max_wait: float | None = None,
         allow_insecure: bool = False,
+        proxy: str | Proxy | None = None,
+        trust_env: bool = False,
     ) -> None:
-        self._token = api_token(token)
-        del token  # a traceback that shows local variables must not show it
+        self._token, chosen_proxy, slip = read_secrets(token, proxy)
+        del token, proxy  # a traceback that shows local variables must not show them
+        if slip:
+            raise slip
         check_kind("base_url", base_url, str)
         check_kind("session", session, aiohttp.ClientSession)
         check_kind("timeouts", timeouts, Timeouts)
         check_kind("retries", retries, RetryPolicy)
         check_kind("guard", guard, Guard)
+        base_url = (
+            base_url or _from_environment("EDGEGAP_BASE_URL", "EDGEGAP_API_URL") or DEFAULT_BASE_URL
+        )
+        if trust_env and chosen_proxy is None:
+            chosen_proxy = environment_proxy(base_url)
         self._transport = Transport(
-            base_url
-            or _from_environment("EDGEGAP_BASE_URL", "EDGEGAP_API_URL")
-            or DEFAULT_BASE_URL,
+            base_url,
             session=session,
             timeouts=timeouts or _timeouts_from_environment(),
             allow_insecure=allow_insecure,
+            proxy=chosen_proxy,
         )
         self.limits: Final = limits if isinstance(limits, Limits) else Limits(limits)
         self._max_wait = _checked_max_wait(on_limit, max_wait)
@@ -406,7 +415,7 @@ def _checked_max_wait(on_limit: object, max_wait: float | None) -> float | None:
 
 
 def _from_environment(*names: str) -> str | None:
-    return next((value for name in names if (value := os.environ.get(name))), None)
+    return next((value for name in names if (value := os.environ.get(name, "").strip())), None)
 
 
 def _timeouts_from_environment() -> Timeouts:

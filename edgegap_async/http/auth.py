@@ -12,6 +12,8 @@ from typing import Final
 from edgegap_async.api.requests import Token
 from edgegap_async.errors import InvalidRequest
 
+from .urls import Proxy, as_proxy
+
 _SCHEME: Final = "token"  # first word of the Authorization header
 
 
@@ -23,8 +25,22 @@ def api_token(token: str | Token | None) -> Token | None:
     """
     if isinstance(token, Token):
         return token
-    token = token or os.environ.get("EDGEGAP_API_TOKEN")
+    token = token or os.environ.get("EDGEGAP_API_TOKEN", "").strip()
     return Token(token, scheme=_SCHEME) if token else None
+
+
+def read_secrets(
+    token: str | Token | None, proxy: str | Proxy | None
+) -> tuple[Token | None, Proxy | None, InvalidRequest | None]:
+    """Returns the API token and the proxy, or the error of one of them for the caller to raise.
+
+    The caller first deletes its own variables: a traceback that shows local variables would show
+    the secrets in them. An error that came through the caller's frame would show them at once.
+    """
+    try:
+        return api_token(token), as_proxy(proxy), None
+    except InvalidRequest as error:
+        return None, None, InvalidRequest(error.message)
 
 
 def token_to_send(token: Token | None) -> Token:

@@ -30,6 +30,7 @@ import warnings
 import weakref
 from collections.abc import Awaitable, Mapping
 from contextvars import ContextVar
+from http import HTTPStatus
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -42,18 +43,19 @@ from yarl import URL
 from edgegap_async.api.messages import HttpRequest, HttpResponse
 from edgegap_async.api.operations import Operation
 from edgegap_async.api.requests import Token
-from edgegap_async.api.validation import is_loopback, number
+from edgegap_async.api.validation import number
 from edgegap_async.concurrency import Deadline, Deadlines, loop_time
 from edgegap_async.errors import (
     CallError,
     ClientClosed,
-    InvalidRequest,
     LimitReached,
     NoAnswer,
     NotSent,
     UnreadableAnswer,
     WrongLoop,
 )
+
+from .urls import Proxy, check_proxied, checked_base_url
 
 VERSION: Final = "0.1.0"
 
@@ -64,10 +66,11 @@ _USER_AGENT: Final = (
 )
 _HEADERS: Final = {"User-Agent": _USER_AGENT}
 _JSON_HEADERS: Final = {**_HEADERS, "Content-Type": "application/json"}
-_INVALID_BASE_URL: Final = "base_url must be a URL such as https://api.edgegap.com"
 _MAX_CONNECTIONS: Final = 100  # of one operation, each with one request at a time
 _KEEPALIVE_TIME: Final = 4.0  # seconds; a POST on a connection that the server closes is ambiguous
 _DNS_CACHE_TIME: Final = 60  # seconds
+_MAX_HEADER_BYTES: Final = 64 * 1024  # of one header of an answer; aiohttp allows 8 kB by itself
+_MAX_HEADER_LINES: Final = 1000  # so that small headers of 64 kB together are read too
 
 
 @attrs.frozen(kw_only=True)
@@ -186,9 +189,10 @@ class Transport:
         session: a session to use as it is, which is never closed here; None for own sessions.
         timeouts: time limits of one attempt.
         allow_insecure: True to allow http to a host other than this machine.
+        proxy: the proxy that all connections go through; None for none.
 
     Raises:
-        InvalidRequest: `base_url` cannot be used.
+        InvalidRequest: `base_url` cannot be used, or not with a proxy.
     """
 
     _base_url = ""  # a traceback may show a transport whose constructor failed
@@ -200,8 +204,12 @@ class Transport:
         session: aiohttp.ClientSession | None,
         timeouts: Timeouts,
         allow_insecure: bool,
+        proxy: Proxy | None = None,
     ) -> None:
-        self._base_url = _checked_base_url(base_url, allow_insecure=allow_insecure)
+        self._base_url = checked_base_url(base_url, allow_insecure=allow_insecure)
+        check_proxied(proxy, self._base_url)
+        self._proxy = proxy
+        self._proxy_url = None if proxy is None else URL(proxy.url)
         self._deadlines = Deadlines(None if timeouts.total == math.inf else timeouts.total)
         self._timeout = aiohttp.ClientTimeout(
             total=None,  # `send` has a deadline that it can stop while a call waits for its permit
@@ -303,6 +311,11 @@ class Transport:
                     raise_for_status=False,  # as a session that was passed in might
                     auto_decompress=True,
                     timeout=self._timeout,
+                    proxy=self._proxy_url,
+                    proxy_headers=None if self._proxy is None else self._proxy.headers(),
+                    max_line_size=_MAX_HEADER_BYTES,
+                    max_field_size=_MAX_HEADER_BYTES,
+                    max_headers=_MAX_HEADER_LINES,
                 )
                 body = await _read_body(response, request.max_bytes)
             if body is not None and not 300 <= response.status < 400:  # noqa: PLR2004 - redirects
@@ -312,10 +325,13 @@ class Transport:
         # settings, such as `auth`, contradict the request.
         except (aiohttp.ClientError, OSError, ValueError) as error:
             not_connected = isinstance(
-                error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError
+                error,
+                aiohttp.ClientConnectorError
+                | aiohttp.ConnectionTimeoutError
+                | aiohttp.ClientHttpProxyError,
             )
             was_sent = not not_connected if is_read else send_state.times_sent > sent_before
-            call_error = _network_error(request, error, was_sent=was_sent)
+            call_error = _network_error(request, error, was_sent=was_sent, proxy=self._proxy)
         # A traceback through aiohttp's frames could show the headers in local variables.
         except LimitReached as error:
             call_error = error.with_traceback(None)
@@ -397,32 +413,6 @@ def _close_leaked(
     )
 
 
-def _checked_base_url(base_url: str, *, allow_insecure: bool) -> str:
-    base_url = base_url.strip()
-    try:
-        parts = urlsplit(base_url)
-        port = URL(base_url).port
-        (parts.hostname or "").encode("idna")
-    except ValueError:  # an incomplete IPv6 address, or an invalid port or name
-        raise InvalidRequest(_INVALID_BASE_URL) from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
-        raise InvalidRequest(_INVALID_BASE_URL)
-    if set(base_url) & set("?# ") or not base_url.isprintable():
-        raise InvalidRequest(_INVALID_BASE_URL)
-    if parts.username or parts.password:
-        raise InvalidRequest("base_url must not hold a user or password")
-    if parts.scheme == "http" and not is_loopback(parts.hostname) and not allow_insecure:
-        raise InvalidRequest(
-            f"http://{parts.hostname} would show the token to the network: use https,"
-            " or allow_insecure=True if that network is yours"
-        )
-    base_url = base_url.rstrip("/")
-    root, _, version = base_url.rpartition("/")
-    if version.lower() in {"v1", "v2"}:
-        raise InvalidRequest(f"base_url must be {root}, without /{version}: each call adds it")
-    return base_url
-
-
 def _read_body(response: aiohttp.ClientResponse, max_bytes: int) -> Awaitable[bytes | None]:
     """Reads the whole body, decompressed; None if it is larger than `max_bytes`.
 
@@ -462,19 +452,37 @@ def _unusable_answer(
     return UnreadableAnswer(f"a redirect to {target}, which is not followed", **facts)
 
 
-def _network_error(request: HttpRequest[Any], error: BaseException, *, was_sent: bool) -> CallError:
+def _network_error(
+    request: HttpRequest[Any], error: BaseException, *, was_sent: bool, proxy: Proxy | None
+) -> CallError:
+    may_help = not isinstance(error, aiohttp.ClientSSLError | ValueError)  # the same certificate
     if isinstance(error, TimeoutError):
         text = "no answer in time"
     elif isinstance(error, aiohttp.ClientConnectorCertificateError):
         text = f"{error}; if it is of a CA of your own, name that CA's file in SSL_CERT_FILE"
+    elif isinstance(error, aiohttp.ClientHttpProxyError):
+        text, may_help = _proxy_refusal(error.status, proxy)
     elif isinstance(error, aiohttp.ClientResponseError):
         text = error.message  # its str() contains the query
+        if text.startswith(("Got more than", "Too many headers")):  # it quotes the header
+            text = f"the answer has a header of more than {_MAX_HEADER_BYTES // 1024} kB"
+            text += f", or more than {_MAX_HEADER_LINES} headers"
     else:
         text = str(error)
     message = f"{text or 'the connection failed'} ({type(error).__name__})"
     if was_sent:
         return NoAnswer(message, **request.facts())
     not_sent = NotSent(message, **request.facts())
-    # Another attempt would meet the same certificate.
-    not_sent.retry_may_help = not isinstance(error, aiohttp.ClientSSLError | ValueError)
+    not_sent.retry_may_help = may_help
     return not_sent
+
+
+def _proxy_refusal(status: int, proxy: Proxy | None) -> tuple[str, bool]:
+    """Returns what a proxy's answer to CONNECT means, and whether another attempt may help."""
+    # The proxy's own words are left out: they may repeat the credentials.
+    text = f"the proxy {proxy.url if proxy else 'of the session'} answered {status} to CONNECT"
+    if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        return f"{text}: check user and password in the proxy's URL", False
+    if status == HTTPStatus.FORBIDDEN:
+        return f"{text}: it does not let this program reach the API", False
+    return text, status >= HTTPStatus.INTERNAL_SERVER_ERROR

@@ -100,3 +100,23 @@ async def test_row_19_a_409_is_a_conflict_and_is_not_retried(api: ScriptedApi) -
             await client.tags.create("abc123", "eu")
 
     assert len(api.requests) == 1
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize(("size", "times_listed"), [(12_000, 0), (100_000, 1)])
+async def test_row_80_a_deploy_whose_answer_has_large_headers_makes_one_server(
+    api: ScriptedApi, size: int, times_listed: int
+) -> None:
+    api.on(*DEPLOY, Reply(202, {"request_id": "abc123"}, {"Content-Security-Policy": "a" * size}))
+    api.on("GET", "/v1/deployments", Reply(after=(sent := asyncio.Event())))
+    async with quick_client(api.url) as client:
+        deploying = asyncio.create_task(client.deploy("arena", "v1", users=["8.8.8.8"]))
+        await api.until_asked(*DEPLOY)
+        row = {"request_id": "abc123", "tags": api.asked(*DEPLOY)[0].json["tags"]}
+        api.on("GET", "/v1/deployments", Reply(body={"data": [row]}))
+        sent.set()
+
+        assert (await deploying).request_id == "abc123"
+        await asyncio.sleep(5)  # longer than the list delay, after which surplus is searched for
+    assert len(api.asked(*DEPLOY)) == 1
+    assert bool(api.asked("GET", "/v1/deployments")) is bool(times_listed)

@@ -420,6 +420,40 @@ def test_a_token_that_a_header_cannot_have_is_refused_and_not_shown(written: str
     assert "cret" not in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.parametrize(
+    ("written", "advice"),
+    [
+        ("", "it is empty"),
+        (" \n", "it is empty"),
+        ("Bearer canary-s", "take off the word before it: the client adds 'token'"),
+        ("Authorization: token canary-s", "take off the word before it"),
+        ("token token canary-s", "take off the word before it"),
+        ("token: canary-s", "take off the word before it"),
+        ("Api-Key canary-s", "take off the word before it"),
+        ("Basic canary-s", "take off the word before it"),
+        ('"canary-s"', "take off the quotes around it"),
+        ("token 'canary-s'", "take off the quotes around it"),
+        ("“canary-s”", "take off the quotes around it"),
+        ("<canary-s>", "take off the quotes around it"),
+        ("EDGEGAP_API_TOKEN=canary-s", "take off the name of the variable before it"),
+        ("export EDGEGAP_API_TOKEN=canary-s", "take off the name of the variable before it"),
+        ("canary\ncanary-s", "it has a line break in it"),
+        ("canary-s\r\nX: y", "it has a line break in it"),
+        ("canary -s", "it has a space in it"),
+        ("\ufeffcanary-s", "it has an invisible character in it"),
+        ("canary\u200b-s", "it has an invisible character in it"),
+        ("canary\t-s", "it has an invisible character in it"),
+        ("canary-é", "it has a character beyond ASCII"),
+        (b"canary-s", "it is of type bytes"),
+    ],
+)
+def test_row_62_each_slip_in_a_token_has_advice_and_the_token_is_not_shown(
+    written: Any, advice: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=f"^a token is a text .*: {advice}"):
+        Token(written, scheme="token")
+
+
 def test_a_token_is_not_printed_copied_or_stored() -> None:
     token = Token("s3cret", scheme="token")
 

@@ -318,3 +318,51 @@ async def test_row_25_a_gzip_bomb_does_not_fill_the_memory() -> None:
 
     assert type(error) is UnreadableAnswer
     assert peak < 64 * 2**20
+
+
+# ── large headers ─────────────────────────────────────────────────────────────────────────────────
+
+
+def with_headers(*lines: bytes) -> Talk:
+    head = b"\r\n".join((b"HTTP/1.1 202 Accepted", *lines, b"Content-Length: 2", b"", b"{}"))
+    return answering(head)
+
+
+def lines_of(count: int, size: int) -> list[bytes]:
+    return [b"X-%04d: " % number + b"a" * (size - 8) for number in range(count)]
+
+
+@pytest.mark.parametrize("request_", [GET, POST, STOP], ids=lambda request: request.operation.name)
+@pytest.mark.parametrize(
+    "lines", [lines_of(1, 12_000), lines_of(1, 64_000), lines_of(640, 100)], ids=len
+)
+async def test_row_80_headers_of_64_kb_are_read(
+    lines: list[bytes], request_: HttpRequest[Any]
+) -> None:
+    async with raw_server(with_headers(*lines)) as port, transport_to(port) as transport:
+        answer = await transport.send(request_, TOKEN, SendState())
+
+    assert answer.status == 202
+    assert sum(map(len, answer.headers.values())) >= sum(map(len, lines)) - 8 * len(lines)
+
+
+async def test_row_80_a_session_that_was_passed_in_reads_large_headers_too() -> None:
+    async with (
+        aiohttp.ClientSession() as session,
+        raw_server(with_headers(*lines_of(1, 12_000))) as port,
+        transport_to(port, session=session) as transport,
+    ):
+        assert (await transport.send(GET, TOKEN, SendState())).status == 202
+
+
+@pytest.mark.parametrize("request_", [GET, POST], ids=lambda request: request.operation.name)
+@pytest.mark.parametrize("lines", [lines_of(1, 70_000), lines_of(1100, 10)], ids=len)
+async def test_row_80_larger_headers_are_no_answer_and_not_quoted(
+    lines: list[bytes], request_: HttpRequest[Any]
+) -> None:
+    async with raw_server(with_headers(*lines)) as port, transport_to(port) as transport:
+        error = await failure(transport, request_)
+
+    assert type(error) is NoAnswer
+    assert "the answer has a header of more than 64 kB, or more than 1000 headers" in str(error)
+    assert "aaa" not in str(error)
