@@ -13,6 +13,9 @@ An answer and each row of a list read only their required fields at once, and an
 first access (see `models.LazyModel`). A status therefore costs little more than its JSON, and so
 does a list of a hundred rows of which a program reads a few. No hook of an optional field raises,
 so a late read cannot fail.
+
+cattrs is imported by the functions that need it, and first by `prepare`: its import takes as long
+as that of all modules of `http`.
 """
 
 from __future__ import annotations
@@ -24,13 +27,9 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_origin
 
 import attrs
-from cattrs import Converter, transform_error
-from cattrs.errors import BaseValidationError
-from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
-from cattrs.v import format_exception
 
 from edgegap_async.errors import InvalidRequest
 
@@ -56,6 +55,11 @@ from .requests import (
     User,
 )
 from .validation import check_list
+from .values import Value
+
+if TYPE_CHECKING:
+    from cattrs import Converter
+    from cattrs.errors import BaseValidationError
 
 Model = TypeVar("Model")
 Item = TypeVar("Item")
@@ -184,6 +188,9 @@ def _optional_status(value: object, _: object = None) -> Status | None:
 
 @functools.cache
 def _lenient() -> Converter:
+    from cattrs import Converter  # noqa: PLC0415
+    from cattrs.gen import make_dict_structure_fn  # noqa: PLC0415
+
     # Only `_required_text` raises, so cattrs has no errors to explain.
     converter = Converter(detailed_validation=False)
     exact: dict[object, Callable[[Any, Any], Any]] = {
@@ -304,6 +311,12 @@ def _is_optional_object(kind: Any) -> bool:
     return parts[1:] == (type(None),) and isinstance(parts[0], type) and attrs.has(parts[0])
 
 
+def prepare() -> None:
+    """Makes the converters of answers and requests, for which the first call would wait."""
+    _lenient()
+    _writing()
+
+
 def read_answer(kind: type[Model], body: bytes) -> Model:
     """Reads the body of an answer.
 
@@ -320,6 +333,9 @@ def read_answer(kind: type[Model], body: bytes) -> Model:
 
 
 def _explain(error: BaseValidationError) -> str:
+    from cattrs import transform_error  # noqa: PLC0415
+    from cattrs.v import format_exception  # noqa: PLC0415
+
     def text(problem: BaseException, kind: type | None) -> str:
         is_ours = isinstance(problem, InvalidRequest | TypeError) or type(problem) is ValueError
         return str(problem) if is_ours else format_exception(problem, kind)
@@ -332,6 +348,9 @@ def _explain(error: BaseValidationError) -> str:
 
 @functools.cache
 def _writing() -> Converter:
+    from cattrs import Converter  # noqa: PLC0415
+    from cattrs.gen import make_dict_unstructure_fn, override  # noqa: PLC0415
+
     converter = Converter()
     converter.register_unstructure_hook(datetime, format_time)
     converter.register_unstructure_hook(
@@ -396,6 +415,8 @@ def to_json(value: object) -> Any:
 
 @functools.cache
 def _strict() -> Converter:
+    from cattrs import Converter  # noqa: PLC0415
+
     converter = Converter(forbid_extra_keys=True)
 
     def exactly(*kinds: type) -> Callable[[Any, Any], Any]:
@@ -480,6 +501,8 @@ def read_request(kind: type[Model], body: bytes, what: str = "the body") -> Mode
 def _read_strictly(kind: type[Model], value: object, what: str) -> Model:
     if not isinstance(value, dict):
         raise InvalidRequest(f"{what} is not a JSON object")
+    from cattrs.errors import BaseValidationError  # noqa: PLC0415
+
     try:
         return _strict().structure(value, kind)
     except BaseValidationError as error:
@@ -531,8 +554,8 @@ def _filter_value(condition: Filter) -> object:
     return value
 
 
-@attrs.frozen
-class ListQuery:
+@attrs.frozen(eq=False, repr=False)
+class ListQuery(Value):
     """The filters and the order of a list."""
 
     filters: tuple[Filter, ...] = ()

@@ -30,6 +30,7 @@ from .codec import dumps, format_time, loads, read_answer, to_json
 from .operations import Operation, RetrySafety
 from .status_codes import OFTEN_FROM_PROXY, meaning, says_unknown_id
 from .validation import check_kind, check_segment
+from .values import Value
 
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
@@ -42,8 +43,8 @@ MAX_RETRY_AFTER: Final = 60.0
 
 
 # The next two classes are not frozen: each call makes one of each, in a third of the time.
-@attrs.define(kw_only=True)
-class HttpRequest(Generic[Result_co]):
+@attrs.define(kw_only=True, eq=False, repr=False)
+class HttpRequest(Value, Generic[Result_co]):
     """A request without its token, which the transport adds."""
 
     operation: Operation[Result_co]
@@ -79,8 +80,8 @@ class HttpRequest(Generic[Result_co]):
         }
 
 
-@attrs.define(kw_only=True)
-class HttpResponse:
+@attrs.define(kw_only=True, eq=False, repr=False)
+class HttpResponse(Value):
     """A complete response."""
 
     status: int

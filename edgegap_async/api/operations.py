@@ -28,6 +28,7 @@ from .models import (
     TagPage,
 )
 from .requests import DeployRequest, FleetDeployRequest, StopFilters, TagName
+from .values import Shown
 
 Result_co = TypeVar("Result_co", covariant=True)
 
@@ -50,8 +51,8 @@ class Auth(enum.Enum):
     """The token that a deployment has in ARBITRIUM_DELETE_TOKEN, with no word before it."""
 
 
-@attrs.frozen(kw_only=True, eq=False)
-class Operation(Generic[Result_co]):
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Operation(Shown, Generic[Result_co]):
     """One call of the API."""
 
     name: str

@@ -30,6 +30,7 @@ from .validation import (
     number,
     one_of,
 )
+from .values import Value
 
 _WORDS_BEFORE_TOKENS: Final = r"(authorization|bearer|basic|token|api-?key)(:.*| .*)"
 
@@ -148,33 +149,10 @@ def _as_strings(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(values) if is_list else values  # type: ignore[return-value]
 
 
-class _RequestModel:
-    """Equality, hash and repr of all requests.
-
-    attrs would generate them for each class, which costs import time.
-    """
+class _RequestModel(Value):
+    """What a caller sends."""
 
     __slots__ = ()
-
-    def _fields(self) -> tuple[attrs.Attribute[Any], ...]:
-        kind: Any = type(self)
-        return tuple(attrs.fields(kind))
-
-    def _values(self) -> tuple[object, ...]:
-        return tuple(getattr(self, field.name) for field in self._fields())
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, _RequestModel) or type(other) is not type(self):
-            return NotImplemented
-        return self._values() == other._values()
-
-    def __hash__(self) -> int:
-        return hash(self._values())
-
-    def __repr__(self) -> str:
-        shown = (field.name for field in self._fields() if field.repr)
-        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
-        return f"{type(self).__name__}({values})"
 
 
 _ADDRESS_SLIPS: Final = (

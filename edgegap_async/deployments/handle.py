@@ -19,6 +19,7 @@ from edgegap_async.api.models import (
     StatusChange,
 )
 from edgegap_async.api.validation import check_number
+from edgegap_async.api.values import Value
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import BadRequest, Gone, InvalidRequest, NotFound, NotPlayable
 from edgegap_async.http.api_client import ApiClient
@@ -278,8 +279,8 @@ def tracker_of(handle: DeploymentHandle) -> DeploymentTracker:
     return handle._tracker  # noqa: SLF001 - no caller of the handle needs it
 
 
-@attrs.frozen(kw_only=True)
-class RecoveredDeployment:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class RecoveredDeployment(Value):
     """A deployment that an earlier run of this program left behind, from `client.recover`."""
 
     handle: DeploymentHandle

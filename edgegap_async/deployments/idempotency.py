@@ -83,7 +83,7 @@ def owner_tag(owner: str) -> str:
     return f"own-{check_name('owner', owner, max_length=16)}"
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class IdempotentDeploy:
     """One deploy that makes at most one deployment."""
 

@@ -85,7 +85,7 @@ class DeploymentState(enum.Enum):
     """The API has accepted a stop, or has said that the deployment is over."""
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class _Record:
     state: DeploymentState
     believe_404_from: float | None = None  # loop time; None before the deploy or the first stop

@@ -17,6 +17,7 @@ from typing import Any, Final, Literal, Self, TypeVar
 import aiohttp
 import attrs
 
+from edgegap_async.api import codec
 from edgegap_async.api.messages import HttpRequest, decode, encode
 from edgegap_async.api.models import record_attempts
 from edgegap_async.api.operations import Operation, RetrySafety
@@ -108,6 +109,7 @@ class ApiClient:
         self._open_calls = OpenCalls()
         self._observers = CallObservers()
         self.requests_sent = 0
+        codec.prepare()
         self.deployments: Final = Deployments(self.call)
         self.locations: Final = Locations(self.call)
         self.private_fleets: Final = PrivateFleets(self.call)

@@ -19,6 +19,7 @@ import attrs
 
 from edgegap_async.api.messages import HttpRequest
 from edgegap_async.api.requests import Token
+from edgegap_async.api.values import Value
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import LimitReached
 
@@ -28,8 +29,8 @@ _VALIDITY: Final = 0.025  # seconds from the permit to the request
 _UNDO_TIME: Final = 0.005  # seconds in which the newest permit of the limits is still this one
 
 
-@attrs.frozen(kw_only=True)
-class CallOptions:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class CallOptions(Value):
     """How one call is made."""
 
     token: Token | None = None
@@ -48,7 +49,7 @@ class CallOptions:
 DEFAULT_OPTIONS: Final = CallOptions()
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class CallPermit:
     """The permit of one attempt of a call."""
 

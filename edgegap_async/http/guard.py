@@ -13,6 +13,7 @@ import attrs
 
 from edgegap_async.api.messages import HttpRequest
 from edgegap_async.api.operations import Operation
+from edgegap_async.api.values import Value
 from edgegap_async.errors import DryRun, InvalidRequest, NotAllowed
 
 _TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
@@ -37,8 +38,8 @@ def _is_true(environment: Mapping[str, str], name: str) -> bool:
     return value in _TRUE_WORDS
 
 
-@attrs.frozen(kw_only=True)
-class Guard:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Guard(Value):
     """The rules of one client about what it may not do."""
 
     read_only: bool = False

@@ -47,6 +47,7 @@ import attrs
 
 from edgegap_async.api.operations import DEPLOY, DEPLOY_TO_FLEET, OPERATIONS, Operation
 from edgegap_async.api.validation import check_kind
+from edgegap_async.api.values import Value
 from edgegap_async.concurrency import LoopBinding, loop_time
 from edgegap_async.errors import InvalidRequest, LimitReached
 
@@ -89,8 +90,8 @@ class Priority(enum.IntEnum):
         return cls.DEPLOY if is_deploy else cls.OTHER
 
 
-@attrs.frozen(kw_only=True)
-class LimitState:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class LimitState(Value):
     """The state of one operation's rate limit at one moment, from `Limits.snapshot`."""
 
     limit: float

@@ -37,6 +37,7 @@ import attrs
 from edgegap_async.api.operations import Operation, RetrySafety
 from edgegap_async.api.status_codes import Effect, meaning
 from edgegap_async.api.validation import number
+from edgegap_async.api.values import Value
 from edgegap_async.errors import (
     CallError,
     NoAnswer,
@@ -51,8 +52,8 @@ _BUDGET_PER_SUCCESS = 0.2  # retries; so one retry for five calls that succeed
 _DEFAULT_RETRY_AFTER = 1.0  # seconds; the window of the documented limits
 
 
-@attrs.frozen(kw_only=True)
-class RetryPolicy:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class RetryPolicy(Value):
     """How often, and for how long, the client retries a call.
 
     `RetryPolicy(attempts=1)` never retries.
@@ -109,7 +110,7 @@ class RetryPolicy:
         return wait if elapsed + wait <= self.deadline else None
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class RetryBudget:
     """The retries that all calls of a client share."""
 

@@ -44,6 +44,7 @@ from edgegap_async.api.messages import HttpRequest, HttpResponse
 from edgegap_async.api.operations import Operation
 from edgegap_async.api.requests import Token
 from edgegap_async.api.validation import number
+from edgegap_async.api.values import Value
 from edgegap_async.concurrency import Deadline, Deadlines, loop_time
 from edgegap_async.errors import (
     CallError,
@@ -73,8 +74,8 @@ _MAX_HEADER_BYTES: Final = 64 * 1024  # of one header of an answer; aiohttp allo
 _MAX_HEADER_LINES: Final = 1000  # so that small headers of 64 kB together are read too
 
 
-@attrs.frozen(kw_only=True)
-class Timeouts:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Timeouts(Value):
     """Time limits of one attempt of a call. The wait for the rate limit does not count."""
 
     total: float = attrs.field(default=30.0, validator=number(above=0))
@@ -83,7 +84,7 @@ class Timeouts:
     """Seconds to open a connection; above 0."""
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class SendState:
     """What is known about a request that is in progress."""
 

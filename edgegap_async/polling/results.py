@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Mapping
 import attrs
 
 from edgegap_async.api.models import Deployment, DeploymentPage, DeploymentRow, Status
+from edgegap_async.api.values import Value
 from edgegap_async.errors import CallError, Refused
 
 from .list_strategy import as_deployment, is_last_page
@@ -23,8 +24,8 @@ from .tracker import ChangeSource
 logger = logging.getLogger(__name__)
 
 
-@attrs.frozen(kw_only=True)
-class PollerStats:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PollerStats(Value):
     """What the poller of a client has done so far."""
 
     waiting: int

@@ -14,6 +14,7 @@ from urllib.parse import quote
 import attrs
 
 from edgegap_async.api.validation import number
+from edgegap_async.api.values import Value
 
 from .tracker import DeploymentTracker
 
@@ -21,8 +22,8 @@ _BYTES_AROUND_ID: Final = len(quote('"",', safe=","))  # bytes of a URL around e
 _MAX_STALE_ENTRIES: Final = 64  # replaced entries that a queue keeps before it drops them
 
 
-@attrs.frozen(kw_only=True)
-class PollingPolicy:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PollingPolicy(Value):
     """How often the client asks for the status of a deployment while a task waits. In seconds."""
 
     first_delay: float = attrs.field(default=0.4, validator=number(least=0))
@@ -133,7 +134,7 @@ class PollerTuning(NamedTuple):
 DEFAULT_TUNING: Final = PollerTuning()
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False)
 class PollEntry:
     """One deployment that a task waits for, and its place in the queues."""
 

@@ -6,30 +6,20 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
 
+from edgegap_async.api.values import Value
+
 Json: TypeAlias = Mapping[str, object]
 """A JSON object."""
 
 
-def _values(model: Any) -> dict[str, object]:
-    fields = attrs.fields(type(model))
-    return {field.name: getattr(model, field.name) for field in fields if field.repr}
-
-
-class Model:
-    """Equality and repr of all models, without fields of `repr=False` such as `raw`.
-
-    attrs would generate both for each of thirty classes, which costs import time.
-    """
+class Model(Value):
+    """Equality and repr of all models, without fields of `repr=False` such as `raw`."""
 
     __slots__ = ()
     __hash__ = None  # type: ignore[assignment] # fields hold mappings
 
-    def __eq__(self, other: object) -> bool:
-        return _values(self) == _values(other) if type(other) is type(self) else NotImplemented
-
-    def __repr__(self) -> str:
-        values = ", ".join(f"{name}={value!r}" for name, value in _values(self).items())
-        return f"{type(self).__name__}({values})"
+    def _fields(self) -> tuple["attrs.Attribute[Any]", ...]:
+        return tuple(field for field in super()._fields() if field.repr)
 
 
 field_readers: Final[dict[type, Mapping[str, Callable[[object, None], object]]]] = {}

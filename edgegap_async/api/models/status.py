@@ -11,6 +11,8 @@ from typing import Final, Literal
 
 import attrs
 
+from edgegap_async.api.values import Value
+
 
 class Status(enum.StrEnum):
     """The status of a deployment.
@@ -111,8 +113,8 @@ def may_become(earlier: Status, later: Status) -> bool:
     return later in reached
 
 
-@attrs.frozen
-class StatusChange:
+@attrs.frozen(eq=False, repr=False)
+class StatusChange(Value):
     """One change of a deployment's status, as this program saw it."""
 
     status: Status
