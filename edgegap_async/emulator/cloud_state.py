@@ -18,10 +18,12 @@ from .catalogue import Application, Catalogue, PrivateHost
 from .deployments import LocalDeployment, Machine, OnStatus, SendWebhook, ignore_status
 from .environment import MARK, Secrets
 from .locations import CITIES, LocationFinder
+from .output import Output
 from .ports import NoFreePort, Ports
 from .processes import Machine as LocalMachine
 from .settings import Settings
 from .simulation import SimulatedMachine, SimulatedPorts
+from .state import SavedDeployment, loop_time_of
 
 Reply: TypeAlias = tuple[int, object]
 """HTTP status of an answer, and the model of its body."""
@@ -126,6 +128,54 @@ class CloudState:
         self._applications = {(one.name, one.version): one for one in catalogue.applications}
         self._fleets = {fleet.name: fleet for fleet in catalogue.fleets}
 
+    # ── restore ──────────────────────────────────────────────────────────────────────────────────
+
+    def restore(self, saved: SavedDeployment) -> None:
+        """Takes over a deployment of an emulator that has ended: it is in ERROR or TERMINATED."""
+        host = self._private_hosts().get(saved.host_id or "")
+        output = Output()
+        if saved.crash_output is not None:
+            output.write(saved.crash_output.encode())
+        deployment = LocalDeployment(
+            request_id=saved.request_id,
+            application=saved.application,
+            request=saved.request,
+            location=CITIES[saved.city],
+            fleet_name=saved.fleet_name,
+            host=host,
+            port_numbers=saved.port_numbers,
+            fqdn=saved.fqdn,
+            base_url=self.base_url,
+            secrets=_new_secrets(),
+            machine=self._machine,
+            timings=self.settings.timings,
+            send_webhook=self._send_webhook,
+            on_status=self._on_status,
+            release_ports=lambda _: None,
+            tags={tag.name: tag for tag in saved.tags},
+            status=saved.status,
+            status_since=loop_time_of(saved.changed_at),
+            last_status=saved.last_status,
+            error_detail=saved.error_detail,
+            created_at=saved.created_at,
+            created_loop_time=loop_time_of(saved.created_at),
+            ready_at=saved.ready_at,
+            ready_loop_time=loop_time_of(saved.ready_at or saved.changed_at),
+            ended_loop_time=loop_time_of(saved.changed_at),
+            removed_at=saved.removed_at,
+            output=output,
+            crash=saved.crash,
+            written_at_crash=None if saved.crash_output is None else output.written,
+            has_ports=False,
+        )
+        self.deployments[saved.request_id] = deployment
+        if saved.status is Status.TERMINATED:
+            self._terminated_at[saved.request_id] = deployment.status_since
+        else:
+            self._spawn(self._run(deployment))
+        if saved.has_just_ended:
+            deployment.announce()
+
     # ── deploy ───────────────────────────────────────────────────────────────────────────────────
 
     def _deploy(self, request: DeployRequest, host: PrivateHost | None) -> Reply:
@@ -157,11 +207,7 @@ class CloudState:
             release_ports=self._ports.release,
             fqdn=self.settings.fqdn.replace("{request_id}", request_id),
             base_url=self.base_url,
-            secrets=Secrets(
-                access_point_id=100000 + secrets.randbelow(900000),
-                delete_token=secrets.token_hex(16),
-                context_token=secrets.token_hex(16),
-            ),
+            secrets=_new_secrets(),
             machine=self._machine,
             timings=self.settings.timings,
             send_webhook=self._send_webhook,
@@ -251,3 +297,11 @@ class CloudState:
                 break
             del self._terminated_at[request_id], self.deployments[request_id]
             surplus -= 1
+
+
+def _new_secrets() -> Secrets:
+    return Secrets(
+        access_point_id=100000 + secrets.randbelow(900000),
+        delete_token=secrets.token_hex(16),
+        context_token=secrets.token_hex(16),
+    )

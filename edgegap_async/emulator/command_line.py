@@ -147,6 +147,9 @@ def _parser(program: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--fqdn", default="127.0.0.1", help="host name in links (%(default)s)")
     parser.add_argument(
+        "--state", metavar="DIR", help="folder in which deployments and tags are kept"
+    )
+    parser.add_argument(
         "--expect",
         action="append",
         default=[],
@@ -179,6 +182,7 @@ async def _run(options: argparse.Namespace) -> int:
         max_deployments=options.max_deployments,
         webhook_allow=options.webhook_allow,
         fqdn=options.fqdn,
+        state=options.state,
         **_changes(options),
     )
     emulator.expectations.add(*expectations)

@@ -226,7 +226,7 @@ class LocalDeployment:
     crash: CrashData | None = None
     """How its process exited by itself; None if it has not."""
     _written_at_crash: int | None = None
-    _has_ports: bool = attrs.field(default=True, init=False)
+    _has_ports: bool = True
     _ready_loop_time: float = 0.0
     _ended_loop_time: float | None = None
     _restarts: int = 0
@@ -551,7 +551,11 @@ class LocalDeployment:
         self.last_status, self.status, self.status_since = self.status, status, loop_time()
         if status.is_final and self._ended_loop_time is None:
             self._ended_loop_time = self.status_since
-        webhook = self.request.webhook_for(status)
+        self.announce()
+
+    def announce(self) -> None:
+        """Sends the webhook of its status, and calls `on_status`."""
+        webhook = self.request.webhook_for(self.status)
         if webhook is not None:
             self.send_webhook(webhook, self.deployment())
         self.on_status(self, self.last_status)

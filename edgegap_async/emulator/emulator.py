@@ -28,11 +28,13 @@ from .recorded_requests import RecordedRequest, RequestRecord
 from .server import Server
 from .settings import Settings
 from .simulation import Simulation, is_time_range
+from .state import SavedDeployment, State
 from .status_events import StatusEvents
 from .webhook_sender import WebhookSender
 
 _DEFAULT_TIMINGS: Final = Timings()
 _DEFAULT_DEADLINES: Final = Deadlines()
+_TAG_CALLS: Final = frozenset({"create_tag", "rename_tag", "delete_tag"})
 _NOT_STARTED: Final = "the emulator is not started: use it as `async with Emulator(…)`"
 
 
@@ -72,6 +74,8 @@ class Emulator:
         list_includes_errors: False for lists that omit deployments in ERROR.
         round_trip_time: seconds on the network for one call, (at least, at most), half of them on
             the way there.
+        state: folder in which deployments and their tags are kept over restarts; None to keep
+            nothing. What ran when the emulator ended is then in ERROR.
         simulate: simulates game servers instead of running them; None to run them.
         faults: scripted faults from the start; `faults.add` adds more.
 
@@ -106,6 +110,7 @@ class Emulator:
         list_accepts_filters: bool = True,
         list_includes_errors: bool = True,
         round_trip_time: tuple[float, float] = (0.0, 0.0),
+        state: str | Path | None = None,
         simulate: Simulation | None = None,
         faults: Iterable[Fault] = (),
     ) -> None:
@@ -165,6 +170,9 @@ class Emulator:
         self.expectations = Expectations()
         """The calls that are expected; add some with `expectations.add`."""
         self._failures: list[BaseException] = []
+        check_kind("state", state, str, Path)
+        self._state_folder = state
+        self._state: State | None = None
         self._webhook_sender = WebhookSender(
             webhook_allow, timeout=webhook_timeout, faults=self.faults
         )
@@ -184,6 +192,7 @@ class Emulator:
         if self._cloud is not None:
             raise InvalidRequest("the emulator was started before: make another one")
         try:
+            saved = self._open_state()
             self._cloud = self._make_cloud()
             self._server = Server(
                 self._cloud,
@@ -194,12 +203,27 @@ class Emulator:
                 deadlines=self._deadlines,
                 control=Control(self).answer,
             )
-            self._server.requests.listeners.append(self.expectations.count)
+            self._server.requests.listeners += [self.expectations.count, self._save_tags]
             self._port = await self._server.start(self._host, self._port)
         except BaseException:
             await self.close()
             raise
         self._cloud.base_url = self.url
+        for deployment in saved:
+            self._cloud.restore(deployment)
+
+    def _open_state(self) -> list[SavedDeployment]:
+        """Opens the state, if there is one. Returns the deployments that it has."""
+        if self._state_folder is None:
+            return []
+        self._state = State(self._state_folder, keep_terminated=self._settings.keep_terminated)
+        self.events.listeners.append(self._state.save)
+        return self._state.read()
+
+    def _save_tags(self, request: RecordedRequest) -> None:
+        deployment = self.cloud.deployments.get(request.request_id or "")
+        if self._state and deployment and request.operation in _TAG_CALLS:
+            self._state.save(deployment)
 
     def _make_cloud(self) -> Cloud:
         return Cloud(
@@ -247,6 +271,8 @@ class Emulator:
         self._cloud.base_url = self.url
         await before.close()
         self._failures += before.failures
+        if self._state is not None:
+            self._state.clear()
         self._server.requests.clear()
         self._server.reset_limits()
         self.events.clear()
@@ -269,6 +295,9 @@ class Emulator:
                     await self._cloud.close()
             finally:
                 await self._webhook_sender.close()
+                if self._state is not None:
+                    self._state.close()
+                    self._state = None
         failures, self._failures = self._failures, []
         for part in (self._server, self._cloud):
             if part is not None:
