@@ -68,15 +68,19 @@ logger = logging.getLogger(__name__)
 
 _DIGITS_TO_ZERO: Final = bytes.maketrans(b"123456789", b"000000000")
 _LONG_NUMBER: Final = b"0" * 19  # digits; orjson reads an integer beyond 64 bits as a float
+_EACH_FOURTH: Final = _LONG_NUMBER[3::4]  # what every fourth byte of a long number shows
 
 
 def _fast_loads(body: bytes) -> Any:
     """Parses JSON with orjson, and with `json` what orjson refuses or would read differently.
 
     orjson refuses NaN and Infinity, numbers beyond a float, half surrogates, a byte order mark, and
-    UTF-16, which `json` reads. The search for a long number takes a fifth of orjson's own time.
+    UTF-16, which `json` reads. The search for a long number takes a fifth of orjson's own time: it
+    reads every fourth byte first, which is enough for nearly every answer.
     """
-    if _LONG_NUMBER in body.translate(_DIGITS_TO_ZERO):
+    if _EACH_FOURTH in body[::4].translate(_DIGITS_TO_ZERO) and (
+        _LONG_NUMBER in body.translate(_DIGITS_TO_ZERO)
+    ):
         return json.loads(body)
     try:
         return orjson.loads(body)
@@ -220,9 +224,12 @@ def _lenient() -> Converter:
         fields = [field for field in every if field.init and field.name != "raw"]
         ours = [(field.name, field.default) for field in every if not field.init]
         hooks = {field.name: converter.get_structure_hook(field.type) for field in fields}
-        needed = [field.name for field in fields if field.default is attrs.NOTHING]
         # Nearly every answer with a status is read for it: an access that reads late costs more.
-        needed += [field.name for field in fields if field.type is Status]
+        needed = [
+            (field.name, hooks[field.name])
+            for field in fields
+            if field.default is attrs.NOTHING or field.type is Status
+        ]
         field_readers[kind] = hooks
         put = object.__setattr__
         # A gateway's {"status": "ok"} is no empty list: it would show that a deployment is absent.
@@ -236,9 +243,9 @@ def _lenient() -> Converter:
             put(answer, "raw", value)
             for name, default in ours:
                 put(answer, name, default)
-            for name in needed:
+            for name, hook in needed:
                 try:
-                    put(answer, name, hooks[name](value.get(name), None))
+                    put(answer, name, hook(value.get(name), None))
                 except ValueError as error:
                     raise ValueError(f"{error} @ $.{name}") from None
             return answer

@@ -357,6 +357,14 @@ def test_row_80_the_fast_reader_reads_every_oddity_as_the_standard_reader_does()
     }
 
 
+@pytest.mark.parametrize("spaces", range(8))
+@pytest.mark.parametrize("number", [2**63 - 1, 2**64 - 1, 2**64 + 1, -(2**63) - 1, 10**24 + 1])
+def test_a_long_number_is_read_exactly_wherever_it_stands(number: int, spaces: int) -> None:
+    text = f"{' ' * spaces}[{number}]"
+
+    assert repr(codec.loads(text.encode())) == repr([number])
+
+
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=8)
 ANY_JSON = st.recursive(
     st.none()
