@@ -29,7 +29,7 @@ from __future__ import annotations
 import re
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -43,6 +43,7 @@ from edgegap_async.errors import InvalidRequest
 from .locations import CITIES
 
 _PORT_PLACEHOLDER: Final = re.compile(r"\{port:([^{}]*)\}")
+_LIKE_A_PORT: Final = re.compile(r"\{port\b[^{}]*\}")
 _MAX_NAME: Final = 64  # characters; the API documents this maximum for names of versions
 _MAX_NUMBER: Final = 1e9  # no setting means more, and a file may say `inf`
 
@@ -78,6 +79,12 @@ class AppPort:
     """Whether READY waits until the process has bound it."""
     tls_upgrade: bool = False
     """Shown by the API. The emulator adds no TLS."""
+    number: int | None = attrs.field(
+        default=None, validator=number(least=1, most=65535, whole=True, optional=True)
+    )
+    """The port that the program opens, from 1 to 65535, as in the cloud: `internal` in answers. The
+    emulator forwards an external port of its choice to it. None: the program opens the external
+    port, of which the emulator tells it."""
 
     @property
     def socket_kinds(self) -> frozenset[Literal["udp", "tcp"]]:
@@ -85,6 +92,22 @@ class AppPort:
         if self.protocol == "TCP/UDP":
             return frozenset({"udp", "tcp"})
         return frozenset({"udp"}) if self.protocol == "UDP" else frozenset({"tcp"})
+
+
+def _check_placeholders(where: str, text: str, port_names: Collection[str]) -> None:
+    for found in _LIKE_A_PORT.findall(text):
+        placeholder = _PORT_PLACEHOLDER.fullmatch(found)
+        if placeholder is None or placeholder[1] not in port_names:
+            raise InvalidRequest(
+                f"{where} has {found}: write {{port:NAME}} with the name of a port; there are"
+                f" {', '.join(port_names) or 'none'}"
+            )
+
+
+def _filled(text: str, ports: Mapping[str, int]) -> str:
+    return _PORT_PLACEHOLDER.sub(
+        lambda place: str(ports[place[1]]), text.replace("{python}", sys.executable)
+    )
 
 
 def _texts(values: Iterable[str]) -> tuple[str, ...]:
@@ -108,7 +131,8 @@ class Application:
     version: str = attrs.field(validator=_name)
     """Name of the version; 64 characters at most."""
     argv: tuple[str, ...] = attrs.field(converter=_texts)
-    """The program and its arguments; `{port:NAME}` and `{python}` are replaced. No shell."""
+    """The program and its arguments; `{port:NAME}` and `{python}` are replaced, as in the values of
+    environment variables. No shell."""
     ports: tuple[AppPort, ...] = attrs.field(default=(), converter=_ports)
     """The ports that it opens."""
     environment: Mapping[str, str] = attrs.field(factory=dict)
@@ -149,26 +173,27 @@ class Application:
         if twice is not None:
             raise InvalidRequest(f"{what}: two ports are named {twice!r}")
         for part in self.argv:
-            for name in _PORT_PLACEHOLDER.findall(part):
-                if name not in names:
-                    raise InvalidRequest(
-                        f"{what}: argv has {{port:{name}}}, and no port has that name"
-                    )
+            _check_placeholders(f"{what}: argv", part, names)
         for key, value in {**self.environment, **self.hidden_environment}.items():
             EnvironmentVariable(key, value)
+            _check_placeholders(f"{what}: environment variable {key}", value, names)
 
     def command(self, ports: Mapping[str, int]) -> list[str]:
         """Returns the argument list with the port numbers filled in.
 
         Args:
-            ports: port numbers by port name.
+            ports: the numbers of the ports that the program opens, by port name.
         """
-        return [
-            _PORT_PLACEHOLDER.sub(
-                lambda place: str(ports[place[1]]), part.replace("{python}", sys.executable)
-            )
-            for part in self.argv
-        ]
+        return [_filled(part, ports) for part in self.argv]
+
+    def variables(self, ports: Mapping[str, int]) -> dict[str, str]:
+        """Returns all environment variables with the port numbers filled in.
+
+        Args:
+            ports: as in `command`.
+        """
+        declared = {**self.environment, **self.hidden_environment}
+        return {key: _filled(value, ports) for key, value in declared.items()}
 
 
 @attrs.frozen(kw_only=True)

@@ -15,9 +15,10 @@ from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import BadRequest, NotFound, Unprocessable
 
 from .catalogue import Application, Catalogue, PrivateHost
-from .deployments import LocalDeployment, Machine, OnStatus, SendWebhook, ignore_status
+from .deployments import LocalDeployment, OnStatus, SendWebhook, ignore_status
 from .environment import MARK, Secrets
 from .locations import CITIES, LocationFinder
+from .machine import Machine
 from .output import Output
 from .ports import NoFreePort, Ports
 from .processes import Machine as LocalMachine
@@ -151,7 +152,7 @@ class CloudState:
             timings=self.settings.timings,
             send_webhook=self._send_webhook,
             on_status=self._on_status,
-            release_ports=lambda _: None,
+            port_source=self._ports,
             tags={tag.name: tag for tag in saved.tags},
             status=saved.status,
             status_since=loop_time_of(saved.changed_at),
@@ -204,7 +205,7 @@ class CloudState:
             port_numbers=dict(
                 zip((port.name for port in application.ports), numbers, strict=False)
             ),
-            release_ports=self._ports.release,
+            port_source=self._ports,
             fqdn=self.settings.fqdn.replace("{request_id}", request_id),
             base_url=self.base_url,
             secrets=_new_secrets(),

@@ -13,12 +13,13 @@ exit is an orderly end: some servers exit 1 on SIGTERM.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import math
 import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any, Final, NoReturn, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, NoReturn, TypeAlias
 
 import attrs
 
@@ -39,9 +40,11 @@ from edgegap_async.concurrency import loop_time
 
 from .catalogue import Application, PrivateHost
 from .environment import PUBLIC_IP, Secrets, environment
+from .machine import Forwarder, Machine, PortSource, Process
 from .metrics import Samples
 from .output import Output
-from .processes import Limits, Usage
+from .ports import NoFreePort
+from .processes import Limits
 from .procfs import Binding
 
 _log: Final = logging.getLogger(__name__)
@@ -49,11 +52,14 @@ _log: Final = logging.getLogger(__name__)
 _CLOSING_GRACE: Final = 0.5
 """Seconds from SIGTERM to SIGKILL when the emulator itself ends."""
 
+_MAX_PORT_CHANGES: Final = 4
+"""How often a process gets other ports because another program has taken one of them."""
+_CHECKS_BEFORE_TAKEN: Final = 16
+"""Checks for bound ports, about half a second, before a check whether another program has one."""
 _MAX_PLAIN_OUTPUT: Final = 4096
 """Bytes of output beyond which the output of an ended process is compressed."""
 
 SendWebhook = Callable[[Webhook, Deployment], None]
-ReleasePorts = Callable[[Sequence[int]], None]
 OnStatus: TypeAlias = "Callable[[LocalDeployment, Status | None], None]"
 """Called after a change of status with the deployment and its status before; None at its deploy."""
 
@@ -61,62 +67,6 @@ OnStatus: TypeAlias = "Callable[[LocalDeployment, Status | None], None]"
 def ignore_status(deployment: LocalDeployment, earlier: Status | None) -> None:
     """Does nothing with a change of status."""
     del deployment, earlier
-
-
-class Process(Protocol):
-    """A running program: a real one (`processes`) or a simulated one (`simulation`)."""
-
-    pid: int
-    """Process id."""
-    exited: asyncio.Future[int]
-    """Resolves to the exit code, or to minus the number of the signal that ended it."""
-
-    async def stop(self, grace: float) -> None:
-        """Ends it: by SIGTERM, and by SIGKILL after `grace` seconds."""
-        ...
-
-
-ProcessT = TypeVar("ProcessT", bound=Process)
-
-
-class Machine(Protocol[ProcessT]):
-    """Runs programs: this machine or a simulated one."""
-
-    scan_interval: float
-    """Seconds between two checks whether a program has bound its ports."""
-
-    async def start(
-        self,
-        argv: Sequence[str],
-        *,
-        name: str,
-        environment: Mapping[str, str],
-        output: Output,
-        directory: str | None = None,
-        limits: Limits | None = None,
-    ) -> ProcessT:
-        """Starts a program. It may raise `OSError`."""
-        ...
-
-    async def has_bound(self, process: ProcessT, wanted: Iterable[Binding]) -> bool:
-        """Returns whether a program has bound each of the wanted ports."""
-        ...
-
-    async def usage(self, processes: Sequence[ProcessT]) -> list[Usage]:
-        """Returns what each program has used so far."""
-        ...
-
-    def forget(self, name: str) -> None:
-        """Removes what an ended program has left."""
-        ...
-
-    def kill_all(self) -> None:
-        """Kills each program that was not stopped, without awaiting anything."""
-        ...
-
-    async def close(self) -> None:
-        """Kills the programs that run."""
-        ...
 
 
 _SECONDS: Final = number(least=0)
@@ -183,8 +133,8 @@ class LocalDeployment:
     """The private host that it runs on; None in the public cloud."""
     port_numbers: Mapping[str, int]
     """Port numbers by port name; empty if there was no capacity."""
-    release_ports: ReleasePorts = attrs.field(repr=False)
-    """Takes the port numbers back; called once the process is over."""
+    port_source: PortSource = attrs.field(repr=False)
+    """Takes the port numbers back once the process is over, or gives others."""
     fqdn: str
     """Its host name."""
     base_url: str
@@ -227,6 +177,7 @@ class LocalDeployment:
     """How its process exited by itself; None if it has not."""
     _written_at_crash: int | None = None
     _has_ports: bool = True
+    _forwarder: Forwarder | None = attrs.field(default=None, init=False, repr=False)
     _ready_loop_time: float = 0.0
     _ended_loop_time: float | None = None
     _restarts: int = 0
@@ -260,7 +211,7 @@ class LocalDeployment:
         return {
             port.name: Port(
                 external=self.port_numbers[port.name],
-                internal=self.port_numbers[port.name],
+                internal=port.number or self.port_numbers[port.name],
                 protocol="Websocket" if port.protocol == "WS" else port.protocol,  # as the cloud
                 name=port.name,
                 tls_upgrade=port.tls_upgrade,
@@ -389,9 +340,10 @@ class LocalDeployment:
 
     def _release_ports(self) -> None:
         """Gives the ports back, once: later they may be of another deployment."""
+        self._close_forwarder()
         if self._has_ports:
             self._has_ports = False
-            self.release_ports(tuple(self.port_numbers.values()))
+            self.port_source.release(tuple(self.port_numbers.values()))
 
     async def _run_statuses(self) -> None:
         """Goes from INITIALIZING until a stop is due or the deployment has failed."""
@@ -404,7 +356,7 @@ class LocalDeployment:
                 if self._stop_requested.done() and self.status is Status.READY:
                     return
                 if self.status is Status.DEPLOYING and loop_time() >= give_up:
-                    raise self._port_not_opened()
+                    raise await self._port_not_opened(self.process)
         except _DeploymentFailed as failure:
             await self._end_process(0)
             self.error_detail = str(failure)
@@ -424,9 +376,8 @@ class LocalDeployment:
 
     async def _run_process(self, give_up: float, earliest: float) -> int | None:
         """Runs the process once. Returns its exit code, or None once a stop is due."""
-        process = await self._start()
+        process = await self._start_and_bind(give_up)
         if self.status is Status.DEPLOYING:
-            await self._wait_until_bound(process, give_up)
             await asyncio.wait({process.exited}, timeout=max(0.0, earliest - loop_time()))
             if process.exited.done():
                 return process.exited.result()
@@ -442,6 +393,74 @@ class LocalDeployment:
         if not process.exited.done():
             self.stop()  # max_duration is over, or a stop was requested
         return None if self._stop_requested.done() else process.exited.result()
+
+    async def _start_and_bind(self, give_up: float) -> Process:
+        """Starts the process, and waits until it has bound its ports or has exited.
+
+        Another program may bind a port between its assignment and the start. Then the process
+        starts again, with another port.
+        """
+        for _ in range(_MAX_PORT_CHANGES):
+            try:
+                await self._open_forwarder()
+            except OSError as problem:
+                _log.info("%s: cannot forward a port: %s", self.request_id, problem)
+            else:
+                process = await self._start()
+                if self.status is Status.READY or not await self._wait_until_bound(
+                    process, give_up
+                ):
+                    return process
+                _log.info("%s: another program has taken its port", self.request_id)
+            await self._end_process(0)
+            self._change_ports()
+        raise _DeploymentFailed(f"other programs have taken {_MAX_PORT_CHANGES} ports that it got")
+
+    async def _open_forwarder(self) -> None:
+        """Forwards external ports to those whose number the application fixes.
+
+        Raises:
+            OSError: an external port cannot be bound.
+            _DeploymentFailed: another program has bound such a number.
+        """
+        routes = [
+            (kind, self.port_numbers[port.name], port.number)
+            for port in self.application.ports
+            if port.number is not None
+            for kind in sorted(port.socket_kinds)
+        ]
+        if self._forwarder is not None or not routes:
+            return
+        taken = await self.machine.taken(None, [(kind, number) for kind, _, number in routes])
+        if taken:
+            raise _DeploymentFailed(
+                f"port {_written(taken)} of this machine is in use by another deployment or"
+                " program: a port with a `number` serves one deployment at a time; without"
+                " `number` the application gets a free port, by {port:NAME} or by"
+                " ARBITRIUM_PORT_NAME_INTERNAL"
+            )
+        self._forwarder = await self.machine.forward(routes)
+
+    def _change_ports(self) -> None:
+        """Exchanges the ports for others.
+
+        Raises:
+            _DeploymentFailed: there are none.
+        """
+        self._close_forwarder()
+        self.port_source.release(tuple(self.port_numbers.values()))
+        self._has_ports = False
+        try:
+            numbers = self.port_source.allocate(len(self.port_numbers))
+        except NoFreePort as problem:
+            raise _DeploymentFailed(str(problem)) from None
+        self.port_numbers = dict(zip(self.port_numbers, numbers, strict=True))
+        self._has_ports = True
+
+    def _close_forwarder(self) -> None:
+        if self._forwarder is not None:
+            self._forwarder.close()
+            self._forwarder = None
 
     async def _start(self) -> Process:
         application = self.application
@@ -459,7 +478,7 @@ class LocalDeployment:
         megabytes = application.memory_limit_mb
         try:
             process: Process = await self.machine.start(
-                application.command(self.port_numbers),
+                application.command(self._opened_numbers),
                 name=self.request_id,
                 environment=variables,
                 output=self.output,
@@ -475,22 +494,62 @@ class LocalDeployment:
         self.samples.start_process(loop_time())
         return process
 
+    @property
+    def _opened_numbers(self) -> dict[str, int]:
+        """The ports that the process is to open, by name."""
+        return {
+            port.name: port.number or self.port_numbers[port.name]
+            for port in self.application.ports
+        }
+
     def _required_bindings(self) -> list[Binding]:
+        numbers = self._opened_numbers
         return [
-            (kind, self.port_numbers[port.name])
+            (kind, numbers[port.name])
             for port in self.application.ports
             if port.to_check
             for kind in sorted(port.socket_kinds)
         ]
 
-    async def _wait_until_bound(self, process: Process, give_up: float) -> None:
-        """Waits until the process has bound its ports or has exited."""
-        while not await self._has_bound(process):
-            if process.exited.done():
-                return
+    async def _wait_until_bound(self, process: Process, give_up: float) -> bool:
+        """Waits until the process has bound its ports or has exited.
+
+        Returns:
+            Whether it cannot bind a port, because another program has bound it.
+
+        Raises:
+            _DeploymentFailed: it has not bound its ports in time.
+        """
+        for check in itertools.count(1):
+            if await self._has_bound(process):
+                break
+            has_exited = process.exited.done()
+            is_due = has_exited or check % _CHECKS_BEFORE_TAKEN == 0
+            if is_due and await self._is_port_taken(process):
+                return True
+            if has_exited:
+                break
             if loop_time() >= give_up:
-                raise self._port_not_opened()
+                raise await self._port_not_opened(process)
             await asyncio.wait({process.exited}, timeout=self.machine.scan_interval)
+        return False
+
+    async def _is_port_taken(self, process: Process) -> bool:
+        """Returns whether another program has bound a port that this process was assigned."""
+        assigned = [
+            (kind, self.port_numbers[port.name])
+            for port in self.application.ports
+            if port.number is None
+            for kind in sorted(port.socket_kinds)
+        ]
+        try:
+            # Twice: a process may exit after its socket was seen and before its files are read.
+            return bool(
+                await self.machine.taken(process, assigned)
+                and await self.machine.taken(process, assigned)
+            )
+        except OSError:  # no more files can be opened
+            return False
 
     async def _has_bound(self, process: Process) -> bool:
         try:
@@ -499,13 +558,18 @@ class LocalDeployment:
             _log.warning("%s: cannot see its ports: %s", self.request_id, problem)
             return False
 
-    def _port_not_opened(self) -> _DeploymentFailed:
-        ports = (
-            ", ".join(f"{number}/{kind}" for kind, number in self._required_bindings()) or "none"
+    async def _port_not_opened(self, process: Process | None) -> _DeploymentFailed:
+        opened = [] if process is None else await self.machine.opened(process)
+        text = (
+            f"port {_written(self._required_bindings())} not opened by the app in"
+            f" {self.application.time_to_deploy:g} s"
         )
-        return _DeploymentFailed(
-            f"port {ports} not opened by the app in {self.application.time_to_deploy:g} s"
-        )
+        if opened:
+            return _DeploymentFailed(
+                f"{text}; it has opened {', '.join(opened)}: if that is its port, set `number` of"
+                " the port"
+            )
+        return _DeploymentFailed(f"{text}; it has opened no port")
 
     async def _handle_exit(self, code: int) -> None:
         """Notes how the process exited by itself, and waits until it may start again.
@@ -559,6 +623,10 @@ class LocalDeployment:
         if webhook is not None:
             self.send_webhook(webhook, self.deployment())
         self.on_status(self, self.last_status)
+
+
+def _written(bindings: Iterable[Binding]) -> str:
+    return ", ".join(f"{number}/{kind}" for kind, number in bindings) or "none"
 
 
 def _impossible(earlier: Status, later: Status) -> NoReturn:

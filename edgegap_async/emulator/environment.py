@@ -57,8 +57,7 @@ def environment(  # noqa: D417 - the other names say it
     own = secrets.access_point_id
     resources = request.resources
     declared = {
-        **application.environment,
-        **application.hidden_environment,
+        **application.variables({name: port.internal or 0 for name, port in ports.items()}),
         **{variable.key: variable.value for variable in request.environment_variables},
     }
     place = ("city", "country", "continent", "administrative_division", "timezone")

@@ -30,6 +30,9 @@ def options() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("port", type=int, nargs="?", help="default: ARBITRIUM_PORTS_MAPPING")
+    parser.add_argument(
+        "--address", default="127.0.0.1", help="address to bind; 0.0.0.0 for all (%(default)s)"
+    )
     parser.add_argument("--crash-after", type=float, metavar="S", help="seconds until it exits")
     parser.add_argument(
         "--exit-code", type=int, default=1, metavar="N", help="exit code of that crash"
@@ -150,7 +153,7 @@ def main() -> None:
     game = Game()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         if not asked.never_bind:
-            server.bind(("", port))
+            server.bind((asked.address, port))
             log("ready")
         while True:
             due, action = timed_actions[0] if timed_actions else (None, "")

@@ -29,6 +29,7 @@ import attrs
 from edgegap_async.concurrency import loop_time
 
 from . import ledger
+from .forwarder import PortForwarder
 from .launcher import Launcher, Program
 from .output import Output, OutputPipe, OutputReader
 from .ports import check_descriptors
@@ -36,7 +37,9 @@ from .procfs import (
     Binding,
     Kind,
     ProcessEntry,
+    Route,
     SharedScan,
+    opened_ports,
     owns_socket,
     process_tree,
     scan_bound_sockets,
@@ -240,6 +243,36 @@ class Machine:
             return True
         pids = [member.pid for member in await process.members()]
         return all(any(owns_socket(pid, one) for pid in pids) for one in sockets)
+
+    async def taken(
+        self, process: ServerProcess | None, wanted: Iterable[Binding]
+    ) -> list[Binding]:
+        """Returns the ports that other programs have bound and this tree has not.
+
+        Args:
+            process: the program; None if it has not started.
+            wanted: the ports.
+        """
+        found: list[Binding] = []
+        for kind, port in wanted:
+            sockets = (await self._bound[kind].result()).get(port, set())
+            members = [] if process is None or not sockets else await process.members()
+            if sockets and not any(owns_socket(member.pid, sockets) for member in members):
+                found.append((kind, port))
+        return found
+
+    async def opened(self, process: ServerProcess) -> list[str]:
+        """Returns what a tree has bound, such as `127.0.0.1:7777/udp`."""
+        pids = [member.pid for member in await process.members()]
+        return await asyncio.to_thread(opened_ports, pids)
+
+    async def forward(self, routes: Iterable[Route]) -> PortForwarder:
+        """Forwards external ports of this machine to the ports of a program.
+
+        Raises:
+            OSError: an external port is in use.
+        """
+        return await PortForwarder.open(routes)
 
     async def usage(self, processes: Sequence[ServerProcess]) -> list[Usage]:
         """Returns what each tree has used so far."""

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import ipaddress
 import os
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final, Generic, Literal, TypeAlias, TypeVar
 
@@ -18,6 +21,9 @@ import attrs
 Kind: TypeAlias = Literal["udp", "tcp"]
 Binding: TypeAlias = tuple[Kind, int]
 """A protocol, and the port on which a socket must be bound."""
+Route: TypeAlias = tuple[Kind, int, int]
+"""A protocol, the external port, and the port of the program to which it leads."""
+KINDS: Final[tuple[Kind, ...]] = ("udp", "tcp")
 
 Result = TypeVar("Result")
 
@@ -122,27 +128,73 @@ def process_tree(everyone: Iterable[ProcessEntry], root: int, mark: bytes) -> li
 
 
 def scan_bound_sockets(kind: Kind) -> dict[int, set[str]]:
-    """Returns the sockets of each bound port, as the inode numbers that `/proc/PID/fd` shows."""
+    """Returns the sockets of each bound port, as the inode numbers that `/proc/PID/fd` shows.
+
+    A socket on an address of the loopback interface other than 127.0.0.1, such as ::1, is left out:
+    no client can reach it.
+    """
     bound: dict[int, set[str]] = {}
+    for address, port, inode in _bound_sockets(kind):
+        if _is_reachable(address):
+            bound.setdefault(port, set()).add(inode)
+    return bound
+
+
+def _bound_sockets(kind: Kind) -> Iterator[tuple[bytes, int, str]]:
+    """Yields address, port and inode number of each bound socket; for TCP, if it listens."""
     for table in (f"/proc/net/{kind}", f"/proc/net/{kind}6"):
         with contextlib.suppress(FileNotFoundError):  # a machine without IPv6
             for line in Path(table).read_bytes().splitlines()[1:]:
                 fields = line.split()
                 if kind == "udp" or fields[3] == _LISTENING:
-                    port = int(fields[1].rpartition(b":")[2], 16)
-                    bound.setdefault(port, set()).add(fields[9].decode())
-    return bound
+                    address, _, port = fields[1].rpartition(b":")
+                    yield address, int(port, 16), fields[9].decode()
+
+
+def opened_ports(pids: Iterable[int]) -> list[str]:
+    """Returns what these processes have bound, such as `127.0.0.1:7777/udp`."""
+    sockets = {
+        inode: (address, port, kind)
+        for kind in KINDS
+        for address, port, inode in _bound_sockets(kind)
+    }
+    owned = {sockets[inode] for pid in pids for inode in _sockets_of(pid) if inode in sockets}
+    texts = [(kind, port, str(_address(written))) for written, port, kind in owned]
+    return [
+        f"[{host}]:{port}/{kind}" if ":" in host else f"{host}:{port}/{kind}"
+        for kind, port, host in sorted(texts)
+    ]
+
+
+@functools.lru_cache(maxsize=1024)
+def _address(written: bytes) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Reads an address of `/proc/net`: 32-bit numbers in the byte order of this machine."""
+    words = (int(written[first : first + 8], 16) for first in range(0, len(written), 8))
+    found = ipaddress.ip_address(b"".join(word.to_bytes(4, sys.byteorder) for word in words))
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return mapped or found
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_reachable(written: bytes) -> bool:
+    address = _address(written)
+    return not address.is_loopback or str(address) == "127.0.0.1"
 
 
 def owns_socket(pid: int, sockets: set[str]) -> bool:
     """Returns whether a process has one of these sockets open."""
+    return any(inode in sockets for inode in _sockets_of(pid))
+
+
+def _sockets_of(pid: int) -> Iterator[str]:
+    """Yields the inode numbers of the sockets that a process has open."""
     folder = f"/proc/{pid}/fd"
     try:
-        for name in os.listdir(folder):  # noqa: PTH208 - hundreds of entries, many times a second
-            with contextlib.suppress(OSError):  # closed meanwhile
-                kind, _, number = os.readlink(f"{folder}/{name}").partition(":")  # noqa: PTH115 - faster than a Path
-                if kind == "socket" and number.strip("[]") in sockets:
-                    return True
-    except OSError:  # it has ended, or belongs to another user
-        return False
-    return False
+        names = os.listdir(folder)  # noqa: PTH208 - hundreds of entries, many times a second
+    except (FileNotFoundError, ProcessLookupError, PermissionError):  # ended, or of another user
+        return
+    for name in names:
+        with contextlib.suppress(OSError):  # closed meanwhile
+            kind, _, number = os.readlink(f"{folder}/{name}").partition(":")  # noqa: PTH115 - faster than a Path
+            if kind == "socket":
+                yield number.strip("[]")

@@ -27,7 +27,7 @@ from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import InvalidRequest
 
 from .processes import Usage
-from .procfs import Binding
+from .procfs import Binding, Route
 
 _CRASH_EXIT_CODE: Final = 1
 """Exit code of servers that fail."""
@@ -124,6 +124,13 @@ class SimulatedProcess:
             self.exited.set_result(code)
 
 
+class SimulatedForwarder:
+    """Forwards nothing."""
+
+    def close(self) -> None:
+        """Does nothing."""
+
+
 class SimulatedMachine:
     """Runs simulated game servers; has the methods of `processes.Machine`."""
 
@@ -166,6 +173,22 @@ class SimulatedMachine:
     async def has_bound(self, process: SimulatedProcess, wanted: Iterable[Binding]) -> bool:
         """Returns whether it has bound the wanted ports: all of them or none."""
         return not list(wanted) or process.has_bound
+
+    async def taken(
+        self,
+        process: SimulatedProcess | None,  # noqa: ARG002 - no port is bound
+        wanted: Iterable[Binding],  # noqa: ARG002
+    ) -> list[Binding]:
+        """Returns the ports that other programs have bound: none."""
+        return []
+
+    async def opened(self, process: SimulatedProcess) -> list[str]:  # noqa: ARG002
+        """Returns what a program has bound: nothing."""
+        return []
+
+    async def forward(self, routes: Iterable[Route]) -> SimulatedForwarder:  # noqa: ARG002
+        """Forwards nothing: no port is bound."""
+        return SimulatedForwarder()
 
     async def usage(self, processes: Sequence[SimulatedProcess]) -> list[Usage]:
         """Returns the use of each program, which is zero."""

@@ -88,7 +88,7 @@ async def test_row_51_a_server_that_never_opens_its_port_is_an_error_and_is_ende
         deployment = await reached(await deployed(cloud, arena), Status.ERROR)
 
         number = deployment.port_numbers["game"]
-        expected = f"port {number}/udp not opened by the app in 0.3 s"
+        expected = f"port {number}/udp not opened by the app in 0.3 s; it has opened no port"
         assert deployment.error_detail == expected
         assert deployment.logs().crash_data is None
         assert processes_of(deployment) == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -92,3 +94,32 @@ def test_row_53_two_emulators_never_get_the_same_port() -> None:
 
 def test_no_ports_at_all_are_enough_for_a_game_without_any() -> None:
     assert Ports(range(0), Clock()).allocate(0) == ()
+
+
+_WORKER = """
+import sys, time
+from edgegap_async.emulator.ports import Ports
+ports = Ports(range(*map(int, sys.argv[1:])), time.monotonic)
+print(*(ports.allocate(1)[0] for _ in range(50)), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_row_53_eight_programs_at_once_never_get_the_same_port() -> None:
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-c", _WORKER, "21000", "21700"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(8)
+    ]
+    taken: list[str] = []
+    for worker in workers:
+        assert worker.stdout is not None
+        taken += worker.stdout.readline().split()
+    for worker in workers:
+        worker.communicate()
+
+    assert len(taken) == len(set(taken)) == 400

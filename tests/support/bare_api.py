@@ -70,5 +70,5 @@ class BareApi:
             while (body := await self.get_status(request_id))[
                 "current_status"
             ] != f"Status.{wanted}":
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.055)  # within the rate limit of 20 a second
         return body

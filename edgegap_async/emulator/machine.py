@@ -1,0 +1,102 @@
+"""What a deployment needs of the machine that runs its process.
+
+`processes` has it for this machine, `simulation` for a simulated one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol, TypeVar
+
+from .output import Output
+from .processes import Limits, Usage
+from .procfs import Binding, Route
+
+
+class Process(Protocol):
+    """A running program: a real one (`processes`) or a simulated one (`simulation`)."""
+
+    pid: int
+    """Process id."""
+    exited: asyncio.Future[int]
+    """Resolves to the exit code, or to minus the number of the signal that ended it."""
+
+    async def stop(self, grace: float) -> None:
+        """Ends it: by SIGTERM, and by SIGKILL after `grace` seconds."""
+        ...
+
+
+class Forwarder(Protocol):
+    """Forwards ports until it is closed."""
+
+    def close(self) -> None:
+        """Forwards no more."""
+        ...
+
+
+ProcessT = TypeVar("ProcessT", bound=Process)
+
+
+class Machine(Protocol[ProcessT]):
+    """Runs programs: this machine or a simulated one."""
+
+    scan_interval: float
+    """Seconds between two checks whether a program has bound its ports."""
+
+    async def start(
+        self,
+        argv: Sequence[str],
+        *,
+        name: str,
+        environment: Mapping[str, str],
+        output: Output,
+        directory: str | None = None,
+        limits: Limits | None = None,
+    ) -> ProcessT:
+        """Starts a program. It may raise `OSError`."""
+        ...
+
+    async def has_bound(self, process: ProcessT, wanted: Iterable[Binding]) -> bool:
+        """Returns whether a program has bound each of the wanted ports."""
+        ...
+
+    async def taken(self, process: ProcessT | None, wanted: Iterable[Binding]) -> list[Binding]:
+        """Returns the ports that other programs have bound and this one has not."""
+        ...
+
+    async def opened(self, process: ProcessT) -> list[str]:
+        """Returns what a program has bound, such as `127.0.0.1:7777/udp`."""
+        ...
+
+    async def forward(self, routes: Iterable[Route]) -> Forwarder:
+        """Forwards external ports to the ports of a program. It may raise `OSError`."""
+        ...
+
+    async def usage(self, processes: Sequence[ProcessT]) -> list[Usage]:
+        """Returns what each program has used so far."""
+        ...
+
+    def forget(self, name: str) -> None:
+        """Removes what an ended program has left."""
+        ...
+
+    def kill_all(self) -> None:
+        """Kills each program that was not stopped, without awaiting anything."""
+        ...
+
+    async def close(self) -> None:
+        """Kills the programs that run."""
+        ...
+
+
+class PortSource(Protocol):
+    """Gives port numbers: `ports.Ports` or `simulation.SimulatedPorts`."""
+
+    def allocate(self, count: int) -> tuple[int, ...]:
+        """Returns numbers of free ports. It may raise `NoFreePort`."""
+        ...
+
+    def release(self, ports: Sequence[int]) -> None:
+        """Takes port numbers back."""
+        ...
