@@ -96,9 +96,16 @@ with contextlib.suppress(ImportError):  # the extra `speed`
     loads = _fast_loads
 
 
-def dumps(value: object) -> bytes:
-    """Returns a JSON value as compact UTF-8."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+def dumps(value: object, *, allow_nan: bool = True) -> bytes:
+    """Returns a JSON value as compact UTF-8.
+
+    Raises:
+        ValueError: the value is NaN or infinite, and `allow_nan` is False, or it cannot be encoded.
+        TypeError: the value is of a type that JSON does not have.
+    """
+    return json.dumps(
+        value, separators=(",", ":"), ensure_ascii=False, allow_nan=allow_nan
+    ).encode()
 
 
 # ── times ─────────────────────────────────────────────────────────────────────────────────────────
@@ -142,8 +149,9 @@ def _text(value: object, _: object = None) -> str | None:
 
 def _required_text(value: object, _: object = None) -> str:
     text = _text(value)
-    if not text:
-        raise ValueError(f"a text is needed, not {value!r:.50}")
+    if not text:  # the value may be a secret
+        shown = value if value is None or value == "" else f"a {type(value).__name__}"
+        raise ValueError(f"a text is needed, not {shown!r}")
     return text
 
 
@@ -223,7 +231,7 @@ def _lenient() -> Converter:
         every = attrs.fields(kind)
         fields = [field for field in every if field.init and field.name != "raw"]
         ours = [(field.name, field.default) for field in every if not field.init]
-        hooks = {field.name: converter.get_structure_hook(field.type) for field in fields}
+        hooks = {field.name: _hook_of_field(converter, field) for field in fields}
         # Nearly every answer with a status is read for it: an access that reads late costs more.
         needed = [
             (field.name, hooks[field.name])
@@ -281,6 +289,8 @@ def _lenient() -> Converter:
     @converter.register_structure_hook_factory(functools.partial(_is_made_of, Mapping))
     def _mapping(kind: Any) -> Callable[[Any, Any], Any]:
         inner = get_args(kind)[1]
+        if not attrs.has(inner):  # in a caller's own model
+            return lambda value, _: dict(value) if isinstance(value, dict) else {}
         read = converter.get_structure_hook(inner)
         return lambda value, _: (
             {key: read(item, inner) for key, item in value.items() if isinstance(item, dict)}
@@ -289,6 +299,28 @@ def _lenient() -> Converter:
         )
 
     return converter
+
+
+def _hook_of_field(converter: Converter, field: attrs.Attribute[Any]) -> Callable[[Any, Any], Any]:
+    """Returns what reads a field; for another type than this package's models have, or its default.
+
+    A caller's own model may have an `int` or a `list[str]`, whose hooks raise.
+    """
+    kind, default = field.type, field.default
+    hook: Callable[[Any, Any], Any] = converter.get_structure_hook(kind)
+    if hook.__module__ == __name__:
+        return hook
+
+    def read(value: object, _: object) -> object:
+        try:
+            return hook(value, kind)
+        except Exception as error:  # noqa: BLE001 - any type may have any hook
+            if default is attrs.NOTHING:
+                raise ValueError(f"the value cannot be read ({type(error).__name__})") from None
+            factory = getattr(default, "factory", None)
+            return default if factory is None else factory()
+
+    return read
 
 
 def _or_none(
@@ -336,7 +368,33 @@ def read_answer(kind: type[Model], body: bytes) -> Model:
         raise ValueError("JSON nested too deep") from None
     if not isinstance(value, dict):
         raise ValueError(f"a JSON object is needed, not a {type(value).__name__}")  # noqa: TRY004 - as documented
-    return _lenient().structure(value, kind)
+    try:
+        return _lenient().structure(value, kind)
+    except (KeyError, TypeError) as error:  # of an attrs class that is no `LazyModel`
+        raise ValueError(f"a field cannot be read ({type(error).__name__}: {error})") from None
+
+
+_readable_models: Final[set[object]] = {type(None)}  # those that were checked
+
+
+def check_answer_model(kind: Any) -> None:
+    """Checks that answers can be read as a model.
+
+    Raises:
+        InvalidRequest: `kind` or one of its fields is of a type that the reader does not know.
+    """
+    if kind in _readable_models:
+        return
+    from cattrs.errors import StructureHandlerNotFoundError  # noqa: PLC0415
+
+    try:
+        _lenient().structure({}, kind)
+    except (StructureHandlerNotFoundError, NameError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise InvalidRequest(f"no answer can be read as a {kind!r} ({reason})") from None
+    except Exception:  # noqa: BLE001, S110 - a required field is missing
+        pass
+    _readable_models.add(kind)
 
 
 def _explain(error: BaseValidationError) -> str:

@@ -26,15 +26,19 @@ from edgegap_async.errors import (
     refusal,
 )
 
-from .codec import dumps, format_time, loads, read_answer, to_json
+from .codec import check_answer_model, dumps, format_time, loads, read_answer, to_json
 from .operations import Operation, RetrySafety
 from .status_codes import OFTEN_FROM_PROXY, meaning, says_unknown_id
 from .validation import check_kind, check_segment
-from .values import Value
+from .values import HIDDEN_NAMES, Value
 
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
 
+_SECRET_VALUE: Final = re.compile(
+    rf'("[^"\\]*(?:{HIDDEN_NAMES})[^"\\]*"\s*:\s*)("(?:[^"\\]|\\.)*"?|[\[{{].*|[^\s",}}\]]+)',
+    re.IGNORECASE,
+)
 MAX_RETRY_AFTER: Final = 60.0
 """Seconds; a longer `Retry-After` is probably a mistake and is cut to this."""
 
@@ -110,19 +114,34 @@ def encode(
         max_bytes: the maximum size of the response's body in bytes.
 
     Raises:
-        InvalidRequest: an id or name would change the path, or the body is of another type.
+        InvalidRequest: an id or name is missing or would change the path, the body is of another
+            type or cannot be written as JSON, or `operation.returns` cannot be read.
     """
+    check_answer_model(operation.returns)
     if body is not None and operation.body is not None:
         check_kind(f"the body of {operation.name}", body, operation.body)
     segments = {name: _segment(name, value) for name, value in (path or {}).items()}
+    try:
+        encoded_path = operation.path.format_map(segments)
+    except KeyError as missing:
+        raise InvalidRequest(f"{operation.name} needs path={{{missing}: …}}") from None
     return HttpRequest(
         operation=operation,
-        path=operation.path.format_map(segments),
+        path=encoded_path,
         query=_query(query) if query else "",
-        body=None if body is None else dumps(to_json(body)),
+        body=None if body is None else _json_of(operation, body),
         request_id=(path or {}).get("request_id"),
         max_bytes=max_bytes,
     )
+
+
+def _json_of(operation: Operation[Any], body: object) -> bytes:
+    """Returns a body as JSON. The error does not show the body, which may hold secrets."""
+    try:
+        return dumps(to_json(body), allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        reason = type(error).__name__
+    raise InvalidRequest(f"the body of {operation.name} cannot be written as JSON ({reason})")
 
 
 def _segment(name: str, value: object) -> str:
@@ -161,7 +180,30 @@ def decode(request: HttpRequest[Result], response: HttpResponse) -> Result:
     try:
         return read_answer(request.operation.returns, response.body)
     except ValueError as error:
-        raise _unreadable_answer(request, response, str(error)) from None
+        reason = str(error)
+    # Raised outside of the `except` block, the error has no context whose frames show the answer.
+    raise _unreadable_answer(request, response, reason)
+
+
+def empty_answer(request: HttpRequest[Result], error: CallError) -> Result:
+    """Returns the answer to a DELETE that has succeeded although its answer was lost.
+
+    Args:
+        request: the DELETE.
+        error: the answer to its repetition, which says that there is nothing to delete.
+
+    Raises:
+        CallError: `error`, if the answer's model needs more than the request says.
+    """
+    if request.operation.returns is type(None):
+        nothing: Result = cast("Any", None)  # the type of None is Result
+        return nothing
+    content = {} if request.request_id is None else {"request_id": request.request_id}
+    try:
+        answer = read_answer(request.operation.returns, dumps(content))
+    except ValueError:
+        raise error from None
+    return answer
 
 
 def _unreadable_answer(
@@ -203,7 +245,7 @@ def _is_probably_from_proxy(request: HttpRequest[Any], response: HttpResponse) -
         return False
     if response.status in {401, 403, 421}:
         return request.operation.retry_safety is RetrySafety.SAFE
-    return request.request_id is not None
+    return "{" in request.operation.path  # it names a deployment or another object
 
 
 def _can_only_refuse_the_id(request: HttpRequest[Any], status: int) -> bool:
@@ -230,13 +272,18 @@ def _error_text(content: Mapping[str, object], response: HttpResponse) -> str:
     details = content.get("errors") or content.get("details")
     with contextlib.suppress(RecursionError):  # orjson parses a depth that json cannot write
         if isinstance(details, dict):
-            return f"{message} {json.dumps(details)[:500]}"
+            return f"{message} {without_secrets(json.dumps(details)[:500])}"
     return message
 
 
 def _start_of(body: bytes) -> str:
-    """Returns the first 200 bytes of a body as one line of text."""
-    return " ".join(body[:200].decode("utf-8", "replace").split())
+    """Returns the first 200 bytes of a body as one line of text, without secrets."""
+    return without_secrets(" ".join(body[:200].decode("utf-8", "replace").split()))
+
+
+def without_secrets(text: str) -> str:
+    """Returns JSON, or its beginning, with `***` for each value whose name says it is a secret."""
+    return _SECRET_VALUE.sub(r'\1"***"', text)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:

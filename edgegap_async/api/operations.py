@@ -10,7 +10,8 @@ A fact that only one call needs stands in the method of that call in `http.resou
 from __future__ import annotations
 
 import enum
-from typing import Final, Generic, TypeVar
+from collections.abc import Iterable
+from typing import Any, Final, Generic, TypeVar
 
 import attrs
 
@@ -51,21 +52,40 @@ class Auth(enum.Enum):
     """The token that a deployment has in ARBITRIUM_DELETE_TOKEN, with no word before it."""
 
 
+def _as_method(method: str) -> str:
+    return method.upper()
+
+
+def _as_statuses(statuses: Iterable[int]) -> frozenset[int]:
+    return frozenset(statuses)
+
+
+def _safety_of_method(operation: Operation[Any]) -> RetrySafety:
+    creates = operation.method in {"POST", "PATCH"}
+    return RetrySafety.ONLY_IF_NOT_SENT if creates else RetrySafety.SAFE
+
+
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class Operation(Shown, Generic[Result_co]):
-    """One call of the API."""
+    """One call of the API.
+
+    For `client.call` you can describe a call that this package does not know. It keeps every rule:
+    guard, rate limit, retries, what an answer of a proxy means, and secrets that are not shown.
+    """
 
     name: str
-    """The name in errors, limits and faults: verb and noun in lower case."""
-    method: str
-    """The HTTP method."""
+    """The name in errors, limits and faults: verb and noun in lower case. Operations with the same
+    name share a rate limit."""
+    method: str = attrs.field(converter=_as_method)
+    """The HTTP method, in capitals."""
     path: str
     """The path of the URL, with `{names}` of arguments; also a valid aiohttp route."""
     returns: type[Result_co]
-    """The model of the answer; `type(None)` for an answer without a body."""
-    ok: frozenset[int]
+    """The model of the answer: an attrs class, such as a subclass of `ApiResponse`, or `dict` for
+    the JSON object as it came; `type(None)` for an answer without a body."""
+    ok: frozenset[int] = attrs.field(converter=_as_statuses)
     """The HTTP statuses of success."""
-    may_fail: frozenset[int]
+    may_fail: frozenset[int] = frozenset()
     """The error statuses that the API documents. Every call can also answer 429, undocumented."""
     query: frozenset[str] = frozenset()
     """The names of the query parameters."""
@@ -73,8 +93,11 @@ class Operation(Shown, Generic[Result_co]):
     """The model of the request's body; None for a call without one."""
     limit: float | None = None
     """Calls a second that the API documents for an organization; None where it documents none."""
-    retry_safety: RetrySafety = RetrySafety.SAFE
-    """When the client may send the request again after it failed."""
+    retry_safety: RetrySafety = attrs.field(
+        default=attrs.Factory(_safety_of_method, takes_self=True)
+    )
+    """When the client may send the request again after it failed. By default a POST or PATCH is
+    repeated only if it was not sent, and all other methods always."""
     auth: Auth = Auth.API_TOKEN
     """The token of the Authorization header."""
     newer_path: str | None = None

@@ -6,13 +6,26 @@ that a class costs at import. Classes that inherit them are decorated with `eq=F
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import re
+from typing import Any, Final
 
 import attrs
 
+HIDDEN_NAMES: Final = "token|secret|passw|credential|authorization|api_?key"
+"""A regular expression for names of values that no repr and no error shows, in any case."""
+
+
+@functools.cache
+def _is_secret(name: str) -> bool:
+    return re.search(HIDDEN_NAMES, name, re.IGNORECASE) is not None
+
 
 class Shown:
-    """A repr with the fields, without those of `repr=False`, which may be secrets."""
+    """A repr with the fields, without those of `repr=False`, which may be secrets.
+
+    It shows no value of a field whose name says that it is a secret, such as `token`.
+    """
 
     __slots__ = ()
 
@@ -21,9 +34,13 @@ class Shown:
         return tuple(attrs.fields(kind))
 
     def __repr__(self) -> str:
-        shown = (field.name for field in self._fields() if field.repr)
-        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
+        names = (field.name for field in self._fields() if field.repr)
+        values = ", ".join(f"{name}={self._shown(name)}" for name in names)
         return f"{type(self).__name__}({values})"
+
+    def _shown(self, name: str) -> str:
+        value = getattr(self, name)
+        return repr(value) if value is None or not _is_secret(name) else "***"
 
 
 class Value(Shown):

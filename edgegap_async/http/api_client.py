@@ -18,7 +18,7 @@ import aiohttp
 import attrs
 
 from edgegap_async.api import codec
-from edgegap_async.api.messages import HttpRequest, decode, encode
+from edgegap_async.api.messages import HttpRequest, decode, empty_answer, encode
 from edgegap_async.api.models import record_attempts
 from edgegap_async.api.operations import Operation, RetrySafety
 from edgegap_async.api.requests import DeployRequest, Token
@@ -166,7 +166,7 @@ class ApiClient:
             operation: one of `OPERATIONS`, or an `Operation` of your own.
             path: values for the names in the operation's path.
             query: query parameters; a parameter that is None is not sent.
-            body: a model of `api.requests`, sent as JSON.
+            body: a model of `api.requests`, an attrs object of your own, or JSON; sent as JSON.
             options: how the call is made.
 
         Raises:
@@ -204,7 +204,7 @@ class ApiClient:
         body: object,
         options: CallOptions,
     ) -> Result:
-        self._guard.check(operation, body)
+        self._guard.check(operation, body, path)
         request = encode(operation, path=path, query=query, body=body, max_bytes=options.max_bytes)
         send_state = SendState()
         try:
@@ -291,7 +291,7 @@ class ApiClient:
                     operation.retry_safety is RetrySafety.ONLY_IF_NOT_SENT and is_ambiguous(error)
                 )
                 if _says_deleted(error) and _already_deleted(operation, send_state):
-                    result = operation.returns()
+                    result = empty_answer(request, error)
                     record_attempts(result, attempts=call.attempts, waited=call.waited)
                     return result
                 # If the API sent Retry-After and the operation has a rate limit, the limiter delays

@@ -6,7 +6,8 @@ refuses is not sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Self
 
 import attrs
@@ -18,6 +19,31 @@ from edgegap_async.errors import DryRun, InvalidRequest, NotAllowed
 
 _TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
 _FALSE_WORDS = frozenset({"", "0", "false", "no", "off"})
+
+
+_APPLICATION_FIELDS = frozenset({"application", "application_name", "app", "app_name"})
+
+
+def _applications_in(value: object) -> Iterator[str]:
+    """Yields the names of applications in a body, at any depth."""
+    kind: Any = type(value)
+    if attrs.has(kind):
+        fields = attrs.fields(kind)
+        value = {field.name: getattr(value, field.name) for field in fields if field.name != "raw"}
+    if isinstance(value, Mapping):
+        for name, item in value.items():
+            if name in _APPLICATION_FIELDS and isinstance(item, str):
+                yield item
+            yield from _applications_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _applications_in(item)
+
+
+def _applications_in_path(operation: Operation[object], path: Mapping[str, str]) -> Iterator[str]:
+    """Yields the segments behind `/app/` and `/application/`, as in `/v1/app/{name}/version`."""
+    for segment in re.findall(r"/app(?:lication)?s?/([^/]+)", operation.path):
+        yield str(path.get(segment.strip("{}"), segment))
 
 
 def _as_names(values: Iterable[str] | None) -> frozenset[str] | None:
@@ -45,7 +71,9 @@ class Guard(Value):
     read_only: bool = False
     """True to refuse every call that deploys, stops or tags."""
     applications: frozenset[str] | None = attrs.field(default=None, converter=_as_names)
-    """Names of the only applications that may be deployed; None for all."""
+    """Names of the only applications that may be deployed; None for all. A call of your own
+    (`client.call`) is refused if its body, or for another method than GET its path, names another
+    application."""
     max_live: int | None = attrs.field(default=None, validator=_check_count)
     """How many deployments of this client may be live at once, 0 or more; None for any number.
     Deployments that a pool has adopted from an earlier run count, and in a batch deployments in
@@ -76,22 +104,33 @@ class Guard(Value):
             applications=list(filter(None, names)) or None,
         )
 
-    def check(self, operation: Operation[object], body: object) -> None:
+    def check(
+        self,
+        operation: Operation[object],
+        body: object,
+        path: Mapping[str, str] | None = None,
+    ) -> None:
         """Checks `read_only` and `applications`.
 
         Args:
             operation: what is called.
             body: the model that would be sent, or None.
+            path: the arguments in the operation's path, by name.
 
         Raises:
             NotAllowed: a rule refuses the call.
         """
         if self.read_only and operation.method != "GET":
             raise NotAllowed(f"{operation.name} is refused: Guard.read_only is set")
-        application = getattr(body, "application", None)
-        if self.applications is not None and application not in {None, *self.applications}:
+        if self.applications is None:
+            return
+        named = set(_applications_in(body))
+        if operation.method != "GET":  # a program may read of every application
+            named.update(_applications_in(path), _applications_in_path(operation, path or {}))
+        if refused := named - self.applications:
             allowed = ", ".join(sorted(self.applications))
-            raise NotAllowed(f"{application} is not in Guard.applications: {allowed}")
+            names = ", ".join(sorted(refused))
+            raise NotAllowed(f"{names} is not in Guard.applications: {allowed}")
 
     def check_live(self, live: int) -> None:
         """Checks that one more deployment may be created.
