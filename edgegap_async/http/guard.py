@@ -42,7 +42,7 @@ def _applications_in(value: object) -> Iterator[str]:
 
 def _applications_in_path(operation: Operation[object], path: Mapping[str, str]) -> Iterator[str]:
     """Yields the segments behind `/app/` and `/application/`, as in `/v1/app/{name}/version`."""
-    for segment in re.findall(r"/app(?:lication)?s?/([^/]+)", operation.path):
+    for segment in re.findall(r"/(?:app|application)s?/([^/]+)", operation.path):
         yield str(path.get(segment.strip("{}"), segment))
 
 
