@@ -41,6 +41,7 @@ from edgegap_async.api.validation import Validator, check_segment, field_name, n
 from edgegap_async.errors import InvalidRequest
 
 from .locations import CITIES
+from .sandbox import Sandbox
 
 _PORT_PLACEHOLDER: Final = re.compile(r"\{port:([^{}]*)\}")
 _LIKE_A_PORT: Final = re.compile(r"\{port\b[^{}]*\}")
@@ -163,6 +164,12 @@ class Application:
     """Megabytes of address space for a process, enforced; None for no limit."""
     cpu_limit_seconds: int | None = attrs.field(default=None, validator=_at_least(1))
     """Seconds of CPU time for a process, enforced; None for no limit."""
+    open_files_limit: int | None = attrs.field(default=4096, validator=_at_least(16))
+    """Files and sockets that a process may have open, enforced; None for the most that the system
+    allows."""
+    sandbox: Sandbox = attrs.field(default="none", validator=one_of("none", "bwrap"))
+    """`bwrap` runs it in bubblewrap: a read-only system, a /tmp and a home of its own, and no view
+    of other processes. `none` runs it as any program of this user."""
 
     def __attrs_post_init__(self) -> None:
         what = f"application {self.name!r} version {self.version!r}"

@@ -16,7 +16,7 @@ from edgegap_async.errors import BadRequest, NotFound, Unprocessable
 
 from .catalogue import Application, Catalogue, PrivateHost
 from .deployments import LocalDeployment, OnStatus, SendWebhook, ignore_status
-from .environment import MARK, Secrets
+from .environment import MARK, Secrets, check_variables
 from .locations import CITIES, LocationFinder
 from .machine import Machine
 from .output import Output
@@ -181,6 +181,7 @@ class CloudState:
 
     def _deploy(self, request: DeployRequest, host: PrivateHost | None) -> Reply:
         application = self._find_application(request)
+        check_variables(variable.key for variable in request.environment_variables)
         self._remove_expired()
         request_id = secrets.token_hex(6)
         numbers: tuple[int, ...] = ()

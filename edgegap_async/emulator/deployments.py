@@ -486,7 +486,9 @@ class LocalDeployment:
                 limits=Limits(
                     memory_bytes=None if megabytes is None else megabytes * 2**20,
                     cpu_seconds=application.cpu_limit_seconds,
+                    open_files=application.open_files_limit,
                 ),
+                sandbox=application.sandbox,
             )
         except OSError as problem:
             raise _DeploymentFailed(f"cannot start the application: {problem}") from problem

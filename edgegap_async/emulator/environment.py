@@ -8,7 +8,7 @@ serve it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import attrs
@@ -16,6 +16,7 @@ import attrs
 from edgegap_async.api.codec import dumps
 from edgegap_async.api.models import Location, Port
 from edgegap_async.api.requests import DeployRequest
+from edgegap_async.errors import InvalidRequest
 
 from .catalogue import Application
 
@@ -23,6 +24,43 @@ MARK: Final = "ARBITRIUM_DELETE_TOKEN"
 """The variable whose value is unguessable and different for each deployment."""
 PUBLIC_IP: Final = "127.0.0.1"
 """The address of every deployment."""
+
+
+_RUNS_OTHER_CODE: Final = re.compile(
+    """
+    # the dynamic loader, the C library, shells
+    (LD_|DYLD_|BASH_FUNC_).* | GLIBC_TUNABLES | GCONV_PATH | LOCPATH | NLSPATH
+    | PATH | BASH_ENV | ENV | IFS | PS4 | SHELLOPTS | BASHOPTS
+    # interpreters and virtual machines
+    | PYTHON(PATH|HOME|STARTUP|USERBASE|INSPECT|BREAKPOINT|WARNINGS|PLATLIBDIR|PYCACHEPREFIX)
+    | PYTHONEXECUTABLE | NODE_(OPTIONS|PATH) | PERL(5LIB|LIB|5OPT|5DB) | RUBY(OPT|LIB)
+    | GEM_(PATH|HOME) | (JAVA_TOOL|JDK_JAVA|_JAVA)_OPTIONS | CLASSPATH | LUA_(INIT.*|PATH.*|CPATH.*)
+    | (COR|CORECLR|MONO)_.* | DOTNET_(STARTUP_HOOKS|ADDITIONAL_DEPS|SHARED_STORE)
+    | PHPRC | PHP_INI_SCAN_DIR
+    """,
+    re.VERBOSE,
+)
+"""Names of variables that make the loader or an interpreter run other code."""
+
+
+def check_variables(names: Iterable[str]) -> None:
+    """Checks the environment variables of a call of the API.
+
+    Raises:
+        InvalidRequest: one of them can make the program of the application run other code.
+    """
+    for name in map(_as_variable, names):
+        if _RUNS_OTHER_CODE.fullmatch(name):
+            raise InvalidRequest(
+                f"The emulator refuses the environment variable {name} in calls: it can make a"
+                " program on this machine run other code. Set it in `environment` of the"
+                " application in the TOML file"
+            )
+
+
+def _as_variable(name: str) -> str:
+    """Returns a name as the process sees it."""
+    return re.sub("[^A-Za-z0-9_]", "_", name)
 
 
 @attrs.frozen(kw_only=True)
@@ -102,7 +140,7 @@ def environment(  # noqa: D417 - the other names say it
         variables[f"{prefix}_EXTERNAL"] = str(port.external)
         variables[f"{prefix}_PROTOCOL"] = str(port.protocol)
     return {
-        **{re.sub("[^A-Za-z0-9_]", "_", key): value for key, value in declared.items()},
+        **{_as_variable(key): value for key, value in declared.items()},
         **{f"ARBITRIUM_{name}": value for name, value in variables.items()},
     }
 

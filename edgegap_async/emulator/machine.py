@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 from .output import Output
 from .processes import Limits, Usage
 from .procfs import Binding, Route
+from .sandbox import Sandbox
 
 
 class Process(Protocol):
@@ -53,6 +54,7 @@ class Machine(Protocol[ProcessT]):
         output: Output,
         directory: str | None = None,
         limits: Limits | None = None,
+        sandbox: Sandbox = "none",
     ) -> ProcessT:
         """Starts a program. It may raise `OSError`."""
         ...

@@ -45,6 +45,7 @@ from .procfs import (
     scan_bound_sockets,
     scan_processes,
 )
+from .sandbox import Sandbox, in_bubblewrap
 
 _log: Final = logging.getLogger(__name__)
 
@@ -170,6 +171,7 @@ class Machine:
         output: Output,
         directory: str | None = None,
         limits: Limits | None = None,
+        sandbox: Sandbox = "none",
     ) -> ServerProcess:
         """Starts a program.
 
@@ -180,12 +182,17 @@ class Machine:
             output: gets what it writes.
             directory: its working directory; its home if None.
             limits: its limits.
+            sandbox: what it runs in.
 
         Raises:
-            OSError: the system cannot start it, or this process can open no more files.
+            OSError: the system cannot start it, the sandbox is not installed, or this process can
+                open no more files.
         """
         check_descriptors(_RESERVED_DESCRIPTORS)
         created = self._launcher.open()
+        home = created.homes / name
+        if sandbox == "bwrap":
+            argv = in_bubblewrap(argv, home=home, directory=directory)
         reading, writing = os.pipe()
         try:
             pipe = self._reader.add(reading, output)
@@ -193,21 +200,20 @@ class Machine:
             os.close(reading)
             os.close(writing)
             raise
-        home = created.homes / name
         program = self._launcher.start(
             argv,
             name=name,
             environment={
                 "PATH": os.environ.get("PATH", os.defpath),
+                "HOME": str(home),
                 "LANG": "C.UTF-8",
                 **environment,
-                "HOME": str(home),
                 ledger.MARK_VARIABLE: created.mark,
             },
             output=writing,
-            directory=directory,
+            directory=directory if sandbox == "none" else None,
             limits=(limits or Limits()).values(),
-            is_sandboxed=False,
+            is_sandboxed=sandbox == "bwrap",
             home=home,
         )
         try:
