@@ -49,10 +49,7 @@ from .api.models import (
     Tag,
     TagPage,
 )
-from .api.operations import (
-    OPERATIONS,
-    Operation,
-)
+from .api.operations import Operation
 from .api.requests import (
     AnyUser,
     AnyVariables,
@@ -89,6 +86,7 @@ from .errors import (
     EdgegapError,
     Forbidden,
     Gone,
+    ImageUnavailable,
     InvalidRequest,
     LimitReached,
     MaybeCreated,
@@ -138,6 +136,37 @@ from .polling.tracker import (
 )
 
 if TYPE_CHECKING:
+    from .api.models.applications import (
+        Application,
+        ApplicationPage,
+        ApplicationVersion,
+        VersionDeleted,
+        VersionPage,
+        VersionPort,
+        VersionSaved,
+        VersionVariable,
+    )
+    from .api.models.beacons import (
+        AddressLocation,
+        BeaconPage,
+        LocatedAddress,
+        LocatedAddresses,
+        LocationBeacon,
+        PublicAddress,
+        Region,
+    )
+    from .api.models.context import DeploymentContext
+    from .api.newer_operations import OPERATIONS
+    from .api.newer_requests import (
+        Addresses,
+        ApplicationChanges,
+        ApplicationRequest,
+        DeploymentReport,
+        RestartPolicy,
+        VersionChanges,
+        VersionPortRequest,
+        VersionRequest,
+    )
     from .batch.batch import Batch
     from .batch.plan import AnyRequest, AnyRequests, FailurePolicy, Outcome, Progress
     from .cluster import Cluster
@@ -157,6 +186,8 @@ if TYPE_CHECKING:
 __all__ = [
     "OPERATIONS",
     "TRANSITIONS",
+    "AddressLocation",
+    "Addresses",
     "Allocation",
     "AnyRequest",
     "AnyRequests",
@@ -164,10 +195,16 @@ __all__ = [
     "AnyVariables",
     "ApiClient",
     "ApiResponse",
+    "Application",
+    "ApplicationChanges",
+    "ApplicationPage",
+    "ApplicationRequest",
+    "ApplicationVersion",
     "BadRequest",
     "Batch",
     "BatchStopped",
     "Beacon",
+    "BeaconPage",
     "BulkStop",
     "CallError",
     "CallObserver",
@@ -183,10 +220,12 @@ __all__ = [
     "DeployOptions",
     "DeployRequest",
     "Deployment",
+    "DeploymentContext",
     "DeploymentError",
     "DeploymentFailed",
     "DeploymentHandle",
     "DeploymentPage",
+    "DeploymentReport",
     "DeploymentRow",
     "DeploymentTerminated",
     "Deployments",
@@ -208,6 +247,7 @@ __all__ = [
     "HostPage",
     "HostSpecifications",
     "HttpGet",
+    "ImageUnavailable",
     "InvalidRequest",
     "IpAddress",
     "Json",
@@ -216,7 +256,10 @@ __all__ = [
     "LimitState",
     "Limits",
     "LocalPermits",
+    "LocatedAddress",
+    "LocatedAddresses",
     "Location",
+    "LocationBeacon",
     "LocationPage",
     "LocationTag",
     "Locations",
@@ -248,10 +291,13 @@ __all__ = [
     "Priority",
     "PrivateFleets",
     "Progress",
+    "PublicAddress",
     "RateLimited",
     "RecoveredDeployment",
     "Refused",
+    "Region",
     "Resources",
+    "RestartPolicy",
     "RetryPolicy",
     "ServerError",
     "ServerPool",
@@ -274,6 +320,14 @@ __all__ = [
     "Unprocessable",
     "UnreadableAnswer",
     "User",
+    "VersionChanges",
+    "VersionDeleted",
+    "VersionPage",
+    "VersionPort",
+    "VersionPortRequest",
+    "VersionRequest",
+    "VersionSaved",
+    "VersionVariable",
     "WaitTimedOut",
     "Webhook",
     "WebhookEvent",
@@ -291,6 +345,37 @@ if not TYPE_CHECKING:  # a type checker would accept any name because of __getat
     _LAZY = {
         name: module
         for module, names in {
+            "api.models.applications": [
+                "Application",
+                "ApplicationPage",
+                "ApplicationVersion",
+                "VersionDeleted",
+                "VersionPage",
+                "VersionPort",
+                "VersionSaved",
+                "VersionVariable",
+            ],
+            "api.models.beacons": [
+                "AddressLocation",
+                "BeaconPage",
+                "LocatedAddress",
+                "LocatedAddresses",
+                "LocationBeacon",
+                "PublicAddress",
+                "Region",
+            ],
+            "api.models.context": ["DeploymentContext"],
+            "api.newer_operations": ["OPERATIONS"],
+            "api.newer_requests": [
+                "Addresses",
+                "ApplicationChanges",
+                "ApplicationRequest",
+                "DeploymentReport",
+                "RestartPolicy",
+                "VersionChanges",
+                "VersionPortRequest",
+                "VersionRequest",
+            ],
             "cluster": ["Cluster"],
             "batch.batch": ["Batch"],
             "batch.plan": ["AnyRequest", "AnyRequests", "FailurePolicy", "Outcome", "Progress"],

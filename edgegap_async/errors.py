@@ -23,6 +23,7 @@
     │       ├── Conflict              409
     │       ├── Gone                  410
     │       ├── Unprocessable         422; after a deploy with the `request_id` it created
+    │       ├── ImageUnavailable      424: the image of an application version cannot be pulled
     │       ├── RateLimited           429, with `retry_after`
     │       └── ServerError           5xx
     └── DeploymentError                      the calls succeeded, the deployment did not
@@ -67,6 +68,7 @@ __all__ = [
     "EdgegapError",
     "Forbidden",
     "Gone",
+    "ImageUnavailable",
     "InvalidRequest",
     "LimitReached",
     "MaybeCreated",
@@ -390,6 +392,12 @@ class Unprocessable(Refused):
         return self.advice
 
 
+class ImageUnavailable(Refused):
+    """424: the API cannot pull the container image of an application version."""
+
+    advice = "Check the image's registry, name and tag, and the credentials for the registry"
+
+
 class RateLimited(Refused):
     """429: the organization made more calls than its rate limit allows."""
 
@@ -539,6 +547,7 @@ _BY_STATUS: dict[int, type[Refused]] = {
     409: Conflict,
     410: Gone,
     422: Unprocessable,
+    424: ImageUnavailable,
     429: RateLimited,
 }
 

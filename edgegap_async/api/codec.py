@@ -33,24 +33,15 @@ import attrs
 
 from edgegap_async.errors import InvalidRequest
 
-from .models import (
-    DeleteSchedule,
-    Deployment,
-    DeploymentRow,
-    FleetHost,
-    LazyModel,
-    Location,
-    Status,
-    field_readers,
-)
+from .models import DeleteSchedule, FleetHost, LazyModel, Location, Status, field_readers
 from .requests import (
-    DeployRequest,
+    STRICT,
     EnvironmentVariable,
     Filter,
-    FleetDeployRequest,
     GeoCoordinates,
     IpAddress,
     OrderBy,
+    RequestModel,
     StopFilter,
     User,
 )
@@ -436,38 +427,36 @@ def _writing() -> Converter:
     v2_time = override(unstruct_hook=lambda value: value and _iso(value))
     special: dict[type[Any], dict[str, Any]] = {
         Location: {"type": leave_out, "tags": leave_out},
-        FleetHost: {
-            "created_at": v2_time,
-            "updated_at": v2_time,
-            # A host has the fields of before or of after 2025-12.
-            "pin": leave_out,
-            "delete_schedules": leave_out,
-            "centroid": leave_out,
-            "delete_schedule": leave_out,
-            "fleet_host_specifications": leave_out,
-        },
+        FleetHost: {"created_at": v2_time, "updated_at": v2_time},
         DeleteSchedule: {"scheduled_at": v2_time},
     }
-    for answer in (Deployment, DeploymentRow):  # newer descriptions do not allow null
-        special[answer] = {
-            field.name: leave_out for field in attrs.fields(answer) if field.default is None
-        }
-    for kind in (DeployRequest, FleetDeployRequest):
-        special[kind] = {
-            field.name: leave_out
-            for field in attrs.fields(kind)
-            if field.default is not attrs.NOTHING
-        }
 
     @converter.register_unstructure_hook_factory(attrs.has)
     def _object(kind: type[Any]) -> Callable[[Any], dict[str, Any]]:
         attrs.resolve_types(kind)
         overrides = dict(special.get(kind, {}))
+        omitted: tuple[object, ...] = (None, ()) if issubclass(kind, RequestModel) else ()
+        if getattr(kind, "omits_none", False):
+            omitted = (None,)
+        for field in attrs.fields(kind):
+            if field.default in omitted:
+                overrides[field.name] = leave_out
         if hasattr(attrs.fields(kind), "raw"):
             overrides["raw"] = override(omit=True)
-        return make_dict_unstructure_fn(kind, converter, **overrides)
+        write = make_dict_unstructure_fn(kind, converter, **overrides)
+        return functools.partial(_host, write) if kind is FleetHost else write
 
     return converter
+
+
+_HOST_FIELDS_UNTIL_2025_11: Final = ("pin", "delete_schedules")
+_HOST_FIELDS_SINCE: Final = ("centroid", "delete_schedule", "fleet_host_specifications")
+
+
+def _host(write: Callable[[FleetHost], dict[str, Any]], host: FleetHost) -> dict[str, Any]:
+    """Returns a host with the fields of one description, the older or the newer."""
+    absent = _HOST_FIELDS_SINCE if host.pin is not None else _HOST_FIELDS_UNTIL_2025_11
+    return {name: value for name, value in write(host).items() if name not in absent}
 
 
 def to_json(value: object) -> Any:
@@ -481,6 +470,7 @@ def to_json(value: object) -> Any:
 @functools.cache
 def _strict() -> Converter:
     from cattrs import Converter  # noqa: PLC0415
+    from cattrs.gen import make_dict_structure_fn, override  # noqa: PLC0415
 
     converter = Converter(forbid_extra_keys=True)
 
@@ -541,6 +531,34 @@ def _strict() -> Converter:
         return EnvironmentVariable(
             *parts("an environment variable", value, "key", "value", "is_hidden")
         )
+
+    is_list, is_object = exactly(list), exactly(dict)
+
+    def variables(value: Any, _: Any) -> tuple[EnvironmentVariable, ...]:
+        # Those of a version may leave out `is_hidden`.
+        items = [is_object(item, None) for item in is_list(value, None)]
+        return tuple(_variable({"is_hidden": False, **item}, None) for item in items)
+
+    ways = {
+        "variables": override(struct_hook=variables),
+        "object": override(struct_hook=is_object),
+    }
+
+    def has_own_ways(kind: Any) -> bool:
+        return attrs.has(kind) and any(STRICT in field.metadata for field in attrs.fields(kind))
+
+    @converter.register_structure_hook_factory(has_own_ways)
+    def _with_own_ways(kind: type[Any]) -> Callable[[Any, Any], Any]:
+        attrs.resolve_types(kind)
+        special: dict[str, Any] = {
+            field.name: ways[field.metadata[STRICT]]
+            for field in attrs.fields(kind)
+            if STRICT in field.metadata
+        }
+        read: Callable[[Any, Any], Any] = make_dict_structure_fn(
+            kind, converter, _cattrs_forbid_extra_keys=True, **special
+        )
+        return read
 
     return converter
 

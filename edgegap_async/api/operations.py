@@ -1,8 +1,8 @@
-"""The sixteen calls of the API, each described once as a constant.
+"""The sixteen calls of the published page, each described once as a constant.
 
 The client builds URLs, bodies, results, rate limits and retries from these constants, and the
-emulator serves the same constants. Their agreement therefore shows nothing:
-`tests/reference/test_reference.py` compares the constants with the published reference.
+emulator serves the same constants. Their agreement therefore shows nothing: the tests in
+`tests/reference` compare the constants with the published reference and the newer description.
 
 A fact that only one call needs stands in the method of that call in `http.resources`.
 """
@@ -28,7 +28,12 @@ from .models import (
     Tag,
     TagPage,
 )
-from .requests import DeployRequest, FleetDeployRequest, StopFilters, TagName
+from .requests import (
+    DeployRequest,
+    FleetDeployRequest,
+    StopFilters,
+    TagName,
+)
 from .values import Shown
 
 Result_co = TypeVar("Result_co", covariant=True)
@@ -49,7 +54,8 @@ class Auth(enum.Enum):
     API_TOKEN = enum.auto()
     """The token of the organization, after the word `token`."""
     DEPLOYMENT_TOKEN = enum.auto()
-    """The token that a deployment has in ARBITRIUM_DELETE_TOKEN, with no word before it."""
+    """A token that only the deployment has, in ARBITRIUM_DELETE_TOKEN or ARBITRIUM_CONTEXT_TOKEN,
+    with no word before it."""
 
 
 def _as_method(method: str) -> str:
@@ -103,6 +109,8 @@ class Operation(Shown, Generic[Result_co]):
     newer_path: str | None = None
     """The path in newer descriptions of the API, if it differs. The emulator serves both."""
 
+
+_PAGES: Final = frozenset({"page", "limit"})
 
 DEPLOY: Final = Operation(
     name="deploy",
@@ -167,7 +175,7 @@ LIST_LOCATIONS: Final = Operation(
     name="list_locations",
     method="GET",
     path="/v1/locations",
-    query=frozenset({"app", "version", "type", "tags"}),
+    query=frozenset({"app", "version", "type", "tags", "page", "limit"}),  # pages since 2026
     returns=LocationPage,
     ok=frozenset({200}),
     may_fail=frozenset({400, 401, 500}),
@@ -214,6 +222,7 @@ LIST_TAGS: Final = Operation(
     name="list_tags",
     method="GET",
     path="/v1/deployments/{request_id}/tags",
+    query=_PAGES,  # since 2026
     returns=TagPage,
     ok=frozenset({200}),
     may_fail=frozenset({400, 401, 404, 500}),
@@ -255,7 +264,7 @@ DELETE_TAG: Final = Operation(
     may_fail=frozenset({400, 401, 404, 500}),
 )
 
-OPERATIONS: Final[tuple[Operation[object], ...]] = (
+PAGE_OPERATIONS: Final[tuple[Operation[object], ...]] = (
     DEPLOY,
     GET_DEPLOYMENT,
     STOP_DEPLOYMENT,
@@ -273,4 +282,4 @@ OPERATIONS: Final[tuple[Operation[object], ...]] = (
     RENAME_TAG,
     DELETE_TAG,
 )
-"""Every call, in the order of the published reference."""
+"""The calls of the published page, in its order. `newer_operations` has every call."""

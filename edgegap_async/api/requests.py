@@ -118,7 +118,8 @@ _MAX_VALUE: Final = 4096  # bytes; "up to 4 KB" in the same description
 _NOT_IN_VALUE: Final = "[\0\ud800-\udfff]"  # NUL, and half surrogates, which UTF-8 cannot encode
 
 
-def _text(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+def check_text_field(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """A validator: a printable text that is not blank."""
     check_text(field_name(model, attribute), value)
 
 
@@ -143,14 +144,20 @@ def _as_tuple(what: str, values: Iterable[Item]) -> tuple[Item, ...]:
     return tuple(values)
 
 
-def _as_strings(values: Iterable[str]) -> tuple[str, ...]:
+def as_strings(values: Iterable[str]) -> tuple[str, ...]:
+    """A converter: a list of texts as a tuple."""
     # The validator refuses what is not a list, because it knows the name of the field.
     is_list = isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping)
     return tuple(values) if is_list else values  # type: ignore[return-value]
 
 
-class _RequestModel(Value):
-    """What a caller sends."""
+STRICT: Final = "strict"
+"""Key in the metadata of a field which the strict reader reads in a way of its own: `object` for
+any JSON object, `variables` for environment variables that may lack `is_hidden`."""
+
+
+class RequestModel(Value):
+    """What a caller sends. A field that is None or empty by default is left out while it is."""
 
     __slots__ = ()
 
@@ -178,7 +185,7 @@ def _as_address(value: object) -> str:
 
 
 @attrs.frozen(eq=False, repr=False)
-class IpAddress(_RequestModel):
+class IpAddress(RequestModel):
     """A player, by IP address: the API chooses a location near it."""
 
     ip_address: str = attrs.field(converter=_as_address)
@@ -187,7 +194,7 @@ class IpAddress(_RequestModel):
 
 
 @attrs.frozen(eq=False, repr=False)
-class GeoCoordinates(_RequestModel):
+class GeoCoordinates(RequestModel):
     """A player, by place: the API chooses a location near it."""
 
     latitude: float = attrs.field(validator=number(least=-90, most=90))
@@ -222,10 +229,10 @@ def _as_users(values: Iterable[AnyUser]) -> tuple[User, ...]:
 
 
 @attrs.frozen(eq=False, repr=False)
-class EnvironmentVariable(_RequestModel):
+class EnvironmentVariable(RequestModel):
     """A variable in the environment of the game server. No repr and no error shows its value."""
 
-    key: str = attrs.field(validator=_text)
+    key: str = attrs.field(validator=check_text_field)
     """The name of the variable, without `=`."""
     value: str = attrs.field(repr=False)
     """The value, up to 4096 bytes in UTF-8."""
@@ -250,7 +257,8 @@ AnyVariables: TypeAlias = Mapping[str, str] | Iterable[EnvironmentVariable]
 """Environment variables as arguments accept them: a mapping, or `EnvironmentVariable`s."""
 
 
-def _as_variables(values: AnyVariables) -> tuple[EnvironmentVariable, ...]:
+def as_variables(values: AnyVariables) -> tuple[EnvironmentVariable, ...]:
+    """A converter: a mapping or a list of variables as a tuple."""
     if isinstance(values, Mapping):
         return tuple(itertools.starmap(EnvironmentVariable, values.items()))
     variables: list[EnvironmentVariable] = []
@@ -275,7 +283,7 @@ def _url(_self: object, _: attrs.Attribute[Any], value: Any) -> None:
 
 
 @attrs.frozen(eq=False, repr=False)
-class Webhook(_RequestModel):
+class Webhook(RequestModel):
     """A URL to which the API posts the status of a deployment."""
 
     url: str = attrs.field(validator=_url, repr=False)
@@ -304,7 +312,7 @@ def _as_webhook(value: Webhook | str | None) -> Webhook | None:
 
 
 @attrs.frozen(eq=False, repr=False)
-class Resources(_RequestModel):
+class Resources(RequestModel):
     """CPU and memory of one deployment, in place of the version's. The API has it since 2026-06."""
 
     cpu_units: int = attrs.field(validator=number(least=100, whole=True))
@@ -314,12 +322,12 @@ class Resources(_RequestModel):
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
-class DeployRequest(_RequestModel):
+class DeployRequest(RequestModel):
     """The body of a deploy."""
 
-    application: str = attrs.field(validator=_text)
+    application: str = attrs.field(validator=check_text_field)
     """The name of the application."""
-    version: str = attrs.field(validator=_text)
+    version: str = attrs.field(validator=check_text_field)
     """The name of the application's version."""
     users: tuple[User, ...] = attrs.field(converter=_as_users, validator=not_empty)
     """The players, at least one. The API chooses a location near all of them."""
@@ -329,10 +337,10 @@ class DeployRequest(_RequestModel):
     """Whether the API may use only locations that have the image in their cache. That is faster,
     and leaves fewer locations. None for the API's default, False."""
     environment_variables: tuple[EnvironmentVariable, ...] = attrs.field(
-        default=(), converter=_as_variables
+        default=(), converter=as_variables
     )
     """Variables of the game server; they take precedence over those of the version."""
-    tags: tuple[str, ...] = attrs.field(default=(), converter=_as_strings, validator=_strings)
+    tags: tuple[str, ...] = attrs.field(default=(), converter=as_strings, validator=_strings)
     """Tags of the deployment, each of 1 to 40 characters, none twice."""
     webhook_on_ready: Webhook | None = attrs.field(default=None, converter=_as_webhook)
     """The URL that the API calls once when the deployment is READY; None for no call."""
@@ -357,7 +365,7 @@ class FleetDeployRequest(DeployRequest):
     """The body of a deploy to the hosts of a private fleet."""
 
     private_host_ids: tuple[str, ...] = attrs.field(
-        converter=_as_strings, validator=[not_empty, _strings]
+        converter=as_strings, validator=[not_empty, _strings]
     )
     """The ids of hosts. The API tries them in this order, then the public cloud."""
 
@@ -432,11 +440,11 @@ _OPERATORS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
 
 
 def _as_value(value: str | Iterable[str] | datetime) -> str | tuple[str, ...] | datetime:
-    return value if isinstance(value, str | datetime) else _as_strings(value)
+    return value if isinstance(value, str | datetime) else as_strings(value)
 
 
 @attrs.frozen(eq=False, repr=False)
-class Filter(_RequestModel):
+class Filter(RequestModel):
     """A condition for a list of deployments: `Filter("tags", "in", ["eu", "ranked"])`.
 
     A list of deployments accepts at most one filter for each field.
@@ -471,7 +479,7 @@ class Filter(_RequestModel):
 
 
 @attrs.frozen(eq=False, repr=False)
-class OrderBy(_RequestModel):
+class OrderBy(RequestModel):
     """The order of a list of deployments."""
 
     field: Literal["created_at", "available_session_sockets"] = attrs.field(
@@ -483,14 +491,14 @@ class OrderBy(_RequestModel):
 
 
 @attrs.frozen(eq=False, repr=False)
-class StopFilter(_RequestModel):
+class StopFilter(RequestModel):
     """A condition for the deployments that a bulk stop stops."""
 
     field: Literal["request_id", "deployment_tags"] = attrs.field(
         validator=one_of("request_id", "deployment_tags")
     )
     """The field to compare: the id, or the tags."""
-    values: tuple[str, ...] = attrs.field(converter=_as_strings, validator=[not_empty, _strings])
+    values: tuple[str, ...] = attrs.field(converter=as_strings, validator=[not_empty, _strings])
     """The values to compare with, at least one."""
     filter_type: Literal["any", "all", "not"] = attrs.field(
         default="any", validator=one_of("any", "all", "not")
@@ -507,7 +515,7 @@ def _as_stop_filters(values: Iterable[StopFilter]) -> tuple[StopFilter, ...]:
 
 
 @attrs.frozen(eq=False, repr=False)
-class StopFilters(_RequestModel):
+class StopFilters(RequestModel):
     """The body of a bulk stop."""
 
     filters: tuple[StopFilter, ...] = attrs.field(converter=_as_stop_filters)
@@ -515,7 +523,7 @@ class StopFilters(_RequestModel):
 
 
 @attrs.frozen(eq=False, repr=False)
-class TagName(_RequestModel):
+class TagName(RequestModel):
     """The body of a call that creates or renames a tag."""
 
     name: str = attrs.field(validator=_tag)

@@ -12,7 +12,15 @@ It starts the programs that its settings name, without a sandbox, and listens on
 loopback by default. Linux.
 """
 
-from .catalogue import Application, AppPort, Fleet, PrivateHost, load_apps, sample_application
+from .catalogue import (
+    Application,
+    AppPort,
+    Fleet,
+    Image,
+    PrivateHost,
+    load_apps,
+    sample_application,
+)
 from .connections import Deadlines
 from .deployments import LocalDeployment, Timings
 from .effects import (
@@ -54,6 +62,7 @@ __all__ = [
     "Fleet",
     "HangUp",
     "Hide",
+    "Image",
     "LocalDeployment",
     "PrivateHost",
     "ProxyPage",

@@ -11,6 +11,10 @@ They come from code, or from a TOML file::
     hidden_environment = { DB_PASSWORD = "…" }
     max_duration = 60
 
+    [[images]]
+    image = "registry.example.com/arena"
+    argv = ["{python}", "server.py", "--port", "{port:game}"]
+
     [[fleets]]
     name = "alpha"
 
@@ -37,14 +41,25 @@ import attrs
 
 from edgegap_async.api.codec import dumps, read_request
 from edgegap_async.api.requests import EnvironmentVariable
-from edgegap_async.api.validation import Validator, check_segment, field_name, number, one_of
+from edgegap_async.api.validation import (
+    Validator,
+    check_list,
+    check_segment,
+    field_name,
+    number,
+    one_of,
+)
 from edgegap_async.errors import InvalidRequest
 
 from .locations import CITIES
 from .sandbox import Sandbox
 
+Model = TypeVar("Model")
+Item = TypeVar("Item")
+
 _PORT_PLACEHOLDER: Final = re.compile(r"\{port:([^{}]*)\}")
 _LIKE_A_PORT: Final = re.compile(r"\{port\b[^{}]*\}")
+_IMAGE: Final = re.compile(r"[^/\s:]+(:\d+)?(/[^/\s:]+)+(:[^/\s:]+)?")
 _MAX_NAME: Final = 64  # characters; the API documents this maximum for names of versions
 _MAX_NUMBER: Final = 1e9  # no setting means more, and a file may say `inf`
 
@@ -115,8 +130,48 @@ def _texts(values: Iterable[str]) -> tuple[str, ...]:
     return () if isinstance(values, str) else tuple(values)
 
 
+def _check_argv(what: str, argv: tuple[object, ...]) -> None:
+    if not all(isinstance(part, str) for part in argv) or not any(argv[:1]):
+        raise InvalidRequest(f"{what}: argv must be a list of strings, the program first")
+
+
+def port_names(argv: Iterable[str]) -> list[str]:
+    """Returns the names of the ports that an argument list needs."""
+    return [name for part in argv for name in _PORT_PLACEHOLDER.findall(part)]
+
+
+def _image_name(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, str) or not re.fullmatch(
+        r"[^/\s:]+(:\d+)?(/[^/\s:]+)+(:[^/\s:]+)?", value
+    ):
+        raise InvalidRequest(
+            f"{field_name(self, attribute)} is REGISTRY/NAME or REGISTRY/NAME:TAG, such as"
+            f" registry.example.com/arena:v2, not {value!r}"
+        )
+
+
+def _each(kind: type) -> Validator:
+    """Returns a validator: a list of objects of one type."""
+
+    def check(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        what = field_name(model, attribute)
+        check_list(what, value)
+        for item in value:
+            if not isinstance(item, kind):
+                raise InvalidRequest(f"{what} is a list of {kind.__name__}, not of {item!r}")
+
+    return check
+
+
+# The validators refuse what is not a list, because they know the name of the field.
+
+
 def _ports(values: Iterable[AppPort]) -> tuple[AppPort, ...]:
-    return tuple(values)
+    return tuple(values) if isinstance(values, Iterable) else values
+
+
+def _hosts(values: Iterable[PrivateHost]) -> tuple[PrivateHost, ...]:
+    return tuple(values) if isinstance(values, Iterable) else values
 
 
 @attrs.frozen(kw_only=True)
@@ -134,7 +189,7 @@ class Application:
     argv: tuple[str, ...] = attrs.field(converter=_texts)
     """The program and its arguments; `{port:NAME}` and `{python}` are replaced, as in the values of
     environment variables. No shell."""
-    ports: tuple[AppPort, ...] = attrs.field(default=(), converter=_ports)
+    ports: tuple[AppPort, ...] = attrs.field(default=(), converter=_ports, validator=_each(AppPort))
     """The ports that it opens."""
     environment: Mapping[str, str] = attrs.field(factory=dict)
     """Environment variables of the process."""
@@ -173,8 +228,7 @@ class Application:
 
     def __attrs_post_init__(self) -> None:
         what = f"application {self.name!r} version {self.version!r}"
-        if not all(isinstance(part, str) for part in self.argv) or not any(self.argv[:1]):
-            raise InvalidRequest(f"{what}: argv must be a list of strings, the program first")
+        _check_argv(what, self.argv)
         names = [port.name for port in self.ports]
         twice = _first_duplicate(names)
         if twice is not None:
@@ -204,6 +258,32 @@ class Application:
 
 
 @attrs.frozen(kw_only=True)
+class Image:
+    """A container image, and the program that stands for it.
+
+    A version that a call of the API creates names an image; this says what it runs.
+
+    Raises:
+        InvalidRequest: a setting has no valid value; the message says which.
+    """
+
+    image: str = attrs.field(validator=_image_name)
+    """Registry and name, such as `registry.example.com/arena`, with a tag or without one: without
+    it, for each tag that has no `Image` of its own."""
+    argv: tuple[str, ...] = attrs.field(converter=_texts)
+    """The program and its arguments, as in `Application`."""
+    directory: str | None = None
+    """Working directory of the process, as in `Application`."""
+    memory_limit_mb: int | None = attrs.field(default=None, validator=_at_least(1))
+    """Megabytes of address space for a process, enforced; None for no limit."""
+    cpu_limit_seconds: int | None = attrs.field(default=None, validator=_at_least(1))
+    """Seconds of CPU time for a process, enforced; None for no limit."""
+
+    def __attrs_post_init__(self) -> None:
+        _check_argv(f"image {self.image!r}", self.argv)
+
+
+@attrs.frozen(kw_only=True)
 class PrivateHost:
     """A host of a private fleet. It exists by name only: all processes run on this machine."""
 
@@ -219,17 +299,15 @@ class PrivateHost:
     """Megabytes of memory in all."""
 
 
-def _hosts(values: Iterable[PrivateHost]) -> tuple[PrivateHost, ...]:
-    return tuple(values)
-
-
 @attrs.frozen(kw_only=True)
 class Fleet:
     """A private fleet."""
 
     name: str = attrs.field(validator=_name)
     """Its name."""
-    hosts: tuple[PrivateHost, ...] = attrs.field(default=(), converter=_hosts)
+    hosts: tuple[PrivateHost, ...] = attrs.field(
+        default=(), converter=_hosts, validator=_each(PrivateHost)
+    )
     """Its hosts."""
 
 
@@ -241,24 +319,20 @@ class Catalogue:
         InvalidRequest: two of a kind have the same name, or one is of another type.
     """
 
-    applications: tuple[Application, ...] = ()
+    applications: tuple[Application, ...] = attrs.field(default=(), validator=_each(Application))
     """The application versions."""
-    fleets: tuple[Fleet, ...] = ()
+    fleets: tuple[Fleet, ...] = attrs.field(default=(), validator=_each(Fleet))
     """The private fleets."""
+    images: tuple[Image, ...] = attrs.field(default=(), validator=_each(Image))
+    """What the images of versions stand for that calls create."""
 
     def __attrs_post_init__(self) -> None:
-        kinds = {"apps": (self.applications, Application), "fleets": (self.fleets, Fleet)}
-        for argument, (values, kind) in kinds.items():
-            for value in values:
-                if not isinstance(value, kind):
-                    raise InvalidRequest(
-                        f"each of {argument} is of type {kind.__name__}, not {value!r}"
-                    )
         unique: dict[str, Iterable[object]] = {
             "applications have the name and version": [
                 (one.name, one.version) for one in self.applications
             ],
             "fleets have the name": [fleet.name for fleet in self.fleets],
+            "images have the name": [image.image for image in self.images],
             "hosts have the id": [host.host_id for fleet in self.fleets for host in fleet.hosts],
         }
         for what, names in unique.items():
@@ -284,6 +358,10 @@ def load_apps(path: str | Path) -> Catalogue:
                 attrs.evolve(one, directory=str(folder / (one.directory or ".")))
                 for one in _read_each(tables.pop("applications", []), "applications", Application)
             ),
+            images=tuple(
+                attrs.evolve(one, directory=str(folder / (one.directory or ".")))
+                for one in _read_each(tables.pop("images", []), "images", Image)
+            ),
             fleets=tuple(_read_each(tables.pop("fleets", []), "fleets", Fleet)),
         )
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
@@ -292,12 +370,9 @@ def load_apps(path: str | Path) -> Catalogue:
         raise InvalidRequest(f"{path}: {problem.message}") from None
     if tables:
         raise InvalidRequest(
-            f"{path}: {', '.join(tables)}: unknown; a file has applications and fleets"
+            f"{path}: {', '.join(tables)}: unknown; a file has applications, images and fleets"
         )
     return catalogue
-
-
-Model = TypeVar("Model")
 
 
 def _read_each(tables: object, where: str, kind: type[Model]) -> list[Model]:

@@ -12,11 +12,12 @@ are gone once it is TERMINATED, and the deployment itself a minute later.
 
 from __future__ import annotations
 
+from .app_calls import AppCalls
 from .deployment_calls import DeploymentCalls
 from .fleet_calls import FleetCalls
 from .location_calls import LocationCalls
 from .tag_calls import TagCalls
 
 
-class Cloud(DeploymentCalls, FleetCalls, LocationCalls, TagCalls):
+class Cloud(AppCalls, DeploymentCalls, FleetCalls, LocationCalls, TagCalls):
     """The state of the emulated cloud, and what each operation does to it."""

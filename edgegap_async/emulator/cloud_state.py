@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 import secrets
+from collections import deque
 from collections.abc import Coroutine, Iterable
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
 from edgegap_async.api.models import DeployAccepted, Status, Tag
+from edgegap_async.api.newer_requests import DeploymentReport
 from edgegap_async.api.requests import DeployRequest
 from edgegap_async.concurrency import loop_time
-from edgegap_async.errors import BadRequest, NotFound, Unprocessable
+from edgegap_async.errors import BadRequest, NotFound, Unauthorized, Unprocessable
 
+from .beacons import Beacon
 from .catalogue import Application, Catalogue, PrivateHost
 from .deployments import LocalDeployment, OnStatus, SendWebhook, ignore_status
 from .environment import MARK, Secrets, check_variables
@@ -22,6 +26,7 @@ from .machine import Machine
 from .output import Output
 from .ports import NoFreePort, Ports
 from .processes import Machine as LocalMachine
+from .registry import Registry
 from .settings import Settings
 from .simulation import SimulatedMachine, SimulatedPorts
 from .state import SavedDeployment, loop_time_of
@@ -37,6 +42,7 @@ UNKNOWN_LOGS_TEXT: Final = (
 )
 """The words of the cloud for the logs of an unknown deployment."""
 _MAX_TERMINATED: Final = 1000
+_MAX_REPORTS: Final = 1000
 
 
 class CloudState:
@@ -47,6 +53,8 @@ class CloudState:
         failures: exceptions in background tasks, which are defects of the emulator.
         base_url: base URL of the API, for the environment of game servers.
         settings: how it behaves.
+        registry: the applications and versions that can be deployed.
+        reports: the last 1,000 reports about deployments, each with its request_id.
     """
 
     def __init__(
@@ -61,9 +69,10 @@ class CloudState:
         loop = asyncio.get_running_loop()
         self.deployments: dict[str, LocalDeployment] = {}
         self.failures: list[BaseException] = []
+        self.reports: deque[tuple[str, DeploymentReport]] = deque(maxlen=_MAX_REPORTS)
         self.base_url = base_url
         self.settings = settings
-        self._applications = {(one.name, one.version): one for one in catalogue.applications}
+        self.registry = Registry(catalogue.applications, catalogue.images)
         self._fleets = {fleet.name: fleet for fleet in catalogue.fleets}
         self._send_webhook = send_webhook
         self._on_status = on_status
@@ -78,6 +87,7 @@ class CloudState:
         else:
             self._machine = SimulatedMachine(settings.simulate)
             self._ports = SimulatedPorts(settings.port_range)
+        self._beacon: Beacon | None = None
         self._terminated_at: dict[str, float] = {}
         self._created_at = datetime.now(UTC)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -95,6 +105,8 @@ class CloudState:
             # processes, and none must be left.
             self._machine.kill_all()
             self._ports.close()
+            if self._beacon is not None:
+                self._beacon.close()
         await self._machine.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -125,8 +137,11 @@ class CloudState:
                 samples.add(usage, now)
 
     def load(self, catalogue: Catalogue) -> None:
-        """Replaces what can be deployed. Deployments that exist keep what they have."""
-        self._applications = {(one.name, one.version): one for one in catalogue.applications}
+        """Replaces what can be deployed. Deployments that exist keep what they have.
+
+        Applications and versions that calls of the API have created stay.
+        """
+        self.registry.load(catalogue.applications, catalogue.images)
         self._fleets = {fleet.name: fleet for fleet in catalogue.fleets}
 
     # ── restore ──────────────────────────────────────────────────────────────────────────────────
@@ -234,11 +249,11 @@ class CloudState:
     @property
     def deployable(self) -> tuple[str, ...]:
         """What can be deployed: application and version, such as `arena v1`."""
-        return tuple(f"{name} {version}" for name, version in sorted(self._applications))
+        return self.registry.deployable
 
     def _find_application(self, request: DeployRequest) -> Application:
-        application = self._applications.get((request.application, request.version))
-        if application is None or not application.is_active:
+        application = self.registry.program(request.application, request.version)
+        if application is None:
             raise BadRequest(
                 "Invalid Application or Application Version. No deployment has been created"
                 f" (the emulator has {', '.join(self.deployable) or 'none'})"
@@ -273,6 +288,20 @@ class CloudState:
         if deployment is None or deployment.age < hidden:
             raise self._unknown_id_error(text)
         return deployment
+
+    def _check_own(
+        self, deployment: LocalDeployment, access_point_id: str, own: str, given: str
+    ) -> None:
+        """Checks that a call comes from the deployment's own process.
+
+        Raises:
+            Unauthorized: the token is another one.
+            BadRequest: the number in the URL is another one; or NotFound.
+        """
+        if not hmac.compare_digest(own.encode(), given.encode(errors="replace")):
+            raise Unauthorized("The token is not the one of this deployment")
+        if access_point_id != str(deployment.secrets.access_point_id):
+            raise self._unknown_id_error()
 
     def _unknown_id_error(self, text: str = _UNKNOWN_ID_TEXT) -> BadRequest | NotFound:
         kind = NotFound if self.settings.unknown_id_status == 404 else BadRequest  # noqa: PLR2004 - an HTTP status

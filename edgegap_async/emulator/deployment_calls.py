@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import hmac
-from typing import Final
-
 from edgegap_async.api.models import BulkStop, DeployAccepted, DeploymentPage, Status, Stopped
+from edgegap_async.api.newer_requests import DeploymentReport
 from edgegap_async.api.requests import DeployRequest, FleetDeployRequest, StopFilters
-from edgegap_async.errors import BadRequest, Gone, NotFound, Unauthorized, Unprocessable
+from edgegap_async.errors import BadRequest, Gone, NotFound, Unprocessable
 
 from .cloud_state import UNKNOWN_LOGS_TEXT, CloudState, Reply
 from .list_queries import (
     ids_in,
     matches_stop_filter,
-    pagination,
+    page_of,
     parse_list_query,
-    parse_positive,
     parse_time,
     passes_filter,
 )
 from .metrics import STEPS
-
-_DEFAULT_PAGE_SIZE: Final = 20
-_MAX_PAGE_SIZE: Final = 100
 
 
 class DeploymentCalls(CloudState):
@@ -80,13 +74,11 @@ class DeploymentCalls(CloudState):
         for order in reversed(wanted.order_by):
             if order.field == "created_at":  # deployments have no session sockets here
                 chosen.sort(key=lambda one: one.created_at, reverse=order.order == "desc")
-        size = min(parse_positive("limit", limit, _DEFAULT_PAGE_SIZE), _MAX_PAGE_SIZE)
-        number = parse_positive("page", page, 1)
-        rows = chosen[(number - 1) * size : number * size]
+        rows, position = page_of(chosen, page, limit, is_always_paged=True)
         return 200, DeploymentPage(
             data=tuple(one.row(with_status=self.settings.list_has_status) for one in rows),
             total_count=len(chosen),
-            pagination=pagination(number, size, len(chosen)),
+            pagination=position,
         )
 
     async def get_container_logs(self, *, request_id: str) -> Reply:
@@ -116,6 +108,12 @@ class DeploymentCalls(CloudState):
             raise Unprocessable("raw is true or false")
         step = None if raw == "true" else STEPS[steps or "30s"]
         return 200, deployment.samples.series(start=start, end=end, step=step)
+
+    async def report_deployment(self, *, request_id: str, body: DeploymentReport) -> Reply:
+        """Keeps a report about a deployment, in `reports`."""
+        self._find(request_id)
+        self.reports.append((request_id, body))
+        return 200, None
 
     # ── stop ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -147,11 +145,7 @@ class DeploymentCalls(CloudState):
     ) -> Reply:
         """Stops the deployment that sends the call; its token identifies it."""
         deployment = self._find(request_id)
-        own = deployment.secrets
-        if not hmac.compare_digest(own.delete_token.encode(), token.encode(errors="replace")):
-            raise Unauthorized("The token is not the one of this deployment")
-        if access_point_id != str(own.access_point_id):
-            raise self._unknown_id_error()
+        self._check_own(deployment, access_point_id, deployment.secrets.delete_token, token)
         return await self.stop_deployment(
             request_id=request_id, container_log_storage=container_log_storage
         )

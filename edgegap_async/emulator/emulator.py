@@ -15,7 +15,7 @@ from edgegap_async.api.requests import Token
 from edgegap_async.api.validation import check_kind, check_list, check_number, is_loopback
 from edgegap_async.errors import InvalidRequest
 
-from .catalogue import Application, Catalogue, Fleet, load_apps
+from .catalogue import Application, Catalogue, Fleet, Image, load_apps
 from .cloud import Cloud
 from .connections import Deadlines
 from .control import Control
@@ -52,6 +52,8 @@ class Emulator:
         deadlines: seconds in which a client must have sent headers and body.
         port: the port to listen on; 0 for a free one.
         fleets: private fleets, besides those of the TOML file.
+        images: the programs that images of versions stand for which calls create, besides those of
+            the TOML file.
         timings: seconds that a deployment spends in each status.
         limits: True for the documented calls a second, False for no limit, or calls a second by
             operation: 1 or more, or None for no limit, such as `{"deploy": 5}`.
@@ -93,6 +95,7 @@ class Emulator:
         deadlines: Deadlines = _DEFAULT_DEADLINES,
         port: int = 0,
         fleets: Iterable[Fleet] = (),
+        images: Iterable[Image] = (),
         timings: Timings = _DEFAULT_TIMINGS,
         limits: RateLimits = True,
         max_deployments: int | None = None,
@@ -134,8 +137,9 @@ class Emulator:
             check_list("apps", apps)
             catalogue = Catalogue(applications=tuple(apps))
         check_list("fleets", fleets)
-        self._own_fleets = tuple(fleets)
-        self._catalogue = attrs.evolve(catalogue, fleets=(*catalogue.fleets, *self._own_fleets))
+        check_list("images", images)
+        self._own_fleets, self._own_images = tuple(fleets), tuple(images)
+        self._catalogue = self._with_own(catalogue)
         self._settings = Settings(
             timings=timings,
             port_range=port_range,
@@ -234,21 +238,27 @@ class Emulator:
             on_status=self.events.add,
         )
 
+    def _with_own(self, catalogue: Catalogue) -> Catalogue:
+        """Returns what a file or list has, with the fleets and images of the arguments."""
+        return attrs.evolve(
+            catalogue,
+            fleets=(*catalogue.fleets, *self._own_fleets),
+            images=(*catalogue.images, *self._own_images),
+        )
+
     def reload(self, apps: Iterable[Application] | str | Path) -> None:
         """Replaces what can be deployed; deployments that exist keep what they have.
 
         Args:
-            apps: application versions, or the path of a TOML file. A list leaves the fleets as
-                they are; a file replaces those of the file before.
+            apps: application versions, or the path of a TOML file. A list leaves fleets and
+                images as they are; a file replaces those of the file before.
 
         Raises:
             InvalidRequest: a setting has no valid value, or the emulator is not started; nothing
                 is changed then.
         """
         if isinstance(apps, str | Path):
-            catalogue = load_apps(apps)
-            fleets = (*catalogue.fleets, *self._own_fleets)
-            catalogue = attrs.evolve(catalogue, fleets=fleets)
+            catalogue = self._with_own(load_apps(apps))
         else:
             check_list("apps", apps)
             catalogue = attrs.evolve(self._catalogue, applications=tuple(apps))

@@ -1,8 +1,7 @@
 """The environment of a game server: the ARBITRIUM_* variables, as in the cloud.
 
 Variables of the platform win over those of the deploy, and those of the deploy over those of the
-version. The context URL is set because servers refuse to start without it; the emulator does not
-serve it.
+version.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import attrs
 
 from edgegap_async.api.models import Centroid, FleetHost, HostPage, HostSpecifications
@@ -33,16 +35,14 @@ class FleetCalls(CloudState):
     def _fleet_host(self, fleet_name: str, host: PrivateHost) -> FleetHost:
         city = CITIES[host.city]
         cpu, memory = self._free_resources(host)
+        older = self.settings.host_shape == "pin"
         point = Centroid(
             label=fleet_name,
             latitude=city.latitude,
             longitude=city.longitude,
             radius_km=700,
-            radius_strategy=1 if self.settings.host_shape == "pin" else None,
-            cpu_cores=host.cpu_units // 1024,
-            memory_gb=host.memory_mb // 1024,
-            clock_speed_ghz=2,
             desired_host_count=len(self._fleets[fleet_name].hosts),
+            **(_pin_only(host) if older else {}),
         )
         described = FleetHost(
             host_id=host.host_id,
@@ -60,7 +60,7 @@ class FleetCalls(CloudState):
             created_at=self._created_at,
             updated_at=self._created_at,
         )
-        if self.settings.host_shape == "pin":
+        if older:
             return attrs.evolve(described, pin=point)
         return attrs.evolve(
             described,
@@ -69,3 +69,13 @@ class FleetCalls(CloudState):
                 cpu_units=host.cpu_units, memory_mb=host.memory_mb, base_clock_speed_mhz=2000
             ),
         )
+
+
+def _pin_only(host: PrivateHost) -> dict[str, Any]:
+    """Returns the fields of a host's point that newer descriptions do not have."""
+    return {
+        "radius_strategy": 1,
+        "cpu_cores": host.cpu_units // 1024,
+        "memory_gb": host.memory_mb // 1024,
+        "clock_speed_ghz": 2,
+    }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import Final, TypeVar
 
 from edgegap_async.api.codec import ListQuery, read_list_query, read_time
 from edgegap_async.api.models import Pagination, Paginator, Status
@@ -12,6 +13,11 @@ from edgegap_async.api.requests import Filter, StopFilter
 from edgegap_async.errors import BadRequest, InvalidRequest, Unprocessable
 
 from .deployments import LocalDeployment
+
+Item = TypeVar("Item")
+
+_DEFAULT_PAGE_SIZE: Final = 20
+_MAX_PAGE_SIZE: Final = 100
 
 
 def parse_list_query(text: str | None) -> ListQuery:
@@ -62,6 +68,29 @@ def pagination(number: int, size: int, total: int) -> Pagination:
         has_next=number < pages,
         has_previous=number > 1,
     )
+
+
+def page_of(
+    items: Sequence[Item], page: str | None, limit: str | None, *, is_always_paged: bool = False
+) -> tuple[tuple[Item, ...], Pagination]:
+    """Returns the items of one page, and which page of how many it is.
+
+    Args:
+        items: all of them.
+        page: the query parameter, which counts from 1.
+        limit: the query parameter; 100 counts as the most.
+        is_always_paged: whether a request without both gets a page of 20, and not everything.
+
+    Raises:
+        BadRequest: a parameter is no whole number of 1 or more.
+    """
+    is_paged = is_always_paged or page is not None or limit is not None
+    default = _DEFAULT_PAGE_SIZE if is_paged else max(1, len(items))
+    size = parse_positive("limit", limit, default)
+    size = min(size, _MAX_PAGE_SIZE) if is_paged else size
+    number = parse_positive("page", page, 1)
+    chosen = items[(number - 1) * size : number * size]
+    return tuple(chosen), pagination(number, size, len(items))
 
 
 def ids_in(filters: Iterable[Filter]) -> frozenset[str] | None:

@@ -125,14 +125,19 @@ class LocationFinder:
         """Returns the point of a player; Montreal if nothing is known."""
         if isinstance(user, GeoCoordinates):
             return user.latitude, user.longitude
-        address = ipaddress.ip_address(user.ip_address)
+        return self.point_and_country(user.ip_address)[0] or _MONTREAL
+
+    def point_and_country(self, text: str) -> tuple[Point | None, str | None]:
+        """Returns the point and the country code of an IP address; None for what is not known."""
+        address = ipaddress.ip_address(text)
         address = getattr(address, "ipv4_mapped", None) or address
-        for network, point in self._networks:
-            if address in network:
-                return point
         import iptocc  # noqa: PLC0415 - of the extra `emulator`
 
-        return _countries().get(iptocc.country_code(str(address)) or "", _MONTREAL)
+        country = iptocc.country_code(str(address)) or None
+        for network, point in self._networks:
+            if address in network:
+                return point, country
+        return _countries().get(country or ""), country
 
     def nearest(self, users: Iterable[User]) -> Location:
         """Returns the city with the smallest sum of distances to the players."""

@@ -10,7 +10,8 @@ from aiohttp import web
 from edgegap_async.api.codec import dumps
 from edgegap_async.errors import Refused, refusal
 
-_STATUSES: Final = {refusal(status): status for status in (400, 401, 403, 404, 409, 410, 422)}
+_REFUSALS: Final = (400, 401, 403, 404, 409, 410, 422, 424)
+_STATUSES: Final = {refusal(status): status for status in _REFUSALS}
 
 
 def json_response(

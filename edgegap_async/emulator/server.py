@@ -8,13 +8,14 @@ The routes come from `OPERATIONS`, so an operation exists here as soon as it is 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import math
 import random
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from http import HTTPStatus
-from typing import Any, Final, TypeAlias
+from importlib.resources import files
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 from urllib.parse import unquote
 
 import attrs
@@ -22,7 +23,8 @@ from aiohttp import web
 
 from edgegap_async.api.codec import read_request, to_json
 from edgegap_async.api.models import DeployAccepted
-from edgegap_async.api.operations import OPERATIONS, Auth, Operation
+from edgegap_async.api.newer_operations import OPERATIONS
+from edgegap_async.api.operations import Auth, Operation
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import InvalidRequest, Refused
 
@@ -63,11 +65,28 @@ class Exchange:
     """Whether it is a call of the control API."""
 
 
-class _Routes:
+@attrs.frozen
+class _NotEmulated:
+    """A call of the API's description that the emulator does not serve."""
+
+    method: str
+    path: str
+    newer_path: None = None
+
+
+def _not_emulated() -> tuple[_NotEmulated, ...]:
+    text = files(__package__ or __name__).joinpath("not_emulated.json").read_text("utf-8")
+    return tuple(_NotEmulated(*call) for call in json.loads(text))
+
+
+Route = TypeVar("Route", Operation[Any], _NotEmulated)
+
+
+class _Routes(Generic[Route]):
     """Finds operations by method and path."""
 
-    def __init__(self, operations: tuple[Operation[Any], ...]) -> None:
-        self._by_length: dict[int, list[tuple[re.Pattern[str], Operation[Any]]]] = {}
+    def __init__(self, operations: tuple[Route, ...]) -> None:
+        self._by_length: dict[int, list[tuple[re.Pattern[str], Route]]] = {}
         for operation in operations:
             for path in filter(None, (operation.path, operation.newer_path)):
                 names = re.split(r"\{(\w+)\}", path)
@@ -78,7 +97,7 @@ class _Routes:
                 same_length = self._by_length.setdefault(path.count("/"), [])
                 same_length.append((re.compile(pattern), operation))
 
-    def find(self, path: str) -> Iterator[tuple[Operation[Any], dict[str, str]]]:
+    def find(self, path: str) -> Iterator[tuple[Route, dict[str, str]]]:
         """Yields the operations of a path, of any method, with the arguments in the path."""
         for pattern, operation in self._by_length.get(path.count("/"), ()):
             match = pattern.fullmatch(path)
@@ -130,6 +149,7 @@ class Server:
         self._chance = random.Random(0)  # noqa: S311 - network delays are no secret
         self._routes = _Routes(OPERATIONS)
         self._control = control
+        self._not_emulated = _Routes(_not_emulated())
         self._runner: web.ServerRunner | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -220,10 +240,17 @@ class Server:
         if request.headers.get("Expect", _EXPECTATION).lower() != _EXPECTATION:
             return error_response(417, "Expect can only be 100-continue")
         if not allowed:
-            return error_response(404, "Not Found")
+            return self._unknown_path(request)
         if exchange.operation is None:
             return error_response(405, "Method Not Allowed", {"Allow": ", ".join(allowed)})
         return await self._call(exchange, exchange.operation, arguments)
+
+    def _unknown_path(self, request: web.BaseRequest) -> web.Response:
+        """Returns the 501 of a call that the API has and the emulator has not, or the 404."""
+        for call, _ in self._not_emulated.find(request.rel_url.raw_path):
+            if call.method == request.method:
+                return error_response(501, f"{call.method} {call.path} is not emulated")
+        return error_response(404, "Not Found")
 
     def _check_token(self, exchange: Exchange, arguments: dict[str, Any]) -> web.Response | None:
         """Returns the 401 for a request without its token, or None."""
@@ -286,6 +313,8 @@ class Server:
         body = await self._read(exchange)
         try:
             if operation.body is not None:
+                if operation.auth is Auth.DEPLOYMENT_TOKEN:
+                    self.cloud.check_context_token(**arguments)
                 arguments["body"] = read_request(operation.body, body)
             call: Callable[..., Awaitable[Reply]] = getattr(self.cloud, operation.name)
             status, model = await call(**arguments)
@@ -296,6 +325,6 @@ class Server:
             return refusal_response(problem)
         if isinstance(model, DeployAccepted):
             exchange.request_id = model.request_id
-        if status == HTTPStatus.NO_CONTENT:
+        if model is None:
             return web.Response(status=status)
         return json_response(status, to_json(model))

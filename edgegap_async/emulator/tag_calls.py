@@ -1,4 +1,4 @@
-"""The calls about tags of deployments."""
+"""The calls about tags of deployments, and those of a deployment about itself."""
 
 from __future__ import annotations
 
@@ -7,27 +7,29 @@ from typing import Final
 
 import attrs
 
-from edgegap_async.api.models import Tag, TagPage
+from edgegap_async.api.models import Status, Tag, TagPage
+from edgegap_async.api.models.context import DeploymentContext
 from edgegap_async.api.requests import TagName
 from edgegap_async.errors import BadRequest, Conflict, NotFound
 
 from .cloud_state import CloudState, Reply
-from .list_queries import pagination
+from .deployments import LocalDeployment
+from .list_queries import page_of
 
 _MAX_TAGS: Final = 40
 
 
 class TagCalls(CloudState):
-    """The calls about tags of deployments."""
+    """The calls about tags of deployments, and those of a deployment about itself."""
 
-    async def list_tags(self, *, request_id: str) -> Reply:
+    async def list_tags(
+        self, *, request_id: str, page: str | None = None, limit: str | None = None
+    ) -> Reply:
         """Returns the tags of a deployment."""
-        tags = tuple(self._find(request_id).tags.values())
+        every = list(self._find(request_id).tags.values())
+        tags, position = page_of(every, page, limit)
         return 200, TagPage(
-            tags=tags,
-            count=len(tags),
-            total_count=len(tags),
-            pagination=pagination(1, max(1, len(tags)), len(tags)),
+            tags=tags, count=len(every), total_count=len(every), pagination=position
         )
 
     async def get_tag(self, *, request_id: str, tag_name: str) -> Reply:
@@ -68,3 +70,51 @@ class TagCalls(CloudState):
         if tag is None:
             raise NotFound(f"Tag {name} not found")
         return tag
+
+    # ── from inside a deployment ─────────────────────────────────────────────────────────────────
+
+    async def get_context(self, *, request_id: str, access_point_id: str, token: str) -> Reply:
+        """Returns what a deployment may know about itself, at ARBITRIUM_CONTEXT_URL."""
+        seen = self._find_own(request_id, access_point_id, token).deployment()
+        return 200, DeploymentContext(
+            request_id=request_id,
+            public_ip=seen.public_ip,
+            status=seen.current_status,
+            ready=seen.current_status is Status.READY,
+            fqdn=seen.fqdn,
+            ports=seen.ports,
+            location=seen.location,
+            tags=seen.tags,
+            sockets=seen.sockets,
+            sockets_usage=seen.sockets_usage,
+        )
+
+    async def create_context_tag(
+        self, *, request_id: str, access_point_id: str, token: str, body: TagName
+    ) -> Reply:
+        """Adds a tag to the deployment that sends the call."""
+        self._find_own(request_id, access_point_id, token)
+        return await self.create_tag(request_id=request_id, body=body)
+
+    async def delete_context_tag(
+        self, *, request_id: str, access_point_id: str, token: str, tag_name: str
+    ) -> Reply:
+        """Removes a tag of the deployment that sends the call."""
+        self._find_own(request_id, access_point_id, token)
+        return await self.delete_tag(request_id=request_id, tag_name=tag_name)
+
+    def check_context_token(
+        self, *, request_id: str, access_point_id: str, token: str, **_: str
+    ) -> None:
+        """Checks that a call comes from the deployment's own process.
+
+        Raises:
+            Unauthorized: the token is another one.
+            BadRequest: the deployment or the number in the URL is another one; or NotFound.
+        """
+        self._find_own(request_id, access_point_id, token)
+
+    def _find_own(self, request_id: str, access_point_id: str, token: str) -> LocalDeployment:
+        deployment = self._find(request_id)
+        self._check_own(deployment, access_point_id, deployment.secrets.context_token, token)
+        return deployment

@@ -45,7 +45,7 @@ from typing import Final, Protocol
 
 import attrs
 
-from edgegap_async.api.operations import DEPLOY, DEPLOY_TO_FLEET, OPERATIONS, Operation
+from edgegap_async.api.operations import DEPLOY, DEPLOY_TO_FLEET, PAGE_OPERATIONS, Operation
 from edgegap_async.api.validation import check_kind
 from edgegap_async.api.values import Value
 from edgegap_async.concurrency import LoopBinding, loop_time
@@ -459,7 +459,7 @@ class Limits:
         permits: Callable[[str, float], Permits] | None = None,
     ) -> None:
         check_kind("limits", settings, Mapping)
-        limits = {operation.name: operation.limit for operation in OPERATIONS}
+        limits = {operation.name: operation.limit for operation in PAGE_OPERATIONS}
         for name, limit in (settings or {}).items():
             if name not in limits:
                 raise InvalidRequest(f"no operation {name!r}; there is {', '.join(limits)}")

@@ -92,8 +92,21 @@ async def test_hosts_are_described_in_the_older_or_the_newer_shape() -> None:
         newer = to_json(await answer(cloud, "list_fleet_hosts", fleet_name="alpha"))
 
     assert [host["host_id"] for host in older["data"]] == ["pending", "small", "big"]
-    assert all("pin" in host and "centroid" not in host for host in older["data"])
-    assert all("centroid" in host and "pin" not in host for host in newer["data"])
+    of_both = {
+        *("host_id", "status", "ip_address", "latitude", "longitude", "city", "country"),
+        *("continent", "allocated_cpu_units", "allocated_memory_mb", "allocatable_cpu_units"),
+        *("allocatable_memory_mb", "beacon", "created_at", "updated_at"),
+    }
+    assert set(older) == {"data"}
+    assert set(older["data"][0]) == of_both | {"pin", "delete_schedules"}
+    assert older["data"][0]["delete_schedules"] == []
+    point = {"label", "latitude", "longitude", "radius_km", "desired_host_count"}
+    hardware = {"radius_strategy", "cpu_cores", "memory_gb", "clock_speed_ghz"}
+    assert set(older["data"][0]["pin"]) == point | hardware
+    assert set(newer["data"][0]) == of_both | {
+        *("centroid", "delete_schedule", "fleet_host_specifications")
+    }
+    assert set(newer["data"][0]["centroid"]) == point
     assert newer["data"][2]["fleet_host_specifications"]["cpu_units"] == 512
     assert (newer["total_count"], newer["pagination"]["has_next"]) == (3, False)
 

@@ -14,7 +14,8 @@ from bare_api import DEPLOY_BODY, BareApi, example_path
 from emulated_cloud import UNKNOWN_ID
 
 from edgegap_async import InvalidRequest
-from edgegap_async.api.operations import OPERATIONS, Auth
+from edgegap_async.api.newer_operations import OPERATIONS
+from edgegap_async.api.operations import Auth
 from edgegap_async.emulator import (
     Emulator,
     sample_application,
@@ -161,7 +162,8 @@ async def test_an_unknown_path_or_method_is_answered_in_json(api: BareApi) -> No
 async def test_an_unknown_id_is_an_error_that_the_operation_declares(
     api: BareApi, operation: Any
 ) -> None:
-    body: dict[str, Any] = {"json": {"name": "eu"}} if operation.body else {}
+    content = {"reason": "lag"} if operation.name == "report_deployment" else {"name": "eu"}
+    body: dict[str, Any] = {"json": content} if operation.body else {}
 
     status, said = await api(
         operation.method,
@@ -192,7 +194,7 @@ async def test_an_exception_inside_is_500_without_a_traceback_and_raised_at_the_
     emulator = Emulator()
     await emulator.start()
     async with aiohttp.ClientSession(emulator.url) as session:
-        monkeypatch.setattr(emulator.cloud, "_applications", None)
+        monkeypatch.setattr(emulator.cloud, "registry", None)
         answer = await BareApi(emulator, session)("POST", "/v2/deployments", json=DEPLOY_BODY)
     with pytest.raises(ExceptionGroup) as raised:
         await emulator.close()

@@ -239,9 +239,8 @@ async def test_row_50_the_error_of_a_failed_run_quotes_the_last_lines_of_the_ser
 async def test_a_failed_run_without_logs_is_stopped_too(
     emulator: Emulator, connect: Connect
 ) -> None:
-    emulator.cloud._applications[("arena", "v1")] = attrs.evolve(
-        sample_application("--never-bind"), time_to_deploy=0
-    )
+    application = attrs.evolve(sample_application("--never-bind"), time_to_deploy=0)
+    emulator.cloud.registry.put(application)
     emulator.faults.add(Fault("get_container_logs", Respond(404)))
     async with connect(None) as client:
         with pytest.raises(DeploymentFailed) as failure:

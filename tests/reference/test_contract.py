@@ -9,6 +9,7 @@ import inspect
 import json
 import re
 from collections.abc import AsyncIterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,25 @@ import attrs
 import pytest
 from aiohttp import web
 
-from edgegap_async.api import operations
-from edgegap_async.api.operations import OPERATIONS, Auth, Operation, RetrySafety
+from edgegap_async.api import newer_operations, operations
+from edgegap_async.api.newer_operations import OPERATIONS
+from edgegap_async.api.operations import Auth, Operation, RetrySafety
 from edgegap_async.emulator import Emulator, Timings, sample_application
 from edgegap_async.emulator.cloud import Cloud
 
-REFERENCE = json.loads((Path(__file__).parent / "operations.json").read_text("utf-8"))
-SHOWN: dict[tuple[str, str], Any] = {
-    (shown["method"], shown["path"].replace("{fleet-name}", "{fleet_name}")): shown
-    for shown in REFERENCE["operations"]
-}
+HERE = Path(__file__).parent
+
+
+def read_reference(name: str) -> dict[tuple[str, str], Any]:
+    """Returns the calls of a reference by method and path."""
+    return {
+        (shown["method"], shown["path"].replace("{fleet-name}", "{fleet_name}")): shown
+        for shown in json.loads((HERE / name).read_text("utf-8"))["operations"]
+    }
+
+
+PAGE = read_reference("operations.json")
+SHOWN = PAGE | read_reference("newer_operations.json")
 
 HARMLESS = {
     "get_deployment",
@@ -40,24 +50,58 @@ HARMLESS = {
     "list_tags",
     "get_tag",
     "delete_tag",
+    "list_applications",
+    "get_application",
+    "delete_application",
+    "list_versions",
+    "get_version",
+    "delete_version",
+    "list_beacons",
+    "get_context",
+    "delete_context_tag",
+    "get_public_ip",
+    "locate_ip",
+    "locate_ips",
 }
-ONLY_IF_UNSENT = {"deploy", "deploy_to_fleet", "bulk_stop", "create_tag", "rename_tag"}
+ONLY_IF_UNSENT = {
+    "deploy",
+    "deploy_to_fleet",
+    "bulk_stop",
+    "create_tag",
+    "rename_tag",
+    "create_application",
+    "update_application",
+    "create_version",
+    "update_version",
+    "report_deployment",
+    "create_context_tag",
+}
 
 each_operation = pytest.mark.parametrize(
     "operation", OPERATIONS, ids=lambda operation: operation.name
 )
 
 
-def test_the_table_and_the_reference_hold_the_same_sixteen_calls() -> None:
+def test_the_table_and_the_references_hold_the_same_calls() -> None:
     assert {(operation.method, operation.path) for operation in OPERATIONS} == set(SHOWN)
-    assert len(OPERATIONS) == len(SHOWN) == 16
+    assert {(operation.method, operation.path) for operation in OPERATIONS[:16]} == set(PAGE)
+    assert (len(PAGE), len(SHOWN)) == (16, 34)
+
+
+def test_a_call_is_in_the_table_or_in_the_list_of_those_that_are_not_emulated() -> None:
+    others = json.loads((HERE / "newer_operations.json").read_text("utf-8"))["others"]
+    not_emulated = files("edgegap_async.emulator").joinpath("not_emulated.json").read_text("utf-8")
+
+    assert json.loads(not_emulated) == others
+    assert {(method, path) for method, path in others}.isdisjoint(SHOWN)
 
 
 @each_operation
 def test_a_call_is_named_as_its_constant(operation: Operation[object]) -> None:
-    constants = {name for name, value in vars(operations).items() if isinstance(value, Operation)}
+    known = vars(operations) | vars(newer_operations)
+    constants = {name for name, value in known.items() if isinstance(value, Operation)}
 
-    assert getattr(operations, operation.name.upper()) is operation
+    assert known[operation.name.upper()] is operation
     assert constants == {one.name.upper() for one in OPERATIONS}
 
 
@@ -65,7 +109,7 @@ def test_a_call_is_named_as_its_constant(operation: Operation[object]) -> None:
 def test_a_path_is_a_route_that_takes_its_own_urls(operation: Operation[object]) -> None:
     for path in filter(None, [operation.path, operation.newer_path]):
         resource = web.UrlDispatcher().add_resource(path)
-        names = {part.strip("{}"): "x" for part in path.split("/") if part.startswith("{")}
+        names = dict.fromkeys(re.findall(r"{(\w+)}", path), "x")
 
         assert resource.canonical == path
         assert str(resource.url_for(**names)) == path.format_map(names)
@@ -117,7 +161,9 @@ def test_only_calls_that_write_have_a_body_and_no_safe_call_has(
     operation: Operation[object],
 ) -> None:
     assert (operation.body is not None) is (operation.method in {"POST", "PATCH"})
-    assert (operation.body is not None) is (operation.retry_safety is RetrySafety.ONLY_IF_NOT_SENT)
+    only_reads = operation is newer_operations.LOCATE_IPS  # a POST that changes nothing
+    unsafe = operation.retry_safety is RetrySafety.ONLY_IF_NOT_SENT
+    assert (operation.body is not None) is (unsafe or only_reads)
 
 
 @each_operation
@@ -126,7 +172,11 @@ def test_only_calls_that_read_or_stop_have_a_query(operation: Operation[object])
         "stop_deployment": {"container_log_storage"},
         "stop_self": {"container_log_storage"},
         "list_deployments": {"query", "page", "limit"},
-        "list_locations": {"app", "version", "type", "tags"},
+        "list_locations": {"app", "version", "type", "tags", "page", "limit"},
+        "list_tags": {"page", "limit"},
+        "list_applications": {"page", "limit"},
+        "list_versions": {"page", "limit"},
+        "list_beacons": {"page", "limit"},
         "get_metrics": {"start_time", "end_time", "steps", "raw"},
     }
 
@@ -181,7 +231,10 @@ async def test_the_emulator_serves_the_call(
                 assert operation.method in re.split(r",\s*", answer.headers["Allow"])
 
 
-def test_only_self_stop_takes_the_deployments_own_token() -> None:
+def test_only_calls_of_a_deployment_about_itself_take_its_own_token() -> None:
     assert [operation.name for operation in OPERATIONS if operation.auth is not Auth.API_TOKEN] == [
-        "stop_self"
+        "stop_self",
+        "get_context",
+        "create_context_tag",
+        "delete_context_tag",
     ]

@@ -25,6 +25,9 @@ def example_path(path: str) -> str:
         .replace("{access_point_id}", "1")
         .replace("{tag_name}", "eu")
         .replace("{fleet_name}", "alpha")
+        .replace("{application}", "arena")
+        .replace("{version}", "v1")
+        .replace("{ip}", "192.0.2.1")
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edgegap_async import CallError, EdgegapClient, NotSent, PollingPolicy, RetryPolicy
-from edgegap_async.api.operations import OPERATIONS
+from edgegap_async.api.newer_operations import OPERATIONS
 
 __all__ = ["NO_LIMITS", "USERS", "deploy_error", "is_not_sent", "quick_client"]
 

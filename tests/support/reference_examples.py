@@ -19,12 +19,38 @@ from edgegap_async.api.models import (
     Tag,
     TagPage,
 )
+from edgegap_async.api.models.applications import (
+    Application,
+    ApplicationPage,
+    ApplicationVersion,
+    VersionDeleted,
+    VersionPage,
+    VersionSaved,
+)
+from edgegap_async.api.models.beacons import (
+    BeaconPage,
+    LocatedAddress,
+    LocatedAddresses,
+    PublicAddress,
+)
+from edgegap_async.api.models.context import DeploymentContext
+from edgegap_async.api.newer_requests import (
+    Addresses,
+    ApplicationChanges,
+    ApplicationRequest,
+    DeploymentReport,
+    VersionChanges,
+    VersionRequest,
+)
 from edgegap_async.api.requests import DeployRequest, FleetDeployRequest, StopFilters, TagName
 
-REFERENCE = json.loads((Path(__file__).parents[1] / "reference/operations.json").read_text("utf-8"))
-ANSWERS = {
-    f"{shown['method']} {shown['path']}": shown["answer"] for shown in REFERENCE["operations"]
-}
+FOLDER = Path(__file__).parents[1] / "reference"
+SHOWN = [
+    shown
+    for name in ("operations.json", "newer_operations.json")
+    for shown in json.loads((FOLDER / name).read_text("utf-8"))["operations"]
+]
+ANSWERS = {f"{shown['method']} {shown['path']}": shown["answer"] for shown in SHOWN}
 SHOWN_ANSWERS: dict[type[Any], Any] = {
     DeployAccepted: ANSWERS["POST /v2/deployments"],
     Deployment: ANSWERS["GET /v1/status/{request_id}"],
@@ -37,17 +63,30 @@ SHOWN_ANSWERS: dict[type[Any], Any] = {
     HostPage: ANSWERS["GET /v2/private-fleets/{fleet-name}/hosts"],
     Tag: ANSWERS["GET /v1/deployments/{request_id}/tags/{tag_name}"],
     TagPage: ANSWERS["GET /v1/deployments/{request_id}/tags"],
+    ApplicationPage: ANSWERS["GET /v1/apps"],
+    Application: ANSWERS["GET /v1/app/{application}"],
+    VersionPage: ANSWERS["GET /v1/app/{application}/versions"],
+    ApplicationVersion: ANSWERS["GET /v1/app/{application}/version/{version}"],
+    VersionSaved: ANSWERS["POST /v1/app/{application}/version"],
+    VersionDeleted: ANSWERS["DELETE /v1/app/{application}/version/{version}"],
+    BeaconPage: ANSWERS["GET /v1/locations/beacons"],
+    DeploymentContext: ANSWERS["GET /v1/context/{request_id}/{access_point_id}"],
+    PublicAddress: ANSWERS["GET /v1/ip"],
+    LocatedAddress: ANSWERS["GET /v1/ip/{ip}/lookup"],
+    LocatedAddresses: ANSWERS["POST /v1/ips/lookup"],
 }
 SHOWN_REQUESTS: dict[type[Any], Any] = {
-    kind: next(
-        shown["request"]
-        for shown in REFERENCE["operations"]
-        if (shown["method"], shown["path"]) == ("POST", path)
-    )
-    for kind, path in {
-        DeployRequest: "/v2/deployments",
-        FleetDeployRequest: "/v2/private-fleets:deploy",
-        StopFilters: "/v1/deployments/bulk-stop",
-        TagName: "/v1/deployments/{request_id}/tags",
+    kind: next(shown["request"] for shown in SHOWN if f"{shown['method']} {shown['path']}" == call)
+    for kind, call in {
+        DeployRequest: "POST /v2/deployments",
+        FleetDeployRequest: "POST /v2/private-fleets:deploy",
+        StopFilters: "POST /v1/deployments/bulk-stop",
+        TagName: "POST /v1/deployments/{request_id}/tags",
+        ApplicationRequest: "POST /v1/app",
+        ApplicationChanges: "PATCH /v1/app/{application}",
+        VersionRequest: "POST /v1/app/{application}/version",
+        VersionChanges: "PATCH /v1/app/{application}/version/{version}",
+        DeploymentReport: "POST /v1/deployments/{request_id}:report",
+        Addresses: "POST /v1/ips/lookup",
     }.items()
 }

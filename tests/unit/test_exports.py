@@ -14,7 +14,8 @@ import pytest
 
 import edgegap_async
 from edgegap_async import errors
-from edgegap_async.api import models, requests
+from edgegap_async.api import models, newer_requests, requests
+from edgegap_async.api.models import applications, beacons, context
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,7 +45,9 @@ def test_every_error_is_exported() -> None:
     assert classes - set(edgegap_async.__all__) == set()
 
 
-@pytest.mark.parametrize("module", [models, requests])
+@pytest.mark.parametrize(
+    "module", [models, requests, newer_requests, applications, beacons, context]
+)
 def test_every_value_that_callers_send_or_get_is_exported(module: ModuleType) -> None:
     classes = {
         name

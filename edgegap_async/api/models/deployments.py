@@ -88,6 +88,8 @@ class Session(Model):
 class Deployment(ApiResponse):
     """The state of a deployment at the time of a status request."""
 
+    omits_none = True
+
     request_id: str
     """Identifies the deployment."""
     fqdn: str | None = None
@@ -139,6 +141,8 @@ class Deployment(ApiResponse):
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class DeploymentRow(LazyModel):
     """A row of a list of deployments. Terminated deployments are in no list; those in ERROR are."""
+
+    omits_none = True
 
     request_id: str
     """Identifies the deployment."""

@@ -25,6 +25,8 @@ class Beacon(Model):
 class Centroid(Model):
     """The point around which the API places hosts of a fleet, and what was ordered there."""
 
+    omits_none = True
+
     label: str | None = None
     """The name of the point."""
     latitude: float | None = None
@@ -116,6 +118,8 @@ class FleetHost(LazyModel):
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class HostPage(ApiResponse):
     """The hosts of a private fleet."""
+
+    omits_none = True
 
     data: tuple[FleetHost, ...] = ()
     """The hosts of this answer."""

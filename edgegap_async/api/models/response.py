@@ -2,7 +2,7 @@
 
 # No `from __future__ import annotations`: subclasses in other modules inherit these annotations.
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
 import attrs
 
@@ -17,6 +17,10 @@ class Model(Value):
 
     __slots__ = ()
     __hash__ = None  # type: ignore[assignment] # fields hold mappings
+
+    omits_none: ClassVar[bool] = False
+    """Whether JSON of it has no null, which newer descriptions do not allow, for a field that is
+    None by default."""
 
     def _fields(self) -> tuple["attrs.Attribute[Any]", ...]:
         return tuple(field for field in super()._fields() if field.repr)

@@ -27,6 +27,14 @@ from edgegap_async.api.codec import (
     to_json,
 )
 from edgegap_async.api.models import Deployment, Tag, TagPage
+from edgegap_async.api.models.applications import (
+    Application,
+    ApplicationPage,
+    ApplicationVersion,
+    VersionPage,
+    VersionSaved,
+)
+from edgegap_async.api.models.beacons import PublicAddress
 from edgegap_async.api.requests import (
     DeployRequest,
     EnvironmentVariable,
@@ -110,13 +118,18 @@ def test_any_json_at_any_place_of_an_answer_is_read_or_raises_value_error(
     json.dumps(to_json(model), allow_nan=False)
 
 
+NAMED = {Tag, TagPage, Application, ApplicationPage, ApplicationVersion, VersionPage, VersionSaved}
+
+
 @FUZZ
 @given(kind=st.sampled_from(list(SHOWN_ANSWERS)), data=st.data())
 def test_row_24_only_an_invalid_id_makes_an_answer_unreadable(
     kind: type[Any], data: st.DataObject
 ) -> None:
     shown = SHOWN_ANSWERS[kind]
-    ids = {"request_id", "host_id"} | ({"name"} if kind in {Tag, TagPage} else set())
+    ids = {"request_id", "host_id", "ip_address"}
+    ids |= {"public_ip"} if kind is PublicAddress else set()
+    ids |= {"name"} if kind in NAMED else set()
     at = data.draw(
         st.sampled_from([at for at in places(shown) if at and at[-1] not in ids] or [()])
     )

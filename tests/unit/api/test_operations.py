@@ -5,22 +5,33 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from edgegap_async.api import operations
-from edgegap_async.api.operations import OPERATIONS, Auth, Operation
+from edgegap_async.api import newer_operations, operations
+from edgegap_async.api.newer_operations import OPERATIONS
+from edgegap_async.api.operations import Auth, Operation
 
 
 def test_the_table_has_every_constant_of_the_module_once() -> None:
-    constants = [value for value in vars(operations).values() if isinstance(value, Operation)]
+    constants = [
+        value
+        for module in (operations, newer_operations)
+        for value in vars(module).values()
+        if isinstance(value, Operation)
+    ]
 
     assert list(OPERATIONS) == constants
-    assert len({operation.name for operation in OPERATIONS}) == 16
-    assert len({(operation.method, operation.path) for operation in OPERATIONS}) == 16
+    assert len({operation.name for operation in OPERATIONS}) == 34
+    assert len({(operation.method, operation.path) for operation in OPERATIONS}) == 34
 
 
-def test_only_self_stop_carries_the_deployments_own_token() -> None:
+def test_only_calls_of_a_deployment_about_itself_carry_its_own_token() -> None:
     own = [operation for operation in OPERATIONS if operation.auth is Auth.DEPLOYMENT_TOKEN]
 
-    assert own == [operations.STOP_SELF]
+    assert own == [
+        operations.STOP_SELF,
+        newer_operations.GET_CONTEXT,
+        newer_operations.CREATE_CONTEXT_TAG,
+        newer_operations.DELETE_CONTEXT_TAG,
+    ]
 
 
 def test_an_operation_cannot_be_changed() -> None:

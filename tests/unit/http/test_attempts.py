@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from scripted_api import Reply, ScriptedApi
 from scripted_calls import LOST, STOP
 
 from edgegap_async import ApiClient
-from edgegap_async.api.operations import OPERATIONS, Operation
+from edgegap_async.api.newer_operations import OPERATIONS
+from edgegap_async.api.operations import Operation
 
 pytestmark = pytest.mark.virtual
 
@@ -24,7 +26,7 @@ WITH_AN_ANSWER = [operation for operation in OPERATIONS if operation.returns is 
 async def test_every_answer_says_how_many_attempts_it_took_and_how_long_they_waited(
     api: ScriptedApi, client: ApiClient, operation: Operation[Any]
 ) -> None:
-    names = {"request_id": "r1", "access_point_id": "7", "tag_name": "eu", "fleet_name": "f"}
+    names = dict.fromkeys(re.findall(r"{(\w+)}", operation.path), "x")
     path = operation.path.format_map(names)
     answer = Reply(min(operation.ok), SHOWN_ANSWERS[operation.returns])
     api.on(operation.method, path, Reply(429, headers={"Retry-After": "7"}), answer, answer)

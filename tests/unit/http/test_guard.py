@@ -16,7 +16,8 @@ from edgegap_async import (
     NotAllowed,
     NotFound,
 )
-from edgegap_async.api.operations import DEPLOY, OPERATIONS, STOP_DEPLOYMENT
+from edgegap_async.api.newer_operations import OPERATIONS
+from edgegap_async.api.operations import DEPLOY, STOP_DEPLOYMENT
 from edgegap_async.api.requests import DeployRequest
 from edgegap_async.emulator import Emulator, Fault, Respond, Simulation, sample_application
 

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
+from edgegap_async.api.newer_operations import OPERATIONS
 from edgegap_async.api.operations import (
     DEPLOY,
     GET_DEPLOYMENT,
-    OPERATIONS,
     STOP_DEPLOYMENT,
     Operation,
     RetrySafety,

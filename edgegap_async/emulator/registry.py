@@ -1,0 +1,457 @@
+"""The applications and versions that can be deployed, as the API shows them and as they run.
+
+A version comes from the settings (a TOML file, or code), or from a call of the API. A call names a
+container image, never a program: `[[images]]` of the settings says which program an image stands
+for, so that the body of a call runs no command. A version of the settings has an image too,
+`emulator/NAME:VERSION`, so that a client can read it and create a version of the same image.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import attrs
+
+from edgegap_async.api.models import applications as models
+from edgegap_async.api.newer_requests import (
+    ApplicationChanges,
+    ApplicationRequest,
+    VersionChanges,
+    VersionPortRequest,
+    VersionRequest,
+)
+from edgegap_async.errors import BadRequest, Conflict, ImageUnavailable, NotFound
+
+from .catalogue import Application, AppPort, Image, port_names
+
+SET_AND_ENCRYPTED: Final = "This value is set and encrypted"
+"""What the API answers in place of a secret."""
+
+_REPOSITORY: Final = "emulator"  # registry of the images of the settings' own versions
+_PICTURE: Final = (  # PNG of one pixel
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGBgAAAABQABpfZFQAAAAABJRU5ErkJggg=="
+)
+# Of the description, for a call that leaves them out. It has 10 for `time_to_deploy`, and a minimum
+# of 15.
+_LEAST_TIME_TO_DEPLOY: Final = 15  # seconds
+_LEAST_GRACE: Final = 5  # seconds
+_LEAST_UNITS: Final = 100
+_DEFAULTS: Final = models.ApplicationVersion(
+    name="default",
+    is_active=True,
+    req_video=0,
+    caching_percent=0.0,
+    time_to_deploy=_LEAST_TIME_TO_DEPLOY,
+    max_duration=1440,
+    restart_policy="always",
+    termination_grace_period_seconds=_LEAST_GRACE,
+)
+_PROGRAM_SETTINGS: Final = (
+    "is_active",
+    "max_duration",
+    "restart_policy",
+    "termination_grace_period_seconds",
+    "time_to_deploy",
+)
+_OTHER_SPELLINGS: Final = {"WEBSOCKET": "WS"}
+
+
+@attrs.define
+class StoredVersion:
+    """A version of an application."""
+
+    shown: models.ApplicationVersion
+    """What the API shows."""
+    program: Application
+    """What a deploy starts."""
+    is_from_settings: bool = False
+    """Whether it comes from the settings and not from a call."""
+
+
+@attrs.define
+class StoredApplication:
+    """An application and its versions."""
+
+    shown: models.Application
+    """What the API shows."""
+    is_from_settings: bool = False
+    """Whether it comes from the settings and not from a call."""
+    versions: dict[str, StoredVersion] = attrs.field(factory=dict)
+    """Its versions by name, in the order in which they were created."""
+
+
+class Registry:
+    """The applications and versions that exist.
+
+    Args:
+        applications: the versions of the settings.
+        images: the programs that images of calls stand for.
+    """
+
+    def __init__(self, applications: Iterable[Application], images: Iterable[Image]) -> None:
+        self.applications: dict[str, StoredApplication] = {}
+        """The applications by name, in the order in which they were created."""
+        self._images: tuple[Image, ...] = ()
+        self.load(applications, images)
+
+    def load(self, applications: Iterable[Application], images: Iterable[Image]) -> None:
+        """Takes over the versions of the settings, in place of those that came from them before.
+
+        Versions that calls have created stay. A version of the settings replaces one of its name.
+        """
+        for stored in self.applications.values():
+            stored.versions = {
+                name: version
+                for name, version in stored.versions.items()
+                if not version.is_from_settings
+            }
+        self._images = tuple(images)
+        for application in applications:
+            self.put(application)
+        self.applications = {
+            name: stored
+            for name, stored in self.applications.items()
+            if stored.versions or not stored.is_from_settings
+        }
+
+    def put(self, application: Application) -> None:
+        """Adds a version of the settings, or replaces one of the same name."""
+        now = datetime.now(UTC)
+        stored = self.applications.get(application.name)
+        if stored is None:
+            stored = StoredApplication(
+                models.Application(
+                    name=application.name,
+                    is_active=True,
+                    image=_PICTURE,
+                    create_time=now,
+                    last_updated=now,
+                ),
+                is_from_settings=True,
+            )
+            self.applications[application.name] = stored
+        stored.versions[application.version] = StoredVersion(
+            _described(application, now), application, is_from_settings=True
+        )
+
+    @property
+    def deployable(self) -> tuple[str, ...]:
+        """What can be deployed: application and version, such as `arena v1`."""
+        return tuple(
+            sorted(
+                f"{name} {version}"
+                for name, stored in self.applications.items()
+                for version in stored.versions
+            )
+        )
+
+    def program(self, application: str, version: str) -> Application | None:
+        """Returns what a deploy of the version starts; None if it cannot be deployed."""
+        stored = self.applications.get(application)
+        chosen = stored and stored.versions.get(version)
+        if not stored or not chosen or not (stored.shown.is_active and chosen.program.is_active):
+            return None
+        return chosen.program
+
+    # ── applications ─────────────────────────────────────────────────────────────────────────────
+
+    def find(self, name: str) -> StoredApplication:
+        """Returns an application.
+
+        Raises:
+            NotFound: there is none of that name.
+        """
+        stored = self.applications.get(name)
+        if stored is None:
+            raise NotFound(f"Application {name} not found")
+        return stored
+
+    def create(self, wanted: ApplicationRequest) -> models.Application:
+        """Creates an application.
+
+        Raises:
+            Conflict: there is one of that name.
+        """
+        if wanted.name in self.applications:
+            raise Conflict(f"Application {wanted.name} already exists")
+        now = datetime.now(UTC)
+        shown = models.Application(
+            name=wanted.name,
+            is_active=wanted.is_active,
+            image=wanted.image,
+            create_time=now,
+            last_updated=now,
+        )
+        self.applications[wanted.name] = StoredApplication(shown)
+        return shown
+
+    def update(self, name: str, changes: ApplicationChanges) -> models.Application:
+        """Changes an application.
+
+        Raises:
+            NotFound: there is none of that name.
+            Conflict: there is one of the new name.
+        """
+        stored = self.find(name)
+        if changes.name not in {None, name} and changes.name in self.applications:
+            raise Conflict(f"Application {changes.name} already exists")
+        stored.shown = attrs.evolve(stored.shown, **_given(changes), last_updated=datetime.now(UTC))
+        for version in stored.versions.values():
+            version.program = attrs.evolve(version.program, name=stored.shown.name)
+        self.applications = {one.shown.name: one for one in self.applications.values()}
+        return stored.shown
+
+    def delete(self, name: str) -> None:
+        """Deletes an application and its versions; what was deployed runs on.
+
+        Raises:
+            NotFound: there is none of that name.
+        """
+        self.find(name)
+        del self.applications[name]
+
+    # ── versions ─────────────────────────────────────────────────────────────────────────────────
+
+    def find_version(self, application: str, name: str) -> StoredVersion:
+        """Returns a version.
+
+        Raises:
+            NotFound: the application or the version does not exist.
+        """
+        stored = self.find(application).versions.get(name)
+        if stored is None:
+            raise NotFound(f"Version {name} of application {application} not found")
+        return stored
+
+    def create_version(self, application: str, wanted: VersionRequest) -> models.ApplicationVersion:
+        """Creates a version.
+
+        Raises:
+            NotFound: the application does not exist.
+            Conflict: it has a version of that name.
+            ImageUnavailable: the settings have no program for the image.
+        """
+        versions = self.find(application).versions
+        if wanted.name in versions:
+            raise Conflict(f"Version {wanted.name} already exists")
+        shown = attrs.evolve(_changed(_DEFAULTS, wanted), create_time=datetime.now(UTC))
+        image = self._image(shown)
+        settings = {**_program_settings(shown), **_program_settings(wanted)}
+        ports = settings.get("ports", ())
+        _check_ports(image, ports)
+        program = Application(
+            name=application,
+            version=wanted.name,
+            cpu_units=wanted.req_cpu,
+            memory_mb=wanted.req_memory,
+            **_image_settings(image),
+            **settings,
+        )
+        versions[wanted.name] = StoredVersion(shown, program)
+        return shown
+
+    def update_version(
+        self, application: str, name: str, changes: VersionChanges
+    ) -> models.ApplicationVersion:
+        """Changes a version; what was deployed before runs on as it is.
+
+        Raises:
+            NotFound: the application or the version does not exist.
+            BadRequest: the application has a version of the new name.
+            ImageUnavailable: the settings have no program for the new image.
+        """
+        stored = self.find_version(application, name)
+        versions = self.find(application).versions
+        if changes.name not in {None, name} and changes.name in versions:
+            raise BadRequest(f"Version {changes.name} already exists")
+        shown = _changed(stored.shown, changes)
+        settings = _program_settings(changes)
+        names = {"docker_repository", "docker_image", "docker_tag"}
+        if names & _given(changes).keys():
+            image = self._image(shown)
+            settings |= _image_settings(image)
+            _check_ports(image, settings.get("ports", stored.program.ports))
+        program = attrs.evolve(stored.program, version=shown.name, **settings)
+        new = StoredVersion(shown, program)
+        changed = {
+            shown.name if version is stored else key: new if version is stored else version
+            for key, version in versions.items()
+        }
+        versions.clear()
+        versions.update(changed)
+        return shown
+
+    def delete_version(self, application: str, name: str) -> None:
+        """Deletes a version; what was deployed runs on.
+
+        Raises:
+            NotFound: the application or the version does not exist.
+        """
+        self.find_version(application, name)
+        del self.find(application).versions[name]
+
+    def _image(self, shown: models.ApplicationVersion) -> Image | Application:
+        """Returns what the image of a version stands for.
+
+        Raises:
+            ImageUnavailable: nothing.
+        """
+        names = _image_names(shown)
+        own = {
+            _image_names(version.shown)[0]: version.program
+            for stored in self.applications.values()
+            for version in stored.versions.values()
+        }
+        known: dict[str, Image | Application] = {
+            **own,
+            **{image.image: image for image in self._images},
+        }
+        for name in names:
+            if name in known:
+                return known[name]
+        raise ImageUnavailable(
+            f"Unable to pull image {names[0]}: no program stands for it here. Add a table"
+            f' [[images]] with image = "{names[1]}" and argv to the settings of the emulator'
+        )
+
+
+def _image_names(shown: models.ApplicationVersion) -> tuple[str, str]:
+    """Returns the name of a version's image with its tag, and without it."""
+    name = f"{shown.docker_repository}/{shown.docker_image}"
+    return f"{name}:{shown.docker_tag}", name
+
+
+def _given(changes: Any) -> dict[str, Any]:
+    """Returns the fields of a request that are set."""
+    values = {field.name: getattr(changes, field.name) for field in attrs.fields(type(changes))}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _changed(
+    shown: models.ApplicationVersion, changes: VersionChanges
+) -> models.ApplicationVersion:
+    """Returns a version with changes, as the API shows it: without secrets."""
+    values = _given(changes)
+    for secret in {"private_username", "private_token"} & values.keys():
+        values[secret] = SET_AND_ENCRYPTED
+    if changes.ports is not None:
+        values["ports"] = tuple(
+            models.VersionPort(
+                port=port.port,
+                protocol=shown_protocol(port.protocol),
+                to_check=port.to_check,
+                tls_upgrade=port.tls_upgrade,
+                name=port.name,
+            )
+            for port in changes.ports
+        )
+    if changes.envs is not None:
+        values["envs"] = tuple(
+            models.VersionVariable(
+                key=variable.key,
+                value=SET_AND_ENCRYPTED if variable.is_hidden else variable.value,
+                is_hidden=variable.is_hidden,
+            )
+            for variable in changes.envs
+        )
+    return attrs.evolve(shown, **values, last_updated=datetime.now(UTC))
+
+
+def _program_settings(source: VersionChanges | models.ApplicationVersion) -> dict[str, Any]:
+    """Returns the settings of a program that a request, or what is shown, gives it."""
+    settings = {
+        name: getattr(source, name)
+        for name in _PROGRAM_SETTINGS
+        if getattr(source, name) is not None
+    }
+    if isinstance(source, VersionChanges):
+        if source.ports is not None:
+            settings["ports"] = tuple(map(_app_port, source.ports))
+        if source.envs is not None:
+            for name, is_hidden in (("environment", False), ("hidden_environment", True)):
+                settings[name] = {
+                    variable.key: variable.value
+                    for variable in source.envs
+                    if variable.is_hidden is is_hidden
+                }
+    return settings
+
+
+def _app_port(port: VersionPortRequest) -> AppPort:
+    protocol = port.protocol.upper()
+    return AppPort(
+        name=port.name or str(port.port),
+        protocol=_OTHER_SPELLINGS.get(protocol, protocol),
+        to_check=port.to_check,
+        tls_upgrade=port.tls_upgrade,
+        number=port.port or None,
+    )
+
+
+def _image_settings(source: Image | Application) -> dict[str, Any]:
+    """Returns the settings of a program that its image gives it."""
+    names = ("argv", "directory", "memory_limit_mb", "cpu_limit_seconds")
+    return {name: getattr(source, name) for name in names}
+
+
+def _check_ports(image: Image | Application, ports: Iterable[AppPort]) -> None:
+    missing = set(port_names(image.argv)) - {port.name for port in ports}
+    if missing:
+        raise ImageUnavailable(
+            f"The version has no port named {', '.join(sorted(missing))}, which argv of its image"
+            " needs (table [[images]] of the settings of the emulator)"
+        )
+
+
+def shown_protocol(protocol: str) -> str:
+    """Returns a protocol as the API shows it: `Websocket` where `WS` was written."""
+    return "Websocket" if protocol.upper() == "WS" else protocol
+
+
+def _image_part(name: str) -> str:
+    return re.sub("[^a-z0-9._-]+", "-", name.lower())
+
+
+def _described(application: Application, now: datetime) -> models.ApplicationVersion:
+    """Returns a version of the settings as the API shows it, with values that the API allows."""
+    variables: Mapping[bool, Mapping[str, str]] = {
+        False: application.environment,
+        True: dict.fromkeys(application.hidden_environment, SET_AND_ENCRYPTED),
+    }
+    return attrs.evolve(
+        _DEFAULTS,
+        name=application.version,
+        is_active=application.is_active,
+        docker_repository=_REPOSITORY,
+        docker_image=_image_part(application.name),
+        docker_tag=_image_part(application.version),
+        req_cpu=max(_LEAST_UNITS, application.cpu_units),
+        req_memory=max(_LEAST_UNITS, application.memory_mb),
+        time_to_deploy=max(_LEAST_TIME_TO_DEPLOY, math.ceil(application.time_to_deploy)),
+        max_duration=math.ceil(application.max_duration),
+        restart_policy=application.restart_policy,
+        termination_grace_period_seconds=max(
+            _LEAST_GRACE, math.ceil(application.termination_grace_period_seconds)
+        ),
+        ports=tuple(
+            models.VersionPort(
+                port=port.number or 0,
+                protocol=shown_protocol(port.protocol),
+                to_check=port.to_check,
+                tls_upgrade=port.tls_upgrade,
+                name=port.name,
+            )
+            for port in application.ports
+        ),
+        envs=tuple(
+            models.VersionVariable(key=key, value=value, is_hidden=is_hidden)
+            for is_hidden, values in variables.items()
+            for key, value in values.items()
+        ),
+        create_time=now,
+        last_updated=now,
+    )
