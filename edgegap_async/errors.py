@@ -167,11 +167,17 @@ class ClientClosed(EdgegapError):
 class WrongLoop(EdgegapError):
     """The client is used in another event loop than the one it was first used in.
 
+    So is a batch, a pool, a webhook receiver or an emulator; or the loop of the emulator that the
+    client calls does not run.
+
     The other loop may belong to another thread, to a forked process, or to a second `asyncio.run`.
     The client's connections and waiting tasks belong to the first loop.
     """
 
-    advice = "Make one client for each event loop"
+    advice = (
+        "Make one client for each event loop, and everything that it works with in the same loop;"
+        " with pytest-asyncio give fixtures and tests the same loop_scope"
+    )
 
 
 class PoolEmpty(EdgegapError):

@@ -96,6 +96,7 @@ class Batch:
         """
         if self._task is not None:
             raise RuntimeError("a batch can be used once: call deploy_many again")
+        self._client.check_loop()
         self._runner.begin()
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(self._on_end)
@@ -168,9 +169,10 @@ class Batch:
             except BaseException as problem:
                 await self.__aexit__(type(problem), problem, None)
                 raise
-        while not self._task.done():
+        task = self._entered()
+        while not task.done():
             await self._changed.wait()
-        self._raise_error(self._task)
+        self._raise_error(task)
         outcomes = sorted(self._unclaimed, key=lambda outcome: outcome.index)
         self._unclaimed.clear()
         return tuple(self._hand_over(outcome) for outcome in outcomes)
@@ -197,6 +199,7 @@ class Batch:
     def _entered(self) -> asyncio.Task[None]:
         if self._task is None:
             raise RuntimeError("use it as `async with client.deploy_many(…) as batch`")
+        self._client.check_loop()
         return self._task
 
     def _raise_error(self, task: asyncio.Task[None]) -> None:

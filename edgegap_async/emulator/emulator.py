@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import ipaddress
 import secrets
@@ -13,6 +14,7 @@ import attrs
 
 from edgegap_async.api.requests import Token
 from edgegap_async.api.validation import check_kind, check_list, check_number, is_loopback
+from edgegap_async.concurrency import LoopBinding, local_servers
 from edgegap_async.errors import InvalidRequest
 
 from .catalogue import Application, Catalogue, Fleet, Image, load_apps
@@ -182,6 +184,8 @@ class Emulator:
         )
         self._cloud: Cloud | None = None
         self._server: Server | None = None
+        self._binding = LoopBinding("the emulator")
+        self._is_closed = False
         self.token = secret.header["Authorization"].partition(" ")[2]
         """The API token that clients must send."""
         self._guard = HttpGuard(self.token, allowed_hosts)
@@ -195,6 +199,7 @@ class Emulator:
         """
         if self._cloud is not None:
             raise InvalidRequest("the emulator was started before: make another one")
+        self._binding.check(asyncio.get_running_loop())
         try:
             saved = self._open_state()
             self._cloud = self._make_cloud()
@@ -212,6 +217,7 @@ class Emulator:
         except BaseException:
             await self.close()
             raise
+        local_servers.add(self._port, f"the emulator at {self.url}")
         self._cloud.base_url = self.url
         for deployment in saved:
             self._cloud.restore(deployment)
@@ -277,6 +283,7 @@ class Emulator:
         before = self.cloud
         if self._server is None:
             raise InvalidRequest(_NOT_STARTED)
+        self._binding.check(asyncio.get_running_loop())
         self._cloud = self._server.cloud = self._make_cloud()
         self._cloud.base_url = self.url
         await before.close()
@@ -295,7 +302,11 @@ class Emulator:
 
         Raises:
             BaseExceptionGroup: exceptions inside the emulator, which are defects of it.
+            WrongLoop: the emulator was started in another event loop.
         """
+        if not self._is_closed:
+            self._binding.check(asyncio.get_running_loop())
+        local_servers.remove(self._port)
         try:
             if self._server is not None:
                 await self._server.close()
@@ -308,6 +319,7 @@ class Emulator:
                 if self._state is not None:
                     self._state.close()
                     self._state = None
+        self._is_closed = True
         failures, self._failures = self._failures, []
         for part in (self._server, self._cloud):
             if part is not None:

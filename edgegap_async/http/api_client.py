@@ -120,7 +120,18 @@ class ApiClient:
         # A traceback may show a client whose constructor failed, which has no transport.
         return f"{type(self).__name__}({getattr(self, '_transport', None)!r})"
 
+    def check_loop(self) -> None:
+        """Binds the client to the running event loop on the first call, and compares it later.
+
+        Raises:
+            WrongLoop: the client was first used in another event loop, or it calls an emulator of
+                this process, whose loop does not run.
+        """
+        self._open_calls.check_loop(asyncio.get_running_loop())
+        self._transport.check_server()
+
     async def __aenter__(self) -> Self:
+        self.check_loop()
         if self._open_calls.is_closing:
             raise ClientClosed("the client was closed: make another EdgegapClient")
         return self

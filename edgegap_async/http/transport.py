@@ -45,7 +45,7 @@ from edgegap_async.api.operations import Operation
 from edgegap_async.api.requests import Token
 from edgegap_async.api.validation import number
 from edgegap_async.api.values import Value
-from edgegap_async.concurrency import Deadline, Deadlines, loop_time
+from edgegap_async.concurrency import Deadline, Deadlines, local_servers, loop_time
 from edgegap_async.errors import (
     CallError,
     ClientClosed,
@@ -56,7 +56,7 @@ from edgegap_async.errors import (
     WrongLoop,
 )
 
-from .urls import Proxy, check_proxied, checked_base_url
+from .urls import Proxy, check_proxied, checked_base_url, port_of_this_machine
 
 VERSION: Final = "0.1.0"
 
@@ -209,6 +209,7 @@ class Transport:
     ) -> None:
         self._base_url = checked_base_url(base_url, allow_insecure=allow_insecure)
         check_proxied(proxy, self._base_url)
+        self._local_port = port_of_this_machine(self._base_url)
         self._proxy = proxy
         self._proxy_url = None if proxy is None else URL(proxy.url)
         self._deadlines = Deadlines(None if timeouts.total == math.inf else timeouts.total)
@@ -233,6 +234,14 @@ class Transport:
         if slots is None:
             slots = self._connection_slots[operation.name] = asyncio.Semaphore(_MAX_CONNECTIONS)
         return slots
+
+    def check_server(self) -> None:
+        """Checks that the server, if it is an emulator of this process, can answer.
+
+        Raises:
+            WrongLoop: the event loop of the server does not run.
+        """
+        local_servers.check(self._local_port)
 
     def _session(self, operation: Operation[Any]) -> aiohttp.ClientSession:
         if self._closed or (self._passed_session is not None and self._passed_session.closed):
@@ -293,8 +302,11 @@ class Transport:
             NoAnswer: the request was sent, and no complete answer came.
             UnreadableAnswer: the answer is larger than `request.max_bytes`, or a redirect.
             ClientClosed: the session is closed.
-            WrongLoop: the session that was passed in belongs to another event loop.
+            WrongLoop: the session that was passed in belongs to another event loop, or an emulator
+                of this process, whose loop does not run, has the port.
         """
+        if local_servers:
+            self.check_server()
         operation = request.operation
         is_read = operation.method == "GET"
         headers = _HEADERS if request.body is None else _JSON_HEADERS

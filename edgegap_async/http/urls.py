@@ -47,6 +47,12 @@ def checked_base_url(base_url: str, *, allow_insecure: bool) -> str:
     return base_url.rstrip("/")
 
 
+def port_of_this_machine(base_url: str) -> int | None:
+    """Returns the port of a base URL that names this machine; None for another machine."""
+    parts = urlsplit(base_url)
+    return parts.port if is_loopback(parts.hostname or "") else None
+
+
 def _slips_in(base_url: str) -> Iterator[str]:
     """Yields what a base URL must be instead; nothing if it is right."""
     if not base_url:

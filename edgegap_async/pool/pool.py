@@ -166,6 +166,7 @@ class ServerPool:
         """
         if self._deploying is not None:
             raise RuntimeError("a pool can be used once: create another ServerPool")
+        self._deployer.client.check_loop()
         tag, open_tags = self._settings.tag, self._deployer.pool_tags
         if tag in open_tags:
             raise InvalidRequest(
@@ -187,6 +188,7 @@ class ServerPool:
         problem: BaseException | None,
         _: TracebackType | None,
     ) -> None:
+        self._deployer.client.check_loop()
         deploying, maintaining = self._deploying, self._maintaining
         assert deploying and maintaining  # noqa: S101, PT018 - the pool was entered
         inventory, owned = self._inventory, self._deployer.owned
@@ -307,6 +309,7 @@ class ServerPool:
         end = self._inventory.end
         if self._deploying is None:
             raise RuntimeError("use it as `async with ServerPool(…) as pool`")
+        self._deployer.client.check_loop()
         if end is not None:
             raise copy.copy(end) from end.__cause__
         if self._deployer.owned.closed:

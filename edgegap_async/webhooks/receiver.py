@@ -51,7 +51,7 @@ from edgegap_async.api.models import Deployment
 from edgegap_async.api.requests import WEBHOOK_KINDS, WebhookKind
 from edgegap_async.api.validation import is_coroutine_function
 from edgegap_async.concurrency import create_detached_task, is_cancelled, loop_time
-from edgegap_async.errors import InvalidRequest
+from edgegap_async.errors import InvalidRequest, WrongLoop
 
 from .servers import (
     HIDDEN,
@@ -136,10 +136,15 @@ class _Subscription:
         self.open_reads = 0
         self.delivered = set[WebhookKind]()  # kinds that were given to `on_event`
         self._wake = wake
+        self._loop = _running_loop()
         self._triggered_at = -math.inf  # loop time; in the future while a trigger is scheduled
 
     def trigger(self) -> None:
-        """Calls `wake` at once, or 0.5 s after the last call."""
+        """Calls `wake` at once, or 0.5 s after the last call, in the loop of the client."""
+        if self._loop not in {None, asyncio.get_running_loop()}:  # the server runs in a thread
+            if not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self.trigger)
+            return
         now = loop_time()
         if self._triggered_at > now:
             return
@@ -212,6 +217,7 @@ class WebhookReceiver:
         self._outcomes = Counter[str]()  # of events
         self._handler_task: asyncio.Task[None] | None = None
         self._is_closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None  # in which it is served
         self._unreported = 0  # rejected requests since the last warning
         self._warned_at = -math.inf
 
@@ -240,7 +246,13 @@ class WebhookReceiver:
 
         Raises:
             InvalidRequest: the receiver has no `public_url` and is not served.
+            WrongLoop: the receiver is served in another event loop, which does not run.
         """
+        running = _running_loop()
+        if running and self._loop not in {None, running} and not self._loop.is_running():
+            raise WrongLoop(
+                "the webhook receiver is served in another event loop, which does not run"
+            )
         if self._public_url is None:
             raise InvalidRequest(
                 "the API cannot reach this receiver: give it a public_url, or serve() it first"
@@ -308,6 +320,7 @@ class WebhookReceiver:
         Raises:
             InvalidRequest: it would listen on all addresses, and the receiver has no `public_url`.
             OSError: the port is in use, or the address is not one of this machine.
+            WrongLoop: the block is left in another event loop.
         """
         if self._public_url is None and host in {"", "0.0.0.0", "::"}:  # noqa: S104 - what is refused
             raise InvalidRequest("a receiver that listens on all addresses needs a public_url")
@@ -346,12 +359,18 @@ class WebhookReceiver:
                 self._public_url = f"http://{name}:{bound_port}"
             yield self
         finally:
+            self._check_loop()
             self._public_url = given_url
             await runner.cleanup()
             await self.close()
 
     def _reopen(self) -> None:
         self._is_closed = False
+        self._loop = asyncio.get_running_loop()
+
+    def _check_loop(self) -> None:
+        if self._loop not in {None, asyncio.get_running_loop()}:
+            raise WrongLoop("the webhook receiver is served in another event loop")
 
     async def close(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - nothing is raised
         """Answers 503 from now on, and waits until `on_event` has handled the waiting events.
@@ -361,8 +380,12 @@ class WebhookReceiver:
 
         Args:
             timeout: seconds after which `on_event` is cancelled and the waiting events are dropped.
+
+        Raises:
+            WrongLoop: the receiver is served in another event loop.
         """
-        self._is_closed = True
+        self._check_loop()
+        self._is_closed, self._loop = True, None
         if self._handler_task is None:
             return
         await asyncio.wait([self._handler_task], timeout=timeout)
@@ -514,6 +537,13 @@ def _is_reachable(url: str) -> bool:
     except ValueError:  # the port is not a number, or half an IPv6 address
         return False
     return bool(is_usable) and not (parts.query or parts.fragment)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def _hash(secret: str) -> bytes:

@@ -10,7 +10,14 @@ import weakref
 
 import pytest
 
-from edgegap_async.concurrency import ChangeEvent, Deadline, Deadlines, LoopBinding, loop_time
+from edgegap_async.concurrency import (
+    ChangeEvent,
+    Deadline,
+    Deadlines,
+    LocalServers,
+    LoopBinding,
+    loop_time,
+)
 from edgegap_async.errors import WrongLoop
 
 
@@ -203,3 +210,27 @@ async def test_a_timer_does_not_keep_the_context_of_the_block_that_started_it() 
     gc.collect()
 
     assert reference() is None
+
+
+# ── servers of this process ──────────────────────────────────────────────────────────────────────
+
+
+def test_a_closed_loop_is_named() -> None:
+    binding, servers = LoopBinding("the client"), LocalServers()
+
+    async def use() -> None:
+        binding.check(asyncio.get_running_loop())
+        servers.add(8080, "the emulator")
+        servers.check(8080)
+
+    asyncio.run(use())
+    with pytest.raises(WrongLoop, match="first used in another event loop, which is closed"):
+        asyncio.run(use())
+    with pytest.raises(WrongLoop, match="the emulator belongs to another event loop, which is clo"):
+        servers.check(8080)
+    for port in (None, 8081):
+        servers.check(port)
+    servers.remove(8080)
+    servers.remove(8080)
+    servers.check(8080)
+    assert not servers
