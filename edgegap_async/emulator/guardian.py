@@ -32,11 +32,10 @@ import select
 import signal
 import socket
 import struct
-import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 _HEADER: Final = struct.Struct("!I")
 """Length of a message, in bytes."""
@@ -242,6 +241,10 @@ class Guardian:
         self._pids: dict[int, int] = {}
         self._inner: set[int] = set()  # keys of programs that run inside a sandbox program
         self._ended: list[int] = []  # keys of ended programs whose tree may not have ended
+        self._pid = os.getpid()
+        self._null = os.open(os.devnull, os.O_RDONLY)
+        self._poll = select.poll()
+        self._starting: dict[int, int] = {}  # pids of processes that become programs, by their pipe
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._set_process_attribute(_PR_SET_CHILD_SUBREAPER, 1)
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -267,14 +270,14 @@ class Guardian:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
             signal.signal(number, stop)
-        poll = select.poll()
-        for descriptor in (self._channel.fileno(), woken, self._emulator_handle()):
+        handle = self._emulator_handle()
+        for descriptor in (self._channel.fileno(), woken, handle):
             if descriptor is not None:
-                poll.register(descriptor, select.POLLIN)
+                self._poll.register(descriptor, select.POLLIN)
         next_scan = 0.0
         while not stopped:
             wait = max(0.0, next_scan - time.monotonic()) if self._ended else None
-            ready = {number for number, _ in poll.poll(None if wait is None else 1000 * wait)}
+            ready = {number for number, _ in self._poll.poll(None if wait is None else 1000 * wait)}
             if woken in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(woken, _RECEIVE_BYTES)
@@ -282,9 +285,9 @@ class Guardian:
             if self._ended and time.monotonic() >= next_scan:
                 interval = _KILL_CHECK_INTERVAL if self._kill_left_behind() else _SCAN_INTERVAL
                 next_scan = time.monotonic() + interval
-            if self._channel.fileno() in ready and not self._receive():
-                break
-            if ready - {woken, self._channel.fileno()}:
+            for failed in ready & self._starting.keys():
+                self._finish_start(failed)
+            if handle in ready or (self._channel.fileno() in ready and not self._receive()):
                 break
         self.close()
 
@@ -305,7 +308,9 @@ class Guardian:
         """Does what the emulator asks. Returns False once the emulator has closed the channel."""
         size = socket.CMSG_SPACE(_MAX_DESCRIPTORS * struct.calcsize("i"))
         try:
-            data, ancillary, _, _ = self._channel.recvmsg(_RECEIVE_BYTES, size)
+            data, ancillary, _, _ = self._channel.recvmsg(
+                _RECEIVE_BYTES, size, socket.MSG_CMSG_CLOEXEC
+            )
         except BlockingIOError:
             return True
         except OSError:
@@ -335,38 +340,71 @@ class Guardian:
                 break
 
     def _start(self, message: dict[str, Any], output: int) -> None:
+        """Forks a process that becomes the program. `_finish_start` learns whether it could."""
         key = message["key"]
         try:
             _make_home(message["home"])
-            popen = subprocess.Popen(  # noqa: S603 - an argument list from the developer's own file
-                message["argv"],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd=message["directory"] or message["home"],
-                env=message["environment"],
-                start_new_session=True,
-                umask=0o077,
-                preexec_fn=lambda: self._prepare(message["limits"]),  # noqa: PLW1509 - one thread
-            )
+            failed, fail = os.pipe()
+            try:
+                pid = os.fork()
+            except OSError:
+                os.close(failed)
+                os.close(fail)
+                raise
         except OSError as problem:
-            named = problem.filename if isinstance(problem.filename, str) else None
-            self._send(key=key, failed=[problem.errno, problem.strerror, named])
-        except (ValueError, subprocess.SubprocessError) as problem:
-            self._send(key=key, failed=[errno.EINVAL, str(problem), None])
-        else:
-            popen.returncode = 0  # reaped here, not by `subprocess`
-            self._keys[popen.pid], self._pids[key] = key, popen.pid
-            if message["is_sandboxed"]:
-                self._inner.add(key)
-            self._send(key=key, pid=popen.pid)
-            with contextlib.suppress(OSError, IndexError):  # a full disk; it has ended
-                self._ledger.add(popen.pid, message["name"])
+            self._send(key=key, failed=_written(problem))
+            return
         finally:
-            os.close(output)
+            if os.getpid() == self._pid:
+                os.close(output)
+        if pid == 0:
+            self._become_program(message, output, fail)
+        os.close(fail)
+        self._keys[pid], self._pids[key] = key, pid
+        self._starting[failed] = pid
+        self._poll.register(failed, select.POLLIN)
+        if message["is_sandboxed"]:
+            self._inner.add(key)
+        with contextlib.suppress(OSError, IndexError):  # a full disk; it has ended
+            self._ledger.add(pid, message["name"])
+
+    def _become_program(self, message: dict[str, Any], output: int, fail: int) -> NoReturn:
+        """Runs in the new process. Every other file is closed when the program begins."""
+        try:
+            os.setsid()
+            os.umask(0o077)
+            self._prepare(message["limits"])
+            for descriptor, number in ((self._null, 0), (output, 1), (output, 2)):
+                os.dup2(descriptor, number)
+            os.chdir(message["directory"] or message["home"])
+            for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores
+                signal.signal(number, signal.SIG_DFL)
+            argv = message["argv"]
+            try:
+                os.execvpe(argv[0], argv, message["environment"])  # noqa: S606 - never a shell
+            except OSError as problem:
+                problem.filename = argv[0]  # not the last folder of PATH
+                raise
+        except (OSError, ValueError) as problem:
+            os.write(fail, json.dumps(_written(problem)).encode())
+        finally:
+            os._exit(255)
+
+    def _finish_start(self, failed: int) -> None:
+        """Tells the emulator whether a program has begun; its end of the pipe is closed now."""
+        pid = self._starting.pop(failed)
+        self._poll.unregister(failed)
+        text = os.read(failed, _RECEIVE_BYTES)
+        os.close(failed)
+        key = self._keys[pid]
+        if text:
+            del self._keys[pid], self._pids[key]
+            self._inner.discard(key)
+            self._send(key=key, failed=json.loads(text))
+        else:
+            self._send(key=key, pid=pid)
 
     def _prepare(self, limits: dict[str, int]) -> None:
-        """Runs in the new process, before its program."""
         self._set_process_attribute(_PR_SET_PDEATHSIG, signal.SIGKILL)
         self._set_process_attribute(_PR_SET_CHILD_SUBREAPER, 1)
         for name, value in limits.items():
@@ -391,6 +429,8 @@ class Guardian:
             while (ended := os.waitpid(-1, os.WNOHANG))[0]:
                 pid, status = ended
                 self._ledger.remove(pid)
+                for failed in [one for one, starting in self._starting.items() if starting == pid]:
+                    self._finish_start(failed)
                 if pid in self._keys:
                     key = self._keys.pop(pid)
                     del self._pids[key]
@@ -431,6 +471,14 @@ class Guardian:
         _remove(self._ledger.emulator["homes"])
         self._ledger.close()
         self._channel.close()
+
+
+def _written(problem: Exception) -> list[int | str | None]:
+    """Returns number, text and file name of an error."""
+    if isinstance(problem, OSError):
+        name = problem.filename if isinstance(problem.filename, str) else None
+        return [problem.errno, problem.strerror, name]
+    return [errno.EINVAL, str(problem), None]
 
 
 def _remove(folder: str) -> None:
