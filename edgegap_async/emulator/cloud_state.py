@@ -14,11 +14,11 @@ from typing import Any, Final, TypeAlias
 from edgegap_async.api.models import DeployAccepted, Status, Tag
 from edgegap_async.api.newer_requests import DeploymentReport
 from edgegap_async.api.requests import DeployRequest
-from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import BadRequest, NotFound, Unauthorized, Unprocessable
 
 from .beacons import Beacon
 from .catalogue import Application, Catalogue, PrivateHost
+from .clock import Clock
 from .deployments import LocalDeployment, OnStatus, SendWebhook, ignore_status
 from .environment import MARK, Secrets, check_variables
 from .locations import CITIES, LocationFinder
@@ -29,7 +29,7 @@ from .processes import Machine as LocalMachine
 from .registry import Registry
 from .settings import Settings
 from .simulation import SimulatedMachine, SimulatedPorts
-from .state import SavedDeployment, loop_time_of
+from .state import SavedDeployment
 
 Reply: TypeAlias = tuple[int, object]
 """HTTP status of an answer, and the model of its body."""
@@ -55,6 +55,7 @@ class CloudState:
         settings: how it behaves.
         registry: the applications and versions that can be deployed.
         reports: the last 1,000 reports about deployments, each with its request_id.
+        clock: the clock of its deployments.
     """
 
     def __init__(
@@ -65,8 +66,9 @@ class CloudState:
         send_webhook: SendWebhook,
         base_url: str,
         on_status: OnStatus = ignore_status,
+        clock: Clock | None = None,
     ) -> None:
-        loop = asyncio.get_running_loop()
+        self.clock = clock or Clock()
         self.deployments: dict[str, LocalDeployment] = {}
         self.failures: list[BaseException] = []
         self.reports: deque[tuple[str, DeploymentReport]] = deque(maxlen=_MAX_REPORTS)
@@ -82,14 +84,14 @@ class CloudState:
         if settings.simulate is None:
             self._machine = LocalMachine(mark=MARK)
             self._ports = Ports(
-                settings.port_range, loop.time, reuse_delay=settings.port_reuse_delay
+                settings.port_range, self.clock.time, reuse_delay=settings.port_reuse_delay
             )
         else:
-            self._machine = SimulatedMachine(settings.simulate)
+            self._machine = SimulatedMachine(settings.simulate, self.clock)
             self._ports = SimulatedPorts(settings.port_range)
         self._beacon: Beacon | None = None
         self._terminated_at: dict[str, float] = {}
-        self._created_at = datetime.now(UTC)
+        self._created_at = self.clock.now()
         self._tasks: set[asyncio.Task[None]] = set()
         if settings.simulate is None:
             self._spawn(self._measure_usage())
@@ -107,6 +109,7 @@ class CloudState:
             self._ports.close()
             if self._beacon is not None:
                 self._beacon.close()
+            self.clock.close()
         await self._machine.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -164,20 +167,21 @@ class CloudState:
             base_url=self.base_url,
             secrets=_new_secrets(),
             machine=self._machine,
+            clock=self.clock,
             timings=self.settings.timings,
             send_webhook=self._send_webhook,
             on_status=self._on_status,
             port_source=self._ports,
             tags={tag.name: tag for tag in saved.tags},
             status=saved.status,
-            status_since=loop_time_of(saved.changed_at),
+            status_since=self._time_of(saved.changed_at),
             last_status=saved.last_status,
             error_detail=saved.error_detail,
             created_at=saved.created_at,
-            created_loop_time=loop_time_of(saved.created_at),
+            created_time=self._time_of(saved.created_at),
             ready_at=saved.ready_at,
-            ready_loop_time=loop_time_of(saved.ready_at or saved.changed_at),
-            ended_loop_time=loop_time_of(saved.changed_at),
+            ready_time=self._time_of(saved.ready_at or saved.changed_at),
+            ended_time=self._time_of(saved.changed_at),
             removed_at=saved.removed_at,
             output=output,
             crash=saved.crash,
@@ -191,6 +195,10 @@ class CloudState:
             self._spawn(self._run(deployment))
         if saved.has_just_ended:
             deployment.announce()
+
+    def _time_of(self, date: datetime) -> float:
+        """Returns the clock's time of a date, in seconds."""
+        return self.clock.time() - (self.clock.now() - date).total_seconds()
 
     # ── deploy ───────────────────────────────────────────────────────────────────────────────────
 
@@ -210,7 +218,7 @@ class CloudState:
             except NoFreePort as nothing:
                 problem = str(nothing)
         fleets = {one.host_id: fleet.name for fleet in self._fleets.values() for one in fleet.hosts}
-        now = datetime.now(UTC)
+        now = self.clock.now()
         deployment = LocalDeployment(
             request_id=request_id,
             application=application,
@@ -226,6 +234,7 @@ class CloudState:
             base_url=self.base_url,
             secrets=_new_secrets(),
             machine=self._machine,
+            clock=self.clock,
             timings=self.settings.timings,
             send_webhook=self._send_webhook,
             on_status=self._on_status,
@@ -244,7 +253,7 @@ class CloudState:
         try:
             await deployment.run()
         finally:
-            self._terminated_at[deployment.request_id] = loop_time()
+            self._terminated_at[deployment.request_id] = self.clock.time()
 
     @property
     def deployable(self) -> tuple[str, ...]:
@@ -321,7 +330,7 @@ class CloudState:
         return [one for one in candidates if one.status is not Status.TERMINATED]
 
     def _remove_expired(self) -> None:
-        before = loop_time() - self.settings.keep_terminated
+        before = self.clock.time() - self.settings.keep_terminated
         surplus = len(self._terminated_at) - _MAX_TERMINATED
         for request_id, ended_at in list(self._terminated_at.items()):  # ordered by their end
             if ended_at > before and surplus <= 0:

@@ -13,8 +13,10 @@ from typing import Any, Final, Protocol, TypeAlias
 import attrs
 from aiohttp import web
 
+from edgegap_async.api.validation import check_kind, check_number
 from edgegap_async.errors import InvalidRequest
 
+from .clock import Clock
 from .cloud import Cloud
 from .expectations import Expectation, Expectations
 from .fault_tables import fault_table, faults_from_tables
@@ -27,6 +29,7 @@ CONTROL_PATH: Final = "/_emulator"
 """Where the paths of the control API begin."""
 
 _MAX_WAIT: Final = 60.0  # seconds for which a call for events waits
+_MAX_ADVANCE: Final = 31 * 86400.0  # seconds
 _MAX_ROWS: Final = 1_000
 _DEFAULT_ROWS: Final = 100
 
@@ -40,6 +43,8 @@ class Controlled(Protocol):
     """The scripted faults."""
     expectations: Expectations
     """The expected calls."""
+    clock: Clock
+    """The clock of deployments."""
     events: StatusEvents
     """The changes of status."""
 
@@ -82,6 +87,7 @@ class Control:
             },
             "/deployments": {"GET": self._list_deployments},
             "/events": {"GET": self._list_events},
+            "/clock": {"GET": self._show_clock, "POST": self._set_clock},
             "/reset": {"POST": self._reset},
         }
 
@@ -189,6 +195,24 @@ class Control:
         seconds = _number(request, "timeout", 0, _MAX_WAIT)
         events = await self._emulator.events.wait(after, seconds)
         return {"events": [event.as_table() for event in events]}
+
+    async def _show_clock(self, request: web.BaseRequest, body: bytes) -> object:
+        del request, body
+        clock = self._emulator.clock
+        return {"now": clock.now().isoformat(), "is_paused": clock.is_paused}
+
+    async def _set_clock(self, request: web.BaseRequest, body: bytes) -> object:
+        (wanted,) = _tables(body, "") or [None]
+        if not isinstance(wanted, dict) or not wanted or set(wanted) - {"paused", "advance"}:
+            raise InvalidRequest('a clock is set by {"paused": true}, {"advance": seconds} or both')
+        paused, seconds = wanted.get("paused"), wanted.get("advance", 0)
+        check_kind("paused", paused, bool)
+        check_number("advance", seconds, least=0, most=_MAX_ADVANCE, optional=False)
+        clock = self._emulator.clock
+        if paused is not None:
+            clock.pause() if paused else clock.resume()
+        await clock.advance(seconds)
+        return await self._show_clock(request, body)
 
     async def _reset(self, request: web.BaseRequest, body: bytes) -> object:
         await self._emulator.reset()

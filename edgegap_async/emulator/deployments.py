@@ -18,7 +18,7 @@ import logging
 import math
 import signal
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final, NoReturn, TypeAlias
 
 import attrs
@@ -39,6 +39,7 @@ from edgegap_async.api.validation import number
 from edgegap_async.concurrency import loop_time
 
 from .catalogue import Application, PrivateHost
+from .clock import Clock
 from .environment import PUBLIC_IP, Secrets, environment
 from .machine import Forwarder, Machine, PortSource, Process
 from .metrics import Samples
@@ -111,6 +112,10 @@ class Timings:
         )
 
 
+def _cloud_time(deployment: LocalDeployment) -> float:
+    return deployment.clock.time()
+
+
 class _DeploymentFailed(Exception):
     """The deployment has failed; the message is its `error_detail`."""
 
@@ -143,6 +148,8 @@ class LocalDeployment:
     """Tokens that only its process gets."""
     machine: Machine[Any] = attrs.field(repr=False)
     """The machine that runs its process."""
+    clock: Clock = attrs.field(factory=Clock, repr=False)
+    """The clock of everything that it waits for."""
     timings: Timings = attrs.field(repr=False)
     """How long it spends in each status."""
     send_webhook: SendWebhook = attrs.field(repr=False)
@@ -154,15 +161,17 @@ class LocalDeployment:
     """Its tags by name, in the order in which they were added."""
     status: Status = Status.INITIALIZING
     """Its status now."""
-    status_since: float = attrs.field(factory=loop_time)
-    """Loop time of the last change of status, in seconds."""
+    status_since: float = attrs.field(default=attrs.Factory(_cloud_time, takes_self=True))
+    """Time of the cloud's clock at the last change of status, in seconds."""
     last_status: Status | None = None
     """The status before; None at first."""
     error_detail: str | None = None
     """Why it is in ERROR; None if it is not."""
-    created_at: datetime = attrs.field(factory=lambda: datetime.now(UTC))
+    created_at: datetime = attrs.field(
+        default=attrs.Factory(lambda self: self.clock.now(), takes_self=True)
+    )
     """Time of the deploy."""
-    _created_loop_time: float = attrs.field(factory=loop_time)
+    _created_time: float = attrs.field(default=attrs.Factory(_cloud_time, takes_self=True))
     ready_at: datetime | None = None
     """Time of READY; None before."""
     removed_at: datetime | None = None
@@ -178,8 +187,8 @@ class LocalDeployment:
     _written_at_crash: int | None = None
     _has_ports: bool = True
     _forwarder: Forwarder | None = attrs.field(default=None, init=False, repr=False)
-    _ready_loop_time: float = 0.0
-    _ended_loop_time: float | None = None
+    _ready_time: float = 0.0
+    _ended_time: float | None = None
     _restarts: int = 0
     _stop_requested: asyncio.Future[None] = attrs.field(
         factory=lambda: asyncio.get_running_loop().create_future(), repr=False
@@ -225,12 +234,12 @@ class LocalDeployment:
     @property
     def age(self) -> float:
         """Seconds since the deploy."""
-        return loop_time() - self._created_loop_time
+        return self.clock.time() - self._created_time
 
     @property
     def seconds_in_status(self) -> float:
         """Seconds since the last change of status."""
-        return loop_time() - self.status_since
+        return self.clock.time() - self.status_since
 
     @property
     def is_placed(self) -> bool:
@@ -250,7 +259,7 @@ class LocalDeployment:
 
     def deployment(self) -> Deployment:
         """Returns its status as the API shows it now."""
-        until = loop_time() if self._ended_loop_time is None else self._ended_loop_time
+        until = self.clock.time() if self._ended_time is None else self._ended_time
         return Deployment(
             request_id=self.request_id,
             fqdn=self.fqdn,
@@ -260,7 +269,7 @@ class LocalDeployment:
             running=self.status is Status.READY,
             start_time=self._start_time,
             removal_time=self.removed_at,
-            elapsed_time=int(until - self._ready_loop_time) if self.ready_at else 0,
+            elapsed_time=int(until - self._ready_time) if self.ready_at else 0,
             last_status=self.last_status,
             error=self.error_detail is not None,
             error_detail=self.error_detail,
@@ -328,9 +337,9 @@ class LocalDeployment:
             self._set_status(Status.TERMINATING)
             await asyncio.gather(
                 self._end_process(self.application.termination_grace_period_seconds),
-                asyncio.sleep(self.timings.terminating),
+                self.clock.sleep(self.timings.terminating),
             )
-            self.removed_at = datetime.now(UTC)
+            self.removed_at = self.clock.now()
             self.output = Output()  # logs are gone after a stop, as in the cloud
             self._set_status(Status.TERMINATED)
         finally:
@@ -349,13 +358,13 @@ class LocalDeployment:
         """Goes from INITIALIZING until a stop is due or the deployment has failed."""
         try:
             await self._find_location()
-            give_up = loop_time() + self.application.time_to_deploy
-            earliest = loop_time() + self.timings.deploying
+            give_up = self.clock.time() + self.application.time_to_deploy
+            earliest = self.clock.time() + self.timings.deploying
             while (code := await self._run_process(give_up, earliest)) is not None:
                 await self._handle_exit(code)
                 if self._stop_requested.done() and self.status is Status.READY:
                     return
-                if self.status is Status.DEPLOYING and loop_time() >= give_up:
+                if self.status is Status.DEPLOYING and self.clock.time() >= give_up:
                     raise await self._port_not_opened(self.process)
         except _DeploymentFailed as failure:
             await self._end_process(0)
@@ -364,31 +373,29 @@ class LocalDeployment:
 
     async def _find_location(self) -> None:
         timings = self.timings
-        await asyncio.sleep(timings.initializing)
+        await self.clock.sleep(timings.initializing)
         for status, seconds in (
             (Status.SEEKING, timings.seeking),
             (Status.SEEKED, timings.seeked),
             (Status.SCANNING, timings.scanning),
         ):
             self._set_status(status)
-            await asyncio.sleep(seconds)
+            await self.clock.sleep(seconds)
         self._set_status(Status.DEPLOYING)
 
     async def _run_process(self, give_up: float, earliest: float) -> int | None:
         """Runs the process once. Returns its exit code, or None once a stop is due."""
         process = await self._start_and_bind(give_up)
         if self.status is Status.DEPLOYING:
-            await asyncio.wait({process.exited}, timeout=max(0.0, earliest - loop_time()))
+            await self.clock.wait({process.exited}, earliest - self.clock.time())
             if process.exited.done():
                 return process.exited.result()
-            self.ready_at, self._ready_loop_time = datetime.now(UTC), loop_time()
+            self.ready_at, self._ready_time = self.clock.now(), self.clock.time()
             self._set_status(Status.READY)
         minutes = self.application.max_duration  # below 0 for no limit
         ends: set[asyncio.Future[Any]] = {process.exited, self._stop_requested}
-        await asyncio.wait(
-            ends,
-            timeout=None if minutes < 0 else self._ready_loop_time + minutes * 60 - loop_time(),
-            return_when=asyncio.FIRST_COMPLETED,
+        await self.clock.wait(
+            ends, None if minutes < 0 else self._ready_time + minutes * 60 - self.clock.time()
         )
         if not process.exited.done():
             self.stop()  # max_duration is over, or a stop was requested
@@ -531,9 +538,9 @@ class LocalDeployment:
                 return True
             if has_exited:
                 break
-            if loop_time() >= give_up:
+            if self.clock.time() >= give_up:
                 raise await self._port_not_opened(process)
-            await asyncio.wait({process.exited}, timeout=self.machine.scan_interval)
+            await self.clock.wait({process.exited}, self.machine.scan_interval)
         return False
 
     async def _is_port_taken(self, process: Process) -> bool:
@@ -601,9 +608,9 @@ class LocalDeployment:
         self._restarts += 1
         self.crash = attrs.evolve(self.crash, restart_count=self._restarts)
         if self.status is Status.READY:
-            await asyncio.wait({self._stop_requested}, timeout=pause)
+            await self.clock.wait({self._stop_requested}, pause)
         else:
-            await asyncio.sleep(pause)
+            await self.clock.sleep(pause)
 
     async def _end_process(self, grace: float) -> None:
         if self.process is not None:
@@ -614,9 +621,9 @@ class LocalDeployment:
         if status not in TRANSITIONS[self.status]:
             _impossible(self.status, status)
         _log.debug("%s: %s → %s", self.request_id, self.status.short, status.short)
-        self.last_status, self.status, self.status_since = self.status, status, loop_time()
-        if status.is_final and self._ended_loop_time is None:
-            self._ended_loop_time = self.status_since
+        self.last_status, self.status, self.status_since = self.status, status, self.clock.time()
+        if status.is_final and self._ended_time is None:
+            self._ended_time = self.status_since
         self.announce()
 
     def announce(self) -> None:

@@ -18,6 +18,7 @@ from edgegap_async.concurrency import LoopBinding, local_servers
 from edgegap_async.errors import InvalidRequest
 
 from .catalogue import Application, Catalogue, Fleet, Image, load_apps
+from .clock import Clock
 from .cloud import Cloud
 from .connections import Deadlines
 from .control import Control
@@ -173,6 +174,8 @@ class Emulator:
         """The scripted faults that are still to happen; add more with `faults.add`."""
         self.events = StatusEvents()
         """The last 10,000 changes of status."""
+        self.clock = Clock()
+        """The clock of deployments: `pause`, `resume`, `await advance(seconds)`."""
         self.expectations = Expectations()
         """The calls that are expected; add some with `expectations.add`."""
         self._failures: list[BaseException] = []
@@ -242,6 +245,7 @@ class Emulator:
             send_webhook=self._webhook_sender.send,
             base_url="",
             on_status=self.events.add,
+            clock=self.clock,
         )
 
     def _with_own(self, catalogue: Catalogue) -> Catalogue:
@@ -284,6 +288,7 @@ class Emulator:
         if self._server is None:
             raise InvalidRequest(_NOT_STARTED)
         self._binding.check(asyncio.get_running_loop())
+        self.clock = Clock()
         self._cloud = self._server.cloud = self._make_cloud()
         self._cloud.base_url = self.url
         await before.close()

@@ -26,6 +26,7 @@ import attrs
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import InvalidRequest
 
+from .clock import Clock
 from .processes import Usage
 from .procfs import Binding, Route
 
@@ -96,21 +97,25 @@ class SimulatedProcess:
         exited: resolves to its exit code, or to minus the number of the signal that ended it.
     """
 
-    def __init__(self, pid: int, *, binds_after: float, crash_after: float | None) -> None:
-        loop = asyncio.get_running_loop()
+    def __init__(
+        self, pid: int, clock: Clock, *, binds_after: float, crash_after: float | None
+    ) -> None:
         self.pid = pid
-        self.exited: asyncio.Future[int] = loop.create_future()
-        self._binds_at = loop.time() + binds_after
-        self._crash = (
-            None
-            if crash_after is None
-            else loop.call_later(crash_after, self.end, _CRASH_EXIT_CODE)
-        )
+        self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._clock = clock
+        self._binds_at = clock.time() + binds_after
+        self._crash = None if crash_after is None else clock.timer(crash_after)
+        if self._crash is not None:
+            self._crash.add_done_callback(self._crash_now)
 
     @property
     def has_bound(self) -> bool:
         """Whether its ports are bound now."""
-        return not self.exited.done() and loop_time() >= self._binds_at
+        return not self.exited.done() and self._clock.time() >= self._binds_at
+
+    def _crash_now(self, timer: asyncio.Future[None]) -> None:
+        if not timer.cancelled():
+            self.end(_CRASH_EXIT_CODE)
 
     async def stop(self, grace: float) -> None:  # noqa: ARG002 - it ends at once
         """Ends it, as SIGTERM does."""
@@ -136,8 +141,9 @@ class SimulatedMachine:
 
     scan_interval = 0.1
 
-    def __init__(self, simulation: Simulation) -> None:
+    def __init__(self, simulation: Simulation, clock: Clock) -> None:
         self._simulation = simulation
+        self._clock = clock
         self._chance = random.Random(simulation.seed)  # noqa: S311 - no secret
         self._pids = itertools.count(1)
         self._processes: dict[str, SimulatedProcess] = {}
@@ -161,6 +167,7 @@ class SimulatedMachine:
         )
         self._processes[name] = SimulatedProcess(
             next(self._pids),
+            self._clock,
             binds_after=math.inf if is_never_ready else binds_after,
             crash_after=crash_after if crashes else None,
         )

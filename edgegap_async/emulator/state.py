@@ -24,7 +24,6 @@ import attrs
 from edgegap_async.api.codec import dumps, read_answer, read_request, to_json
 from edgegap_async.api.models import CrashData, Status, Tag
 from edgegap_async.api.requests import DeployRequest, FleetDeployRequest
-from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import InvalidRequest, UnreadableAnswer
 
 from .catalogue import Application
@@ -270,7 +269,7 @@ class State:
 
 
 def _row(deployment: LocalDeployment) -> tuple[str, str, float, str]:
-    changed_at = datetime.now(UTC) - timedelta(seconds=deployment.seconds_in_status)
+    changed_at = deployment.clock.now() - timedelta(seconds=deployment.seconds_in_status)
     record = json.dumps(_record(deployment, changed_at), ensure_ascii=False)
     return (deployment.request_id, deployment.status.short, changed_at.timestamp(), record)
 
@@ -328,8 +327,3 @@ def _saved(record: dict[str, Any]) -> SavedDeployment:
 
 def _iso(time: datetime | None) -> str | None:
     return None if time is None else time.isoformat()
-
-
-def loop_time_of(time: datetime) -> float:
-    """Returns the loop time of a time of the wall clock, in seconds."""
-    return loop_time() - (datetime.now(UTC) - time).total_seconds()

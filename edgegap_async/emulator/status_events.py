@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 import attrs
@@ -73,7 +73,7 @@ class StatusEvents:
         crash = deployment.crash
         event = StatusEvent(
             number=self._number,
-            at=datetime.now(UTC),
+            at=deployment.clock.now(),
             request_id=deployment.request_id,
             application=deployment.application.name,
             version=deployment.application.version,

@@ -13,6 +13,7 @@ from virtual_clock import run_virtually
 from edgegap_async import BadRequest, EdgegapClient, Filter, InvalidRequest, PollingPolicy, Status
 from edgegap_async.concurrency import loop_time
 from edgegap_async.emulator import Application, AppPort, Emulator, Simulation, Timings
+from edgegap_async.emulator.clock import Clock
 from edgegap_async.emulator.simulation import SimulatedMachine, SimulatedProcess
 
 ARENA = Application(
@@ -24,7 +25,7 @@ pytestmark = pytest.mark.virtual
 
 
 def machine(**settings: Any) -> SimulatedMachine:
-    return SimulatedMachine(Simulation(**settings))
+    return SimulatedMachine(Simulation(**settings), Clock())
 
 
 async def start(machine: SimulatedMachine, count: int = 1) -> list[SimulatedProcess]:

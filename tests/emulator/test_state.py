@@ -255,7 +255,9 @@ async def test_row_48_the_state_has_each_answered_deploy_whenever_the_emulator_i
                     answered.add(await _deploy(session))
 
             deploying = asyncio.gather(*(deploy_on() for _ in range(4)), return_exceptions=True)
-            await asyncio.sleep(0.05 + 0.013 * number)
+            wanted = len(answered) + 3 + number % 5
+            while len(answered) < wanted:
+                await asyncio.sleep(0.001)
             process.send_signal(signal.SIGKILL)
             await deploying
         state = State(tmp_path, keep_terminated=60)
