@@ -123,11 +123,7 @@ class Emulator:
         has_own_token = token is not None
         secret = Token(secrets.token_urlsafe(24) if token is None else token, scheme="token")
         del token  # a traceback that shows local variables must not show it
-        for package in ("psutil", "iptocc"):
-            if importlib.util.find_spec(package) is None:
-                raise InvalidRequest(
-                    f"the emulator needs {package}: pip install 'edgegap-async[emulator]'"
-                )
+        _check_packages()
         check_kind("port", port, int)
         check_number("port", port, least=0, most=65535, optional=False)
         check_number("webhook_timeout", webhook_timeout, above=0, optional=False)
@@ -383,6 +379,19 @@ class Emulator:
     def requests(self) -> list[RecordedRequest]:
         """The requests that came, oldest first; the last 100,000."""
         return [] if self._server is None else list(self._server.requests)
+
+
+def _check_packages() -> None:
+    """Checks that the packages of the extra `emulator` are installed.
+
+    Raises:
+        InvalidRequest: one is not.
+    """
+    for package in ("psutil", "iptocc"):
+        if importlib.util.find_spec(package) is None:
+            raise InvalidRequest(
+                f"the emulator needs {package}: pip install 'edgegap-async[emulator]'"
+            )
 
 
 def _check_host(host: object, *, has_own_token: bool) -> None:
