@@ -1,0 +1,191 @@
+"""Random requests made from the newer official description: no 5xx, no hang, no undocumented type.
+
+`--rounds` sets their number: 52 for each round, about 1,000 by default, 50,000 with 1,000 rounds.
+Half of them have valid values, half have not; half name what exists.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from edgegap_async.api.models import Status
+from edgegap_async.api.requests import DeployRequest, GeoCoordinates
+from edgegap_async.emulator import (
+    Emulator,
+    Fleet,
+    PrivateHost,
+    Simulation,
+    Timings,
+    sample_application,
+)
+
+schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
+
+DESCRIPTION = Path(
+    os.environ.get("EDGEGAP_DESCRIPTION")
+    or Path(__file__).resolve().parents[3] / "shared" / "reference" / "openapi.yaml"
+)
+ANSWER_TIMEOUT = 10  # seconds; a hang, and no more than a busy machine needs
+
+
+def _without_wrong_formats(part: Any) -> Any:
+    """A description without formats that its own examples break: `2026-04-22 20:30:52.283949`."""
+    if isinstance(part, list):
+        return [_without_wrong_formats(item) for item in part]
+    if not isinstance(part, dict):
+        return part
+    is_wrong = part.get("format") == "date-time" and "T" not in str(part.get("example"))
+    return {
+        key: _without_wrong_formats(value)
+        for key, value in part.items()
+        if not (key == "format" and is_wrong)
+    }
+
+
+def _operations() -> list[Any]:
+    if not DESCRIPTION.exists():
+        return []
+    raw = yaml.load(DESCRIPTION.read_text("utf-8"), yaml.CSafeLoader)
+    schema = schemathesis.openapi.from_dict(_without_wrong_formats(raw))
+    return [found.ok() for found in schema.get_all_operations()]
+
+
+OPERATIONS = _operations()
+pytestmark = pytest.mark.skipif(not OPERATIONS, reason="the official description is not at hand")
+
+
+class Target:
+    """A simulated emulator in a thread, and the names of what exists in it."""
+
+    def __init__(self) -> None:
+        self.emulator = Emulator(
+            [sample_application()],
+            fleets=[Fleet(name="alpha", hosts=(PrivateHost(host_id="h1"),))],
+            timings=Timings.fast(),
+            host_shape="centroid",
+            limits=False,
+            max_deployments=50,
+            keep_terminated=1,
+            simulate=Simulation(ready_after=(0, 0)),
+        )
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self.run(self.emulator.start())
+        self._request_id = ""
+
+    def run(self, work: Any) -> Any:
+        """Runs a coroutine in the emulator's thread."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+
+    def close(self) -> None:
+        """Ends the emulator; raises what was answered 500."""
+        try:
+            self.run(self.emulator.close())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Values of path parameters that exist."""
+        request_id = self.run(self._live_deployment())
+        return {
+            "deployment_id": request_id,
+            "request_id": request_id,
+            "tag_name": "eu",
+            "app_name": "arena",
+            "version_name": "v1",
+            "fleet-name": "alpha",
+        }
+
+    async def _live_deployment(self) -> str:
+        cloud = self.emulator.cloud
+        known = cloud.deployments.get(self._request_id)
+        if known is None or known.status not in {Status.READY, Status.DEPLOYING}:
+            for one in cloud.live():
+                one.stop()
+            request = DeployRequest(
+                application="arena", version="v1", users=[GeoCoordinates(1, 2)], tags=("eu",)
+            )
+            _, accepted = await cloud.deploy(body=request)
+            self._request_id = accepted.request_id  # type: ignore[attr-defined]
+        return self._request_id
+
+
+@pytest.fixture(scope="module")
+def target() -> Iterator[Target]:
+    target = Target()
+    yield target
+    target.close()
+
+
+def _check(case: Any, response: Any) -> None:
+    checks = schemathesis.checks
+    assert response.status_code < 500 or (
+        response.status_code == 501 and "not emulated" in response.text
+    ), (case.as_curl_command(), response.text)
+    if response.content:
+        assert response.headers["content-type"][0].startswith("application/json"), response.headers
+        json.loads(response.content)
+    case.validate_response(
+        response,
+        checks=[checks.content_type_conformance, checks.response_schema_conformance],
+    )
+
+
+def _exercise(operation: Any, mode: Any, target: Target, count: int) -> int:
+    """Sends `count` random requests of an operation; returns the number of those that were sent."""
+    sent = 0
+
+    @settings(
+        max_examples=count,
+        database=None,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
+    )
+    @given(operation.as_strategy(generation_mode=mode), st.booleans())
+    def send(case: Any, names_what_exists: bool) -> None:  # noqa: FBT001 - hypothesis passes it
+        nonlocal sent
+        if names_what_exists and case.path_parameters:
+            names = target.names
+            case.path_parameters = {
+                key: names.get(key, value) for key, value in case.path_parameters.items()
+            }
+        headers = {"Authorization": f"token {target.emulator.token}"}
+        response = case.call(base_url=target.emulator.url, headers=headers, timeout=ANSWER_TIMEOUT)
+        sent += 1
+        _check(case, response)
+
+    call: Callable[[], None] = send
+    call()
+    return sent
+
+
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda one: f"{one.method} {one.path}")
+def test_random_requests_get_an_answer_that_the_description_allows(
+    target: Target, operation: Any, rounds: int
+) -> None:
+    sent = sum(
+        _exercise(operation, mode, target, max(1, rounds // 2))
+        for mode in schemathesis.GenerationMode
+    )
+
+    assert sent > 0
+    assert target.emulator._server is not None
+    assert target.emulator._server.failures == []
