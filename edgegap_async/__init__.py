@@ -13,129 +13,43 @@ receives webhooks, `cluster` shares rate limits among programs.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from .api.models import (
-    TRANSITIONS,
-    ApiResponse,
-    Beacon,
-    BulkStop,
-    Centroid,
-    CrashData,
-    DeleteSchedule,
-    DeployAccepted,
-    Deployment,
-    DeploymentPage,
-    DeploymentRow,
-    Endpoint,
-    FleetHost,
-    HostPage,
-    HostSpecifications,
-    Json,
-    LazyModel,
-    Location,
-    LocationPage,
-    LocationTag,
-    Logs,
-    Metrics,
-    MetricSeries,
-    MetricTotals,
-    NetworkMetrics,
-    Pagination,
-    Paginator,
-    Port,
-    Session,
-    Status,
-    StatusChange,
-    Stopped,
-    Tag,
-    TagPage,
-)
-from .api.operations import Operation
-from .api.requests import (
-    AnyUser,
-    AnyVariables,
-    DeployOptions,
-    DeployRequest,
-    EnvironmentVariable,
-    Filter,
-    FilterField,
-    FilterOperator,
-    FleetDeployRequest,
-    GeoCoordinates,
-    IpAddress,
-    OrderBy,
-    Resources,
-    StopFilter,
-    StopFilters,
-    TagName,
-    Token,
-    User,
-    Webhook,
-)
-from .client import EdgegapClient
-from .deployments.handle import DeploymentHandle, RecoveredDeployment
-from .errors import (
-    BadRequest,
-    BatchStopped,
-    CallError,
-    ClientClosed,
-    Conflict,
-    DeploymentError,
-    DeploymentFailed,
-    DeploymentTerminated,
-    DryRun,
-    EdgegapError,
-    Forbidden,
-    Gone,
-    ImageUnavailable,
-    InvalidRequest,
-    LimitReached,
-    MaybeCreated,
-    NoAnswer,
-    NotAllowed,
-    NotFound,
-    NotPlayable,
-    NotSent,
-    PoolEmpty,
-    RateLimited,
-    Refused,
-    ServerError,
-    Unauthorized,
-    Unprocessable,
-    UnreadableAnswer,
-    WaitTimedOut,
-    WrongLoop,
-)
-from .http.api_client import ApiClient
-from .http.call import CallOptions
-from .http.guard import Guard
-from .http.rate_limits import (
-    Limits,
-    LimitState,
-    LocalPermits,
-    Permits,
-    Priority,
-)
-from .http.resources import (
-    Deployments,
-    Locations,
-    PrivateFleets,
-    Tags,
-)
-from .http.retries import RetryPolicy
-from .http.transport import (
-    VERSION as __version__,  # noqa: N811 - the usual name
-)
-from .http.transport import Timeouts
-from .observability.observer import CallObserver, ObservedCall
-from .polling.poller import StatusPoller
-from .polling.results import PollerStats
-from .polling.schedule import PollingPolicy
-from .polling.tracker import (
-    WebhookSource,
-    WebhookUrls,
-)
-
 if TYPE_CHECKING:
+    from .api.models import (
+        TRANSITIONS,
+        ApiResponse,
+        Beacon,
+        BulkStop,
+        Centroid,
+        CrashData,
+        DeleteSchedule,
+        DeployAccepted,
+        Deployment,
+        DeploymentPage,
+        DeploymentRow,
+        Endpoint,
+        FleetHost,
+        HostPage,
+        HostSpecifications,
+        Json,
+        LazyModel,
+        Location,
+        LocationPage,
+        LocationTag,
+        Logs,
+        Metrics,
+        MetricSeries,
+        MetricTotals,
+        NetworkMetrics,
+        Pagination,
+        Paginator,
+        Port,
+        Session,
+        Status,
+        StatusChange,
+        Stopped,
+        Tag,
+        TagPage,
+    )
     from .api.models.applications import (
         Application,
         ApplicationPage,
@@ -167,9 +81,33 @@ if TYPE_CHECKING:
         VersionPortRequest,
         VersionRequest,
     )
+    from .api.operations import Operation
+    from .api.requests import (
+        AnyUser,
+        AnyVariables,
+        DeployOptions,
+        DeployRequest,
+        EnvironmentVariable,
+        Filter,
+        FilterField,
+        FilterOperator,
+        FleetDeployRequest,
+        GeoCoordinates,
+        IpAddress,
+        OrderBy,
+        Resources,
+        StopFilter,
+        StopFilters,
+        TagName,
+        Token,
+        User,
+        Webhook,
+    )
     from .batch.batch import Batch
     from .batch.plan import AnyRequest, AnyRequests, FailurePolicy, Outcome, Progress
+    from .client import EdgegapClient
     from .cluster import Cluster
+    from .deployments.handle import DeploymentHandle, RecoveredDeployment
     from .deployments.playable import (
         Check,
         HttpGet,
@@ -177,6 +115,67 @@ if TYPE_CHECKING:
         PortCheck,
         TcpConnect,
         UdpAnswer,
+    )
+    from .errors import (
+        BadRequest,
+        BatchStopped,
+        CallError,
+        ClientClosed,
+        Conflict,
+        DeploymentError,
+        DeploymentFailed,
+        DeploymentTerminated,
+        DryRun,
+        EdgegapError,
+        Forbidden,
+        Gone,
+        ImageUnavailable,
+        InvalidRequest,
+        LimitReached,
+        MaybeCreated,
+        NoAnswer,
+        NotAllowed,
+        NotFound,
+        NotPlayable,
+        NotSent,
+        PoolEmpty,
+        RateLimited,
+        Refused,
+        ServerError,
+        Unauthorized,
+        Unprocessable,
+        UnreadableAnswer,
+        WaitTimedOut,
+        WrongLoop,
+    )
+    from .http.api_client import ApiClient
+    from .http.call import CallOptions
+    from .http.guard import Guard
+    from .http.rate_limits import (
+        Limits,
+        LimitState,
+        LocalPermits,
+        Permits,
+        Priority,
+    )
+    from .http.resources import (
+        Deployments,
+        Locations,
+        PrivateFleets,
+        Tags,
+    )
+    from .http.retries import RetryPolicy
+    from .http.transport import (
+        VERSION as __version__,  # noqa: N811 - the usual name
+    )
+    from .http.transport import Timeouts
+    from .observability.observer import CallObserver, ObservedCall
+    from .polling.poller import StatusPoller
+    from .polling.results import PollerStats
+    from .polling.schedule import PollingPolicy
+    from .polling.tracker import (
+        WebhookSource,
+        WebhookUrls,
     )
     from .pool.inventory import Allocation, PoolStats
     from .pool.pool import ServerPool
@@ -341,7 +340,29 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # a type checker would accept any name because of __getattr__
-    # Imported on first access, because most programs need none of them: a quarter of the import.
+    # The package imports nothing until a name is used: pytest imports it for its plugin in every
+    # test run. The first use of a common name imports these modules, the use of another name its
+    # own, because most programs need none of the others: a quarter of the import.
+    _COMMON = (
+        "client",
+        "api.models",
+        "api.operations",
+        "api.requests",
+        "deployments.handle",
+        "errors",
+        "http.api_client",
+        "http.call",
+        "http.guard",
+        "http.rate_limits",
+        "http.resources",
+        "http.retries",
+        "http.transport",
+        "observability.observer",
+        "polling.poller",
+        "polling.results",
+        "polling.schedule",
+        "polling.tracker",
+    )
     _LAZY = {
         name: module
         for module, names in {
@@ -396,11 +417,19 @@ if not TYPE_CHECKING:  # a type checker would accept any name because of __getat
     }
 
     def __getattr__(name: str) -> object:
-        if name not in _LAZY:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = getattr(import_module(f".{_LAZY[name]}", __name__), name)
-        globals()[name] = value
-        return value
+        if name in _LAZY:
+            value = getattr(import_module(f".{_LAZY[name]}", __name__), name)
+            globals()[name] = value
+            return value
+        if "__version__" not in globals() and (name == "__version__" or name[:2] != "__"):
+            wanted = set(__all__) - _LAZY.keys()
+            for module in _COMMON:
+                found = vars(import_module(f".{module}", __name__))
+                globals().update((each, found[each]) for each in wanted & found.keys())
+            globals()["__version__"] = import_module(".http.transport", __name__).VERSION
+            if name in globals():  # a public name, or a module such as `errors`
+                return globals()[name]
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

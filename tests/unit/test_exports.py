@@ -62,9 +62,23 @@ def test_every_value_that_callers_send_or_get_is_exported(module: ModuleType) ->
     assert classes <= set(edgegap_async.__all__)
 
 
+def test_the_import_of_the_package_imports_nothing() -> None:
+    program = (
+        "import sys, importlib, typing\n"
+        "before = set(sys.modules)\n"
+        "import edgegap_async\n"
+        "assert set(sys.modules) - before == {'edgegap_async'}\n"
+        "assert not hasattr(edgegap_async, '__wrapped__')\n"
+        "assert set(sys.modules) - before == {'edgegap_async'}\n"
+        "assert edgegap_async.errors.NotSent is edgegap_async.NotSent  # a module of it\n"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", program], check=True, cwd=ROOT)
+
+
 def test_rarely_used_modules_are_imported_on_first_access() -> None:
     program = (
         "import sys, edgegap_async\n"
+        "edgegap_async.EdgegapClient\n"
         "late = 'cluster', 'batch.batch', 'batch.plan', 'deployments.playable'\n"
         "late += 'pool.pool', 'pool.inventory'\n"
         "late += 'webhooks.receiver', 'emulator'\n"
