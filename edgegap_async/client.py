@@ -27,6 +27,7 @@ from .http.auth import read_secrets
 from .http.guard import Guard
 from .http.rate_limits import Limits
 from .http.retries import RetryPolicy
+from .http.shutdown import Closing
 from .http.transport import Timeouts
 from .http.urls import Proxy
 from .polling.poller import StatusPoller
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EdgegapClient"]
 
-_CLOSE_TIMEOUT: Final = 10.0  # seconds that `close` gives to stops in progress
+_RECOVER_PAGE_SIZE: Final = 100  # rows
 
 
 class EdgegapClient(ApiClient):
@@ -220,10 +221,17 @@ class EdgegapClient(ApiClient):
         if wanted is None:
             raise InvalidRequest("recover() needs EdgegapClient(owner=…), or a tag")
         filters = [Filter("tags", "in", [wanted])]
-        # All pages are read first: a deployment that the caller stops would shift later pages.
-        for row in [row async for row in self.deployments.list(filters=filters)]:
-            if found := self._deployer.recovered(row, tag):
-                yield found
+        found = dict[str, RecoveredDeployment]()
+        known = -1
+        # A row that vanishes shifts the rows after it, and one of them is then on no page. All
+        # lists are read first: a deployment that the caller stops would shift rows, too.
+        while len(found) > known:
+            known = len(found)
+            async for row in self.deployments.list(filters=filters, limit=_RECOVER_PAGE_SIZE):
+                if row.request_id not in found and (one := self._deployer.recovered(row, tag)):
+                    found[row.request_id] = one
+        for one in found.values():
+            yield one
 
     async def reap(self, *, older_than: float = 0.0, dry_run: bool = False) -> tuple[str, ...]:
         """Stops the deployments that an earlier run of this program left behind.
@@ -392,19 +400,19 @@ class EdgegapClient(ApiClient):
 
         The client owns the deployments of `run`, `deploy_many` and pools that were not handed to
         the caller. Calls and waits in progress raise `ClientClosed`. `close` waits 10 s at most for
-        stops that get no answer, and the log names each deployment that may go on running. A
-        session that was passed in stays open. Further calls of `close` do nothing.
+        stops that get no answer, 2 s at most from its own cancellation on, and the log names each
+        deployment that may go on running. A session that was passed in stays open. Further calls of
+        `close` do nothing.
 
         Raises:
             WrongLoop: the client was first used in another event loop.
         """
-        owned = self._deployer.owned
         self._open_calls.check_loop(asyncio.get_running_loop())
-        owned.close()
-        try:
-            await self._open_calls.cancel_all()
-            await owned.drain(_CLOSE_TIMEOUT)
-        finally:
-            await self._open_calls.cancel_all()  # the first call may have been cancelled
-            await owned.cancel_all()
-            await super().close()
+        self._deployer.owned.close()
+        await super().close()
+
+    async def _close(self, closing: Closing) -> None:
+        owned = self._deployer.owned
+        await closing.step(owned.drain)
+        await closing.step(owned.cancel_all, is_last=True)
+        await super()._close(closing)

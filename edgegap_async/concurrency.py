@@ -149,6 +149,19 @@ class Deadline(CancelScope):
             self._deadlines.start(self, self._task.get_loop())
 
 
+def raise_in_loop(error: BaseException) -> None:
+    """Makes SystemExit and KeyboardInterrupt leave the event loop, as from a callback of the loop.
+
+    A task whose state has to stay whole cannot let them pass. Does nothing for other errors.
+    """
+    if isinstance(error, SystemExit | KeyboardInterrupt):
+        asyncio.get_running_loop().call_soon(_raise, error)
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
 class LoopBinding:
     """Binds an object to the event loop that uses it first.
 

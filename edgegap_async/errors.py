@@ -39,7 +39,7 @@ No error holds the API token, a header or a query string.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol, Self
 
 if TYPE_CHECKING:
     from .api.models import Deployment, Logs, Status, StatusChange
@@ -303,6 +303,9 @@ class UnreadableAnswer(CallError):
     advice = "Check that base_url is the Edgegap API and that no proxy answers in its place"
 
 
+_UNCERTAIN_ADVICE: Final = "A proxy may have answered: check whether the list shows the deployment"
+
+
 class Refused(CallError):
     """The API answered with an error status."""
 
@@ -314,8 +317,8 @@ class Refused(CallError):
     is_certain: bool = True
     """False if a proxy may have answered in the API's place.
 
-    That is an empty 401, 403, 404, 410 or 421, and a 400 or 404 about a deployment whose text is
-    not the API's. The client repeats such calls, and confirms by the list of deployments that a
+    That is an empty 401, 403, 404, 410 or 421, and a 400, 404 or 410 about a deployment whose text
+    is not the API's. The client repeats such calls, and confirms by the list of deployments that a
     deployment does not exist."""
 
     def _advice(self) -> str:
@@ -367,7 +370,7 @@ class NotFound(Refused):
 
     def _advice(self) -> str:
         if not self.is_certain:
-            return "A proxy may have answered: check whether the list shows the deployment"
+            return _UNCERTAIN_ADVICE
         return self.advice if self.request_id else "Check base_url: the API has no such path"
 
 
@@ -381,6 +384,9 @@ class Gone(Refused):
     """410: the deployment is terminated already."""
 
     advice = "The deployment is terminated: nothing is left to do"
+
+    def _advice(self) -> str:
+        return self.advice if self.is_certain else _UNCERTAIN_ADVICE
 
 
 class Unprocessable(Refused):

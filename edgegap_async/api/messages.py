@@ -18,6 +18,7 @@ from urllib.parse import quote, urlencode
 import attrs
 
 from edgegap_async.errors import (
+    BadRequest,
     CallError,
     InvalidRequest,
     NotFound,
@@ -28,7 +29,7 @@ from edgegap_async.errors import (
 
 from .codec import check_answer_model, dumps, format_time, loads, read_answer, to_json
 from .operations import Operation, RetrySafety
-from .status_codes import OFTEN_FROM_PROXY, meaning, says_unknown_id
+from .status_codes import OFTEN_FROM_PROXY, meaning, says_missing
 from .validation import check_kind, check_segment
 from .values import HIDDEN_NAMES, Value
 
@@ -227,9 +228,10 @@ def _error_of(request: HttpRequest[Any], response: HttpResponse) -> CallError:
     if isinstance(content.get("request_id"), str):
         facts["request_id"] = content["request_id"]
     kind: type[Refused] = refusal(response.status)
-    if response.status in {400, 404} and "{request_id}" in request.operation.path:
-        if says_unknown_id(request.operation, content):
-            kind = NotFound  # also for a 400, which the live API answers where it documents 404
+    if response.status in {400, 404, 410} and "{request_id}" in request.operation.path:
+        if says_missing(request.operation, response.status, content):
+            # The live API answers 400 where it documents 404.
+            kind = NotFound if kind is BadRequest else kind
         elif _can_only_refuse_the_id(request, response.status):
             is_certain = False
     error = kind(_error_text(content, response), **facts)
@@ -249,7 +251,9 @@ def _is_probably_from_proxy(request: HttpRequest[Any], response: HttpResponse) -
 
 
 def _can_only_refuse_the_id(request: HttpRequest[Any], status: int) -> bool:
-    """Returns whether the API has no other reason for a 400 or 404 than an unknown deployment."""
+    """Returns whether the API has no other reason for a status than a missing deployment."""
+    if status == 410:  # noqa: PLR2004 - an HTTP status
+        return True
     if "{tag_name}" in request.operation.path or request.body is not None:
         return False
     return status == 404 or not request.query  # noqa: PLR2004 - an HTTP status

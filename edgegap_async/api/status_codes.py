@@ -54,6 +54,8 @@ _MEANINGS: Final = {
 _CONFLICT: Final = 409  # to a stop: the deployment is in a state that a stop has to wait for
 
 _UNKNOWN_ID_TEXT: Final = "bad request id"  # "Bad Request ID provided": the live API, with 400
+_GONE: Final = 410
+_ENDED_TEXT: Final = "terminated"  # with 410
 _UNKNOWN_LOGS_TEXT: Final = "could not understand"  # the live API, for the logs of an unknown id
 
 OFTEN_FROM_PROXY: Final = frozenset({400, 401, 403, 404, 410, 421})
@@ -74,9 +76,17 @@ def meaning(status: int, operation: str = "") -> StatusMeaning:
     return _MEANINGS.get(status, _FINAL)
 
 
-def says_unknown_id(operation: Operation[Any], content: Mapping[str, object]) -> bool:
-    """Returns whether the content of a 400 or 404 says in the API's words that an id is unknown."""
+def says_missing(operation: Operation[Any], status: int, content: Mapping[str, object]) -> bool:
+    """Returns whether an answer says in the API's words that a deployment is unknown or has ended.
+
+    Args:
+        operation: what was called.
+        status: 400, 404 or 410.
+        content: the JSON of the answer.
+    """
     text = str(content.get("message")).lower()
+    if status == _GONE:
+        return _ENDED_TEXT in text
     return _UNKNOWN_ID_TEXT in text or (
         operation is GET_CONTAINER_LOGS and _UNKNOWN_LOGS_TEXT in text
     )

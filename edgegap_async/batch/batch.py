@@ -46,6 +46,7 @@ from .source import RequestSource
 logger = logging.getLogger(__name__)
 
 _RATE_WINDOW: Final = 10.0  # seconds over which the rate is measured
+_END_TIMEOUT: Final = 10.0  # seconds that a cancelled batch may take to end
 
 
 class Batch:
@@ -76,13 +77,14 @@ class Batch:
         self._runner = JobRunner(deployer, self._source, options, self._add_outcome)
         self._unclaimed = collections.deque[Outcome]()  # outcomes that were not handed over
         self._stopped_at_end: list[DeploymentHandle] = []  # handed over with stop_at_end
-        self._stops: list[asyncio.Task[None]] = []
+        self._stops: list[asyncio.Future[None]] = []
         self._ready = self._failed = 0
         self._outcome_times = collections.deque[float]()  # of the last _RATE_WINDOW seconds
         self._changed = ChangeEvent()  # notified at each outcome
         self._task: asyncio.Task[None] | None = None
         self._exited = False  # whether the block was left
-        self._reported = False  # whether the caller got the error that has ended the batch
+        self._error: BaseException | None = None  # has ended the batch
+        self._reported = False  # whether the caller got this error
 
     def __repr__(self) -> str:
         total = "?" if self._source.total is None else self._source.total
@@ -116,13 +118,15 @@ class Batch:
         self._unclaimed.clear()
         for handle in self._stopped_at_end:
             self._stop(handle)
-        await asyncio.wait([task])
+        await asyncio.wait([task], timeout=_END_TIMEOUT)
+        if not task.done():  # the caller's code suppresses the cancellation
+            logger.warning("a batch does not end within %g s of its cancellation", _END_TIMEOUT)
+            self._stop_jobs()
         await wait_for_stops(self._stops, problem)
         if problem is None and not self._reported:
-            self._raise_error(task)
-        elif not (self._reported or task.cancelled()) and (error := task.exception()):
-            assert problem is not None  # noqa: S101 - the other branch has raised
-            problem.add_note(f"the batch had ended with {error!r}")
+            self._raise_error()
+        elif problem is not None and self._error is not None and not self._reported:
+            problem.add_note(f"the batch had ended with {self._error!r}")
 
     # ── outcomes ─────────────────────────────────────────────────────────────────────────────────
 
@@ -137,13 +141,14 @@ class Batch:
             StopAsyncIteration: every outcome was handed over.
             ClientClosed: the client was closed meanwhile.
             RuntimeError: the batch was not entered.
-            Exception: what the requests' iterator, `retry_with` or `on_progress` has raised.
+            BaseException: what the requests' iterator, `retry_with`, `on_progress` or a check has
+                raised, also SystemExit.
         """
         task = self._entered()
         while not self._unclaimed and not task.done():
             await self._changed.wait()
         if not self._unclaimed:
-            self._raise_error(task)
+            self._raise_error()
             raise StopAsyncIteration
         return self._hand_over(self._unclaimed.popleft())
 
@@ -156,9 +161,9 @@ class Batch:
         Raises:
             ClientClosed: the client was closed meanwhile.
             RuntimeError: `stop_at_end` is set, and there is no block.
-            Exception: what the requests' iterator, `retry_with` or `on_progress` has raised. In a
-                block the loop still gives the outcomes that there are. Without a block they are
-                lost, and their deployments are stopped.
+            BaseException: what the requests' iterator, `retry_with`, `on_progress` or a check has
+                raised, also SystemExit. In a block the loop still gives the outcomes that there
+                are. Without a block they are lost, and their deployments are stopped.
         """
         if self._task is None:
             if self._options.stop_at_end:
@@ -172,7 +177,7 @@ class Batch:
         task = self._entered()
         while not task.done():
             await self._changed.wait()
-        self._raise_error(task)
+        self._raise_error()
         outcomes = sorted(self._unclaimed, key=lambda outcome: outcome.index)
         self._unclaimed.clear()
         return tuple(self._hand_over(outcome) for outcome in outcomes)
@@ -189,7 +194,7 @@ class Batch:
             owned.hand_over(handle.request_id)
         return outcome
 
-    def _as_stopped(self, outcome: Outcome, cause: Exception) -> Outcome:
+    def _as_stopped(self, outcome: Outcome, cause: BaseException) -> Outcome:
         """Stops a READY deployment that was not handed over, and returns its new outcome."""
         self._ready, self._failed = self._ready - 1, self._failed + 1
         error = _batch_stopped(cause, outcome.handle)
@@ -202,11 +207,11 @@ class Batch:
         self._client.check_loop()
         return self._task
 
-    def _raise_error(self, task: asyncio.Task[None]) -> None:
+    def _raise_error(self) -> None:
         """Raises the error that has ended the batch, if one has."""
         self._reported = True
-        if not task.cancelled() and (error := task.exception()) is not None:
-            raise error
+        if self._error is not None:
+            raise self._error
 
     # ── progress ─────────────────────────────────────────────────────────────────────────────────
 
@@ -275,15 +280,20 @@ class Batch:
             abort = BatchAborted(closed, by_policy=False)
         if abort is None:
             return
+        if not abort.by_policy:
+            self._error = abort.cause
         self._abort(abort.cause)
+        if not isinstance(abort.cause, Exception):
+            logger.error("a batch is stopped: the caller's code has raised %r", abort.cause)
         if abort.by_policy and on_progress is not None:
-            on_progress(self.progress_now)
+            try:
+                on_progress(self.progress_now)
+            except BaseException as error:  # noqa: BLE001 - the caller of the batch gets it
+                self._error = error
         if self._stops:
             # Leaving the block cancels this wait; __aexit__ then waits for the stops.
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.wait(self._stops)
-        if not abort.by_policy:
-            raise abort.cause
 
     def _add_outcome(self, outcome: Outcome) -> None:
         if self._exited:  # the outcome came in the same step in which the block was left
@@ -305,7 +315,7 @@ class Batch:
         if isinstance(outcome.error, MaybeCreated):
             logger.error("a deployment of a batch may go on running: %s", outcome.error)
 
-    def _abort(self, cause: Exception) -> None:
+    def _abort(self, cause: BaseException) -> None:
         """Stops what was not handed over, and adds the outcome of every other request."""
         self._unclaimed = collections.deque(
             self._as_stopped(outcome, cause) if outcome.is_ready else outcome
@@ -328,11 +338,17 @@ class Batch:
         elif problem is not None:  # its own failure or `close` stops it already
             self._owned.record_stop_on(problem, handle.request_id)
 
-    def _on_end(self, _: asyncio.Task[None]) -> None:
-        for (
-            job
-        ) in self._runner.jobs.values():  # the block was left, or a task was cancelled from outside
+    def _stop_jobs(self) -> None:
+        for job in self._runner.jobs.values():
             self._stop(job.handle)
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        self._stop_jobs()  # the block was left, or a task was cancelled from outside
+        if task.cancelled():
+            if not self._exited:
+                self._error = BatchStopped("the program has cancelled the task of the batch")
+        elif self._error is None:
+            self._error = task.exception()
         self._runner.end()
         self._changed.notify()
 
@@ -343,7 +359,7 @@ def _most_important(aborts: ExceptionGroup[BatchAborted]) -> BatchAborted:
     return min(found, key=lambda abort: abort.by_policy)
 
 
-def _batch_stopped(cause: Exception, handle: DeploymentHandle | None = None) -> BatchStopped:
+def _batch_stopped(cause: BaseException, handle: DeploymentHandle | None = None) -> BatchStopped:
     message = f"the batch was stopped: {cause}"
     error = BatchStopped.of(handle, message) if handle else BatchStopped(message)
     error.__cause__ = cause

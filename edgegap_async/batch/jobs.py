@@ -59,14 +59,18 @@ class BatchAborted(Exception):
         by_policy: whether the batch ends as its failure policy says, or for an unexpected error.
     """
 
-    def __init__(self, cause: Exception, *, by_policy: bool) -> None:
+    def __init__(self, cause: BaseException, *, by_policy: bool) -> None:
         super().__init__(str(cause))
         self.cause = cause
         self.by_policy = by_policy
 
 
 class AbortsBatch:
-    """A block in which every exception becomes a `BatchAborted`. One object serves all tasks."""
+    """A block in which every exception becomes a `BatchAborted`. One object serves all tasks.
+
+    That includes SystemExit and KeyboardInterrupt of the caller's code. From a task they would
+    leave the event loop, and once more from the task group, before anything is stopped.
+    """
 
     def __enter__(self) -> None:
         pass
@@ -77,7 +81,8 @@ class AbortsBatch:
             cause = RuntimeError("something that the batch waited for was cancelled")
             cause.__cause__ = problem
             raise BatchAborted(cause, by_policy=False) from problem
-        if isinstance(problem, Exception) and not isinstance(problem, BatchAborted):
+        passes = BatchAborted | asyncio.CancelledError | GeneratorExit
+        if problem is not None and not isinstance(problem, passes):
             raise BatchAborted(problem, by_policy=False) from problem
 
 
@@ -135,6 +140,8 @@ class JobRunner:
             acquired = await self._acquire(job_limit)
             with ABORTS_BATCH:
                 item = await self._source.next(self._deadline)
+            if is_cancelled():  # an iterator may suppress the cancellation
+                raise asyncio.CancelledError
             if item is None:
                 break
             error = item.error or (self._never_begun() if self._is_past_deadline() else None)

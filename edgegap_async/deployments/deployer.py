@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import math
 from collections.abc import Iterable
@@ -31,7 +32,7 @@ from edgegap_async.api.requests import (
     webhook_option,
 )
 from edgegap_async.api.validation import check_list, check_segment
-from edgegap_async.concurrency import loop_time
+from edgegap_async.concurrency import is_cancelled, loop_time
 from edgegap_async.errors import (
     CallError,
     ClientClosed,
@@ -189,20 +190,23 @@ class Deployer:
         request = self._encode(application, version, users, {**options, "tags": tags})
         await self._check_live()
         self.register.begin_deploy(operation_tag)
-        try:
-            accepted = await self._accept(request, tag, ignore_wait_limit=ignore_wait_limit)
-        except MaybeCreated:
-            self.register.forget(operation_tag)  # so that `recover` finds the deployment
-            raise
-        finally:
-            self.register.end(operation_tag)
+        deploy = IdempotentDeploy(
+            client=self.client,
+            cleanup=self._cleanup,
+            owned=self.owned,
+            request=request,
+            tag=tag,
+            list_delay=self._list_delay,
+            ignore_wait_limit=ignore_wait_limit,
+        )
+        accepted = await self._accept(deploy, operation_tag)
         tracker = self._poller.tracker(
             accepted.request_id,
             expects_webhook=expects_webhook,
             believe_404_from=self.register.add_deployed(accepted.request_id),
         )
         trigger.connect(tracker)
-        return DeploymentHandle(self.client, tracker, urls, accepted)
+        return DeploymentHandle(self.client, tracker, self.owned, urls, accepted)
 
     def _encode(
         self, application: str, version: str, users: Iterable[AnyUser], options: DeployOptions
@@ -219,40 +223,60 @@ class Deployer:
         self._guard.check(operation, body)
         return encode(operation, body=body)
 
-    async def _accept(
-        self, request: HttpRequest[DeployAccepted], tag: str | None, *, ignore_wait_limit: bool
-    ) -> DeployAccepted:
+    async def _accept(self, deploy: IdempotentDeploy, operation_tag: str) -> DeployAccepted:
         """Sends the deploy in a task of its own, which outlives a caller that is cancelled."""
-        deploy = IdempotentDeploy(
-            client=self.client,
-            cleanup=self._cleanup,
-            owned=self.owned,
-            request=request,
-            tag=tag,
-            list_delay=self._list_delay,
-            ignore_wait_limit=ignore_wait_limit,
-        )
-        with self.client.until_closed():
-            accepting = asyncio.create_task(deploy.run())
-            try:
-                return await asyncio.shield(accepting)
-            except (asyncio.CancelledError, ClientClosed):
-                if deploy.send_state.times_sent:
-                    deploy.send_state.is_abandoned = True
-                    what = f"the deployment of a cancelled deploy (tag {tag})"
-                    self.owned.in_background(self._undo(accepting), what)
-                else:
-                    accepting.cancel()
-                raise
-
-    async def _undo(self, accepting: asyncio.Task[DeployAccepted]) -> None:
-        """Stops what a deploy makes whose caller was cancelled."""
+        register = self.register
+        accepting: asyncio.Task[DeployAccepted] | None = None
         try:
-            request_id: str | None = (await accepting).request_id
+            with self.client.until_closed():
+                accepting = asyncio.create_task(deploy.run())
+                accepted = await asyncio.shield(accepting)
+        except MaybeCreated:
+            register.forget(operation_tag)  # so that `recover` finds the deployment
+            raise
+        except (asyncio.CancelledError, ClientClosed):
+            if accepting is not None and deploy.send_state.times_sent:
+                deploy.send_state.is_abandoned = True
+                undo = functools.partial(self._undo, deploy, accepting, operation_tag)
+                what = f"the deployment of a cancelled deploy (tag {deploy.tag})"
+                # Until then the deploy is in progress, and counts for `Guard.max_live`.
+                self.owned.in_background(undo, what).add_done_callback(
+                    lambda _: register.forget(operation_tag)
+                )
+            else:
+                if accepting is not None:
+                    accepting.cancel()
+                register.end(operation_tag)
+            raise
+        except BaseException:
+            register.end(operation_tag)
+            raise
+        register.end(operation_tag)
+        return accepted
+
+    async def _undo(
+        self,
+        deploy: IdempotentDeploy,
+        accepting: asyncio.Task[DeployAccepted],
+        operation_tag: str,
+    ) -> None:
+        """Stops what a deploy makes whose caller was cancelled."""
+        accepted: DeployAccepted | None
+        try:
+            try:
+                accepted = await accepting
+            except asyncio.CancelledError:
+                if is_cancelled() or not accepting.cancelled():
+                    raise
+                accepted = await deploy.find_after_cancellation()
+            request_id = accepted.request_id if accepted is not None else None
         except CallError as error:
             if error.maybe_created:
                 raise
             request_id = error.request_id  # a 422 names a deployment in ERROR
+        if request_id:
+            self.register.begin_stop(request_id)
+        self.register.end(operation_tag)
         if request_id:
             await self.owned.keep_stopping(request_id)
 
@@ -303,7 +327,7 @@ class Deployer:
         check_segment("request_id", request_id)
         believe_404_from = self.register.believe_404_from(request_id)
         tracker = self._poller.tracker(request_id, believe_404_from=believe_404_from)
-        return DeploymentHandle(self.client, tracker, None)
+        return DeploymentHandle(self.client, tracker, self.owned)
 
     def recovered(self, row: DeploymentRow, tag: str | None = None) -> RecoveredDeployment | None:
         """Returns the deployment of a list row, if an earlier run of this program left it behind.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncIterator
@@ -21,12 +22,19 @@ from edgegap_async.api.models import (
 from edgegap_async.api.validation import check_number
 from edgegap_async.api.values import Value
 from edgegap_async.concurrency import loop_time
-from edgegap_async.errors import BadRequest, Gone, InvalidRequest, NotFound, NotPlayable
+from edgegap_async.errors import (
+    BadRequest,
+    ClientClosed,
+    Gone,
+    InvalidRequest,
+    NotFound,
+    NotPlayable,
+)
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.resources import is_listed
 from edgegap_async.polling.tracker import DeploymentTracker, WebhookUrls
 
-from .ownership import stop_until_confirmed
+from .ownership import OwnedDeployments, stop_until_confirmed
 
 if TYPE_CHECKING:
     from .playable import Check
@@ -46,11 +54,13 @@ class DeploymentHandle:
         self,
         client: ApiClient,
         tracker: DeploymentTracker,
-        urls: WebhookUrls | None,
+        owned: OwnedDeployments,
+        urls: WebhookUrls | None = None,
         accepted: DeployAccepted | None = None,
     ) -> None:
         self._client = client
         self._tracker = tracker
+        self._owned = owned
         self._urls = urls  # the webhook URLs are open while this object exists
         self._accepted = accepted
 
@@ -191,6 +201,9 @@ class DeploymentHandle:
     ) -> None:
         """Stops the deployment. A deployment that has ended already is no error.
 
+        If the call is cancelled, or the client is closed during the call, the stop goes on in the
+        background, as the stops of `client.run`.
+
         Args:
             wait: True to return only when the deployment is TERMINATED.
             timeout: seconds to wait for TERMINATED, 0 or more; None for no limit.
@@ -211,7 +224,15 @@ class DeploymentHandle:
             container_log_storage=container_log_storage,
         )
         confirm = functools.partial(is_listed, self._client.deployments, self.request_id)
-        await stop_until_confirmed(stop, confirm, believe_404_from=self._tracker.believe_404_from)
+        is_closed = self._owned.closed
+        try:
+            await stop_until_confirmed(
+                stop, confirm, believe_404_from=self._tracker.believe_404_from
+            )
+        except (asyncio.CancelledError, ClientClosed):
+            if not is_closed:
+                self._owned.begin_stop(self.request_id, container_log_storage=container_log_storage)
+            raise
         self._tracker.poll_now()
         if wait:
             with contextlib.suppress(BadRequest, Gone, NotFound):  # no status was ever known

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import secrets
 import time
@@ -39,7 +40,7 @@ from edgegap_async.api.models import DeployAccepted, record_attempts
 from edgegap_async.api.requests import Filter
 from edgegap_async.api.validation import check_name
 from edgegap_async.concurrency import loop_time
-from edgegap_async.errors import CallError, MaybeCreated
+from edgegap_async.errors import CallError, MaybeCreated, NoAnswer
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.call import CallOptions
 from edgegap_async.http.resources import Deployments
@@ -54,6 +55,7 @@ _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _TAG_LENGTH: Final = 20  # characters of an operation tag
 _FIRST_LOOKUP_GAP: Final = 0.25  # seconds between the first two list requests by tag; then doubled
 _MAX_LOOKUP_GAP: Final = 2.0  # seconds
+_DELIVERY_TIME: Final = 10.0  # seconds that a deploy may take to reach the API and to be accepted
 _MAX_SEARCH_GAP: Final = 30.0  # seconds between searches for a cancelled deploy while lists fail
 
 
@@ -107,6 +109,7 @@ class IdempotentDeploy:
     """Number of requests sent so far."""
     waited: float = attrs.field(default=0.0, init=False)
     """Seconds between the attempts, the list requests by tag included."""
+    _delivery_time: float = attrs.field(default=0.0, init=False)  # seconds until the API has it
 
     async def run(self) -> DeployAccepted:
         """Sends the deploy, and returns the deployment.
@@ -142,10 +145,7 @@ class IdempotentDeploy:
         except CallError as second:
             if not second.maybe_created:  # the first deployment may still show up
                 # A 422 names the deployment that the second attempt made: the caller decides on it.
-                surplus = self._stop_surplus(second.request_id, self.tag)
-                self.owned.in_background(
-                    surplus, f"the deployment of a failed deploy (tag {self.tag})"
-                )
+                self._stop_surplus_later(second.request_id, self.tag, "the deployment of a failed")
                 raise
             found = await self._find(second, self.tag)
             if found is None:
@@ -153,9 +153,26 @@ class IdempotentDeploy:
                     second, "no deployment with its tag shows up in the list"
                 ) from None
             return found
-        surplus = self._stop_surplus(kept.request_id, self.tag)
-        self.owned.in_background(surplus, f"a surplus deployment (tag {self.tag})")
+        self._stop_surplus_later(kept.request_id, self.tag, "a surplus deployment of a")
         return kept
+
+    async def find_after_cancellation(self) -> DeployAccepted | None:
+        """Returns the deployment of a deploy whose task the program has cancelled; None for none.
+
+        Raises:
+            NoAnswer: the deploy has no tag.
+            MaybeCreated: a list request failed.
+        """
+        request = self.request
+        lost = NoAnswer(
+            "the program has cancelled the task of the deploy before the answer came",
+            **request.facts(),
+        )
+        lost.maybe_created = True
+        if self.tag is None:
+            raise lost
+        self._delivery_time = _DELIVERY_TIME
+        return await self._find(lost, self.tag)
 
     async def _send(self, *, ignore_wait_limit: bool) -> DeployAccepted:
         try:
@@ -204,9 +221,8 @@ class IdempotentDeploy:
                     kept, *surplus = ids
                     for request_id in surplus:
                         self.owned.begin_stop(request_id)
-                    self.owned.in_background(
-                        self._stop_late_rows(kept, tag), f"a surplus deployment (tag {tag})"
-                    )
+                    late = functools.partial(self._stop_late_rows, kept, tag)
+                    self.owned.in_background(late, f"a surplus deployment (tag {tag})")
                     return DeployAccepted(request_id=kept)
         return None
 
@@ -227,6 +243,10 @@ class IdempotentDeploy:
         for surplus in set(ids) - {kept}:
             self.owned.begin_stop(surplus)
 
+    def _stop_surplus_later(self, kept: str | None, tag: str, what: str) -> None:
+        stop = functools.partial(self._stop_surplus, kept, tag)
+        self.owned.in_background(stop, f"{what} deploy (tag {tag})")
+
     async def _stop_surplus(self, kept: str | None, tag: str) -> None:
         """Stops each other deployment with the tag that shows up in time."""
         stopped = set[str]()
@@ -238,7 +258,8 @@ class IdempotentDeploy:
 
     async def _lookups(self, tag: str) -> AsyncGenerator[list[str], None]:
         """Yields the ids of the deployments with the tag, repeatedly during the list delay."""
-        until, gap = loop_time() + self.list_delay, _FIRST_LOOKUP_GAP
+        until = loop_time() + self._delivery_time + self.list_delay
+        gap = _FIRST_LOOKUP_GAP
         while True:
             began = loop_time()
             yield await self._list(tag)

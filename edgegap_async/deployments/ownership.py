@@ -6,7 +6,8 @@ Rule: a deployment has an owner from the moment the API accepts the deploy until
 stop. By default the owner is the caller of the deploy: `add_deployed` records HANDED_OVER. `run`,
 batches and pools make the client the owner (`OwnedDeployments.add`) until they stop the deployment
 or hand it over. If the caller of a deploy is cancelled before it has the handle, the client stops
-the deployment. A stop is a task of the client: it goes on if the caller that waits is cancelled.
+the deployment. A stop is a task of the client (`background`): it goes on if the caller that waits
+is cancelled, also the caller of `DeploymentHandle.stop`.
 
 Consequences:
 
@@ -16,7 +17,7 @@ Consequences:
 - `OwnedDeployments` stops deployments. `client.close()` stops what the client still owns, waits for
   the stops in progress, and logs each deployment that may go on running.
 - A stop in the background that fails is repeated until the client is closed, unless the API itself
-  refuses the token (401, 403).
+  refuses the token (401, 403). So is a stop whose task the program cancels.
 - Right after a deploy the API may answer 404 although the deployment exists. The client believes
   such an answer only from the record's `believe_404_from` on: `PollingPolicy.not_found_grace`
   seconds (10 s) after the deploy, or after the first stop of a deployment that it did not deploy.
@@ -33,14 +34,14 @@ import functools
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 
 import attrs
 
 from edgegap_async.api.models import Deployment, Status
 from edgegap_async.api.operations import GET_DEPLOYMENT, STOP_DEPLOYMENT
-from edgegap_async.concurrency import create_detached_task, loop_time
+from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import (
     CallError,
     ClientClosed,
@@ -58,14 +59,16 @@ from edgegap_async.http.resources import Deployments, is_listed
 from edgegap_async.observability.observer import CallObserver, ObservedCall
 from edgegap_async.polling.tracker import is_missing, may_mean_missing
 
+from .background import BackgroundWork, Work
+
 logger = logging.getLogger(__name__)
 
 _MAX_ENDED: Final = 20_000  # id and tag of 10,000 deployments: 4 minutes of 40 deploys a second
 _FIRST_STOP_GAP: Final = 1.0  # seconds from a stop in the background that failed to the next one
 _MAX_STOP_GAP: Final = 30.0  # seconds; the gaps double
 _STOP_RETRY_INTERVAL: Final = 0.5  # seconds between stops that the API answers with an early 404
-# seconds after `believe_404_from` before a 404 to a status request counts as the end; no API hides
-# for longer what runs
+# seconds after `believe_404_from` before a 404 to a status request counts as the end, if no status
+# request has found the deployment; no API hides for longer what runs
 _STATUS_EXTRA_GRACE: Final = 300.0
 _CLOSED_TOO_SOON: Final = "the client was closed before the API answered"
 
@@ -89,6 +92,7 @@ class DeploymentState(enum.Enum):
 class _Record:
     state: DeploymentState
     believe_404_from: float | None = None  # loop time; None before the deploy or the first stop
+    is_shown: bool = False  # whether a status request has found the deployment
 
 
 class DeploymentRegister:
@@ -171,6 +175,16 @@ class DeploymentRegister:
             return -math.inf
         return record.believe_404_from
 
+    def note_shown(self, request_id: str) -> None:
+        """Records that a status request has found a deployment, so that the API knows it."""
+        if record := self._live.get(request_id):
+            record.is_shown = True
+
+    def is_shown(self, request_id: str) -> bool:
+        """Returns whether a status request has found a deployment that has not ended."""
+        record = self._live.get(request_id)
+        return record is not None and record.is_shown
+
     def end(self, key: str) -> None:
         """Records that a deployment, or a deploy in progress, has ended, if the register has it."""
         if self._live.pop(key, None) is None:
@@ -213,6 +227,8 @@ class EndObserver(CallObserver):
     def call_succeeded(self, call: ObservedCall, result: object) -> None:
         """Records an accepted stop, and the status TERMINATED."""
         is_over = isinstance(result, Deployment) and result.current_status is Status.TERMINATED
+        if call.operation is GET_DEPLOYMENT:
+            self._register.note_shown(call.request_id or "")
         if is_over or call.operation is STOP_DEPLOYMENT:
             self._register.end(call.request_id or "")
 
@@ -224,7 +240,7 @@ class EndObserver(CallObserver):
             return
         request_id = call.request_id or ""
         believe_404_from = self._register.believe_404_from(request_id)
-        if call.operation is GET_DEPLOYMENT:
+        if call.operation is GET_DEPLOYMENT and not self._register.is_shown(request_id):
             believe_404_from += _STATUS_EXTRA_GRACE
         if is_missing(error, loop_time(), believe_404_from):
             self._register.end(request_id)
@@ -241,11 +257,10 @@ class OwnedDeployments:
     def __init__(self, register: DeploymentRegister, cleanup: Deployments) -> None:
         self._register = register
         self._cleanup = cleanup
-        self._tasks: dict[asyncio.Task[None], str] = {}
-        self._stops: dict[str, asyncio.Task[None]] = {}  # the newest stop of each deployment
+        self._background = BackgroundWork()
+        self._stops: dict[str, asyncio.Future[None]] = {}  # the newest stop of each deployment
         self._repeated_stops = set[str]()
         self._closing = asyncio.Event()
-        self._is_cancelling = False
         self.closed = False
         """Whether the client is closed, or is being closed."""
 
@@ -262,33 +277,66 @@ class OwnedDeployments:
         """Returns whether the client has to stop a deployment."""
         return self._register.state(request_id) is DeploymentState.OWNED
 
-    async def stop_inline(self, request_id: str) -> None:
-        """Stops a deployment in this task, not in the background: a cancellation ends the stop.
+    # ── stops in the background ──────────────────────────────────────────────────────────────────
 
-        Raises:
-            EdgegapError: the deployment could not be stopped.
+    def begin_stop(
+        self,
+        request_id: str,
+        problem: EdgegapError | None = None,
+        *,
+        container_log_storage: str | bool | None = None,
+    ) -> asyncio.Future[None]:
+        """Stops a deployment in the background, and returns a future of the first stop's end.
+
+        If the first stop fails, it is repeated until the client is closed. The future may be left
+        alone, and is cancelled only if the client is closed before the API answers.
+
+        Args:
+            request_id: which deployment.
+            problem: why it is stopped; the end of the stop is recorded on this error.
+            container_log_storage: as for `deployments.stop`.
         """
+        self._register.begin_stop(request_id)
+        stop = functools.partial(self._stop, request_id, container_log_storage)
+        on_failure = functools.partial(self._on_failed_stop, request_id)
+        stopping = self._background.begin(stop, request_id, on_failure)
+        self._stops[request_id] = stopping
+        stopping.add_done_callback(functools.partial(self._forget_stop, request_id))
+        if problem is not None:
+            self.record_stop_on(problem, request_id)
+        return stopping
+
+    def _forget_stop(self, request_id: str, stopping: asyncio.Future[None]) -> None:
+        if self._stops.get(request_id) is stopping:
+            del self._stops[request_id]
+
+    async def _stop(
+        self,
+        request_id: str,
+        container_log_storage: str | bool | None = None,  # noqa: FBT001 - as `deployments.stop`
+    ) -> None:
         believe_404_from = self._register.begin_stop(request_id)
-        stop = functools.partial(self._cleanup.stop, request_id)
+        stop = functools.partial(
+            self._cleanup.stop, request_id, container_log_storage=container_log_storage
+        )
         confirm = functools.partial(is_listed, self._cleanup, request_id)
         await stop_until_confirmed(stop, confirm, believe_404_from=believe_404_from)
         self._register.end(request_id)
 
-    async def keep_stopping(self, request_id: str) -> None:
-        """Stops a deployment in the task of the caller, and repeats a stop that fails.
+    def _on_failed_stop(self, request_id: str, error: BaseException) -> None:
+        if self._background.is_cancelling or not _is_worth_repeating(error):
+            _log_failure(request_id, error)
+        elif request_id not in self._repeated_stops:
+            self._repeated_stops.add(request_id)
+            logger.warning(
+                "%s could not be stopped yet, the stop is repeated: %s", request_id, error
+            )
+            repeating = self.in_background(
+                functools.partial(self._repeat_stop, request_id), request_id
+            )
+            repeating.add_done_callback(lambda _: self._repeated_stops.discard(request_id))
 
-        Raises:
-            EdgegapError: the API does not accept the token, or the client may not stop deployments.
-        """
-        try:
-            await self.stop_inline(request_id)
-        except EdgegapError as error:
-            if not _is_worth_repeating(error):
-                raise
-            await self._repeat_stop(request_id, error)
-
-    async def _repeat_stop(self, request_id: str, error: EdgegapError) -> None:
-        logger.warning("%s could not be stopped yet, the stop is repeated: %s", request_id, error)
+    async def _repeat_stop(self, request_id: str) -> None:
         gap = _FIRST_STOP_GAP
         while self._register.state(request_id) is not DeploymentState.ENDED:
             if self.closed:
@@ -299,56 +347,45 @@ class OwnedDeployments:
                         await self._closing.wait()
             gap = min(gap * 2, _MAX_STOP_GAP)
             try:
-                await self.stop_inline(request_id)
-            except EdgegapError as repeated:
-                if not _is_worth_repeating(repeated):
+                await self._stop(request_id)
+            except EdgegapError as error:
+                if not _is_worth_repeating(error):
                     raise
 
-    def begin_stop(
-        self, request_id: str, problem: EdgegapError | None = None
-    ) -> asyncio.Task[None]:
-        """Stops a deployment in the background, and returns the task, which may be left alone.
+    async def keep_stopping(self, request_id: str) -> None:
+        """Stops a deployment in the task of the caller, and repeats a stop that fails.
 
-        The task ends with the first stop. If that fails, the stop is repeated in another task until
-        the client is closed.
+        Raises:
+            EdgegapError: the API does not accept the token, or the client may not stop deployments.
+        """
+        try:
+            await self._stop(request_id)
+        except EdgegapError as error:
+            if not _is_worth_repeating(error):
+                raise
+            logger.warning(
+                "%s could not be stopped yet, the stop is repeated: %s", request_id, error
+            )
+            await self._repeat_stop(request_id)
+
+    def in_background(self, work: Work, what: str) -> asyncio.Future[None]:
+        """Runs work that goes on when its caller is cancelled, and returns a future of its end.
 
         Args:
-            request_id: which deployment.
-            problem: why it is stopped; the end of the stop is recorded on this error.
+            work: begins the work, which ends the deployment `what`.
+            what: names the deployment in the log if the work fails.
         """
-        self._register.begin_stop(request_id)
-        stopping = create_detached_task(self.stop_inline(request_id))
-        self._tasks[stopping] = request_id
-        stopping.add_done_callback(functools.partial(self._report_stop, request_id))
-        self._stops[request_id] = stopping
-        stopping.add_done_callback(functools.partial(self._forget_stop, request_id))
-        if problem is not None:
-            self.record_stop_on(problem, request_id)
-        return stopping
+        return self._background.begin(work, what, functools.partial(_log_failure, what))
 
-    def _forget_stop(self, request_id: str, stopping: asyncio.Task[None]) -> None:
-        if self._stops.get(request_id) is stopping:
-            del self._stops[request_id]
+    # ── callers that wait for a stop ─────────────────────────────────────────────────────────────
 
     def record_stop_on(self, problem: EdgegapError, request_id: str) -> None:
         """Records on an error how the stop in progress ends; does nothing if there is none."""
         if stopping := self._stops.get(request_id):
             stopping.add_done_callback(functools.partial(_record_stop_at_end, problem, request_id))
 
-    def in_background(self, work: Coroutine[object, object, None], what: str) -> asyncio.Task[None]:
-        """Runs work that goes on when its caller is cancelled.
-
-        Args:
-            work: ends the deployment `what`.
-            what: names the deployment in the log if the work fails.
-        """
-        task = create_detached_task(work)
-        self._tasks[task] = what
-        task.add_done_callback(self._report)
-        return task
-
     async def stop_and_wait(
-        self, request_id: str, begin_stop: Callable[[str], asyncio.Task[None]] | None = None
+        self, request_id: str, begin_stop: Callable[[str], asyncio.Future[None]] | None = None
     ) -> None:
         """Stops a deployment; the stop goes on in the background if the caller is cancelled.
 
@@ -370,7 +407,7 @@ class OwnedDeployments:
         self,
         problem: BaseException,
         request_id: str,
-        begin_stop: Callable[[str], asyncio.Task[None]] | None = None,
+        begin_stop: Callable[[str], asyncio.Future[None]] | None = None,
     ) -> None:
         """Stops a deployment as `stop_and_wait` does, and records on an error how the stop ended.
 
@@ -386,6 +423,8 @@ class OwnedDeployments:
         else:
             _record_stop_on(problem, request_id, None)
 
+    # ── the end of the client ────────────────────────────────────────────────────────────────────
+
     def close(self) -> None:
         """Stops in the background every deployment that the client owns."""
         self.closed = True
@@ -393,50 +432,24 @@ class OwnedDeployments:
         for request_id in self._register.owned():
             self.begin_stop(request_id)
 
-    async def drain(self, seconds: float) -> None:
-        """Waits until no background task is in progress, at most `seconds`."""
-        until = loop_time() + seconds
-        while self._tasks and (left := until - loop_time()) > 0:  # a task may begin another
-            await asyncio.wait(self._tasks, timeout=left)
+    async def drain(self) -> None:
+        """Returns when no stop or other work is in progress in the background."""
+        await self._background.drain()
 
     async def cancel_all(self) -> None:
-        """Cancels the background tasks in progress. One line of the log names the deployments."""
-        if not self._tasks:
-            return
-        await asyncio.sleep(0)  # a task that has not begun could not cancel the task it waits for
-        named = dict(self._tasks)
-        self._is_cancelling = True
-        for task in named:
-            task.cancel()
-        if named:
-            await asyncio.wait(named)
-        cancelled = sorted({what for task, what in named.items() if task.cancelled()})
-        if cancelled:
+        """Cancels the work in the background. One line of the log names the deployments."""
+        await self._background.cancel_all()
+        if cancelled := sorted(self._background.cancelled):
+            self._background.cancelled.clear()
             logger.error("%s may go on running: %s", ", ".join(cancelled), _CLOSED_TOO_SOON)
 
-    def _report_stop(self, request_id: str, stopping: asyncio.Task[None]) -> None:
-        error = None if stopping.cancelled() else stopping.exception()
-        is_repeated = error is not None and not self._is_cancelling and _is_worth_repeating(error)
-        if not is_repeated or not isinstance(error, EdgegapError):
-            self._report(stopping)
-            return
-        del self._tasks[stopping]
-        if request_id not in self._repeated_stops:
-            self._repeated_stops.add(request_id)
-            repeating = self.in_background(self._repeat_stop(request_id, error), request_id)
-            repeating.add_done_callback(lambda _: self._repeated_stops.discard(request_id))
 
-    def _report(self, task: asyncio.Task[None]) -> None:
-        what = self._tasks.pop(task)
-        if task.cancelled():
-            if not self._is_cancelling:  # else `cancel_all` logs all of them in one line
-                logger.error("%s may go on running: %s", what, _CLOSED_TOO_SOON)
-        elif (error := task.exception()) is not None:
-            logger.error("%s may go on running: it could not be stopped: %s", what, error)
+def _log_failure(what: str, error: BaseException) -> None:
+    logger.error("%s may go on running: it could not be stopped: %s", what, error)
 
 
 def _record_stop_at_end(
-    problem: EdgegapError, request_id: str, stopping: asyncio.Task[None]
+    problem: EdgegapError, request_id: str, stopping: asyncio.Future[None]
 ) -> None:
     error = _CLOSED_TOO_SOON if stopping.cancelled() else stopping.exception()
     _record_stop_on(problem, request_id, error)
@@ -505,12 +518,12 @@ async def stop_until_confirmed(
 
 
 async def wait_for_stops(
-    stops: Collection[asyncio.Task[None]], problem: BaseException | None = None
+    stops: Collection[asyncio.Future[None]], problem: BaseException | None = None
 ) -> None:
     """Waits for stops in progress, which go on if the caller is cancelled.
 
     Args:
-        stops: tasks that `OwnedDeployments.begin_stop` has returned.
+        stops: futures that `OwnedDeployments.begin_stop` has returned.
         problem: an earlier error, which gets a note for each stop that fails.
 
     Raises:

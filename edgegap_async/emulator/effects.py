@@ -99,8 +99,9 @@ def _texts(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
 
 
 def _default_body(status: int) -> dict[str, str]:
-    is_unknown_id = status in {400, 404}
-    return {"message": "Bad Request ID provided" if is_unknown_id else "scripted fault"}
+    texts = dict.fromkeys((400, 404), "Bad Request ID provided")
+    texts[410] = "Instance is already terminated"
+    return {"message": texts.get(status, "scripted fault")}
 
 
 @attrs.frozen
@@ -112,8 +113,8 @@ class Respond(Effect):
     body: object = attrs.field(
         default=attrs.Factory(lambda self: _default_body(self.status), takes_self=True), repr=False
     )
-    """Bytes are sent as they are, a text in UTF-8, anything else as JSON. By default a 400 or 404
-    has the API's text for an unknown id."""
+    """Bytes are sent as they are, a text in UTF-8, anything else as JSON. By default a 400, 404
+    or 410 has the API's text for an unknown or ended deployment."""
     headers: Mapping[str, str] = attrs.field(factory=dict, validator=_texts)
     """Headers of the answer; `Content-Type` is `application/json` if it is not among them."""
 

@@ -41,11 +41,12 @@ from .guard import Guard
 from .rate_limits import Limits, Priority
 from .resources import Deployments, Locations, PrivateFleets, Tags
 from .retries import RetryBudget, RetryPolicy, is_ambiguous
-from .shutdown import CloseScope, OpenCalls
+from .shutdown import CloseScope, Closing, OpenCalls
 from .transport import SendState, Timeouts, Transport
 from .urls import Proxy, environment_proxy
 
 DEFAULT_BASE_URL: Final = "https://api.edgegap.com"
+_CLOSE_TIMEOUT: Final = 10.0  # seconds that `close` gives to calls, and to stops in progress
 
 Result = TypeVar("Result")
 
@@ -148,13 +149,24 @@ class ApiClient:
             WrongLoop: the client was first used in another event loop.
         """
         self._open_calls.check_loop(asyncio.get_running_loop())
-        await self._open_calls.cancel_all()
-        await self._transport.close()
+        closing = Closing(_CLOSE_TIMEOUT)
+        await self._end_calls(closing)
+        await self._close(closing)
+        closing.end()
+
+    async def _end_calls(self, closing: Closing) -> None:
+        if not await closing.step(self._open_calls.cancel_all):
+            names = sorted({scope.task.get_name() for scope in self._open_calls.open_scopes()})
+            logger.warning("close() does not wait longer for tasks: %s", ", ".join(names))
+
+    async def _close(self, closing: Closing) -> None:
+        """Does what has to be done when the calls have ended."""
+        await closing.step(self._transport.close, is_last=True)
 
     def until_closed(self) -> CloseScope:
         """Returns a block that `close` ends with `ClientClosed`.
 
-        The block must not contain a `yield`, and must not await `close`: `close` waits for it.
+        The block must not contain a `yield`. If its own task awaits `close`, the block goes on.
         """
         return CloseScope(self._open_calls)
 

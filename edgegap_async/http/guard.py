@@ -77,9 +77,9 @@ class Guard(Value):
     max_live: int | None = attrs.field(default=None, validator=_check_count)
     """How many deployments of this client may be live at once, 0 or more; None for any number.
     Deployments that a pool has adopted from an earlier run count, and in a batch deployments in
-    ERROR that a 422 names, until they are stopped; deployments by
-    `client.deployments.deploy` and `client.private_fleets.deploy` do not. When the number is
-    reached, the client checks every ten seconds at most which ones have ended."""
+    ERROR that a 422 names, until they are stopped, and a cancelled deploy until it is undone;
+    deployments by `client.deployments.deploy` and `client.private_fleets.deploy` do not. When the
+    number is reached, the client checks every ten seconds at most which ones have ended."""
     dry_run: bool = False
     """True to check calls that deploy, stop or tag, also by the other rules, and then to raise
     `DryRun` instead of sending them. Calls that only read are sent."""

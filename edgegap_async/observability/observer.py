@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVarTuple
 
 from edgegap_async.api.operations import Operation
+from edgegap_async.concurrency import raise_in_loop
 
 Details = TypeVarTuple("Details")
 
@@ -69,7 +70,8 @@ class CallObserver:
 
     Register it with `client.add_observer`. The client calls the methods in the task of the call, so
     they must return quickly and must not block. An exception in a method does not change the call;
-    the client logs the first exception of each observer.
+    the client logs the first exception of each observer. The first SystemExit or KeyboardInterrupt
+    leaves the event loop after that, as from a callback of the loop.
     """
 
     def call_started(self, call: ObservedCall) -> None:
@@ -123,6 +125,7 @@ class CallObservers:
         self._methods: dict[
             Callable[..., None], tuple[tuple[CallObserver, Callable[..., None]], ...]
         ] = dict.fromkeys(_EVENTS, ())
+        self._is_exiting = False  # whether an observer has raised SystemExit or KeyboardInterrupt
         self._failed = set[int]()  # ids of the observers whose exception was logged
 
     def add(self, observer: CallObserver) -> None:
@@ -142,7 +145,10 @@ class CallObservers:
         for observer, method in self._methods[event]:
             try:
                 method(*details)
-            except Exception:
+            except (Exception, SystemExit, KeyboardInterrupt) as error:
+                if not isinstance(error, Exception) and not self._is_exiting:
+                    self._is_exiting = True
+                    raise_in_loop(error)  # the call goes on: it may have made a deployment
                 if id(observer) not in self._failed:
                     self._failed.add(id(observer))
                     text = "observer %r raised in %s; its later exceptions are not logged"

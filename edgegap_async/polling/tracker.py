@@ -352,9 +352,9 @@ def is_missing(error: Refused, now: float, believe_404_from: float) -> bool:
     """Returns whether it is late enough to believe that a deployment does not exist.
 
     Args:
-        error: the answer, see `may_mean_missing`. 410 always counts.
+        error: the answer, see `may_mean_missing`. A 410 in the API's words always counts.
         now: loop time of the answer.
-        believe_404_from: loop time from which 400 and 404 are believed: right after the deploy the
-            API may not know the deployment yet.
+        believe_404_from: loop time from which other answers are believed: right after the deploy
+            the API may not know the deployment yet.
     """
-    return isinstance(error, Gone) or now >= believe_404_from
+    return (isinstance(error, Gone) and error.is_certain) or now >= believe_404_from

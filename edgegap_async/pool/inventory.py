@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import logging
 import math
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from types import TracebackType
@@ -19,11 +20,13 @@ from typing import Any, ClassVar
 import attrs
 
 from edgegap_async.api.validation import check_name, number
-from edgegap_async.concurrency import ChangeEvent, loop_time
+from edgegap_async.concurrency import ChangeEvent, loop_time, raise_in_loop
 from edgegap_async.deployments.handle import DeploymentHandle, tracker_of
 from edgegap_async.deployments.ownership import OwnedDeployments
 from edgegap_async.deployments.playable import PlayableCheck, as_check
 from edgegap_async.errors import EdgegapError, InvalidRequest, PoolEmpty
+
+logger = logging.getLogger(__name__)
 
 
 @attrs.frozen(kw_only=True)
@@ -186,7 +189,7 @@ class Inventory:
         """The task that checks each server of an earlier run."""
         self.allocated = set[str]()
         """The ids of allocated servers that were not seen to end."""
-        self.stopping: dict[str, asyncio.Task[None]] = {}
+        self.stopping: dict[str, asyncio.Future[None]] = {}
         """The newest stop of each server, until a stop succeeds."""
         self.allocated_total = self.retired = self.lost = 0
         self.end: EdgegapError | None = None
@@ -233,10 +236,10 @@ class Inventory:
         self.queue.assigned -= 1
         return ready
 
-    def begin_stop(self, request_id: str) -> asyncio.Task[None]:
+    def begin_stop(self, request_id: str) -> asyncio.Future[None]:
         """Stops a server in the background; `max_total` counts it until the stop is accepted."""
 
-        def ended(stopping: asyncio.Task[None]) -> None:
+        def ended(stopping: asyncio.Future[None]) -> None:
             if not stopping.cancelled() and stopping.exception() is None:
                 self.stopping.pop(request_id, None)
                 self.changed.notify()
@@ -256,15 +259,24 @@ class Inventory:
         self.end = self.end or end
         self.queue.fail_waiters(self.end)
 
+    def fail(self, error: BaseException) -> None:
+        """Ends the pool because of an unexpected error, such as SystemExit in a check."""
+        logger.error("pool %s: has failed: %r", self._settings.name, error)
+        failed = PoolEmpty(f"the pool has failed: {error!r}")
+        failed.__cause__ = error
+        self.close(failed)
+        raise_in_loop(error)
+
 
 class Allocation:
     """A request for a server of a pool, made by `ServerPool.allocate`.
 
     `server = await pool.allocate()` leaves the server to the caller, who has to stop it.
-    `async with pool.allocate() as server` stops the server at the end of the block.
+    `async with pool.allocate() as server` stops the server at the end of the block. The object can
+    be used once, and raises RuntimeError afterwards.
     """
 
-    __slots__ = ("_allocate", "_keep", "_release", "_server")
+    __slots__ = ("_allocate", "_keep", "_release", "_server", "_used")
 
     def __init__(
         self,
@@ -276,12 +288,19 @@ class Allocation:
         self._keep = keep
         self._release = release
         self._server: DeploymentHandle | None = None
+        self._used = False
+
+    def _use(self) -> Coroutine[Any, Any, DeploymentHandle]:
+        if self._used:
+            raise RuntimeError("an allocation can be used once: call pool.allocate() again")
+        self._used = True
+        return self._allocate()
 
     def __await__(self) -> Generator[Any, None, DeploymentHandle]:
-        return self._allocate().__await__()
+        return self._use().__await__()
 
     async def __aenter__(self) -> DeploymentHandle:
-        self._server = await self._allocate()
+        self._server = await self._use()
         self._keep(self._server)
         return self._server
 

@@ -23,20 +23,30 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from edgegap_async.api.models import DeploymentRow, Status
+from edgegap_async.api.models import Deployment, DeploymentRow, Status
 from edgegap_async.api.requests import DeployRequest, Filter
 from edgegap_async.concurrency import create_detached_task, loop_time
 from edgegap_async.deployments.deployer import Deployer
 from edgegap_async.deployments.handle import DeploymentHandle, RecoveredDeployment, tracker_of
 from edgegap_async.deployments.ownership import DeploymentState
-from edgegap_async.errors import ClientClosed, EdgegapError, Gone, NotFound
+from edgegap_async.errors import (
+    CallError,
+    ClientClosed,
+    EdgegapError,
+    Gone,
+    LimitReached,
+    NotFound,
+)
 from edgegap_async.http.resources import is_listed
+from edgegap_async.http.retries import is_transient
 
 from .inventory import Inventory, PoolSettings, ReadyServer
 
 logger = logging.getLogger(__name__)
 
 _ERROR_GRACE: Final = 60.0  # seconds; time to read the logs of an allocated server in ERROR
+_FIRST_STATUS_GAP: Final = 0.5  # seconds between status requests for a recovered server; doubled
+_MAX_STATUS_GAP: Final = 10.0  # seconds
 _RENAME_TIMEOUT: Final = 5.0  # seconds that tag renamings get when the pool ends
 
 
@@ -249,7 +259,7 @@ class PoolMaintenance:
         server, inventory = found.handle, self._inventory
         fits = False
         try:
-            deployment = await server.refresh()
+            deployment = await self._first_answer(server)
             if deployment.app_name in {None, self._request.application} and (
                 deployment.app_version in {None, self._request.version}
             ):
@@ -257,6 +267,8 @@ class PoolMaintenance:
                     self._settings.timeout_each, playable=self._settings.playable
                 )
                 fits = True
+        except asyncio.CancelledError:
+            raise
         except Exception as error:  # noqa: BLE001 - a check of the caller may raise anything
             logger.info(
                 "pool %s: cannot use %s, left by an earlier run: %r",
@@ -264,6 +276,8 @@ class PoolMaintenance:
                 server.request_id,
                 error,
             )
+        except BaseException as error:  # noqa: BLE001 - also SystemExit
+            inventory.fail(error)
         del inventory.recovering[server.request_id]
         if fits:
             ready_at = loop_time() - (found.age or 0.0)
@@ -271,3 +285,32 @@ class PoolMaintenance:
         elif server.request_id in self._deployer.owned:
             inventory.begin_stop(server.request_id)
         inventory.changed.notify()
+
+    async def _first_answer(self, server: DeploymentHandle) -> Deployment:
+        """Returns the answer to a status request, repeated while its failures are transient.
+
+        Raises:
+            EdgegapError: the server cannot be used.
+        """
+        gap = _FIRST_STATUS_GAP
+        while True:
+            try:
+                return await server.refresh()
+            except CallError as error:
+                if isinstance(error, Gone | NotFound) and not error.is_certain:
+                    if not await self._is_listed(server):
+                        raise
+                elif not (is_transient(error) or isinstance(error, LimitReached)):
+                    raise
+                logger.info(
+                    "pool %s: the status request is repeated: %s", self._settings.name, error
+                )
+            await asyncio.sleep(gap)
+            gap = min(gap * 2, _MAX_STATUS_GAP)
+
+    async def _is_listed(self, server: DeploymentHandle) -> bool:
+        """Returns whether the list shows a server; also True if the list request failed."""
+        try:
+            return await is_listed(self._client.deployments, server.request_id)
+        except CallError:
+            return True

@@ -25,7 +25,7 @@ import logging
 import math
 from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
-from typing import Any, Self, Unpack
+from typing import Any, Final, Self, Unpack
 
 from edgegap_async.api.requests import (
     AnyUser,
@@ -54,6 +54,8 @@ from .inventory import Allocation, Inventory, PoolSettings, PoolStats, ReadyServ
 from .maintenance import PoolMaintenance
 
 logger = logging.getLogger(__name__)
+
+_END_TIMEOUT: Final = 20.0  # seconds for the tasks of a pool; its batch gets 10 s of its own
 
 
 class ServerPool:
@@ -206,7 +208,7 @@ class ServerPool:
         for task in tasks:
             task.cancel()
         try:
-            await asyncio.wait(tasks)
+            await asyncio.wait(tasks, timeout=_END_TIMEOUT)  # a check may suppress the cancellation
             inventory.starting = 0
             inventory.recovering.clear()
             await self._maintenance.finish_renaming()
@@ -216,7 +218,7 @@ class ServerPool:
         if problem is None and self._failure is not None:
             raise self._failure
         for task in (deploying, maintaining):
-            if problem is None and not task.cancelled():
+            if problem is None and task.done() and not task.cancelled():
                 task.result()
 
     # ── allocation ───────────────────────────────────────────────────────────────────────────────
@@ -226,8 +228,8 @@ class ServerPool:
 
         `server = await pool.allocate()` leaves the server to the caller to stop; the pool stops
         the server only if it is in ERROR for a minute. `async with pool.allocate() as server` stops
-        the server at the end of the block. The result can be awaited but is no coroutine:
-        `asyncio.ensure_future` makes a task of it.
+        the server at the end of the block. The result can be used once, by one of the two. It can
+        be awaited but is no coroutine: `asyncio.ensure_future` makes a task of it.
 
         Args:
             timeout: seconds to wait at most, 0 or more; None for no limit.
@@ -345,11 +347,15 @@ class ServerPool:
                     self._add_outcome(outcome)
             except ClientClosed as closed:
                 self._inventory.close(closed)
-            except Exception as error:  # noqa: BLE001 - it is raised where the block is left
-                self._failure = error
-                failed = PoolEmpty(f"the pool has failed: {error!r}")
-                failed.__cause__ = error
-                self._inventory.close(failed)
+            except asyncio.CancelledError:
+                if self._inventory.end is None:
+                    text = "the program has cancelled the task of the pool"
+                    self._inventory.close(PoolEmpty(text))
+                raise
+            except BaseException as error:  # noqa: BLE001 - it is raised where the block is left
+                if isinstance(error, Exception):
+                    self._failure = error
+                self._inventory.fail(error)
 
     async def _requests(self) -> AsyncIterator[DeployRequest]:
         """Yields a request whenever a server is missing and may be deployed."""

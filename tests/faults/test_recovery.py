@@ -114,7 +114,9 @@ async def test_servers_of_other_owners_are_not_recovered(
     await until_living(emulator, *ids[1:])
 
 
-async def test_servers_of_a_pool_are_not_recovered(emulator: Emulator, connect: Connect) -> None:
+async def test_row_70_servers_of_a_pool_are_not_recovered(
+    emulator: Emulator, connect: Connect
+) -> None:
     """The pool adopts two READY servers, and leaves an allocated server to its players."""
     async with connect("mm-1") as before:
         left = [

@@ -21,7 +21,7 @@ from scripted_api import Reply, ScriptedApi, deployment
 
 from edgegap_async import EdgegapClient, NotSent, RetryPolicy, WrongLoop
 from edgegap_async.deployments.idempotency import new_operation_tag
-from edgegap_async.emulator import Delay, Emulator, Fault
+from edgegap_async.emulator import Delay, Emulator, Fault, Respond
 
 USERS = ["192.0.2.1"]
 DEPLOY = ("POST", "/v2/deployments")
@@ -195,6 +195,98 @@ asyncio.run(globals()[sys.argv[2]]())
 print("ended")
 """
 
+EXITING = """
+from edgegap_async import CallObserver, ServerPool, Status
+
+REQUEST = {"application": "arena", "version": "v1", "users": ["8.8.8.8"]}
+EXIT = {"exit": SystemExit(3), "interrupt": KeyboardInterrupt()}[sys.argv[3]]
+
+class Exiting(CallObserver):
+    def call_succeeded(self, call, result):
+        if call.operation.name == sys.argv[4]:
+            raise EXIT
+
+def exiting_progress(progress):
+    if progress.ready + progress.under_way.get(Status.READY, 0) >= 2:
+        raise EXIT
+
+async def exiting_check(server):
+    await asyncio.sleep(0.05)
+    raise EXIT
+
+async def exiting_requests():
+    for _ in range(3):
+        yield REQUEST
+        await asyncio.sleep(0.2)
+    raise EXIT
+
+async def batch(client, requests=(REQUEST,) * 3, **options):
+    async with client.deploy_many(requests, stop_at_end=True, **options) as batch:
+        async for outcome in batch:
+            pass
+        await asyncio.sleep(60)
+
+async def progress(client):
+    await batch(client, on_progress=exiting_progress)
+
+async def check(client):
+    await batch(client, playable=exiting_check)
+
+async def iterator(client):
+    await batch(client, exiting_requests())
+
+async def retry(client):
+    def exiting_retry(request, error):
+        raise EXIT
+    async def fail(server):
+        return False
+    await batch(client, playable=fail, timeout_each=0.5, attempts=2, retry_with=exiting_retry)
+
+async def pool(client):
+    async with ServerPool(client, **REQUEST, min_ready=2, playable=exiting_check) as pool:
+        await asyncio.sleep(60)
+
+async def waiting_pool(client):
+    async with ServerPool(client, **REQUEST, min_ready=2, playable=exiting_check) as pool:
+        async with pool.allocate():
+            await asyncio.sleep(60)
+
+async def adopting_pool(client):
+    tags = ["pool-default"]
+    server = await client.deploy(**REQUEST, tags=tags)
+    await server.wait_ready()
+    async with a_client() as successor:
+        await waiting_pool(successor)
+
+async def run(client):
+    async with client.run(**REQUEST, playable=exiting_check):
+        pass
+
+async def children(client):
+    async def child(number):
+        async with client.run(**REQUEST):
+            await asyncio.sleep(0.3 if number == 2 else 60)
+            raise EXIT
+    async with asyncio.TaskGroup() as group:
+        for number in range(3):
+            group.create_task(child(number))
+
+async def observer(client):
+    client.add_observer(Exiting())
+    async with client.run(**REQUEST):
+        await asyncio.sleep(0.1)
+    await asyncio.sleep(60)
+
+async def main():
+    async with a_client() as client:
+        await globals()[sys.argv[2]](client)
+
+try:
+    asyncio.run(main())
+except BaseException as error:
+    print(repr(error))
+"""
+
 
 class Program:
     """A child process that runs a program, with every warning as an error."""
@@ -242,12 +334,26 @@ async def test_row_30_servers_of_tasks_that_asyncio_run_cancels_at_its_end_are_s
     await until_living(emulator)
 
 
-async def test_row_30_a_deploy_that_the_end_of_the_program_interrupts_is_logged_and_recovered(
+async def test_row_30_a_deploy_that_the_end_of_the_program_interrupts_is_found_and_stopped(
     emulator: Emulator,
 ) -> None:
     emulator.faults.add(Fault("deploy", Delay(30), times=3))
-    program = await Program.start(emulator, LEFT_RUNNING, 0.3)
+    program = await Program.start(emulator, LEFT_RUNNING, 1.0)
+    status, _, errors = await program.end()
+
+    assert (status, errors) == (0, "")
+    assert len(emulator.cloud.deployments) == 3
+    await until_living(emulator)
+
+
+async def test_row_30_a_deploy_that_cannot_be_found_at_the_end_is_logged_and_recovered(
+    emulator: Emulator,
+) -> None:
+    emulator.faults.add(Fault("deploy", Delay(30), times=3))
+    emulator.faults.add(Fault("list_deployments", Respond(503), times=None))
+    program = await Program.start(emulator, LEFT_RUNNING, 1.0)
     status, output, errors = await program.end()
+    emulator.faults.clear()
 
     assert (status, errors) == (0, "")
     assert output.count("may go on running") == len(emulator.cloud.deployments) == 3
@@ -318,6 +424,38 @@ async def test_row_30_a_client_that_is_collected_closes_its_connections() -> Non
 
     [text] = [str(one.message) for one in shown if one.category is ResourceWarning]
     assert text.startswith(f"a client of http://127.0.0.1:{port} was not closed: use `async with")
+
+
+EXITS = [
+    *(
+        (place, "exit", "SystemExit(3)")
+        for place in (
+            *("progress", "check", "iterator", "retry", "run", "children"),
+            *("pool", "waiting_pool", "adopting_pool"),
+            *("observer deploy", "observer get_deployment", "observer stop_deployment"),
+        )
+    ),
+    *(
+        (place, "interrupt", "KeyboardInterrupt()")
+        for place in ("check", "pool", "observer deploy")
+    ),
+]
+
+
+@pytest.mark.parametrize(("place", "kind", "shown"), EXITS)
+async def test_row_67_a_program_that_exits_in_its_own_code_leaves_no_server(
+    emulator: Emulator, place: str, kind: str, shown: str
+) -> None:
+    name, _, operation = place.partition(" ")
+    program = await Program.start(emulator, EXITING, name, kind, operation)
+    async with asyncio.timeout(30):
+        status, output, errors = await program.end()
+
+    assert (status, errors) == (0, "")
+    assert shown in output.splitlines()
+    assert "may go on running" not in output
+    assert emulator.cloud.deployments
+    await until_living(emulator)
 
 
 # ── other loops ──────────────────────────────────────────────────────────────────────────────────

@@ -20,6 +20,8 @@ __all__ = ["ReceivedRequest", "Reply", "ScriptedApi", "deployment"]
 
 
 def _body(status: int) -> dict[str, str]:
+    if status == 410:
+        return {"message": "Instance abc123 is already terminated"}
     return {"message": "Bad Request ID provided"} if status in {400, 404} else {}
 
 
@@ -31,7 +33,7 @@ class Reply:
     body: object = attrs.field(
         default=attrs.Factory(lambda self: _body(self.status), takes_self=True)
     )
-    """Sent as JSON; bytes are sent unchanged. A 400 or 404 has the API's text for unknown ids."""
+    """Sent as JSON; bytes are sent unchanged. A 400, 404 or 410 has the API's text."""
     headers: Mapping[str, str] = attrs.field(factory=dict)
     delay: float = 0.0
     """Seconds from the request to the answer."""

@@ -127,7 +127,7 @@ async def test_a_dry_run_sends_reads_and_names_the_calls_that_it_would_have_sent
         await client.locations.list()
         assert await client.reap() == (left.request_id,)
 
-    sent = ["deploy", "list_locations", "list_deployments"]
+    sent = ["deploy", "list_locations", "list_deployments", "list_deployments"]
     assert [request.operation for request in emulator.requests] == sent
 
 

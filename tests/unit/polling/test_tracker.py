@@ -13,6 +13,7 @@ from virtual_clock import VirtualLoop
 
 from edgegap_async.api.models import Deployment, Status
 from edgegap_async.deployments.handle import DeploymentHandle
+from edgegap_async.deployments.ownership import DeploymentRegister, OwnedDeployments
 from edgegap_async.errors import (
     ClientClosed,
     DeploymentFailed,
@@ -359,7 +360,8 @@ async def test_a_new_wait_after_a_final_failure_polls_again_beside_an_older_wait
     api: ScriptedApi, client: ApiClient, tracker: DeploymentTracker
 ) -> None:
     api.on(*STATUS, deployment("DEPLOYING"), *[Reply(401)] * 2, deployment("READY"))
-    changes = DeploymentHandle(client, tracker, None).changes()
+    owned = OwnedDeployments(DeploymentRegister(0), client.deployments)
+    changes = DeploymentHandle(client, tracker, owned).changes()
     first = await anext(changes)  # the iteration stays open
     for _ in range(2):
         with pytest.raises(Unauthorized):

@@ -9,6 +9,7 @@ from arena import arena_client, arena_pool, becomes_true, crash
 from emulator_record import alive, living, requests_by_operation
 
 from edgegap_async import (
+    Allocation,
     DeploymentHandle,
     EdgegapClient,
     Forbidden,
@@ -313,3 +314,29 @@ async def test_a_server_that_ends_is_found_by_its_webhook_and_not_allocated(
         assert server.request_id != first
         assert len(living(emulator)) >= 2
         await server.stop()
+
+
+@pytest.mark.parametrize("first", ["await", "block"])
+@pytest.mark.parametrize("second", ["await", "block"])
+async def test_an_allocation_can_be_used_once(
+    emulator: Emulator, client: EdgegapClient, first: str, second: str
+) -> None:
+    async def use(allocation: Allocation, way: str) -> str:
+        if way == "await":
+            return (await allocation).request_id
+        async with allocation as server:
+            await asyncio.sleep(1)
+            return server.request_id
+
+    async with arena_pool(client, min_ready=2) as pool:
+        await pool.filled(20)
+        allocation = pool.allocate()
+        using = asyncio.create_task(use(allocation, first))
+        await asyncio.sleep(0.5)
+        with pytest.raises(RuntimeError, match="can be used once"):
+            await use(allocation, second)
+        used = await using
+        await becomes_true(lambda: pool.stats.ready == 2)
+
+        assert pool.stats.allocated_total == 1
+        assert (used in alive(emulator)) is (first == "await")

@@ -13,6 +13,7 @@ from emulator_record import alive, living, requests_by_operation
 from edgegap_async import DeploymentHandle, EdgegapClient, Forbidden, InvalidRequest, Status
 from edgegap_async.concurrency import loop_time
 from edgegap_async.emulator import Delay, Drop, Emulator, Fault, Respond
+from edgegap_async.emulator.effects import Effect
 
 pytestmark = pytest.mark.virtual
 
@@ -227,3 +228,62 @@ async def test_two_pools_of_one_name_cannot_share_a_client(client: EdgegapClient
             await second.__aenter__()
     async with second:
         assert (await second.allocate()).status is Status.READY
+
+
+@pytest.mark.parametrize(
+    ("answer", "seconds"),
+    [
+        (Respond(503), 15.0),
+        (Respond(503), 400.0),
+        (Respond(408), 15.0),
+        (Respond(499), 15.0),
+        (Respond(404, {"message": "no Route matched with those values"}), 15.0),
+        (Respond(410, {"message": "Gone"}), 15.0),
+        (Respond(403, "<html>Just a moment...</html>"), 15.0),
+        (Drop(), 15.0),
+    ],
+)
+async def test_row_77_servers_whose_status_cannot_be_read_for_a_time_are_kept(
+    emulator: Emulator, answer: Effect, seconds: float
+) -> None:
+    ready, _ = await killed_run(emulator)
+    fault = Fault("get_deployment", answer, when="unread", times=None)
+    emulator.faults.add(fault)
+    async with arena_client(emulator, owner="mm-1") as client, arena_pool(client, min_ready=3):
+        await asyncio.sleep(seconds)
+        emulator.faults.clear()
+        await asyncio.sleep(90)
+
+        assert ready <= alive(emulator)
+        assert len(emulator.cloud.deployments) == 5
+
+
+@pytest.mark.parametrize("settings", [{"on_limit": "raise"}, {"max_wait": 0.2}])
+async def test_row_77_servers_of_a_program_that_does_not_wait_for_limits_are_kept(
+    emulator: Emulator, settings: dict[str, Any]
+) -> None:
+    ready, _ = await killed_run(emulator)
+    limits = {"get_deployment": 1.0, "list_deployments": 1.0}
+    async with (
+        arena_client(emulator, owner="mm-1", limits=limits, **settings) as client,
+        arena_pool(client, min_ready=3),
+    ):
+        await asyncio.sleep(90)
+
+        assert ready <= alive(emulator)
+        assert len(emulator.cloud.deployments) == 5
+
+
+async def test_row_77_a_server_that_the_api_refuses_to_show_is_not_used(
+    emulator: Emulator,
+) -> None:
+    ready, _ = await killed_run(emulator)
+    emulator.faults.add(Fault("get_deployment", Respond(422), when="unread", times=3))
+    async with (
+        arena_client(emulator, owner="mm-1") as client,
+        arena_pool(client, min_ready=3) as pool,
+    ):
+        await becomes_true(lambda: pool.stats.ready == 3)
+        await asyncio.sleep(10)
+
+        assert not ready & alive(emulator)
