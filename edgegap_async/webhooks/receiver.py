@@ -141,9 +141,10 @@ class _Subscription:
 
     def trigger(self) -> None:
         """Calls `wake` at once, or 0.5 s after the last call, in the loop of the client."""
-        if self._loop not in {None, asyncio.get_running_loop()}:  # the server runs in a thread
-            if not self._loop.is_closed():
-                self._loop.call_soon_threadsafe(self.trigger)
+        loop = self._loop
+        if loop is not None and loop is not asyncio.get_running_loop():
+            if not loop.is_closed():  # the server runs in a thread
+                loop.call_soon_threadsafe(self.trigger)
             return
         now = loop_time()
         if self._triggered_at > now:
@@ -248,8 +249,8 @@ class WebhookReceiver:
             InvalidRequest: the receiver has no `public_url` and is not served.
             WrongLoop: the receiver is served in another event loop, which does not run.
         """
-        running = _running_loop()
-        if running and self._loop not in {None, running} and not self._loop.is_running():
+        loop, running = self._loop, _running_loop()
+        if loop and running and loop is not running and not loop.is_running():
             raise WrongLoop(
                 "the webhook receiver is served in another event loop, which does not run"
             )

@@ -289,6 +289,18 @@ async def test_fields_of_any_type_are_read_leniently(api: ScriptedApi) -> None:
     assert (empty.seats, empty.players) == (0, [])
 
 
+async def test_a_required_field_of_any_type_makes_an_answer_unreadable(api: ScriptedApi) -> None:
+    @attrs.frozen(kw_only=True, eq=False, repr=False)
+    class Seats(ApiResponse):
+        seats: list[int]
+
+    api.on("POST", "/v1/tickets", Reply(body={"seats": [1]}), Reply(body={"seats": None}))
+    async with client_of(api) as client:
+        assert (await client.call(operation(returns=Seats), body={})).seats == [1]
+        with pytest.raises(UnreadableAnswer, match=r"the value cannot be read .* @ \$\.seats"):
+            await client.call(operation(returns=Seats), body={})
+
+
 @pytest.mark.parametrize("model", [dict, dict[str, Any]])
 async def test_an_answer_may_be_a_dict(api: ScriptedApi, model: type[Any]) -> None:
     api.on("POST", "/v1/tickets", Reply(body=TICKET | {"a": None}))
