@@ -63,4 +63,4 @@ async def test_a_lost_answer_makes_no_second_server(
     """The emulator deploys and drops the connection; the client finds the deployment by its tag."""
     emulator.faults.add(Fault("deploy", Drop()))
     async with client.run("arena", "v1", users=["8.8.8.8"]):
-        assert len(emulator.cloud.deployments) == 1
+        assert len(emulator.deployments) == 1

@@ -7,7 +7,7 @@ import hmac
 import logging
 import secrets
 from collections import deque
-from collections.abc import Coroutine, Iterable
+from collections.abc import Container, Coroutine, Iterable
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
@@ -93,6 +93,7 @@ class CloudState:
         self._terminated_at: dict[str, float] = {}
         self._created_at = self.clock.now()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._runs: dict[str, asyncio.Task[None]] = {}  # by request_id
         if settings.simulate is None:
             self._spawn(self._measure_usage())
 
@@ -112,10 +113,11 @@ class CloudState:
             self.clock.close()
         await self._machine.close()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._record_failure)
+        return task
 
     def _record_failure(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -192,7 +194,7 @@ class CloudState:
         if saved.status is Status.TERMINATED:
             self._terminated_at[saved.request_id] = deployment.status_since
         else:
-            self._spawn(self._run(deployment))
+            self._start(deployment)
         if saved.has_just_ended:
             deployment.announce()
 
@@ -244,15 +246,19 @@ class CloudState:
         deployment.on_status(deployment, None)
         if problem:
             deployment.fail(problem)
-        self._spawn(self._run(deployment))
+        self._start(deployment)
         if problem:
             raise Unprocessable(problem, request_id=request_id)
         return 202, DeployAccepted(request_id=request_id)
+
+    def _start(self, deployment: LocalDeployment) -> None:
+        self._runs[deployment.request_id] = self._spawn(self._run(deployment))
 
     async def _run(self, deployment: LocalDeployment) -> None:
         try:
             await deployment.run()
         finally:
+            del self._runs[deployment.request_id]
             self._terminated_at[deployment.request_id] = self.clock.time()
 
     @property
@@ -272,6 +278,22 @@ class CloudState:
     def live(self) -> tuple[LocalDeployment, ...]:
         """The deployments that are not TERMINATED, those in ERROR too; oldest first."""
         return tuple(self._live_deployments())
+
+    async def forget_others(self, kept: Container[str]) -> None:
+        """Ends every other deployment at once, and forgets it. Sends no webhook.
+
+        Args:
+            kept: ids of the deployments that stay as they are.
+        """
+        await asyncio.sleep(0)  # a run that has not begun would not give its ports back
+        others = [request_id for request_id in self.deployments if request_id not in kept]
+        runs = [self._runs[request_id] for request_id in others if request_id in self._runs]
+        for run in runs:
+            run.cancel()
+        await asyncio.gather(*runs, return_exceptions=True)
+        for request_id in others:
+            self.deployments.pop(request_id, None)
+            self._terminated_at.pop(request_id, None)
 
     # ── private hosts ────────────────────────────────────────────────────────────────────────────
 

@@ -314,9 +314,14 @@ class LocalDeployment:
 
     # ── from deploy to end ────────────────────────────────────────────────────────────────────────
 
+    @property
+    def is_stop_requested(self) -> bool:
+        """Whether its end was requested: by a stop, by itself, or by `max_duration`."""
+        return self._stop_requested.done()
+
     def stop(self) -> None:
         """Requests the end; it begins at READY or ERROR."""
-        if not self._stop_requested.done():
+        if not self.is_stop_requested:
             self._stop_requested.set_result(None)
 
     def fail(self, why: str) -> None:

@@ -22,7 +22,7 @@ from .clock import Clock
 from .cloud import Cloud
 from .connections import Deadlines
 from .control import Control
-from .deployments import Timings
+from .deployments import LocalDeployment, Timings
 from .expectations import Expectations
 from .faults import Fault, Faults
 from .http_guard import HttpGuard
@@ -32,7 +32,7 @@ from .server import Server
 from .settings import Settings
 from .simulation import Simulation, is_time_range
 from .state import SavedDeployment, State
-from .status_events import StatusEvents
+from .status_events import StatusEvent, StatusEvents
 from .webhook_sender import WebhookSender
 
 _DEFAULT_TIMINGS: Final = Timings()
@@ -271,11 +271,15 @@ class Emulator:
         self.cloud.load(catalogue)
         self._catalogue = catalogue
 
-    async def reset(self) -> None:
+    async def reset(self, *, keep: Iterable[str] = ()) -> None:
         """Ends every process, and sets everything as it was at the start.
 
         No webhook is sent. Deployments, requests, changes of status, expected calls and calls
         that count for rate limits are forgotten; the faults of the start are back.
+
+        Args:
+            keep: ids of deployments that stay as they are. With them the clock, and the
+                applications and versions that calls have created, stay too. Default: none.
 
         Raises:
             InvalidRequest: the emulator is not started.
@@ -284,13 +288,19 @@ class Emulator:
         if self._server is None:
             raise InvalidRequest(_NOT_STARTED)
         self._binding.check(asyncio.get_running_loop())
-        self.clock = Clock()
-        self._cloud = self._server.cloud = self._make_cloud()
-        self._cloud.base_url = self.url
-        await before.close()
-        self._failures += before.failures
+        if kept := frozenset(keep) & self.cloud.deployments.keys():
+            self.clock.resume()
+            await self.cloud.forget_others(kept)
+        else:
+            self.clock = Clock()
+            self._cloud = self._server.cloud = self._make_cloud()
+            self._cloud.base_url = self.url
+            await before.close()
+            self._failures += before.failures
         if self._state is not None:
             self._state.clear()
+            for deployment in self.cloud.deployments.values():
+                self._state.save(deployment)
         self._server.requests.clear()
         self._server.reset_limits()
         self.events.clear()
@@ -350,7 +360,7 @@ class Emulator:
 
     @property
     def cloud(self) -> Cloud:
-        """What exists in the emulator, such as `cloud.deployments`.
+        """What exists in the emulator.
 
         Raises:
             InvalidRequest: the emulator is not started.
@@ -358,6 +368,33 @@ class Emulator:
         if self._cloud is None:
             raise InvalidRequest(_NOT_STARTED)
         return self._cloud
+
+    @property
+    def deployments(self) -> Mapping[str, LocalDeployment]:
+        """Every deployment that the API knows, by request_id, oldest first.
+
+        A TERMINATED one is among them for `keep_terminated` seconds.
+
+        Raises:
+            InvalidRequest: the emulator is not started.
+        """
+        return self.cloud.deployments
+
+    def live(self) -> tuple[LocalDeployment, ...]:
+        """Returns the deployments that are not TERMINATED, those in ERROR too; oldest first.
+
+        Raises:
+            InvalidRequest: the emulator is not started.
+        """
+        return self.cloud.live()
+
+    def history(self, request_id: str) -> tuple[StatusEvent, ...]:
+        """Returns the changes of status of one deployment, oldest first.
+
+        Args:
+            request_id: its id. Only the last 10,000 changes of all deployments are known.
+        """
+        return tuple(one for one in self.events.after(0) if one.request_id == request_id)
 
     @property
     def record(self) -> RequestRecord:

@@ -28,6 +28,7 @@ used up is gone. What a fault does is in `effects`.
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Iterable
 from typing import Literal, TypeAlias
 
@@ -84,9 +85,10 @@ class Fault:
 
 
 class Faults:
-    """The faults that are still to happen."""
+    """The faults that are still to happen. Any thread may add and clear them."""
 
     def __init__(self, faults: Iterable[Fault] = ()) -> None:
+        self._lock = threading.Lock()
         self._left: list[Fault] = []
         self.add(*faults)
         self._chance = random.Random(0)  # noqa: S311 - which call fails is no secret
@@ -96,11 +98,13 @@ class Faults:
         for fault in faults:
             if not isinstance(fault, Fault):
                 raise InvalidRequest(f"each of faults is of type Fault, not {fault!r}")
-        self._left.extend(faults)
+        with self._lock:
+            self._left.extend(faults)
 
     def clear(self) -> None:
         """Removes all faults."""
-        self._left.clear()
+        with self._lock:
+            self._left.clear()
 
     @property
     def left(self) -> tuple[Fault, ...]:
@@ -109,6 +113,10 @@ class Faults:
 
     def take(self, operation: str) -> Fault | None:
         """Returns the fault of a call that has just come, or of a webhook to be sent, or None."""
+        with self._lock:
+            return self._take(operation)
+
+    def _take(self, operation: str) -> Fault | None:
         for index, fault in enumerate(self._left):
             fits_any_call = fault.operation is None and operation not in WEBHOOKS
             if fault.operation != operation and not fits_any_call:

@@ -91,6 +91,54 @@ async def test_an_emulator_is_started_once() -> None:
             await emulator.start()
 
 
+async def test_its_deployments_and_their_history_are_public(api: BareApi) -> None:
+    emulator = api.emulator
+    ended, lives, new = [await api.deploy() for _ in range(3)]
+    await api.wait_for_status(ended, "READY")
+    await api("DELETE", f"/v1/stop/{ended}")
+    await api.wait_for_status(ended, "TERMINATED")
+
+    assert list(emulator.deployments) == [ended, lives, new]
+    assert [one.request_id for one in emulator.live()] == [lives, new]
+    assert [one.is_stop_requested for one in emulator.deployments.values()] == [True, False, False]
+    assert [one.later.short for one in emulator.history(ended)] == [
+        "INITIALIZING",
+        "SEEKING",
+        "SEEKED",
+        "SCANNING",
+        "DEPLOYING",
+        "READY",
+        "TERMINATING",
+        "TERMINATED",
+    ]
+    assert emulator.history("unknown") == ()
+
+
+async def test_a_reset_keeps_the_deployments_that_it_names(api: BareApi) -> None:
+    emulator = api.emulator
+    kept, ended, terminated = [await api.deploy() for _ in range(3)]
+    for request_id in (kept, ended, terminated):
+        await api.wait_for_status(request_id, "READY")
+    await api("DELETE", f"/v1/stop/{terminated}")
+    await api.wait_for_status(terminated, "TERMINATED")
+    pids = {one.request_id: one.process.pid for one in emulator.live() if one.process}
+    young = await api.deploy()
+    emulator.faults.add(Fault("deploy", Respond(503)))
+    emulator.clock.pause()
+
+    await emulator.reset(keep=[kept, "unknown"])
+
+    assert list(emulator.deployments) == [kept]
+    assert _exists(Path(f"/proc/{pids[kept]}"))
+    assert not _exists(Path(f"/proc/{pids[ended]}"))
+    assert (emulator.requests, emulator.history(kept), emulator.faults.left) == ([], (), ())
+    for request_id in (ended, terminated, young):
+        assert (await api("GET", f"/v1/status/{request_id}"))[0] == 400
+    await api.wait_for_status(await api.deploy(), "READY")
+    assert (await api("DELETE", f"/v1/stop/{kept}"))[0] == 200
+    await api.wait_for_status(kept, "TERMINATED")
+
+
 async def test_it_listens_on_ipv6_too() -> None:
     emulator = Emulator(host="::1")
     async with emulator, aiohttp.ClientSession(emulator.url) as session:
