@@ -312,9 +312,11 @@ class Deployer:
                 try:
                     await deployments.get(request_id)
                 except (Gone, NotFound) as error:
-                    until = self.register.believe_404_from(request_id) + _UNLISTED_GRACE
-                    if not error.is_certain and now >= until:
-                        self.register.end(request_id)  # the list does not show it either
+                    # The list does not show it either.
+                    is_sure = error.is_certain and self.register.is_shown(request_id)
+                    grace = self._list_delay if is_sure else _UNLISTED_GRACE
+                    if now >= self.register.believe_404_from(request_id) + grace:
+                        self.register.end(request_id)
 
     # ── deployments that exist ───────────────────────────────────────────────────────────────────
 

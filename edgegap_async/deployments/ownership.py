@@ -67,8 +67,8 @@ _MAX_ENDED: Final = 20_000  # id and tag of 10,000 deployments: 4 minutes of 40 
 _FIRST_STOP_GAP: Final = 1.0  # seconds from a stop in the background that failed to the next one
 _MAX_STOP_GAP: Final = 30.0  # seconds; the gaps double
 _STOP_RETRY_INTERVAL: Final = 0.5  # seconds between stops that the API answers with an early 404
-# seconds after `believe_404_from` before a 404 to a status request counts as the end, if no status
-# request has found the deployment; no API hides for longer what runs
+# seconds after `believe_404_from` before a 404 to a status request counts as the end; no API hides
+# for longer what runs
 _STATUS_EXTRA_GRACE: Final = 300.0
 _CLOSED_TOO_SOON: Final = "the client was closed before the API answered"
 
@@ -240,7 +240,7 @@ class EndObserver(CallObserver):
             return
         request_id = call.request_id or ""
         believe_404_from = self._register.believe_404_from(request_id)
-        if call.operation is GET_DEPLOYMENT and not self._register.is_shown(request_id):
+        if call.operation is GET_DEPLOYMENT:
             believe_404_from += _STATUS_EXTRA_GRACE
         if is_missing(error, loop_time(), believe_404_from):
             self._register.end(request_id)
