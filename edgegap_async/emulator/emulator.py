@@ -28,16 +28,22 @@ from .faults import Fault, Faults
 from .http_guard import HttpGuard
 from .rate_limits import RateLimits, check_limits
 from .recorded_requests import RecordedRequest, RequestRecord
+from .saved_applications import application_records, restore_applications
 from .server import Server
 from .settings import Settings
 from .simulation import Simulation, is_time_range
-from .state import SavedDeployment, State
+from .state import State
 from .status_events import StatusEvent, StatusEvents
 from .webhook_sender import WebhookSender
 
 _DEFAULT_TIMINGS: Final = Timings()
 _DEFAULT_DEADLINES: Final = Deadlines()
 _TAG_CALLS: Final = frozenset({"create_tag", "rename_tag", "delete_tag"})
+_APPLICATION_CALLS: Final = frozenset(
+    f"{verb}_{noun}"
+    for verb in ("create", "update", "delete")
+    for noun in ("application", "version")
+)
 _NOT_STARTED: Final = "the emulator is not started: use it as `async with Emulator(…)`"
 
 
@@ -79,8 +85,9 @@ class Emulator:
         list_includes_errors: False for lists that omit deployments in ERROR.
         round_trip_time: seconds on the network for one call, (at least, at most), half of them on
             the way there.
-        state: folder in which deployments and their tags are kept over restarts; None to keep
-            nothing. What ran when the emulator ended is then in ERROR.
+        state: folder in which deployments, tags, and applications that calls have created are
+            kept over restarts; None to keep nothing. What ran when the emulator ended is then in
+            ERROR.
         simulate: simulates game servers instead of running them; None to run them.
         faults: scripted faults from the start; `faults.add` adds more.
 
@@ -200,7 +207,6 @@ class Emulator:
             raise InvalidRequest("the emulator was started before: make another one")
         self._binding.check(asyncio.get_running_loop())
         try:
-            saved = self._open_state()
             self._cloud = self._make_cloud()
             self._server = Server(
                 self._cloud,
@@ -211,28 +217,36 @@ class Emulator:
                 deadlines=self._deadlines,
                 control=Control(self).answer,
             )
-            self._server.requests.listeners += [self.expectations.count, self._save_tags]
+            self._server.requests.listeners += [self.expectations.count, self._save_changes]
+            self._restore()
             self._port = await self._server.start(self._host, self._port)
         except BaseException:
             await self.close()
             raise
         local_servers.add(self._port, f"the emulator at {self.url}")
         self._cloud.base_url = self.url
-        for deployment in saved:
-            self._cloud.restore(deployment)
 
-    def _open_state(self) -> list[SavedDeployment]:
-        """Opens the state, if there is one. Returns the deployments that it has."""
+    def _restore(self) -> None:
+        """Opens the state, if there is one, and takes over what it has."""
         if self._state_folder is None:
-            return []
+            return
         self._state = State(self._state_folder, keep_terminated=self._settings.keep_terminated)
+        with self._state.readable():
+            restore_applications(self.cloud.registry, self._state.read_applications())
+        deployments = self._state.read()
         self.events.listeners.append(self._state.save)
-        return self._state.read()
+        for deployment in deployments:
+            self.cloud.restore(deployment)
 
-    def _save_tags(self, request: RecordedRequest) -> None:
+    def _save_changes(self, request: RecordedRequest) -> None:
+        """Saves what a call has changed, before it is answered."""
+        if self._state is None:
+            return
         deployment = self.cloud.deployments.get(request.request_id or "")
-        if self._state and deployment and request.operation in _TAG_CALLS:
+        if deployment and request.operation in _TAG_CALLS:
             self._state.save(deployment)
+        if request.operation in _APPLICATION_CALLS:
+            self._state.save_applications(application_records(self.cloud.registry))
 
     def _make_cloud(self) -> Cloud:
         return Cloud(

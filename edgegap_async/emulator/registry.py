@@ -8,6 +8,7 @@ for, so that the body of a call runs no command. A version of the settings has a
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -27,6 +28,8 @@ from edgegap_async.api.newer_requests import (
 from edgegap_async.errors import BadRequest, Conflict, ImageUnavailable, NotFound
 
 from .catalogue import Application, AppPort, Image, port_names
+
+_log: Final = logging.getLogger(__name__)
 
 SET_AND_ENCRYPTED: Final = "This value is set and encrypted"
 """What the API answers in place of a secret."""
@@ -70,6 +73,8 @@ class StoredVersion:
     """What a deploy starts."""
     is_from_settings: bool = False
     """Whether it comes from the settings and not from a call."""
+    missing: frozenset[str] = frozenset()
+    """Names of hidden variables whose values were not kept over a restart."""
 
 
 @attrs.define
@@ -150,12 +155,41 @@ class Registry:
         )
 
     def program(self, application: str, version: str) -> Application | None:
-        """Returns what a deploy of the version starts; None if it cannot be deployed."""
+        """Returns what a deploy of the version starts; None if it cannot be deployed.
+
+        Raises:
+            BadRequest: the values of its hidden variables were not kept over a restart.
+        """
         stored = self.applications.get(application)
         chosen = stored and stored.versions.get(version)
         if not stored or not chosen or not (stored.shown.is_active and chosen.program.is_active):
             return None
+        if chosen.missing:
+            raise BadRequest(
+                f"The emulator keeps no hidden values over a restart: set"
+                f" {', '.join(sorted(chosen.missing))} of {application} {version} again"
+                f" (PATCH /v1/app/{application}/version/{version} with envs)"
+            )
         return chosen.program
+
+    def restore(self, application: StoredApplication) -> None:
+        """Takes over an application of an emulator that has ended; what the settings have stays.
+
+        The settings say which programs its versions run. A version whose image they do not know is
+        left out, and logged.
+        """
+        name = application.shown.name
+        stored = self.applications.setdefault(name, StoredApplication(application.shown))
+        for version_name, version in application.versions.items():
+            if version_name in stored.versions:
+                continue
+            try:
+                image = self._image(version.shown)
+            except ImageUnavailable as problem:
+                _log.warning("%s %s is not restored: %s", name, version_name, problem)
+                continue
+            program = attrs.evolve(version.program, **_image_settings(image))
+            stored.versions[version_name] = attrs.evolve(version, program=program)
 
     # ── applications ─────────────────────────────────────────────────────────────────────────────
 
@@ -276,7 +310,8 @@ class Registry:
             settings |= _image_settings(image)
             _check_ports(image, settings.get("ports", stored.program.ports))
         program = attrs.evolve(stored.program, version=shown.name, **settings)
-        new = StoredVersion(shown, program)
+        missing = frozenset[str]() if changes.envs is not None else stored.missing
+        new = StoredVersion(shown, program, missing=missing)
         changed = {
             shown.name if version is stored else key: new if version is stored else version
             for key, version in versions.items()

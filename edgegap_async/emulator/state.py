@@ -1,4 +1,4 @@
-"""State that survives a restart: deployments and their tags, in one SQLite file of a folder.
+"""State that survives a restart: deployments, tags, applications, in one SQLite file of a folder.
 
 Each change is one transaction of the database's log, so that a killed emulator leaves the state of
 before or after a change and nothing between. Two kinds of value are never written: those of hidden
@@ -39,6 +39,7 @@ CREATE TABLE deployments (
     request_id TEXT PRIMARY KEY, status TEXT NOT NULL, changed_at REAL NOT NULL,
     record TEXT NOT NULL
 );
+CREATE TABLE applications (name TEXT PRIMARY KEY, record TEXT NOT NULL);
 CREATE INDEX ended ON deployments (status, changed_at);
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
@@ -148,7 +149,7 @@ class State:
             self._undo = undo.pop_all()
 
     def _prepare(self) -> None:
-        with self._readable():
+        with self.readable():
             (version,) = self._database.execute("PRAGMA user_version").fetchone()
             (made_by,) = self._database.execute("PRAGMA application_id").fetchone()
             tables = self._database.execute("SELECT name FROM sqlite_master").fetchall()
@@ -161,7 +162,7 @@ class State:
             raise InvalidRequest(
                 f"state: {self._path} is {what}: name another folder, or move the file away"
             )
-        with self._readable():
+        with self.readable():
             self._database.execute("PRAGMA journal_mode = WAL")
             self._database.execute("PRAGMA synchronous = NORMAL")
             if not tables:
@@ -174,7 +175,8 @@ class State:
                 raise sqlite3.DatabaseError(found)
 
     @contextlib.contextmanager
-    def _readable(self) -> Iterator[None]:
+    def readable(self) -> Iterator[None]:
+        """Raises `InvalidRequest` in place of errors of a damaged file."""
         try:
             yield
         except (sqlite3.Error, ValueError, KeyError, UnreadableAnswer, InvalidRequest) as problem:
@@ -192,7 +194,7 @@ class State:
             InvalidRequest: the file is damaged.
         """
         why = "the emulator was closed" if self._take("closed") else "the emulator was killed"
-        with self._readable():
+        with self.readable():
             rows = self._database.execute(
                 "SELECT record FROM deployments WHERE NOT (status = ? AND changed_at < ?)"
                 " ORDER BY rowid",
@@ -200,8 +202,18 @@ class State:
             ).fetchall()
             return [_saved(json.loads(record)).ended(why) for (record,) in rows]
 
+    def read_applications(self) -> list[dict[str, Any]]:
+        """Returns the records of applications, in the order in which they were created.
+
+        Raises:
+            InvalidRequest: the file is damaged.
+        """
+        with self.readable():
+            rows = self._database.execute("SELECT record FROM applications ORDER BY rowid")
+            return [json.loads(record) for (record,) in rows.fetchall()]
+
     def _take(self, name: str) -> bool:
-        with self._readable():
+        with self.readable():
             taken = self._database.execute("DELETE FROM facts WHERE name = ?", (name,))
         return taken.rowcount > 0
 
@@ -232,10 +244,20 @@ class State:
         if self._write(write):
             self._unsaved.clear()
 
+    def save_applications(self, records: Mapping[str, str]) -> None:
+        """Saves the records of all applications, by name, in place of those before."""
+
+        def write() -> None:
+            self._database.execute("DELETE FROM applications")
+            self._database.executemany("INSERT INTO applications VALUES (?, ?)", records.items())
+
+        self._write(write)
+
     def clear(self) -> None:
-        """Forgets all deployments."""
+        """Forgets all deployments and applications."""
         self._unsaved.clear()
         self._write(lambda: self._database.execute("DELETE FROM deployments"))
+        self._write(lambda: self._database.execute("DELETE FROM applications"))
 
     def _write(self, write: Callable[[], object]) -> bool:
         """Runs a transaction. Returns whether it was written."""

@@ -25,6 +25,7 @@ from edgegap_async.emulator import (
     Application,
     Emulator,
     Fleet,
+    Image,
     PrivateHost,
     Simulation,
     Timings,
@@ -378,3 +379,86 @@ async def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
 def test_a_state_is_a_path() -> None:
     with pytest.raises(InvalidRequest, match="state is of type str or Path, not 5"):
         Emulator(state=5)  # type: ignore[arg-type]
+
+
+# ── applications ─────────────────────────────────────────────────────────────────────────────────
+
+IMAGE = Image(image="registry.example.com/arena", argv=sample_application().argv)
+VERSION: dict[str, Any] = {
+    "name": "v2",
+    "docker_repository": "registry.example.com",
+    "docker_image": "arena",
+    "docker_tag": "7",
+    "req_cpu": 1024,
+    "req_memory": 2048,
+    "ports": [{"port": 0, "protocol": "udp", "name": "game"}],
+    "envs": [{"key": "DB_PASSWORD", "value": HIDDEN, "is_hidden": True}],
+}
+
+
+async def _create(api: BareApi, **fields: Any) -> None:
+    picture = {"name": "made", "is_active": True, "image": ""}
+    created, said = await api("POST", "/v1/app", json=picture)
+    assert created == 200, said
+    created, said = await api("POST", "/v1/app/made/version", json=VERSION | fields)
+    assert created == 200, said
+
+
+async def test_applications_of_calls_are_kept_with_what_changed(tmp_path: Path) -> None:
+    async with emulated(tmp_path, images=[IMAGE]) as api:
+        await _create(api, envs=[])
+        await api("POST", "/v1/app", json={"name": "gone", "is_active": True, "image": ""})
+        await api("DELETE", "/v1/app/gone")
+        await api("PATCH", "/v1/app/made/version/v2", json={"max_duration": 7})
+        before = [await api("GET", path) for path in ("/v1/apps", "/v1/app/made/versions")]
+    async with emulated(tmp_path, images=[IMAGE]) as api:
+        after = [await api("GET", path) for path in ("/v1/apps", "/v1/app/made/versions")]
+        request_id = await api.deploy(application="made", version="v2")
+        ready = await api.wait_for_status(request_id, "READY")
+
+    named = [
+        [one for one in body["applications"] if one["name"] != "arena"]
+        for _, body in (before[0], after[0])
+    ]
+    assert named[0] == named[1]
+    assert [app["name"] for app in named[1]] == ["made"]
+    assert before[1] == after[1]
+    assert ready["max_duration"] == 7
+
+
+async def test_a_version_whose_hidden_values_are_gone_is_deployed_once_they_are_set_again(
+    tmp_path: Path,
+) -> None:
+    async with emulated(tmp_path, images=[IMAGE]) as api:
+        await _create(api)
+        everything = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    async with emulated(tmp_path, images=[IMAGE]) as api:
+        body = DEPLOY_BODY | {"application": "made", "version": "v2"}
+        refused, said = await api("POST", "/v2/deployments", json=body)
+        await api("PATCH", "/v1/app/made/version/v2", json={"max_duration": 7})
+        still, _ = await api("POST", "/v2/deployments", json=body)
+        await api("PATCH", "/v1/app/made/version/v2", json={"envs": VERSION["envs"]})
+        accepted, _ = await api("POST", "/v2/deployments", json=body)
+
+    assert HIDDEN.encode() not in everything
+    assert (refused, still, accepted) == (400, 400, 202)
+    assert "set DB_PASSWORD of made v2 again" in said["message"]
+
+
+async def test_the_settings_say_what_a_kept_version_runs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with emulated(tmp_path, images=[IMAGE]) as api:
+        await _create(api, envs=[], restart_policy="never")
+    other = Image(image="registry.example.com/arena", argv=("false", "{port:game}"))
+    async with emulated(tmp_path, images=[other]) as api:
+        request_id = await api.deploy(application="made", version="v2")
+        await api.wait_for_status(request_id, "ERROR")
+    async with emulated(tmp_path) as api:
+        status, _ = await api("GET", "/v1/app/made/version/v2")
+        await api.emulator.reset()
+    async with emulated(tmp_path, images=[IMAGE]) as api:
+        after_reset, _ = await api("GET", "/v1/app/made")
+
+    assert (status, after_reset) == (404, 404)
+    assert "made v2 is not restored: Unable to pull image" in caplog.text
