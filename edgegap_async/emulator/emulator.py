@@ -313,6 +313,7 @@ class Emulator:
             self._failures += before.failures
         if self._state is not None:
             self._state.clear()
+            self._state.save_applications(application_records(self.cloud.registry))
             for deployment in self.cloud.deployments.values():
                 self._state.save(deployment)
         self._server.requests.clear()

@@ -150,6 +150,20 @@ async def test_a_reset_clears_the_state(tmp_path: Path) -> None:
         assert await rows(api) == []
 
 
+async def test_a_reset_that_keeps_a_deployment_keeps_it_and_created_applications_in_the_state(
+    tmp_path: Path,
+) -> None:
+    async with emulated(tmp_path, images=[IMAGE]) as api:
+        await _create(api, envs=[])
+        kept, _ = [await api.deploy() for _ in range(2)]
+        await api.emulator.reset(keep=[kept])
+    async with emulated(tmp_path, images=[IMAGE]) as api:
+        listed = await rows(api)
+        status, _ = await api("GET", "/v1/app/made/version/v2")
+
+    assert (listed, status) == ([kept], 200)
+
+
 async def test_hidden_values_and_tokens_are_not_written_and_files_are_private(
     tmp_path: Path,
 ) -> None:
