@@ -16,14 +16,13 @@ wall clock: it measures how far Redis's clock is ahead of the event loop's.
 
 **Without Redis.** Redis is lost if it does not answer within 0.3 s, or answers with an error; one
 log line says so. Each program then sends at its share: the limit divided by the number of programs
-last seen, evenly spaced, without a burst, and at least one call a second. It asks Redis again every
-0.5 s. No call fails.
+last seen, evenly spaced and without a burst. It asks Redis again every 0.5 s. No call fails.
 
-**A new timeline** starts if no program was seen for 3 s, or if no program reached Redis while the
-program that asks could not: after a restart, a failover, an eviction or an outage. It opens 1 s
-later and without a burst; until then each program sends at its share, and by then all of them have
-reconnected. The second around the switch holds at most a quarter more calls than the limit. If one
-program alone cannot reach Redis, its share comes on top of the limit: the API's 429 slows all down.
+**The limit holds at each switch** (`connection` says how): no program sends for up to 2.3 s after
+the loss, until all slots have passed, nor for 1 to 2 s after the return, until all programs have
+reconnected. Two cases exceed the limit, and the API's 429 slows all programs down then. A program
+that starts without Redis sends one call a second more. If one program alone cannot reach
+Redis, its share comes on top.
 """
 
 from .cluster import Cluster

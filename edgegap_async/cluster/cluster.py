@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, Self, TypeVar
-from urllib.parse import urlsplit
+from typing import Final, Self, TypeVar
 
 from edgegap_async.api.validation import check_kind
 from edgegap_async.concurrency import loop_time
@@ -15,10 +14,8 @@ from edgegap_async.http.rate_limits import Limits
 
 from .connection import RedisConnection
 from .permits import SharedPermits
+from .redis_url import redis_client, without_secrets
 from .webhook_relay import Receiver, WebhookRelay
-
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
 
 AReceiver = TypeVar("AReceiver", bound=Receiver)
 
@@ -28,12 +25,14 @@ class Cluster:
 
     Open it around the client:
     `async with Cluster(url) as cluster, EdgegapClient(limits=cluster.limits) as client`.
-    It needs `pip install 'edgegap-async[redis]'`. While Redis does not answer, each program sends
-    at its share of the limits; no call fails. A program that has not reached Redis yet sends one
-    call a second, because it does not know how many other programs there are.
+    It needs `pip install 'edgegap-async[redis]'`. If Redis stops answering, no program sends for up
+    to 2.3 s, so that the limit holds; then each program sends at its share of the limits. No call
+    fails. A program that has not reached Redis yet sends one call a second, because it does not
+    know how many other programs there are.
 
     Args:
-        url: `redis://`, `rediss://` (TLS), `valkey://`, `valkeys://` or `unix://`.
+        url: `redis://`, `rediss://` (TLS), `valkey://`, `valkeys://` or `unix://`; any node of a
+            Redis Cluster. Sentinels are not supported.
         namespace: the same in all programs of one organization, because the limits are the
             organization's and not the token's. Choose another one where two organizations share a
             Redis. Redis sees a hash of it.
@@ -56,9 +55,9 @@ class Cluster:
         check_kind("namespace", namespace, str)
         if namespace is None:
             raise InvalidRequest("namespace is a name, the same for all programs that share limits")
-        self._safe_url = _without_secrets(url)
+        self._safe_url = without_secrets(url)
         try:
-            self._redis = _redis_client(url)
+            self._redis = redis_client(url)
         finally:
             del url  # a traceback that shows local variables must not show its password
         account = hashlib.sha256(namespace.encode()).hexdigest()[:16]
@@ -81,12 +80,14 @@ class Cluster:
 
     @property
     def is_shared(self) -> bool:
-        """Whether the limits are shared now; False while this program sends at its own share.
+        """Whether the limits are shared now.
+
+        False while this program sends at its own share, or is silent before or after it.
 
         Raises:
             InvalidRequest: the cluster is not open.
         """
-        return not self._connection.is_alone(loop_time())
+        return self._connection.is_shared(loop_time())
 
     async def __aenter__(self) -> Self:
         try:
@@ -130,41 +131,3 @@ class Cluster:
 
     def _permits(self, name: str, limit: float) -> SharedPermits:
         return SharedPermits(self._connection, name, limit)
-
-
-def _redis_client(url: str) -> Redis:
-    try:
-        from redis.asyncio import Redis  # noqa: PLC0415 - an extra, and slow to import
-        from redis.asyncio.retry import Retry  # noqa: PLC0415 - an extra
-        from redis.backoff import NoBackoff  # noqa: PLC0415 - an extra
-        from redis.exceptions import ConnectionError as Dropped  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError:
-        del url
-        raise InvalidRequest("a cluster needs redis: pip install 'edgegap-async[redis]'") from None
-    try:
-        redis = Redis.from_url(
-            url.replace("valkey", "redis", 1) if url.startswith("valkey") else url,
-            # By default redis-py tries ten times in four seconds. One retry is enough for a
-            # connection that was closed while idle; `RedisConnection` limits the time.
-            retry=Retry(NoBackoff(), 1, (Dropped,)),
-        )
-    except ValueError:
-        redis = None
-    del url
-    if redis is None:
-        raise InvalidRequest("url is redis://host:port, or rediss, valkey, valkeys or unix")
-    if redis.connection_pool.connection_kwargs.get("decode_responses"):
-        raise InvalidRequest("leave decode_responses out of the url: the cluster reads bytes")
-    return redis
-
-
-def _without_secrets(url: str) -> str:
-    """Returns the URL without user and password, and without its query, which may hold both."""
-    check_kind("url", url, str)
-    if url is None:
-        raise InvalidRequest("a cluster needs the url of its Redis: redis://host:port")
-    try:
-        parts = urlsplit(url)
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-    except ValueError:
-        return ""

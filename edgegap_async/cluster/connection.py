@@ -3,6 +3,14 @@
 A *timeline* is the state of one operation's rate limit in Redis. A *slot* is a time on it, at which
 one program may send one call. The *share* of a program is the rate at which it sends without Redis:
 the rate limit divided by the number of programs that share the timelines.
+
+**Switches.** No second may hold more calls than the limit, also when Redis is lost or comes back.
+A program that loses Redis uses the slots that it has, and is then *silent* until the slots of all
+programs have passed, 2.3 s after the loss (`SILENCE`). Then it sends at its share. A program that
+finds Redis again reports when it sent its last call. If programs may have sent on their own,
+because Redis saw none of them for 2.2 s or has lost its data, the timelines are new and have a new
+id. They open 1 s after the first program has come back, and 1.05 s after the last call of each
+program that comes back. Until then these programs are silent.
 """
 
 from __future__ import annotations
@@ -11,16 +19,17 @@ import asyncio
 import contextlib
 import logging
 import math
+import re
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from edgegap_async.concurrency import create_detached_task, loop_time
+from edgegap_async.concurrency import ChangeEvent, create_detached_task, loop_time
 from edgegap_async.errors import InvalidRequest
 
-from .slots import IDLE_TIME, ClockOffset, SlotReply, burst_slots, load_script
+from .slots import SILENCE, ClockOffset, Slot, SlotReply, burst_slots, load_script
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -30,7 +39,13 @@ logger = logging.getLogger(__name__)
 
 REDIS_TIMEOUT: Final = 0.3  # seconds; without an answer in this time, Redis is lost
 RECONNECT_INTERVAL: Final = 0.5  # seconds between two attempts while Redis is lost
-_HEARTBEAT_INTERVAL: Final = 2.0  # seconds; a third of the time after which a program is gone
+_HEARTBEAT_INTERVAL: Final = 1.5  # seconds; a quarter of the time after which a program is gone
+_ADVICE: Final = {
+    "AuthenticationError": "the user or the password of the url is refused, or is missing",
+    "ReadOnlyError": "the server is a replica; name the master",
+}
+_COMMAND: Final = re.compile(r"(?:run the|lacks) '([\w|]+)'")
+_UNKNOWN_EVALSHA: Final = re.compile(r"unknown command [`'\"]?evalsha", re.IGNORECASE)
 _MIN_COUNT_TIME: Final = 10.0  # seconds that a number of programs is kept before a lower one
 
 
@@ -39,8 +54,10 @@ class RedisConnection:
 
     programs: int | None = None
     """How many programs share the timelines, 1 or more with this one; None before Redis answers."""
-    alone_until: float = math.inf
-    """Loop time until which this program sends at its share. Infinite while Redis is lost."""
+    alone_from: float = math.inf
+    """Loop time from which this program sends at its share; infinite while Redis answers."""
+    opens_at: float = -math.inf
+    """Loop time at which the timelines open, which Redis said last."""
     round_trip: float = 0.0
     """Seconds that the last answer took."""
 
@@ -48,6 +65,9 @@ class RedisConnection:
         self._redis = redis
         self._script: AsyncScript = redis.register_script(load_script())
         self._keys = [f"{prefix}:timelines", f"{prefix}:programs"]
+        self._key_pattern = f"{prefix}:*"
+        options = redis.connection_pool.connection_kwargs
+        self._address = {key: options[key] for key in ("host", "port") if key in options}
         self._program = secrets.token_hex(8)
         self._clock = ClockOffset()
         self._tasks = set[asyncio.Task[None]]()
@@ -56,6 +76,9 @@ class RedisConnection:
         self._answered_at = -math.inf
         self._lost_at: float | None = None
         self._count_valid_until = -math.inf
+        self._timelines = ""
+        self._busy_until = -math.inf
+        self._change = ChangeEvent()
 
     async def open(self) -> None:
         """Connects and starts the heartbeat. Does not fail if Redis does not answer."""
@@ -69,8 +92,9 @@ class RedisConnection:
 
         Takes a second at most.
         """
-        self.alone_until = math.inf
-        self._lost_at = loop_time()  # as if Redis were lost; no heartbeat finds it again
+        # As if Redis were lost long ago; no heartbeat finds it again.
+        self._lost_at = self.alone_from = loop_time()
+        self._change.notify()
         if self._heartbeat_task is not None:
             self._heartbeat_task.cancel()
             await asyncio.wait([self._heartbeat_task, *self._tasks])
@@ -85,14 +109,39 @@ class RedisConnection:
         """Whether Redis did not answer the last request."""
         return self._lost_at is not None
 
-    def is_alone(self, now: float) -> bool:
-        """Whether this program sends at its share at the loop time `now`.
+    def is_shared(self, now: float) -> bool:
+        """Whether Redis gives slots at the loop time `now`.
 
         Raises:
             InvalidRequest: the cluster is not open.
         """
         self.check_open()
-        return now < self.alone_until
+        return self._lost_at is None and now >= self.opens_at
+
+    def is_alone(self, now: float) -> bool:
+        """Whether this program sends at its share at the loop time `now`.
+
+        It is neither shared nor alone, but silent, around a loss of Redis.
+
+        Raises:
+            InvalidRequest: the cluster is not open.
+        """
+        self.check_open()
+        return self._lost_at is not None and now >= self.alone_from
+
+    def silent_until(self) -> float:
+        """Returns the loop time at which the silence ends, if Redis stays as it is."""
+        return self.opens_at if self._lost_at is None else self.alone_from
+
+    async def wait_for_change(self, timeout: float) -> None:  # noqa: ASYNC109 - ends without an error
+        """Returns when Redis is lost, comes back, or opens the timelines later; or after a time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._change.wait()
+
+    def note_call(self, at: float) -> None:
+        """Notes that this program sends a call at a loop time, now or later."""
+        self._busy_until = max(self._busy_until, at)
 
     def check_open(self) -> None:
         """Raises `InvalidRequest` unless the cluster is open."""
@@ -114,6 +163,7 @@ class RedisConnection:
         wanted: int = 0,
         horizon: float = 0.0,
         rate_limited_for: float = -1.0,
+        unused: Sequence[float] = (),
     ) -> SlotReply | None:
         """Asks Redis for slots on an operation's timeline; without a name, sends a heartbeat.
 
@@ -124,19 +174,16 @@ class RedisConnection:
             wanted: how many slots.
             horizon: seconds that a slot may be later than the reply.
             rate_limited_for: seconds for which the API wants no call; below 0 without a 429.
+            unused: slots to give back, by Redis's clock.
 
         Returns:
             The reply, or None if Redis is lost; the reason is logged.
         """
-        # The timelines are new if no program has called Redis for this time. After an outage: if no
-        # program has called Redis during the outage.
-        idle_time = IDLE_TIME
-        if self._lost_at is not None:
-            idle_time = min(idle_time, loop_time() - self._lost_at)
-        lead = self.round_trip
-        arguments: list[str | float] = [self._program, idle_time, name, limit]
+        lead, sent = self.round_trip, loop_time()
+        busy = max(self._busy_until - sent, -SILENCE)
+        arguments: list[str | float] = [self._program, self._timelines, busy, name, limit]
         arguments += [burst_slots(limit), wanted, lead, lead + horizon, rate_limited_for]
-        sent = loop_time()
+        arguments += [f"{at:.6f}" for at in unused]
         try:
             raw_reply = await self._run_script(arguments)
             received = loop_time()
@@ -149,10 +196,28 @@ class RedisConnection:
             self._update(reply, received)
         return reply
 
+    async def _call_script(self, arguments: list[str | float]) -> list[Any]:
+        """Runs the script on the node that has the keys, if Redis is a Cluster."""
+        from redis.exceptions import MovedError  # noqa: PLC0415 - an extra, and slow to import
+
+        try:
+            reply: list[Any] = await self._script(self._keys, arguments)
+        except MovedError as moved:
+            await self._reconnect(host=moved.host or self._address.get("host"), port=moved.port)
+            reply = await self._script(self._keys, arguments)
+        return reply
+
+    async def _reconnect(self, **address: Any) -> None:
+        """Closes the connections that are not in use, and lets new ones lead to an address."""
+        pool = self._redis.connection_pool
+        is_new = any(pool.connection_kwargs.get(key) != address[key] for key in address)
+        pool.connection_kwargs.update(address)
+        await pool.disconnect(inuse_connections=False)
+        if is_new:  # the pool would connect the old connections to the old address again
+            pool._available_connections.clear()  # noqa: SLF001 - no public way; a test covers it
+
     async def _run_script(self, arguments: list[str | float]) -> list[Any]:
-        running: asyncio.Future[list[Any]] = asyncio.ensure_future(
-            self._script(self._keys, arguments)
-        )
+        running: asyncio.Future[list[Any]] = asyncio.ensure_future(self._call_script(arguments))
         self._scripts.add(running)
         running.add_done_callback(self._discard_script)
         try:
@@ -171,14 +236,16 @@ class RedisConnection:
             running.exception()  # retrieved, so that asyncio does not log it after a timeout
 
     def _parse(self, raw_reply: list[Any], sent: float, received: float) -> SlotReply:
-        seconds, micros, programs, opens, *timeline = raw_reply
+        seconds, micros, programs, opens, timelines, *timeline = raw_reply
         redis_time = seconds + micros / 1e6
         self._clock.measure(redis_time, sent, received)
 
         def loop_time_of(relative: int) -> float:
             return self._clock.to_loop_time(redis_time + relative / 1e6)
 
-        reply = SlotReply(programs=programs, opens_at=loop_time_of(opens))
+        reply = SlotReply(
+            programs=programs, timelines=timelines.decode(), opens_at=loop_time_of(opens)
+        )
         if not timeline:
             return reply
         closed, factor, following, slots = timeline
@@ -187,22 +254,29 @@ class RedisConnection:
             closed_until=loop_time_of(closed),
             rate_factor=factor / 1e6,
             next_at=loop_time_of(following),
-            slots=tuple(map(loop_time_of, slots)),
+            slots=tuple(Slot(loop_time_of(slot), redis_time + slot / 1e6) for slot in slots),
         )
+
+    def error_text(self, error: Exception) -> str:
+        """Returns what a log line says about an error of Redis."""
+        return _error_text(error, self._key_pattern)
 
     async def _set_lost(self, error: Exception) -> None:
         if self._lost_at is None:
             self._lost_at = loop_time()
-            self.alone_until = math.inf
+            # A program that never had Redis has no other programs to wait for.
+            self.alone_from = self._lost_at + (0.0 if self.programs is None else SILENCE)
+            self._change.notify()
             logger.warning(
                 "Redis is lost; this program sends at its share of the rate limits, as one of"
                 " %s programs: %s",
                 self.programs or "unknown",
-                _safe_error_text(error),
+                self.error_text(error),
             )
-        # After a failover a new connection may reach another server; an old one never does.
+        # After a failover a new connection may reach another server; an old one never does. The
+        # node that the url names knows which node of a Redis Cluster has the keys now.
         with contextlib.suppress(Exception):
-            await self._redis.connection_pool.disconnect(inuse_connections=False)
+            await self._reconnect(**self._address)
 
     def _update(self, reply: SlotReply, now: float) -> None:
         if self._lost_at is not None:
@@ -210,8 +284,9 @@ class RedisConnection:
                 "Redis is back after %.1f s; the rate limits are shared", now - self._lost_at
             )
             self._lost_at = None
-        self.alone_until = reply.opens_at if reply.opens_at > now else -math.inf
-        if self.alone_until > now:
+        self.opens_at, self._timelines = reply.opens_at, reply.timelines
+        self._change.notify()
+        if reply.opens_at > now:
             return  # the other programs have not all reconnected yet
         if reply.programs >= (self.programs or 0) or now >= self._count_valid_until:
             self.programs = reply.programs
@@ -225,17 +300,31 @@ class RedisConnection:
                 await self.request_slots()
 
 
-def _safe_error_text(error: Exception) -> str:
-    """Returns an error's class name, and its text if the text is not Redis's own.
+def _error_text(error: Exception, keys: str) -> str:
+    """Returns what a log line says about an error of Redis: class, cause, and what to do.
 
     Redis repeats the arguments of a command that it does not know, and one of the commands that a
     new connection sends holds the password. redis-py has subclasses of its connection errors for
-    such replies, so only the exact classes count as errors of the network.
+    such replies, so only the exact classes count as errors of the network. Of other replies only
+    known words are repeated.
+
+    Args:
+        error: what redis-py raised.
+        keys: pattern of the keys of the cluster.
     """
     from redis import exceptions  # noqa: PLC0415 - an extra, and slow to import
 
-    is_network_error = isinstance(error, OSError) or type(error) in {
+    name, text = type(error).__name__, str(error)
+    if isinstance(error, OSError) or type(error) in {
         exceptions.ConnectionError,
         exceptions.TimeoutError,
-    }
-    return f"{type(error).__name__}: {error}" if is_network_error else type(error).__name__
+    }:
+        return f"{name}: {text}"
+    if command := _COMMAND.search(text):
+        return f"{name}: the Redis user lacks the command +{command[1]}"
+    if isinstance(error, exceptions.NoPermissionError):
+        return f"{name}: the Redis user may not use the keys ~{keys}"
+    if _UNKNOWN_EVALSHA.match(text):
+        return f"{name}: the server does not know EVALSHA; name the master and not a Sentinel"
+    advice = _ADVICE.get(name)
+    return f"{name}: {advice}" if advice else name

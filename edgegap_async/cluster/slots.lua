@@ -4,54 +4,69 @@
 -- the clocks of the programs do not matter. `slots.py` puts the constants (names in capitals) in
 -- front of this text, with their units and reasons.
 --
--- KEYS[1]  hash: `seen`, when a program called last; `opens`, when the timelines open;
---          `of NAME`, the timeline of an operation, packed
+-- KEYS[1]  hash: `id` of the timelines, a new one after an outage; `seen`, when a program called
+--          last; `opens`, when the timelines open; `of NAME`, the timeline of an operation, packed
 -- KEYS[2]  sorted set: the programs, by the time of their last call
 -- ARGV     1 program            its random id
---          2 idle_time          seconds without a call of any program, after which the timelines are
---                               new; after an outage at most its length
---          3 name               of the operation; empty for a heartbeat
---          4 limit              calls a second
---          5 burst              calls that may go at once after an idle period, 1 or more
---          6 wanted             slots
---          7 lead               seconds that the answer travels; no slot is earlier
---          8 horizon            seconds; no slot is later
---          9 rate_limited_for   seconds for which the API wants no calls; below 0 without a 429
+--          2 known              id of the timelines that the program knows; empty for none
+--          3 busy               seconds from now until the last call that the program sends without
+--                               these timelines; far below 0 for none
+--          4 name               of the operation; empty for a heartbeat
+--          5 limit              calls a second
+--          6 burst              calls that may go at once after an idle period, 1 or more
+--          7 wanted             slots
+--          8 lead               seconds that the answer travels; no slot is earlier
+--          9 horizon            seconds; no slot is later
+--         10 rate_limited_for   seconds for which the API wants no calls; below 0 without a 429
+--         11 unused...          slots that the program gives back, in seconds of Redis's clock
 --
--- Returns {seconds, microseconds, programs, opens}, and for an operation also
--- closed, factor, next, {slot, ...}. Redis cuts fractions off, so all but the first three numbers
--- are millionths; times are relative to seconds.microseconds.
+-- Returns {seconds, microseconds, programs, opens, id}, and for an operation also
+-- closed, factor, next, {slot, ...}. Redis cuts fractions off, so times and factor are millionths;
+-- times are relative to seconds.microseconds.
+
+-- Redis does not say which command the user lacks.
+local function call(command, ...)
+  local answer = redis.pcall(command, ...)
+  if type(answer) == 'table' and answer.err then
+    local lacks = string.find(answer.err, "can't run this command") or string.find(answer.err, 'NOPERM')
+    error((lacks and "lacks '" .. string.lower(command) .. "': " or '') .. answer.err)
+  end
+  return answer
+end
 
 local timelines, programs = KEYS[1], KEYS[2]
-local program, idle_time, name = ARGV[1], tonumber(ARGV[2]), ARGV[3]
-local time = redis.call('TIME')
+local program, known, busy, name = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local time = call('TIME')
 local now = time[1] + time[2] / 1e6
 local function text(seconds) return string.format('%.6f', seconds) end
 local function millionths(number) return math.floor(number * 1e6) end
 
-redis.call('ZADD', programs, text(now), program)
-redis.call('ZREMRANGEBYSCORE', programs, '-inf', text(now - PROGRAM_TIMEOUT))
+call('ZADD', programs, text(now), program)
+call('ZREMRANGEBYSCORE', programs, '-inf', text(now - PROGRAM_TIMEOUT))
 
-local marks = redis.call('HMGET', timelines, 'seen', 'opens')
-local seen, opens = tonumber(marks[1] or nil), tonumber(marks[2] or nil)
+local marks = call('HMGET', timelines, 'seen', 'opens', 'id')
+local seen, opens, id = tonumber(marks[1] or nil), tonumber(marks[2] or nil), marks[3]
 if seen and seen > now then  -- the clock was set back, or is the clock of another machine
-  redis.call('DEL', timelines)
+  call('DEL', timelines)
   seen = nil
 end
--- If no program reached Redis while this one could not, all have sent on their own since.
-if not seen or not opens or now - seen > idle_time then
-  opens = now + OPENING_DELAY
+-- Without Redis for so long, programs have sent on their own.
+if not seen or not opens or not id or now - seen > IDLE_TIME then
+  opens, id = now + OPENING_DELAY, text(now)
 end
-redis.call('HSET', timelines, 'seen', text(now), 'opens', text(opens))
-redis.call('EXPIRE', timelines, KEY_LIFETIME)
-redis.call('EXPIRE', programs, KEY_LIFETIME)
-local reply = {tonumber(time[1]), tonumber(time[2]), redis.call('ZCARD', programs),
-               millionths(opens - now)}
+if known ~= id then  -- what the program has sent on its own, or by slots that were lost
+  opens = math.max(opens, now + busy + LOG_WINDOW)
+end
+call('HSET', timelines, 'seen', text(now), 'opens', text(opens), 'id', id)
+call('EXPIRE', timelines, KEY_LIFETIME)
+call('EXPIRE', programs, KEY_LIFETIME)
+local reply = {tonumber(time[1]), tonumber(time[2]), call('ZCARD', programs),
+               millionths(opens - now), id}
 if name == '' then return reply end
 
-local limit, burst, wanted = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local lead, horizon, rate_limited_for = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local packed = redis.call('HGET', timelines, 'of ' .. name)
+local limit, burst, wanted = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local lead, horizon, rate_limited_for = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
+local packed = call('HGET', timelines, 'of ' .. name)
 -- log: the newest slots, as many as the limit; next: when the pace allows the next slot; closed:
 -- until when no call goes; factor: of the rate at the last 429; limited, cut: times of the last 429
 -- and of the last 429 that lowered the rate.
@@ -78,6 +93,16 @@ local gap = 1 / (PACE_FRACTION * limit * factor)  -- seconds between two slots
 -- A limit below 1 a second is one call in a longer window.
 local window = LOG_WINDOW * math.max(1, 1 / limit) / factor
 local size = math.max(1, math.floor(limit))
+for index = 11, #ARGV do
+  local unused = tonumber(ARGV[index])
+  for place = #line.log, 1, -1 do
+    if math.abs(line.log[place] - unused) < CLOCK_PRECISION then
+      table.remove(line.log, place)
+      line.next = line.next - gap
+      break
+    end
+  end
+end
 -- A slot may be earlier than the pace allows by the part of the burst that is left.
 local early = (burst - 1) * gap
 line.next = math.max(line.next, opens + early)  -- a new timeline has no burst
@@ -98,7 +123,7 @@ while #slots < wanted and opens <= now and earliest() <= now + horizon do
   slots[#slots + 1] = millionths(slot - now)
   if #line.log > size then table.remove(line.log, 1) end
 end
-redis.call('HSET', timelines, 'of ' .. name, cmsgpack.pack(line))
-reply[5], reply[6] = millionths(line.closed - now), millionths(factor)
-reply[7], reply[8] = millionths(earliest() - now), slots
+call('HSET', timelines, 'of ' .. name, cmsgpack.pack(line))
+reply[6], reply[7] = millionths(line.closed - now), millionths(factor)
+reply[8], reply[9] = millionths(earliest() - now), slots
 return reply

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.resources
 import math
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 
@@ -13,7 +13,8 @@ from edgegap_async.http.rate_limits import RECOVERY_PER_SECOND, burst_calls
 
 PACE_FRACTION: Final = 0.95  # of the limit; less than one program uses, because clocks differ
 LOG_WINDOW: Final = 1.05  # seconds; 25 ms more than for one program, because clocks differ
-IDLE_TIME: Final = 3.0  # seconds without a call of any program, after which the timelines are new
+LEASE_HORIZON: Final = 1.25  # seconds; no slot is requested for a later time
+SILENCE: Final = LEASE_HORIZON + LOG_WINDOW  # seconds after which no slot counts any more
 
 _CONSTANTS: Final = {
     "PACE_FRACTION": PACE_FRACTION,
@@ -23,6 +24,10 @@ _CONSTANTS: Final = {
     "MIN_RATE_FACTOR": MIN_RATE_FACTOR,
     "CUT_FACTOR": 0.95,  # of the rate after a 429; one cut slows down all programs
     "OPENING_DELAY": 1.0,  # seconds; each program asks for Redis twice in this time
+    # Seconds without a call of any program, after which the timelines are new. Longer than between
+    # two heartbeats, and shorter than the silence of a program before it sends on its own.
+    "IDLE_TIME": SILENCE - 0.1,
+    "CLOCK_PRECISION": 3e-6,  # seconds; a slot travels as millionths
     "PROGRAM_TIMEOUT": 6.0,  # seconds after which a program is not counted; three heartbeats
     "KEY_LIFETIME": 3600,  # seconds that Redis keeps the keys without any program
 }
@@ -41,12 +46,23 @@ def burst_slots(limit: float) -> float:
     return max(1.0, burst_calls(limit))
 
 
+class Slot(NamedTuple):
+    """The time of one call."""
+
+    at: float
+    """Loop time."""
+    redis_at: float | None = None
+    """Time by Redis's clock; None for a slot of the program's own share."""
+
+
 @attrs.frozen(kw_only=True)
 class SlotReply:
     """The reply of the script. Times are loop times; the defaults are those of a heartbeat."""
 
     programs: int
     """Programs that share the timelines, 1 or more."""
+    timelines: str
+    """Id of the timelines; another one after an outage."""
     opens_at: float
     """When the timelines open; past if they are open."""
     closed_until: float = -math.inf
@@ -55,7 +71,7 @@ class SlotReply:
     """The part of the usual rate at present, 0.8 to 1."""
     next_at: float = -math.inf
     """The earliest time of the next slot."""
-    slots: tuple[float, ...] = ()
+    slots: tuple[Slot, ...] = ()
     """The slots that are reserved for this program, earliest first."""
 
 

@@ -10,6 +10,7 @@ lost its position starts again at the beginning of the stream.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -24,6 +25,8 @@ _MAX_ENTRIES: Final = 1000  # webhooks that the stream keeps, or some more
 _MAX_WRITES: Final = 100  # webhooks that are written at once; further ones are lost
 _READ_BLOCK: Final = 2.0  # seconds that one read waits for the next entry
 _STREAM_START: Final = b"0-0"
+
+logger = logging.getLogger(__name__)
 
 
 class Receiver(Protocol):
@@ -54,6 +57,7 @@ class WebhookRelay:
         self._writes = set[asyncio.Task[None]]()
         self._reader: asyncio.Task[None] | None = None
         self._is_closed = False
+        self._logged = set[str]()
 
     def add(self, receiver: Receiver) -> None:
         """Forwards the receiver's unknown webhooks, and gives it the webhooks of other programs."""
@@ -84,8 +88,8 @@ class WebhookRelay:
         try:
             async with asyncio.timeout(REDIS_TIMEOUT):
                 await self._redis.xadd(self._stream, {"url": key}, maxlen=_MAX_ENTRIES)
-        except Exception:  # noqa: BLE001 - the connection logs a loss, and the poller finds the change
-            return
+        except Exception as error:  # noqa: BLE001 - the poller finds the change
+            self._log_once(error)
 
     async def _read(self) -> None:
         last = _STREAM_START
@@ -100,10 +104,24 @@ class WebhookRelay:
                         last = number
                         if b"url" in fields:  # a later version may add entries of another kind
                             self._trigger(fields[b"url"])
-            except Exception:  # noqa: BLE001 - the connection logs a loss
+            except Exception as error:  # noqa: BLE001 - see `_log_once`
+                self._log_once(error)
                 last = _STREAM_START  # the next connection may lead to a server with other numbers
                 await asyncio.sleep(RECONNECT_INTERVAL)
+
+    def _log_once(self, error: Exception) -> None:
+        """Logs what Redis refuses, such as a right; the connection logs the loss of Redis."""
+        text = self._connection.error_text(error)
+        if not self._connection.is_lost and _is_reply(error) and text not in self._logged:
+            self._logged.add(text)
+            logger.warning("Redis does not forward webhooks; waits end by polling: %s", text)
 
     def _trigger(self, key: bytes) -> None:
         for receiver in self._receivers:
             receiver.trigger(key)
+
+
+def _is_reply(error: Exception) -> bool:
+    from redis.exceptions import ResponseError  # noqa: PLC0415 - an extra, and slow to import
+
+    return isinstance(error, ResponseError)

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 from program_that_shares import measure_stalls
 from redis_server import Callers, RedisServer, most_in_one_second, programs, until
@@ -18,6 +19,7 @@ from slow_connections import LIMITS, StrictServer, call_often, slow_dns
 from edgegap_async import Cluster, EdgegapClient, Limits, WebhookReceiver
 from edgegap_async.api.operations import DEPLOY, LIST_DEPLOYMENTS
 from edgegap_async.cluster.permits import SharedPermits
+from edgegap_async.concurrency import loop_time
 from edgegap_async.emulator import Emulator, Simulation, sample_application
 from edgegap_async.errors import InvalidRequest, LimitReached
 
@@ -57,6 +59,44 @@ async def test_row_75_slow_dns_let_no_second_exceed_the_shared_limit(
 
     # In real time, a busy machine delays some calls on their way.
     assert most_in_one_second(server.arrivals["deploy"], second=0.9) <= LIMITS["deploy"]
+
+
+async def test_row_75_a_call_that_opens_a_slow_connection_uses_one_slot(
+    redis: RedisServer,
+) -> None:
+    connector = aiohttp.TCPConnector(force_close=True, use_dns_cache=False)
+    async with (
+        StrictServer() as server,
+        slow_dns(0.3),
+        aiohttp.ClientSession(connector=connector) as session,
+        programs(redis.url, 1) as [cluster],
+        EdgegapClient(
+            "canary-t", base_url=server.url, limits=cluster.limits, session=session
+        ) as client,
+    ):
+        began = loop_time()
+        await call_often(client, "deploy", 190)
+        lasted = loop_time() - began
+
+    # A burst of ten, and then 38 calls a second; with two slots for each call it is 19.
+    assert lasted < 180 / 38 * 1.7
+    assert most_in_one_second(server.arrivals["deploy"], second=0.9) <= LIMITS["deploy"]
+
+
+async def test_slots_that_no_call_uses_are_given_back(redis: RedisServer) -> None:
+    async with programs(redis.url, 2, limits={"deploy": 2}) as [one, other]:
+        calls = [asyncio.create_task(one.limits.acquire(DEPLOY)) for _ in range(5)]
+        await calls[0]
+        await until(lambda: len(one.limits._queues["deploy"].permits._slots) > 0)  # type: ignore[attr-defined]
+        for call in calls:
+            call.cancel()
+        one.limits.on_rate_limited(DEPLOY, 0)  # the slots cannot be used any more
+        await until(lambda: not one._connection._tasks)
+        reply = await other._connection.request_slots("deploy", limit=2, wanted=1, horizon=3)
+
+    assert reply is not None
+    # Half a second after the first call, and not after the slots that were leased.
+    assert reply.slots[0].at - loop_time() < 1.2
 
 
 async def test_a_call_that_would_wait_longer_than_max_wait_fails(redis: RedisServer) -> None:
@@ -150,7 +190,7 @@ async def test_a_call_cancelled_before_its_slot_leaves_the_slot_to_the_next_call
         assert isinstance(permits, SharedPermits)
         cluster._connection.round_trip = 9.0  # so the slot is nine seconds ahead
         caller = asyncio.create_task(cluster.limits.acquire(DEPLOY))
-        await until(lambda: permits._next_own_at > 0 and not cluster._connection._tasks)
+        await until(lambda: permits._next_shared_at > 0 and not cluster._connection._tasks)
         caller.cancel()
         await asyncio.gather(caller, return_exceptions=True)
 
@@ -198,22 +238,6 @@ async def test_a_cluster_that_is_not_open_is_an_error() -> None:
         await cluster.limits.acquire(DEPLOY)
 
 
-@pytest.mark.parametrize(
-    "url", ["", "http://localhost", "localhost:6379", "redis://x:port", "redis://[::1"]
-)
-async def test_a_url_that_is_not_a_redis_url_is_rejected_without_being_shown(url: str) -> None:
-    with pytest.raises(InvalidRequest, match="redis://host:port"):
-        Cluster(url)
-
-
-async def test_a_url_with_decode_responses_is_rejected_without_being_shown() -> None:
-    with pytest.raises(InvalidRequest, match="leave decode_responses out of the url") as caught:
-        Cluster("redis://me:hush@127.0.0.1?decode_responses=true")
-
-    assert "hush" not in str(caught.value)
-    assert caught.value.__cause__ is caught.value.__context__ is None
-
-
 async def test_a_cluster_needs_a_url_and_a_namespace() -> None:
     nothing: Any = None
     with pytest.raises(InvalidRequest, match="the url of its Redis: redis://host:port"):
@@ -245,9 +269,9 @@ async def test_a_password_in_an_error_of_redis_is_not_logged(
         await server.kill()
 
     lines = [r.getMessage() for r in caplog.records if r.name.startswith("edgegap_async.cluster")]
-    assert [line.rpartition("programs: ")[2] for line in lines] == (
-        [] if is_shared else ["ResponseError" if "HELLO" in unknown else "AuthenticationError"]
-    )
+    assert len(lines) == (0 if is_shared else 1)
+    assert not any(password in line for line in lines)
+    assert all("Error" in line for line in lines)
 
 
 async def test_the_text_of_a_network_error_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -267,8 +291,3 @@ async def test_a_missing_redis_package_is_an_error_that_says_what_to_install(
 
     with pytest.raises(InvalidRequest, match=r"pip install 'edgegap-async\[redis\]'"):
         Cluster("redis://127.0.0.1")
-
-
-async def test_a_valkey_url_works(redis: RedisServer) -> None:
-    async with programs(redis.url.replace("redis", "valkey"), 1) as [cluster]:
-        await cluster.limits.acquire(DEPLOY)

@@ -22,15 +22,22 @@ from edgegap_async.concurrency import loop_time
 class RedisServer:
     """A Redis server of the test, which can be killed and restarted on the same port.
 
-    With settings, such as `"--requirepass"`, `answers` only opens a connection.
+    With settings, such as `"--requirepass"`, `answers` only opens a connection. In settings
+    `{port}` is the port, and `{free}` is another free port.
     """
 
     def __init__(self, directory: Path, *settings: str) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.free_port = free.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self.port}"
         self._directory = directory
-        self._settings = settings
+        self._settings = [
+            setting.format(port=self.port, free=self.free_port) for setting in settings
+        ]
+        # A file of settings must be the first argument.
+        self._file = [word for word in self._settings[:1] if not word.startswith("-")]
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -39,9 +46,10 @@ class RedisServer:
         assert self._process is None
         self._process = await asyncio.create_subprocess_exec(
             "redis-server",
+            *self._file,
             *("--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"),
             *("--dir", str(self._directory), "--repl-diskless-sync-delay", "0"),
-            *self._settings,
+            *self._settings[len(self._file) :],
             stdout=asyncio.subprocess.DEVNULL,
         )
         await until(self.answers)
@@ -56,6 +64,7 @@ class RedisServer:
         return False
 
     async def command(self, *words: str) -> Any:
+        """Returns the reply to a command."""
         redis = Redis(port=self.port, decode_responses=True)
         try:
             return await redis.execute_command(*words)  # type: ignore[no-untyped-call]
