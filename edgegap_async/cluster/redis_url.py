@@ -27,7 +27,7 @@ _SCHEMES: Final = {
 _FORMS: Final = "url is redis://host:port, or rediss, valkey, valkeys or unix"
 # Options of redis-py that the cluster decides itself, whatever the url says: RESP 3 has replies of
 # other types, the cluster has its own time limits, and reads for longer than a usual
-# socket_timeout, and a limit of connections would make Redis look lost.
+# socket_timeout, and a read uses a connection for as long as it waits.
 _OWN_OPTIONS: Final = {
     "protocol",
     "socket_timeout",
