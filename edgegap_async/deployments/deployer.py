@@ -32,7 +32,7 @@ from edgegap_async.api.requests import (
     webhook_option,
 )
 from edgegap_async.api.validation import check_list, check_segment
-from edgegap_async.concurrency import is_cancelled, loop_time
+from edgegap_async.concurrency import create_detached_task, is_cancelled, loop_time
 from edgegap_async.errors import (
     CallError,
     ClientClosed,
@@ -58,6 +58,10 @@ logger = logging.getLogger(__name__)
 
 _LIVE_CHECK_INTERVAL: Final = 10.0  # seconds between checks for ends while max_live is reached
 _LIVE_CHECK_SIZE: Final = 100  # deployments per check; one page of the list
+_END_CHECK_FROM: Final = (
+    1000  # deployments in the register from which on the client checks for ends
+)
+_DEPLOYS_PER_END_CHECK: Final = 50  # each deploy checks two: the register is twice what lives
 _UNLISTED_GRACE: Final = 300.0  # seconds; lists may omit a new deployment
 _LOG_TIMEOUT: Final = 10.0  # seconds that the logs of a failed deployment may take
 
@@ -104,6 +108,8 @@ class Deployer:
         self._webhooks = webhooks
         self._list_delay = list_delay
         self._live_checked_at = -math.inf  # loop time
+        self._deploys_since_check = 0
+        self._end_check: asyncio.Task[None] | None = None
         client.add_observer(EndObserver(self.register))
 
     # ── deploys ──────────────────────────────────────────────────────────────────────────────────
@@ -206,6 +212,7 @@ class Deployer:
             believe_404_from=self.register.add_deployed(accepted.request_id),
         )
         trigger.connect(tracker)
+        self._check_ends_if_due()
         return DeploymentHandle(self.client, tracker, self.owned, urls, accepted)
 
     def _encode(
@@ -294,6 +301,17 @@ class Deployer:
             await self._find_ended()
             self._guard.check_live(len(self.register))
 
+    def _check_ends_if_due(self) -> None:
+        """Checks for ends in the background: no task may wait for a deployment that has ended."""
+        self._deploys_since_check += 1
+        is_due = self._deploys_since_check >= _DEPLOYS_PER_END_CHECK
+        if not is_due or len(self.register) <= _END_CHECK_FROM:
+            return
+        if self._end_check is None or self._end_check.done():
+            self._deploys_since_check = 0
+            self._live_checked_at = -math.inf
+            self._end_check = create_detached_task(self._find_ended())
+
     async def _find_ended(self) -> None:
         """Checks some live deployments, at intervals. The observer records their ends."""
         now = loop_time()
@@ -304,7 +322,7 @@ class Deployer:
             return
         self._live_checked_at = now
         deployments = self.client.deployments
-        with contextlib.suppress(CallError):
+        with contextlib.suppress(CallError, ClientClosed):
             filters = [Filter("request_id", "in", ids)]
             rows = deployments.list(filters=filters, limit=_LIVE_CHECK_SIZE)
             listed = {row.request_id async for row in rows}

@@ -64,6 +64,9 @@ from .background import BackgroundWork, Work
 logger = logging.getLogger(__name__)
 
 _MAX_ENDED: Final = 20_000  # id and tag of 10,000 deployments: 4 minutes of 40 deploys a second
+# Deployments that have not ended, as far as is known: 22 MB. More are handed over and their ends
+# cannot be learnt, because the API refuses status and list requests.
+_MAX_LIVE: Final = 100_000
 _FIRST_STOP_GAP: Final = 1.0  # seconds from a stop in the background that failed to the next one
 _MAX_STOP_GAP: Final = 30.0  # seconds; the gaps double
 _STOP_RETRY_INTERVAL: Final = 0.5  # seconds between stops that the API answers with an early 404
@@ -99,7 +102,9 @@ class DeploymentRegister:
     """The deployments that one client has deployed or adopted, by id.
 
     A deploy in progress is in the register by its operation tag. The register remembers 20,000 ids
-    and operation tags that have ended: two for each of the last 10,000 deployments.
+    and operation tags that have ended: two for each of the last 10,000 deployments. It holds up to
+    100,000 that have not; beyond, the oldest that was handed over counts as ended. The deployer
+    checks for ends from 1,000 on, so that happens only where the API refuses to tell.
 
     Args:
         not_found_grace: seconds during which the answer "no such deployment" is not believed.
@@ -137,7 +142,15 @@ class DeploymentRegister:
         """
         self._ended.pop(request_id, None)
         self._live.setdefault(request_id, _Record(DeploymentState.HANDED_OVER))
+        if len(self._live) > _MAX_LIVE:
+            self._end_oldest_handed_over()
         return self._begin_grace(request_id)
+
+    def _end_oldest_handed_over(self) -> None:
+        for key, record in self._live.items():
+            if record.state is DeploymentState.HANDED_OVER:
+                self.end(key)
+                return
 
     def set_owned(self, request_id: str) -> None:
         """Records that the client has to stop a deployment, which it may have adopted."""

@@ -3,17 +3,19 @@
 Problem. A list may come from a cache or from a replica that lags. Its rows are well-formed and
 wrong, and a poller that relies on lists is then later than a task that polls the status itself.
 
-Rule. A **probe** is an id that a status request has found READY. A list request that is sent after
-that answer must show the probe as READY; one that does not is stale, whatever the reason. A list is
-fresh if it shows a probe, or if it is the first answer to show a READY that was not true
-`max_list_age` seconds ago, by a status answer or because the deployment did not exist.
+Rule. A **probe** is an id that a status request has found READY, in ERROR or TERMINATED. A list
+request that is sent after that answer must show the probe so, or omit what has ended; one that does
+not is stale, whatever the reason. A list is fresh if it agrees with a probe, or if it is the first
+answer to show a READY that was not true `max_list_age` seconds ago, by a status answer or because
+the deployment did not exist.
 
-Consequence. At first freshness is UNKNOWN: two status requests a second check deployments that
-lists cover. One fresh list makes it FRESH, and checks become rare. One stale list makes it STALE:
-each deployment is polled by its status too, as fast as the rate limit allows, so no wait is longer
-than without lists. Lists go on meanwhile: each probe tests them, and ten right lists in a row make
-them FRESH again. A cache or replica that is wrong every second time passes that once in a thousand.
-After a minute without waits the state is UNKNOWN again, unless it is STALE.
+Consequence. At first freshness is UNKNOWN: two to four status requests a second check deployments
+that lists cover, and lists for few deployments become rarer by as much. One fresh list makes it
+FRESH, and checks become rare. One stale list makes it STALE: each deployment is polled by its
+status too, as fast as the rate limit allows, so no wait is longer than without lists. Lists go on
+meanwhile: each probe tests them, and ten right lists in a row make them FRESH again. A cache or
+replica that is wrong every second time passes that once in a thousand. After a minute without waits
+the state is UNKNOWN again, unless it is STALE.
 """
 
 from __future__ import annotations
@@ -21,9 +23,12 @@ from __future__ import annotations
 import enum
 import logging
 import math
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Collection
 
-from edgegap_async.api.models import DeploymentPage
+import attrs
+
+from edgegap_async.api.models import DeploymentPage, DeploymentRow
 
 from .list_strategy import is_last_page, says_ready
 from .schedule import DEFAULT_TUNING, PollerTuning
@@ -42,6 +47,26 @@ class Freshness(enum.Enum):
     """A list has contradicted an earlier status answer."""
 
 
+@attrs.frozen
+class _Expected:
+    """What lists must show of a deployment."""
+
+    at: float  # loop time at which it was found
+    by_status: bool  # by a status request that no list had led to
+    has_ended: bool  # ERROR or TERMINATED, as opposed to READY
+    was_listed: bool  # else its absence means nothing
+
+    def is_shown(self, row: DeploymentRow | None) -> bool | None:
+        """Returns whether a row, or its absence, shows it; None if that is unknown."""
+        if not self.has_ended:
+            return row is not None and says_ready(row)
+        if row is None:
+            return True if self.was_listed else None
+        if row.status is None and not row.ready:
+            return None
+        return row.status is not None and row.status.is_terminal
+
+
 class ListFreshness:
     """Compares lists with status answers.
 
@@ -50,50 +75,78 @@ class ListFreshness:
 
     Attributes:
         state: what is known of the age of lists.
+        ended_ids: deployments that have ended, which the next full list must show.
     """
 
     def __init__(self, tuning: PollerTuning = DEFAULT_TUNING) -> None:
         self.state = Freshness.UNKNOWN
         self._tuning = tuning
-        self._expected = dict[str, tuple[float, bool]]()  # found when, and whether by its status
+        self.ended_ids = deque[str](maxlen=tuning.max_probe_ids)
+        self._expected = dict[str, _Expected]()  # by request_id, oldest first
         self._right_lists = 0  # in a row, while lists are stale
+        self._agreements = 0  # lists in a row that have shown what they had to, while not stale
         self._idle_since = math.inf
 
-    def expect(self, request_id: str, now: float, *, by_status: bool) -> None:
+    @property
+    def needs_evidence(self) -> bool:
+        """Whether few lists have shown what they had to, since lists were first asked."""
+        is_stale = self.state is Freshness.STALE
+        return not is_stale and self._agreements < self._tuning.proven_after_lists
+
+    def expect(
+        self,
+        request_id: str,
+        now: float,
+        *,
+        by_status: bool,
+        has_ended: bool = False,
+        was_listed: bool = True,
+    ) -> None:
         """Notes that a deployment is READY, so that list requests sent from now on must show it.
 
         Args:
             request_id: the deployment's id.
             now: loop time.
-            by_status: whether a status answer said so; otherwise it was a list, and lists of the
-                same age prove nothing when they agree.
+            by_status: whether a status answer said so to which no list has led; otherwise lists of
+                the same age prove nothing when they agree.
+            has_ended: whether its status is ERROR or TERMINATED, and not READY.
+            was_listed: whether a list has shown the deployment.
         """
         over = now - self._tuning.probe_lifetime
-        while self._expected and next(iter(self._expected.values()))[0] < over:
+        while self._expected and next(iter(self._expected.values())).at < over:
             del self._expected[next(iter(self._expected))]
-        self._expected[request_id] = now, by_status
+        self._expected.pop(request_id, None)
+        self._expected[request_id] = _Expected(now, by_status, has_ended, was_listed)
+        if has_ended:
+            self.ended_ids.append(request_id)
 
-    def read(self, page: DeploymentPage, probes: Iterable[str], now: float) -> None:
+    def read(self, page: DeploymentPage, probes: Collection[str], now: float) -> None:
         """Learns from the answer to a list request that asked for probes."""
         over = now - self._tuning.probe_lifetime
-        known = {one: self._expected[one] for one in probes if one in self._expected}
-        ready = {row.request_id for row in page.data if says_ready(row)}
-        shown = {row.request_id for row in page.data}
+        left = (one for one in self.ended_ids if one not in probes)
+        self.ended_ids = deque(left, self._tuning.max_probe_ids)
+        rows = {row.request_id: row for row in page.data}
         is_whole = is_last_page(page)  # else a probe may be on the next page
-        judged = [
-            one for one, (at, _) in known.items() if at >= over and (one in shown or is_whole)
-        ]
-        is_right = any(known[one][1] for one in judged)
-        wrong = next((one for one in judged if one not in ready), None)
+        wrong, is_right = None, False
+        for one in probes:
+            expected = self._expected.get(one)
+            if expected is None or expected.at < over or not (one in rows or is_whole):
+                continue
+            is_shown = expected.is_shown(rows.get(one))
+            if is_shown is False:
+                wrong = one
+            is_right |= bool(is_shown) and expected.by_status
+            self._agreements += bool(is_shown)
         if wrong is not None:
-            self._right_lists = 0
+            self._right_lists = self._agreements = 0
             if self.state is not Freshness.STALE:
                 self.state = Freshness.STALE
                 logger.warning(
-                    "lists are stale: %s is READY by its status, and a later list %s; each"
+                    "lists are stale: %s is %s by its status, and a later list %s; each"
                     " deployment is polled by its status too",
                     wrong,
-                    "shows another status" if wrong in shown else "omits it",
+                    "at its end" if self._expected[wrong].has_ended else "READY",
+                    "shows another status" if wrong in rows else "omits it",
                 )
         elif is_right and self.state is Freshness.STALE:
             self._right_lists += 1
@@ -116,5 +169,5 @@ class ListFreshness:
         """Notes that a task waits again."""
         is_old = now > self._idle_since + self._tuning.freshness_lifetime
         if is_old and self.state is Freshness.FRESH:
-            self.state = Freshness.UNKNOWN
+            self.state, self._agreements = Freshness.UNKNOWN, 0
         self._idle_since = math.inf

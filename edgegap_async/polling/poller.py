@@ -26,12 +26,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 from weakref import WeakValueDictionary
 
 from edgegap_async.api.codec import list_query
-from edgegap_async.api.models import DeploymentPage
+from edgegap_async.api.models import DeploymentPage, Status
 from edgegap_async.api.operations import GET_DEPLOYMENT, LIST_DEPLOYMENTS
 from edgegap_async.api.requests import Filter
 from edgegap_async.api.validation import check_segment
@@ -51,6 +51,7 @@ from .tracker import ChangeSource, DeploymentTracker, may_mean_missing
 
 # The poller decides itself when to send a failed request again.
 _CALL_OPTIONS: Final = CallOptions(priority=Priority.STATUS, once=True)
+_FEWEST: Final = 2  # deployments that share list requests
 
 
 class StatusPoller:
@@ -277,16 +278,22 @@ class StatusPoller:
         is_stale = self._freshness.state is Freshness.STALE
         return self._is_covered_by_lists(group) and self._lists_answer and not is_stale
 
+    def _is_extra_list_due(self, group: ListGroup) -> bool:
+        """Whether a list request for the last task that waits is to prove that lists are fresh."""
+        is_last = len(group.members) == 1 and group.last_count == _FEWEST
+        works = self._lists.mode < ListMode.BY_PAGE and self._lists_answer
+        return is_last and works and bool(self._lists.probe_ids) and self._freshness.needs_evidence
+
     def _interval(self, group: ListGroup, now: float) -> float:
         """Returns the seconds between two requests for a member, if it were alone."""
         expects_webhook = self._reader.webhooks.is_active and group.all_expect_webhooks
         return self.policy.interval_at(now - group.newest, expects_webhook=expects_webhook)
 
     def _send_list_if_due(self, group: ListGroup, now: float) -> float:
-        if not self._is_covered_by_lists(group):
-            return math.inf
         tuning, backed_off = self._tuning, self._list_requests.backed_off
         count = len(group.members)
+        if not self._is_covered_by_lists(group) and not self._is_extra_list_due(group):
+            return math.inf
         is_full = self._is_full_list_due(group, now)
         # Where one request cannot hold all ids, each id still needs its turn as often.
         share = min(1.0, self._lists.max_id_bytes / (tuning.bytes_per_id * count))
@@ -297,6 +304,9 @@ class StatusPoller:
             backed_off(self._interval(group, now)) * math.sqrt(tuning.list_cost / many),
             backed_off(min(tuning.min_list_interval, self.policy.interval) * share),
         )
+        is_unknown = self._freshness.state is Freshness.UNKNOWN
+        if is_unknown and _FEWEST < count <= tuning.unknown_lists_up_to:  # checks take their share
+            interval *= tuning.unknown_list_factor
         if group.is_urgent:
             interval = min(interval, backed_off(tuning.webhook_list_delay))
         permitted = self._list_requests.permitted_at(self.client.limits, now)
@@ -307,7 +317,8 @@ class StatusPoller:
             due = max(due, oldest.since + self.policy.first_delay)
         if now < due:
             return due
-        max_ids = self._lists.page_size - len(self._lists.probe_ids) if is_full else count
+        max_probes = len(self._lists.probe_ids) + len(self._freshness.ended_ids)
+        max_ids = self._lists.page_size - max_probes if is_full else count
         max_bytes, timeout = self._lists.max_id_bytes, tuning.answer_timeout
         entries = group.take(now, max_ids, max_bytes, timeout, is_full=is_full)
         if not entries:  # a request for each of them is in flight
@@ -394,9 +405,12 @@ class StatusPoller:
             return math.inf
         tuning, requests = self._tuning, self._status_requests
         interval = self._interval(entry.group, now)
+        count = min(len(self._entries), tuning.checks_up_to)
+        gap = requests.backed_off(tuning.check_factor * interval)
+        gap *= math.sqrt(_FEWEST / max(_FEWEST, count))
         unanswered = tuning.answer_timeout if entry.requests_in_flight else 0.0
         due = max(
-            self._checked_at + requests.backed_off(tuning.check_factor * interval),
+            self._checked_at + gap,
             entry.tracker.awaited_at + tuning.first_check_delay,
             entry.tracker.requested_at + max(unanswered, interval),
             requests.permitted_at(self.client.limits, now),
@@ -406,17 +420,19 @@ class StatusPoller:
         self._checked_at = now
         self._checks += 1
         self._begin_status_request(entry, now)
-        return now + tuning.check_factor * interval
+        return now + gap
 
     def _next_check(self, now: float) -> PollEntry | None:
-        group = self._ready_group  # lists are compared by what they say of READY
-        if self._freshness.state is not Freshness.UNKNOWN or not self._is_found_by_lists(group):
+        other = self._status_queue.next_check(now)
+        if self._freshness.state is not Freshness.UNKNOWN or other is None:
             return None
         # Of equal deployments the oldest is READY first, but not all are equal.
-        oldest, other = next(iter(self._entries.values())), self._status_queue.next_check(now)
+        oldest = next(iter(self._entries.values()))
         is_turn_of_others = self._checks % self._tuning.check_others_every == 0
-        entry = other if is_turn_of_others and other is not None else oldest
-        return entry if entry.group is group else next(iter(group.members.values()))
+        is_recent = now < oldest.tracker.requested_at + self._interval(oldest.group, now)
+        is_other = is_turn_of_others or is_recent or not self._is_found_by_lists(oldest.group)
+        entry = other if is_other else oldest
+        return None if entry.tracker.status == Status.ERROR else entry  # its end may be far off
 
     # ── requests ─────────────────────────────────────────────────────────────────────────────────
 
@@ -428,7 +444,8 @@ class StatusPoller:
         tracker.status_requests += 1
         entry.requests_in_flight += 1
         self._schedule_status(entry)
-        request = self._request_status(entry, now, "webhook" if was_pending else "status")
+        source: ChangeSource = "webhook" if was_pending else "status"
+        request = self._request_status(entry, now, source, was_confirmation=was_confirmation)
         task = self._status_requests.begin(request, now)
 
         def end(task: asyncio.Task[bool]) -> None:
@@ -445,7 +462,9 @@ class StatusPoller:
         # A callback: a task that is cancelled before it starts runs no code of its own.
         task.add_done_callback(end)
 
-    async def _request_status(self, entry: PollEntry, now: float, source: ChangeSource) -> bool:
+    async def _request_status(
+        self, entry: PollEntry, now: float, source: ChangeSource, *, was_confirmation: bool
+    ) -> bool:
         """Asks for the status of an entry. Returns whether that is answered."""
         tracker, reader = entry.tracker, self._reader
         try:
@@ -457,25 +476,41 @@ class StatusPoller:
         except Exception as error:  # noqa: BLE001 - no waiter may wait for ever
             if isinstance(error, Refused) and await self._is_missing(tracker, error):
                 self._status_requests.note_answer(loop_time())
-                reader.apply_missing(entry, error, source)
+                if reader.apply_missing(entry, error, source):
+                    self._expect_in_lists(entry, by_status=not was_confirmation)
             elif self._is_transient(error, [entry], self._status_requests):
                 return False
             else:
                 tracker.fail(error)
         else:
             self._status_requests.note_answer(loop_time())
-            is_change = reader.read_status(entry, deployment, source)
-            is_covered = self._is_covered_by_lists(entry.group)
             if not deployment.current_status.is_ready:
                 entry.not_ready_at = now
-            elif is_change and is_covered:
-                self._lists.probe_ids.append(entry.request_id)
-                self._freshness.expect(entry.request_id, loop_time(), by_status=True)
-                if self._freshness.state is Freshness.UNKNOWN:  # the next list decides
-                    self._checked_at = entry.group.requested_at = -math.inf
-                    self._wakeup.set()
+            if reader.read_status(entry, deployment, source):
+                self._expect_in_lists(entry, by_status=not was_confirmation)
             entry.checked_at = max(entry.checked_at, now)
         return True
+
+    def _expect_in_lists(self, entry: PollEntry, *, by_status: bool) -> None:
+        """Notes that lists must show what a status request has found, if they are asked."""
+        status = entry.tracker.status
+        is_ready = status == Status.READY
+        if status is None or not (is_ready or status.is_final):
+            return
+        if not self._is_covered_by_lists(entry.group):
+            return
+        if is_ready:
+            self._lists.probe_ids.append(entry.request_id)
+        self._freshness.expect(
+            entry.request_id,
+            loop_time(),
+            by_status=by_status or is_ready,
+            has_ended=not is_ready,
+            was_listed=entry.was_listed,
+        )
+        if self._freshness.state is Freshness.UNKNOWN:  # the next list decides
+            self._checked_at = entry.group.requested_at = -math.inf
+            self._wakeup.set()
 
     async def _is_missing(self, tracker: DeploymentTracker, error: Refused) -> bool:
         """Whether an answer means that the API does not know a deployment.
@@ -500,13 +535,15 @@ class StatusPoller:
     ) -> None:
         how = self._lists.mode, self._lists.max_id_bytes
         probes = tuple(self._lists.probe_ids)  # `take` has left room for them
-        request = self._request_list(entries, probes, now, how, is_full=is_full)
+        ended = tuple(self._freshness.ended_ids) if is_full else ()
+        request = self._request_list(entries, probes, ended, now, how, is_full=is_full)
         self._list_requests.begin(request, now)
 
     async def _request_list(
         self,
         entries: Sequence[PollEntry],
         probes: Sequence[str],
+        ended: Sequence[str],
         now: float,
         how: tuple[ListMode, int],
         *,
@@ -520,7 +557,8 @@ class StatusPoller:
             entry.listed_at = now
             entry.lists_in_flight += 1
             entry.tracker.webhook_pending = False
-        filters = [Filter("request_id", "in", [*asked, *probes])] if entries else []
+        ids = dict.fromkeys((*asked, *probes, *ended))
+        filters = [Filter("request_id", "in", list(ids))] if entries else []
         if not is_full:
             filters.append(Filter("status", "eq", "ready"))
         limit = self._tuning.page_size
@@ -537,9 +575,9 @@ class StatusPoller:
             is_answered = True
             self._list_requests.note_answer(loop_time())
             freshness = self._freshness.state
-            self._freshness.read(page, probes, loop_time())
+            self._freshness.read(page, (*probes, *ended), loop_time())
             if how[0] is self._lists.mode:
-                self._learn(page, asked, probes, is_full=is_full)
+                self._learn(page, ids if entries else (), probes, is_full=is_full)
             found = self._reader.read_page(page, asked, pending, now, is_full=is_full)
             self._after_list(page, found, is_full=is_full)
             if self._freshness.state is not freshness:
@@ -575,7 +613,7 @@ class StatusPoller:
     def _learn(
         self,
         page: DeploymentPage,
-        asked: dict[str, PollEntry],
+        asked: Collection[str],
         probes: Sequence[str],
         *,
         is_full: bool,

@@ -177,15 +177,22 @@ class AnswerReader:
             self.webhooks.note_ready(tracker.ready_at, by_webhook=source == "webhook")
         return True
 
-    def apply_missing(self, entry: PollEntry, error: Refused, source: ChangeSource) -> None:
-        """Updates the tracker of a deployment that the API does not know."""
+    def apply_missing(self, entry: PollEntry, error: Refused, source: ChangeSource) -> bool:
+        """Updates the tracker of a deployment that the API does not know.
+
+        Returns:
+            Whether that was a change to its waiters.
+        """
         tracker = entry.tracker
         tracker.last_failure = None
         try:
-            if tracker.mark_missing(error, self._now(), source):
-                self._count(entry, source)
+            if not tracker.mark_missing(error, self._now(), source):
+                return False
         except CallError as final:
             tracker.fail(final)
+            return False
+        self._count(entry, source)
+        return True
 
     def _count(self, entry: PollEntry, source: ChangeSource) -> None:
         status = entry.tracker.status
@@ -226,7 +233,7 @@ class AnswerReader:
         entry = self._entries.get(row.request_id)
         if entry is None:
             return False  # no task waits for it any more, or it is not this client's
-        entry.is_listed = True
+        entry.is_listed = entry.was_listed = True
         ready = Status.READY if row.ready else None
         status = ready if row.status is None else row.status
         by_webhook = source == "webhook"

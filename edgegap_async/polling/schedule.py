@@ -97,12 +97,20 @@ class PollerTuning(NamedTuple):
     """Seconds from the start of a wait to the first check of lists whose freshness is unknown."""
     check_factor: float = 1.3
     """Factor of the interval of one deployment, which is the interval between two such checks."""
-    check_others_every: int = 3
+    checks_up_to: int = 60
+    """Waiting deployments up to which such checks become more frequent, with the square root."""
+    unknown_lists_up_to: int = 10
+    """Waiting deployments up to which lists become rarer while such checks go on."""
+    unknown_list_factor: float = 1.4
+    """Factor of their interval then."""
+    check_others_every: int = 2
     """Every so many such checks, one is not of the deployment that is waited for longest."""
     max_list_age: float = 2.5
     """Seconds; a list that shows what was not so this long ago counts as fresh."""
     probe_lifetime: float = 5.0
     """Seconds for which lists must show a READY deployment; later it may have ended."""
+    proven_after_lists: int = 3
+    """Right lists in a row, up to which another one is sent for this even if one task waits."""
     fresh_after_probes: int = 10
     """Right lists in a row, after which lists that were stale count as fresh."""
     freshness_lifetime: float = 60.0
@@ -154,6 +162,8 @@ class PollEntry:
     """Status requests in flight for it."""
     is_listed: bool = False
     """Whether a list has shown it, so that its absence in a later list means something."""
+    was_listed: bool = False
+    """Whether a list has ever shown it."""
     not_ready_at: float = -math.inf
     """Loop time at which it was certainly not READY yet; minus infinity if that is unknown."""
     needs_confirmation: bool = False

@@ -39,3 +39,13 @@ async def test_the_benchmark_of_many_measures_time_and_memory(emulator: Emulator
 
     assert printed["real time"]["ready"] == printed["real time"]["deploys"] == 3
     assert printed["memory"][0]["bytes_each"] > 0
+
+
+async def test_the_benchmark_of_memory_counts_what_is_remembered(emulator: Emulator) -> None:
+    printed = json.loads(
+        await run_program(emulator, "benchmarks/memory.py", "--hours=0.02", "--points=2")
+    )
+
+    assert [point["hours"] for point in printed] == [0.01, 0.02]
+    assert printed[1]["deployments in the register"] == 72
+    assert printed[1]["megabytes"] > 0
