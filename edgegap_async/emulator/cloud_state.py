@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import math
+import random
 import secrets
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Container, Coroutine, Iterable
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 
-from edgegap_async.api.models import DeployAccepted, Status, Tag
+from edgegap_async.api.models import DeployAccepted, Location, Status, Tag
 from edgegap_async.api.newer_requests import DeploymentReport
 from edgegap_async.api.requests import DeployRequest
 from edgegap_async.errors import BadRequest, NotFound, Unauthorized, Unprocessable
@@ -43,6 +45,11 @@ UNKNOWN_LOGS_TEXT: Final = (
 """The words of the cloud for the logs of an unknown deployment."""
 _MAX_TERMINATED: Final = 1000
 _MAX_REPORTS: Final = 1000
+_MAX_ERRORS: Final = 1000  # deployments in ERROR; the oldest end
+
+
+class _NoCapacity(Exception):
+    """A deploy finds no room; the message is the text of the 422."""
 
 
 class CloudState:
@@ -91,6 +98,9 @@ class CloudState:
             self._ports = SimulatedPorts(settings.port_range)
         self._beacon: Beacon | None = None
         self._terminated_at: dict[str, float] = {}
+        self._errors: dict[str, LocalDeployment] = {}
+        self._cached: set[tuple[str, str, str | None]] = set()
+        self._chance = random.Random(settings.seed)  # noqa: S311 - times are no secret
         self._created_at = self.clock.now()
         self._tasks: set[asyncio.Task[None]] = set()
         self._runs: dict[str, asyncio.Task[None]] = {}  # by request_id
@@ -170,9 +180,10 @@ class CloudState:
             secrets=_new_secrets(),
             machine=self._machine,
             clock=self.clock,
-            timings=self.settings.timings,
+            timings=self.settings.timings.drawn(self._chance, is_cached=False),
+            keep_errors=self.settings.keep_errors,
             send_webhook=self._send_webhook,
-            on_status=self._on_status,
+            on_status=self._status_changed,
             port_source=self._ports,
             tags={tag.name: tag for tag in saved.tags},
             status=saved.status,
@@ -211,21 +222,21 @@ class CloudState:
         request_id = secrets.token_hex(6)
         numbers: tuple[int, ...] = ()
         problem = ""
-        most = self.settings.max_deployments
-        if most is not None and len(self._live_deployments()) >= most:
-            problem = f"No capacity: max_deployments={most} reached"
-        else:
-            try:
-                numbers = self._ports.allocate(len(application.ports))
-            except NoFreePort as nothing:
-                problem = str(nothing)
+        city: Location | None = None
+        try:
+            city = self._placed(application, request, host)
+            numbers = self._ports.allocate(len(application.ports))
+        except (NoFreePort, _NoCapacity) as nothing:
+            problem = str(nothing)
+        city = city or self._locations.nearest(request.users)
         fleets = {one.host_id: fleet.name for fleet in self._fleets.values() for one in fleet.hosts}
+        is_cached = (application.name, application.version, city.city) in self._cached
         now = self.clock.now()
         deployment = LocalDeployment(
             request_id=request_id,
             application=application,
             request=request,
-            location=CITIES[host.city] if host else self._locations.nearest(request.users),
+            location=city,
             fleet_name=fleets[host.host_id] if host else None,
             host=host,
             port_numbers=dict(
@@ -237,9 +248,10 @@ class CloudState:
             secrets=_new_secrets(),
             machine=self._machine,
             clock=self.clock,
-            timings=self.settings.timings,
+            timings=self.settings.timings.drawn(self._chance, is_cached=is_cached),
+            keep_errors=self.settings.keep_errors,
             send_webhook=self._send_webhook,
-            on_status=self._on_status,
+            on_status=self._status_changed,
             tags={name: Tag(name=name, create_time=now, last_updated=now) for name in request.tags},
         )
         self.deployments[request_id] = deployment
@@ -253,6 +265,49 @@ class CloudState:
 
     def _start(self, deployment: LocalDeployment) -> None:
         self._runs[deployment.request_id] = self._spawn(self._run(deployment))
+
+    def _placed(
+        self, application: Application, request: DeployRequest, host: PrivateHost | None
+    ) -> Location:
+        """Returns where a deploy runs: at its host, or in the nearest city with room.
+
+        Raises:
+            _NoCapacity: there is no room, or no location has the version in its cache.
+        """
+        live = self._live_deployments() if self._has_capacity_limits else []
+        most = self.settings.max_deployments
+        if most is not None and len(live) >= most:
+            raise _NoCapacity(f"No capacity: max_deployments={most} reached")
+        if host is not None:
+            return CITIES[host.city]
+        used = Counter(one.location.city for one in live if one.host is None)
+        limits = self.settings.location_capacity
+        cities = [city for name, city in CITIES.items() if used[name] < limits.get(name, math.inf)]
+        if request.require_cached_locations:
+            version = (application.name, application.version)
+            cities = [city for city in cities if (*version, city.city) in self._cached]
+            if not cities:
+                raise _NoCapacity("No capacity: no location has the version in its cache")
+        if not cities:
+            raise _NoCapacity("No capacity: every location is full")
+        return self._locations.nearest(request.users, cities)
+
+    @property
+    def _has_capacity_limits(self) -> bool:
+        return self.settings.max_deployments is not None or bool(self.settings.location_capacity)
+
+    def _status_changed(self, deployment: LocalDeployment, earlier: Status | None) -> None:
+        """Keeps which locations have run what, and ends the oldest of too many in ERROR."""
+        if deployment.status is Status.READY:
+            application = deployment.application
+            city = deployment.location.city
+            self._cached.add((application.name, application.version, city))
+        self._errors.pop(deployment.request_id, None)
+        if deployment.status is Status.ERROR:
+            self._errors[deployment.request_id] = deployment
+            if len(self._errors) > _MAX_ERRORS:
+                self._errors.pop(next(iter(self._errors))).stop()
+        self._on_status(deployment, earlier)
 
     async def _run(self, deployment: LocalDeployment) -> None:
         try:
@@ -349,7 +404,8 @@ class CloudState:
         else:  # a list request by ids must not go through thousands
             known = (self.deployments[name] for name in named if name in self.deployments)
             candidates = sorted(known, key=lambda one: one.created_at)
-        return [one for one in candidates if one.status is not Status.TERMINATED]
+        over = Status.TERMINATED
+        return [one for one in candidates if one.status is not over]
 
     def _remove_expired(self) -> None:
         before = self.clock.time() - self.settings.keep_terminated

@@ -14,7 +14,7 @@ from .list_queries import (
     page_of,
     parse_list_query,
     parse_time,
-    passes_filter,
+    predicate,
 )
 from .metrics import STEPS
 
@@ -64,13 +64,14 @@ class DeploymentCalls(CloudState):
         if query is not None and not self.settings.list_accepts_filters:
             raise BadRequest("query is not supported")
         wanted = parse_list_query(query)
-        chosen = [
-            one
-            for one in self._live_deployments(ids_in(wanted.filters))
-            if one.age >= hidden
-            and (self.settings.list_includes_errors or one.status is not Status.ERROR)
-            and all(passes_filter(one, condition) for condition in wanted.filters)
-        ]
+        chosen = self._live_deployments(ids_in(wanted.filters))
+        hidden = max(hidden, self.settings.list_delay)
+        if hidden:
+            chosen = [one for one in chosen if one.age >= hidden]
+        if not self.settings.list_includes_errors:
+            chosen = [one for one in chosen if one.status is not Status.ERROR]
+        for condition in wanted.filters:
+            chosen = list(filter(predicate(condition), chosen))
         for order in reversed(wanted.order_by):
             if order.field == "created_at":  # deployments have no session sockets here
                 chosen.sort(key=lambda one: one.created_at, reverse=order.order == "desc")

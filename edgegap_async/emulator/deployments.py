@@ -16,6 +16,7 @@ import asyncio
 import itertools
 import logging
 import math
+import random
 import signal
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -35,8 +36,9 @@ from edgegap_async.api.models import (
     Tag,
 )
 from edgegap_async.api.requests import DeployRequest, Webhook
-from edgegap_async.api.validation import number
+from edgegap_async.api.validation import check_number, field_name
 from edgegap_async.concurrency import loop_time
+from edgegap_async.errors import InvalidRequest
 
 from .catalogue import Application, PrivateHost
 from .clock import Clock
@@ -50,6 +52,7 @@ from .procfs import Binding
 
 _log: Final = logging.getLogger(__name__)
 
+_MAX_SECONDS: Final = 1e9  # no time is longer, and a file may say `inf`
 _CLOSING_GRACE: Final = 0.5
 """Seconds from SIGTERM to SIGKILL when the emulator itself ends."""
 
@@ -70,46 +73,90 @@ def ignore_status(deployment: LocalDeployment, earlier: Status | None) -> None:
     del deployment, earlier
 
 
-_SECONDS: Final = number(least=0)
+Duration: TypeAlias = float | tuple[float, float]
+"""Seconds: a number, or (at least, at most) for a random number between the two."""
+
+
+def _duration(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    what = field_name(self, attribute)
+    if isinstance(value, tuple | list):
+        if len(value) != 2 or not value[0] <= value[1]:  # noqa: PLR2004 - at least, at most
+            raise InvalidRequest(f"{what} is a number or (at least, at most), not {value!r}")
+        for end in value:
+            check_number(what, end, least=0, most=_MAX_SECONDS, optional=False)
+    else:
+        check_number(what, value, least=0, most=_MAX_SECONDS, optional=False)
 
 
 @attrs.frozen(kw_only=True)
 class Timings:
-    """Seconds that a deployment spends in each status, at least; 0 or more.
+    """Seconds that a deployment spends in each status, at least.
 
-    With the defaults READY comes about one second after the deploy.
+    Each is a number of 0 or more, or (at least, at most): then each deployment draws its own, from
+    a seed. With the defaults READY comes about one second after the deploy, and half a second where
+    a location has run the version before.
 
     Raises:
         InvalidRequest: a value is below 0 or no number.
     """
 
-    initializing: float = attrs.field(default=0.1, validator=_SECONDS)
+    initializing: Duration = attrs.field(default=(0.05, 0.15), validator=_duration)
     """Seconds in INITIALIZING."""
-    seeking: float = attrs.field(default=0.25, validator=_SECONDS)
+    seeking: Duration = attrs.field(default=(0.1, 0.3), validator=_duration)
     """Seconds in SEEKING."""
-    seeked: float = attrs.field(default=0.1, validator=_SECONDS)
+    seeked: Duration = attrs.field(default=(0.05, 0.1), validator=_duration)
     """Seconds in SEEKED."""
-    scanning: float = attrs.field(default=0.1, validator=_SECONDS)
+    scanning: Duration = attrs.field(default=(0.05, 0.1), validator=_duration)
     """Seconds in SCANNING."""
-    deploying: float = attrs.field(default=0.4, validator=_SECONDS)
+    deploying: Duration = attrs.field(default=(0.3, 0.6), validator=_duration)
     """Seconds in DEPLOYING; longer if the process has not bound its ports."""
-    terminating: float = attrs.field(default=0.1, validator=_SECONDS)
+    deploying_cached: Duration = attrs.field(default=(0.05, 0.15), validator=_duration)
+    """Seconds in DEPLOYING at a location where the version has been READY before."""
+    terminating: Duration = attrs.field(default=(0.05, 0.15), validator=_duration)
     """Seconds in TERMINATING; longer if the process has not ended."""
-    restart_delay: float = attrs.field(default=0.5, validator=_SECONDS)
+    restart_delay: Duration = attrs.field(default=0.5, validator=_duration)
     """Seconds before a process starts again after an exit; doubles each time, up to 60."""
 
     @classmethod
     def fast(cls) -> Timings:
         """Returns timings for tests: 0 in each status."""
-        return cls(
-            initializing=0,
-            seeking=0,
-            seeked=0,
-            scanning=0,
-            deploying=0,
-            terminating=0,
-            restart_delay=0.01,
-        )
+        names = [field.name for field in attrs.fields(cls)]
+        return cls(**{**dict.fromkeys(names, 0.0), "restart_delay": 0.01})
+
+    def drawn(self, chance: random.Random, *, is_cached: bool) -> DrawnTimings:
+        """Returns the seconds of one deployment.
+
+        Args:
+            chance: source of random numbers.
+            is_cached: whether its location has run the version before.
+        """
+        drawn = {
+            field.name: chance.uniform(*value) if isinstance(value, tuple | list) else value
+            for field in attrs.fields(type(self))
+            for value in [getattr(self, field.name)]
+        }
+        cached = drawn.pop("deploying_cached")
+        return DrawnTimings(**{**drawn, **({"deploying": cached} if is_cached else {})})
+
+
+@attrs.frozen(kw_only=True)
+class DrawnTimings:
+    """The seconds that one deployment spends in each status, at least."""
+
+    initializing: float
+    """Seconds in INITIALIZING."""
+    seeking: float
+    """Seconds in SEEKING."""
+    seeked: float
+    """Seconds in SEEKED."""
+    scanning: float
+    """Seconds in SCANNING."""
+    deploying: float
+    """Seconds in DEPLOYING."""
+    terminating: float
+    """Seconds in TERMINATING."""
+    restart_delay: float
+    """Seconds before the first restart of a process."""
 
 
 def _cloud_time(deployment: LocalDeployment) -> float:
@@ -150,13 +197,15 @@ class LocalDeployment:
     """The machine that runs its process."""
     clock: Clock = attrs.field(factory=Clock, repr=False)
     """The clock of everything that it waits for."""
-    timings: Timings = attrs.field(repr=False)
+    timings: DrawnTimings = attrs.field(repr=False)
     """How long it spends in each status."""
     send_webhook: SendWebhook = attrs.field(repr=False)
     """Sends a webhook."""
     on_status: OnStatus = attrs.field(default=ignore_status, repr=False)
     """Called after each change of status, with the status before."""
 
+    keep_errors: float | None = None
+    """Seconds in ERROR after which it ends by itself; None for never."""
     tags: dict[str, Tag] = attrs.field(factory=dict)
     """Its tags by name, in the order in which they were added."""
     status: Status = Status.INITIALIZING
@@ -338,7 +387,9 @@ class LocalDeployment:
                 self._release_ports()
                 if self.output.written > _MAX_PLAIN_OUTPUT:
                     await asyncio.to_thread(self.output.compress)
-            await self._stop_requested
+                await self.clock.wait({self._stop_requested}, self.keep_errors)
+            else:
+                await self._stop_requested
             self._set_status(Status.TERMINATING)
             await asyncio.gather(
                 self._end_process(self.application.termination_grace_period_seconds),

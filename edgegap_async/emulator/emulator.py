@@ -78,6 +78,11 @@ class Emulator:
         webhook_timeout: seconds that the receiver of a webhook has to answer.
         metrics_interval: seconds between two measurements of a process.
         keep_terminated: seconds for which the API still knows a TERMINATED deployment.
+        keep_errors: seconds after which a deployment in ERROR ends by itself; None for never.
+        list_delay: seconds after its deploy from which lists show a deployment.
+        location_capacity: how many deployments a city can run at once, such as `{"Paris": 10}`; a
+            deploy beyond goes to the next city. The others have no limit.
+        seed: seed of the times that are drawn from `timings`.
         unknown_id_status: HTTP status for an unknown request_id: 400 as live, 404 as documented.
         host_shape: fields of private hosts: as until 2025-11 (`pin`) or since (`centroid`).
         list_has_status: False for list rows without the undocumented field `status`.
@@ -117,6 +122,10 @@ class Emulator:
         webhook_timeout: float = 10.0,
         metrics_interval: float = 1.0,
         keep_terminated: float = 60.0,
+        keep_errors: float | None = 600.0,
+        list_delay: float = 0.0,
+        location_capacity: Mapping[str, int] | None = None,
+        seed: int = 0,
         unknown_id_status: Literal[400, 404] = 400,
         host_shape: Literal["pin", "centroid"] = "pin",
         list_has_status: bool = True,
@@ -155,6 +164,10 @@ class Emulator:
             player_locations={} if player_locations is None else player_locations,
             metrics_interval=metrics_interval,
             keep_terminated=keep_terminated,
+            keep_errors=keep_errors,
+            list_delay=list_delay,
+            location_capacity={} if location_capacity is None else location_capacity,
+            seed=seed,
             unknown_id_status=unknown_id_status,
             host_shape=host_shape,
             list_has_status=list_has_status,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
+from operator import eq, ge, le
 from typing import Final, TypeVar
 
 from edgegap_async.api.codec import ListQuery, read_list_query, read_time
@@ -102,28 +103,35 @@ def ids_in(filters: Iterable[Filter]) -> frozenset[str] | None:
     return None
 
 
-def passes_filter(deployment: LocalDeployment, condition: Filter) -> bool:
-    """Returns whether a deployment passes a filter of a list."""
+_TEXTS: Final[Mapping[str, Callable[[LocalDeployment], Collection[str]]]] = {
+    "request_id": lambda one: (one.request_id,),
+    "tags": lambda one: one.tags,
+    "application": lambda one: (one.application.name,),
+    "version": lambda one: (one.application.version,),
+    "fleet_name": lambda one: (one.fleet_name,) if one.fleet_name else (),
+    "host_name": lambda one: (one.host_id,),
+}
+"""The texts that a field of a deployment has."""
+
+
+def predicate(condition: Filter) -> Callable[[LocalDeployment], bool]:
+    """Returns a function that says whether a deployment passes a filter of a list."""
     value, operator = condition.value, condition.operator
     if isinstance(value, datetime):
-        at = deployment.created_at
-        return {"eq": at == value, "gte": at >= value, "lte": at <= value}[operator]
+        compare = {"eq": eq, "gte": ge, "lte": le}[operator]
+        return lambda one: compare(one.created_at, value)
     if condition.field == "status":
-        return (Status(str(value)) is deployment.status) is (operator == "eq")
-    texts: dict[str, tuple[str, ...]] = {
-        "request_id": (deployment.request_id,),
-        "tags": tuple(deployment.tags),
-        "application": (deployment.application.name,),
-        "version": (deployment.application.version,),
-        "fleet_name": (deployment.fleet_name,) if deployment.fleet_name else (),
-        "host_name": (deployment.host_id,),
-    }
-    has = texts[condition.field]
+        status, is_wanted = Status(str(value)), operator == "eq"
+        return lambda one: (one.status is status) is is_wanted
+    texts = _TEXTS[condition.field]
     if operator == "ilike":
         pattern = ".*".join(map(re.escape, str(value).split("%")))
-        return any(re.fullmatch(pattern, text, re.IGNORECASE | re.DOTALL) for text in has)
-    wanted = value if isinstance(value, tuple) else (value,)
-    return bool(set(has) & set(wanted)) is (operator in {"eq", "in"})
+        matches = re.compile(pattern, re.IGNORECASE | re.DOTALL).fullmatch
+        return lambda one: any(map(matches, texts(one)))
+    wanted = frozenset(value if isinstance(value, tuple) else (value,))
+    if operator in {"eq", "in"}:
+        return lambda one: not wanted.isdisjoint(texts(one))
+    return lambda one: wanted.isdisjoint(texts(one))
 
 
 def matches_stop_filter(deployment: LocalDeployment, condition: StopFilter) -> bool:

@@ -139,11 +139,16 @@ class LocationFinder:
                 return point, country
         return _countries().get(country or ""), country
 
-    def nearest(self, users: Iterable[User]) -> Location:
-        """Returns the city with the smallest sum of distances to the players."""
+    def nearest(self, users: Iterable[User], cities: Iterable[Location] | None = None) -> Location:
+        """Returns the city with the smallest sum of distances to the players.
+
+        Args:
+            users: the players.
+            cities: the cities to choose from, at least one; None for all.
+        """
         points = [self.locate(user) for user in users]
         return min(
-            CITIES.values(),
+            CITIES.values() if cities is None else cities,
             key=lambda city: math.fsum(distance_km(_point(city), point) for point in points),
         )
 

@@ -9,6 +9,7 @@ import attrs
 
 from edgegap_async.api.validation import (
     check_kind,
+    check_number,
     check_text,
     field_name,
     instance_of,
@@ -19,7 +20,7 @@ from edgegap_async.errors import InvalidRequest
 
 from .deployments import Timings
 from .environment import PUBLIC_IP
-from .locations import LocationFinder, Point
+from .locations import CITIES, LocationFinder, Point
 from .simulation import Simulation
 
 _MAX_PORT: Final = 65535
@@ -44,6 +45,16 @@ def _host_name(self: object, attribute: attrs.Attribute[Any], value: Any) -> Non
 def _locations(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     del self, attribute
     LocationFinder(value)
+
+
+def _capacities(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    what = field_name(self, attribute)
+    check_kind(what, value, Mapping)
+    for city, most in value.items():
+        if city not in CITIES:
+            raise InvalidRequest(f"{what}: {city!r} is no city here; there are {', '.join(CITIES)}")
+        check_kind(f"{what}: {city}", most, int)
+        check_number(f"{what}: {city}", most, least=0, optional=False)
 
 
 def _simulation(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -78,6 +89,14 @@ class Settings:
     """Seconds between two measurements of a process."""
     keep_terminated: float = attrs.field(default=60.0, validator=number(least=0))
     """Seconds for which the API still knows a TERMINATED deployment."""
+    keep_errors: float | None = attrs.field(default=600.0, validator=number(least=0, optional=True))
+    """Seconds after which a deployment in ERROR ends by itself; None for never."""
+    list_delay: float = attrs.field(default=0.0, validator=number(least=0))
+    """Seconds after its deploy from which lists show a deployment."""
+    location_capacity: Mapping[str, int] = attrs.field(factory=dict, validator=_capacities)
+    """How many deployments a city can run at once, by the city's name; the others have no limit."""
+    seed: int = attrs.field(default=0, validator=number(whole=True))
+    """Seed of the times that are drawn from `timings`."""
     unknown_id_status: Literal[400, 404] = attrs.field(default=400, validator=one_of(400, 404))
     """Status for an unknown request_id: 400 as in the cloud, 404 as documented."""
     host_shape: Literal["pin", "centroid"] = attrs.field(

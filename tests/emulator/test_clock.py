@@ -103,7 +103,7 @@ async def test_timers_that_are_cancelled_do_not_stay_for_a_day() -> None:
 
 async def test_a_day_of_a_simulated_deployment_passes_in_an_advance() -> None:
     simulation = Simulation(ready_after=(20, 20), crash_share=1, crash_after=(7200, 7200))
-    async with a_cloud(ARENA, simulate=simulation) as cloud:
+    async with a_cloud(ARENA, simulate=simulation, keep_errors=None) as cloud:
         cloud.clock.pause()
         deployment = await deployed(cloud, ARENA)
         await cloud.clock.advance(19)
