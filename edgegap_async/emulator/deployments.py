@@ -40,7 +40,7 @@ from edgegap_async.api.validation import check_number, field_name
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import InvalidRequest
 
-from .catalogue import Application, PrivateHost
+from .catalogue import Application, AppPort, PrivateHost
 from .clock import Clock
 from .environment import PUBLIC_IP, Secrets, environment
 from .machine import Forwarder, Machine, PortSource, Process
@@ -235,6 +235,8 @@ class LocalDeployment:
     """How its process exited by itself; None if it has not."""
     _written_at_crash: int | None = None
     _has_ports: bool = True
+    _held_numbers: set[int] = attrs.field(factory=set, init=False)
+    _told_external: set[str] = attrs.field(factory=set, init=False)  # names of ports
     _forwarder: Forwarder | None = attrs.field(default=None, init=False, repr=False)
     _ready_time: float = 0.0
     _ended_time: float | None = None
@@ -269,7 +271,7 @@ class LocalDeployment:
         return {
             port.name: Port(
                 external=self.port_numbers[port.name],
-                internal=port.number or self.port_numbers[port.name],
+                internal=self._internal(port),
                 protocol="Websocket" if port.protocol == "WS" else port.protocol,  # as the cloud
                 name=port.name,
                 tls_upgrade=port.tls_upgrade,
@@ -480,29 +482,45 @@ class LocalDeployment:
         raise _DeploymentFailed(f"other programs have taken {_MAX_PORT_CHANGES} ports that it got")
 
     async def _open_forwarder(self) -> None:
-        """Forwards external ports to those whose number the application fixes.
+        """Forwards external ports to those whose number the application sets.
+
+        If another deployment or program has such a number, the application is told its external
+        port instead.
 
         Raises:
             OSError: an external port cannot be bound.
-            _DeploymentFailed: another program has bound such a number.
         """
+        if self._forwarder is not None:
+            return
+        self._told_external.clear()
+        for port in self.application.ports:
+            if port.number is None or port.number in self._held_numbers:
+                continue
+            if self.port_source.take(port.number):
+                self._held_numbers.add(port.number)
+            else:
+                self._told_external.add(port.name)
         routes = [
             (kind, self.port_numbers[port.name], port.number)
             for port in self.application.ports
-            if port.number is not None
+            if port.number is not None and port.name not in self._told_external
             for kind in sorted(port.socket_kinds)
         ]
-        if self._forwarder is not None or not routes:
-            return
-        taken = await self.machine.taken(None, [(kind, number) for kind, _, number in routes])
-        if taken:
-            raise _DeploymentFailed(
-                f"port {_written(taken)} of this machine is in use by another deployment or"
-                " program: a port with a `number` serves one deployment at a time; without"
-                " `number` the application gets a free port, by {port:NAME} or by"
-                " ARBITRIUM_PORT_NAME_INTERNAL"
-            )
-        self._forwarder = await self.machine.forward(routes)
+        if routes:
+            self._forwarder = await self.machine.forward(routes)
+
+    @property
+    def _numbers_in_use(self) -> str:
+        """What to add to the text of an error if other programs have the application's ports."""
+        ports = [port for port in self.application.ports if port.name in self._told_external]
+        if not ports:
+            return ""
+        numbers = ", ".join(str(port.number) for port in ports)
+        return (
+            f"; port {numbers} of this machine is in use by another deployment"
+            " or program, so the app was told another, by {port:NAME} and"
+            " ARBITRIUM_PORT_NAME_INTERNAL"
+        )
 
     def _change_ports(self) -> None:
         """Exchanges the ports for others.
@@ -510,9 +528,7 @@ class LocalDeployment:
         Raises:
             _DeploymentFailed: there are none.
         """
-        self._close_forwarder()
-        self.port_source.release(tuple(self.port_numbers.values()))
-        self._has_ports = False
+        self._release_ports()
         try:
             numbers = self.port_source.allocate(len(self.port_numbers))
         except NoFreePort as problem:
@@ -524,6 +540,8 @@ class LocalDeployment:
         if self._forwarder is not None:
             self._forwarder.close()
             self._forwarder = None
+        self.port_source.release(tuple(self._held_numbers))
+        self._held_numbers.clear()
 
     async def _start(self) -> Process:
         application = self.application
@@ -562,10 +580,12 @@ class LocalDeployment:
     @property
     def _opened_numbers(self) -> dict[str, int]:
         """The ports that the process is to open, by name."""
-        return {
-            port.name: port.number or self.port_numbers[port.name]
-            for port in self.application.ports
-        }
+        return {port.name: self._internal(port) for port in self.application.ports}
+
+    def _internal(self, port: AppPort) -> int:
+        if port.number is None or port.name in self._told_external:
+            return self.port_numbers[port.name]
+        return port.number
 
     def _required_bindings(self) -> list[Binding]:
         numbers = self._opened_numbers
@@ -604,7 +624,7 @@ class LocalDeployment:
         assigned = [
             (kind, self.port_numbers[port.name])
             for port in self.application.ports
-            if port.number is None
+            if port.number is None or port.name in self._told_external
             for kind in sorted(port.socket_kinds)
         ]
         try:
@@ -632,9 +652,9 @@ class LocalDeployment:
         if opened:
             return _DeploymentFailed(
                 f"{text}; it has opened {', '.join(opened)}: if that is its port, set `number` of"
-                " the port"
+                f" the port{self._numbers_in_use}"
             )
-        return _DeploymentFailed(f"{text}; it has opened no port")
+        return _DeploymentFailed(f"{text}; it has opened no port{self._numbers_in_use}")
 
     async def _handle_exit(self, code: int) -> None:
         """Notes how the process exited by itself, and waits until it may start again.
@@ -658,7 +678,8 @@ class LocalDeployment:
         )
         self._written_at_crash = self.output.written
         if policy == "never" or (policy == "on_failure" and code == 0):
-            raise _DeploymentFailed(self.crash.message)
+            in_use = "" if self.ready_at else self._numbers_in_use
+            raise _DeploymentFailed(self.crash.message + in_use)
         await self._end_process(0)
         pause = min(60.0, self.timings.restart_delay * 2.0**self._restarts)
         self._restarts += 1

@@ -256,7 +256,7 @@ class Guardian:
             raise OSError(number, os.strerror(number))
 
     def run(self) -> None:
-        """Runs until the emulator has ended; then ends all that is left."""
+        """Runs until the emulator has ended, or a signal ends this process."""
         woken, wake = os.pipe()
         for end in (woken, wake):
             os.set_blocking(end, False)
@@ -274,7 +274,7 @@ class Guardian:
         for descriptor in (self._channel.fileno(), woken, handle):
             if descriptor is not None:
                 self._poll.register(descriptor, select.POLLIN)
-        next_scan = 0.0
+        next_scan, interval = 0.0, _KILL_CHECK_INTERVAL
         while not stopped:
             wait = max(0.0, next_scan - time.monotonic()) if self._ended else None
             ready = {number for number, _ in self._poll.poll(None if wait is None else 1000 * wait)}
@@ -283,13 +283,14 @@ class Guardian:
                     os.read(woken, _RECEIVE_BYTES)
             self._reap()
             if self._ended and time.monotonic() >= next_scan:
-                interval = _KILL_CHECK_INTERVAL if self._kill_left_behind() else _SCAN_INTERVAL
+                # Longer each time, for a process that the kernel cannot end now.
+                interval = min(1.0, 2 * interval) if self._kill_left_behind() else _SCAN_INTERVAL
                 next_scan = time.monotonic() + interval
+                interval = interval if self._ended else _KILL_CHECK_INTERVAL
             for failed in ready & self._starting.keys():
                 self._finish_start(failed)
             if handle in ready or (self._channel.fileno() in ready and not self._receive()):
                 break
-        self.close()
 
     def _emulator_handle(self) -> int | None:
         """Returns a handle of the emulator, which becomes readable when the emulator ends.
@@ -528,7 +529,11 @@ def main() -> None:
     os.umask(0o077)
     connection = socket.socket(fileno=channel)
     connection.setblocking(False)
-    Guardian(connection, Ledger(ledger)).run()
+    guardian = Guardian(connection, Ledger(ledger))
+    try:
+        guardian.run()
+    finally:
+        guardian.close()
 
 
 if __name__ == "__main__":

@@ -174,6 +174,7 @@ class Launcher:
         if self._ledger is not None:
             # The guardian has done it, unless it was killed.
             guardian.kill_marked(f"{ledger.MARK_VARIABLE}={self._ledger.mark}")
+            self._ledger.remove()
             self._ledger = None
         for program in self._programs.values():
             if not program.started.done():

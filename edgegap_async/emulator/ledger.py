@@ -38,6 +38,10 @@ class NewLedger:
     homes: Path
     """The folder for the homes of game servers; it need not exist."""
 
+    def remove(self) -> None:
+        """Removes the file and the homes, unless the guardian has done it."""
+        _remove(self.homes.with_suffix(".jsonl"))
+
 
 def folder() -> Path:
     """Returns the folder of ledgers and homes, and makes it.
@@ -114,9 +118,13 @@ def _end_processes_of(path: Path) -> int:
             is_of_this_boot = lines[0]["boot"] == _boot()
             known = [(one["pid"], one["started"]) for one in lines[1:]] if is_of_this_boot else []
             ended = guardian.kill_marked(lines[0]["mark"], known)
-        shutil.rmtree(path.with_suffix(""), ignore_errors=True)
-        path.unlink(missing_ok=True)
+        _remove(path)
         return ended
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+    path.unlink(missing_ok=True)
 
 
 def _boot() -> str:

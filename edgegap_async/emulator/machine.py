@@ -63,7 +63,7 @@ class Machine(Protocol[ProcessT]):
         """Returns whether a program has bound each of the wanted ports."""
         ...
 
-    async def taken(self, process: ProcessT | None, wanted: Iterable[Binding]) -> list[Binding]:
+    async def taken(self, process: ProcessT, wanted: Iterable[Binding]) -> list[Binding]:
         """Returns the ports that other programs have bound and this one has not."""
         ...
 
@@ -97,6 +97,10 @@ class PortSource(Protocol):
 
     def allocate(self, count: int) -> tuple[int, ...]:
         """Returns numbers of free ports. It may raise `NoFreePort`."""
+        ...
+
+    def take(self, number: int) -> bool:
+        """Assigns this port if it is free; returns whether it is."""
         ...
 
     def release(self, ports: Sequence[int]) -> None:

@@ -105,17 +105,31 @@ class Ports:
             raise NoFreePort(f"No capacity: no port is left in {self._numbers}")
         return tuple(taken)
 
+    def take(self, number: int) -> bool:
+        """Assigns this port if no other game server and no other program has it.
+
+        It may be outside of the range, and may have been given back just now. Returns whether it
+        was assigned.
+        """
+        return number not in self._allocated and self._try_hold(number, reuse_address=True)
+
     def _try_allocate(self, port: int) -> bool:
         if (
             port in self._allocated
             or self._clock() < self._released_at.get(port, 0.0) + self._reuse_delay
         ):
             return False
+        return self._try_hold(port)
+
+    def _try_hold(self, port: int, *, reuse_address: bool = False) -> bool:
         with contextlib.ExitStack() as undo, contextlib.suppress(OSError):
             hold = undo.enter_context(socket.socket(socket.AF_UNIX))
             hold.bind(f"\0edgegap-async-emulator-port-{port}")
             for kind in _KINDS:
                 with socket.socket(socket.AF_INET, kind) as probe:
+                    if reuse_address and kind == socket.SOCK_STREAM:
+                        # Connections that have ended do not count.
+                        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     probe.bind(("", port))
             undo.pop_all()
             self._allocated[port] = hold

@@ -250,19 +250,12 @@ class Machine:
         pids = [member.pid for member in await process.members()]
         return all(any(owns_socket(pid, one) for pid in pids) for one in sockets)
 
-    async def taken(
-        self, process: ServerProcess | None, wanted: Iterable[Binding]
-    ) -> list[Binding]:
-        """Returns the ports that other programs have bound and this tree has not.
-
-        Args:
-            process: the program; None if it has not started.
-            wanted: the ports.
-        """
+    async def taken(self, process: ServerProcess, wanted: Iterable[Binding]) -> list[Binding]:
+        """Returns the ports that other programs have bound and this tree has not."""
         found: list[Binding] = []
         for kind, port in wanted:
             sockets = (await self._bound[kind].result()).get(port, set())
-            members = [] if process is None or not sockets else await process.members()
+            members = await process.members() if sockets else []
             if sockets and not any(owns_socket(member.pid, sockets) for member in members):
                 found.append((kind, port))
         return found

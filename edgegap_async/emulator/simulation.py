@@ -183,7 +183,7 @@ class SimulatedMachine:
 
     async def taken(
         self,
-        process: SimulatedProcess | None,  # noqa: ARG002 - no port is bound
+        process: SimulatedProcess,  # noqa: ARG002 - no port is bound
         wanted: Iterable[Binding],  # noqa: ARG002
     ) -> list[Binding]:
         """Returns the ports that other programs have bound: none."""
@@ -221,6 +221,10 @@ class SimulatedPorts:
     def allocate(self, count: int) -> tuple[int, ...]:
         """Returns the next `count` numbers."""
         return tuple(itertools.islice(self._next, count))
+
+    def take(self, number: int) -> bool:  # noqa: ARG002
+        """Returns True: any number of deployments may have a number."""
+        return True
 
     def release(self, ports: Sequence[int]) -> None:
         """Does nothing: no port was bound."""

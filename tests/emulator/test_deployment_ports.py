@@ -123,11 +123,42 @@ async def test_the_second_deployment_with_a_fixed_port_is_an_error_that_says_why
         first = await reached(await deployed(cloud, application), Status.READY)
         second = await reached(await deployed(cloud, application), Status.ERROR)
 
-        assert f"port {number}/udp of this machine is in use" in (second.error_detail or "")
+        assert f"port {number} of this machine is in use" in (second.error_detail or "")
         assert "ARBITRIUM_PORT_NAME_INTERNAL" in (second.error_detail or "")
         first.stop()
         await reached(first, Status.TERMINATED)
         await reached(await deployed(cloud, application), Status.READY)
+
+
+async def test_a_second_deployment_that_follows_its_variables_gets_another_port() -> None:
+    number = _free_port()
+    application = python_application(
+        "import os, sys\nsys.argv[1:] = [os.environ['ARBITRIUM_PORT_GAME_INTERNAL']]\n" + ECHO,
+        ports=(AppPort("game", "TCP/UDP", number=number),),
+    )
+    async with a_cloud(application) as cloud:
+        first = await reached(await deployed(cloud, application), Status.READY)
+        second = await reached(await deployed(cloud, application), Status.READY)
+
+        assert first.ports["game"].internal == number
+        game = second.ports["game"]
+        assert game.internal == game.external == second.port_numbers["game"]
+        for deployment in (first, second):
+            with _player(deployment.port_numbers["game"]) as player:
+                assert await _asked(player, b"hello") == b"HELLO"
+
+
+async def test_two_ports_may_have_the_same_number() -> None:
+    number = _free_port()
+    ports = (AppPort("game", number=number), AppPort("query", "TCP", number=number))
+    async with _ready(attrs.evolve(_fixed_application(number), ports=ports)) as deployment:
+        game, query = deployment.ports["game"], deployment.ports["query"]
+        assert game.internal == query.internal == number
+        assert game.external != query.external
+        reader, writer = await asyncio.open_connection("127.0.0.1", query.external)
+        writer.write(b"hello")
+        assert await reader.read(5) == b"HELLO"
+        writer.close()
 
 
 async def test_placeholders_are_filled_in_arguments_and_in_environment_values() -> None:
