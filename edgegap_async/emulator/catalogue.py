@@ -278,6 +278,10 @@ class Image:
     """Megabytes of address space for a process, enforced; None for no limit."""
     cpu_limit_seconds: int | None = attrs.field(default=None, validator=_at_least(1))
     """Seconds of CPU time for a process, enforced; None for no limit."""
+    open_files_limit: int | None = attrs.field(default=4096, validator=_at_least(16))
+    """Files and sockets that a process may have open, as in `Application`."""
+    sandbox: Sandbox = attrs.field(default="none", validator=one_of("none", "bwrap"))
+    """What it runs in, as in `Application`."""
 
     def __attrs_post_init__(self) -> None:
         _check_argv(f"image {self.image!r}", self.argv)

@@ -236,7 +236,7 @@ class LocalDeployment:
     _written_at_crash: int | None = None
     _has_ports: bool = True
     _held_numbers: set[int] = attrs.field(factory=set, init=False)
-    _told_external: set[str] = attrs.field(factory=set, init=False)  # names of ports
+    _with_external: set[str] = attrs.field(factory=set, init=False)  # names of ports
     _forwarder: Forwarder | None = attrs.field(default=None, init=False, repr=False)
     _ready_time: float = 0.0
     _ended_time: float | None = None
@@ -484,7 +484,7 @@ class LocalDeployment:
     async def _open_forwarder(self) -> None:
         """Forwards external ports to those whose number the application sets.
 
-        If another deployment or program has such a number, the application is told its external
+        If another deployment or program has such a number, the application gets its external
         port instead.
 
         Raises:
@@ -492,18 +492,18 @@ class LocalDeployment:
         """
         if self._forwarder is not None:
             return
-        self._told_external.clear()
+        self._with_external.clear()
         for port in self.application.ports:
             if port.number is None or port.number in self._held_numbers:
                 continue
             if self.port_source.take(port.number):
                 self._held_numbers.add(port.number)
             else:
-                self._told_external.add(port.name)
+                self._with_external.add(port.name)
         routes = [
             (kind, self.port_numbers[port.name], port.number)
             for port in self.application.ports
-            if port.number is not None and port.name not in self._told_external
+            if port.number is not None and port.name not in self._with_external
             for kind in sorted(port.socket_kinds)
         ]
         if routes:
@@ -512,13 +512,13 @@ class LocalDeployment:
     @property
     def _numbers_in_use(self) -> str:
         """What to add to the text of an error if other programs have the application's ports."""
-        ports = [port for port in self.application.ports if port.name in self._told_external]
+        ports = [port for port in self.application.ports if port.name in self._with_external]
         if not ports:
             return ""
         numbers = ", ".join(str(port.number) for port in ports)
         return (
             f"; port {numbers} of this machine is in use by another deployment"
-            " or program, so the app was told another, by {port:NAME} and"
+            " or program, so the app got another number, by {port:NAME} and"
             " ARBITRIUM_PORT_NAME_INTERNAL"
         )
 
@@ -583,7 +583,7 @@ class LocalDeployment:
         return {port.name: self._internal(port) for port in self.application.ports}
 
     def _internal(self, port: AppPort) -> int:
-        if port.number is None or port.name in self._told_external:
+        if port.number is None or port.name in self._with_external:
             return self.port_numbers[port.name]
         return port.number
 
@@ -624,7 +624,7 @@ class LocalDeployment:
         assigned = [
             (kind, self.port_numbers[port.name])
             for port in self.application.ports
-            if port.number is None or port.name in self._told_external
+            if port.number is None or port.name in self._with_external
             for kind in sorted(port.socket_kinds)
         ]
         try:
@@ -679,7 +679,7 @@ class LocalDeployment:
         self._written_at_crash = self.output.written
         if policy == "never" or (policy == "on_failure" and code == 0):
             in_use = "" if self.ready_at else self._numbers_in_use
-            raise _DeploymentFailed(self.crash.message + in_use)
+            raise _DeploymentFailed(f"{self.crash.message}{in_use}")
         await self._end_process(0)
         pause = min(60.0, self.timings.restart_delay * 2.0**self._restarts)
         self._restarts += 1

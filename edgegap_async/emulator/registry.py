@@ -28,6 +28,7 @@ from edgegap_async.api.newer_requests import (
 from edgegap_async.errors import BadRequest, Conflict, ImageUnavailable, NotFound
 
 from .catalogue import Application, AppPort, Image, port_names
+from .environment import check_variables
 
 _log: Final = logging.getLogger(__name__)
 
@@ -407,6 +408,7 @@ def _program_settings(source: VersionChanges | models.ApplicationVersion) -> dic
         if source.ports is not None:
             settings["ports"] = tuple(map(_app_port, source.ports))
         if source.envs is not None:
+            check_variables(variable.key for variable in source.envs)
             for name, is_hidden in (("environment", False), ("hidden_environment", True)):
                 settings[name] = {
                     variable.key: variable.value
@@ -429,8 +431,8 @@ def _app_port(port: VersionPortRequest) -> AppPort:
 
 def _image_settings(source: Image | Application) -> dict[str, Any]:
     """Returns the settings of a program that its image gives it."""
-    names = ("argv", "directory", "memory_limit_mb", "cpu_limit_seconds")
-    return {name: getattr(source, name) for name in names}
+    names = ("argv", "directory", "memory_limit_mb", "cpu_limit_seconds", "open_files_limit")
+    return {name: getattr(source, name) for name in (*names, "sandbox")}
 
 
 def _check_ports(image: Image | Application, ports: Iterable[AppPort]) -> None:

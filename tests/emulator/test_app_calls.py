@@ -145,6 +145,12 @@ async def test_no_field_of_a_version_is_a_command(apps: BareApi) -> None:
         await call(apps, "POST", "/v1/app/arena/version", 400, **body)
 
 
+async def test_a_version_cannot_set_variables_of_loaders(apps: BareApi) -> None:
+    envs = [{"key": "LD_PRELOAD", "value": "/x.so"}]
+    await call(apps, "POST", "/v1/app/arena/version", 400, **VERSION | {"envs": envs})
+    await call(apps, "GET", "/v1/app/arena/version/v2", 404)
+
+
 async def test_a_version_is_changed_listed_and_deleted(apps: BareApi) -> None:
     await call(apps, "POST", "/v1/app/arena/version", 200, **VERSION)
     await call(apps, "POST", "/v1/app/arena/version", 409, **VERSION)
