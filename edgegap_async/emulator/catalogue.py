@@ -329,6 +329,8 @@ class Catalogue:
     """The private fleets."""
     images: tuple[Image, ...] = attrs.field(default=(), validator=_each(Image))
     """What the images of versions stand for that calls create."""
+    fault_tables: tuple[Mapping[str, Any], ...] = ()
+    """The scripted faults of a file, as tables that `faults_from_tables` reads."""
 
     def __attrs_post_init__(self) -> None:
         unique: dict[str, Iterable[object]] = {
@@ -346,7 +348,7 @@ class Catalogue:
 
 
 def load_apps(path: str | Path) -> Catalogue:
-    """Reads the applications and fleets of a TOML file.
+    """Reads the applications, fleets and faults of a TOML file.
 
     Args:
         path: path of the file.
@@ -367,6 +369,7 @@ def load_apps(path: str | Path) -> Catalogue:
                 for one in _read_each(tables.pop("images", []), "images", Image)
             ),
             fleets=tuple(_read_each(tables.pop("fleets", []), "fleets", Fleet)),
+            fault_tables=_list_of("faults", tables.pop("faults", [])),
         )
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
         raise InvalidRequest(f"{path}: {problem}") from None
@@ -374,16 +377,21 @@ def load_apps(path: str | Path) -> Catalogue:
         raise InvalidRequest(f"{path}: {problem.message}") from None
     if tables:
         raise InvalidRequest(
-            f"{path}: {', '.join(tables)}: unknown; a file has applications, images and fleets"
+            f"{path}: {', '.join(tables)}: unknown; a file has applications, images, fleets and"
+            " faults"
         )
     return catalogue
 
 
-def _read_each(tables: object, where: str, kind: type[Model]) -> list[Model]:
+def _list_of(where: str, tables: object) -> tuple[Any, ...]:
     if not isinstance(tables, list):
         raise InvalidRequest(f"write [[{where}]] once for each of {where}")
+    return tuple(tables)
+
+
+def _read_each(tables: object, where: str, kind: type[Model]) -> list[Model]:
     models: list[Model] = []
-    for position, table in enumerate(tables):
+    for position, table in enumerate(_list_of(where, tables)):
         try:
             # As JSON: the strict reader of requests also checks this.
             models.append(read_request(kind, dumps(table)))

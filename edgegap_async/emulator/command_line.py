@@ -73,6 +73,7 @@ def _check(words: list[str], program: str) -> int:
     )
     parser.add_argument("file", metavar="FILE", help="TOML file")
     path = parser.parse_args(words).file
+    Emulator(path)  # which checks all of it
     catalogue = load_apps(path)
     names = ", ".join(f"{one.name} {one.version}" for one in catalogue.applications) or "nothing"
     _say(f"{path} is right; it deploys: {names}")

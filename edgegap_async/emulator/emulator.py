@@ -24,6 +24,7 @@ from .connections import Deadlines
 from .control import Control
 from .deployments import LocalDeployment, Timings
 from .expectations import Expectations
+from .fault_tables import faults_from_tables
 from .faults import Fault, Faults
 from .http_guard import HttpGuard
 from .rate_limits import RateLimits, check_limits
@@ -175,8 +176,7 @@ class Emulator:
             list_includes_errors=list_includes_errors,
             simulate=simulate,
         )
-        self._host = host
-        self._port = port
+        self._host, self._port = host, port
         self._limits = check_limits(limits)
         if not is_time_range(round_trip_time):
             raise InvalidRequest(
@@ -185,7 +185,8 @@ class Emulator:
         self._round_trip_time = round_trip_time
         check_list("faults", faults)
         check_list("webhook_allow", webhook_allow)
-        self._first_faults = tuple(faults)
+        self._own_faults = tuple(faults)
+        self._first_faults = (*_faults_of(self._catalogue, apps), *self._own_faults)
         self.faults = Faults(self._first_faults)
         """The scripted faults that are still to happen; add more with `faults.add`."""
         self.events = StatusEvents()
@@ -283,20 +284,27 @@ class Emulator:
         """Replaces what can be deployed; deployments that exist keep what they have.
 
         Args:
-            apps: application versions, or the path of a TOML file. A list leaves fleets and
-                images as they are; a file replaces those of the file before.
+            apps: application versions, or the path of a TOML file. A list leaves fleets, images
+                and faults as they are; a file replaces those of the file before. Faults begin
+                anew if the file has others than before.
 
         Raises:
             InvalidRequest: a setting has no valid value, or the emulator is not started; nothing
                 is changed then.
         """
+        faults = self._first_faults
         if isinstance(apps, str | Path):
             catalogue = self._with_own(load_apps(apps))
+            faults = (*_faults_of(catalogue, apps), *self._own_faults)
         else:
             check_list("apps", apps)
             catalogue = attrs.evolve(self._catalogue, applications=tuple(apps))
         self.cloud.load(catalogue)
         self._catalogue = catalogue
+        if faults != self._first_faults:
+            self._first_faults = faults
+            self.faults.clear()
+            self.faults.add(*faults)
 
     async def reset(self, *, keep: Iterable[str] = ()) -> None:
         """Ends every process, and sets everything as it was at the start.
@@ -444,6 +452,18 @@ class Emulator:
     def requests(self) -> list[RecordedRequest]:
         """The requests that came, oldest first; the last 100,000."""
         return [] if self._server is None else list(self._server.requests)
+
+
+def _faults_of(catalogue: Catalogue, path: object) -> tuple[Fault, ...]:
+    """Returns the faults of a file.
+
+    Raises:
+        InvalidRequest: a table is not a fault; the message names the file.
+    """
+    try:
+        return faults_from_tables(catalogue.fault_tables)
+    except InvalidRequest as problem:
+        raise InvalidRequest(f"{path}: {problem.message}") from None
 
 
 def _check_packages() -> None:

@@ -81,7 +81,7 @@ def test_an_application_of_a_file_starts_beside_the_file(tmp_path: Path) -> None
     ("text", "complaint"),
     [
         ("x = ", "Invalid value"),
-        ("apps = []", "apps: unknown; a file has applications, images and fleets"),
+        ("apps = []", "apps: unknown; a file has applications, images, fleets and faults"),
         ("applications = 5", r"write \[\[applications\]\]"),
         ('[[applications]]\nversion = "1"\nargv = ["x"]', r"applications\[0\].*missing @ name"),
         (

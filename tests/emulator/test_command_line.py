@@ -27,6 +27,7 @@ from edgegap_async.emulator import (
     Emulator,
     Fault,
     PrivateHost,
+    ProxyPage,
     Respond,
     Timings,
     load_apps,
@@ -299,6 +300,46 @@ def test_check_says_what_a_right_file_deploys(
     assert "arena v7" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ('[[faults]]\neffect = "dropp"\n', "faults[0]: there is no effect 'dropp'"),
+        ("faults = 5\n", "faults"),
+        ("faults = [5]\n", "faults[0]: a fault is a table, not 5"),
+    ],
+)
+def test_check_names_a_wrong_fault(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, complaint: str
+) -> None:
+    path = tmp_path / "apps.toml"
+    path.write_text(text)
+
+    assert main(["check", str(path)]) == 1
+    errors = capsys.readouterr().err
+    assert errors.startswith(f"{path}: ")
+    assert complaint in errors
+
+
+async def test_a_file_has_faults_which_begin_anew_if_it_has_others(tmp_path: Path) -> None:
+    path = tmp_path / "apps.toml"
+    fault = (
+        '[[faults]]\noperation = "list_locations"\neffect = {{ name = "respond", status = {} }}\n'
+    )
+    path.write_text(fault.format(503) * 2)
+    async with Emulator(path) as emulator:
+        headers = {"Authorization": f"token {emulator.token}"}
+        async with aiohttp.ClientSession(emulator.url, headers=headers) as session:
+            statuses = []
+            for status in (503, 504):  # the first file is the same: one fault is left
+                path.write_text(fault.format(status) * 2)
+                emulator.reload(path)
+                for _ in range(2):
+                    async with session.get("/v1/locations") as answer:
+                        statuses.append(answer.status)
+
+    assert statuses == [503, 503, 504, 504]
+
+
 def test_check_names_what_is_wrong(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     path = tmp_path / "apps.toml"
     path.write_text(APPS.format(version="v7") + "port = 7777\n")
@@ -327,6 +368,9 @@ def test_every_line_of_the_example_is_right(tmp_path: Path) -> None:
 
     assert catalogue.applications[0].environment == {"MODE": "ranked"}
     assert [host.city for host in catalogue.fleets[0].hosts] == ["Paris"]
+    assert Emulator(path).faults.left == (
+        Fault("deploy", ProxyPage(502, "nginx"), when="read", times=3),
+    )
 
 
 # ── lines ────────────────────────────────────────────────────────────────────────────────────────
