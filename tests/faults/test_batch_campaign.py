@@ -19,6 +19,7 @@ import attrs
 import pytest
 from campaign import (
     Chance,
+    cancel_all,
     cancel_at_a_random_step,
     draw_client,
     draw_emulator,
@@ -162,6 +163,8 @@ class Run:
             for task in tasks:
                 if chance.random() < 0.4:
                     group.create_task(self.cancel(task))
+            if chance.random() < 0.2:
+                await cancel_all(chance, tasks)
             if chance.random() < 0.3:
                 await asyncio.sleep(chance.uniform(0, 6))
                 await self.client.close()

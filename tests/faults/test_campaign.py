@@ -30,6 +30,7 @@ import pytest
 from campaign import (
     MAX_DELAY,
     Chance,
+    cancel_all,
     cancel_at_a_random_step,
     deployments_of,
     draw_client,
@@ -38,6 +39,7 @@ from campaign import (
     draw_guard,
     draw_receiver,
     errors_of_the_loop,
+    is_of_a_client,
     living,
     operation_tag,
     run_from_seed,
@@ -91,6 +93,8 @@ class Program:
     open_blocks: int = 0
     """The number of `client.run` blocks that are entered and not left."""
     complaints: list[str] = attrs.field(factory=list)
+    callers: set[asyncio.Task[None]] = attrs.field(factory=set)
+    """The tasks that deploy, of all programs of the run."""
     closing: bool = False
 
     async def deploy_or_run(self) -> None:
@@ -210,9 +214,12 @@ class Program:
             tasks = [
                 group.create_task(self.check_errors(self.deploy_or_run())) for _ in range(count)
             ]
+            self.callers.update(tasks)
             for task in tasks:
                 if chance.random() < 0.5:
                     group.create_task(self.cancel(task))
+            if chance.random() < 0.2:
+                group.create_task(cancel_all(chance, self.callers))
             group.create_task(self.add_faults())
             if chance.random() < 0.4:
                 group.create_task(self.close_early())
@@ -338,17 +345,18 @@ async def play(seed: int) -> Outcome:
                 draw_client, chance, emulator, list_delay=list_delay, webhooks=receiver
             )
             programs = []
+            callers = set[asyncio.Task[None]]()
             for owner in OWNERS[: chance.choice((1, 1, 2))]:
                 guard = draw_guard(chance)
                 client = new_client(owner=owner, guard=guard)
-                programs.append(Program(chance, emulator, client, owner, guard))
+                programs.append(Program(chance, emulator, client, owner, guard, callers=callers))
             async with asyncio.TaskGroup() as group:
                 for program in programs:
                     group.create_task(program.play())
             for program in programs:
                 if chance.random() < 0.4:
                     await program.start_again(new_client(owner=program.owner, guard=Guard()))
-            left = [task for task in asyncio.all_tasks() if _is_of_a_client(task)]
+            left = [task for task in asyncio.all_tasks() if is_of_a_client(task)]
             complaints += [f"after close() there is {task}" for task in left]
             emulator.faults.clear()
             await asyncio.sleep(SETTLE_TIME)
@@ -362,12 +370,6 @@ async def play(seed: int) -> Outcome:
             deployed = len(emulator.cloud.deployments)
     complaints += [f"at the end there is {task}" for task in asyncio.all_tasks() - {_this_task()}]
     return Outcome(complaints, requests, deployed)
-
-
-def _is_of_a_client(task: asyncio.Task[Any]) -> bool:
-    code = getattr(task.get_coro(), "cr_code", None)
-    path = code.co_filename if code else ""
-    return "edgegap_async" in path and not ("emulator" in path or "webhooks" in path)
 
 
 def run_seed(seed: int) -> Outcome:

@@ -1,6 +1,6 @@
-"""Forty kinds of faults at each of five places of a run: none leaves a server or makes two.
+"""48 kinds of faults at each of five places of a run: none leaves a server or makes two.
 
-Each fault has runs of its own, whereas a campaign mixes faults at random. The long form is 10,000
+Each fault has runs of its own, whereas a campaign mixes faults at random. The long form is 12,000
 runs: `pytest tests/faults/test_fault_matrix.py --rounds 1000`.
 """
 
@@ -27,6 +27,7 @@ from edgegap_async.emulator import (
     Fault,
     HangUp,
     Hide,
+    ProxyPage,
     Respond,
     Simulation,
     Timings,
@@ -50,6 +51,14 @@ REFUSALS: Final[dict[str, Effect]] = {
     **{f"429, {wait}": Respond(429, headers={"Retry-After": wait}) for wait in ("0", "2", "-5")},
     "307": Respond(307, headers={"Location": "http://192.0.2.1/"}),
 }
+OF_PROXIES: Final[dict[str, Effect]] = {
+    f"{status} of {proxy}": ProxyPage(status, proxy)
+    for status, proxy in ((400, "haproxy"), (403, "cloudflare"), (404, "gateway"), (410, "gateway"))
+}
+PASSED_ON: Final[dict[str, Effect]] = {
+    "408 of envoy": ProxyPage(408, "envoy"),
+    "499 of nginx": ProxyPage(499, "nginx"),
+}
 OF_THE_ANSWER: Final[dict[str, Effect]] = {
     "no body": Truncate(0),
     "half a body": Truncate(9),
@@ -61,9 +70,15 @@ OF_THE_ANSWER: Final[dict[str, Effect]] = {
     "gzip bomb": Respond.gzip_bomb(2**24),
 }
 KINDS: Final[dict[str, tuple[Effect, When]]] = {
-    **{f"{name}, unread": (what, "unread") for name, what in (AT_ANY_TIME | REFUSALS).items()},
+    **{
+        f"{name}, unread": (what, "unread")
+        for name, what in (AT_ANY_TIME | REFUSALS | OF_PROXIES | PASSED_ON).items()
+    },
     **{f"{name}, read": (what, "read") for name, what in AT_ANY_TIME.items()},
-    **{f"{name}, acted": (what, "acted") for name, what in (AT_ANY_TIME | OF_THE_ANSWER).items()},
+    **{
+        f"{name}, acted": (what, "acted")
+        for name, what in (AT_ANY_TIME | OF_THE_ANSWER | PASSED_ON).items()
+    },
 }
 PLACES = ("deploy", "list_deployments", "get_deployment", "stop_deployment", None)
 
@@ -122,8 +137,8 @@ def complaints_of(emulator: Emulator, log: str) -> list[str]:
     return complaints
 
 
-def test_there_are_forty_kinds() -> None:
-    assert len(KINDS) == 40
+def test_there_are_48_kinds() -> None:
+    assert len(KINDS) == 48
 
 
 @pytest.mark.timeout(0)

@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import random
 import secrets
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
 from typing import Any, TypeAlias, TypeVar
 from unittest import mock
 
@@ -41,6 +41,7 @@ from edgegap_async.emulator import (
     HangUp,
     LocalDeployment,
     PrivateHost,
+    ProxyPage,
     Respond,
     Simulation,
     Timings,
@@ -48,11 +49,13 @@ from edgegap_async.emulator import (
 )
 from edgegap_async.emulator.effects import Effect
 from edgegap_async.emulator.faults import When
+from edgegap_async.emulator.proxy_pages import PROXIES
 
 __all__ = [
     "MAX_DELAY",
     "Chance",
     "all_chance_from",
+    "cancel_all",
     "cancel_at_a_random_step",
     "deployments_of",
     "draw_client",
@@ -61,6 +64,7 @@ __all__ = [
     "draw_guard",
     "draw_receiver",
     "errors_of_the_loop",
+    "is_of_a_client",
     "living",
     "operation_tag",
     "run_from_seed",
@@ -85,6 +89,11 @@ def draw_fault(chance: Chance) -> Fault:
     """Draws a fault; none of them makes the API refuse a request and carry it out all the same."""
     operation = chance.choice((*CALLS, "deploy", None))
     skip = chance.choice((0, 0, 0, 1, 3))
+    if chance.random() < 0.2:
+        return _draw_proxy_fault(chance, operation, skip)
+    if chance.random() < 0.1:
+        slow = Delay(chance.uniform(3.0, 15.0))
+        return Fault("list_deployments", slow, when="acted", times=chance.choice((1, 3)), skip=skip)
     if chance.random() < 0.2:
         waits = chance.choice(({}, {"Retry-After": "0"}, {"Retry-After": "2"}))
         refusal = chance.choice(
@@ -112,6 +121,17 @@ def draw_fault(chance: Chance) -> Fault:
             )
         )
     return Fault(operation, what, when=when, times=times, skip=skip)
+
+
+def _draw_proxy_fault(chance: Chance, operation: str | None, skip: int) -> Fault:
+    """Draws the answer of a proxy: a refusal of its own, or an error after it passed a call on."""
+    proxy, times = chance.choice(PROXIES), chance.choice((1, 2, 6))
+    if chance.random() < 0.5:
+        own = ProxyPage(chance.choice((400, 401, 403, 404, 410, 421)), proxy)
+        return Fault(operation, own, when="unread", times=times, skip=skip)
+    when: When = chance.choice(("unread", "read", "acted"))
+    late = ProxyPage(chance.choice((408, 499, 502, 504)), proxy)
+    return Fault(operation, late, when=when, times=times, skip=skip)
 
 
 def draw_guard(chance: Chance) -> Guard:
@@ -152,7 +172,7 @@ def draw_client(
         list_delay=list_delay,
         guard=guard,
         webhooks=webhooks,
-        timeouts=Timeouts(total=1.0, connect=0.5),
+        timeouts=Timeouts(total=chance.choice((1.0, 1.0, 20.0)), connect=0.5),
         limits=Limits() if chance.random() < 0.5 else dict.fromkeys(CALLS),
         retries=RetryPolicy(
             attempts=chance.choice((1, 2, 4)),
@@ -200,6 +220,23 @@ async def cancel_at_a_random_step(
         for _ in range(chance.randrange(max_steps)):
             await asyncio.sleep(0)
         task.cancel()
+
+
+def is_of_a_client(task: asyncio.Task[Any]) -> bool:
+    """Returns whether a task was started by a client."""
+    code = getattr(task.get_coro(), "cr_code", None)
+    path = code.co_filename if code else ""
+    return "edgegap_async" in path and not ("emulator" in path or "webhooks" in path)
+
+
+async def cancel_all(chance: Chance, callers: Collection[asyncio.Task[None]]) -> None:
+    """Cancels callers and every task of the clients, one to three times, as a program that ends."""
+    await asyncio.sleep(chance.uniform(0, 6))
+    for _ in range(chance.choice((1, 2, 3))):
+        for task in asyncio.all_tasks():
+            if task in callers or is_of_a_client(task):
+                task.cancel()
+        await asyncio.sleep(chance.choice((0.0, 0.01, 0.3)))
 
 
 # ── the emulator's record ────────────────────────────────────────────────────────────────────────
