@@ -1,6 +1,6 @@
-"""48 kinds of faults at each of five places of a run: none leaves a server or makes two.
+"""52 kinds of faults at each of five places of a run: none leaves a server or makes two.
 
-Each fault has runs of its own, whereas a campaign mixes faults at random. The long form is 12,000
+Each fault has runs of its own, whereas a campaign mixes faults at random. The long form is 13,000
 runs: `pytest tests/faults/test_fault_matrix.py --rounds 1000`.
 """
 
@@ -28,10 +28,12 @@ from edgegap_async.emulator import (
     HangUp,
     Hide,
     ProxyPage,
+    Raw,
     Respond,
     Simulation,
     Timings,
     Truncate,
+    WrongLength,
 )
 from edgegap_async.emulator.effects import Effect
 from edgegap_async.emulator.faults import When
@@ -64,6 +66,10 @@ OF_THE_ANSWER: Final[dict[str, Effect]] = {
     "half a body": Truncate(9),
     "slow body": Dribble(0.05),
     "stale connection": HangUp(),
+    "more announced than sent": WrongLength(10),
+    "less announced than sent": WrongLength(-9),
+    "no HTTP": Raw(b"SSH-2.0-OpenSSH_9.2"),
+    "half a status line": Raw(b"HTTP/1.1 2", closes=False),
     "no JSON": Respond(202, b"{"),
     "empty": Respond(202, b""),
     "HTML instead of JSON": Respond(202, b"<html>", {"Content-Type": "text/html"}),

@@ -113,6 +113,8 @@ class Target:
 
     async def _live_deployment(self) -> str:
         cloud = self.emulator.cloud
+        cloud.registry.applications.clear()  # calls have changed or deleted them
+        self.emulator.reload([sample_application()])
         known = cloud.deployments.get(self._request_id)
         if known is None or known.status not in {Status.READY, Status.DEPLOYING}:
             for one in cloud.live():
