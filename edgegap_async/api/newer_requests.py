@@ -208,11 +208,15 @@ class VersionRequest(VersionChanges):
     """Memory in MB, 100 or more."""
 
 
+def _reason(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    check_text(field_name(self, attribute), value, _MAX_REASON)
+
+
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class DeploymentReport(RequestModel):
     """The body of a report that something is wrong with a deployment."""
 
-    reason: str = attrs.field()
+    reason: str = attrs.field(validator=_reason)
     """What is wrong, 1 to 255 characters."""
     metadata: Mapping[str, object] | None = attrs.field(
         default=None,
@@ -220,10 +224,6 @@ class DeploymentReport(RequestModel):
         metadata={STRICT: "object"},
     )
     """More about it, as a JSON object; None for nothing."""
-
-    @reason.validator
-    def _check_reason(self, attribute: attrs.Attribute[Any], value: Any) -> None:
-        check_text(field_name(self, attribute), value, _MAX_REASON)
 
 
 @attrs.frozen(eq=False, repr=False)

@@ -31,8 +31,8 @@ class Beacon:
     """The UDP port."""
     tcp_port: int
     """The TCP port."""
-    _udp: asyncio.DatagramTransport
-    _tcp: asyncio.Server
+    _udp: asyncio.DatagramTransport = attrs.field(alias="udp")
+    _tcp: asyncio.Server = attrs.field(alias="tcp")
 
     @classmethod
     async def start(cls) -> Beacon:

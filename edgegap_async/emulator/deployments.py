@@ -48,7 +48,7 @@ from .metrics import Samples
 from .output import Output
 from .ports import NoFreePort
 from .processes import Limits
-from .procfs import Binding
+from .procfs import Binding, Route
 
 _log: Final = logging.getLogger(__name__)
 
@@ -220,7 +220,9 @@ class LocalDeployment:
         default=attrs.Factory(lambda self: self.clock.now(), takes_self=True)
     )
     """Time of the deploy."""
-    _created_time: float = attrs.field(default=attrs.Factory(_cloud_time, takes_self=True))
+    _created_time: float = attrs.field(
+        default=attrs.Factory(_cloud_time, takes_self=True), alias="created_time"
+    )
     ready_at: datetime | None = None
     """Time of READY; None before."""
     removed_at: datetime | None = None
@@ -233,13 +235,13 @@ class LocalDeployment:
     """Its process; None if none runs."""
     crash: CrashData | None = None
     """How its process exited by itself; None if it has not."""
-    _written_at_crash: int | None = None
-    _has_ports: bool = True
+    _written_at_crash: int | None = attrs.field(default=None, alias="written_at_crash")
+    _has_ports: bool = attrs.field(default=True, alias="has_ports")
     _held_numbers: set[int] = attrs.field(factory=set, init=False)
     _with_external: set[str] = attrs.field(factory=set, init=False)  # names of ports
     _forwarder: Forwarder | None = attrs.field(default=None, init=False, repr=False)
-    _ready_time: float = 0.0
-    _ended_time: float | None = None
+    _ready_time: float = attrs.field(default=0.0, alias="ready_time")
+    _ended_time: float | None = attrs.field(default=None, alias="ended_time")
     _restarts: int = 0
     _stop_requested: asyncio.Future[None] = attrs.field(
         factory=lambda: asyncio.get_running_loop().create_future(), repr=False
@@ -500,7 +502,7 @@ class LocalDeployment:
                 self._held_numbers.add(port.number)
             else:
                 self._with_external.add(port.name)
-        routes = [
+        routes: list[Route] = [
             (kind, self.port_numbers[port.name], port.number)
             for port in self.application.ports
             if port.number is not None and port.name not in self._with_external
@@ -621,7 +623,7 @@ class LocalDeployment:
 
     async def _is_port_taken(self, process: Process) -> bool:
         """Returns whether another program has bound a port that this process was assigned."""
-        assigned = [
+        assigned: list[Binding] = [
             (kind, self.port_numbers[port.name])
             for port in self.application.ports
             if port.number is None or port.name in self._with_external

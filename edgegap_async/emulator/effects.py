@@ -99,8 +99,8 @@ def _texts(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
 
 
 def _default_body(status: int) -> dict[str, str]:
-    texts = dict.fromkeys((400, 404), "Bad Request ID provided")
-    texts[410] = "Instance is already terminated"
+    unknown = "Bad Request ID provided"
+    texts = {400: unknown, 404: unknown, 410: "Instance is already terminated"}
     return {"message": texts.get(status, "scripted fault")}
 
 

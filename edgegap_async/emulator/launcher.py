@@ -24,11 +24,14 @@ from typing import Any, Final
 
 import attrs
 
-from . import guardian, ledger
+from .guardian import Messages, encode, kill_marked
+from .ledger import MARK_VARIABLE, NewLedger
+from .ledger import create as create_ledger
 
 _log: Final = logging.getLogger(__name__)
 
 _RECEIVE_BYTES: Final = 65536
+_GUARDIAN: Final = Path(__file__).with_name("guardian.py")
 _END_TIMEOUT: Final = 12.0
 """Seconds in which the guardian must end; it tries to kill for twice 5 seconds."""
 _RETRY_INTERVAL: Final = 0.02
@@ -58,8 +61,8 @@ class Launcher:
         self._programs: dict[int, Program] = {}
         self._channel: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._ledger: ledger.NewLedger | None = None
-        self._messages = guardian.Messages()
+        self._ledger: NewLedger | None = None
+        self._messages = Messages()
         self._unsent: deque[tuple[bytes, int | None]] = deque()
 
     # ── programs ─────────────────────────────────────────────────────────────────────────────────
@@ -118,7 +121,7 @@ class Launcher:
 
     # ── the guardian ─────────────────────────────────────────────────────────────────────────────
 
-    def open(self) -> ledger.NewLedger:
+    def open(self) -> NewLedger:
         """Starts the guardian unless it runs. Returns its ledger.
 
         Raises:
@@ -126,7 +129,7 @@ class Launcher:
         """
         if self._ledger is not None:
             return self._ledger
-        created = ledger.create()
+        created = create_ledger()
         try:
             ours, theirs = socket.socketpair()
             with theirs:
@@ -139,7 +142,7 @@ class Launcher:
             os.close(created.descriptor)
         ours.setblocking(False)
         self._channel, self._ledger = ours, created
-        self._messages = guardian.Messages()
+        self._messages = Messages()
         self._loop.add_reader(ours, self._receive)
         return created
 
@@ -173,7 +176,7 @@ class Launcher:
     def _end_programs(self) -> None:
         if self._ledger is not None:
             # The guardian has done it, unless it was killed.
-            guardian.kill_marked(f"{ledger.MARK_VARIABLE}={self._ledger.mark}")
+            kill_marked(f"{MARK_VARIABLE}={self._ledger.mark}")
             self._ledger.remove()
             self._ledger = None
         for program in self._programs.values():
@@ -189,7 +192,7 @@ class Launcher:
     # ── messages ─────────────────────────────────────────────────────────────────────────────────
 
     def _send(self, message: dict[str, Any], descriptor: int | None = None) -> None:
-        self._unsent.append((guardian.encode(message), descriptor))
+        self._unsent.append((encode(message), descriptor))
         if len(self._unsent) == 1:
             self._flush()
 
@@ -250,7 +253,7 @@ def _start_guardian(channel: int, ledger_file: int) -> subprocess.Popen[bytes]:
     # shared library may need the path of it.
     path = os.environ.get("LD_LIBRARY_PATH")
     return subprocess.Popen(  # noqa: S603 - this Python and a file of this package
-        [sys.executable, "-I", "-S", guardian.__file__, str(channel), str(ledger_file)],
+        [sys.executable, "-I", "-S", str(_GUARDIAN), str(channel), str(ledger_file)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -21,7 +21,7 @@ from typing import Final
 
 import attrs
 
-from . import guardian
+from .guardian import kill_marked, start_time
 
 MARK_VARIABLE: Final = "EDGEGAP_EMULATOR"
 """The environment variable of game servers that names their emulator, and is unguessable."""
@@ -75,7 +75,7 @@ def create() -> NewLedger:
             "homes": str(homes),
             "mark": f"{MARK_VARIABLE}={mark}",
             "pid": os.getpid(),
-            "started": guardian.start_time(os.getpid()),
+            "started": start_time(os.getpid()),
             "boot": _boot(),
         }
         os.write(descriptor, json.dumps(line).encode() + b"\n")
@@ -117,7 +117,7 @@ def _end_processes_of(path: Path) -> int:
         if lines and "mark" in lines[0]:
             is_of_this_boot = lines[0]["boot"] == _boot()
             known = [(one["pid"], one["started"]) for one in lines[1:]] if is_of_this_boot else []
-            ended = guardian.kill_marked(lines[0]["mark"], known)
+            ended = kill_marked(lines[0]["mark"], known)
         _remove(path)
         return ended
 

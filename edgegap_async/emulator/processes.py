@@ -28,9 +28,9 @@ import attrs
 
 from edgegap_async.concurrency import loop_time
 
-from . import ledger
 from .forwarder import PortForwarder
 from .launcher import Launcher, Program
+from .ledger import MARK_VARIABLE, end_left_processes
 from .output import Output, OutputPipe, OutputReader
 from .ports import check_descriptors
 from .procfs import (
@@ -157,7 +157,7 @@ class Machine:
             "udp": SharedScan(functools.partial(scan_bound_sockets, "udp")),
             "tcp": SharedScan(functools.partial(scan_bound_sockets, "tcp")),
         }
-        if left := ledger.end_left_processes():
+        if left := end_left_processes():
             _log.warning("ended %d processes of an emulator that was killed", left)
         self._launcher = Launcher()
         self._reader = OutputReader()
@@ -208,7 +208,7 @@ class Machine:
                 "HOME": str(home),
                 "LANG": "C.UTF-8",
                 **environment,
-                ledger.MARK_VARIABLE: created.mark,
+                MARK_VARIABLE: created.mark,
             },
             output=writing,
             directory=directory if sandbox == "none" else None,

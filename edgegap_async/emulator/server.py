@@ -71,7 +71,7 @@ class _NotEmulated:
 
     method: str
     path: str
-    newer_path: None = None
+    newer_path: str | None = None
 
 
 def _not_emulated() -> tuple[_NotEmulated, ...]:
@@ -88,7 +88,9 @@ class _Routes(Generic[Route]):
     def __init__(self, operations: tuple[Route, ...]) -> None:
         self._by_length: dict[int, list[tuple[re.Pattern[str], Route]]] = {}
         for operation in operations:
-            for path in filter(None, (operation.path, operation.newer_path)):
+            for path in (operation.path, operation.newer_path):
+                if path is None:
+                    continue
                 names = re.split(r"\{(\w+)\}", path)
                 pattern = "".join(
                     f"(?P<{part}>[^/]+)" if index % 2 else re.escape(part)

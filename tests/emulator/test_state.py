@@ -257,10 +257,10 @@ async def test_row_48_after_kill_9_what_ran_is_in_error_and_its_processes_are_en
 
 @pytest.mark.timeout(3600)
 async def test_row_48_the_state_has_each_answered_deploy_whenever_the_emulator_is_killed(
-    tmp_path: Path, request: pytest.FixtureRequest
+    tmp_path: Path, rounds: int
 ) -> None:
     answered: set[str] = set()
-    for number in range(max(5, request.config.getoption("--rounds") // 4)):
+    for number in range(max(5, rounds // 4)):
         async with program(tmp_path, "--simulate") as (process, session):
             async with session.get("/v1/deployments?limit=100") as answer:
                 assert answer.status == 200

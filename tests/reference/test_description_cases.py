@@ -157,7 +157,12 @@ def _exercise(operation: Any, mode: Any, target: Target, count: int) -> int:
         database=None,
         deadline=None,
         derandomize=True,
-        suppress_health_check=list(HealthCheck),
+        suppress_health_check=[
+            HealthCheck.filter_too_much,
+            HealthCheck.too_slow,
+            HealthCheck.data_too_large,
+            HealthCheck.large_base_example,
+        ],
         phases=[Phase.generate],
     )
     @given(operation.as_strategy(generation_mode=mode), st.booleans())

@@ -143,6 +143,7 @@ async def test_with_on_limit_raise_the_limit_holds_and_is_used_while_connections
             except LimitReached as error:
                 refusals.append(error)
 
+        calls = list[asyncio.Task[object]]()
         for _ in range(200):
             calls = [in_background(call()) for _ in range(5)]
             await asyncio.sleep(0.05)

@@ -93,10 +93,9 @@ async def test_a_tracker_is_forgotten_when_the_last_wait_ends_during_a_status_re
     while not poller.stats.status_requests:
         await asyncio.sleep(0.01)
     await asyncio.sleep(0.5)
-    for wait in waits:
-        wait.cancel()
-    await asyncio.wait(waits)
-    del waits, wait
+    while waits:
+        waits.pop().cancel()
+    await asyncio.sleep(0.01)
     await asyncio.sleep(0.2)
     gc.collect()  # asyncio keeps a cycle of the cancelled task
 
