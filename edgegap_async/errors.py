@@ -265,7 +265,7 @@ class LimitReached(NotSent):
     Raised only with `on_limit="raise"` or a `max_wait`; other calls wait for a permit.
     """
 
-    advice = "Nothing was sent: try again later, or raise max_wait"
+    advice = "Nothing was sent: try again later, or let calls wait (on_limit, max_wait)"
 
     retry_may_help = False  # the caller chose not to wait, so the client does not retry either
 
@@ -279,6 +279,8 @@ class NoAnswer(CallError):
     advice = "The API may have acted on the request: check before you repeat it"
 
     def _advice(self) -> str:
+        if self.method == "DELETE":
+            return "The API may have acted on the request: it does no harm to repeat it"
         return "The request changed nothing: try again" if self.method == "GET" else self.advice
 
 
@@ -302,7 +304,11 @@ class UnreadableAnswer(CallError):
 
     advice = "Check that base_url is the Edgegap API and that no proxy answers in its place"
 
+    def _advice(self) -> str:
+        return _CHECK_FIRST if self.maybe_created else self.advice
 
+
+_CHECK_FIRST: Final = "Check whether a deployment was created before you try again"
 _UNCERTAIN_ADVICE: Final = "A proxy may have answered: check whether the list shows the deployment"
 
 
@@ -322,9 +328,7 @@ class Refused(CallError):
     deployment does not exist."""
 
     def _advice(self) -> str:
-        if not self.maybe_created:
-            return self.advice
-        return "Check whether a deployment was created before you try again"
+        return _CHECK_FIRST if self.maybe_created else self.advice
 
 
 class BadRequest(Refused):

@@ -240,6 +240,15 @@ def test_a_wait_without_request_id_names_no_deployment() -> None:
 def test_the_advice_fits_what_is_known() -> None:
     assert str(NoAnswer("late", method="GET")).endswith("The request changed nothing: try again")
     assert str(NoAnswer("late", method="POST")).endswith("check before you repeat it")
+    assert str(NoAnswer("late", method="DELETE")).endswith("it does no harm to repeat it")
+    unreadable = UnreadableAnswer("no JSON", method="POST", status=202)
+    assert str(unreadable).endswith("no proxy answers in its place")
+    unreadable.maybe_created = True
+    assert str(unreadable).endswith("whether a deployment was created before you try again")
+    unsure = Gone("Gone", request_id="abc")
+    assert str(unsure).endswith("nothing is left to do")
+    unsure.is_certain = False
+    assert str(unsure).endswith("check whether the list shows the deployment")
     seen = WaitTimedOut("late", request_id="abc", last_status=Status.DEPLOYING)
     assert str(seen).endswith("It still exists and is billed: wait again, or stop it")
     unseen = WaitTimedOut("late", request_id="abc")

@@ -78,7 +78,7 @@ async def test_with_on_limit_raise_a_call_over_the_limit_fails_and_is_not_sent(
     assert str(refused[0]) == (
         "GET /v1/status/r1. the rate limit would let it go after "
         f"{refused[0].predicted_wait:.2f} s, and it may wait 0 s. Nothing was sent: "
-        "try again later, or raise max_wait"
+        "try again later, or let calls wait (on_limit, max_wait)"
     )
 
 
