@@ -248,6 +248,16 @@ async def test_lines_that_are_not_read_do_not_stop_the_emulator() -> None:
     assert (code, time.monotonic() - began < 5) == (0, True)
 
 
+async def test_lines_that_are_never_read_do_not_stop_the_end_of_the_emulator() -> None:
+    with shell("--simulate", "--fast", "--no-limits", "--token", TOKEN) as started:
+        async with session_of(started) as session, asyncio.timeout(30):
+            for _ in range(20):  # 64 kB fill the pipe
+                await asyncio.gather(*(get(session, f"/{'x' * 900}") for _ in range(100)))
+        started.process.send_signal(signal.SIGTERM)
+
+        assert await asyncio.to_thread(started.process.wait, 20) == 0
+
+
 # ── command line ─────────────────────────────────────────────────────────────────────────────────
 
 
