@@ -236,3 +236,25 @@ async def test_a_folder_of_another_user_is_refused(
     with pytest.raises(PermissionError, match="mode 700"):
         async with a_cloud(ARENA):
             pass
+
+
+async def test_row_47_a_ledger_that_was_cut_is_read_as_far_as_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    created = ledger.create()
+    written = created.homes.with_suffix(".jsonl")
+    with written.open("ab") as file:
+        file.write(b'{"pid": 1, "star')
+    (written.parent / "empty.jsonl").touch()
+    (written.parent / "garbage.jsonl").write_bytes(b"\xff\x00{[")
+    created.homes.mkdir()
+    left = await asyncio.create_subprocess_exec(
+        "sleep", "3600", env={ledger.MARK_VARIABLE: created.mark}
+    )
+    while_it_is_held = ledger.end_left_processes()
+    os.close(created.descriptor)
+
+    assert (while_it_is_held, ledger.end_left_processes()) == (0, 1)
+    assert await left.wait() == -signal.SIGKILL
+    assert not _files_in(tmp_path)
