@@ -16,9 +16,10 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from edgegap_async import EdgegapClient, WebhookReceiver
+from edgegap_async import DeploymentHandle, EdgegapClient, WebhookReceiver
 
 CLIENT = web.AppKey("client", EdgegapClient)
+SERVERS = web.AppKey("servers", dict[str, DeploymentHandle])
 
 
 async def deploy(request: web.Request) -> web.Response:
@@ -29,6 +30,7 @@ async def deploy(request: web.Request) -> web.Response:
     except BaseException:  # failed, timed out, or this program is ending
         await server.stop()
         raise
+    request.app[SERVERS][server.request_id] = server
     return web.json_response(
         {
             "request_id": server.request_id,
@@ -40,7 +42,10 @@ async def deploy(request: web.Request) -> web.Response:
 
 async def stop(request: web.Request) -> web.Response:
     """Stop a server."""
-    await request.app[CLIENT].handle(request.match_info["request_id"]).stop(wait=True)
+    server = request.app[SERVERS].pop(request.match_info["request_id"], None)
+    if server is None:
+        raise web.HTTPNotFound
+    await server.stop(wait=True)
     return web.Response(status=204)
 
 
@@ -50,8 +55,9 @@ def application(public_url: str) -> web.Application:
 
     async def with_client(app: web.Application) -> AsyncIterator[None]:
         async with EdgegapClient(webhooks=receiver) as client:
-            app[CLIENT] = client
+            app[CLIENT], app[SERVERS] = client, {}
             yield
+            await asyncio.gather(*(server.stop() for server in app[SERVERS].values()))
 
     app = web.Application()
     app.cleanup_ctx.append(with_client)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 import re
 import signal
 import socket
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +53,7 @@ def test_every_example_has_a_test() -> None:
         for node in ast.walk(ast.parse(Path(__file__).read_text("utf-8")))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
-    tested |= {"test_matchmaker"}  # pytest collects it
+    tested |= {"test_matchmaker_fastapi"}  # pytest collects it
     examples = {path.stem for path in (ROOT / "examples").glob("*.py")}
 
     assert {name for name in examples if not any(name in text for text in tested)} == set()
@@ -131,20 +133,60 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-@pytest.mark.parametrize("example", ["webhooks_aiohttp", "webhooks_fastapi"])
-async def test_an_application_receives_webhooks(emulator: Emulator, example: str) -> None:
+@contextlib.asynccontextmanager
+async def web_example(
+    emulator: Emulator, example: str, ended_by: signal.Signals = signal.SIGINT
+) -> AsyncIterator[aiohttp.ClientSession]:
+    """Runs an example that is a web application, and yields a session to it."""
     port = free_port()
     public_url = f"http://127.0.0.1:{port}"
-    program = ServingProgram(emulator, f"examples/{example}.py", PUBLIC_URL=public_url)
+    program = ServingProgram(
+        emulator, f"examples/{example}.py", ended_by=ended_by, PUBLIC_URL=public_url
+    )
     async with program as url, aiohttp.ClientSession(url) as session:
         while not await is_listening(port):
             await asyncio.sleep(0.05)
+        yield session
+
+
+async def test_an_aiohttp_application_receives_webhooks(emulator: Emulator) -> None:
+    async with web_example(emulator, "webhooks_aiohttp") as session:
         async with session.post("/servers") as answer:
             server = await answer.json()
-        async with session.delete(f"/servers/{server['request_id']}") as answer:
-            assert answer.status == 204
+        for status in (204, 404):
+            async with session.delete(f"/servers/{server['request_id']}") as answer:
+                assert answer.status == status
 
     assert server["source"] == "webhook"
+    assert await running_deployments(emulator) == []
+
+
+@pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGTERM])
+async def test_an_aiohttp_application_stops_its_servers_when_it_is_ended(
+    emulator: Emulator, ended_by: signal.Signals
+) -> None:
+    async with web_example(emulator, "webhooks_aiohttp", ended_by) as session:
+        for _ in range(2):
+            async with session.post("/servers") as answer:
+                assert answer.status == 200
+
+    assert len(emulator.deployments) == 2
+    assert await running_deployments(emulator) == []
+
+
+@pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGTERM])
+async def test_the_matchmaker_in_fastapi_stops_its_servers_when_it_is_ended(
+    emulator: Emulator, ended_by: signal.Signals
+) -> None:
+    async with web_example(emulator, "matchmaker_fastapi", ended_by) as players:
+        joining = [
+            players.post("/join", json={"name": name, "ip": "8.8.8.8"}) for name in ("Ada", "Bob")
+        ]
+        for answer in await asyncio.gather(*joining):
+            assert answer.status == 200
+            answer.close()
+
+    assert len(emulator.deployments) == 1
     assert await running_deployments(emulator) == []
 
 
