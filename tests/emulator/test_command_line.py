@@ -84,7 +84,10 @@ def shell(*arguments: str, **environment: str) -> Iterator[Shell]:
     finally:
         if started.process.poll() is None:
             started.process.kill()
-            started.process.communicate()
+        for stream in (started.process.stdout, started.process.stderr):
+            assert stream is not None
+            stream.close()
+        started.process.wait()
 
 
 @contextlib.asynccontextmanager
