@@ -18,7 +18,6 @@ from .catalogue import (
     Fleet,
     Image,
     PrivateHost,
-    load_apps,
     sample_application,
 )
 from .connections import Deadlines
@@ -38,11 +37,12 @@ from .effects import (
     Truncate,
     WrongLength,
 )
-from .emulator import Emulator
+from .emulator import Emulator, check_file
 from .expectations import Expectation
 from .fault_tables import faults_from_tables
 from .faults import Fault, Faults
 from .recorded_requests import RecordedRequest
+from .settings_file import Problem, load_apps
 from .simulation import Simulation
 from .status_events import StatusEvent
 
@@ -65,6 +65,7 @@ __all__ = [
     "Image",
     "LocalDeployment",
     "PrivateHost",
+    "Problem",
     "ProxyPage",
     "Raw",
     "RecordedRequest",
@@ -75,6 +76,7 @@ __all__ = [
     "Timings",
     "Truncate",
     "WrongLength",
+    "check_file",
     "faults_from_tables",
     "load_apps",
     "sample_application",

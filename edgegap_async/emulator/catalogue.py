@@ -32,14 +32,12 @@ from __future__ import annotations
 
 import re
 import sys
-import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 import attrs
 
-from edgegap_async.api.codec import dumps, read_request
 from edgegap_async.api.requests import EnvironmentVariable
 from edgegap_async.api.validation import (
     Validator,
@@ -345,60 +343,6 @@ class Catalogue:
             twice = _first_duplicate(names)
             if twice is not None:
                 raise InvalidRequest(f"two {what} {twice!r}")
-
-
-def load_apps(path: str | Path) -> Catalogue:
-    """Reads the applications, fleets and faults of a TOML file.
-
-    Args:
-        path: path of the file.
-
-    Raises:
-        InvalidRequest: the file cannot be read, or has an unknown or wrong field; says which.
-    """
-    folder = Path(path).resolve().parent
-    try:
-        tables = tomllib.loads(Path(path).read_text("utf-8"))
-        catalogue = Catalogue(
-            applications=tuple(
-                attrs.evolve(one, directory=str(folder / (one.directory or ".")))
-                for one in _read_each(tables.pop("applications", []), "applications", Application)
-            ),
-            images=tuple(
-                attrs.evolve(one, directory=str(folder / (one.directory or ".")))
-                for one in _read_each(tables.pop("images", []), "images", Image)
-            ),
-            fleets=tuple(_read_each(tables.pop("fleets", []), "fleets", Fleet)),
-            fault_tables=_list_of("faults", tables.pop("faults", [])),
-        )
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
-        raise InvalidRequest(f"{path}: {problem}") from None
-    except InvalidRequest as problem:
-        raise InvalidRequest(f"{path}: {problem.message}") from None
-    if tables:
-        raise InvalidRequest(
-            f"{path}: {', '.join(tables)}: unknown; a file has applications, images, fleets and"
-            " faults"
-        )
-    return catalogue
-
-
-def _list_of(where: str, tables: object) -> tuple[Any, ...]:
-    if not isinstance(tables, list):
-        raise InvalidRequest(f"write [[{where}]] once for each of {where}")
-    return tuple(tables)
-
-
-def _read_each(tables: object, where: str, kind: type[Model]) -> list[Model]:
-    models: list[Model] = []
-    for position, table in enumerate(_list_of(where, tables)):
-        try:
-            # As JSON: the strict reader of requests also checks this.
-            models.append(read_request(kind, dumps(table)))
-        except (InvalidRequest, TypeError) as problem:
-            why = str(problem).replace("$.", "").replace(" @ $", "")
-            raise InvalidRequest(f"{where}[{position}]: {why}") from None
-    return models
 
 
 def sample_application(*options: str, name: str = "arena", version: str = "v1") -> Application:

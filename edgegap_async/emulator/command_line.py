@@ -25,11 +25,12 @@ from typing import Any, Final
 
 from edgegap_async.errors import InvalidRequest
 
-from .catalogue import load_apps, sample_application
+from .catalogue import sample_application
 from .console import Console
 from .deployments import Timings
-from .emulator import Emulator
+from .emulator import Emulator, check_file
 from .expectations import Expectation
+from .settings_file import load_apps
 from .simulation import Simulation
 
 TOKEN_VARIABLE: Final = "EDGEGAP_EMULATOR_TOKEN"  # noqa: S105 - a name
@@ -73,7 +74,11 @@ def _check(words: list[str], program: str) -> int:
     )
     parser.add_argument("file", metavar="FILE", help="TOML file")
     path = parser.parse_args(words).file
-    Emulator(path)  # which checks all of it
+    problems = check_file(path)
+    for problem in problems:
+        sys.stderr.write(f"{problem}\n")
+    if problems:
+        return 1
     catalogue = load_apps(path)
     names = ", ".join(f"{one.name} {one.version}" for one in catalogue.applications) or "nothing"
     _say(f"{path} is right; it deploys: {names}")
@@ -174,18 +179,11 @@ def _serve(words: list[str], program: str) -> int:
 
 async def _run(options: argparse.Namespace) -> int:
     expectations = [_expectation(text) for text in options.expect]
-    emulator = Emulator(
-        options.file or [sample_application()],
-        token=_token(options),
-        host=options.host,
-        port=options.port,
-        allowed_hosts=options.allowed_host,
-        max_deployments=options.max_deployments,
-        webhook_allow=options.webhook_allow,
-        fqdn=options.fqdn,
-        state=options.state,
-        **_changes(options),
-    )
+    changes = _changes(options)
+    if options.file is None:
+        emulator = Emulator([sample_application()], token=_token(options), **changes)
+    else:
+        emulator = Emulator.from_file(options.file, token=_token(options), **changes)
     emulator.expectations.add(*expectations)
     over = asyncio.Event()
     for number in _SIGNALS:
@@ -212,8 +210,15 @@ async def _run(options: argparse.Namespace) -> int:
 
 
 def _changes(options: argparse.Namespace) -> dict[str, Any]:
-    """Returns the settings of the emulator that flags change."""
-    changes: dict[str, Any] = {}
+    """Returns the settings of the emulator that options change, in place of those of the file."""
+    names = {"allowed_host": "allowed_hosts"}
+    settings = ["host", "port", "allowed_host", "max_deployments", "webhook_allow", "fqdn", "state"]
+    unchanged = _parser("").parse_args([])
+    changes: dict[str, Any] = {
+        names.get(name, name): getattr(options, name)
+        for name in settings
+        if getattr(options, name) != getattr(unchanged, name)
+    }
     if options.fast:
         changes["timings"] = Timings.fast()
     if options.no_limits:

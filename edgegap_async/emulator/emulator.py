@@ -8,7 +8,7 @@ import ipaddress
 import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import attrs
 
@@ -17,7 +17,7 @@ from edgegap_async.api.validation import check_kind, check_list, check_number, i
 from edgegap_async.concurrency import LoopBinding, local_servers
 from edgegap_async.errors import InvalidRequest
 
-from .catalogue import Application, Catalogue, Fleet, Image, load_apps
+from .catalogue import Application, Catalogue, Fleet, Image
 from .clock import Clock
 from .cloud import Cloud
 from .connections import Deadlines
@@ -32,6 +32,7 @@ from .recorded_requests import RecordedRequest, RequestRecord
 from .saved_applications import application_records, restore_applications
 from .server import Server
 from .settings import Settings
+from .settings_file import Problem, load_file, read_file
 from .simulation import Simulation, is_time_range
 from .state import State
 from .status_events import StatusEvent, StatusEvents
@@ -46,6 +47,12 @@ _APPLICATION_CALLS: Final = frozenset(
     for noun in ("application", "version")
 )
 _NOT_STARTED: Final = "the emulator is not started: use it as `async with Emulator(…)`"
+
+
+class _WithSettings(str):
+    """The path of a file whose settings are among the arguments."""
+
+    __slots__ = ()
 
 
 class Emulator:
@@ -147,11 +154,7 @@ class Emulator:
         _check_host(host, has_own_token=has_own_token)
         check_kind("deadlines", deadlines, Deadlines)
         check_list("allowed_hosts", allowed_hosts)
-        if isinstance(apps, str | Path):
-            catalogue = load_apps(apps)
-        else:
-            check_list("apps", apps)
-            catalogue = Catalogue(applications=tuple(apps))
+        catalogue = _catalogue_of(apps)
         check_list("fleets", fleets)
         check_list("images", images)
         self._own_fleets, self._own_images = tuple(fleets), tuple(images)
@@ -210,6 +213,20 @@ class Emulator:
         """The API token that clients must send."""
         self._guard = HttpGuard(self.token, allowed_hosts)
         self._deadlines = deadlines
+
+    @classmethod
+    def from_file(cls, path: str | Path, **changes: Any) -> Self:
+        """Returns an emulator with what a TOML file has: `[settings]` and `[[faults]]` too.
+
+        Args:
+            path: path of the file.
+            changes: arguments of `Emulator`, which take the place of those of the file.
+
+        Raises:
+            InvalidRequest: something is wrong in the file, or an argument has no valid value.
+        """
+        settings = {**load_file(path).settings, **changes}
+        return cls(_WithSettings(path), **settings)
 
     async def start(self) -> None:
         """Starts to listen. The `async with` block does this.
@@ -294,7 +311,7 @@ class Emulator:
         """
         faults = self._first_faults
         if isinstance(apps, str | Path):
-            catalogue = self._with_own(load_apps(apps))
+            catalogue = self._with_own(load_file(apps).catalogue)
             faults = (*_faults_of(catalogue, apps), *self._own_faults)
         else:
             check_list("apps", apps)
@@ -498,3 +515,31 @@ def _check_host(host: object, *, has_own_token: bool) -> None:
             f"host={host!r} is reachable from other machines, and a client that has the token can"
             " start processes: set a token of your own"
         )
+
+
+def _catalogue_of(apps: Iterable[Application] | str | Path) -> Catalogue:
+    if not isinstance(apps, str | Path):
+        check_list("apps", apps)
+        return Catalogue(applications=tuple(apps))
+    file = load_file(apps)
+    if file.settings and not isinstance(apps, _WithSettings):
+        raise InvalidRequest(
+            f"{apps} has settings: use Emulator.from_file(path) in place of Emulator(path)"
+        )
+    return file.catalogue
+
+
+def check_file(path: str | Path) -> list[Problem]:
+    """Returns what is wrong in a TOML file of the emulator; an empty list if nothing is.
+
+    Args:
+        path: path of the file.
+    """
+    file = read_file(path)
+    problems = list(file.problems)
+    for name, value in file.settings.items():
+        try:
+            _ = Emulator(**{name: value, "token": "not-a-token"})
+        except InvalidRequest as problem:
+            problems.append(file.problem(str(path), name, problem.message))
+    return problems

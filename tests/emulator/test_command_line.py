@@ -30,6 +30,7 @@ from edgegap_async.emulator import (
     ProxyPage,
     Respond,
     Timings,
+    check_file,
     load_apps,
     sample_application,
 )
@@ -329,7 +330,7 @@ def test_check_names_a_wrong_fault(
 
     assert main(["check", str(path)]) == 1
     errors = capsys.readouterr().err
-    assert errors.startswith(f"{path}: ")
+    assert errors.startswith(f"{path}:1: ")
     assert complaint in errors
 
 
@@ -376,12 +377,13 @@ def test_every_line_of_the_example_is_right(tmp_path: Path) -> None:
     path = tmp_path / "edgegap.toml"
     main(["init", str(path)])
     text = path.read_text()
-    path.write_text(re.sub(r"^# ?(?=\[\[|\w+ = )", "", text, flags=re.MULTILINE))
+    path.write_text(re.sub(r"^# ?(?=\[|\w+ = )", "", text, flags=re.MULTILINE))
     catalogue = load_apps(path)
 
     assert catalogue.applications[0].environment == {"MODE": "ranked"}
     assert [host.city for host in catalogue.fleets[0].hosts] == ["Paris"]
-    assert Emulator(path).faults.left == (
+    assert check_file(path) == []
+    assert Emulator.from_file(path).faults.left == (
         Fault("deploy", ProxyPage(502, "nginx"), when="read", times=3),
     )
 

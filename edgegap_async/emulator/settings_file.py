@@ -1,0 +1,387 @@
+"""The TOML file: applications, images, fleets, `[settings]`, `[[faults]]`, and what is wrong.
+
+`[settings]` has the arguments of `Emulator` by their names. What TOML has no type for is written
+so: `timings = "fast"` or a table, `port_range = [30000, 32767]` with the last port, `simulate =
+true` or a table, `limits = false` or a table in which `false` stands for no limit, `"never"` for
+None. Each problem names the file, the line, the place, and what would be right.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shutil
+import sys
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import attrs
+
+from edgegap_async.api.codec import dumps, read_request
+from edgegap_async.errors import InvalidRequest
+
+from .catalogue import Application, Catalogue, Fleet, Image
+from .connections import Deadlines
+from .deployments import Timings
+from .fault_tables import faults_from_tables
+from .simulation import Simulation
+
+_TABLES: Final[Mapping[str, type[Any]]] = {
+    "applications": Application,
+    "images": Image,
+    "fleets": Fleet,
+}
+_KEYS: Final = (*_TABLES, "settings", "faults")
+_HEADER: Final = re.compile(r"\s*\[\[?\s*([^\[\]]+?)\s*\]\]?\s*(#.*)?")
+_KEY: Final = re.compile(r"""\s*([\w-]+|"[^"]*"|'[^']*')\s*[.=]""")
+_PLACE: Final = re.compile(r"(.*?) @ \$(\S*)", re.DOTALL)
+_EXTRA: Final = re.compile(r"extra fields found \((.*)\)")
+
+SETTINGS: Final = (
+    "allowed_hosts",
+    "deadlines",
+    "fqdn",
+    "host",
+    "host_shape",
+    "keep_errors",
+    "keep_terminated",
+    "limits",
+    "list_accepts_filters",
+    "list_delay",
+    "list_has_status",
+    "list_includes_errors",
+    "location_capacity",
+    "max_deployments",
+    "metrics_interval",
+    "player_locations",
+    "port",
+    "port_range",
+    "port_reuse_delay",
+    "round_trip_time",
+    "seed",
+    "simulate",
+    "state",
+    "timings",
+    "unknown_id_status",
+    "webhook_allow",
+    "webhook_timeout",
+)
+"""The keys of `[settings]`: the arguments of `Emulator` but the token, which is no matter for a
+file that is shared, and what has tables of its own."""
+
+
+@attrs.frozen
+class Problem:
+    """Something that is wrong in a file."""
+
+    path: str
+    """Path of the file."""
+    line: int | None
+    """Number of the line, from 1; None if the whole file is meant."""
+    place: str
+    """The table and the key, such as `applications[0].ports`; empty for the whole file."""
+    message: str
+    """What is wrong, and what would be right."""
+    is_error: bool = True
+    """Whether the file cannot be used; False if the emulator starts with it all the same."""
+
+    def __str__(self) -> str:
+        line = "" if self.line is None else f":{self.line}"
+        return f"{self.path}{line}: {self.place}: {self.message}".replace(": : ", ": ")
+
+
+@attrs.frozen
+class SettingsFile:
+    """What a file has."""
+
+    catalogue: Catalogue = Catalogue()
+    """What can be deployed."""
+    settings: Mapping[str, Any] = attrs.field(factory=dict)
+    """The arguments of `Emulator` that it has."""
+    problems: tuple[Problem, ...] = ()
+    """What is wrong in it."""
+    find_line: Callable[[str], int | None] = lambda _: None
+    """Returns the line of a place such as `settings.port`."""
+
+    def problem(self, path: str, setting: str, message: str) -> Problem:
+        """Returns the problem that a setting has no valid value."""
+        place = f"settings.{setting}"
+        return Problem(path, self.find_line(place), place, message)
+
+
+class _Lines:
+    """The lines of tables and keys, which `tomllib` does not tell."""
+
+    def __init__(self, text: str) -> None:
+        self._lines: dict[str, int] = {}
+        counts: dict[str, int] = {}
+        table, closing = "", ""
+        for number, line in enumerate(text.splitlines(), start=1):
+            if closing:
+                closing = "" if closing in line else closing
+                continue
+            for quotes in ('"""', "'''"):
+                closing = quotes if line.count(quotes) % 2 else closing
+            header = _HEADER.fullmatch(line)
+            if header:
+                *parents, last = (part.strip().strip("\"'") for part in header[1].split("."))
+                table = ""
+                for part in parents:
+                    table = f"{table}.{part}" if table else part
+                    table += f"[{counts[table]}]" if table in counts else ""
+                table = f"{table}.{last}" if table else last
+                if line.lstrip().startswith("[["):
+                    counts[table] = counts.get(table, -1) + 1
+                    table += f"[{counts[table]}]"
+                self._add(table, number)
+            elif key := _KEY.match(line):
+                name = key[1].strip("\"'")
+                self._add(f"{table}.{name}" if table else name, number)
+
+    def _add(self, place: str, number: int) -> None:
+        self._lines.setdefault(place, number)
+        # The reader of a table does not tell which of the tables in it is meant.
+        self._lines.setdefault(re.sub(r"(?<=\w)\[\d+\](?=(\.[^.]*)?$)", "", place), number)
+
+    def find(self, place: str) -> int | None:
+        """Returns the line of a place, or of the nearest thing around it that has a line."""
+        while place:
+            if place in self._lines:
+                return self._lines[place]
+            place = re.sub(r"(\[\d+\]|\.?[^.\[\]]+)$", "", place)
+        return None
+
+
+def read_file(path: str | Path) -> SettingsFile:
+    """Reads a file, and finds what is wrong in it."""
+    name = str(path)
+    try:
+        text = Path(path).read_text("utf-8")
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as problem:
+        line = re.search(r"line (\d+)", str(problem))
+        return SettingsFile(
+            problems=(Problem(name, int(line[1]) if line else None, "", str(problem)),)
+        )
+    except (OSError, UnicodeDecodeError) as problem:
+        return SettingsFile(problems=(Problem(name, None, "", str(problem)),))
+    return _Reader(name, Path(path).resolve().parent, text).read(tables)
+
+
+def load_file(path: str | Path) -> SettingsFile:
+    """Reads a file that is right.
+
+    Raises:
+        InvalidRequest: something is wrong in it; the message names each problem.
+    """
+    file = read_file(path)
+    errors = [str(problem) for problem in file.problems if problem.is_error]
+    if errors:
+        raise InvalidRequest("\n".join(errors))
+    return file
+
+
+def load_apps(path: str | Path) -> Catalogue:
+    """Reads the applications, images and fleets of a TOML file.
+
+    Args:
+        path: path of the file.
+
+    Raises:
+        InvalidRequest: the file cannot be read, or has an unknown or wrong field; says which.
+    """
+    return load_file(path).catalogue
+
+
+class _Reader:
+    def __init__(self, path: str, folder: Path, text: str) -> None:
+        self._path = path
+        self._folder = folder
+        self._lines = _Lines(text)
+        self._problems: list[Problem] = []
+
+    def _add(self, place: str, message: str, *, is_error: bool = True) -> None:
+        line = self._lines.find(place)
+        self._problems.append(Problem(self._path, line, place, message, is_error))
+
+    def read(self, tables: dict[str, Any]) -> SettingsFile:
+        for name in tables:
+            if name not in _KEYS:
+                self._add(name, f"unknown; a file has {', '.join(_KEYS)}{_similar(name, _KEYS)}")
+        found = {name: self._read_each(name, tables.get(name, [])) for name in _TABLES}
+        for name in ("applications", "images"):
+            found[name] = [
+                (at, attrs.evolve(one, directory=str(self._folder / (one.directory or "."))))
+                for at, one in found[name]
+            ]
+            for at, one in found[name]:
+                self._check_program(f"{at}.argv", one.argv[0], one.directory)
+        catalogue = Catalogue()
+        try:
+            catalogue = Catalogue(
+                **{name: tuple(one for _, one in values) for name, values in found.items()},
+                fault_tables=self._read_faults(tables.get("faults", [])),
+            )
+        except InvalidRequest as problem:
+            self._add("applications", problem.message)
+        settings = self._read_settings(tables.get("settings", {}))
+        return SettingsFile(catalogue, settings, tuple(self._problems), self._lines.find)
+
+    def _read_faults(self, tables: object) -> tuple[Any, ...]:
+        if not isinstance(tables, list):
+            self._add("faults", "write [[faults]] once for each fault")
+            return ()
+        try:
+            faults_from_tables(tables)
+        except InvalidRequest as problem:
+            match = re.match(r"(faults\[\d+\]): ", problem.message)
+            place = match[1] if match else "faults"
+            self._add(place, problem.message.removeprefix(f"{place}: "))
+        return tuple(tables)
+
+    def _read_each(self, name: str, tables: object) -> list[tuple[str, Any]]:
+        if not isinstance(tables, list):
+            self._add(name, f"write [[{name}]] once for each of {name}")
+            return []
+        found = []
+        for position, table in enumerate(tables):
+            place = f"{name}[{position}]"
+            try:
+                # As JSON: the strict reader of requests also checks this.
+                found.append((place, read_request(_TABLES[name], dumps(table), "the table")))
+            except (InvalidRequest, TypeError) as problem:
+                self._explain(place, _TABLES[name], str(problem))
+        return found
+
+    def _explain(self, place: str, kind: type[Any], text: str) -> None:
+        """Adds the problems that the strict reader has found in a table."""
+        for part in re.split(r"; (?=[^;]* @ \$)", text):
+            match = _PLACE.fullmatch(part)
+            message, at = (match[1], match[2].lstrip(".")) if match else (part, "")
+            where = f"{place}.{at}" if at else place
+            of_field = re.match(r"[A-Z]\w+\.(\w+) ", message)  # "AppPort.protocol is one of …"
+            where += f".{of_field[1]}" if of_field else ""
+            extra = _EXTRA.fullmatch(str(message))
+            if not extra:
+                self._add(where, message)
+                continue
+            known = [field.name for field in attrs.fields(_kind_at(kind, at))]
+            for name in extra[1].split(", "):
+                self._add(
+                    f"{where}.{name}",
+                    f"unknown; there are {', '.join(known)}{_similar(name, known)}",
+                )
+
+    def _check_program(self, place: str, program: str, directory: str) -> None:
+        if "{" in program:
+            found: str | None = sys.executable
+        elif os.sep in program:
+            found = shutil.which(str(Path(directory) / program))
+        else:
+            found = shutil.which(program)
+        if found is None:
+            self._add(
+                place,
+                f"there is no program {program!r}: a path is relative to {directory}, a name is"
+                " searched in PATH; the file must be executable",
+                is_error=False,
+            )
+
+    def _read_settings(self, table: object) -> dict[str, Any]:
+        if not isinstance(table, dict):
+            self._add("settings", "write [settings] once")
+            return {}
+        settings: dict[str, Any] = {}
+        for name, value in table.items():
+            place = f"settings.{name}"
+            if name not in SETTINGS:
+                known = ", ".join(SETTINGS)
+                self._add(place, f"unknown; there are {known}{_similar(name, SETTINGS)}")
+                continue
+            try:
+                settings[name] = _READERS.get(name, _plain)(value)
+            except InvalidRequest as problem:
+                self._add(place, problem.message)
+        if isinstance(settings.get("state"), str):
+            settings["state"] = str(self._folder / settings["state"])
+        return settings
+
+
+def _kind_at(kind: type[Any], at: str) -> type[Any]:
+    """Returns the class of the table at a place inside a table."""
+    for name in re.findall(r"[A-Za-z_]\w*", at):
+        attrs.resolve_types(kind)
+        inner = [part for part in get_args(attrs.fields_dict(kind)[name].type) if attrs.has(part)]
+        kind = inner[0] if inner else kind
+    return kind
+
+
+def _similar(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), 1)
+    return f". Did you mean {close[0]}?" if close else ""
+
+
+# ── settings that TOML has no type for ───────────────────────────────────────────────────────────
+
+
+def _plain(value: object) -> object:
+    return None if value == "never" else value
+
+
+def _build(kind: type[Any], value: object) -> Any:
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"a table is needed, not {value!r}")
+    known = [field.name for field in attrs.fields(kind)]
+    for name in value:
+        if name not in known:
+            raise InvalidRequest(
+                f"{name}: unknown; there are {', '.join(known)}{_similar(name, known)}"
+            )
+    return kind(
+        **{name: tuple(one) if isinstance(one, list) else one for name, one in value.items()}
+    )
+
+
+def _tuples(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(one) if isinstance(one, list) else one for name, one in table.items()}
+
+
+def _port_range(value: object) -> range:
+    ends = value if isinstance(value, list) else []
+    if [type(end) for end in ends] != [int, int]:
+        raise InvalidRequest(
+            f"the first and the last port are needed, such as [30000, 32767], not {value!r}"
+        )
+    return range(ends[0], ends[1] + 1)
+
+
+def _pairs(value: object) -> object:
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"a table is needed, not {value!r}")
+    return _tuples(value)
+
+
+def _simulate(value: object) -> Simulation | None:
+    if value is False:
+        return None
+    return Simulation() if value is True else _build(Simulation, value)
+
+
+def _limits(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    return {name: None if rate is False else rate for name, rate in value.items()}
+
+
+_READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "deadlines": lambda value: _build(Deadlines, value),
+    "limits": _limits,
+    "player_locations": _pairs,
+    "port_range": _port_range,
+    "round_trip_time": lambda value: tuple(value) if isinstance(value, list) else value,
+    "simulate": _simulate,
+    "timings": lambda value: Timings.fast() if value == "fast" else _build(Timings, value),
+}
