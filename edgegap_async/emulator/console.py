@@ -7,7 +7,6 @@ emulator goes on: a log that nobody reads must not stop it.
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import threading
 from datetime import datetime
@@ -32,9 +31,6 @@ class Console:
         self._stream = stream
         self._lines: queue.Queue[str | None] = queue.Queue(_MAX_WAITING)
         self._left_out = 0
-        self._descriptor: int | None = None
-        with contextlib.suppress(OSError):  # a stream in memory has none
-            self._descriptor = stream.fileno()
         self._thread = threading.Thread(target=self._write, name="console", daemon=True)
         self._thread.start()
 
@@ -77,17 +73,8 @@ class Console:
                 if self._left_out and self._lines.empty():
                     left_out, self._left_out = self._left_out, 0
                     line += f"{_now()} {left_out} lines were left out: they were not read in time\n"
-                self._emit(line)
-
-    def _emit(self, text: str) -> None:
-        if self._descriptor is None:
-            self._stream.write(text)
-            self._stream.flush()
-            return
-        # Not by the stream: a thread that waits in it holds a lock that Python takes at its end.
-        data = text.encode(errors="replace")
-        while data:
-            data = data[os.write(self._descriptor, data) :]
+                self._stream.write(line)
+                self._stream.flush()
 
 
 def _ids(request: RecordedRequest) -> list[str]:
