@@ -143,8 +143,8 @@ def complaints_of(emulator: Emulator, log: str) -> list[str]:
     return complaints
 
 
-def test_there_are_48_kinds() -> None:
-    assert len(KINDS) == 48
+def test_there_are_52_kinds() -> None:
+    assert len(KINDS) == 52
 
 
 @pytest.mark.timeout(0)
