@@ -46,7 +46,11 @@ if not TYPE_CHECKING:  # a type checker would accept any name because of __getat
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from .emulator_thread import EmulatorThread
 
+        globals()[name] = EmulatorThread
         return EmulatorThread
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
 
 
 # ── options ──────────────────────────────────────────────────────────────────────────────────────

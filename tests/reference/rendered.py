@@ -14,7 +14,7 @@ from pathlib import Path
 
 import attrs
 
-MODULES = ("edgegap_async", "edgegap_async.emulator")
+MODULES = ("edgegap_async", "edgegap_async.emulator", "edgegap_async.testing")
 
 
 def members(name: str, thing: object) -> Iterator[tuple[str, ...]]:
