@@ -38,19 +38,17 @@ __all__ = ["EmulatorThread"]
 _Scope = Literal["function", "class", "module", "package", "session"]
 _SCOPES: Final = ("function", "class", "module", "package", "session")
 _MARKER: Final = "edgegap_leaves_deployments"
+_ASYNCIO_CLIENTS: Final = "edgegap_async.testing.asyncio"  # name of a plugin
 
 if not TYPE_CHECKING:  # a type checker would accept any name because of __getattr__
+    # There is no __dir__: pytest gets each name that `dir` of a plugin has.
 
     def __getattr__(name: str) -> object:
         if name != "EmulatorThread":
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         from .emulator_thread import EmulatorThread
 
-        globals()[name] = EmulatorThread
         return EmulatorThread
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
 
 
 # ── options ──────────────────────────────────────────────────────────────────────────────────────
@@ -64,7 +62,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Registers the marker, and what the chosen scope and the installed plugins need."""
+    """Registers the marker, and what the chosen scope needs."""
     config.addinivalue_line(
         "markers",
         f"{_MARKER}(reason): the test may leave deployments running in the emulator of Edgegap",
@@ -74,8 +72,6 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(f"edgegap_scope is one of {', '.join(_SCOPES)}, not {scope!r}")
     if scope != "function":
         config.pluginmanager.register(_EachTest(), "edgegap_async.testing.each_test")
-    if config.pluginmanager.has_plugin("asyncio"):
-        config.pluginmanager.register(_asyncio_clients(), "edgegap_async.testing.asyncio")
 
 
 def _scope(fixture_name: str, config: pytest.Config) -> _Scope:
@@ -186,8 +182,8 @@ def edgegap_client(
 ) -> EdgegapClient:
     """A client of the emulator, open in the event loop of an async test.
 
-    It works under pytest-asyncio with any `loop_scope`, and under anyio on asyncio. In a sync test
-    it is not open: use it as `async with edgegap_client` in a loop of your own.
+    It works under pytest-asyncio, 0.24 or later, with any `loop_scope`, and under anyio on asyncio.
+    In a sync test it is not open: use it as `async with edgegap_client` in a loop of your own.
     """
     marker = request.node.get_closest_marker("asyncio")
     if "anyio_backend" in request.fixturenames:
@@ -203,6 +199,8 @@ def edgegap_client(
         loop_scope = marker.kwargs.get("loop_scope") or marker.kwargs.get("scope")
         loop_scope = loop_scope or request.config.getini("asyncio_default_test_loop_scope")
         fitting = f"_edgegap_client_in_{loop_scope}_loop"
+        if not request.config.pluginmanager.has_plugin(_ASYNCIO_CLIENTS):
+            request.config.pluginmanager.register(_asyncio_clients(), _ASYNCIO_CLIENTS)
     else:
         return edgegap_emulator.client()
     client: EdgegapClient = request.getfixturevalue(fitting)
@@ -224,7 +222,7 @@ def _asyncio_clients() -> ModuleType:
     """Returns a plugin with a client fixture for each scope that loops of pytest-asyncio have."""
     import pytest_asyncio
 
-    plugin = ModuleType("edgegap_async.testing.asyncio")
+    plugin = ModuleType(_ASYNCIO_CLIENTS)
     for scope in _SCOPES:
         name = f"_edgegap_client_in_{scope}_loop"
         fixture = pytest_asyncio.fixture(loop_scope=scope, name=name)
