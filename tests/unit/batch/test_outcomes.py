@@ -257,12 +257,14 @@ async def test_a_check_that_awaits_a_cancelled_task_is_repeated(
 
 
 async def test_every_field_of_a_request_is_sent(emulator: Emulator, client: EdgegapClient) -> None:
+    await client.deploy_many([arena_request()]).all()  # its location has the version from here on
     request = arena_request(environment_variables={"MAP": "desert"}, require_cached_locations=True)
     [outcome] = await client.deploy_many([request]).all()
 
     made = emulator.cloud.deployments[outcome.result().request_id]
     assert "match-0" in made.tags
     assert [variable.key for variable in made.request.environment_variables] == ["MAP"]
+    assert made.request.require_cached_locations
 
 
 async def test_a_batch_leaves_no_task_in_the_loop(emulator: Emulator) -> None:

@@ -164,11 +164,11 @@ async def test_max_wait_holds_for_both_waits_together() -> None:
     async with (
         StrictServer() as server,
         slow_dns(1),
-        client_of(server, max_wait=1.5, limits=limits) as client,
+        client_of(server, max_wait=1.3, limits=limits) as client,
     ):
         limits.on_rate_limited(GET_DEPLOYMENT, 1)
         call = in_background(client.deployments.get("abc123"))
-        await asyncio.sleep(1.9)  # it has its first permit, and opens a connection
+        await asyncio.sleep(1.5)  # it has its first permit, and opens a connection
         limits.on_rate_limited(GET_DEPLOYMENT, 1)
         with pytest.raises(LimitReached):
             await call
