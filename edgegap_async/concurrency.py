@@ -1,15 +1,21 @@
-"""Asyncio helpers of several packages: clock, cancellation, deadlines, loop binding, changes."""
+"""Asyncio helpers of several packages: clock, tasks, deadlines, loop binding, changes."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Coroutine
-from typing import Any, Self, TypeVar
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Self, TypeVar
 
 from .errors import WrongLoop
 
 Result = TypeVar("Result")
+
+logger = logging.getLogger(__name__)
+
+_FIRST_RESTART_DELAY: Final = 0.05  # seconds from a cancellation by the program; doubled
+_MAX_RESTART_DELAY: Final = 5.0  # seconds
 
 
 def loop_time() -> float:
@@ -33,6 +39,70 @@ def create_detached_task(work: Coroutine[Any, Any, Result]) -> asyncio.Task[Resu
     that happened to start it, all its calls would be in that caller's trace and log context.
     """
     return asyncio.create_task(work, context=contextvars.Context())
+
+
+class PersistentTask:
+    """A detached task that begins its work anew if the program cancels it.
+
+    A program may cancel all of its tasks, as `asyncio.run` does after SystemExit and after a second
+    Ctrl-C, and go on to use the library, or close it. The work begins anew after a short delay.
+    During the delay there is no task, so a program that cancels tasks until none is left ends.
+    Only `cancel` ends the work for good.
+
+    Args:
+        work: begins the work; called again after a cancellation by the program.
+        what: names the work in the log.
+    """
+
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, None]], what: str) -> None:
+        self.what = what
+        """The name of the work in the log."""
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """The end of the work, with its exception; cancelled only by `cancel`."""
+        self.is_cancelling = False
+        """Whether `cancel` was called."""
+        self._work = work
+        self._delay = _FIRST_RESTART_DELAY
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._begin()
+
+    def cancel(self) -> None:
+        """Cancels the work for good."""
+        self.is_cancelling = True
+        if self._task is not None:
+            self._task.cancel()
+        elif self._timer is not None:
+            self._timer.cancel()
+            self.ended.cancel()
+
+    def resume(self) -> None:
+        """Begins the work now if it waits for its delay."""
+        if self._timer is not None and not self.is_cancelling:
+            self._timer.cancel()
+            self._begin()
+
+    def _begin(self) -> None:
+        self._timer = None
+        self._task = create_detached_task(self._work())
+        self._task.add_done_callback(self._on_end)
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        if not task.cancelled():
+            if (error := task.exception()) is not None:
+                self.ended.set_exception(error)
+            else:
+                self.ended.set_result(None)
+        elif self.is_cancelling:
+            self.ended.cancel()
+        else:
+            logger.warning("the program has cancelled the task for %s: it begins anew", self.what)
+            # In an empty context, as the task.
+            self._timer = asyncio.get_running_loop().call_later(
+                self._delay, self._begin, context=contextvars.Context()
+            )
+            self._delay = min(self._delay * 2, _MAX_RESTART_DELAY)
 
 
 class CancelScope:

@@ -39,7 +39,7 @@ from edgegap_async.errors import (
     MaybeCreated,
 )
 
-from .jobs import ABORTS_BATCH, BatchAborted, JobRunner
+from .jobs import ABORTS_BATCH, BatchAborted, Job, JobRunner
 from .plan import AnyRequests, BatchOptions, Outcome, Progress
 from .source import RequestSource
 
@@ -74,7 +74,10 @@ class Batch:
         self._source = RequestSource(requests)
         self._options = options
         self._owned = deployer.owned
-        self._runner = JobRunner(deployer, self._source, options, self._add_outcome)
+        self._runner = JobRunner(
+            deployer, self._source, options, self._add_outcome, self._end_cancelled
+        )
+        self._cancelled_abort: BatchAborted | None = None  # the end of a job that was cancelled
         self._unclaimed = collections.deque[Outcome]()  # outcomes that were not handed over
         self._stopped_at_end: list[DeploymentHandle] = []  # handed over with stop_at_end
         self._stops: list[asyncio.Future[None]] = []
@@ -261,6 +264,15 @@ class Batch:
             async for progress in self.progress():
                 on_progress(progress)
 
+    def _begin_reports(
+        self, group: asyncio.TaskGroup, on_progress: Callable[[Progress], object]
+    ) -> None:
+        def ended(task: asyncio.Task[None]) -> None:
+            if self._runner.was_cancelled_alone(task) and not self._runner.finished.is_set():
+                self._begin_reports(group, on_progress)
+
+        group.create_task(self._report_progress(on_progress)).add_done_callback(ended)
+
     # ── jobs ─────────────────────────────────────────────────────────────────────────────────────
 
     async def _run(self) -> None:
@@ -272,12 +284,20 @@ class Batch:
                 try:
                     async with asyncio.TaskGroup() as group:
                         if on_progress is not None:
-                            group.create_task(self._report_progress(on_progress))
-                        await self._runner.run(group)
+                            self._begin_reports(group, on_progress)
+                        try:
+                            await self._runner.run(group)
+                        except BaseException:
+                            self._runner.is_aborting = True
+                            raise
                 except* BatchAborted as aborts:
                     abort = _most_important(aborts)
         except ClientClosed as closed:
             abort = BatchAborted(closed, by_policy=False)
+        except asyncio.CancelledError:
+            abort = self._cancelled_abort
+            if abort is None or self._exited:
+                raise
         if abort is None:
             return
         if not abort.by_policy:
@@ -308,6 +328,20 @@ class Batch:
         self._outcome_times.append(now)
         self._unclaimed.append(outcome)
         self._changed.notify()
+
+    def _end_cancelled(self, job: Job) -> None:
+        """Stops the deployment of a job whose task alone the program has cancelled."""
+        if job.index not in self._runner.jobs:
+            return
+        message = "the program has cancelled the task of this request"
+        stopped = BatchStopped.of(job.handle, message) if job.handle else BatchStopped(message)
+        error = job.error or stopped
+        self._stop(job.handle, error)
+        try:
+            self._runner.finish(job.outcome(error))
+        except BatchAborted as abort:
+            self._cancelled_abort = abort
+            self._entered().cancel()
 
     def _discard(self, outcome: Outcome) -> None:
         """Stops the deployment of an outcome that the caller will not get."""

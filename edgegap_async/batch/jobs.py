@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -97,6 +98,7 @@ class JobRunner:
         source: gives the requests.
         options: the options of the batch.
         add_outcome: receives each outcome.
+        on_cancelled: called with a job whose task alone the program has cancelled.
     """
 
     def __init__(
@@ -105,17 +107,22 @@ class JobRunner:
         source: RequestSource,
         options: BatchOptions,
         add_outcome: Callable[[Outcome], None],
+        on_cancelled: Callable[[Job], None],
     ) -> None:
         self._source = source
         self._options = options
         self._deployer = deployer
         self._owned = deployer.owned
         self._add_outcome = add_outcome
+        self._on_cancelled = on_cancelled
+        self._task: asyncio.Task[Any] | None = None  # of the batch
         self._all_begun = False
         self.jobs: dict[int, Job] = {}
         """The requests in progress, by index."""
         self.finished = asyncio.Event()
         """Set when every request has its outcome, or will never have one."""
+        self.is_aborting = False
+        """Whether a task of the batch has raised, so that the group cancels the others."""
         self.began_at = 0.0  # loop time
         self.ended_at: float | None = None  # loop time
 
@@ -135,6 +142,7 @@ class JobRunner:
         Raises:
             BatchAborted: the requests' iterator has raised, or a failure stops the batch.
         """
+        self._task = asyncio.current_task()
         job_limit = asyncio.Semaphore(self._options.concurrency)
         while True:
             acquired = await self._acquire(job_limit)
@@ -148,13 +156,26 @@ class JobRunner:
             if error is not None:
                 if acquired:
                     job_limit.release()
-                self._finish(Outcome(index=item.index, request=item.request, error=error))
+                self.finish(Outcome(index=item.index, request=item.request, error=error))
                 continue
             job = self.jobs[item.index] = Job(item.index, item.request, loop_time())
             task = group.create_task(self._run_job(job))
-            task.add_done_callback(lambda _: job_limit.release())
+            task.add_done_callback(functools.partial(self._on_job_end, job, job_limit))
         self._all_begun = True
         self._check_finished()
+
+    def _on_job_end(self, job: Job, job_limit: asyncio.Semaphore, task: asyncio.Task[None]) -> None:
+        # A callback: a task that is cancelled before it starts runs no code of its own.
+        job_limit.release()
+        if self.was_cancelled_alone(task):
+            self._on_cancelled(job)
+
+    def was_cancelled_alone(self, task: asyncio.Task[None]) -> bool:
+        """Whether the program has cancelled a task of the group, and the batch goes on."""
+        if not task.cancelled():
+            self.is_aborting = self.is_aborting or task.exception() is not None
+            return False
+        return not self.is_aborting and self._task is not None and not self._task.cancelling()
 
     async def _acquire(self, job_limit: asyncio.Semaphore) -> bool:
         """Waits until one more job may run, or for the deadline; returns whether it may."""
@@ -180,7 +201,7 @@ class JobRunner:
                     break
                 if options.retry_with is not None:
                     job.request = _checked_retry(options.retry_with(job.request, error))
-            self._finish(job.outcome(error))
+            self.finish(job.outcome(error))
 
     async def _attempt(self, job: Job) -> EdgegapError | None:
         """Deploys once; returns why the deployment is not READY, or None if it is."""
@@ -203,7 +224,12 @@ class JobRunner:
             return error
         return None
 
-    def _finish(self, outcome: Outcome) -> None:
+    def finish(self, outcome: Outcome) -> None:
+        """Ends a job with its outcome.
+
+        Raises:
+            BatchAborted: a failure stops the batch.
+        """
         self.jobs.pop(outcome.index, None)
         self._add_outcome(outcome)
         if outcome.error is not None and self._options.on_failure == "stop_all":

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final, Self, TypeVar
 
 from edgegap_async.api.validation import check_kind
-from edgegap_async.concurrency import loop_time
+from edgegap_async.concurrency import PersistentTask, loop_time
 from edgegap_async.errors import InvalidRequest
 from edgegap_async.http.rate_limits import Limits
 
@@ -98,7 +98,7 @@ class Cluster:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        closing = asyncio.create_task(self._close())
+        closing = PersistentTask(self._close, "the end of a cluster").ended
         try:
             await asyncio.shield(closing)
         except asyncio.CancelledError:

@@ -21,12 +21,12 @@ import logging
 import math
 import re
 import secrets
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from edgegap_async.concurrency import ChangeEvent, create_detached_task, loop_time
+from edgegap_async.concurrency import ChangeEvent, PersistentTask, loop_time
 from edgegap_async.errors import InvalidRequest
 
 from .slots import SILENCE, ClockOffset, Slot, SlotReply, burst_slots, load_script
@@ -70,9 +70,9 @@ class RedisConnection:
         self._address = {key: options[key] for key in ("host", "port") if key in options}
         self._program = secrets.token_hex(8)
         self._clock = ClockOffset()
-        self._tasks = set[asyncio.Task[None]]()
+        self._tasks = set[PersistentTask]()
         self._scripts = set[asyncio.Future[list[Any]]]()
-        self._heartbeat_task: asyncio.Task[None] | None = None
+        self._heartbeat_task: PersistentTask | None = None
         self._answered_at = -math.inf
         self._lost_at: float | None = None
         self._count_valid_until = -math.inf
@@ -85,7 +85,7 @@ class RedisConnection:
         await self.request_slots()
         if not self.is_lost:
             await self.request_slots()  # the first answer had to connect: too slow for the clock
-        self._heartbeat_task = create_detached_task(self._send_heartbeats())
+        self._heartbeat_task = PersistentTask(self._send_heartbeats, "the heartbeats to Redis")
 
     async def close(self) -> None:
         """Ends heartbeat and tasks. Calls that wait for a permit continue at this program's share.
@@ -97,7 +97,9 @@ class RedisConnection:
         self._change.notify()
         if self._heartbeat_task is not None:
             self._heartbeat_task.cancel()
-            await asyncio.wait([self._heartbeat_task, *self._tasks])
+            for task in self._tasks:
+                task.resume()
+            await asyncio.wait([task.ended for task in (self._heartbeat_task, *self._tasks)])
         with contextlib.suppress(Exception):  # the script removes the program a few seconds later
             async with asyncio.timeout(REDIS_TIMEOUT):
                 await self._redis.zrem(self._keys[1], self._program)
@@ -148,11 +150,11 @@ class RedisConnection:
         if self._heartbeat_task is None:
             raise InvalidRequest("open the cluster first: async with Cluster(...) as cluster")
 
-    def start_task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def start_task(self, work: Callable[[], Coroutine[Any, Any, None]]) -> PersistentTask:
         """Starts a task that `close` waits for."""
-        task = create_detached_task(work)
+        task = PersistentTask(work, "a request to Redis")
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.ended.add_done_callback(lambda _: self._tasks.discard(task))
         return task
 
     async def request_slots(

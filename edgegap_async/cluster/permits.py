@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import random
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from edgegap_async.concurrency import loop_time
+from edgegap_async.concurrency import PersistentTask, loop_time
 from edgegap_async.http.rate_limits import LimitState, LocalPermits
 
 from .connection import RedisConnection
@@ -44,7 +45,7 @@ class SharedPermits:
         self._closed_until = -math.inf
         self._shared_factor = 1.0  # of the rate of all programs, by the last reply
         self._own_429s = LocalPermits(limit)  # used for its memory of 429s only
-        self._lease_task: asyncio.Task[None] | None = None
+        self._lease_task: PersistentTask | None = None
         self._turn = random.random()  # noqa: S311 - of 1, when this program begins on its own
 
     @property
@@ -152,7 +153,7 @@ class SharedPermits:
         if self._connection.is_lost:
             self._next_own_at = now + self._own_interval
         else:
-            self._connection.start_task(self._report_429(closed))
+            self._connection.start_task(functools.partial(self._report_429, closed))
 
     def expected_wait(self, ahead: int, *, again: bool = False) -> float:  # noqa: ARG002 - as above
         """Returns the seconds until a call may go, if no other program takes slots meanwhile.
@@ -224,7 +225,7 @@ class SharedPermits:
             return False
         self._unused.append(slot.redis_at)
         if len(self._unused) == 1:
-            self._connection.start_task(self._return_unused())
+            self._connection.start_task(self._return_unused)
         return True
 
     async def _return_unused(self) -> None:
@@ -237,15 +238,15 @@ class SharedPermits:
 
         The request continues if the caller is cancelled: the next call uses its slots.
         """
-        if self._lease_task is None:
-            self._lease_task = self._connection.start_task(self._request_lease(wanted, horizon))
-        await asyncio.shield(self._lease_task)
+        if self._lease_task is None or self._lease_task.ended.done():
+            self._lease_task = self._connection.start_task(
+                functools.partial(self._request_lease, wanted, horizon)
+            )
+        await asyncio.shield(self._lease_task.ended)
 
     async def _request_lease(self, wanted: int, horizon: float) -> None:
-        try:
-            reply = await self._request(wanted=wanted, horizon=horizon)
-        finally:
-            self._lease_task = None
+        reply = await self._request(wanted=wanted, horizon=horizon)
+        self._lease_task = None
         if reply is None:
             return
         for slot in reply.slots:

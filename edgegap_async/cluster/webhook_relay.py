@@ -10,11 +10,12 @@ lost its position starts again at the beginning of the stream.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from edgegap_async.concurrency import create_detached_task
+from edgegap_async.concurrency import PersistentTask
 
 from .connection import RECONNECT_INTERVAL, REDIS_TIMEOUT, RedisConnection
 
@@ -54,8 +55,9 @@ class WebhookRelay:
         self._redis = redis
         self._stream = stream
         self._receivers: list[Receiver] = []
-        self._writes = set[asyncio.Task[None]]()
-        self._reader: asyncio.Task[None] | None = None
+        self._writes = set[PersistentTask]()
+        self._reader: PersistentTask | None = None
+        self._last_read = _STREAM_START  # the number of an entry
         self._is_closed = False
         self._logged = set[str]()
 
@@ -65,7 +67,7 @@ class WebhookRelay:
         if not any(receiver is other for other in self._receivers):
             self._receivers.append(receiver)
         if self._reader is None:
-            self._reader = create_detached_task(self._read())
+            self._reader = PersistentTask(self._read, "the reader of webhooks in Redis")
 
     async def close(self) -> None:
         """Stops forwarding and reading."""
@@ -74,15 +76,15 @@ class WebhookRelay:
         self._is_closed = True
         for receiver in self._receivers:
             receiver.forward = None
-        while self._reader is not None and not self._reader.done():
+        while self._reader is not None and not self._reader.ended.done():
             self._reader.cancel()
-            await asyncio.wait([self._reader], timeout=REDIS_TIMEOUT)
+            await asyncio.wait([self._reader.ended], timeout=REDIS_TIMEOUT)
 
     def _forward(self, key: bytes) -> None:
         if not self._connection.is_lost and len(self._writes) < _MAX_WRITES:
-            task = self._connection.start_task(self._write(key))
+            task = self._connection.start_task(functools.partial(self._write, key))
             self._writes.add(task)
-            task.add_done_callback(self._writes.discard)
+            task.ended.add_done_callback(lambda _: self._writes.discard(task))
 
     async def _write(self, key: bytes) -> None:
         try:
@@ -92,21 +94,23 @@ class WebhookRelay:
             self._log_once(error)
 
     async def _read(self) -> None:
-        last = _STREAM_START
         while not self._is_closed:
             try:
                 async with asyncio.timeout(_READ_BLOCK + REDIS_TIMEOUT):
                     streams: Any = await self._redis.xread(
-                        {self._stream: last}, count=_MAX_ENTRIES, block=int(_READ_BLOCK * 1000)
+                        {self._stream: self._last_read},
+                        count=_MAX_ENTRIES,
+                        block=int(_READ_BLOCK * 1000),
                     )
                 for _, entries in streams or ():
                     for number, fields in entries:
-                        last = number
+                        self._last_read = number
                         if b"url" in fields:  # a later version may add entries of another kind
                             self._trigger(fields[b"url"])
             except Exception as error:  # noqa: BLE001 - see `_log_once`
                 self._log_once(error)
-                last = _STREAM_START  # the next connection may lead to a server with other numbers
+                # The next connection may lead to a server with other numbers.
+                self._last_read = _STREAM_START
                 await asyncio.sleep(RECONNECT_INTERVAL)
 
     def _log_once(self, error: Exception) -> None:

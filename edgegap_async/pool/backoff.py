@@ -49,6 +49,19 @@ class DeployBackoff:
             self._attempt = self._begun
         self._begun += 1
 
+    def restart(self) -> None:
+        """Records that the deploys in progress were abandoned; the next one has the number 0."""
+        self._begun, self._attempt = 0, None
+
+    def abandon(self, number: int) -> None:
+        """Records that a deploy was abandoned, from which nothing is learnt.
+
+        Args:
+            number: the number of the deploy, from 0.
+        """
+        if number == self._attempt:
+            self._attempt = None
+
     def succeed(self) -> None:
         """Records that a deploy succeeded, which ends the delays."""
         self._failures_in_row, self.failure, self._attempt = 0, None, None

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import attrs
 
 from edgegap_async.api.validation import check_name, number
-from edgegap_async.concurrency import ChangeEvent, loop_time, raise_in_loop
+from edgegap_async.concurrency import ChangeEvent, PersistentTask, loop_time, raise_in_loop
 from edgegap_async.deployments.handle import DeploymentHandle, tracker_of
 from edgegap_async.deployments.ownership import OwnedDeployments
 from edgegap_async.deployments.playable import PlayableCheck, as_check
@@ -185,7 +185,7 @@ class Inventory:
         """Notified when a server may be missing, or may be deployed, that was not before."""
         self.starting = 0
         """Deploys without an outcome."""
-        self.recovering: dict[str, asyncio.Task[None]] = {}
+        self.recovering: dict[str, PersistentTask] = {}
         """The task that checks each server of an earlier run."""
         self.allocated = set[str]()
         """The ids of allocated servers that were not seen to end."""

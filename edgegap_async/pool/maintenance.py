@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Final
 
 from edgegap_async.api.models import Deployment, DeploymentRow, Status
 from edgegap_async.api.requests import DeployRequest, Filter
-from edgegap_async.concurrency import create_detached_task, loop_time
+from edgegap_async.concurrency import PersistentTask, create_detached_task, loop_time
 from edgegap_async.deployments.deployer import Deployer
 from edgegap_async.deployments.handle import DeploymentHandle, RecoveredDeployment, tracker_of
 from edgegap_async.deployments.ownership import DeploymentState
@@ -250,7 +251,9 @@ class PoolMaintenance:
             elif self._settings.tag in row.tags:
                 deployer.owned.add(request_id)
                 if inventory.capacity_left() > 0:
-                    inventory.recovering[request_id] = create_detached_task(self._adopt(found))
+                    inventory.recovering[request_id] = PersistentTask(
+                        functools.partial(self._adopt, found), f"the recovery of {request_id}"
+                    )
                 else:
                     inventory.begin_stop(request_id)
 

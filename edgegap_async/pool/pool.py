@@ -37,7 +37,7 @@ from edgegap_async.api.requests import (
 from edgegap_async.api.validation import check_list, check_number
 from edgegap_async.batch.plan import Outcome
 from edgegap_async.client import EdgegapClient
-from edgegap_async.concurrency import create_detached_task, loop_time
+from edgegap_async.concurrency import PersistentTask, loop_time
 from edgegap_async.deployments.handle import DeploymentHandle, tracker_of
 from edgegap_async.deployments.ownership import wait_for_stops
 from edgegap_async.deployments.playable import Check
@@ -134,8 +134,8 @@ class ServerPool:
             self._deployer, self._request, self._settings, self._inventory
         )
         self._backoff = DeployBackoff()
-        self._deploying: asyncio.Task[None] | None = None
-        self._maintaining: asyncio.Task[None] | None = None
+        self._deploying: PersistentTask | None = None
+        self._maintaining: PersistentTask | None = None
         self._failure: Exception | None = None  # an unexpected error that has ended the pool
 
     def __repr__(self) -> str:
@@ -180,8 +180,9 @@ class ServerPool:
         except BaseException:
             open_tags.discard(tag)
             raise
-        self._deploying = create_detached_task(self._deploy())
-        self._maintaining = create_detached_task(self._maintenance.run())
+        name = self._settings.name
+        self._deploying = PersistentTask(self._deploy, f"the deploys of the pool {name}")
+        self._maintaining = PersistentTask(self._maintenance.run, f"the checks of the pool {name}")
         return self
 
     async def __aexit__(
@@ -207,8 +208,9 @@ class ServerPool:
         tasks = [deploying, maintaining, *inventory.recovering.values()]
         for task in tasks:
             task.cancel()
+        ends = [task.ended for task in tasks]
         try:
-            await asyncio.wait(tasks, timeout=_END_TIMEOUT)  # a check may suppress the cancellation
+            await asyncio.wait(ends, timeout=_END_TIMEOUT)  # a check may suppress the cancellation
             inventory.starting = 0
             inventory.recovering.clear()
             await self._maintenance.finish_renaming()
@@ -217,9 +219,9 @@ class ServerPool:
             self._deployer.pool_tags.discard(self._settings.tag)
         if problem is None and self._failure is not None:
             raise self._failure
-        for task in (deploying, maintaining):
-            if problem is None and task.done() and not task.cancelled():
-                task.result()
+        for ended in (deploying.ended, maintaining.ended):
+            if problem is None and ended.done() and not ended.cancelled():
+                ended.result()
 
     # ── allocation ───────────────────────────────────────────────────────────────────────────────
 
@@ -335,7 +337,13 @@ class ServerPool:
     # ── deploys ──────────────────────────────────────────────────────────────────────────────────
 
     async def _deploy(self) -> None:
-        """Deploys missing servers until the block is left."""
+        """Deploys missing servers until the block is left.
+
+        If the program cancels the task, the batch stops what has no outcome, and the pool deploys
+        in a new batch.
+        """
+        self._inventory.starting = 0
+        self._backoff.restart()
         async with self._client.deploy_many(
             self._requests(),
             concurrency=self._settings.max_total,
@@ -347,10 +355,9 @@ class ServerPool:
                     self._add_outcome(outcome)
             except ClientClosed as closed:
                 self._inventory.close(closed)
+            except BatchStopped as stopped:  # the program has cancelled the task of the batch
+                raise asyncio.CancelledError from stopped
             except asyncio.CancelledError:
-                if self._inventory.end is None:
-                    text = "the program has cancelled the task of the pool"
-                    self._inventory.close(PoolEmpty(text))
                 raise
             except BaseException as error:  # noqa: BLE001 - it is raised where the block is left
                 if isinstance(error, Exception):
@@ -397,6 +404,9 @@ class ServerPool:
             )
         else:
             logger.info("a deploy of the pool %s failed: %r", self._settings.name, error)
+        if isinstance(error, BatchStopped):  # the program has cancelled its task
+            self._backoff.abandon(outcome.index)
+            return
         self._backoff.fail(outcome.index, error)
         if self._backoff.fails_repeatedly:
             self._inventory.queue.fail_waiters(self._deploys_fail())

@@ -50,7 +50,7 @@ from edgegap_async.api.codec import loads, read_answer
 from edgegap_async.api.models import Deployment
 from edgegap_async.api.requests import WEBHOOK_KINDS, WebhookKind
 from edgegap_async.api.validation import is_coroutine_function
-from edgegap_async.concurrency import create_detached_task, is_cancelled, loop_time
+from edgegap_async.concurrency import PersistentTask, is_cancelled, loop_time
 from edgegap_async.errors import InvalidRequest, WrongLoop
 
 from .servers import (
@@ -216,7 +216,7 @@ class WebhookReceiver:
         self._max_waiting = max_waiting
         self._events = deque[WebhookEvent]()
         self._outcomes = Counter[str]()  # of events
-        self._handler_task: asyncio.Task[None] | None = None
+        self._handler_task: PersistentTask | None = None
         self._is_closed = False
         self._loop: asyncio.AbstractEventLoop | None = None  # in which it is served
         self._unreported = 0  # rejected requests since the last warning
@@ -389,8 +389,9 @@ class WebhookReceiver:
         self._is_closed, self._loop = True, None
         if self._handler_task is None:
             return
-        await asyncio.wait([self._handler_task], timeout=timeout)
-        if not self._handler_task.done():
+        self._handler_task.resume()
+        await asyncio.wait([self._handler_task.ended], timeout=timeout)
+        if not self._handler_task.ended.done():
             dropped = len(self._events) + 1  # with the event that is being handled
             logger.warning(
                 "the webhook receiver closed before on_event had handled %d events", dropped
@@ -398,7 +399,7 @@ class WebhookReceiver:
             self._outcomes["dropped"] += dropped
             self._events.clear()
             self._handler_task.cancel()
-            await asyncio.wait([self._handler_task])
+            await asyncio.wait([self._handler_task.ended])
 
     # ── requests ─────────────────────────────────────────────────────────────────────────────────
 
@@ -485,17 +486,20 @@ class WebhookReceiver:
             return
         subscription.delivered.add(kind)
         self._events.append(event)
-        if self._handler_task is None or self._handler_task.done():
-            self._handler_task = create_detached_task(self._handle_events())
+        if self._handler_task is None or self._handler_task.ended.done():
+            self._handler_task = PersistentTask(self._handle_events, "on_event")
 
     async def _handle_events(self) -> None:
+        """Handles the waiting events; an event whose handling the program cancels has failed."""
         assert self._on_event is not None  # noqa: S101 - events are queued only if it is given
+        assert self._handler_task is not None  # noqa: S101 - this is its work
         while self._events:
             event = self._events.popleft()
             try:
                 await self._on_event(event)
             except (Exception, asyncio.CancelledError) as error:
-                if isinstance(error, asyncio.CancelledError) and is_cancelled():
+                was_cancelled = isinstance(error, asyncio.CancelledError) and is_cancelled()
+                if was_cancelled and self._handler_task.is_cancelling:
                     raise
                 self._outcomes["failed"] += 1
                 logger.exception(
@@ -503,6 +507,8 @@ class WebhookReceiver:
                     event.kind,
                     event.deployment.request_id,
                 )
+                if was_cancelled:  # by the program: the other events are handled later
+                    raise
             else:
                 self._outcomes["handled"] += 1
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import gc
+import itertools
 import weakref
 
 import pytest
@@ -16,6 +17,7 @@ from edgegap_async.concurrency import (
     Deadlines,
     LocalServers,
     LoopBinding,
+    PersistentTask,
     loop_time,
 )
 from edgegap_async.errors import WrongLoop
@@ -234,3 +236,58 @@ def test_a_closed_loop_is_named() -> None:
     servers.remove(8080)
     servers.check(8080)
     assert not servers
+
+
+@pytest.mark.virtual
+async def test_row_74_a_persistent_task_begins_anew_after_growing_delays() -> None:
+    begun = list[float]()
+
+    async def work() -> None:
+        begun.append(loop_time())
+        await asyncio.Event().wait()
+
+    before, task = asyncio.all_tasks(), PersistentTask(work, "a test")
+    await asyncio.sleep(0)
+    for count in range(2, 13):
+        for own in asyncio.all_tasks() - before:
+            own.cancel()
+        await asyncio.sleep(0.01)
+        assert asyncio.all_tasks() == before  # so that a program that cancels all of them ends
+        while len(begun) < count:
+            await asyncio.sleep(0.01)
+    gaps = [later - earlier for earlier, later in itertools.pairwise(begun)]
+    task.cancel()
+    await asyncio.wait([task.ended])
+
+    assert task.ended.cancelled()
+    assert gaps[:3] == pytest.approx([0.05, 0.1, 0.2], abs=0.02)
+    assert gaps[-1] == pytest.approx(5, abs=0.02)
+    assert asyncio.all_tasks() == before
+
+
+@pytest.mark.virtual
+async def test_row_74_a_persistent_task_that_waits_for_its_delay_can_be_ended_and_resumed() -> None:
+    begun = list[str | None]()
+    variable: contextvars.ContextVar[str | None] = contextvars.ContextVar("v", default=None)
+    variable.set("of the caller")
+
+    async def work() -> None:
+        begun.append(variable.get())
+        await asyncio.sleep(1)
+        raise LookupError("of the work")
+
+    before = asyncio.all_tasks()
+    tasks = [PersistentTask(work, "a test") for _ in range(2)]
+    await asyncio.sleep(0.1)
+    for own in asyncio.all_tasks() - before:
+        own.cancel()
+    await asyncio.sleep(0.01)
+    tasks[0].cancel()
+    tasks[0].resume()
+    tasks[1].resume()
+    tasks[1].resume()
+    await asyncio.wait([task.ended for task in tasks])
+
+    assert begun == [None] * 3
+    assert tasks[0].ended.cancelled()
+    assert isinstance(tasks[1].ended.exception(), LookupError)

@@ -7,6 +7,7 @@ import functools
 import json
 
 import pytest
+from cancelled_tasks import cancel_library_tasks
 from emulated_cloud import until
 from webhook_servers import (
     each_front,
@@ -135,3 +136,45 @@ async def test_row_43_a_closed_receiver_answers_503_and_can_be_closed_twice() ->
         await receiver.close()
 
         assert await post(subscription.on_ready) == 503
+
+
+@virtual
+async def test_row_74_events_are_handled_although_the_program_cancels_the_task(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    begun: list[str] = []
+
+    async def slowly(event: WebhookEvent) -> None:
+        begun.append(event.deployment.request_id)
+        await asyncio.sleep(1)
+
+    async with receiver_in("served", on_event=slowly) as receiver:
+        subscriptions = [receiver.open(lambda: None) for _ in range(4)]
+        for number, subscription in enumerate(subscriptions):
+            await post(subscription.on_ready, saying(f"number-{number}"))
+        for _ in range(2):
+            cancel_library_tasks("WebhookReceiver._handle_events")
+            await asyncio.sleep(0.5)
+        await until(lambda: receiver.stats.handled == 2)
+        cancel_library_tasks("WebhookReceiver._handle_events")
+
+    assert begun == [f"number-{number}" for number in range(4)]
+    assert (receiver.stats.failed, receiver.stats.dropped) == (2, 0)
+    assert caplog.text.count("on_event failed for webhook 'ready' of deployment number-") == 2
+
+
+@virtual
+async def test_row_74_a_receiver_that_ends_after_a_cancellation_handles_what_waits() -> None:
+    handled: list[str] = []
+
+    async def handle(event: WebhookEvent) -> None:
+        handled.append(event.deployment.request_id)
+
+    async with receiver_in("served", on_event=handle) as receiver:
+        subscription = receiver.open(lambda: None)
+        await post(subscription.on_ready, saying("first"))
+        await until(lambda: handled)
+        receiver._dispatch(receiver._subscriptions.popitem()[1], "error", saying("second"))
+        cancel_library_tasks("WebhookReceiver._handle_events")  # before it has begun
+
+    assert handled == ["first", "second"]

@@ -192,20 +192,6 @@ async def test_a_batch_needs_a_block_and_can_be_used_once(client: EdgegapClient)
             pass
 
 
-async def test_a_deployment_whose_task_the_program_cancels_is_stopped_at_the_end_of_the_block(
-    emulator: Emulator, client: EdgegapClient
-) -> None:
-    before = asyncio.all_tasks()
-    async with client.deploy_many(arena_requests(1)) as batch:
-        await asyncio.sleep(0.3)
-        assert alive(emulator)
-        for task in asyncio.all_tasks() - before:
-            if "JobRunner._run_job" in repr(task):
-                task.cancel()
-        assert await batch.all() == ()
-    assert alive(emulator) == set()
-
-
 async def test_a_stop_that_fails_is_raised_at_the_end_of_the_block(emulator: Emulator) -> None:
     async def use(client: EdgegapClient) -> None:
         async with client.deploy_many(arena_requests(2)) as batch:
