@@ -2,7 +2,8 @@
 
 Measured each second over the tree of processes: `cpu` is percent of one CPU, `mem` bytes of
 resident memory, the totals are bytes read from and written to disk since the start. Linux counts no
-network traffic per process, so those series are zeros. The cloud's units are not documented.
+network traffic per process, so those series are zeros. The cloud's units are not documented; its
+values are whole numbers.
 """
 
 from __future__ import annotations
@@ -91,7 +92,7 @@ class Samples:
         def series(value: Callable[[Sample], float]) -> MetricSeries:
             return MetricSeries(
                 labels=tuple(time.strftime("%H:%M:%S") for time in times),
-                datasets=tuple(round(_mean(map(value, group)), 3) for group in groups),
+                datasets=tuple(round(_mean(map(value, group))) for group in groups),
                 timestamps=tuple(times),
             )
 

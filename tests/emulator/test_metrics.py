@@ -41,6 +41,16 @@ def test_raw_values_are_as_measured() -> None:
     assert metrics.network.receive.datasets == (0.0, 0.0)
 
 
+def test_values_are_whole_numbers_as_generated_clients_read_no_others() -> None:
+    samples = _samples(2)
+    samples.add(Usage(at=23.0, cpu_seconds=11.0, memory_bytes=7.5), NOON)
+    for step in (None, 30):
+        metrics = samples.series(start=None, end=None, step=step)
+        series = (metrics.cpu, metrics.mem, metrics.network.receive, metrics.cpu_throttle_rate)
+        for one in (*series, metrics.total.disk_read_total):
+            assert {type(value) for value in one.datasets} == {int}
+
+
 def test_each_step_averages_its_measurements() -> None:
     metrics = _samples(6).series(start=None, end=None, step=30)
 

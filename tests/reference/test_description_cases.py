@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from official_description import DESCRIPTION, without_wrong_formats
 
 from edgegap_async.api.models import Status
 from edgegap_async.api.requests import DeployRequest, GeoCoordinates
@@ -32,32 +30,13 @@ from edgegap_async.emulator import (
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
 
-DESCRIPTION = Path(
-    os.environ.get("EDGEGAP_DESCRIPTION")
-    or Path(__file__).resolve().parents[3] / "shared" / "reference" / "openapi.yaml"
-)
 ANSWER_TIMEOUT = 10  # seconds; a hang, and no more than a busy machine needs
-
-
-def _without_wrong_formats(part: Any) -> Any:
-    """A description without formats that its own examples break: `2026-04-22 20:30:52.283949`."""
-    if isinstance(part, list):
-        return [_without_wrong_formats(item) for item in part]
-    if not isinstance(part, dict):
-        return part
-    is_wrong = part.get("format") == "date-time" and "T" not in str(part.get("example"))
-    return {
-        key: _without_wrong_formats(value)
-        for key, value in part.items()
-        if not (key == "format" and is_wrong)
-    }
 
 
 def _operations() -> list[Any]:
     if not DESCRIPTION.exists():
         return []
-    raw = yaml.load(DESCRIPTION.read_text("utf-8"), yaml.CSafeLoader)
-    schema = schemathesis.openapi.from_dict(_without_wrong_formats(raw))
+    schema = schemathesis.openapi.from_dict(without_wrong_formats("date", "date-time"))
     return [found.ok() for found in schema.get_all_operations()]
 
 
