@@ -41,7 +41,7 @@ from .procfs import (
     SharedScan,
     opened_ports,
     owns_socket,
-    process_tree,
+    process_trees,
     scan_bound_sockets,
     scan_processes,
 )
@@ -125,7 +125,7 @@ class ServerProcess:
 
     async def members(self) -> list[ProcessEntry]:
         """Returns the living processes of this tree."""
-        return process_tree(await self._scan.result(), self.pid, self.mark)
+        return process_trees(await self._scan.result(), [(self.pid, self.mark)])[0]
 
     async def stop(self, grace: float) -> None:
         """Ends the tree: SIGTERM to the program, SIGKILL to all after `grace` seconds."""
@@ -277,10 +277,10 @@ class Machine:
         """Returns what each tree has used so far."""
         everyone = await self._scan.result()
         at = loop_time()
-        trees = [
-            [one.pid for one in process_tree(everyone, each.pid, each.mark)] for each in processes
-        ]
-        return await asyncio.to_thread(lambda: [_measure(pids, at) for pids in trees])
+        roots = [(each.pid, each.mark) for each in processes]
+        return await asyncio.to_thread(
+            lambda: [_measure(tree, at) for tree in process_trees(everyone, roots)]
+        )
 
     def kill_all(self) -> None:
         """Kills each process that was not stopped and removes all homes, without awaiting."""
@@ -295,13 +295,13 @@ class Machine:
             await scan.close()
 
 
-def _measure(pids: Iterable[int], at: float) -> Usage:
+def _measure(tree: Iterable[ProcessEntry], at: float) -> Usage:
     import psutil  # noqa: PLC0415 - of the extra `emulator`
 
     cpu = memory = read = written = 0.0
-    for pid in pids:
+    for member in tree:
         with contextlib.suppress(psutil.Error):  # it has ended meanwhile
-            process = psutil.Process(pid)
+            process = psutil.Process(member.pid)
             with process.oneshot():
                 times, held, moved = (
                     process.cpu_times(),

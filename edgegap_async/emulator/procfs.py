@@ -107,21 +107,33 @@ def _environment(pid: int) -> bytes:
         return b""
 
 
-def process_tree(everyone: Iterable[ProcessEntry], root: int, mark: bytes) -> list[ProcessEntry]:
-    """Returns the processes with the mark, those in the root's session, and their descendants."""
+def process_trees(
+    everyone: Iterable[ProcessEntry], roots: Iterable[tuple[int, bytes]]
+) -> list[list[ProcessEntry]]:
+    """Returns the processes of each tree: with its mark, in its root's session, or descendants.
+
+    Args:
+        everyone: every process.
+        roots: process id of the root, and mark, of each tree.
+    """
     children: dict[int, list[ProcessEntry]] = {}
-    todo: list[ProcessEntry] = []
+    marked: dict[bytes, list[ProcessEntry]] = {}
+    sessions: dict[int, list[ProcessEntry]] = {}
     for member in everyone:
         children.setdefault(member.parent, []).append(member)
-        if member.mark == mark or member.session == root:
-            todo.append(member)
-    found: dict[int, ProcessEntry] = {}
-    while todo:
-        member = todo.pop()
-        if member.pid not in found:
-            found[member.pid] = member
-            todo.extend(children.get(member.pid, ()))
-    return list(found.values())
+        marked.setdefault(member.mark, []).append(member)
+        sessions.setdefault(member.session, []).append(member)
+    trees = []
+    for root, mark in roots:
+        found: dict[int, ProcessEntry] = {}
+        todo = [*marked.get(mark, ()), *sessions.get(root, ())]
+        while todo:
+            member = todo.pop()
+            if member.pid not in found:
+                found[member.pid] = member
+                todo.extend(children.get(member.pid, ()))
+        trees.append(list(found.values()))
+    return trees
 
 
 # ── bound ports ─────────────────────────────────────────────────────────────────────────────────

@@ -17,6 +17,7 @@ from emulated_cloud import create_go_file, files_left, until
 
 from edgegap_async.emulator.output import Output
 from edgegap_async.emulator.processes import Limits, Machine, ServerProcess
+from edgegap_async.emulator.procfs import ProcessEntry, process_trees
 
 MARK = "MARK_OF_THE_TREE"
 
@@ -438,6 +439,27 @@ async def test_usage_includes_the_whole_process_tree(start: Starter) -> None:
 
     assert busy_usage.cpu_seconds >= 0.4 > idle_usage.cpu_seconds
     assert busy_usage.memory_bytes > 100_000_000 > idle_usage.memory_bytes > 0
+
+
+class _CountedEntry(ProcessEntry):
+    """An entry that counts how often it is looked at."""
+
+    looks = 0
+
+    def __getattribute__(self, name: str) -> object:
+        if name in {"mark", "session"}:
+            _CountedEntry.looks += 1
+        return super().__getattribute__(name)
+
+
+def test_finding_many_trees_looks_at_each_process_once() -> None:
+    count = 300
+    everyone = [_CountedEntry(pid, 1, pid, b"%d" % pid) for pid in range(2, count + 2)]
+
+    trees = process_trees(everyone, [(one.pid, b"%d" % one.pid) for one in everyone])
+
+    assert trees == [[one] for one in everyone]
+    assert _CountedEntry.looks <= 10 * count
 
 
 async def test_an_ended_process_uses_nothing(start: Starter) -> None:

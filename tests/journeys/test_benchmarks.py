@@ -49,3 +49,15 @@ async def test_the_benchmark_of_memory_counts_what_is_remembered(emulator: Emula
     assert [point["hours"] for point in printed] == [0.01, 0.02]
     assert printed[1]["deployments in the register"] == 72
     assert printed[1]["megabytes"] > 0
+
+
+async def test_the_benchmark_of_load_leaves_nothing(emulator: Emulator) -> None:
+    options = ["--seconds=0.1", "--simulated=101", "--measure-seconds=0.1", "--log-megabytes=5"]
+    printed = json.loads(await run_program(emulator, "benchmarks/emulator_load.py", *options))
+
+    real = printed["real processes"]
+    assert real["deploy"]["deployments"] == 4
+    held = {when: figures["descriptors"] for when, figures in real["held"].items()}
+    assert held["live"] > held["before"] == held["after"]
+    assert printed["simulated"]["deployments"] == 101
+    assert printed["logging"]["megabytes_a_second"] > 0
