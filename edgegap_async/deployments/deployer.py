@@ -236,8 +236,16 @@ class Deployer:
         accepting: asyncio.Task[DeployAccepted] | None = None
         try:
             with self.client.until_closed():
-                accepting = asyncio.create_task(deploy.run())
-                accepted = await asyncio.shield(accepting)
+                work = deploy.run
+                while True:
+                    accepting = asyncio.create_task(work())
+                    try:
+                        accepted = await asyncio.shield(accepting)
+                        break
+                    except asyncio.CancelledError:
+                        if is_cancelled() or not accepting.cancelled():
+                            raise
+                    work = deploy.run_after_cancellation  # the program has spared the caller
         except MaybeCreated:
             register.forget(operation_tag)  # so that `recover` finds the deployment
             raise

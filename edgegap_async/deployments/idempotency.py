@@ -156,6 +156,20 @@ class IdempotentDeploy:
         self._stop_surplus_later(kept.request_id, self.tag, "a surplus deployment of a")
         return kept
 
+    async def run_after_cancellation(self) -> DeployAccepted:
+        """Goes on with a deploy whose task alone the program has cancelled.
+
+        Raises:
+            CallError: there is no deployment, or there may be one, as for `run`.
+        """
+        if self.send_state.times_sent:
+            found = await self.find_after_cancellation()
+            if found is not None:
+                return found
+            if self.send_state.is_abandoned:
+                raise self._lost()
+        return await self.run()
+
     async def find_after_cancellation(self) -> DeployAccepted | None:
         """Returns the deployment of a deploy whose task the program has cancelled; None for none.
 
@@ -163,16 +177,18 @@ class IdempotentDeploy:
             NoAnswer: the deploy has no tag.
             MaybeCreated: a list request failed.
         """
-        request = self.request
-        lost = NoAnswer(
-            "the program has cancelled the task of the deploy before the answer came",
-            **request.facts(),
-        )
+        lost = self._lost()
         lost.maybe_created = True
         if self.tag is None:
             raise lost
         self._delivery_time = _DELIVERY_TIME
         return await self._find(lost, self.tag)
+
+    def _lost(self) -> NoAnswer:
+        return NoAnswer(
+            "the program has cancelled the task of the deploy before the answer came",
+            **self.request.facts(),
+        )
 
     async def _send(self, *, ignore_wait_limit: bool) -> DeployAccepted:
         try:

@@ -26,7 +26,7 @@ from typing import Final
 
 from edgegap_async.api.models import Deployment, DeploymentRow, Status
 from edgegap_async.api.requests import DeployRequest, Filter
-from edgegap_async.concurrency import PersistentTask, create_detached_task, loop_time
+from edgegap_async.concurrency import PersistentTask, loop_time
 from edgegap_async.deployments.deployer import Deployer
 from edgegap_async.deployments.handle import DeploymentHandle, RecoveredDeployment, tracker_of
 from edgegap_async.deployments.ownership import DeploymentState
@@ -74,7 +74,7 @@ class PoolMaintenance:
         self._settings = settings
         self._inventory = inventory
         self._error_since = dict[str, float]()  # loop time, by id of an allocated server in ERROR
-        self._renaming: dict[str, asyncio.Task[None]] = {}
+        self._renaming: dict[str, PersistentTask] = {}
 
     async def run(self) -> None:
         """Checks all servers at intervals and after webhooks, until the client is closed."""
@@ -199,8 +199,10 @@ class PoolMaintenance:
     def mark_allocated(self, request_id: str) -> None:
         """Renames the server's tag in the background, for the next run of the program."""
         if self._deployer.owner_tag is not None and request_id not in self._renaming:
-            task = self._renaming[request_id] = create_detached_task(self._rename_tag(request_id))
-            task.add_done_callback(lambda _: self._renaming.pop(request_id))
+            task = self._renaming[request_id] = PersistentTask(
+                functools.partial(self._rename_tag, request_id), f"the tag of {request_id}"
+            )
+            task.ended.add_done_callback(lambda _: self._renaming.pop(request_id))
 
     async def _rename_tag(self, request_id: str) -> None:
         settings = self._settings
@@ -221,9 +223,11 @@ class PoolMaintenance:
 
     async def finish_renaming(self) -> None:
         """Waits for renamings in progress: without them, the next run allocates these servers."""
-        if self._renaming:
-            _, late = await asyncio.wait(self._renaming.values(), timeout=_RENAME_TIMEOUT)
-            for task in late:
+        if tasks := tuple(self._renaming.values()):
+            for task in tasks:
+                task.resume()
+            await asyncio.wait([task.ended for task in tasks], timeout=_RENAME_TIMEOUT)
+            for task in tasks:
                 task.cancel()
 
     # ── the servers of an earlier run ────────────────────────────────────────────────────────────

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
+from cancelled_tasks import cancel_library_tasks, library_tasks
 from one_server import (
     ACCEPTED,
     DEPLOY,
@@ -21,6 +22,7 @@ from one_server import (
     stops,
 )
 from scripted_api import Reply, ScriptedApi
+from tagged_api import TaggedApi, new_client
 
 from edgegap_async.client import EdgegapClient
 from edgegap_async.concurrency import loop_time
@@ -28,6 +30,7 @@ from edgegap_async.errors import (
     ClientClosed,
     EdgegapError,
     InvalidRequest,
+    NoAnswer,
     Unprocessable,
 )
 from edgegap_async.webhooks.receiver import WebhookReceiver
@@ -338,3 +341,68 @@ async def test_the_callers_timeout_during_a_deploy_stops_the_server(
     await asyncio.sleep(10)
 
     assert stops(api) == 1
+
+
+# ── deploys whose own task the program cancels ───────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("after", [None, 0.0, 1.0, 3.5], ids=["not begun", "begun", "sent", "late"])
+@pytest.mark.parametrize("made", [0, 1])
+async def test_row_74_a_deploy_whose_caller_is_spared_goes_on_and_makes_one_server(
+    made: int, after: float | None
+) -> None:
+    accepted = Reply(202, {"request_id": "server1"}, delay=3)
+    answers = [accepted] if made else [Reply(503, delay=3)]
+    async with TaggedApi(answers=answers, made=made) as api, new_client(api) as client:
+        deploying = asyncio.create_task(client.deploy("arena", "v1", users=PLAYERS))
+        while not library_tasks("IdempotentDeploy.run"):
+            await asyncio.sleep(0)
+        if after is not None:
+            await asyncio.sleep(after)
+        cancel_library_tasks("IdempotentDeploy.run")
+        server = await deploying
+
+        assert server.request_id == ("server1" if made else "abc123")
+        assert len(api.rows) == made
+        assert api.running == ["server1"] * made
+        assert len({one.json["tags"][-1] for one in api.asked(*DEPLOY)}) == 1
+
+
+async def test_row_74_a_caller_that_is_cancelled_later_leaves_no_server() -> None:
+    accepted = Reply(202, {"request_id": "server1"}, delay=3)
+    async with TaggedApi(answers=[accepted], made=1, listed_after=(5,)) as api:
+        async with new_client(api) as client:
+            deploying = asyncio.create_task(client.deploy("arena", "v1", users=PLAYERS))
+            await asyncio.sleep(1)
+            assert cancel_library_tasks("IdempotentDeploy.run")
+            await asyncio.sleep(1)
+            await cancel(deploying)
+        assert (len(api.rows), api.running) == (1, [])
+
+
+async def test_row_74_a_caller_that_is_cancelled_later_sends_nothing_again() -> None:
+    async with TaggedApi(answers=[Reply(503, delay=3)], made=0) as api:
+        async with new_client(api) as client:
+            deploying = asyncio.create_task(client.deploy("arena", "v1", users=PLAYERS))
+            await asyncio.sleep(1)
+            assert cancel_library_tasks("IdempotentDeploy.run")
+            await asyncio.sleep(1)
+            await cancel(deploying)
+            await asyncio.sleep(60)
+            assert len(client._deployer.register) == 0
+        assert len(api.asked(*DEPLOY)) == 1
+
+
+async def test_row_74_a_deploy_without_a_tag_whose_task_is_cancelled_says_so(
+    api: ScriptedApi, client: EdgegapClient
+) -> None:
+    api.on(*DEPLOY, Reply(202, {"request_id": "abc123"}, delay=3))
+    deploying = asyncio.create_task(
+        client.deploy("arena", "v1", users=PLAYERS, operation_tag=False)
+    )
+    await asyncio.sleep(1)
+    assert cancel_library_tasks("IdempotentDeploy.run")
+    with pytest.raises(NoAnswer, match="has cancelled the task of the deploy") as caught:
+        await deploying
+
+    assert caught.value.maybe_created

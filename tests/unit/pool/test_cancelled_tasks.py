@@ -87,3 +87,17 @@ async def test_row_74_a_server_of_an_earlier_run_is_recovered_although_the_task_
         server = await pool.allocate(timeout=20)
 
         assert server.request_id == left.request_id
+
+
+async def test_row_74_the_tag_of_an_allocated_server_is_renamed_although_the_task_is_cancelled(
+    emulator: Emulator,
+) -> None:
+    async with arena_client(emulator, owner="mm-1") as client:
+        async with arena_pool(client, min_ready=1, poll_interval=60) as pool:
+            server = await pool.allocate(timeout=20)
+            assert cancel_library_tasks("PoolMaintenance._rename_tag")
+            await asyncio.sleep(0)
+        tags = emulator.cloud.deployments[server.request_id].tags
+        await server.stop()
+
+    assert "pool-default" not in tags
