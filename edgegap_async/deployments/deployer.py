@@ -51,7 +51,13 @@ from edgegap_async.polling.poller import StatusPoller
 from edgegap_async.polling.tracker import WebhookSource, WebhookTrigger, WebhookUrls
 
 from .handle import DeploymentHandle, RecoveredDeployment
-from .idempotency import IdempotentDeploy, new_operation_tag, operation_time, owner_tag
+from .idempotency import (
+    IdempotentDeploy,
+    SurplusObserver,
+    new_operation_tag,
+    operation_time,
+    owner_tag,
+)
 from .ownership import DeploymentRegister, EndObserver, OwnedDeployments
 
 logger = logging.getLogger(__name__)
@@ -111,6 +117,7 @@ class Deployer:
         self._deploys_since_check = 0
         self._end_check: asyncio.Task[None] | None = None
         client.add_observer(EndObserver(self.register))
+        client.add_observer(SurplusObserver(self.register, self.owned, poller.is_tracked))
 
     # ── deploys ──────────────────────────────────────────────────────────────────────────────────
 
@@ -263,10 +270,11 @@ class Deployer:
                     accepting.cancel()
                 register.end(operation_tag)
             raise
-        except BaseException:
-            register.end(operation_tag)
+        except BaseException as error:
+            # A 422 names a deployment in ERROR.
+            register.end(operation_tag, getattr(error, "request_id", None))
             raise
-        register.end(operation_tag)
+        register.end(operation_tag, accepted.request_id)
         return accepted
 
     async def _undo(
@@ -291,7 +299,7 @@ class Deployer:
             request_id = error.request_id  # a 422 names a deployment in ERROR
         if request_id:
             self.register.begin_stop(request_id)
-        self.register.end(operation_tag)
+        self.register.end(operation_tag, request_id)
         if request_id:
             await self.owned.keep_stopping(request_id)
 

@@ -9,7 +9,8 @@ operation tag, made once, before the first attempt. After an ambiguous error (se
 
 - A deployment is found: it is the result, and the caller does not notice the error. A proxy may
   have sent the deploy twice: of several deployments with the tag, one is kept, and the others are
-  stopped.
+  stopped. If the client got a clean answer, it looks for no others; `SurplusObserver` stops those
+  that any list shows later.
 - No deployment is found during `list_delay`, the time in which a new deployment may be missing from
   lists: the deploy is sent once more, with the same tag. If the first deployment shows up after
   all, the surplus one is stopped.
@@ -29,14 +30,15 @@ import functools
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from datetime import UTC, datetime
 from typing import Final
 
 import attrs
 
 from edgegap_async.api.messages import HttpRequest
-from edgegap_async.api.models import DeployAccepted, record_attempts
+from edgegap_async.api.models import DeployAccepted, DeploymentPage, record_attempts
+from edgegap_async.api.operations import LIST_DEPLOYMENTS
 from edgegap_async.api.requests import Filter
 from edgegap_async.api.validation import check_name
 from edgegap_async.concurrency import loop_time
@@ -46,8 +48,9 @@ from edgegap_async.http.call import CallOptions
 from edgegap_async.http.resources import Deployments
 from edgegap_async.http.retries import is_transient
 from edgegap_async.http.transport import SendState
+from edgegap_async.observability.observer import CallObserver, ObservedCall
 
-from .ownership import OwnedDeployments
+from .ownership import DeploymentRegister, OwnedDeployments
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +86,42 @@ def owner_tag(owner: str) -> str:
     """
     # 16 characters and the prefix: the longest tag that older API descriptions allow.
     return f"own-{check_name('owner', owner, max_length=16)}"
+
+
+class SurplusObserver(CallObserver):
+    """Stops each surplus deployment that the answer to any list request shows.
+
+    A proxy may send a deploy twice, and give the client one clean answer. The client sends no
+    request to find out. Polls ask for their own ids, so other lists show the surplus row:
+    those of `recover`, `reap`, pools and the program, and polls without a filter.
+
+    Args:
+        register: the deployments of the client.
+        owned: stops the surplus deployments.
+        is_tracked: returns whether the program has a handle of a deployment.
+    """
+
+    def __init__(
+        self,
+        register: DeploymentRegister,
+        owned: OwnedDeployments,
+        is_tracked: Callable[[str], bool],
+    ) -> None:
+        self._register = register
+        self._owned = owned
+        self._is_tracked = is_tracked
+
+    def call_succeeded(self, call: ObservedCall, result: object) -> None:
+        """Stops the deployments of surplus rows."""
+        if call.operation is not LIST_DEPLOYMENTS or not isinstance(result, DeploymentPage):
+            return
+        for row in result.data:
+            kept = self._register.kept_instead_of(row)
+            if kept is None or self._is_tracked(row.request_id):
+                continue
+            # A deploy with the tags of another one has two operation tags.
+            if sum(operation_time(tag) is not None for tag in row.tags) == 1:
+                self._owned.stop_surplus(row.request_id, kept)
 
 
 @attrs.define(eq=False, repr=False)
@@ -236,7 +275,7 @@ class IdempotentDeploy:
                 if ids:
                     kept, *surplus = ids
                     for request_id in surplus:
-                        self.owned.begin_stop(request_id)
+                        self.owned.stop_surplus(request_id, kept)
                     late = functools.partial(self._stop_late_rows, kept, tag)
                     self.owned.in_background(late, f"a surplus deployment (tag {tag})")
                     return DeployAccepted(request_id=kept)
@@ -257,7 +296,7 @@ class IdempotentDeploy:
             )
             return
         for surplus in set(ids) - {kept}:
-            self.owned.begin_stop(surplus)
+            self.owned.stop_surplus(surplus, kept)
 
     def _stop_surplus_later(self, kept: str | None, tag: str, what: str) -> None:
         stop = functools.partial(self._stop_surplus, kept, tag)
@@ -265,12 +304,10 @@ class IdempotentDeploy:
 
     async def _stop_surplus(self, kept: str | None, tag: str) -> None:
         """Stops each other deployment with the tag that shows up in time."""
-        stopped = set[str]()
         async with contextlib.aclosing(self._lookups(tag)) as lookups:
             async for ids in lookups:
-                for surplus in set(ids) - {kept} - stopped:
-                    stopped.add(surplus)
-                    self.owned.begin_stop(surplus)
+                for surplus in set(ids) - {kept}:
+                    self.owned.stop_surplus(surplus, kept)
 
     async def _lookups(self, tag: str) -> AsyncGenerator[list[str], None]:
         """Yields the ids of the deployments with the tag, repeatedly during the list delay."""

@@ -39,7 +39,7 @@ from typing import Final
 
 import attrs
 
-from edgegap_async.api.models import Deployment, Status
+from edgegap_async.api.models import Deployment, DeploymentRow, Status
 from edgegap_async.api.operations import GET_DEPLOYMENT, STOP_DEPLOYMENT
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import (
@@ -113,7 +113,8 @@ class DeploymentRegister:
     def __init__(self, not_found_grace: float) -> None:
         self._not_found_grace = not_found_grace
         self._live = dict[str, _Record]()
-        self._ended = OrderedDict[str, None]()
+        # the id of the deployment that a deploy has made, by operation tag; None for ids
+        self._ended = OrderedDict[str, str | None]()
 
     def __len__(self) -> int:
         """Returns how many deployments have not ended, deploys in progress included."""
@@ -198,17 +199,36 @@ class DeploymentRegister:
         record = self._live.get(request_id)
         return record is not None and record.is_shown
 
-    def end(self, key: str) -> None:
-        """Records that a deployment, or a deploy in progress, has ended, if the register has it."""
+    def end(self, key: str, made: str | None = None) -> None:
+        """Records that a deployment, or a deploy in progress, has ended, if the register has it.
+
+        Args:
+            key: id or operation tag.
+            made: id of the deployment that the deploy has made; None if there is none.
+        """
         if self._live.pop(key, None) is None:
             return
-        self._ended[key] = None
+        self._ended[key] = made
         if len(self._ended) > _MAX_ENDED:
             self._ended.popitem(last=False)
 
     def forget(self, key: str) -> None:
         """Removes a deployment, or a deploy in progress, without a trace."""
         self._live.pop(key, None)
+
+    def kept_instead_of(self, row: DeploymentRow) -> str | None:
+        """Returns the id of the deployment that a deploy has made, if the row is a surplus one.
+
+        Returns:
+            None if the row's deployment is known, or if no deploy of this client has made another
+            one with the same operation tag. While a deploy is in progress, any may be its own.
+        """
+        if row.request_id not in self:
+            for tag in row.tags:
+                made = self._ended.get(tag)
+                if made and made != row.request_id:
+                    return made
+        return None
 
     def owned(self) -> list[str]:
         """Returns the ids of the deployments that the client has to stop, sorted."""
@@ -318,6 +338,21 @@ class OwnedDeployments:
         if problem is not None:
             self.record_stop_on(problem, request_id)
         return stopping
+
+    def stop_surplus(self, request_id: str, kept: str | None) -> None:
+        """Stops a surplus deployment in the background, unless the register has it.
+
+        Args:
+            request_id: which deployment.
+            kept: id of the deployment with the same operation tag that is kept; None for none.
+        """
+        if request_id not in self._register:
+            logger.warning(
+                "%s is stopped: a deploy was carried out twice, and %s is its deployment",
+                request_id,
+                kept,
+            )
+            self.begin_stop(request_id)
 
     def _forget_stop(self, request_id: str, stopping: asyncio.Future[None]) -> None:
         if self._stops.get(request_id) is stopping:

@@ -137,6 +137,10 @@ class StatusPoller:
             self._trackers[request_id] = tracker
         return tracker
 
+    def is_tracked(self, request_id: str) -> bool:
+        """Returns whether there is a tracker, and so a handle, of a deployment."""
+        return request_id in self._trackers
+
     def waiters_changed(self, tracker: DeploymentTracker) -> None:
         """Starts, changes or ends the polling of a deployment, as its `is_awaited` says now."""
         entry = self._entries.get(tracker.request_id)
