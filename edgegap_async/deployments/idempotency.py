@@ -9,7 +9,7 @@ operation tag, made once, before the first attempt. After an ambiguous error (se
 
 - A deployment is found: it is the result, and the caller does not notice the error. A proxy may
   have sent the deploy twice: of several deployments with the tag, one is kept, and the others are
-  stopped. If the client got a clean answer, it looks for no others; `SurplusObserver` stops those
+  stopped. After a clean answer the client sends no list request; `SurplusObserver` stops those
   that any list shows later.
 - No deployment is found during `list_delay`, the time in which a new deployment may be missing from
   lists: the deploy is sent once more, with the same tag. If the first deployment shows up after
