@@ -115,7 +115,7 @@ REFUSED = Fault("list_deployments", Respond(400), times=None)
 CASES = {
     "1": Case(count=1, rounds=300, goal=(0.30, 0.65), max_requests=14),
     "10": Case(count=10, rounds=60, goal=(0.18, 0.6), max_requests=6),
-    "100": Case(count=100, rounds=10, goal=(0.14, 0.35), max_requests=2),
+    "100": Case(count=100, rounds=80, goal=(0.14, 0.35), max_requests=2),
     "1,000": Case(count=1000, goal=(0.20, 0.6), max_requests=1.3),
     "10,000 at 40/s": Case(count=10_000, goal=(0.25, 0.8)),
     "10,000 at once": Case(
