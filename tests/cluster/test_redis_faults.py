@@ -172,7 +172,8 @@ async def test_row_83_more_programs_than_the_limit_keep_it_on_their_own(
         sent = sum(at > began for at in callers.times)
         await callers.end()
 
-    assert sent / lasted <= 3
+    # Each sends once in two seconds, at a time of its own: one more than the quotient at most.
+    assert sent <= 3 * lasted + 6
 
 
 async def test_row_33_a_failover_reaches_no_caller(
