@@ -109,9 +109,9 @@ async def test_a_stop_brings_the_next_status_request_forward(
     await asyncio.sleep(200)
     asked = len(api.asked(*STATUS))
     await handle.stop()
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(1)  # of the ten until the next one without the stop
 
-    assert len(api.asked(*STATUS)) == asked + 1
+    assert len(api.asked(*STATUS)) > asked
     await cancel(ending)
 
 
