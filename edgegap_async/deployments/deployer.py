@@ -323,6 +323,8 @@ class Deployer:
         is_due = self._deploys_since_check >= _DEPLOYS_PER_END_CHECK
         if not is_due or len(self.register) <= _END_CHECK_FROM:
             return
+        if loop_time() < self.register.next_404_from() + _UNLISTED_GRACE:
+            return  # too young: a 404 would prove nothing
         if self._end_check is None or self._end_check.done():
             self._deploys_since_check = 0
             self._live_checked_at = -math.inf

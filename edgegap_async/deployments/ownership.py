@@ -238,6 +238,13 @@ class DeploymentRegister:
             if record.state is DeploymentState.OWNED
         )
 
+    def next_404_from(self) -> float:
+        """Returns `believe_404_from` of the first of `next_live`; infinity if there is none."""
+        for key, record in self._live.items():
+            if record.state is not DeploymentState.DEPLOYING:
+                return self.believe_404_from(key)
+        return math.inf
+
     def next_live(self, count: int) -> list[str]:
         """Returns ids of deployments that have not ended, `count` at most, in turn."""
         ids = list[str]()

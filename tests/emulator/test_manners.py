@@ -151,8 +151,9 @@ async def test_a_page_of_ten_thousand_is_filtered_in_time() -> None:
     async with a_cloud(SLEEPER, simulate=QUICK) as cloud:
         for number in range(10_000):
             await cloud.deploy(body=a_request(SLEEPER, tags=["all", f"tag-{number}"]))
-        seconds: dict[str, float] = {}
+        seconds: dict[str | None, float] = {}
         for text in (
+            None,
             '{"filters":[{"field":"tags","operator":"in","value":["tag-9000","tag-9001"]}]}',
             (
                 '{"filters":[{"field":"status","operator":"neq","value":"error"},'
@@ -167,5 +168,5 @@ async def test_a_page_of_ten_thousand_is_filtered_in_time() -> None:
                 times.append(time.process_time() - began)
             seconds[text] = sorted(times)[3]
 
-    # CPU time: 5 and 10 ms on an idle machine.
-    assert max(seconds.values()) < 0.02
+    # CPU time beside that of a page without a query: 5 and 7 times on an idle machine.
+    assert max(seconds.values()) < 20 * seconds[None]

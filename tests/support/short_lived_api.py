@@ -24,6 +24,8 @@ class ShortLivedApi:
     """Whether status and list requests are answered; otherwise they are refused with 403."""
     live: dict[str, float] = attrs.field(factory=dict)
     """Loop times of the ends, by request_id."""
+    lists: int = 0
+    """How many list requests came."""
     lasting: str = ""
     """The request_id of a deployment that does not end."""
     _numbers: Any = attrs.field(factory=itertools.count)
@@ -69,6 +71,7 @@ class ShortLivedApi:
         return web.json_response({"request_id": request_id, "current_status": "Status.READY"})
 
     async def _answer_list(self, request: web.Request) -> web.Response:
+        self.lists += 1
         self._end_due()
         if not self.tells_ends:
             return web.json_response({"message": "no"}, status=403)

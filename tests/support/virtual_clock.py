@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Result = TypeVar("Result")
 
 GRACE = 0.001  # real seconds that threads get before each jump of the clock
+LONG_JUMP = 5.0  # seconds; a busy kernel gets that time too before the clock jumps so far
 
 
 class _JumpingSelector(selectors.DefaultSelector):
@@ -32,7 +33,7 @@ class _JumpingSelector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         events = super().select(0)
         if not events and (timeout is None or timeout > 0):
-            if timeout is None or self.threads:
+            if timeout is None or self.threads or timeout > LONG_JUMP:
                 events = super().select(None if timeout is None else min(GRACE, timeout))
             if not events and timeout is not None:
                 self.jumped += timeout

@@ -36,6 +36,20 @@ async def test_row_79_deployments_whose_end_no_task_sees_leave_the_register() ->
         assert len(client.poller._trackers) <= 1
 
 
+async def test_young_deployments_are_not_checked_for_ends() -> None:
+    async with (
+        ShortLivedApi(lifetime=60) as api,
+        EdgegapClient("canary-t", base_url=api.url) as client,
+    ):
+        for _ in range(1200):  # 30 s at the documented limit
+            await client.deploy("arena", "v1", users=USERS)
+        assert api.lists == 0
+        await asyncio.sleep(400)
+        for _ in range(100):
+            await client.deploy("arena", "v1", users=USERS)
+        assert api.lists > 0
+
+
 async def test_row_79_a_live_deployment_stays_in_the_register() -> None:
     async with (
         ShortLivedApi(lifetime=60) as api,
