@@ -21,7 +21,7 @@ from .catalogue import (
     sample_application,
 )
 from .connections import Deadlines
-from .deployments import LocalDeployment, Timings
+from .deployments import LocalDeployment
 from .effects import (
     ActTwice,
     Delay,
@@ -45,6 +45,7 @@ from .recorded_requests import RecordedRequest
 from .settings_file import Problem, load_apps
 from .simulation import Simulation
 from .status_events import StatusEvent
+from .timings import Timings
 
 __all__ = [
     "ActTwice",

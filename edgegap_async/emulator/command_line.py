@@ -27,11 +27,11 @@ from edgegap_async.errors import InvalidRequest
 
 from .catalogue import sample_application
 from .console import Console
-from .deployments import Timings
 from .emulator import Emulator, check_file
 from .expectations import Expectation
 from .settings_file import load_apps
 from .simulation import Simulation
+from .timings import Timings
 
 TOKEN_VARIABLE: Final = "EDGEGAP_EMULATOR_TOKEN"  # noqa: S105 - a name
 """The environment variable with the API token, if it is set. EDGEGAP_API_TOKEN is not read: it may

@@ -22,7 +22,7 @@ from .clock import Clock
 from .cloud import Cloud
 from .connections import Deadlines
 from .control import Control
-from .deployments import LocalDeployment, Timings
+from .deployments import LocalDeployment
 from .expectations import Expectations
 from .fault_tables import faults_from_tables
 from .faults import Fault, Faults
@@ -36,6 +36,7 @@ from .settings_file import Problem, load_file, read_file
 from .simulation import Simulation, is_time_range
 from .state import State
 from .status_events import StatusEvent, StatusEvents
+from .timings import Timings
 from .webhook_sender import WebhookSender
 
 _DEFAULT_TIMINGS: Final = Timings()

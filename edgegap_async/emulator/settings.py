@@ -18,10 +18,10 @@ from edgegap_async.api.validation import (
 )
 from edgegap_async.errors import InvalidRequest
 
-from .deployments import Timings
 from .environment import PUBLIC_IP
 from .locations import CITIES, LocationFinder, Point
 from .simulation import Simulation
+from .timings import Timings
 
 _MAX_PORT: Final = 65535
 _MAX_HOST_NAME: Final = 253  # characters; the maximum of the DNS

@@ -25,9 +25,9 @@ from edgegap_async.errors import InvalidRequest
 
 from .catalogue import Application, Catalogue, Fleet, Image
 from .connections import Deadlines
-from .deployments import Timings
 from .fault_tables import faults_from_tables
 from .simulation import Simulation
+from .timings import Timings
 
 _TABLES: Final[Mapping[str, type[Any]]] = {
     "applications": Application,

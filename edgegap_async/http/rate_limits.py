@@ -605,10 +605,7 @@ class Limits:
             answer = concurrent.futures.Future[dict[str, LimitState]]()
 
             def take() -> None:
-                try:
-                    answer.set_result(self._state(loop.time()))
-                except InvalidRequest as error:
-                    answer.set_exception(error)
+                answer.set_result(self._state(loop.time()))
 
             with contextlib.suppress(TimeoutError, RuntimeError):  # it is busy, or was closed
                 loop.call_soon_threadsafe(take)
