@@ -30,6 +30,7 @@ from edgegap_async import (
     WebhookReceiver,
 )
 from edgegap_async.emulator import (
+    ActTwice,
     Application,
     AppPort,
     Delay,
@@ -59,6 +60,7 @@ __all__ = [
     "cancel_at_a_random_step",
     "deployments_of",
     "draw_client",
+    "draw_doubled_deploys",
     "draw_emulator",
     "draw_fault",
     "draw_guard",
@@ -68,6 +70,7 @@ __all__ = [
     "living",
     "operation_tag",
     "run_from_seed",
+    "start_tasks_eagerly",
 ]
 
 Result = TypeVar("Result")
@@ -132,6 +135,16 @@ def _draw_proxy_fault(chance: Chance, operation: str | None, skip: int) -> Fault
     when: When = chance.choice(("unread", "read", "acted"))
     late = ProxyPage(chance.choice((408, 499, 502, 504)), proxy)
     return Fault(operation, late, when=when, times=times, skip=skip)
+
+
+def draw_doubled_deploys(chance: Chance) -> list[Fault]:
+    """Draws the faults of a proxy that sends some deploys twice, in one of six runs."""
+    if chance.random() >= 1 / 6:
+        return []
+    times, skip = chance.choice((1, 2, None)), chance.choice((0, 0, 1))
+    return [
+        Fault(call, ActTwice(), times=times, skip=skip) for call in ("deploy", "deploy_to_fleet")
+    ]
 
 
 def draw_guard(chance: Chance) -> Guard:
@@ -269,6 +282,13 @@ def errors_of_the_loop() -> list[str]:
         lambda _, context: errors.append(f"{context['message']}: {context.get('exception')!r}")
     )
     return errors
+
+
+def start_tasks_eagerly() -> None:
+    """Makes the running loop start each task at once, where Python has such a task factory."""
+    factory = getattr(asyncio, "eager_task_factory", None)  # since Python 3.12
+    if factory is not None:
+        asyncio.get_running_loop().set_task_factory(factory)
 
 
 @contextlib.contextmanager
