@@ -4,10 +4,11 @@ Begin with `EdgegapClient`: `client.run` deploys a server, waits until it is REA
 the end of the block; `client.deployments` and its siblings call the API directly. Programs with
 many servers use `client.deploy_many` or a `ServerPool`. Every error is an `EdgegapError`.
 
-Every public name stands here or in `edgegap_async.emulator`, which serves the same API on this
-machine. The other packages are internal: `api` describes the calls, `http` sends them, `polling`
-learns the status of deployments, `deployments`, `batch` and `pool` deploy and stop them, `webhooks`
-receives webhooks, `cluster` shares rate limits among programs.
+Every public name stands here; in `edgegap_async.container`, for the program inside a deployment; or
+in `edgegap_async.emulator`, which serves the same API on this machine. The other packages are
+internal: `api` describes the calls, `http` sends them, `polling` learns the status of deployments,
+`deployments`, `batch` and `pool` deploy and stop them, `webhooks` receives webhooks, `cluster`
+shares rate limits among programs.
 """
 
 from importlib import import_module

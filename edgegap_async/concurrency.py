@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
-from collections.abc import Callable, Coroutine
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final, Self, TypeVar
 
 from .errors import WrongLoop
@@ -39,6 +42,32 @@ def create_detached_task(work: Coroutine[Any, Any, Result]) -> asyncio.Task[Resu
     that happened to start it, all its calls would be in that caller's trace and log context.
     """
     return asyncio.create_task(work, context=contextvars.Context())
+
+
+@contextlib.contextmanager
+def handling_signal(number: signal.Signals, handler: Callable[[], None]) -> Iterator[None]:
+    """Returns a block in which a signal calls a function in the running event loop.
+
+    It works on Windows too, where `loop.add_signal_handler` does not. The first signal gives the
+    signal back to what handled it before. Outside the main thread the block does nothing, because
+    Python has signal handlers in the main thread only.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    before = signal.getsignal(number)
+
+    def handle(*_: object) -> None:
+        signal.signal(number, before)
+        loop.call_soon_threadsafe(handler)
+
+    signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        if signal.getsignal(number) is handle:
+            signal.signal(number, before)
 
 
 class PersistentTask:

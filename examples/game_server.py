@@ -1,19 +1,16 @@
-"""Run inside a container: a game server that asks the API to stop it when the last player leaves.
+"""Run inside a container: a game server that stops its own deployment when no player is left.
 
-The server reads its port and its own stop URL from ARBITRIUM_* variables, as in the cloud. Run it
-on the emulator with the settings in apps.toml:
+Edgegap tells the server its ports, tags and location in ARBITRIUM_* variables. Run the server on
+the emulator with the settings in apps.toml, where a lobby without players ends after a minute:
 
     python -m edgegap_async.emulator examples/apps.toml
 """
 
 import asyncio
-import json
 import os
-import signal
 from typing import cast
-from urllib.parse import urlsplit
 
-from edgegap_async import EdgegapClient
+from edgegap_async.container import Activity, ThisDeployment
 
 Address = tuple[str | object, int]
 
@@ -21,9 +18,9 @@ Address = tuple[str | object, int]
 class Lobby(asyncio.DatagramProtocol):
     """Counts the players that have said hello and not yet goodbye."""
 
-    def __init__(self) -> None:
+    def __init__(self, activity: Activity) -> None:
+        self.activity = activity
         self.players: set[Address] = set()
-        self.is_empty = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport, to answer players."""
@@ -35,34 +32,24 @@ class Lobby(asyncio.DatagramProtocol):
             self.players.add(addr)
         elif data.strip() == b"goodbye":
             self.players.discard(addr)
+        self.activity.players = len(self.players)
         self.transport.sendto(f"{len(self.players)} here".encode(), addr)
-        if not self.players:
-            self.is_empty.set()
-
-
-async def stop_self() -> None:
-    """Ask the API to stop this deployment; SIGTERM follows."""
-    url = urlsplit(os.environ["ARBITRIUM_DELETE_URL"])
-    *_, request_id, access_point_id = url.path.split("/")
-    async with EdgegapClient(base_url=f"{url.scheme}://{url.netloc}") as client:
-        await client.deployments.stop_self(
-            request_id, access_point_id, token=os.environ["ARBITRIUM_DELETE_TOKEN"]
-        )
 
 
 async def main() -> None:
-    """Serve until SIGTERM."""
-    loop, stop_requested = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_signal_handler(signal.SIGTERM, stop_requested.set)
-    ports = json.loads(os.environ["ARBITRIUM_PORTS_MAPPING"])["ports"]
-    transport, lobby = await loop.create_datagram_endpoint(
-        Lobby,
-        local_addr=("0.0.0.0", ports["game"]["internal"]),  # noqa: S104 - players come from anywhere
-    )
-    print("open", flush=True)
-    await lobby.is_empty.wait()
-    await stop_self()
-    await stop_requested.wait()
+    """Serve until the lobby is idle, or until SIGTERM."""
+    here = ThisDeployment.from_environment()
+    if here is None:
+        raise SystemExit("this program runs inside a deployment")
+    idle_time = float(os.environ.get("IDLE_SECONDS", "300"))
+    async with here.stop_when_idle(idle_time) as activity:
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: Lobby(activity),
+            local_addr=("0.0.0.0", here.internal_port("game")),  # noqa: S104 - players come from anywhere
+        )
+        await here.add_tag("open")
+        print(f"open in {here.location and here.location.city}", flush=True)
+        await asyncio.Event().wait()  # SIGTERM ends the block
     print("closed", flush=True)
     transport.close()
 

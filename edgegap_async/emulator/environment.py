@@ -129,6 +129,7 @@ def environment(  # noqa: D417 - the other names say it
         "HOST_IN_PRIVATE_FLEET": "true" if fleet_name else "false",
         "PRIVATE_FLEET_ID": fleet_name or "PUBLIC_CLOUD",
         "HOST_BEACON_ENABLED": "false",
+        "BEACON_ENABLED": "false",  # first-party programs set one name and read the other
         "HOST_BEACON_PUBLIC_IP": "",
         "HOST_BEACON_PORT_UDP_EXTERNAL": "0",
         "HOST_BEACON_PORT_TCP_EXTERNAL": "0",

@@ -87,7 +87,12 @@ class Call(Protocol):
     ) -> Awaitable[Result]: ...
 
 
-def _check_storage(chosen: object) -> None:
+def check_storage(chosen: object) -> None:
+    """Checks the argument `container_log_storage`.
+
+    Raises:
+        InvalidRequest: it is no name, True, False or None.
+    """
     check_kind("container_log_storage", chosen, str, bool)
     if chosen == "":
         raise InvalidRequest(
@@ -194,7 +199,7 @@ class Deployments:
             NotFound: the deployment does not exist.
             Forbidden: the token may not stop the deployment.
         """
-        _check_storage(container_log_storage)
+        check_storage(container_log_storage)
         return await self._call(
             STOP_DEPLOYMENT,
             path={"request_id": request_id},
@@ -223,7 +228,7 @@ class Deployments:
             NotFound: the two ids do not belong together.
             Forbidden: the token belongs to another deployment.
         """
-        _check_storage(container_log_storage)
+        check_storage(container_log_storage)
         secret = Token(token)
         del token  # a traceback that shows local variables must not show it
         return await self._call(

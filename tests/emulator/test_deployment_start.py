@@ -163,6 +163,7 @@ async def test_a_game_server_has_the_environment_variables_of_the_cloud() -> Non
             "ARBITRIUM_HOST_IN_PRIVATE_FLEET": "false",
             "ARBITRIUM_PRIVATE_FLEET_ID": "PUBLIC_CLOUD",
             "ARBITRIUM_HOST_BEACON_ENABLED": "false",
+            "ARBITRIUM_BEACON_ENABLED": "false",
             "ARBITRIUM_HOST_BEACON_PUBLIC_IP": "",
             "ARBITRIUM_HOST_BEACON_PORT_UDP_EXTERNAL": "0",
             "ARBITRIUM_HOST_BEACON_PORT_TCP_EXTERNAL": "0",

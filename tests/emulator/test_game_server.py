@@ -190,6 +190,7 @@ def test_the_option_stop_self_after_requests_its_own_stop() -> None:
             calls.append((self.command, self.path, self.headers["Authorization"]))
             self.send_response(202)
             self.end_headers()
+            self.wfile.write(b'{"message": "accepted"}')
 
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing."""
@@ -202,14 +203,22 @@ def test_the_option_stop_self_after_requests_its_own_stop() -> None:
             str(_free_port()),
             "--stop-self-after",
             "0.05",
+            ARBITRIUM_REQUEST_ID="a1",
             ARBITRIUM_DELETE_URL=url,
             ARBITRIUM_DELETE_TOKEN="raw",
         ) as server:
             lines = [said(server) for _ in range(4)]
         thread.join()
 
-    assert lines[2:] == ["asking to be stopped", "answered 202"]
+    assert lines[2:] == ["asking to be stopped", "the API has accepted the stop"]
     assert calls == [("DELETE", "/v1/self/stop/a1/7", "raw")]
+
+
+def test_outside_a_deployment_it_stops_nothing() -> None:
+    with running(str(_free_port()), "--stop-self-after", "0.05") as server:
+        lines = [said(server) for _ in range(3)]
+
+    assert lines[2] == "not in a deployment: nothing to stop"
 
 
 @pytest.mark.parametrize("wrong", [["--what"], ["no number"]])

@@ -23,7 +23,7 @@ from program_runner import (
 )
 from redis_server import RedisServer
 
-from edgegap_async import EdgegapClient
+from edgegap_async import DeploymentHandle, EdgegapClient, Status
 from edgegap_async.emulator import Emulator, Timings, load_apps, sample_application
 
 RUN_TO_THE_END = {
@@ -212,14 +212,35 @@ async def test_shared_limits_counts_the_programs(tmp_path: Path) -> None:
     assert "1 programs share the limits, shared: True" in printed
 
 
-async def test_the_game_server_stops_itself_when_it_is_empty() -> None:
+@contextlib.asynccontextmanager
+async def lobby(**variables: str) -> AsyncIterator[tuple[Emulator, DeploymentHandle]]:
+    """Deploys the example of a game server, with environment variables of its own."""
     catalogue = load_apps(ROOT / "examples/apps.toml")
     async with (
         Emulator(catalogue.applications, timings=Timings.fast()) as emulator,
         EdgegapClient(emulator.token, base_url=emulator.url) as client,
     ):
         assert "game_server.py" in " ".join(catalogue.applications[0].argv)
-        server = await client.deploy("lobby", "v1", users=[(48.86, 2.35)])
+        yield (
+            emulator,
+            await client.deploy(
+                "lobby", "v1", users=[(48.86, 2.35)], environment_variables=variables
+            ),
+        )
+
+
+async def test_the_game_server_stops_itself_when_it_is_idle() -> None:
+    async with lobby(IDLE_SECONDS="0.5") as (emulator, server):
+        ended = await server.wait_terminated(timeout=30)
+        [deployment] = emulator.cloud.deployments.values()
+
+        assert ended.current_status == Status.TERMINATED
+        assert "open" in deployment.tags
+        assert [one.operation for one in emulator.requests].count("stop_self") == 1
+
+
+async def test_the_game_server_counts_its_players() -> None:
+    async with lobby() as (_, server):
         await server.wait_ready(timeout=20)
         game, loop = server.endpoint("game"), asyncio.get_running_loop()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as player:
@@ -230,7 +251,6 @@ async def test_the_game_server_stops_itself_when_it_is_empty() -> None:
                 await loop.sock_sendall(player, line)
                 async with asyncio.timeout(5):
                     answers.append(await loop.sock_recv(player, 100))
-        await server.wait_terminated(timeout=20)
 
     assert answers == [b"1 here", b"0 here"]
 

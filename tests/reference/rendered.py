@@ -16,6 +16,7 @@ import attrs
 
 MODULES = {
     "edgegap_async": "edgegap_async",
+    "edgegap_async.container": "edgegap_async.container",
     "edgegap_async.emulator": "edgegap_async.emulator",
     "edgegap_async.testing": "edgegap_async.testing.emulator_thread",
 }

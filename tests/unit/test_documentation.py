@@ -12,7 +12,12 @@ from pathlib import Path
 
 from prose import INDEFINITE, METAPHOR, ROOT, find, find_names, words
 
-PUBLIC_MODULES = ("edgegap_async", "edgegap_async.emulator", "edgegap_async.testing")
+PUBLIC_MODULES = (
+    "edgegap_async",
+    "edgegap_async.container",
+    "edgegap_async.emulator",
+    "edgegap_async.testing",
+)
 PROSE = tuple(
     ROOT / name
     for name in (
