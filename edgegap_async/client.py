@@ -173,7 +173,9 @@ class EdgegapClient(ApiClient):
             users: the players, at least one, by IP address (`"75.28.35.192"`) or by position
                 (`(45.5, -73.6)`: degrees north and east).
             options: as for `deployments.deploy`; also `private_host_ids` for the hosts of a private
-                fleet, and `operation_tag=False` for a deploy that is not idempotent.
+                fleet, `operation_tag=False` for a deploy that is not idempotent, and
+                `idempotency_key` for a job that may be delivered twice: while a deployment of this
+                application and key lives, the call returns it and deploys nothing.
 
         Raises:
             BadRequest: the application or version does not exist. There is no deployment.

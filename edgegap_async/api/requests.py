@@ -399,6 +399,9 @@ class DeployOptions(TypedDict, total=False):
     operation_tag: bool
     """False to deploy without an operation tag. After a lost answer the client then raises
     `NoAnswer`, and a deployment that was created runs until its `max_duration`."""
+    idempotency_key: str | None
+    """A text of 1 to 255 characters, such as the id of a job. While a deployment of the same
+    application and key lives, `deploy` and `run` give this deployment and make none."""
 
 
 def check_options(options: DeployOptions) -> None:

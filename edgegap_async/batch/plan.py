@@ -161,4 +161,6 @@ def _as_request(given: object) -> DeployRequest:
         return given
     if not isinstance(given, Mapping):
         raise InvalidRequest(f"a request is a DeployRequest or a mapping, not {given!r}")
+    if "idempotency_key" in given:
+        raise InvalidRequest("a batch takes no idempotency_key: use client.deploy or client.run")
     return deploy_request(given)

@@ -11,13 +11,13 @@ import contextlib
 import functools
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, cast
 
 import attrs
 
 from edgegap_async.api.messages import HttpRequest, encode
-from edgegap_async.api.models import DeployAccepted, DeploymentRow
+from edgegap_async.api.models import DeployAccepted, Deployment, DeploymentRow
 from edgegap_async.api.operations import DEPLOY, DEPLOY_TO_FLEET
 from edgegap_async.api.requests import (
     WEBHOOK_KINDS,
@@ -39,6 +39,7 @@ from edgegap_async.errors import (
     DeploymentFailed,
     EdgegapError,
     Gone,
+    InvalidRequest,
     MaybeCreated,
     NotAllowed,
     NotFound,
@@ -50,14 +51,16 @@ from edgegap_async.http.resources import Deployments
 from edgegap_async.polling.poller import StatusPoller
 from edgegap_async.polling.tracker import WebhookSource, WebhookTrigger, WebhookUrls
 
-from .handle import DeploymentHandle, RecoveredDeployment
+from .handle import DeploymentHandle, RecoveredDeployment, tracker_of
 from .idempotency import (
+    OWNER_PREFIX,
     IdempotentDeploy,
     SurplusObserver,
     new_operation_tag,
     operation_time,
     owner_tag,
 )
+from .keys import KeyedDeployments, key_tag
 from .ownership import DeploymentRegister, EndObserver, OwnedDeployments
 
 logger = logging.getLogger(__name__)
@@ -113,6 +116,7 @@ class Deployer:
         self._guard = guard
         self._webhooks = webhooks
         self._list_delay = list_delay
+        self._keyed = KeyedDeployments(client, cleanup, self.register, self.owned, list_delay)
         self._live_checked_at = -math.inf  # loop time
         self._deploys_since_check = 0
         self._end_check: asyncio.Task[None] | None = None
@@ -190,6 +194,7 @@ class Deployer:
         ignore_wait_limit: bool,
     ) -> DeploymentHandle:
         check_options(options)
+        key = _key_tag(application, options)
         trigger, urls, expects_webhook = WebhookTrigger(), None, False
         if self._webhooks is not None:
             urls = self._webhooks.open(trigger.fire)
@@ -199,8 +204,70 @@ class Deployer:
         operation_tag = new_operation_tag()
         tag = operation_tag if options.get("operation_tag", True) else None
         check_list("tags", options.get("tags", ()))
-        tags = (*options.get("tags", ()), *filter(None, (self.owner_tag, tag)))
+        tags = (*options.get("tags", ()), *filter(None, (self.owner_tag, tag, key)))
         request = self._encode(application, version, users, {**options, "tags": tags})
+
+        async def deploy() -> DeploymentHandle:
+            accepted = await self._send(request, operation_tag, tag, ignore_wait_limit)
+            tracker = self._poller.tracker(
+                accepted.request_id,
+                expects_webhook=expects_webhook,
+                believe_404_from=self.register.add_deployed(accepted.request_id),
+            )
+            trigger.connect(tracker)
+            self._check_ends_if_due()
+            return DeploymentHandle(self.client, tracker, self.owned, urls, accepted)
+
+        return await (deploy() if key is None else self._deploy_once(key, operation_tag, deploy))
+
+    async def _deploy_once(
+        self, key: str, operation_tag: str, deploy: Callable[[], Awaitable[DeploymentHandle]]
+    ) -> DeploymentHandle:
+        """Returns the living deployment of a key, or deploys it."""
+        lock = self._keyed.lock(key)
+        with self.client.until_closed():
+            await lock.acquire()
+        try:
+            if (found := await self._keyed.find(key)) is not None:
+                return await self._adopt(found)
+            handle = await deploy()
+            try:
+                other = await self._keyed.settle(key, (operation_tag, handle.request_id))
+            except BaseException:  # the caller is cancelled before it has the handle
+                self.owned.begin_stop(handle.request_id)
+                raise
+            return handle if other is None else await self._adopt(other)
+        finally:
+            lock.release()
+
+    async def _adopt(self, deployment: Deployment) -> DeploymentHandle:
+        """Makes the caller the owner of a deployment that another deploy of its key has made."""
+        request_id = deployment.request_id
+        self.register.add_adopted(request_id)
+        handle = self.handle(request_id)
+        tracker_of(handle).update(deployment)
+        mine = self.owner_tag
+        theirs = [tag for tag in deployment.tags if tag.startswith(OWNER_PREFIX) and tag != mine]
+        if mine and theirs:
+            try:
+                await self.client.tags.rename(request_id, theirs[0], mine)
+            except CallError as error:
+                logger.warning(
+                    "reap() of the program with the tag %s may stop %s: the tag could not be"
+                    " renamed: %s",
+                    theirs[0],
+                    request_id,
+                    error,
+                )
+        return handle
+
+    async def _send(
+        self,
+        request: HttpRequest[DeployAccepted],
+        operation_tag: str,
+        tag: str | None,
+        ignore_wait_limit: bool,  # noqa: FBT001 - as `deploy`
+    ) -> DeployAccepted:
         await self._check_live()
         self.register.begin_deploy(operation_tag)
         deploy = IdempotentDeploy(
@@ -212,15 +279,7 @@ class Deployer:
             list_delay=self._list_delay,
             ignore_wait_limit=ignore_wait_limit,
         )
-        accepted = await self._accept(deploy, operation_tag)
-        tracker = self._poller.tracker(
-            accepted.request_id,
-            expects_webhook=expects_webhook,
-            believe_404_from=self.register.add_deployed(accepted.request_id),
-        )
-        trigger.connect(tracker)
-        self._check_ends_if_due()
-        return DeploymentHandle(self.client, tracker, self.owned, urls, accepted)
+        return await self._accept(deploy, operation_tag)
 
     def _encode(
         self, application: str, version: str, users: Iterable[AnyUser], options: DeployOptions
@@ -231,7 +290,8 @@ class Deployer:
             "users": users,
             **options,
         }
-        fields.pop("operation_tag", None)
+        for name in ("operation_tag", "idempotency_key"):
+            fields.pop(name, None)
         body = deploy_request(fields)
         operation = DEPLOY_TO_FLEET if isinstance(body, FleetDeployRequest) else DEPLOY
         self._guard.check(operation, body)
@@ -404,6 +464,20 @@ class Deployer:
             if not isinstance(error, EdgegapError) and not limit.expired():
                 raise
             logger.info("the logs of %s could not be read: %r", problem.request_id, error)
+
+
+def _key_tag(application: str, options: DeployOptions) -> str | None:
+    """Returns the key tag of a deploy; None without an idempotency key.
+
+    Raises:
+        InvalidRequest: the key cannot be used.
+    """
+    key = options.get("idempotency_key")
+    if key is None:
+        return None
+    if not options.get("operation_tag", True):
+        raise InvalidRequest("idempotency_key needs the operation tag: leave out operation_tag")
+    return key_tag(application, key)
 
 
 def with_webhook_urls(options: DeployOptions, urls: WebhookUrls) -> DeployOptions:

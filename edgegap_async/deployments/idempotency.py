@@ -54,6 +54,9 @@ from .ownership import DeploymentRegister, OwnedDeployments
 
 logger = logging.getLogger(__name__)
 
+OWNER_PREFIX: Final = "own-"
+"""The beginning of an owner's tag."""
+
 _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _TAG_LENGTH: Final = 20  # characters of an operation tag
 _FIRST_LOOKUP_GAP: Final = 0.25  # seconds between the first two list requests by tag; then doubled
@@ -85,7 +88,7 @@ def owner_tag(owner: str) -> str:
         InvalidRequest: `owner` has other characters, or is too long.
     """
     # 16 characters and the prefix: the longest tag that older API descriptions allow.
-    return f"own-{check_name('owner', owner, max_length=16)}"
+    return OWNER_PREFIX + check_name("owner", owner, max_length=16)
 
 
 class SurplusObserver(CallObserver):

@@ -131,6 +131,10 @@ class DeploymentRegister:
             return record.state
         return DeploymentState.ENDED if key in self._ended else None
 
+    def is_live(self, request_id: str) -> bool:
+        """Returns whether a deployment has neither ended nor is being stopped."""
+        return self.state(request_id) in {DeploymentState.OWNED, DeploymentState.HANDED_OVER}
+
     def begin_deploy(self, operation_tag: str) -> None:
         """Records a deploy in progress."""
         self._live[operation_tag] = _Record(DeploymentState.DEPLOYING)
@@ -146,6 +150,11 @@ class DeploymentRegister:
         if len(self._live) > _MAX_LIVE:
             self._end_oldest_handed_over()
         return self._begin_grace(request_id)
+
+    def add_adopted(self, request_id: str) -> None:
+        """Records a deployment that the caller has got and this client has not deployed."""
+        if request_id not in self:
+            self._live[request_id] = _Record(DeploymentState.HANDED_OVER)
 
     def _end_oldest_handed_over(self) -> None:
         for key, record in self._live.items():
@@ -397,9 +406,7 @@ class OwnedDeployments:
             if self.closed:
                 await asyncio.sleep(min(gap, _FIRST_STOP_GAP))
             else:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(gap):
-                        await self._closing.wait()
+                await self.sleep_until_closed(gap)
             gap = min(gap * 2, _MAX_STOP_GAP)
             try:
                 await self._stop(request_id)
@@ -431,6 +438,12 @@ class OwnedDeployments:
             what: names the deployment in the log if the work fails.
         """
         return self._background.begin(work, what, functools.partial(_log_failure, what))
+
+    async def sleep_until_closed(self, seconds: float) -> None:
+        """Sleeps, and returns early when the client is closed."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closing.wait()
 
     # ── callers that wait for a stop ─────────────────────────────────────────────────────────────
 

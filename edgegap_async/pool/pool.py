@@ -425,6 +425,8 @@ def _deploy_request(
     fields: dict[str, Any] = dict(options)
     if not fields.pop("operation_tag", True):
         raise InvalidRequest("operation_tag=False: a pool needs an operation tag on its servers")
+    if fields.pop("idempotency_key", None) is not None:
+        raise InvalidRequest("idempotency_key: the servers of a pool are for no certain job")
     check_list("tags", fields.get("tags", ()))
     fields["tags"] = (*fields.get("tags", ()), tag)
     return deploy_request(
