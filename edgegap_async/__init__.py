@@ -4,11 +4,11 @@ Begin with `EdgegapClient`: `client.run` deploys a server, waits until it is REA
 the end of the block; `client.deployments` and its siblings call the API directly. Programs with
 many servers use `client.deploy_many` or a `ServerPool`. Every error is an `EdgegapError`.
 
-Every public name stands here; in `edgegap_async.container`, for the program inside a deployment; or
-in `edgegap_async.emulator`, which serves the same API on this machine. The other packages are
-internal: `api` describes the calls, `http` sends them, `polling` learns the status of deployments,
-`deployments`, `batch` and `pool` deploy and stop them, `webhooks` receives webhooks, `cluster`
-shares rate limits among programs.
+Every public name stands here; in `edgegap_async.container`, for the program inside a deployment; in
+`edgegap_async.observability`, for traces and metrics; or in `edgegap_async.emulator`, which serves
+the same API on this machine. The other packages are internal: `api` describes the calls, `http`
+sends them, `polling` learns the status of deployments, `deployments`, `batch` and `pool` deploy and
+stop them, `webhooks` receives webhooks, `cluster` shares rate limits among programs.
 """
 
 from importlib import import_module
@@ -170,7 +170,6 @@ if TYPE_CHECKING:
         VERSION as __version__,  # noqa: N811 - the usual name
     )
     from .http.transport import Timeouts
-    from .observability.observer import CallObserver, ObservedCall
     from .polling.poller import StatusPoller
     from .polling.results import PollerStats
     from .polling.schedule import PollingPolicy
@@ -207,7 +206,6 @@ __all__ = [
     "BeaconPage",
     "BulkStop",
     "CallError",
-    "CallObserver",
     "CallOptions",
     "Centroid",
     "Check",
@@ -274,7 +272,6 @@ __all__ = [
     "NotFound",
     "NotPlayable",
     "NotSent",
-    "ObservedCall",
     "Operation",
     "OrderBy",
     "Outcome",
@@ -358,7 +355,6 @@ if not TYPE_CHECKING:  # a type checker would accept any name because of __getat
         "http.resources",
         "http.retries",
         "http.transport",
-        "observability.observer",
         "polling.poller",
         "polling.results",
         "polling.schedule",

@@ -48,7 +48,7 @@ from edgegap_async.http.call import CallOptions
 from edgegap_async.http.resources import Deployments
 from edgegap_async.http.retries import is_transient
 from edgegap_async.http.transport import SendState
-from edgegap_async.observability.observer import CallObserver, ObservedCall
+from edgegap_async.observability.observer import ObservedCall, Observer
 
 from .ownership import DeploymentRegister, OwnedDeployments
 
@@ -91,7 +91,7 @@ def owner_tag(owner: str) -> str:
     return OWNER_PREFIX + check_name("owner", owner, max_length=16)
 
 
-class SurplusObserver(CallObserver):
+class SurplusObserver(Observer):
     """Stops each surplus deployment that the answer to any list request shows.
 
     A proxy may send a deploy twice, and give the client one clean answer. The client sends no

@@ -56,7 +56,7 @@ from edgegap_async.errors import (
     UnreadableAnswer,
 )
 from edgegap_async.http.resources import Deployments, is_listed
-from edgegap_async.observability.observer import CallObserver, ObservedCall
+from edgegap_async.observability.observer import ObservedCall, Observer
 from edgegap_async.polling.tracker import is_missing, may_mean_missing
 
 from .background import BackgroundWork, Work
@@ -267,7 +267,7 @@ class DeploymentRegister:
         return ids
 
 
-class EndObserver(CallObserver):
+class EndObserver(Observer):
     """Records the end of each deployment that an answer of the API reports."""
 
     def __init__(self, register: DeploymentRegister) -> None:

@@ -33,7 +33,7 @@ from edgegap_async.errors import (
     NotSent,
     RateLimited,
 )
-from edgegap_async.observability.observer import CallObserver, CallObservers, ObservedCall
+from edgegap_async.observability.observer import ObservedCall, Observer, Observers
 
 from .auth import read_secrets, token_to_send
 from .call import DEFAULT_OPTIONS, CallOptions, CallPermit
@@ -108,7 +108,7 @@ class ApiClient:
         self._retries = retries or RetryPolicy()
         self._retry_budget = RetryBudget(self._retries.budget)
         self._open_calls = OpenCalls()
-        self._observers = CallObservers()
+        self._observers = Observers()
         self.requests_sent = 0
         codec.prepare()
         self.deployments: Final = Deployments(self.call)
@@ -170,7 +170,7 @@ class ApiClient:
         """
         return CloseScope(self._open_calls)
 
-    def add_observer(self, observer: CallObserver) -> None:
+    def add_observer(self, observer: Observer) -> None:
         """Registers an observer, which receives the events of the calls from now on."""
         self._observers.add(observer)
 
@@ -259,15 +259,17 @@ class ApiClient:
         """
         token = token_to_send(options.token or self._token)
         self._guard.check_dry_run(request)
-        call = ObservedCall(request.operation, request.request_id)
+        call = ObservedCall(
+            request.operation, request.request_id, self._transport.base_url + request.path
+        )
         report = self._observers.report
-        report(CallObserver.call_started, call)
+        report(Observer.call_started, call)
         try:
             result = await self._attempts(call, request, send_state, token, options)
         except BaseException as error:
-            report(CallObserver.call_failed, call, error)
+            report(Observer.call_failed, call, error)
             raise
-        report(CallObserver.call_succeeded, call, result)
+        report(Observer.call_succeeded, call, result)
         return result
 
     async def _attempts(
@@ -297,13 +299,12 @@ class ApiClient:
             except LimitReached as error:
                 # The error of an attempt that was sent says more than the rate limit does.
                 raise last_error or error from None
-            sent_at = loop.time()
+            finally:
+                sent_at = loop.time()
+                call.note_queued(sent_at - queued_at)
             if last_error is not None:
                 call.waited += sent_at - failed_at
             began = began or sent_at
-            self.requests_sent += 1
-            call.attempts += 1
-            call.queued = sent_at - queued_at
             try:
                 result = await self._send(call, request, token, send_state, permit)
             except LimitReached as error:  # the connection is open, and the call may not wait
@@ -341,9 +342,9 @@ class ApiClient:
                     or send_state.is_abandoned
                     or not self._retry_budget.try_spend(error, operation)
                 ):
-                    self._observers.report(CallObserver.attempt_failed, call, error, None)
+                    self._observers.report(Observer.attempt_failed, call, error, None)
                     raise
-                self._observers.report(CallObserver.attempt_failed, call, error, wait)
+                self._observers.report(Observer.attempt_failed, call, error, wait)
                 if (
                     send_state.times_sent
                     and not is_ambiguous(error)
@@ -366,7 +367,7 @@ class ApiClient:
     ) -> CallError:
         """Notes that an attempt was not sent after all, and returns what the call raises."""
         self.requests_sent -= 1
-        self._observers.report(CallObserver.attempt_failed, call, error, None)
+        self._observers.report(Observer.attempt_failed, call, error, None)
         return last_error or error
 
     async def _send(
@@ -377,14 +378,16 @@ class ApiClient:
         send_state: SendState,
         permit: CallPermit | None,
     ) -> Result:
+        self.requests_sent += 1
+        call.attempts += 1
         call.status = None
         try:
-            self._observers.report(CallObserver.attempt_started, call)
+            self._observers.report(Observer.attempt_started, call)
             response = await self._transport.send(request, token, send_state, permit)
         finally:
             self._transport.connection_slots(request.operation).release()
-            if permit is not None:
-                call.queued = permit.waited  # with the wait after opening a connection
+            if permit is not None and permit.waited > call.queued:
+                call.note_queued(permit.waited - call.queued, more=True)
         call.status = response.status
         try:
             return decode(request, response)

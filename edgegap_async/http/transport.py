@@ -196,7 +196,7 @@ class Transport:
         InvalidRequest: `base_url` cannot be used, or not with a proxy.
     """
 
-    _base_url = ""  # a traceback may show a transport whose constructor failed
+    base_url = ""  # a traceback may show a transport whose constructor failed
 
     def __init__(
         self,
@@ -207,9 +207,9 @@ class Transport:
         allow_insecure: bool,
         proxy: Proxy | None = None,
     ) -> None:
-        self._base_url = checked_base_url(base_url, allow_insecure=allow_insecure)
-        check_proxied(proxy, self._base_url)
-        self._local_port = port_of_this_machine(self._base_url)
+        self.base_url = checked_base_url(base_url, allow_insecure=allow_insecure)
+        check_proxied(proxy, self.base_url)
+        self._local_port = port_of_this_machine(self.base_url)
         self._proxy = proxy
         self._proxy_url = None if proxy is None else URL(proxy.url)
         self._deadlines = Deadlines(None if timeouts.total == math.inf else timeouts.total)
@@ -226,7 +226,7 @@ class Transport:
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"Transport({self._base_url!r})"
+        return f"Transport({self.base_url!r})"
 
     def connection_slots(self, operation: Operation[Any]) -> asyncio.Semaphore:
         """Returns the semaphore of an operation's connections; a caller of `send` holds one."""
@@ -265,7 +265,7 @@ class Transport:
             return self._passed_session
         if not self._sessions:
             loop = asyncio.get_running_loop()
-            weakref.finalize(self, _close_leaked, self._sessions, loop, self._base_url, os.getpid())
+            weakref.finalize(self, _close_leaked, self._sessions, loop, self.base_url, os.getpid())
         session = aiohttp.ClientSession(
             connector=_Connector(
                 keepalive_timeout=_KEEPALIVE_TIME,
@@ -317,7 +317,7 @@ class Transport:
             with attempt:
                 response = await self._session(operation).request(
                     operation.method,
-                    URL(self._base_url + request.target, encoded=True),
+                    URL(self.base_url + request.target, encoded=True),
                     data=request.body,
                     headers={**headers, **token.header},
                     allow_redirects=False,

@@ -1,6 +1,41 @@
-"""Reports what the calls of a client do to observers: for tracing, metrics and bookkeeping.
+"""Reports what a client does to observers: for traces, metrics and bookkeeping.
 
-The base class `CallObserver` and adapters for tracing and metrics libraries belong here. An adapter
-imports its library when it is first used. What an event changes in a deployment's life does not
-belong here: the package that knows the deployment registers an observer of its own.
+An `Observer` is registered with `client.add_observer`. `OpenTelemetryObserver` (extra `otel`) makes
+spans and metrics of what it observes; a subclass of `Observer` does anything else. Each adapter
+imports its library when its name is first used.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .observer import ObservedCall, Observer
+    from .opentelemetry import OpenTelemetryObserver
+
+__all__ = ["ObservedCall", "Observer", "OpenTelemetryObserver"]
+
+if not TYPE_CHECKING:  # a type checker would accept any name because of __getattr__
+    _MODULES = {
+        "ObservedCall": "observer",
+        "Observer": "observer",
+        "OpenTelemetryObserver": "opentelemetry",
+    }
+    _EXTRAS = {"opentelemetry": "otel"}  # by module
+
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = _MODULES[name]
+        try:
+            value = getattr(import_module(f".{module}", __name__), name)
+        except ImportError as error:
+            extra = _EXTRAS.get(module)
+            if extra is None or (error.name or "").startswith("edgegap_async"):
+                raise
+            text = f"{name} needs {error.name}: pip install 'edgegap-async[{extra}]'"
+            raise ImportError(text, name=error.name) from None
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -33,12 +33,13 @@ class ObservedCall:
 
     # Not an attrs class: each call makes an object, and this constructor costs a third less.
     __slots__ = (
-        "__weakref__",
         "attempts",
         "operation",
         "queued",
+        "queued_total",
         "request_id",
         "status",
+        "url",
         "waited",
     )
 
@@ -46,26 +47,46 @@ class ObservedCall:
     """The operation that is called: its name, HTTP method and path template."""
     request_id: str | None
     """The deployment that the call is about; None if it names none, as a deploy or a list."""
+    url: str
+    """The URL without its query, which may hold names and ids of other deployments."""
     attempts: int
     """Number of the newest attempt, from 1; 0 before the first attempt."""
     queued: float
     """Seconds that the newest attempt waited for its rate limit and for one of the operation's
-    connections. At its end with the second wait for the rate limit, after a connection was opened;
-    without the time that opening took."""
+    connections, also if it was given up. At its end with the second wait for the rate limit, after
+    a connection was opened; without the time that opening took."""
+    queued_total: float
+    """The `queued` of all attempts so far, added up."""
     waited: float
     """Seconds from each failed attempt to the attempt after it, added up."""
     status: int | None
     """HTTP status of the newest answer; None if the newest attempt has no answer."""
 
-    def __init__(self, operation: Operation[Any], request_id: str | None) -> None:
+    def __init__(self, operation: Operation[Any], request_id: str | None, url: str) -> None:
         self.operation = operation
         self.request_id = request_id
+        self.url = url
         self.attempts = 0
-        self.queued = self.waited = 0.0
+        self.queued = self.queued_total = self.waited = 0.0
         self.status = None
 
+    def note_queued(self, seconds: float, *, more: bool = False) -> None:
+        """Adds a wait for the rate limit; the client calls it.
 
-class CallObserver:
+        Args:
+            seconds: how long it was.
+            more: whether the newest attempt waits for the second time.
+        """
+        self.queued = self.queued + seconds if more else seconds
+        self.queued_total += seconds
+
+    @property
+    def resend_count(self) -> int:
+        """How often the request was sent again, 0 or more."""
+        return max(0, self.attempts - 1)
+
+
+class Observer:
     """Receives the events of each call of a client. Subclass it and override the events you need.
 
     Register it with `client.add_observer`. The client calls the methods in the task of the call, so
@@ -109,26 +130,26 @@ class CallObserver:
 
 
 _EVENTS: Final = (
-    CallObserver.call_started,
-    CallObserver.attempt_started,
-    CallObserver.attempt_failed,
-    CallObserver.call_succeeded,
-    CallObserver.call_failed,
+    Observer.call_started,
+    Observer.attempt_started,
+    Observer.attempt_failed,
+    Observer.call_succeeded,
+    Observer.call_failed,
 )
 
 
-class CallObservers:
+class Observers:
     """The observers of one client."""
 
     def __init__(self) -> None:
         # An event has the methods of the observers that override it, so an unused event is cheap.
         self._methods: dict[
-            Callable[..., None], tuple[tuple[CallObserver, Callable[..., None]], ...]
+            Callable[..., None], tuple[tuple[Observer, Callable[..., None]], ...]
         ] = dict.fromkeys(_EVENTS, ())
         self._is_exiting = False  # whether an observer has raised SystemExit or KeyboardInterrupt
         self._failed = set[int]()  # ids of the observers whose exception was logged
 
-    def add(self, observer: CallObserver) -> None:
+    def add(self, observer: Observer) -> None:
         """Registers an observer; it receives every event from now on."""
         for event in _EVENTS:
             method = getattr(observer, event.__name__)
@@ -139,7 +160,7 @@ class CallObservers:
         """Calls one method of all observers.
 
         Args:
-            event: the method of `CallObserver`, such as `CallObserver.call_started`.
+            event: the method of `Observer`, such as `Observer.call_started`.
             details: its arguments.
         """
         for observer, method in self._methods[event]:

@@ -15,10 +15,11 @@ from emulator_record import alive
 from flaky_api import FlakyApi
 from poller_waits import wait_all
 
-from edgegap_async import CallObserver, ObservedCall, WebhookEvent, WebhookReceiver
+from edgegap_async import WebhookEvent, WebhookReceiver
 from edgegap_async.concurrency import create_detached_task
 from edgegap_async.emulator import Simulation
 from edgegap_async.http.api_client import ApiClient
+from edgegap_async.observability import ObservedCall, Observer
 from edgegap_async.polling.poller import StatusPoller
 from edgegap_async.polling.schedule import PollingPolicy
 
@@ -27,7 +28,7 @@ pytestmark = pytest.mark.virtual
 caller: Final[ContextVar[str]] = ContextVar("caller", default="none")
 
 
-class Callers(CallObserver):
+class Callers(Observer):
     """Records in the context of which caller each call is made.
 
     Attributes:

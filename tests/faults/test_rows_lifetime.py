@@ -196,12 +196,13 @@ print("ended")
 """
 
 EXITING = """
-from edgegap_async import CallObserver, ServerPool, Status
+from edgegap_async import ServerPool, Status
+from edgegap_async.observability import Observer
 
 REQUEST = {"application": "arena", "version": "v1", "users": ["8.8.8.8"]}
 EXIT = {"exit": SystemExit(3), "interrupt": KeyboardInterrupt()}[sys.argv[3]]
 
-class Exiting(CallObserver):
+class Exiting(Observer):
     def call_succeeded(self, call, result):
         if call.operation.name == sys.argv[4]:
             raise EXIT

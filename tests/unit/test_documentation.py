@@ -16,6 +16,7 @@ PUBLIC_MODULES = (
     "edgegap_async",
     "edgegap_async.container",
     "edgegap_async.emulator",
+    "edgegap_async.observability",
     "edgegap_async.testing",
 )
 PROSE = tuple(

@@ -18,7 +18,7 @@ from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.rate_limits import Limits, Priority
 from edgegap_async.http.retries import RetryPolicy
 from edgegap_async.http.transport import Timeouts
-from edgegap_async.observability.observer import CallObserver, ObservedCall
+from edgegap_async.observability.observer import ObservedCall, Observer
 
 pytestmark = pytest.mark.virtual
 
@@ -212,7 +212,7 @@ async def test_a_retry_that_may_not_wait_for_its_second_permit_fails_with_the_ea
 async def test_the_second_wait_counts_as_queued() -> None:
     queued = dict[str, list[float]](started=[], ended=[])
 
-    class Recorder(CallObserver):
+    class Recorder(Observer):
         def attempt_started(self, call: ObservedCall) -> None:
             queued["started"].append(call.queued)
 

@@ -9,8 +9,9 @@ import attrs
 import pytest
 from scripted_api import Reply, ScriptedApi
 
-from edgegap_async import ApiClient, CallObserver, Deployment, ObservedCall, RetryPolicy
+from edgegap_async import ApiClient, Deployment, RetryPolicy
 from edgegap_async.errors import LimitReached, NoAnswer, NotFound, ServerError
+from edgegap_async.observability import ObservedCall, Observer
 
 pytestmark = pytest.mark.virtual
 
@@ -21,7 +22,7 @@ READY = Reply(body={"request_id": "r1", "current_status": "Status.READY"})
 
 
 @attrs.define(eq=False)
-class Recorder(CallObserver):
+class Recorder(Observer):
     """Notes each event with the fields of its call at that time."""
 
     events: list[tuple[object, ...]] = attrs.field(factory=list)
@@ -153,7 +154,7 @@ async def test_what_an_observer_raises_is_logged_once_and_changes_no_call(
 
 
 async def test_an_observer_needs_only_the_events_that_it_overrides(api: ScriptedApi) -> None:
-    class Started(CallObserver):
+    class Started(Observer):
         count = 0
 
         def call_started(self, call: ObservedCall) -> None:
@@ -170,7 +171,7 @@ async def test_an_observer_needs_only_the_events_that_it_overrides(api: Scripted
 
 
 async def test_an_observer_that_ends_an_attempt_keeps_no_connection(api: ScriptedApi) -> None:
-    class Cancelling(CallObserver):
+    class Cancelling(Observer):
         def attempt_started(self, call: ObservedCall) -> None:
             raise asyncio.CancelledError
 
