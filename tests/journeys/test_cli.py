@@ -1,4 +1,4 @@
-"""The command line: its output and its exit statuses."""
+"""The demo: its output and its exit statuses; the other commands are tested in `tests/cli`."""
 
 from __future__ import annotations
 
@@ -109,15 +109,6 @@ async def test_a_signal_ends_the_demo_and_stops_its_deployments(
         "TERMINATING",
         "TERMINATED",
     }
-
-
-@pytest.mark.parametrize("arguments", [[], ["dance"], ["demo", "--live", "arena"]])
-def test_a_wrong_command_line_is_exit_status_2(
-    arguments: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        cli.main(arguments)
-    assert "usage: edgegap-async" in capsys.readouterr().err
 
 
 def test_python_m_runs_the_command_line_and_prints_the_version() -> None:

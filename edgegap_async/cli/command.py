@@ -1,0 +1,151 @@
+"""What all commands have: the global options, examples in the help text, and an open client."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Final
+
+import click
+
+from .exits import FAILED, Failure
+from .output import Output
+
+GLOBAL_OPTIONS: Final = (
+    click.Option(["--json"], is_flag=True, help="Print data as JSON, one object a line."),
+    click.Option(["--quiet", "-q"], is_flag=True, help="Print ids alone; no progress, no remarks."),
+    click.Option(
+        ["--verbose", "-v"], count=True, help="Log what the client does; -vv in every detail."
+    ),
+)
+"""Options of every command; they may stand before or after its name."""
+
+
+def _set_in_output(context: click.Context, option: click.Parameter, value: object) -> None:
+    if value and option.name:
+        setattr(output_of(context), option.name, value)
+
+
+for _option in GLOBAL_OPTIONS:
+    _option.expose_value = False
+    _option.callback = _set_in_output
+
+
+def output_of(context: click.Context) -> Output:
+    """Returns the output of the whole command line."""
+    return context.find_root().ensure_object(Output)
+
+
+class Command(click.Command):
+    """A command with the global options, and with examples in its help text.
+
+    Args:
+        examples: command lines.
+    """
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples: Final = tuple(examples)
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        """Returns the parameters, the global options among them."""
+        return [*super().get_params(ctx), *GLOBAL_OPTIONS]
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the command's own options; the program's help text has the global ones."""
+        with formatter.section("Options"):
+            formatter.write_dl(self.records_of(self.params, ctx))
+
+    def records_of(
+        self, options: Iterable[click.Parameter], ctx: click.Context
+    ) -> list[tuple[str, str]]:
+        """Returns the lines of the help text about options, and about `--help`."""
+        shown = [
+            one for one in (*options, self.get_help_option(ctx)) if isinstance(one, click.Option)
+        ]
+        return [record for one in shown if (record := one.get_help_record(ctx))]
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes the examples."""
+        del ctx
+        with formatter.section("Global options"):
+            formatter.write_text("--json  --quiet  -v; see edgegap-async --help")
+        write_examples(self.examples, formatter)
+
+
+class Group(Command, click.Group):
+    """Commands about one noun."""
+
+    command_class = Command
+
+
+def write_examples(examples: Sequence[str], formatter: click.HelpFormatter) -> None:
+    """Writes command lines into a help text, each whole in its line."""
+    if examples:
+        with formatter.section("Examples"):
+            for line in examples:
+                formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+
+
+def command(
+    *examples: str, name: str | None = None
+) -> Callable[[Callable[..., int | None]], Command]:
+    """Returns a decorator that makes a command of a function, with its docstring as help text.
+
+    Args:
+        examples: command lines for the help text.
+        name: name of the command; None for the name of the function.
+    """
+    return click.command(name, cls=Command, examples=examples)
+
+
+def with_client(work: Callable[..., Awaitable[int | None]]) -> Callable[..., int | None]:
+    """Makes a command's callback of a coroutine function that needs an open client.
+
+    The coroutine function gets the client, the output and the arguments of the command line. If the
+    command has the option `--owner`, the client has this owner.
+    """
+
+    @functools.wraps(work)
+    def run(**arguments: Any) -> int | None:
+        from .session import run_with_client  # noqa: PLC0415 - imports the client
+
+        output = output_of(click.get_current_context())
+        return run_with_client(
+            lambda client: work(client, output, **arguments),
+            owner=arguments.get("owner"),
+            verbose=output.verbose,
+        )
+
+    return run
+
+
+yes_option = click.option(
+    "--yes", "-y", "is_sure", is_flag=True, help="Do not ask; needed where no terminal is."
+)
+"""The option that answers `confirm`."""
+
+
+def confirm(question: str, *, is_sure: bool) -> None:
+    """Asks before something is lost, and returns if the answer is yes.
+
+    Args:
+        question: what is about to be done.
+        is_sure: whether `--yes` was given.
+
+    Raises:
+        UsageError: it was not given, and stdin is no terminal.
+        Failure: the answer is no.
+        Abort: Ctrl-C.
+    """
+    if is_sure:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{question} Add --yes: there is no terminal to ask at")
+    from .session import default_signals  # noqa: PLC0415 - imports the client
+
+    with default_signals():
+        is_sure = click.confirm(question, err=True)
+    if not is_sure:
+        raise Failure(FAILED, "Nothing was done.")

@@ -1,0 +1,242 @@
+"""What commands print: data on stdout, everything else on stderr.
+
+Data is an aligned table or block; with `--json` one JSON object a line, with the names of the
+fields of the package's models; with `--quiet` ids alone. A terminal gets colours and tables that
+fit its width, from rich; a pipe gets plain text.
+
+Texts that come from the API, such as logs, tags and reasons, may hold escape sequences, which a
+terminal would obey: `visible` shows each character that is not printable as its escape.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import importlib.util
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, Generic, TextIO, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+Row = TypeVar("Row")
+
+_STATUS_STYLES: Final = {
+    "READY": "green",
+    "ERROR": "bold red",
+    "TERMINATING": "yellow",
+    "TERMINATED": "dim",
+}
+_PREFIX: Final = "Status."  # of the API's spelling of a status
+
+
+def visible(value: object, keep: str = "") -> str:
+    """Returns a text in which every character that a terminal would obey is shown as its escape.
+
+    Args:
+        value: the text; None for an empty one.
+        keep: characters that stay, such as line breaks.
+    """
+    text = "" if value is None else str(value)
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one in keep else _escape(one) for one in text)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def to_json(value: object) -> object:
+    """Returns a value as `json` takes it: a model as an object with the names of its fields.
+
+    Fields that no repr shows, such as the whole answer as it came, are left out.
+    """
+    if isinstance(value, enum.Enum):
+        return str(value.value).removeprefix(_PREFIX)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_json(item) for item in value]
+    if (fields := getattr(type(value), "__attrs_attrs__", None)) is not None:
+        return {one.name: to_json(getattr(value, one.name)) for one in fields if one.repr}
+    return value
+
+
+class Column(Generic[Row]):
+    """A column of a table.
+
+    Args:
+        title: its title.
+        cell: returns the text of a row.
+        is_whole: whether the text is never cut, such as an id.
+    """
+
+    def __init__(
+        self, title: str, cell: Callable[[Row], object], *, is_whole: bool = False
+    ) -> None:
+        self.title = title
+        self.is_whole = is_whole
+        self._cell = cell
+
+    def text(self, row: Row) -> str:
+        """Returns the text of a row, in one line."""
+        return visible(self._cell(row))
+
+
+class Output:
+    """Prints what a command says, as its options `--json`, `--quiet` and `-v` ask."""
+
+    def __init__(self) -> None:
+        self.json = False
+        """Whether data is one JSON object a line."""
+        self.quiet = False
+        """Whether data is ids alone, and nothing but errors comes on stderr."""
+        self.verbose = 0
+        """How often `-v` was given: 1 for the package's log, 2 for every detail."""
+
+    # ── stderr ───────────────────────────────────────────────────────────────────────────────────
+
+    def say(self, text: str) -> None:
+        """Prints a remark on stderr, unless `--quiet` is given."""
+        if not self.quiet:
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        """Prints a text on stderr in any case."""
+        print(visible(text, "\n\t"), file=sys.stderr, flush=True)
+
+    @property
+    def shows_progress(self) -> bool:
+        """Whether progress is a line that changes: stderr is a terminal, and rich is there."""
+        return not self.quiet and self.verbose == 0 and has_rich(sys.stderr)
+
+    # ── stdout ───────────────────────────────────────────────────────────────────────────────────
+
+    def line(self, text: str) -> None:
+        """Prints a line of data; a closed pipe raises BrokenPipeError here and not at the end."""
+        print(text, flush=True)
+
+    def json_line(self, value: object) -> None:
+        """Prints a line of JSON."""
+        self.line(json.dumps(to_json(value)))
+
+    def one(self, value: object, fields: Mapping[str, object]) -> None:
+        """Prints one object.
+
+        Args:
+            value: what `--json` prints.
+            fields: name and text of each line, the id first; a list is several lines, and an empty
+                value none.
+        """
+        if self.json:
+            self.json_line(value)
+            return
+        if self.quiet:
+            self.line(visible(next(iter(fields.values()))))
+            return
+        width = max(map(len, fields)) + 2
+        for name, field in fields.items():
+            texts = field if isinstance(field, list) else [field]
+            for number, text in enumerate(text for text in texts if text not in {None, ""}):
+                self.line(f"{'' if number else name:<{width}}{visible(text)}")
+
+    def table(self, rows: Iterable[Row], columns: Sequence[Column[Row]], *, nothing: str) -> None:
+        """Prints a table.
+
+        Args:
+            rows: the objects, which `--json` prints.
+            columns: the columns, that of the id first.
+            nothing: what to say on stderr if there is no row.
+        """
+        listed = list(rows)
+        if self.json:
+            for row in listed:
+                self.json_line(row)
+        elif self.quiet:
+            for row in listed:
+                self.line(columns[0].text(row))
+        elif not listed:
+            self.say(nothing)
+        elif has_rich(sys.stdout):
+            console(sys.stdout).print(rich_table(listed, columns))
+        else:
+            for line in plain_table(listed, columns):
+                self.line(line)
+
+
+def plain_table(rows: Sequence[Row], columns: Sequence[Column[Row]]) -> list[str]:
+    """Returns the lines of a table, with columns that are as wide as their longest text."""
+    cells = [[one.title for one in columns], *([one.text(row) for one in columns] for row in rows)]
+    widths = [max(map(len, texts)) for texts in zip(*cells, strict=True)]
+    return [
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    ]
+
+
+def rich_table(rows: Sequence[Row], columns: Sequence[Column[Row]]) -> object:
+    """Returns a table for a terminal, whose cells are cut where it is too narrow."""
+    from rich.table import Table  # noqa: PLC0415 - 50 ms, and only for a terminal
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        longest = max(len(column.text(row)) for row in rows) if column.is_whole and rows else None
+        table.add_column(column.title, no_wrap=True, overflow="ellipsis", min_width=longest)
+    for row in rows:
+        texts = (column.text(row) for column in columns)
+        table.add_row(*(Text(text, style=_STATUS_STYLES.get(text, "")) for text in texts))
+    return table
+
+
+def has_rich(stream: TextIO) -> bool:
+    """Returns whether a stream is a terminal that rich can write to."""
+    is_terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
+    return is_terminal and importlib.util.find_spec("rich") is not None
+
+
+def console(stream: TextIO) -> Console:
+    """Returns rich's console on a stream; it obeys NO_COLOR, and texts are no markup."""
+    from rich.console import Console  # noqa: PLC0415 - 50 ms, and only for a terminal
+
+    return Console(file=stream, markup=False, highlight=False, emoji=False)
+
+
+def release_streams() -> None:
+    """Leaves stdout and stderr, whose reader has gone, to no reader at all.
+
+    Otherwise Python's last flush fails again, and prints a traceback.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except BrokenPipeError:
+                os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def seconds(duration: float) -> str:
+    """Returns a duration in the two largest units that it needs, such as `3 min 5 s`."""
+    if duration < 60:  # noqa: PLR2004 - seconds of a minute
+        return f"{duration:.1f} s"
+    minutes, rest = divmod(round(duration), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (rest, "s")]
+    first = next(index for index, (count, _) in enumerate(parts) if count)
+    return " ".join(f"{count} {unit}" for count, unit in parts[first : first + 2] if count)
+
+
+def plural(count: int, noun: str) -> str:
+    """Returns a number with its noun: `1 deployment`, `3 deployments`."""
+    return f"{count} {re.sub('y$', 'ie', noun) + 's' if count != 1 else noun}"

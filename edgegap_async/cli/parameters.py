@@ -1,0 +1,163 @@
+"""The kinds of words that command lines have: players, variables, checks, durations."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+import edgegap_async as sdk
+
+if TYPE_CHECKING:
+    from edgegap_async import AnyUser, Check, EnvironmentVariable
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class UserType(click.ParamType["AnyUser"]):
+    """A player: an IP address, or `LATITUDE,LONGITUDE`."""
+
+    name = "IP|LAT,LON"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> AnyUser:
+        """Returns the player as `client.deploy` takes it."""
+        latitude, comma, longitude = str(value).partition(",")
+        try:
+            if comma:
+                return sdk.GeoCoordinates(float(latitude), float(longitude))
+            return sdk.IpAddress(value)
+        except ValueError as error:  # an InvalidRequest is one
+            self.fail(f"{value!r}: {error}", param, ctx)
+
+
+class VariableType(click.ParamType["EnvironmentVariable"]):
+    """An environment variable: `NAME=VALUE`, or `NAME` with the value of this environment.
+
+    Args:
+        is_hidden: whether the API hides the value. A hidden value is no argument, because other
+            users of a machine see the arguments of its processes.
+    """
+
+    def __init__(self, *, is_hidden: bool = False) -> None:
+        self.name = "NAME" if is_hidden else "NAME[=VALUE]"
+        self._is_hidden = is_hidden
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> EnvironmentVariable:
+        """Returns the variable."""
+        name, equals, text = str(value).partition("=")
+        if equals and self._is_hidden:
+            self.fail(f"set {name} in the environment, and give its name alone", param, ctx)
+        if not equals and name not in os.environ:
+            self.fail(f"{name} is not in the environment", param, ctx)
+        try:
+            return sdk.EnvironmentVariable(
+                name, text if equals else os.environ[name], is_hidden=self._is_hidden
+            )
+        except sdk.InvalidRequest as error:
+            self.fail(str(error), param, ctx)
+
+
+class CheckType(click.ParamType["Check"]):
+    """A check that players can connect: `tcp:PORT`, `udp:PORT[:DATAGRAM]`, `http:PORT[/PATH]`."""
+
+    name = "CHECK"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Check:
+        """Returns the check as `wait_ready` takes it."""
+        kind, _, rest = str(value).partition(":")
+        if kind == "tcp" and rest:
+            return sdk.TcpConnect(rest)
+        if kind == "udp" and rest:
+            port, _, datagram = rest.partition(":")
+            return sdk.UdpAnswer(port, datagram=(datagram or "ping").encode())
+        if kind == "http" and rest:
+            port, slash, path = rest.partition("/")
+            return sdk.HttpGet(port, path=f"{slash}{path}" or "/")
+        form = "tcp:PORT, udp:PORT[:DATAGRAM] or http:PORT[/PATH]"
+        return self.fail(f"{value!r} has not the form {form}", param, ctx)
+
+
+class DurationType(click.ParamType[float]):
+    """A number of seconds, or a number with `s`, `min` (or `m`), `h` or `d`."""
+
+    name = "DURATION"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Returns seconds."""
+        found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([a-z]*)", str(value))
+        if found is None or found[2] not in _UNITS:
+            self.fail(f"{value!r} is no duration such as 90, 90s, 5min, 2h or 1d", param, ctx)
+        return float(found[1]) * _UNITS[found[2]]
+
+
+USER: Final = UserType()
+DURATION: Final = DurationType()
+CHECK: Final = CheckType()
+
+users_option = click.option(
+    "--user",
+    "-u",
+    "users",
+    type=USER,
+    multiple=True,
+    required=True,
+    help="A player, by IP address or by position in degrees north and east; repeat it for each.",
+)
+tags_option = click.option(
+    "--tag", "-t", "tags", multiple=True, metavar="TAG", help="A tag, up to 40 characters."
+)
+variables_option = click.option(
+    "--env",
+    "-e",
+    "variables",
+    type=VariableType(),
+    multiple=True,
+    help="A variable of the game server; NAME alone passes on the value of this environment.",
+)
+hidden_variables_option = click.option(
+    "--hidden-env",
+    "hidden_variables",
+    type=VariableType(is_hidden=True),
+    multiple=True,
+    help="As -e NAME, and the API never shows the value again.",
+)
+playable_option = click.option(
+    "--playable",
+    type=CHECK,
+    help="What must succeed after READY: tcp:PORT, udp:PORT[:DATAGRAM] or http:PORT[/PATH], with"
+    " the name of the port.",
+)
+owner_option = click.option(
+    "--owner",
+    metavar="NAME",
+    help="The name of a program; `recover` and `reap` find the deployments of an owner.",
+)
+
+
+def timeout_option(default: float, what: str) -> Callable[[_Function], _Function]:
+    """Returns the option `--timeout`.
+
+    Args:
+        default: seconds.
+        what: what has to be done in time.
+    """
+    return click.option(
+        "--timeout",
+        type=DURATION,
+        default=f"{default:g}s",
+        show_default=True,
+        help=f"How long to wait {what}.",
+    )

@@ -1,0 +1,126 @@
+"""Help texts: fast, complete, and with examples that are right."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import click
+import pytest
+from command_line import invoke
+
+from edgegap_async.cli.command import Command
+from edgegap_async.cli.program import program
+
+
+def commands(
+    group: click.Group = program, before: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Command]]:
+    """Yields the words and the command of every command."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        found = group.get_command(context, name)
+        assert isinstance(found, Command)
+        yield (*before, name), found
+        if isinstance(found, click.Group):
+            yield from commands(found, (*before, name))
+
+
+ALL = dict(commands())
+OWN_PARSER = {("demo",), ("emulator",)}
+
+
+@pytest.mark.parametrize("words", [(), *ALL], ids=" ".join)
+def test_help_imports_no_client(words: tuple[str, ...]) -> None:
+    code = (
+        "import sys\n"
+        "from edgegap_async.cli import main\n"
+        "try:\n    status = main(sys.argv[1:])\n"
+        "except SystemExit as end:\n    status = end.code\n"
+        "print(status, *sys.modules, file=sys.stderr)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code, *words, "--help"], capture_output=True, text=True, check=True
+    )
+    status, *modules = ran.stderr.split()
+
+    assert "sage: edgegap-async" in ran.stdout
+    assert status == "0"
+    heavy = {"aiohttp", "cattrs", "rich", "edgegap_async.client"}
+    assert not heavy & set(modules) or words == ("emulator",), "the emulator's parser is with it"
+
+
+@pytest.mark.parametrize("words", ALL.keys() - OWN_PARSER, ids=" ".join)
+def test_a_command_says_what_it_does_and_shows_examples(words: tuple[str, ...]) -> None:
+    found = ALL[words]
+
+    assert found.help
+    assert found.examples or isinstance(found, click.Group)
+    assert all(one.help for one in found.params if isinstance(one, click.Option))
+
+
+EXAMPLES = [line for found in ALL.values() for line in found.examples]
+
+
+@pytest.mark.parametrize("line", EXAMPLES, ids=str)
+def test_an_example_is_a_right_command_line(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAME_SECRET", "canary-game")
+    begin = line.index("edgegap-async")
+    words = shlex.split(line[begin:].replace(")", " )").replace('"', ""), comments=False)[1:]
+    cut = next((i for i, word in enumerate(words) if word in {"|", ")", "||", "&&"}), len(words))
+
+    group: click.Command = program
+    parent = program.make_context("edgegap-async", ["--json", "x"], resilient_parsing=True)
+    words = words[:cut]
+    while isinstance(group, click.Group):
+        found = group.get_command(parent, words[0])
+        assert found is not None, words
+        group, words = found, words[1:]
+    group.make_context("one", words, parent=parent)  # raises a UsageError
+
+
+def test_without_click_the_program_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    code = (
+        "import sys; sys.modules['click'] = None; from edgegap_async.cli import main;"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
+        )
+
+    ls, wanted, demo, version = run("ls"), run("--help"), run("demo", "--help"), run("--version")
+    assert (ls.returncode, ls.stdout) == (2, "")
+    assert "pip install 'edgegap-async[cli]'" in ls.stderr
+    assert (wanted.returncode, "pip install" in wanted.stdout) == (0, True)
+    assert (demo.returncode, version.returncode) == (0, 0)
+
+
+def test_the_program_has_a_version() -> None:
+    assert invoke("--version").stdout == invoke("--json", "--version").stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_completes_commands_and_options(shell: str) -> None:
+    assert "_EDGEGAP_ASYNC_COMPLETE" in invoke("completion", shell).stdout
+
+    line = {"fish": "edgegap-async st"}.get(shell, "edgegap-async st")
+    variables = {
+        "_EDGEGAP_ASYNC_COMPLETE": f"{shell}_complete",
+        "COMP_WORDS": line,
+        "COMP_CWORD": "st" if shell == "fish" else "1",
+    }
+    ran = subprocess.run(
+        [sys.executable, "-m", "edgegap_async"],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "stop" in ran.stdout
