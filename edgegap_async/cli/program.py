@@ -16,10 +16,10 @@ import click
 
 from edgegap_async.errors import EdgegapError
 
-from . import print_version, run_demo, run_emulator
 from .command import GLOBAL_OPTIONS, Command, Group, output_of
 from .exits import INTERRUPTED, report, status_of
 from .output import Output, release_streams
+from .standalone import print_version, run_demo, run_emulator
 
 NAME: Final = "edgegap-async"
 _COMPLETE_VARIABLE: Final = "_EDGEGAP_ASYNC_COMPLETE"  # as click derives it from the name
