@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
+import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
@@ -127,7 +129,7 @@ yes_option = click.option(
 """The option that answers `confirm`."""
 
 
-def confirm(question: str, *, is_sure: bool) -> None:
+async def confirm(question: str, *, is_sure: bool) -> None:
     """Asks before something is lost, and returns if the answer is yes.
 
     Args:
@@ -136,16 +138,29 @@ def confirm(question: str, *, is_sure: bool) -> None:
 
     Raises:
         UsageError: it was not given, and stdin is no terminal.
-        Failure: the answer is no.
-        Abort: Ctrl-C.
+        Failure: the answer is not yes.
     """
     if is_sure:
         return
     if not sys.stdin.isatty():
         raise click.UsageError(f"{question} Add --yes: there is no terminal to ask at")
-    from .session import default_signals  # noqa: PLC0415 - imports the client
-
-    with default_signals():
-        is_sure = click.confirm(question, err=True)
-    if not is_sure:
+    click.echo(f"{question} [y/N]: ", nl=False, err=True)
+    if (await _typed_line()).strip().lower() not in {"y", "yes"}:
         raise Failure(FAILED, "Nothing was done.")
+
+
+async def _typed_line() -> str:
+    """Returns a line that a person types; `input` would keep Ctrl-C from the event loop."""
+    loop = asyncio.get_running_loop()
+    typed: asyncio.Future[bytes] = loop.create_future()
+    terminal = sys.stdin.fileno()
+
+    def read() -> None:
+        loop.remove_reader(terminal)
+        typed.set_result(os.read(terminal, 1024))
+
+    loop.add_reader(terminal, read)
+    try:
+        return (await typed).decode(errors="replace")
+    finally:
+        loop.remove_reader(terminal)

@@ -41,7 +41,6 @@ _STATUSES: Final[tuple[tuple[type[BaseException], int], ...]] = (
     (errors.NotFound, NOT_FOUND),
     (errors.Gone, NOT_FOUND),
     (KeyboardInterrupt, INTERRUPTED),
-    (click.Abort, INTERRUPTED),
 )
 """The first class that an error is of decides."""
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final, Generic, TextIO, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 Row = TypeVar("Row")
 
@@ -182,7 +183,7 @@ def plain_table(rows: Sequence[Row], columns: Sequence[Column[Row]]) -> list[str
     ]
 
 
-def rich_table(rows: Sequence[Row], columns: Sequence[Column[Row]]) -> object:
+def rich_table(rows: Sequence[Row], columns: Sequence[Column[Row]]) -> Table:
     """Returns a table for a terminal, whose cells are cut where it is too narrow."""
     from rich.table import Table  # noqa: PLC0415 - 50 ms, and only for a terminal
     from rich.text import Text  # noqa: PLC0415

@@ -26,7 +26,13 @@ _COMPLETE_VARIABLE: Final = "_EDGEGAP_ASYNC_COMPLETE"  # as click derives it fro
 
 _MODULES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
-        "deployments": ("deploy", "ls", "stop"),
+        "deploy": ("deploy",),
+        "deployments": ("ls", "status", "wait", "stop"),
+        "readings": ("logs", "metrics", "top"),
+        "pools": ("pool",),
+        "owners": ("recover", "reap"),
+        "places": ("locations",),
+        "check": ("check",),
     }
 )
 """The commands of each module of `commands`, in the order of the help text."""
@@ -35,7 +41,6 @@ _EXPECTED: Final = (
     EdgegapError,
     ExceptionGroup,  # of several deployments
     click.ClickException,
-    click.Abort,
     OSError,
     KeyboardInterrupt,
 )

@@ -7,12 +7,11 @@ option has it: other users of a machine see the arguments of its processes.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
@@ -105,18 +104,3 @@ def _token() -> Token:
             AUTHENTICATION, f"no API token: set {_TOKEN_VARIABLE}, or {_FILE_VARIABLE} to a file"
         )
     return token
-
-
-@contextlib.contextmanager
-def default_signals() -> Iterator[None]:
-    """Makes signals end the program at once during the block, which waits for a person.
-
-    The event loop does not run meanwhile, so that it could not cancel the command.
-    """
-    earlier = {number: signal.signal(number, signal.SIG_DFL) for number in _ENDS}
-    earlier[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)

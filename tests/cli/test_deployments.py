@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from command_line import invoke
+from command_line import Terminal, invoke
 
 from edgegap_async import Status
 from edgegap_async.testing import EmulatorThread
@@ -155,3 +155,28 @@ def test_a_stop_of_several_ids_stops_those_that_exist(edgegap_emulator: Emulator
     assert ran.stdout.strip() == request_id
     assert "000000000000" in ran.stderr
     assert invoke("stop", request_id).status == 0, "a deployment that has ended is no error"
+
+
+def test_status_and_wait_show_one_deployment(edgegap_emulator: EmulatorThread) -> None:
+    request_id = invoke(*ARENA, "--no-wait", "-q").stdout.strip()
+
+    waited = invoke("wait", request_id, "--playable", "udp:game")
+    assert (waited.status, "READY after" in waited.stderr) == (0, True)
+    assert re.search(r"^address +127", waited.stdout, re.MULTILINE)
+    assert invoke("status", request_id, "--json").objects[0]["running"] is True
+    assert invoke("wait", request_id, "--for", "terminated", "--timeout", "0s").status == 124
+    assert invoke("wait", request_id, "--for", "terminated", "--playable", "udp:game").status == 2
+    assert invoke("stop", request_id).status == 0
+    assert invoke("wait", request_id, "--for", "terminated").status == 0
+    assert invoke("wait", request_id, "--for", "ready").status == 3
+    assert invoke("status", "000000000000").status == 5
+
+
+def test_ls_watch_prints_each_change() -> None:
+    with Terminal("ls", "--watch", "--interval", "0.05s") as terminal:
+        request_id = invoke(*ARENA, "-q").stdout.strip()
+        terminal.wait_for(rf"{request_id} +READY")
+        assert invoke("stop", request_id).status == 0
+        terminal.wait_for(rf"{request_id} +TERMINATED")
+        terminal.press("\x03")
+        assert terminal.status() == 130

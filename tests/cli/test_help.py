@@ -6,28 +6,13 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import click
 import pytest
 from command_line import invoke
+from command_reference import FILE, commands, reference
 
-from edgegap_async.cli.command import Command
 from edgegap_async.cli.program import program
-
-
-def commands(
-    group: click.Group = program, before: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], Command]]:
-    """Yields the words and the command of every command."""
-    context = click.Context(group)
-    for name in group.list_commands(context):
-        found = group.get_command(context, name)
-        assert isinstance(found, Command)
-        yield (*before, name), found
-        if isinstance(found, click.Group):
-            yield from commands(found, (*before, name))
-
 
 ALL = dict(commands())
 OWN_PARSER = {("demo",), ("emulator",)}
@@ -124,3 +109,7 @@ def test_completion_completes_commands_and_options(shell: str) -> None:
         check=False,
     )
     assert "stop" in ran.stdout
+
+
+def test_the_guide_has_the_help_texts_of_today() -> None:
+    assert FILE.read_text("utf-8") == reference(), "python tests/support/command_reference.py"

@@ -1,239 +1,56 @@
-"""Commands about deployments: deploy, ls, stop."""
+"""Commands about deployments that exist: ls, status, wait, stop."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
 import edgegap_async as sdk
 from edgegap_async.cli.command import command, confirm, with_client, yes_option
-from edgegap_async.cli.output import Column, Output, plural, seconds
-from edgegap_async.cli.parameters import (
-    hidden_variables_option,
-    owner_option,
-    playable_option,
-    tags_option,
-    timeout_option,
-    users_option,
-    variables_option,
+from edgegap_async.cli.deployment_texts import (
+    DEPLOYMENT_COLUMNS,
+    deployment_rows,
+    print_deployment,
+    row_addresses,
+    row_status,
 )
+from edgegap_async.cli.output import Output, plural, to_json, visible
+from edgegap_async.cli.parameters import DURATION, playable_option, timeout_option
 from edgegap_async.cli.progress import Progress
 
 if TYPE_CHECKING:
-    from edgegap_async import Check, DeploymentHandle, EdgegapClient
+    from edgegap_async import Check, DeploymentRow, EdgegapClient
 
-_LOG_TIMEOUT: Final = 10.0  # seconds that the logs of a failed deployment may take
-_PAGE: Final = 100  # rows of one page of the list
-
-
-# ── deploy ───────────────────────────────────────────────────────────────────────────────────────
-
-
-@command(
-    "edgegap-async deploy arena v1 -u 75.28.35.192",
-    "edgegap-async deploy arena v1 -u 45.5,-73.6 -t ranked -e MODE=duel --playable udp:game",
-    "edgegap-async deploy arena v1 -u 75.28.35.192 --rm",
-    "id=$(edgegap-async deploy arena v1 -u 75.28.35.192 --quiet)",
-)
-@click.argument("application", metavar="APP")
-@click.argument("version", metavar="VERSION")
-@users_option
-@tags_option
-@variables_option
-@hidden_variables_option
-@click.option("--wait/--no-wait", "waits", default=True, help="Wait until it is READY (default).")
-@timeout_option(300, "until it is READY")
-@click.option(
-    "--rm",
-    "removes",
-    is_flag=True,
-    help="Stay until Ctrl-C, or until the server has ended, and then stop it.",
-)
-@playable_option
-@owner_option
-@with_client
-async def deploy(
-    client: EdgegapClient,
-    output: Output,
-    *,
-    application: str,
-    version: str,
-    waits: bool,
-    timeout: float,  # noqa: ASYNC109 - WaitTimedOut says more
-    removes: bool,
-    playable: Check | None,
-    **options: Any,
-) -> None:
-    """Deploy a game server, and wait until players can connect.
-
-    Prints its id and the addresses of its ports. A lost answer makes no second server: if the
-    command cannot find out whether one exists, it ends with status 6 and prints the operation tag,
-    with which `recover --tag` finds the server later.
-
-    Ctrl-C before READY leaves the server running, and says so; with --rm the server is stopped.
-    """
-    if removes and not waits:
-        raise click.UsageError("--rm stops the server at the end, so it has to --wait")
-    began = time.monotonic()
-    with Progress(output, f"{application} {version}") as progress:
-        deploying = client.deploy(
-            application,
-            version,
-            users=options["users"],
-            tags=options["tags"],
-            environment_variables=(*options["variables"], *options["hidden_variables"]),
-        )
-        server = await _accepted(deploying, output, progress, timeout)
-        progress.subject = server.request_id
-        progress.step("accepted")
-        try:
-            if waits:
-                left = max(0.0, timeout - (time.monotonic() - began))
-                await _wait_ready(client, progress, server, left, playable)
-            _print(output, server)
-            if removes:
-                await _stay(output, progress, server)
-        except BaseException as problem:
-            progress.hide()
-            if not removes:
-                output.warn(f"{_state(server)} It goes on: edgegap-async stop {server.request_id}")
-            elif isinstance(problem, asyncio.CancelledError):
-                output.say(f"{_state(server)} It is being stopped.")
-            raise
-        finally:
-            if removes:
-                await server.stop()
-
-
-async def _accepted(
-    deploying: Coroutine[Any, Any, DeploymentHandle],
-    output: Output,
-    progress: Progress,
-    timeout: float,  # noqa: ASYNC109 - WaitTimedOut says more
-) -> DeploymentHandle:
-    limit = asyncio.timeout(timeout)
-    try:
-        async with limit:
-            return await deploying
-    except TimeoutError:
-        if not limit.expired():
-            raise
-        text = f"no answer to the deploy in {timeout:g} s; it is undone"
-        raise sdk.WaitTimedOut(text) from None
-    except asyncio.CancelledError:
-        progress.hide()
-        output.warn("Interrupted before the API had answered: what it may have made is stopped.")
-        raise
-
-
-async def _wait_ready(
-    client: EdgegapClient,
-    progress: Progress,
-    server: DeploymentHandle,
-    timeout: float,  # noqa: ASYNC109 - WaitTimedOut says more
-    playable: Check | None,
-) -> None:
-    try:
-        async with progress.of(server):
-            await server.wait_ready(timeout, playable=playable)
-    except sdk.DeploymentFailed as problem:
-        with contextlib.suppress(sdk.EdgegapError, TimeoutError):
-            async with asyncio.timeout(_LOG_TIMEOUT):
-                problem.logs = await client.deployments.logs(server.request_id)
-        raise
-    progress.done("READY")
-
-
-async def _stay(output: Output, progress: Progress, server: DeploymentHandle) -> None:
-    """Returns when the server has ended."""
-    output.say("Ctrl-C stops it.")
-    async for change in server.changes():
-        if change.status is sdk.Status.ERROR:
-            detail = server.deployment.error_detail if server.deployment else None
-            raise sdk.DeploymentFailed.of(server, detail or "it was READY, and has failed")
-    progress.done("TERMINATED")
-
-
-def _state(server: DeploymentHandle) -> str:
-    status = server.status.short if server.status else "accepted"
-    return f"Deployment {server.request_id} is {status}."
-
-
-def _print(output: Output, server: DeploymentHandle) -> None:
-    deployment = server.deployment
-    if deployment is None:
-        output.one({"request_id": server.request_id}, {"deployment": server.request_id})
-        return
-    location = deployment.location
-    where = [location.city, location.country] if location else []
-    output.one(
-        deployment,
-        {
-            "deployment": server.request_id,
-            "status": deployment.current_status.short,
-            "version": " ".join(filter(None, (deployment.app_name, deployment.app_version))),
-            "address": _addresses(server),
-            "location": ", ".join(filter(None, where)),
-            "tags": ", ".join(deployment.tags),
-            "error": deployment.error_detail,
-        },
-    )
-
-
-def _addresses(server: DeploymentHandle) -> list[str]:
-    lines = []
-    for name in server.deployment.ports if server.deployment else ():
-        with contextlib.suppress(sdk.InvalidRequest):  # not READY, or no address
-            endpoint = server.endpoint(name)
-            lines.append(f"{endpoint}  {endpoint.protocol}  {name}")
-    return lines
+_NOTHING: Final = "There is no such deployment."
 
 
 # ── ls ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _row_status(row: sdk.DeploymentRow) -> str:
-    if row.status is not None:
-        return row.status.short
-    return "READY" if row.is_ready else ""
-
-
-def _row_age(row: sdk.DeploymentRow) -> str:
-    if row.start_time is None:
-        return ""
-    start = row.start_time if row.start_time.tzinfo else row.start_time.replace(tzinfo=UTC)
-    return seconds(max(0, (datetime.now(UTC) - start).total_seconds()))
-
-
-def _row_addresses(row: sdk.DeploymentRow) -> str:
-    host = row.public_ip or row.fqdn
-    ports = (port.link or f"{host}:{port.external}" for port in row.ports.values() if port.external)
-    return " ".join(ports)
-
-
-_COLUMNS: Final = (
-    Column["sdk.DeploymentRow"]("DEPLOYMENT", lambda row: row.request_id, is_whole=True),
-    Column["sdk.DeploymentRow"]("STATUS", _row_status, is_whole=True),
-    Column["sdk.DeploymentRow"]("READY FOR", _row_age),
-    Column["sdk.DeploymentRow"]("ADDRESS", _row_addresses),
-    Column["sdk.DeploymentRow"]("TAGS", lambda row: " ".join(row.tags)),
-)
-
-
 @command(
     "edgegap-async ls",
     "edgegap-async ls -t ranked --status ready",
+    "edgegap-async ls --watch",
     "edgegap-async ls --json | jq -r .request_id",
 )
 @click.option("--tag", "-t", "tags", multiple=True, help="Only with one of these tags.")
 @click.option("--status", help="Only in this status, such as ready.")
 @click.option("--app", "applications", multiple=True, help="Only of these applications.")
+@click.option(
+    "--watch", "-w", "watches", is_flag=True, help="Go on, and print each change, until Ctrl-C."
+)
+@click.option(
+    "--interval",
+    type=DURATION,
+    default="1s",
+    show_default=True,
+    help="With --watch: how long between two lists.",
+)
 @with_client
 async def ls(
     client: EdgegapClient,
@@ -242,32 +59,98 @@ async def ls(
     tags: Sequence[str],
     status: str | None,
     applications: Sequence[str],
+    watches: bool,
+    interval: float,
 ) -> None:
-    """List the deployments that have not ended."""
-    rows = [row async for row in _rows(client, tags, status, applications)]
-    output.table(rows, _COLUMNS, nothing="There is no such deployment.")
+    """List the deployments that have not ended.
+
+    With --watch each line is a deployment that is new, has another status, or has ended.
+    """
+    known: dict[str, DeploymentRow] = {}
+    while True:
+        rows = [row async for row in deployment_rows(client, tags, status, applications)]
+        if not watches:
+            output.table(rows, DEPLOYMENT_COLUMNS, nothing=_NOTHING)
+            return
+        listed = {row.request_id: row for row in rows}
+        for row in rows:
+            earlier = known.get(row.request_id)
+            if earlier is None or row_status(earlier) != row_status(row):
+                _print_change(output, row, row_status(row))
+        for request_id in known.keys() - listed.keys():
+            # A list has what has not ended. With --status it also leaves out what has changed.
+            is_over = status is None
+            _print_change(output, known[request_id], "TERMINATED" if is_over else "CHANGED")
+        known = listed
+        await asyncio.sleep(interval)
 
 
-async def _rows(
+def _print_change(output: Output, row: DeploymentRow, status: str) -> None:
+    now = datetime.now(UTC)
+    if output.json:
+        fields = to_json(row)
+        assert isinstance(fields, dict)  # noqa: S101 - of a model
+        output.json_line({**fields, "status": status, "at": now})
+    elif output.quiet:
+        output.line(visible(row.request_id))
+    else:
+        texts = (f"{now.astimezone():%H:%M:%S}", row.request_id, f"{status:<12}")
+        output.line(visible("  ".join((*texts, row_addresses(row), " ".join(row.tags))).rstrip()))
+
+
+# ── status, wait ─────────────────────────────────────────────────────────────────────────────────
+
+
+@command(
+    "edgegap-async status 4ff2a1b2c3d4",
+    "edgegap-async status 4ff2a1b2c3d4 --json | jq -r .ports.game.link",
+)
+@click.argument("request_id", metavar="ID")
+@with_client
+async def status(client: EdgegapClient, output: Output, *, request_id: str) -> None:
+    """Show a deployment: status, addresses, location, tags."""
+    server = client.handle(request_id)
+    await server.refresh()
+    print_deployment(output, server)
+
+
+@command(
+    "edgegap-async wait 4ff2a1b2c3d4",
+    "edgegap-async wait 4ff2a1b2c3d4 --for terminated --timeout 2h",
+)
+@click.argument("request_id", metavar="ID")
+@click.option(
+    "--for",
+    "wanted",
+    type=click.Choice(["ready", "terminated"]),
+    default="ready",
+    show_default=True,
+    help="The status.",
+)
+@timeout_option(300, "for it")
+@playable_option
+@with_client
+async def wait(
     client: EdgegapClient,
-    tags: Sequence[str] = (),
-    status: str | None = None,
-    applications: Sequence[str] = (),
-) -> AsyncIterator[sdk.DeploymentRow]:
-    filters = []
-    if tags:
-        filters.append(sdk.Filter("tags", "in", tags))
-    if status is not None:
-        wanted = sdk.Status(status)
-        if not wanted.is_known:
-            names = ", ".join(one.short.lower() for one in sdk.Status)
-            raise click.UsageError(f"no status {status!r}; there is {names}")
-        filters.append(sdk.Filter("status", "eq", wanted))
-    if applications:
-        filters.append(sdk.Filter("application", "in", applications))
-    async for row in client.deployments.list(filters=filters, limit=_PAGE):
-        if not tags or set(tags) & set(row.tags):  # the API may ignore the filter
-            yield row
+    output: Output,
+    *,
+    request_id: str,
+    wanted: Literal["ready", "terminated"],
+    timeout: float,  # noqa: ASYNC109 - WaitTimedOut says more
+    playable: Check | None,
+) -> None:
+    """Wait until a deployment is READY, or until it has ended."""
+    if playable is not None and wanted == "terminated":
+        raise click.UsageError("--playable goes with --for ready")
+    server = client.handle(request_id)
+    with Progress(output, request_id) as progress:
+        async with progress.of(server):
+            if wanted == "ready":
+                await server.wait_ready(timeout, playable=playable)
+            else:
+                await server.wait_terminated(timeout)
+        progress.done(wanted.upper())
+    print_deployment(output, server)
 
 
 # ── stop ─────────────────────────────────────────────────────────────────────────────────────────
@@ -306,11 +189,11 @@ async def stop(
         raise click.UsageError("Give ids, or --tag, or --all.")
     chosen = list(dict.fromkeys(request_ids))
     if not chosen:
-        rows = [row async for row in _rows(client, tags)]
+        rows = [row async for row in deployment_rows(client, tags)]
         if only_shows or not rows:
-            output.table(rows, _COLUMNS, nothing="There is no such deployment.")
+            output.table(rows, DEPLOYMENT_COLUMNS, nothing=_NOTHING)
             return
-        confirm(f"Stop {plural(len(rows), 'deployment')}?", is_sure=is_sure)
+        await confirm(f"Stop {plural(len(rows), 'deployment')}?", is_sure=is_sure)
         chosen = [row.request_id for row in rows]
     elif only_shows:
         for request_id in chosen:

@@ -1,0 +1,243 @@
+"""Commands that read what a server does: logs, metrics, top."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import attrs
+import click
+
+import edgegap_async as sdk
+from edgegap_async.cli.charts import sparkline, write_png
+from edgegap_async.cli.command import command, with_client
+from edgegap_async.cli.deployment_texts import deployment_rows, row_addresses, row_age, row_status
+from edgegap_async.cli.output import Column, Output, console, has_rich, plural, rich_table, visible
+from edgegap_async.cli.parameters import DURATION
+
+if TYPE_CHECKING:
+    from edgegap_async import DeploymentRow, EdgegapClient, Metrics, MetricSeries
+
+_SERVERS_AT_ONCE: Final = 20  # whose metrics `top` asks for in a refresh
+_SPARKLINE: Final = 12  # characters of a chart in `top`
+
+
+# ── logs ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@command(
+    "edgegap-async logs 4ff2a1b2c3d4",
+    "edgegap-async logs 4ff2a1b2c3d4 -n 20",
+)
+@click.argument("request_id", metavar="ID")
+@click.option("--lines", "-n", "count", type=click.IntRange(0), help="Only the last lines.")
+@with_client
+async def logs(
+    client: EdgegapClient, output: Output, *, request_id: str, count: int | None
+) -> None:
+    """Print what a game server has written, after a crash also how it ended."""
+    found = await client.deployments.logs(request_id)
+    if output.json:
+        output.json_line(found)
+        return
+    lines = (found.crash_logs or found.logs or "").splitlines()
+    for line in lines if count is None else lines[len(lines) - min(count, len(lines)) :]:
+        output.line(visible(line, "\t"))
+    crash = found.crash_data
+    if crash is not None:
+        output.say(f"The server has crashed: exit code {crash.exit_code}. {crash.message or ''}")
+    if found.logs_link:
+        output.say(f"All of it is at {found.logs_link}")
+
+
+# ── metrics ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _series(metrics: Metrics) -> Mapping[str, MetricSeries]:
+    return {
+        "cpu": metrics.cpu,
+        "memory": metrics.mem,
+        "receive": metrics.network.receive,
+        "transmit": metrics.network.transmit,
+        "disk read": metrics.total.disk_read_total,
+        "disk write": metrics.total.disk_write_total,
+    }
+
+
+@attrs.frozen
+class _Reading:
+    """A series by its name, as a row of a table."""
+
+    name: str
+    values: Sequence[float | None]
+
+    @property
+    def last(self) -> float | None:
+        """The newest value; None without one."""
+        return next((value for value in reversed(self.values) if value is not None), None)
+
+    @property
+    def most(self) -> float | None:
+        """The largest value; None without one."""
+        return max((value for value in self.values if value is not None), default=None)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:,.0f}"
+
+
+_READING_COLUMNS: Final = (
+    Column[_Reading]("METRIC", lambda one: one.name, is_whole=True),
+    Column[_Reading]("LAST", lambda one: _number(one.last)),
+    Column[_Reading]("MOST", lambda one: _number(one.most)),
+    Column[_Reading]("VALUES", lambda one: len(one.values)),
+)
+
+
+@command(
+    "edgegap-async metrics 4ff2a1b2c3d4",
+    "edgegap-async metrics 4ff2a1b2c3d4 --plot",
+    "edgegap-async metrics 4ff2a1b2c3d4 --png server.png",
+    "edgegap-async metrics 4ff2a1b2c3d4 --json | jq .mem.datasets",
+)
+@click.argument("request_id", metavar="ID")
+@click.option("--plot", is_flag=True, help="Draw the values over time in the terminal.")
+@click.option(
+    "--png",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a picture to this file, which needs matplotlib.",
+)
+@with_client
+async def metrics(
+    client: EdgegapClient, output: Output, *, request_id: str, plot: bool, png: Path | None
+) -> None:
+    """Show CPU, memory, network and disk use. The API documents no units.
+
+    On the emulator CPU is percent of one CPU, and all else is in bytes.
+    """
+    found = await client.deployments.metrics(request_id)
+    if png is not None:
+        write_png(png, request_id, _series(found))
+        output.say(f"{png} is written.")
+        return
+    if output.json:
+        output.json_line(found)
+        return
+    readings = [_Reading(name, one.datasets) for name, one in _series(found).items()]
+    columns = [*_READING_COLUMNS]
+    if plot:
+        width = max(10, min(60, shutil.get_terminal_size().columns - 50))
+        columns.append(Column("OVER TIME", lambda one: sparkline(one.values, width)))
+    output.table(readings, columns, nothing="There are no values yet.")
+
+
+# ── top ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@attrs.frozen
+class _Load:
+    """A deployment and its use of the machine, as a row of a table."""
+
+    row: DeploymentRow
+    metrics: Metrics | None
+    """None before READY, and where the API gives none."""
+
+    @property
+    def cpu(self) -> _Reading:
+        """Its use of CPU."""
+        return _Reading("cpu", self.metrics.cpu.datasets if self.metrics else ())
+
+    @property
+    def memory(self) -> _Reading:
+        """Its use of memory."""
+        return _Reading("memory", self.metrics.mem.datasets if self.metrics else ())
+
+
+_LOAD_COLUMNS: Final = (
+    Column[_Load]("DEPLOYMENT", lambda one: one.row.request_id, is_whole=True),
+    Column[_Load]("STATUS", lambda one: row_status(one.row), is_whole=True),
+    Column[_Load]("READY FOR", lambda one: row_age(one.row)),
+    Column[_Load]("CPU", lambda one: _number(one.cpu.last)),
+    Column[_Load]("", lambda one: sparkline(one.cpu.values, _SPARKLINE)),
+    Column[_Load]("MEMORY", lambda one: _number(one.memory.last)),
+    Column[_Load]("", lambda one: sparkline(one.memory.values, _SPARKLINE)),
+    Column[_Load]("ADDRESS", lambda one: row_addresses(one.row)),
+    Column[_Load]("TAGS", lambda one: " ".join(one.row.tags)),
+)
+
+
+@command(
+    "edgegap-async top",
+    "edgegap-async top -t ranked --interval 5s",
+    "edgegap-async top -n 1 --json",
+)
+@click.option("--tag", "-t", "tags", multiple=True, help="Only with one of these tags.")
+@click.option(
+    "--interval", type=DURATION, default="2s", show_default=True, help="Between two refreshes."
+)
+@click.option(
+    "--refreshes",
+    "-n",
+    "count",
+    type=click.IntRange(1),
+    help="End after so many refreshes; 1 where no terminal is, else until Ctrl-C.",
+)
+@with_client
+async def top(
+    client: EdgegapClient,
+    output: Output,
+    *,
+    tags: Sequence[str],
+    interval: float,
+    count: int | None,
+) -> None:
+    """Show deployments with their use of CPU and memory, live in a terminal.
+
+    A refresh is one list, and the metrics of the first READY servers, 20 at most.
+    """
+    is_live = has_rich(sys.stdout) and not (output.json or output.quiet)
+    if not is_live:
+        for number in range(count or 1):
+            if number:
+                await asyncio.sleep(interval)
+            loads = await _loads(client, tags)
+            if output.json:
+                for one in loads:
+                    metrics = {"cpu": one.cpu.last, "memory": one.memory.last}
+                    output.json_line({"request_id": one.row.request_id, **metrics, "row": one.row})
+            else:
+                output.table(loads, _LOAD_COLUMNS, nothing="No deployment runs.")
+        return
+    from rich.console import Group  # noqa: PLC0415
+    from rich.live import Live  # noqa: PLC0415 - only for a terminal
+
+    with Live(console=console(sys.stdout), auto_refresh=False, screen=False) as live:
+        for number in itertools.count(1):
+            loads = await _loads(client, tags)
+            live.update(
+                Group(f"{plural(len(loads), 'deployment')}", rich_table(loads, _LOAD_COLUMNS)),
+                refresh=True,
+            )
+            if number == count:
+                return
+            await asyncio.sleep(interval)
+
+
+async def _loads(client: EdgegapClient, tags: Sequence[str]) -> list[_Load]:
+    rows = [row async for row in deployment_rows(client, tags)]
+    measured = [row for row in rows if row.is_ready][:_SERVERS_AT_ONCE]
+
+    async def read(row: DeploymentRow) -> Metrics | None:
+        try:
+            return await client.deployments.metrics(row.request_id)
+        except (sdk.NotFound, sdk.Gone):  # it has ended since
+            return None
+
+    found = await asyncio.gather(*map(read, measured))
+    by_id = {row.request_id: one for row, one in zip(measured, found, strict=True)}
+    return [_Load(row, by_id.get(row.request_id)) for row in rows]

@@ -1,0 +1,43 @@
+"""check, locations."""
+
+from __future__ import annotations
+
+import pytest
+from command_line import invoke
+
+from edgegap_async.emulator import Fault, Faults, Respond
+
+
+def results(*words: str) -> tuple[int, dict[str, str]]:
+    ran = invoke("check", "--json", *words)
+    return ran.status, {one["check"]: one["result"] for one in ran.objects}
+
+
+def test_check_finds_everything_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert results() == (0, {"reachability": "ok", "token": "ok", "limits": "ok"})
+    assert "deploy 39" in invoke("check").stdout
+
+
+def test_check_tells_a_wrong_token_from_an_api_that_is_away(
+    monkeypatch: pytest.MonkeyPatch, edgegap_faults: Faults, closed_port: int
+) -> None:
+    edgegap_faults.add(Fault("list_deployments", Respond(418), times=None))
+    assert results() == (1, {"reachability": "ok", "token": "unknown", "limits": "ok"})
+
+    monkeypatch.setenv("EDGEGAP_API_TOKEN", "canary-wrong")
+    edgegap_faults.clear()
+    assert results() == (4, {"reachability": "ok", "token": "failed", "limits": "ok"})
+
+    monkeypatch.setenv("EDGEGAP_BASE_URL", f"http://127.0.0.1:{closed_port}")
+    assert results() == (1, {"reachability": "failed", "token": "unknown", "limits": "ok"})
+
+
+def test_locations_are_listed_with_their_places() -> None:
+    everything, with_room = (
+        invoke("locations"),
+        invoke("locations", "--app", "arena", "--version", "v1", "--json"),
+    )
+
+    assert any(line.startswith("Montreal") for line in everything.stdout.splitlines())
+    assert {"city", "country", "latitude", "longitude"} <= with_room.objects[0].keys()
+    assert invoke("locations", "--app", "arena").status == 2
