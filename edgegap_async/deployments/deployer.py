@@ -11,7 +11,7 @@ import contextlib
 import functools
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, cast
 
 import attrs
@@ -27,6 +27,7 @@ from edgegap_async.api.requests import (
     Filter,
     FleetDeployRequest,
     Webhook,
+    as_variables,
     check_options,
     deploy_request,
     webhook_option,
@@ -61,7 +62,8 @@ from .idempotency import (
     owner_tag,
 )
 from .keys import KeyedDeployments, key_tag
-from .ownership import DeploymentRegister, EndObserver, OwnedDeployments
+from .lives import DeploymentLives
+from .ownership import DeploymentRegister, OwnedDeployments, RegisterObserver
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +107,9 @@ class Deployer:
         self.client: Final = client
         self.owner_tag: Final = owner_tag(owner) if owner is not None else None
         """The tag of every deployment of the owner; None without an owner."""
-        self.register: Final = DeploymentRegister(poller.policy.not_found_grace)
+        self.register: Final = DeploymentRegister(
+            poller.policy.not_found_grace, DeploymentLives(client.observers)
+        )
         """The deployments that this program has deployed or adopted."""
         self.owned: Final = OwnedDeployments(self.register, cleanup)
         """The deployments that the client has to stop."""
@@ -120,7 +124,7 @@ class Deployer:
         self._live_checked_at = -math.inf  # loop time
         self._deploys_since_check = 0
         self._end_check: asyncio.Task[None] | None = None
-        client.add_observer(EndObserver(self.register))
+        client.add_observer(RegisterObserver(self.register))
         client.add_observer(SurplusObserver(self.register, self.owned, poller.is_tracked))
 
     # ── deploys ──────────────────────────────────────────────────────────────────────────────────
@@ -201,6 +205,8 @@ class Deployer:
             # If the caller has a URL for READY, the API sends that webhook to the caller only.
             expects_webhook = not options.get("webhook_on_ready")
             options = with_webhook_urls(options, urls)
+        if variables := self.client.observers.environment():
+            options = with_variables(options, variables)
         operation_tag = new_operation_tag()
         tag = operation_tag if options.get("operation_tag", True) else None
         check_list("tags", options.get("tags", ()))
@@ -208,11 +214,13 @@ class Deployer:
         request = self._encode(application, version, users, {**options, "tags": tags})
 
         async def deploy() -> DeploymentHandle:
+            await self._check_live()
+            self.register.begin_deploy(operation_tag, application, version)
             accepted = await self._send(request, operation_tag, tag, ignore_wait_limit)
             tracker = self._poller.tracker(
                 accepted.request_id,
                 expects_webhook=expects_webhook,
-                believe_404_from=self.register.add_deployed(accepted.request_id),
+                believe_404_from=self.register.add_deployed(accepted.request_id, operation_tag),
             )
             trigger.connect(tracker)
             self._check_ends_if_due()
@@ -268,8 +276,6 @@ class Deployer:
         tag: str | None,
         ignore_wait_limit: bool,  # noqa: FBT001 - as `deploy`
     ) -> DeployAccepted:
-        await self._check_live()
-        self.register.begin_deploy(operation_tag)
         deploy = IdempotentDeploy(
             client=self.client,
             cleanup=self._cleanup,
@@ -314,6 +320,7 @@ class Deployer:
                             raise
                     work = deploy.run_after_cancellation  # the program has spared the caller
         except MaybeCreated:
+            register.lose(operation_tag)
             register.forget(operation_tag)  # so that `recover` finds the deployment
             raise
         except (asyncio.CancelledError, ClientClosed):
@@ -323,7 +330,7 @@ class Deployer:
                 what = f"the deployment of a cancelled deploy (tag {deploy.tag})"
                 # Until then the deploy is in progress, and counts for `Guard.max_live`.
                 self.owned.in_background(undo, what).add_done_callback(
-                    lambda _: register.forget(operation_tag)
+                    functools.partial(self._on_undone, operation_tag)
                 )
             else:
                 if accepting is not None:
@@ -334,7 +341,6 @@ class Deployer:
             # A 422 names a deployment in ERROR.
             register.end(operation_tag, getattr(error, "request_id", None))
             raise
-        register.end(operation_tag, accepted.request_id)
         return accepted
 
     async def _undo(
@@ -357,11 +363,16 @@ class Deployer:
             if error.maybe_created:
                 raise
             request_id = error.request_id  # a 422 names a deployment in ERROR
-        if request_id:
-            self.register.begin_stop(request_id)
-        self.register.end(operation_tag, request_id)
-        if request_id:
-            await self.owned.keep_stopping(request_id)
+        if not request_id:
+            self.register.end(operation_tag)
+            return
+        self.register.add_deployed(request_id, operation_tag)
+        await self.owned.keep_stopping(request_id)
+
+    def _on_undone(self, operation_tag: str, undone: asyncio.Future[None]) -> None:
+        if undone.cancelled() or undone.exception() is not None:
+            self.register.lose(operation_tag)
+        self.register.forget(operation_tag)
 
     # ── Guard.max_live ───────────────────────────────────────────────────────────────────────────
 
@@ -478,6 +489,14 @@ def _key_tag(application: str, options: DeployOptions) -> str | None:
     if not options.get("operation_tag", True):
         raise InvalidRequest("idempotency_key needs the operation tag: leave out operation_tag")
     return key_tag(application, key)
+
+
+def with_variables(options: DeployOptions, variables: Mapping[str, str]) -> DeployOptions:
+    """Returns the options with variables of observers where the caller has set none of the name."""
+    given = as_variables(options.get("environment_variables", ()))
+    names = {variable.key for variable in given}
+    added = as_variables({key: one for key, one in variables.items() if key not in names})
+    return {**options, "environment_variables": (*given, *added)}
 
 
 def with_webhook_urls(options: DeployOptions, urls: WebhookUrls) -> DeployOptions:

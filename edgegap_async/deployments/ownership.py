@@ -39,7 +39,7 @@ from typing import Final
 
 import attrs
 
-from edgegap_async.api.models import Deployment, DeploymentRow, Status
+from edgegap_async.api.models import Deployment, DeploymentRow, Status, StatusChange
 from edgegap_async.api.operations import GET_DEPLOYMENT, STOP_DEPLOYMENT
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import (
@@ -60,6 +60,7 @@ from edgegap_async.observability.observer import ObservedCall, Observer
 from edgegap_async.polling.tracker import is_missing, may_mean_missing
 
 from .background import BackgroundWork, Work
+from .lives import DeploymentLives
 
 logger = logging.getLogger(__name__)
 
@@ -108,10 +109,12 @@ class DeploymentRegister:
 
     Args:
         not_found_grace: seconds during which the answer "no such deployment" is not believed.
+        lives: reports the lives of the deployments.
     """
 
-    def __init__(self, not_found_grace: float) -> None:
+    def __init__(self, not_found_grace: float, lives: DeploymentLives) -> None:
         self._not_found_grace = not_found_grace
+        self._lives = lives
         self._live = dict[str, _Record]()
         # the id of the deployment that a deploy has made, by operation tag; None for ids
         self._ended = OrderedDict[str, str | None]()
@@ -135,16 +138,26 @@ class DeploymentRegister:
         """Returns whether a deployment has neither ended nor is being stopped."""
         return self.state(request_id) in {DeploymentState.OWNED, DeploymentState.HANDED_OVER}
 
-    def begin_deploy(self, operation_tag: str) -> None:
+    def begin_deploy(
+        self, operation_tag: str, application: str | None = None, version: str | None = None
+    ) -> None:
         """Records a deploy in progress."""
         self._live[operation_tag] = _Record(DeploymentState.DEPLOYING)
+        self._lives.deploying(operation_tag, application, version)
 
-    def add_deployed(self, request_id: str) -> float:
+    def add_deployed(self, request_id: str, operation_tag: str | None = None) -> float:
         """Records an accepted deploy, whose caller is the owner unless the client is made it.
+
+        Args:
+            request_id: id of the deployment.
+            operation_tag: the tag of the deploy in progress, which ends.
 
         Returns:
             The loop time from which a 404 is believed.
         """
+        self._lives.created(request_id, operation_tag)
+        if operation_tag is not None:
+            self.end(operation_tag, request_id)
         self._ended.pop(request_id, None)
         self._live.setdefault(request_id, _Record(DeploymentState.HANDED_OVER))
         if len(self._live) > _MAX_LIVE:
@@ -154,11 +167,13 @@ class DeploymentRegister:
     def add_adopted(self, request_id: str) -> None:
         """Records a deployment that the caller has got and this client has not deployed."""
         if request_id not in self:
-            self._live[request_id] = _Record(DeploymentState.HANDED_OVER)
+            self.set_handed_over(request_id)
 
     def _end_oldest_handed_over(self) -> None:
         for key, record in self._live.items():
             if record.state is DeploymentState.HANDED_OVER:
+                self.lose(key)
+                self._lives.forget(key)
                 self.end(key)
                 return
 
@@ -182,8 +197,13 @@ class DeploymentRegister:
         return self._begin_grace(request_id)
 
     def _set(self, request_id: str, state: DeploymentState) -> None:
-        if request_id not in self._ended:
-            self._live.setdefault(request_id, _Record(state)).state = state
+        if request_id in self._ended:
+            return
+        record = self._live.get(request_id)
+        if record is None:
+            record = self._live[request_id] = _Record(state)
+            self._lives.adopted(request_id)
+        record.state = state
 
     def _begin_grace(self, request_id: str) -> float:
         record = self._live[request_id]
@@ -208,15 +228,29 @@ class DeploymentRegister:
         record = self._live.get(request_id)
         return record is not None and record.is_shown
 
-    def end(self, key: str, made: str | None = None) -> None:
+    def note_ready(self, request_id: str, change: StatusChange) -> None:
+        """Records that a request has found a deployment READY."""
+        self._lives.ready(request_id, change.source)
+
+    def lose(self, key: str) -> None:
+        """Records that a deployment, or that of a deploy in progress, may go on running."""
+        self._lives.lost(key)
+
+    def end(self, key: str, made: str | None = None, *, by_client: bool = False) -> None:
         """Records that a deployment, or a deploy in progress, has ended, if the register has it.
 
         Args:
             key: id or operation tag.
             made: id of the deployment that the deploy has made; None if there is none.
+            by_client: whether the API has accepted a stop of this client.
         """
-        if self._live.pop(key, None) is None:
+        record = self._live.pop(key, None)
+        if record is None:
             return
+        if record.state is DeploymentState.DEPLOYING:
+            self._lives.forget(key)
+        else:
+            self._lives.stopped(key, by_client=by_client)
         self._ended[key] = made
         if len(self._ended) > _MAX_ENDED:
             self._ended.popitem(last=False)
@@ -224,6 +258,7 @@ class DeploymentRegister:
     def forget(self, key: str) -> None:
         """Removes a deployment, or a deploy in progress, without a trace."""
         self._live.pop(key, None)
+        self._lives.forget(key)
 
     def kept_instead_of(self, row: DeploymentRow) -> str | None:
         """Returns the id of the deployment that a deploy has made, if the row is a surplus one.
@@ -267,8 +302,8 @@ class DeploymentRegister:
         return ids
 
 
-class EndObserver(Observer):
-    """Records the end of each deployment that an answer of the API reports."""
+class RegisterObserver(Observer):
+    """Records what the answers of the API say of the deployments: READY, and their ends."""
 
     def __init__(self, register: DeploymentRegister) -> None:
         self._register = register
@@ -278,8 +313,9 @@ class EndObserver(Observer):
         is_over = isinstance(result, Deployment) and result.current_status is Status.TERMINATED
         if call.operation is GET_DEPLOYMENT:
             self._register.note_shown(call.request_id or "")
-        if is_over or call.operation is STOP_DEPLOYMENT:
-            self._register.end(call.request_id or "")
+        is_stop = call.operation is STOP_DEPLOYMENT
+        if is_over or is_stop:
+            self._register.end(call.request_id or "", by_client=is_stop)
 
     def call_failed(self, call: ObservedCall, error: BaseException) -> None:
         """Records that the API does not know a deployment, once its answer counts."""
@@ -293,6 +329,11 @@ class EndObserver(Observer):
             believe_404_from += _STATUS_EXTRA_GRACE
         if is_missing(error, loop_time(), believe_404_from):
             self._register.end(request_id)
+
+    def status_changed(self, request_id: str, change: StatusChange) -> None:
+        """Records that a deployment was found READY."""
+        if change.status.is_ready:
+            self._register.note_ready(request_id, change)
 
 
 class OwnedDeployments:
@@ -389,7 +430,7 @@ class OwnedDeployments:
 
     def _on_failed_stop(self, request_id: str, error: BaseException) -> None:
         if self._background.is_cancelling or not _is_worth_repeating(error):
-            _log_failure(request_id, error)
+            self._on_lost(request_id, error)
         elif request_id not in self._repeated_stops:
             self._repeated_stops.add(request_id)
             logger.warning(
@@ -437,7 +478,11 @@ class OwnedDeployments:
             work: begins the work, which ends the deployment `what`.
             what: names the deployment in the log if the work fails.
         """
-        return self._background.begin(work, what, functools.partial(_log_failure, what))
+        return self._background.begin(work, what, functools.partial(self._on_lost, what))
+
+    def _on_lost(self, what: str, error: BaseException) -> None:
+        logger.error("%s may go on running: it could not be stopped: %s", what, error)
+        self._register.lose(what)
 
     async def sleep_until_closed(self, seconds: float) -> None:
         """Sleeps, and returns early when the client is closed."""
@@ -510,10 +555,8 @@ class OwnedDeployments:
         if cancelled := sorted(self._background.cancelled):
             self._background.cancelled.clear()
             logger.error("%s may go on running: %s", ", ".join(cancelled), _CLOSED_TOO_SOON)
-
-
-def _log_failure(what: str, error: BaseException) -> None:
-    logger.error("%s may go on running: it could not be stopped: %s", what, error)
+            for what in cancelled:
+                self._register.lose(what)
 
 
 def _record_stop_at_end(

@@ -108,7 +108,8 @@ class ApiClient:
         self._retries = retries or RetryPolicy()
         self._retry_budget = RetryBudget(self._retries.budget)
         self._open_calls = OpenCalls()
-        self._observers = Observers()
+        self.observers: Final = Observers()
+        """The observers; `add_observer` adds one."""
         self.requests_sent = 0
         codec.prepare()
         self.deployments: Final = Deployments(self.call)
@@ -171,8 +172,11 @@ class ApiClient:
         return CloseScope(self._open_calls)
 
     def add_observer(self, observer: Observer) -> None:
-        """Registers an observer, which receives the events of the calls from now on."""
-        self._observers.add(observer)
+        """Registers an observer, which receives what happens from now on.
+
+        A deployment whose deploy began earlier has no events of its life.
+        """
+        self.observers.add(observer)
 
     async def call(
         self,
@@ -262,7 +266,7 @@ class ApiClient:
         call = ObservedCall(
             request.operation, request.request_id, self._transport.base_url + request.path
         )
-        report = self._observers.report
+        report = self.observers.report
         report(Observer.call_started, call)
         try:
             result = await self._attempts(call, request, send_state, token, options)
@@ -342,9 +346,9 @@ class ApiClient:
                     or send_state.is_abandoned
                     or not self._retry_budget.try_spend(error, operation)
                 ):
-                    self._observers.report(Observer.attempt_failed, call, error, None)
+                    self.observers.report(Observer.attempt_failed, call, error, None)
                     raise
-                self._observers.report(Observer.attempt_failed, call, error, wait)
+                self.observers.report(Observer.attempt_failed, call, error, wait)
                 if (
                     send_state.times_sent
                     and not is_ambiguous(error)
@@ -367,7 +371,7 @@ class ApiClient:
     ) -> CallError:
         """Notes that an attempt was not sent after all, and returns what the call raises."""
         self.requests_sent -= 1
-        self._observers.report(Observer.attempt_failed, call, error, None)
+        self.observers.report(Observer.attempt_failed, call, error, None)
         return last_error or error
 
     async def _send(
@@ -382,7 +386,7 @@ class ApiClient:
         call.attempts += 1
         call.status = None
         try:
-            self._observers.report(Observer.attempt_started, call)
+            self.observers.report(Observer.attempt_started, call)
             response = await self._transport.send(request, token, send_state, permit)
         finally:
             self._transport.connection_slots(request.operation).release()

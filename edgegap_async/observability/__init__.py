@@ -9,14 +9,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .observer import ObservedCall, Observer
+    from .observer import ObservedCall, ObservedDeployment, Observer
     from .opentelemetry import OpenTelemetryObserver
 
-__all__ = ["ObservedCall", "Observer", "OpenTelemetryObserver"]
+__all__ = ["ObservedCall", "ObservedDeployment", "Observer", "OpenTelemetryObserver"]
 
 if not TYPE_CHECKING:  # a type checker would accept any name because of __getattr__
     _MODULES = {
         "ObservedCall": "observer",
+        "ObservedDeployment": "observer",
         "Observer": "observer",
         "OpenTelemetryObserver": "opentelemetry",
     }

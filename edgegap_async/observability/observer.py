@@ -1,4 +1,4 @@
-"""The base class of observers, and the list of observers that one client reports to.
+"""The base class of observers, what they observe, and the observers that one client reports to.
 
 A call has one start and one end, and between them one attempt or more::
 
@@ -9,14 +9,25 @@ A call has one start and one end, and between them one attempt or more::
 
 All events of one call carry the same `ObservedCall`. Its identity links the events, so an adapter
 for tracing keeps the span of a call, and the span of its newest attempt, in a dictionary by call.
+
+A deployment that the client has deployed or adopted has a life, whose events carry the same
+`ObservedDeployment`::
+
+    deployment_created or deployment_adopted
+        deployment_ready    once, if a task waits for it
+        deployment_lost     if a stop fails for good, so that it may go on running
+    deployment_stopped
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from typing import Any, Final, TypeVarTuple
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal, TypeVarTuple, cast
 
+import attrs
+
+from edgegap_async.api.models import StatusChange
 from edgegap_async.api.operations import Operation
 from edgegap_async.concurrency import raise_in_loop
 
@@ -86,13 +97,40 @@ class ObservedCall:
         return max(0, self.attempts - 1)
 
 
-class Observer:
-    """Receives the events of each call of a client. Subclass it and override the events you need.
+@attrs.define(eq=False)
+class ObservedDeployment:
+    """The life of one deployment. The client updates it between events; an observer only reads it.
 
-    Register it with `client.add_observer`. The client calls the methods in the task of the call, so
-    they must return quickly and must not block. An exception in a method does not change the call;
-    the client logs the first exception of each observer. The first SystemExit or KeyboardInterrupt
-    leaves the event loop after that, as from a callback of the loop.
+    `client.deploy`, `client.run`, batches and pools have such deployments. A deployment of
+    `client.deployments.deploy` is the program's own.
+    """
+
+    application: str | None = None
+    """The name of its application; None if this client has adopted it."""
+    version: str | None = None
+    """The name of its application version; None if this client has adopted it."""
+    operation_tag: str | None = None
+    """The random tag of its deploy; None if this client has adopted it."""
+    request_id: str | None = None
+    """The id that the API has given to it; None while a deploy is in progress, and if the answer
+    was lost."""
+    accepted_at: float | None = None
+    """When the client learnt that the API has accepted the deploy, by the clock of the event loop
+    in seconds; None if this client has adopted it."""
+    ready_after: float | None = None
+    """Seconds from `accepted_at` until the client found it READY; None before, and if this client
+    has adopted it."""
+    source: Literal["status", "list", "webhook"] | None = None
+    """The request that found it READY, as `StatusChange.source`; None before."""
+
+
+class Observer:
+    """Receives what happens in a client. Subclass it and override the events you need.
+
+    Register it with `client.add_observer`. The client calls the methods in the task where something
+    happens, so they must return quickly and must not block. An exception in a method changes
+    nothing; the client logs the first exception of each observer. The first SystemExit or
+    KeyboardInterrupt leaves the event loop after that, as from a callback of the loop.
     """
 
     def call_started(self, call: ObservedCall) -> None:
@@ -128,24 +166,95 @@ class Observer:
                 task was cancelled or the client was closed.
         """
 
+    def webhook_received(self, request_id: str) -> None:
+        """A webhook has come to the URL of a deployment, whose next status request is due at once.
 
+        The call comes in the task that serves the webhook. One that came before the answer to the
+        deploy is reported after that answer.
+        """
+
+    def status_changed(self, request_id: str, change: StatusChange) -> None:
+        """The client has learnt a new status of a deployment that it waits for.
+
+        Args:
+            request_id: id of the deployment, which another program may have deployed.
+            change: the status, and the kind of request that has found it.
+        """
+
+    def deployment_created(self, deployment: ObservedDeployment) -> None:
+        """The API has accepted a deploy of this client."""
+
+    def deployment_adopted(self, deployment: ObservedDeployment) -> None:
+        """The client has taken over a deployment that no deploy of this client has returned.
+
+        It is one of an earlier run for a pool, one of another program with the same idempotency
+        key, or one that the client stops because a deploy has failed or was carried out twice.
+        """
+
+    def deployment_ready(self, deployment: ObservedDeployment) -> None:
+        """The client has found a deployment READY, `deployment.ready_after` its deploy."""
+
+    def deployment_stopped(
+        self, deployment: ObservedDeployment, by: Literal["client", "other"]
+    ) -> None:
+        """A deployment is over, as far as this client can bring that about or know it.
+
+        Args:
+            deployment: the deployment.
+            by: "client": the API has accepted a stop of this client. "other": it says that the
+                deployment is over, because it has stopped itself, another program has stopped it,
+                or it has reached its maximum duration.
+        """
+
+    def deployment_lost(self, deployment: ObservedDeployment) -> None:
+        """A deployment may go on running: a stop has failed for good, or a deploy has no answer.
+
+        `deployment.request_id` is None if the answer to the deploy was lost: the deployment, if it
+        exists, has the tag `deployment.operation_tag`. The log has the reason.
+        """
+
+    def environment(self) -> Mapping[str, str]:
+        """Returns variables for the environment of the game server that is about to be deployed.
+
+        Each deploy of `client.deploy`, `client.run`, batches and pools asks in the task of its
+        caller. A variable that the deploy sets itself goes before one of an observer.
+        """
+        return {}
+
+
+_DEPLOYMENT_EVENTS: Final = (
+    Observer.deployment_created,
+    Observer.deployment_adopted,
+    Observer.deployment_ready,
+    Observer.deployment_stopped,
+    Observer.deployment_lost,
+)
 _EVENTS: Final = (
     Observer.call_started,
     Observer.attempt_started,
     Observer.attempt_failed,
     Observer.call_succeeded,
     Observer.call_failed,
+    Observer.webhook_received,
+    Observer.status_changed,
+    *_DEPLOYMENT_EVENTS,
+    Observer.environment,
 )
 
 
 class Observers:
-    """The observers of one client."""
+    """The observers of one client.
+
+    Attributes:
+        see_deployments: whether an observer wants the events of the lives of deployments.
+    """
 
     def __init__(self) -> None:
         # An event has the methods of the observers that override it, so an unused event is cheap.
         self._methods: dict[
-            Callable[..., None], tuple[tuple[Observer, Callable[..., None]], ...]
+            Callable[..., object], tuple[tuple[Observer, Callable[..., object]], ...]
         ] = dict.fromkeys(_EVENTS, ())
+        self.see_deployments = False
         self._is_exiting = False  # whether an observer has raised SystemExit or KeyboardInterrupt
         self._failed = set[int]()  # ids of the observers whose exception was logged
 
@@ -155,6 +264,7 @@ class Observers:
             method = getattr(observer, event.__name__)
             if getattr(method, "__func__", None) is not event:
                 self._methods[event] += ((observer, method),)
+                self.see_deployments |= event in _DEPLOYMENT_EVENTS
 
     def report(self, event: Callable[[Any, *Details], None], *details: *Details) -> None:
         """Calls one method of all observers.
@@ -166,11 +276,26 @@ class Observers:
         for observer, method in self._methods[event]:
             try:
                 method(*details)
-            except (Exception, SystemExit, KeyboardInterrupt) as error:
-                if not isinstance(error, Exception) and not self._is_exiting:
-                    self._is_exiting = True
-                    raise_in_loop(error)  # the call goes on: it may have made a deployment
-                if id(observer) not in self._failed:
-                    self._failed.add(id(observer))
-                    text = "observer %r raised in %s; its later exceptions are not logged"
-                    logger.exception(text, observer, event.__name__)
+            except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - logged
+                self._note_failure(observer, event, error)
+
+    def environment(self) -> dict[str, str]:
+        """Returns the variables that all observers want in the environment of a game server."""
+        variables = dict[str, str]()
+        for observer, method in self._methods[Observer.environment]:
+            try:
+                variables.update(cast("Mapping[str, str]", method()))
+            except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - logged
+                self._note_failure(observer, Observer.environment, error)
+        return variables
+
+    def _note_failure(
+        self, observer: Observer, event: Callable[..., object], error: BaseException
+    ) -> None:
+        if not isinstance(error, Exception) and not self._is_exiting:
+            self._is_exiting = True
+            raise_in_loop(error)  # the call goes on: it may have made a deployment
+        if id(observer) not in self._failed:
+            self._failed.add(id(observer))
+            text = "observer %r raised in %s; its later exceptions are not logged"
+            logger.error(text, observer, event.__name__, exc_info=error)

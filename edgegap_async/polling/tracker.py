@@ -34,6 +34,7 @@ from edgegap_async.errors import (
     WaitTimedOut,
 )
 from edgegap_async.http.api_client import ApiClient
+from edgegap_async.observability.observer import Observer
 
 logger = logging.getLogger(__name__)
 
@@ -176,6 +177,7 @@ class DeploymentTracker:
     def webhook_received(self) -> None:
         """Notes a webhook, and makes the next request due at once, if a task waits."""
         self.webhook_pending = True
+        self._poller.client.observers.report(Observer.webhook_received, self.request_id)
         if self.webhook_event is not None:
             self.webhook_event.set()
         self._poller.poll_now(self)
@@ -274,8 +276,10 @@ class DeploymentTracker:
             logger.info(
                 "%s: the status %r is unknown, the wait goes on", self.request_id, status.value
             )
-        self.history += (StatusChange(status, datetime.now(UTC), source),)
+        change = StatusChange(status, datetime.now(UTC), source)
+        self.history += (change,)
         self._changed.notify()
+        self._poller.client.observers.report(Observer.status_changed, self.request_id, change)
         return True
 
     def mark_missing(self, error: Refused, now: float, source: ChangeSource = "status") -> bool:

@@ -8,8 +8,10 @@ import pytest
 from short_lived_api import ShortLivedApi
 
 from edgegap_async.client import EdgegapClient
+from edgegap_async.deployments.lives import DeploymentLives
 from edgegap_async.deployments.ownership import DeploymentRegister, DeploymentState
 from edgegap_async.http.guard import Guard
+from edgegap_async.observability.observer import Observers
 
 pytestmark = pytest.mark.virtual
 
@@ -70,7 +72,7 @@ async def test_row_79_a_live_deployment_stays_in_the_register() -> None:
 
 
 async def test_row_79_the_register_is_bounded_where_no_end_can_be_learnt() -> None:
-    register = DeploymentRegister(10.0)
+    register = DeploymentRegister(10.0, DeploymentLives(Observers()))
     register.add_deployed("owned")
     register.set_owned("owned")
     for number in range(DEPLOYS):

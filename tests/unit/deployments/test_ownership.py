@@ -12,6 +12,7 @@ from scripted_api import Reply, ScriptedApi
 
 from edgegap_async.client import EdgegapClient
 from edgegap_async.concurrency import loop_time
+from edgegap_async.deployments.lives import DeploymentLives
 from edgegap_async.deployments.ownership import (
     DeploymentRegister,
     DeploymentState,
@@ -19,6 +20,7 @@ from edgegap_async.deployments.ownership import (
 )
 from edgegap_async.errors import WaitTimedOut
 from edgegap_async.http.resources import is_listed
+from edgegap_async.observability.observer import Observers
 
 pytestmark = pytest.mark.virtual
 
@@ -28,7 +30,7 @@ GRACE = 10.0
 
 @pytest.fixture
 def register() -> DeploymentRegister:
-    return DeploymentRegister(GRACE)
+    return DeploymentRegister(GRACE, DeploymentLives(Observers()))
 
 
 @pytest.fixture

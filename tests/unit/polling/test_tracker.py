@@ -13,6 +13,7 @@ from virtual_clock import VirtualLoop
 
 from edgegap_async.api.models import Deployment, Status
 from edgegap_async.deployments.handle import DeploymentHandle
+from edgegap_async.deployments.lives import DeploymentLives
 from edgegap_async.deployments.ownership import DeploymentRegister, OwnedDeployments
 from edgegap_async.errors import (
     ClientClosed,
@@ -27,6 +28,7 @@ from edgegap_async.errors import (
 )
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.retries import RetryPolicy
+from edgegap_async.observability.observer import Observers
 from edgegap_async.polling.poller import StatusPoller
 from edgegap_async.polling.schedule import PollingPolicy
 from edgegap_async.polling.tracker import DeploymentTracker, WebhookTrigger
@@ -360,7 +362,9 @@ async def test_a_new_wait_after_a_final_failure_polls_again_beside_an_older_wait
     api: ScriptedApi, client: ApiClient, tracker: DeploymentTracker
 ) -> None:
     api.on(*STATUS, deployment("DEPLOYING"), *[Reply(401)] * 2, deployment("READY"))
-    owned = OwnedDeployments(DeploymentRegister(0), client.deployments)
+    owned = OwnedDeployments(
+        DeploymentRegister(0, DeploymentLives(Observers())), client.deployments
+    )
     changes = DeploymentHandle(client, tracker, owned).changes()
     first = await anext(changes)  # the iteration stays open
     for _ in range(2):
