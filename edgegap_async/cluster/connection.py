@@ -28,8 +28,9 @@ import attrs
 
 from edgegap_async.concurrency import ChangeEvent, PersistentTask, loop_time
 from edgegap_async.errors import InvalidRequest
+from edgegap_async.http.learned_limit import REMEMBERED_SECONDS, LearnedState
 
-from .slots import SILENCE, ClockOffset, Slot, SlotReply, burst_slots, load_script
+from .slots import SILENCE, ClockOffset, Refusals, Slot, SlotReply, burst_slots, load_script
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -165,6 +166,9 @@ class RedisConnection:
         wanted: int = 0,
         horizon: float = 0.0,
         rate_limited_for: float = -1.0,
+        refused: float = 0.0,
+        version: int = 0,
+        learned: LearnedState | None = None,
         unused: Sequence[float] = (),
     ) -> SlotReply | None:
         """Asks Redis for slots on an operation's timeline; without a name, sends a heartbeat.
@@ -172,10 +176,13 @@ class RedisConnection:
         Args:
             name: name of the operation. A heartbeat alone ends an outage, because the reply to a
                 lease may be older.
-            limit: calls a second.
+            limit: calls a second, as the programs have learned it.
             wanted: how many slots.
             horizon: seconds that a slot may be later than the reply.
             rate_limited_for: seconds for which the API wants no call; below 0 without a 429.
+            refused: slot of the refused call, by Redis's clock; 0 if unknown.
+            version: of the learned limit that this program knows.
+            learned: what this program has learned since; None for no change.
             unused: slots to give back, by Redis's clock.
 
         Returns:
@@ -185,6 +192,15 @@ class RedisConnection:
         busy = max(self._busy_until - sent, -SILENCE)
         arguments: list[str | float] = [self._program, self._timelines, busy, name, limit]
         arguments += [burst_slots(limit), wanted, lead, lead + horizon, rate_limited_for]
+        arguments += [f"{refused:.6f}", version]
+        # A state that never changed is that of the documented limit.
+        arguments += [
+            *(
+                (learned.limit, max(learned.changed_at - sent, -1e9), learned.hold)
+                if learned
+                else (0, 0, 0)
+            )
+        ]
         arguments += [f"{at:.6f}" for at in unused]
         try:
             raw_reply = await self._run_script(arguments)
@@ -250,13 +266,18 @@ class RedisConnection:
         )
         if not timeline:
             return reply
-        closed, factor, following, slots = timeline
+        closed, factor, following, slots, (version, *learned), *refusals = timeline
         return attrs.evolve(
             reply,
             closed_until=loop_time_of(closed),
             rate_factor=factor / 1e6,
             next_at=loop_time_of(following),
             slots=tuple(Slot(loop_time_of(slot), redis_time + slot / 1e6) for slot in slots),
+            version=version,
+            learned=LearnedState(learned[0] / 1e6, loop_time_of(learned[1]), learned[2] / 1e6)
+            if learned
+            else None,
+            refusals=_refusals(loop_time_of, *refusals) if refusals else None,
         )
 
     def error_text(self, error: Exception) -> str:
@@ -300,6 +321,18 @@ class RedisConnection:
             is_due = loop_time() >= self._answered_at + _HEARTBEAT_INTERVAL
             if self._lost_at is not None or is_due:
                 await self.request_slots()
+
+
+def _refusals(
+    loop_time_of: Callable[[int], float], log: list[int], refused: list[int], *rest: int
+) -> Refusals:
+    known = {near for slot in refused for near in (slot - 1, slot, slot + 1)}  # they are rounded
+    accepted = tuple(loop_time_of(slot) for slot in log if slot not in known)
+    factor, *pause = rest
+    # Before the log begins, calls may have followed the pause.
+    is_remembered = pause[1] > -REMEMBERED_SECONDS * 1e6
+    began, ended = map(loop_time_of, pause) if is_remembered else (-math.inf, -math.inf)
+    return Refusals(accepted, factor / 1e6, (began, ended))
 
 
 def _error_text(error: Exception, keys: str) -> str:

@@ -14,6 +14,7 @@ from edgegap_async.concurrency import PersistentTask, loop_time
 from edgegap_async.http.rate_limits import LimitState, LocalPermits
 
 from .connection import RedisConnection
+from .shared_limit import SharedLimit
 from .slots import LEASE_HORIZON, LOG_WINDOW, PACE_FRACTION, Slot, SlotReply, burst_slots
 
 _SLOT_VALIDITY: Final = 0.03  # seconds that a call may start after its slot
@@ -26,7 +27,8 @@ class SharedPermits:
     """The permits of one operation: slots from Redis, or this program's share while it is alone.
 
     Each program remembers its own 429s, as `LocalPermits` does. They decide how long all programs
-    pause if the API did not say, and how much slower this program sends while it is alone.
+    pause if the API did not say, and how much slower this program sends while it is alone. The
+    programs learn together how many calls the account allows (`SharedLimit`).
 
     A slot that no call uses is given back with the next request to Redis: that of a call which
     opens a connection instead, and what expires or is cancelled.
@@ -36,6 +38,7 @@ class SharedPermits:
         self._connection = connection
         self._name = name
         self._limit = limit
+        self._shared = SharedLimit(limit)
         self._slots = deque[Slot]()  # leased, earliest first
         self._newest_slot: Slot | None = None  # of the newest call
         self._unused = deque[float](maxlen=_MAX_UNUSED)  # to give back, by Redis's clock
@@ -48,12 +51,11 @@ class SharedPermits:
         self._lease_task: PersistentTask | None = None
         self._turn = random.random()  # noqa: S311 - of 1, when this program begins on its own
 
-    @property
-    def _rate(self) -> float:
+    def _rate(self, now: float) -> float:
         """Permits a second, above 0: of all programs together, or of this one without Redis."""
         if self._connection.is_lost:
             return 1 / self._own_interval
-        return PACE_FRACTION * self._limit * self._shared_factor
+        return PACE_FRACTION * self._shared.at(now) * self._shared_factor
 
     def state(self, now: float, queued: int) -> LimitState:
         """Returns the state of the rate limit; `free` counts permits that need no request to Redis.
@@ -68,7 +70,7 @@ class SharedPermits:
             free = leased or int(self._next_own_at <= now and self._connection.is_alone(now))
         return LimitState(
             limit=self._limit,
-            rate=self._rate,
+            rate=self._rate(now),
             free=free,
             queued=queued,
             predicted_wait=self._expected_wait(now, queued),
@@ -96,7 +98,7 @@ class SharedPermits:
             self._slots.appendleft(slot)
             raise
         if max(slot.at, self._closed_until) <= loop_time() <= slot.at + _SLOT_VALIDITY:
-            self._newest_slot = slot
+            self._use(slot)
             return True
         self._return(slot)
         return False
@@ -128,7 +130,7 @@ class SharedPermits:
             elif now < self._next_lease_at:
                 await asyncio.sleep(self._next_lease_at - now)
             else:
-                fair = max(1, int(self._limit / (connection.programs or 1)))
+                fair = max(1, int(self._shared.at(now) / (connection.programs or 1)))
                 await self._lease(min(_MAX_LEASE, fair, wanted()), horizon=LEASE_HORIZON)
 
     def give_back(self) -> bool:
@@ -136,7 +138,7 @@ class SharedPermits:
         slot, self._newest_slot = self._newest_slot, None
         return slot is not None and self._return(slot)
 
-    def on_rate_limited(self, seconds: float, sent_at: float | None = None) -> None:  # noqa: ARG002 - the programs share a timeline
+    def on_rate_limited(self, seconds: float, sent_at: float | None = None) -> None:
         """Handles a 429: no permit for `seconds` in any program, and a lower rate after.
 
         Args:
@@ -153,7 +155,8 @@ class SharedPermits:
         if self._connection.is_lost:
             self._next_own_at = now + self._own_interval
         else:
-            self._connection.start_task(functools.partial(self._report_429, closed))
+            refused = self._shared.slot_of(sent_at)
+            self._connection.start_task(functools.partial(self._report_429, closed, refused))
 
     def expected_wait(self, ahead: int, *, again: bool = False) -> float:  # noqa: ARG002 - as above
         """Returns the seconds until a call may go, if no other program takes slots meanwhile.
@@ -174,8 +177,8 @@ class SharedPermits:
         if self._connection.is_lost:
             return max(closed, self._next_own_at - now) + ahead * self._own_interval
         if self._next_shared_at <= now:
-            ahead = max(0, ahead + 1 - int(burst_slots(self._limit)))
-        return max(closed, self._next_shared_at - now) + ahead / self._rate
+            ahead = max(0, ahead + 1 - int(burst_slots(self._shared.at(now))))
+        return max(closed, self._next_shared_at - now) + ahead / self._rate(now)
 
     @property
     def _own_interval(self) -> float:
@@ -184,11 +187,12 @@ class SharedPermits:
         No program exceeds its share in any second, so all programs together keep the limit. Where
         the programs are more than the limit, each sends less than one call a second.
         """
-        window = LOG_WINDOW * max(1.0, 1 / self._limit)
+        limit = self._shared.at(loop_time())
+        window = LOG_WINDOW * max(1.0, 1 / limit)
         factor = self._own_429s.rate_factor * self._shared_factor
         if self._connection.programs is None:  # one call a second, for nothing is known
             return window / factor
-        share = max(1.0, self._limit) / self._connection.programs
+        share = max(1.0, limit) / self._connection.programs
         return window / (share if share < 1 else int(share)) / factor
 
     @property
@@ -204,7 +208,7 @@ class SharedPermits:
         if self._slots:
             if self._slots[0].at > now:
                 return False
-            self._newest_slot = self._slots.popleft()
+            self._use(self._slots.popleft())
             return True
         if self._connection.is_alone(now) and now >= max(
             self._next_own_at, self._connection.alone_from + self._own_phase
@@ -214,6 +218,10 @@ class SharedPermits:
             self._newest_slot = None
             return True
         return False
+
+    def _use(self, slot: Slot) -> None:
+        self._newest_slot = slot
+        self._shared.on_sent(loop_time(), slot)
 
     def _drop_expired(self, now: float) -> None:
         while self._slots and self._slots[0].at < now - _SLOT_VALIDITY:
@@ -259,23 +267,36 @@ class SharedPermits:
         elif horizon:
             self._next_lease_at = max(self._next_shared_at - horizon, loop_time() + _SLOT_VALIDITY)
 
-    async def _report_429(self, seconds: float) -> None:
-        await self._request(rate_limited_for=seconds)
+    async def _report_429(self, seconds: float, slot: Slot | None) -> None:
+        reply = await self._request(rate_limited_for=seconds, refused=slot)
+        if reply is not None and slot is not None:
+            self._shared.learn(reply, slot, loop_time())
+            if self._shared.change is not None:
+                await self._request()
 
     async def _request(
-        self, *, wanted: int = 0, horizon: float = 0.0, rate_limited_for: float = -1.0
+        self,
+        *,
+        wanted: int = 0,
+        horizon: float = 0.0,
+        rate_limited_for: float = -1.0,
+        refused: Slot | None = None,
     ) -> SlotReply | None:
         unused = list(self._unused)
         self._unused.clear()
         reply = await self._connection.request_slots(
             self._name,
-            limit=self._limit,
+            limit=self._shared.at(loop_time()),
             wanted=wanted,
             horizon=horizon,
             rate_limited_for=rate_limited_for,
+            refused=(refused and refused.redis_at) or 0.0,
+            version=self._shared.version,
+            learned=self._shared.change,
             unused=unused,
         )
         if reply is not None:
+            self._shared.take(reply)
             self._shared_factor, self._next_shared_at = reply.rate_factor, reply.next_at
             self._closed_until = max(self._closed_until, reply.closed_until)
         return reply

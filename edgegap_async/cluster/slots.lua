@@ -12,17 +12,25 @@
 --          3 busy               seconds from now until the last call that the program sends without
 --                               these timelines; far below 0 for none
 --          4 name               of the operation; empty for a heartbeat
---          5 limit              calls a second
+--          5 limit              calls a second, as the programs have learned it
 --          6 burst              calls that may go at once after an idle period, 1 or more
 --          7 wanted             slots
 --          8 lead               seconds that the answer travels; no slot is earlier
 --          9 horizon            seconds; no slot is later
 --         10 rate_limited_for   seconds for which the API wants no calls; below 0 without a 429
---         11 unused...          slots that the program gives back, in seconds of Redis's clock
+--         11 refused            slot of the refused call, in seconds of Redis's clock; 0 if unknown
+--         12 version            of the learned limit that the program knows
+--         13 learned            calls a second that it has learned since; 0 for no change
+--         14 learned_at         seconds from now until the change, 0 or below
+--         15 hold               seconds that the limit is kept from then
+--         16 unused...          slots that the program gives back, in seconds of Redis's clock
 --
 -- Returns {seconds, microseconds, programs, opens, id}, and for an operation also
--- closed, factor, next, {slot, ...}. Redis cuts fractions off, so times and factor are millionths;
--- times are relative to seconds.microseconds.
+-- closed, factor, next, {slot, ...}, {version, learned, learned_at, hold}; without a learned limit
+-- the last table holds its version alone. After a 429 follows what is learned from:
+-- {slot of the newest seconds, ...}, {refused slot, ...}, the factor, and the begin and the end of
+-- the pause before this 429. Redis cuts fractions off, so times and factors are millionths; times
+-- are relative to seconds.microseconds.
 
 -- Redis does not say which command the user lacks.
 local function call(command, ...)
@@ -67,20 +75,37 @@ if name == '' then return reply end
 local limit, burst, wanted = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local lead, horizon, rate_limited_for = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 local packed = call('HGET', timelines, 'of ' .. name)
--- log: the newest slots, as many as the limit; next: when the pace allows the next slot; closed:
--- until when no call goes; factor: of the rate at the last 429; limited, cut: times of the last 429
--- and of the last 429 that lowered the rate.
+-- log: the newest slots, as many as the limit and those of the last seconds; refused: the slots of
+-- the calls among them that were refused; next: when the pace allows the next slot; closed: until
+-- when no call goes, and paused: since when; factor: of the rate at the last 429; limited, cut:
+-- times of the last 429 and of the last 429 that lowered the rate; version, learned: the learned
+-- limit, and how often it changed.
 local line = packed and cmsgpack.unpack(packed)
 local is_known = line and line.log and line.next and line.closed and line.factor
-                 and line.limited and line.cut
+                 and line.limited and line.cut and line.refused and line.paused and line.version
 if not is_known then
   -- A timeline that another version of this script wrote: its slots may still be in use.
   local closed = packed and now + LOG_WINDOW or 0
-  line = {log = {}, next = 0, closed = closed, factor = 1, limited = 0, cut = 0}
+  line = {log = {}, refused = {}, next = 0, closed = closed, paused = 0, factor = 1, limited = 0,
+          cut = 0, version = 0}
+end
+
+if tonumber(ARGV[13]) > 0 and tonumber(ARGV[12]) == line.version then
+  line.version = line.version + 1
+  line.learned = {tonumber(ARGV[13]), now + tonumber(ARGV[14]), tonumber(ARGV[15])}
+  line.factor, line.cut = 1, now  -- the limit is lower or higher, and the rate is all of it
 end
 
 local factor = math.min(1, line.factor + RECOVERY_PER_SECOND * (now - line.limited))
+local lesson
 if rate_limited_for >= 0 then
+  local log, refused = {}, {}
+  for place, slot in ipairs(line.log) do log[place] = millionths(slot - now) end
+  for place, slot in ipairs(line.refused) do refused[place] = millionths(slot - now) end
+  lesson = {log, refused, millionths(factor), millionths(line.paused - now),
+            millionths(line.closed - now)}
+  line.refused[#line.refused + 1] = tonumber(ARGV[11])
+  if now >= line.closed then line.paused = now end
   if now >= line.cut + MIN_CUT_INTERVAL then
     line.cut = now
     factor = math.max(MIN_RATE_FACTOR, factor * CUT_FACTOR)
@@ -93,7 +118,7 @@ local gap = 1 / (PACE_FRACTION * limit * factor)  -- seconds between two slots
 -- A limit below 1 a second is one call in a longer window.
 local window = LOG_WINDOW * math.max(1, 1 / limit) / factor
 local size = math.max(1, math.floor(limit))
-for index = 11, #ARGV do
+for index = 16, #ARGV do
   local unused = tonumber(ARGV[index])
   for place = #line.log, 1, -1 do
     if math.abs(line.log[place] - unused) < CLOCK_PRECISION then
@@ -121,9 +146,16 @@ while #slots < wanted and opens <= now and earliest() <= now + horizon do
   line.next = math.max(line.next, slot) + gap
   line.log[#line.log + 1] = slot
   slots[#slots + 1] = millionths(slot - now)
-  if #line.log > size then table.remove(line.log, 1) end
 end
+while #line.log > size and line.log[1] < now - LOG_MEMORY do table.remove(line.log, 1) end
+while line.refused[1] and line.refused[1] < now - LOG_MEMORY do table.remove(line.refused, 1) end
 call('HSET', timelines, 'of ' .. name, cmsgpack.pack(line))
 reply[6], reply[7] = millionths(line.closed - now), millionths(factor)
-reply[8], reply[9] = millionths(earliest() - now), slots
+reply[8], reply[9], reply[10] = millionths(earliest() - now), slots, {line.version}
+if line.learned then
+  reply[10][2] = millionths(line.learned[1])
+  reply[10][3] = millionths(line.learned[2] - now)
+  reply[10][4] = millionths(line.learned[3])
+end
+for place, value in ipairs(lesson or {}) do reply[10 + place] = value end
 return reply

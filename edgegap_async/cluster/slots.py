@@ -8,7 +8,12 @@ from typing import Final, NamedTuple
 
 import attrs
 
-from edgegap_async.http.learned_limit import MIN_CUT_INTERVAL, MIN_RATE_FACTOR
+from edgegap_async.http.learned_limit import (
+    MIN_CUT_INTERVAL,
+    MIN_RATE_FACTOR,
+    REMEMBERED_SECONDS,
+    LearnedState,
+)
 from edgegap_async.http.rate_limits import RECOVERY_PER_SECOND, burst_calls
 
 PACE_FRACTION: Final = 0.95  # of the limit; less than one program uses, because clocks differ
@@ -23,6 +28,7 @@ _CONSTANTS: Final = {
     "MIN_CUT_INTERVAL": MIN_CUT_INTERVAL,
     "MIN_RATE_FACTOR": MIN_RATE_FACTOR,
     "CUT_FACTOR": 0.95,  # of the rate after a 429; one cut slows down all programs
+    "LOG_MEMORY": REMEMBERED_SECONDS,  # seconds of slots that the learned limit is read from
     "OPENING_DELAY": 1.0,  # seconds; each program asks for Redis twice in this time
     # Seconds without a call of any program, after which the timelines are new. Longer than between
     # two heartbeats, and shorter than the silence of a program before it sends on its own.
@@ -55,6 +61,17 @@ class Slot(NamedTuple):
     """Time by Redis's clock; None for a slot of the program's own share."""
 
 
+class Refusals(NamedTuple):
+    """What all programs know of the refused calls of one operation. Times are loop times."""
+
+    accepted: tuple[float, ...]
+    """The slots of the last seconds whose calls were not refused before, in order."""
+    rate_factor: float
+    """The part of the usual rate before the 429 that was reported, 0.8 to 1."""
+    pause: tuple[float, float]
+    """Begin and end of the newest pause before that 429."""
+
+
 @attrs.frozen(kw_only=True)
 class SlotReply:
     """The reply of the script. Times are loop times; the defaults are those of a heartbeat."""
@@ -73,6 +90,12 @@ class SlotReply:
     """The earliest time of the next slot."""
     slots: tuple[Slot, ...] = ()
     """The slots that are reserved for this program, earliest first."""
+    version: int = 0
+    """How often the learned limit of the programs has changed."""
+    learned: LearnedState | None = None
+    """The learned limit; None if it is the documented one."""
+    refusals: Refusals | None = None
+    """What the programs may learn from the 429 that was reported; None in other replies."""
 
 
 class ClockOffset:
@@ -95,3 +118,7 @@ class ClockOffset:
     def to_loop_time(self, redis_time: float) -> float:
         """Returns the loop time at which Redis's clock shows `redis_time`."""
         return redis_time - self._offset
+
+    def to_redis_time(self, at: float) -> float:
+        """Returns what Redis's clock shows at a loop time."""
+        return at + self._offset

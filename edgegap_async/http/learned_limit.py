@@ -20,11 +20,14 @@ from __future__ import annotations
 import bisect
 import math
 from collections import deque
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, NamedTuple
 
 CUT_FACTOR: Final = 0.93  # of the rate, after a 429
 MIN_CUT_INTERVAL: Final = 1.0  # seconds, so that the 429s of one second cut the rate once
 MIN_RATE_FACTOR: Final = 0.8  # of the rate; a further cut lowers the limit
+
+REMEMBERED_SECONDS: Final = 4  # of calls; longer than most answers take
 
 _SECOND: Final = 1.0  # in which the API counts
 _MIN_LIMIT: Final = 1.0  # calls a second, below which no documented limit above it is lowered
@@ -36,7 +39,17 @@ _STEP_INTERVAL: Final = 2.0  # seconds between two steps of a rise; a 429 needs 
 _STEPS_WITHOUT_429: Final = 2  # at the documented limit, after which a rise has succeeded
 _STEP_PART: Final = 0.05  # of the limit, by which the first step raises it
 _MAX_STEPS: Final = 30  # from any limit to any other one
-_REMEMBERED_SECONDS: Final = 4  # of calls; longer than most answers take
+
+
+class LearnedState(NamedTuple):
+    """What a `LearnedLimit` goes by, so that several programs can share it."""
+
+    limit: float
+    """Calls a second after the last change."""
+    changed_at: float
+    """Loop time of the last change."""
+    hold: float
+    """Seconds that the limit is kept from then."""
 
 
 class LearnedLimit:
@@ -52,12 +65,31 @@ class LearnedLimit:
         self._changed_at = -math.inf
         self._hold = _FIRST_HOLD
         # When each call went that was not refused, as far as answers have come; in order.
-        self._accepted = deque[float](maxlen=max(8, int(limit) * _REMEMBERED_SECONDS))
+        self._accepted = deque[float](maxlen=max(8, int(limit) * REMEMBERED_SECONDS))
 
     @property
     def is_documented(self) -> bool:
         """Whether no lower limit was learned since the documented one was last reached."""
         return self._limit == self._documented
+
+    @property
+    def state(self) -> LearnedState:
+        """What was learned."""
+        return LearnedState(self._limit, self._changed_at, self._hold)
+
+    def resume(self, state: LearnedState | None, accepted: Iterable[float] = ()) -> None:
+        """Continues from what another program has learned.
+
+        Args:
+            state: what it has learned; None for the documented limit.
+            accepted: when the calls went that were not refused, in order, and the call that is
+                handed to `on_refused` next.
+        """
+        self._limit, self._changed_at, self._hold = state or LearnedState(
+            self._documented, -math.inf, _FIRST_HOLD
+        )
+        self._accepted.clear()
+        self._accepted.extend(accepted)
 
     def at(self, now: float) -> float:
         """Returns the calls a second that are allowed at a loop time."""
