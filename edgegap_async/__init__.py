@@ -159,12 +159,12 @@ if TYPE_CHECKING:
         Permits,
         Priority,
     )
-    from .http.resources import (
-        Deployments,
-        Locations,
-        PrivateFleets,
-        Tags,
-    )
+    from .http.resources.applications import Applications
+    from .http.resources.deployments import Deployments
+    from .http.resources.listing import Listing
+    from .http.resources.locations import Locations
+    from .http.resources.private_fleets import PrivateFleets
+    from .http.resources.tags import Tags
     from .http.retries import RetryPolicy
     from .http.transport import (
         VERSION as __version__,  # noqa: N811 - the usual name
@@ -199,6 +199,7 @@ __all__ = [
     "ApplicationPage",
     "ApplicationRequest",
     "ApplicationVersion",
+    "Applications",
     "BadRequest",
     "Batch",
     "BatchStopped",
@@ -253,6 +254,7 @@ __all__ = [
     "LimitReached",
     "LimitState",
     "Limits",
+    "Listing",
     "LocalPermits",
     "LocatedAddress",
     "LocatedAddresses",
@@ -352,7 +354,8 @@ if not TYPE_CHECKING:  # a type checker would accept any name because of __getat
         "http.call",
         "http.guard",
         "http.rate_limits",
-        "http.resources",
+        "http.resources.deployments",
+        "http.resources.listing",
         "http.retries",
         "http.transport",
         "polling.poller",
@@ -405,6 +408,10 @@ if not TYPE_CHECKING:  # a type checker would accept any name because of __getat
                 "TcpConnect",
                 "UdpAnswer",
             ],
+            "http.resources.applications": ["Applications"],
+            "http.resources.locations": ["Locations"],
+            "http.resources.private_fleets": ["PrivateFleets"],
+            "http.resources.tags": ["Tags"],
             "pool.pool": ["ServerPool"],
             "pool.inventory": ["PoolStats", "Allocation"],
             "webhooks.receiver": ["WebhookEvent", "WebhookReceiver", "WebhookStats"],

@@ -92,6 +92,12 @@ class EdgegapClient(ApiClient):
         trust_env: True to take the proxy from HTTPS_PROXY or ALL_PROXY, except for the hosts that
             NO_PROXY names; `proxy` goes before them. Default: False.
 
+    Attributes:
+        limits: the rate limits; `limits.snapshot()` returns the state of each.
+        owner: the name of this program, from the argument; None without an owner.
+        poller: polls the status of each deployment that is waited for; `poller.stats` has counts.
+        requests_sent: how many requests were sent so far, retries included; 0 or more.
+
     Raises:
         InvalidRequest: an argument or an environment variable cannot be used.
     """
@@ -140,9 +146,7 @@ class EdgegapClient(ApiClient):
         check_number("list_delay", list_delay, least=0)
         check_kind("owner", owner, str)
         self.poller: Final = StatusPoller(self, polling or PollingPolicy())
-        """Polls the status of each deployment that is waited for; `poller.stats` has counts."""
         self.owner: Final = owner
-        """The name of this program, from the argument; None without an owner."""
         self._deployer: Final = Deployer(
             self,
             self.poller,

@@ -23,7 +23,7 @@ from edgegap_async.api.values import Shown
 from edgegap_async.errors import Conflict, Gone, InvalidRequest, NotFound
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.call import CallOptions
-from edgegap_async.http.resources import check_storage
+from edgegap_async.http.resources.deployments import check_storage
 
 from .environment import HostBeacon, MatchmakerMatch, OwnUrl, Variables
 from .idle import Activity, IdleStop

@@ -48,7 +48,7 @@ from edgegap_async.errors import (
 )
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.guard import Guard
-from edgegap_async.http.resources import Deployments
+from edgegap_async.http.resources.deployments import Deployments
 from edgegap_async.polling.poller import StatusPoller
 from edgegap_async.polling.tracker import WebhookSource, WebhookTrigger, WebhookUrls
 

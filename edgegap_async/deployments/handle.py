@@ -31,7 +31,7 @@ from edgegap_async.errors import (
     NotPlayable,
 )
 from edgegap_async.http.api_client import ApiClient
-from edgegap_async.http.resources import is_listed
+from edgegap_async.http.resources.deployments import is_listed
 from edgegap_async.polling.tracker import DeploymentTracker, WebhookUrls
 
 from .ownership import OwnedDeployments, stop_until_confirmed

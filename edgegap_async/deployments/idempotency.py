@@ -45,7 +45,7 @@ from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import CallError, MaybeCreated, NoAnswer
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.call import CallOptions
-from edgegap_async.http.resources import Deployments
+from edgegap_async.http.resources.deployments import Deployments
 from edgegap_async.http.retries import is_transient
 from edgegap_async.http.transport import SendState
 from edgegap_async.observability.observer import ObservedCall, Observer

@@ -39,7 +39,7 @@ from edgegap_async.api.requests import Filter
 from edgegap_async.api.validation import check_text
 from edgegap_async.errors import BadRequest, CallError, Gone, NotFound
 from edgegap_async.http.api_client import ApiClient
-from edgegap_async.http.resources import Deployments
+from edgegap_async.http.resources.deployments import Deployments
 
 from .idempotency import operation_time
 from .ownership import DeploymentRegister, DeploymentState, OwnedDeployments

@@ -55,7 +55,7 @@ from edgegap_async.errors import (
     Unprocessable,
     UnreadableAnswer,
 )
-from edgegap_async.http.resources import Deployments, is_listed
+from edgegap_async.http.resources.deployments import Deployments, is_listed
 from edgegap_async.observability.observer import ObservedCall, Observer
 from edgegap_async.polling.tracker import is_missing, may_mean_missing
 

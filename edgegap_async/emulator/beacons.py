@@ -11,6 +11,7 @@ from typing import Any, Final
 import attrs
 
 _HOST: Final = "127.0.0.1"
+_MAX_PORT: Final = 59999  # of the description; the kernel gives higher ports, too
 
 
 class _Echo(asyncio.DatagramProtocol):
@@ -38,14 +39,18 @@ class Beacon:
     async def start(cls) -> Beacon:
         """Starts it on free ports of loopback."""
         loop = asyncio.get_running_loop()
-        udp, _ = await loop.create_datagram_endpoint(_Echo, local_addr=(_HOST, 0))
-        tcp = await asyncio.start_server(lambda _, writer: writer.close(), _HOST, 0)
-        return cls(
-            udp_port=udp.get_extra_info("sockname")[1],
-            tcp_port=tcp.sockets[0].getsockname()[1],
-            udp=udp,
-            tcp=tcp,
-        )
+        while True:
+            udp, _ = await loop.create_datagram_endpoint(_Echo, local_addr=(_HOST, 0))
+            tcp = await asyncio.start_server(lambda _, writer: writer.close(), _HOST, 0)
+            beacon = cls(
+                udp_port=udp.get_extra_info("sockname")[1],
+                tcp_port=tcp.sockets[0].getsockname()[1],
+                udp=udp,
+                tcp=tcp,
+            )
+            if max(beacon.udp_port, beacon.tcp_port) <= _MAX_PORT:
+                return beacon
+            beacon.close()
 
     def close(self) -> None:
         """Closes both ports."""

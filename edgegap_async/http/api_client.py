@@ -12,7 +12,8 @@ import asyncio
 import logging
 import os
 from collections.abc import Mapping
-from typing import Any, Final, Literal, Self, TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
 import aiohttp
 import attrs
@@ -39,11 +40,17 @@ from .auth import read_secrets, token_to_send
 from .call import DEFAULT_OPTIONS, CallOptions, CallPermit
 from .guard import Guard
 from .rate_limits import Limits, Priority
-from .resources import Deployments, Locations, PrivateFleets, Tags
+from .resources.deployments import Deployments
 from .retries import RetryBudget, RetryPolicy, is_ambiguous
 from .shutdown import CloseScope, Closing, OpenCalls
 from .transport import SendState, Timeouts, Transport
 from .urls import Proxy, environment_proxy
+
+if TYPE_CHECKING:
+    from .resources.applications import Applications
+    from .resources.locations import Locations
+    from .resources.private_fleets import PrivateFleets
+    from .resources.tags import Tags
 
 DEFAULT_BASE_URL: Final = "https://api.edgegap.com"
 _CLOSE_TIMEOUT: Final = 10.0  # seconds that `close` gives to calls, and to stops in progress
@@ -57,10 +64,6 @@ class ApiClient:
     """Makes the calls of the API, with rate limits and retries. `EdgegapClient` has the arguments.
 
     Attributes:
-        deployments: deploys, and reads and stops deployments.
-        locations: lists the locations where servers can run.
-        private_fleets: deploys to hosts of your own.
-        tags: reads and changes the tags of deployments.
         limits: the rate limits; `limits.snapshot()` returns the state of each.
         requests_sent: how many requests were sent so far, retries included; 0 or more.
     """
@@ -112,15 +115,46 @@ class ApiClient:
         """The observers; `add_observer` adds one."""
         self.requests_sent = 0
         codec.prepare()
-        self.deployments: Final = Deployments(self.call)
-        self.locations: Final = Locations(self.call)
-        self.private_fleets: Final = PrivateFleets(self.call)
-        self.tags: Final = Tags(self.call)
         self._cleanup_deployments: Final = Deployments(self._call_for_cleanup)
 
     def __repr__(self) -> str:
         # A traceback may show a client whose constructor failed, which has no transport.
         return f"{type(self).__name__}({getattr(self, '_transport', None)!r})"
+
+    # Each group of calls is made, and its module imported, at its first use.
+
+    @cached_property
+    def deployments(self) -> Deployments:
+        """Deploys, lists and stops deployments, and reads their status, logs and metrics."""
+        return Deployments(self.call)
+
+    @cached_property
+    def applications(self) -> Applications:
+        """Lists and reads applications."""
+        from .resources.applications import Applications  # noqa: PLC0415
+
+        return Applications(self.call)
+
+    @cached_property
+    def locations(self) -> Locations:
+        """Lists the locations where servers can run."""
+        from .resources.locations import Locations  # noqa: PLC0415
+
+        return Locations(self.call)
+
+    @cached_property
+    def private_fleets(self) -> PrivateFleets:
+        """Deploys to hosts of your own, and lists the hosts."""
+        from .resources.private_fleets import PrivateFleets  # noqa: PLC0415
+
+        return PrivateFleets(self.call)
+
+    @cached_property
+    def tags(self) -> Tags:
+        """Reads and changes the tags of deployments."""
+        from .resources.tags import Tags  # noqa: PLC0415
+
+        return Tags(self.call)
 
     def check_loop(self) -> None:
         """Binds the client to the running event loop on the first call, and compares it later.

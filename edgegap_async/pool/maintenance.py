@@ -38,7 +38,7 @@ from edgegap_async.errors import (
     LimitReached,
     NotFound,
 )
-from edgegap_async.http.resources import is_listed
+from edgegap_async.http.resources.deployments import is_listed
 from edgegap_async.http.retries import is_transient
 
 from .inventory import Inventory, PoolSettings, ReadyServer

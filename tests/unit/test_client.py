@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import logging
 import math
+import pydoc
+import re
 import traceback
 from collections.abc import AsyncIterator
+from functools import cached_property
 from typing import Any
 
 import attrs
@@ -65,6 +69,26 @@ async def api() -> AsyncIterator[ScriptedApi]:
 async def client(api: ScriptedApi) -> AsyncIterator[EdgegapClient]:
     async with EdgegapClient(CANARY, base_url=api.url) as client:
         yield client
+
+
+# ── help ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_help_describes_every_field_and_group_of_calls() -> None:
+    shown = pydoc.plain(pydoc.render_doc(EdgegapClient))
+    fields = {name for name in vars(EdgegapClient(CANARY)) if not name.startswith("_")}
+    groups = {name for name, _ in inspect.getmembers(EdgegapClient, is_cached) if name[0] != "_"}
+
+    assert {"limits", "owner", "poller"} <= fields
+    assert {"deployments", "applications"} <= groups
+    for name in fields:
+        assert f"{name}: " in shown
+    for name in groups:
+        assert re.search(rf"^ \|  {name}\b.*\n \|      [A-Z]", shown, re.MULTILINE), name
+
+
+def is_cached(value: object) -> bool:
+    return isinstance(value, cached_property)
 
 
 # ── run ──────────────────────────────────────────────────────────────────────────────────────────

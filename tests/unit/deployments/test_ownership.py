@@ -19,7 +19,7 @@ from edgegap_async.deployments.ownership import (
     stop_until_confirmed,
 )
 from edgegap_async.errors import WaitTimedOut
-from edgegap_async.http.resources import is_listed
+from edgegap_async.http.resources.deployments import is_listed
 from edgegap_async.observability.observer import Observers
 
 pytestmark = pytest.mark.virtual

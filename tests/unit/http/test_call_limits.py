@@ -20,7 +20,7 @@ from edgegap_async.errors import (
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.call import CallOptions
 from edgegap_async.http.rate_limits import Limits, Priority
-from edgegap_async.http.resources import Deployments
+from edgegap_async.http.resources.deployments import Deployments
 from edgegap_async.http.retries import RetryPolicy
 from edgegap_async.http.transport import Timeouts
 

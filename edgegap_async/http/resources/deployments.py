@@ -1,17 +1,10 @@
-"""The methods of `client.deployments`, `.locations`, `.private_fleets` and `.tags`.
-
-Each method builds the request of one API call and passes it to `ApiClient.call`, which adds rate
-limit, retries and the network. Every method raises the errors of `ApiClient.call`: `NotSent`,
-`NoAnswer`, `UnreadableAnswer`, `Unauthorized`, `RateLimited`, `ServerError`, `NotAllowed`,
-`ClientClosed`. A wrong argument raises `InvalidRequest` before anything is sent. A method's own
-`Raises` section lists the errors beyond these.
-"""
+"""The calls about deployments."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Final, Literal, Protocol, TypeVar
+from typing import Final, Literal
 
 from edgegap_async.api.codec import list_query
 from edgegap_async.api.models import (
@@ -20,71 +13,41 @@ from edgegap_async.api.models import (
     Deployment,
     DeploymentPage,
     DeploymentRow,
-    HostPage,
-    LocationPage,
     Logs,
     Metrics,
     Stopped,
-    Tag,
-    TagPage,
 )
 from edgegap_async.api.operations import (
     BULK_STOP,
-    CREATE_TAG,
-    DELETE_TAG,
     DEPLOY,
-    DEPLOY_TO_FLEET,
     GET_CONTAINER_LOGS,
     GET_DEPLOYMENT,
     GET_METRICS,
-    GET_TAG,
     LIST_DEPLOYMENTS,
-    LIST_FLEET_HOSTS,
-    LIST_LOCATIONS,
-    LIST_TAGS,
-    RENAME_TAG,
     STOP_DEPLOYMENT,
     STOP_SELF,
-    Operation,
 )
 from edgegap_async.api.requests import (
     AnyUser,
     AnyVariables,
     DeployRequest,
     Filter,
-    FleetDeployRequest,
     OrderBy,
     Resources,
     StopFilter,
     StopFilters,
-    TagName,
     Token,
     Webhook,
 )
 from edgegap_async.api.validation import check_kind, check_list
 from edgegap_async.errors import InvalidRequest
+from edgegap_async.http.call import CallOptions
 
-from .call import CallOptions
-
-Result = TypeVar("Result")
+from .listing import Listing
+from .resource import Resource
 
 _METRIC_STEPS: Final = ("30s", "1m", "5m", "10m", "1h")
 _LOG_OPTIONS: Final = CallOptions(max_bytes=64 * 2**20)  # logs are larger than other answers
-_MAX_PAGES: Final = 10_000  # of one list, in case the API says for ever that more follow
-
-
-class Call(Protocol):
-    """Sends a request to the API and returns the answer, as `ApiClient.call` does."""
-
-    def __call__(  # noqa: D102 - the class says it
-        self,
-        operation: Operation[Result],
-        *,
-        path: Mapping[str, str] | None = None,
-        query: Mapping[str, object] | None = None,
-        body: object = None,
-        options: CallOptions = ...,
-    ) -> Awaitable[Result]: ...
 
 
 def check_storage(chosen: object) -> None:
@@ -110,11 +73,8 @@ async def is_listed(deployments: Deployments, request_id: str) -> bool:
     return request_id in {row.request_id async for row in rows}  # the API may ignore the filter
 
 
-class Deployments:
+class Deployments(Resource):
     """Deploys, lists and stops deployments, and reads their status, logs and metrics."""
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
 
     async def deploy(
         self,
@@ -261,18 +221,17 @@ class Deployments:
             )
         return await self._call(BULK_STOP, body=body)
 
-    async def list(
+    def list(
         self,
         *,
         filters: Iterable[Filter] = (),
         order_by: Iterable[OrderBy] = (),
         limit: int | None = None,
-    ) -> AsyncIterator[DeploymentRow]:
-        """Yields every deployment that is not terminated, page by page. At most 10 pages a second.
+    ) -> Listing[DeploymentRow, DeploymentPage]:
+        """Lists the deployments that are not terminated. At most 10 pages a second.
 
-        Each deployment comes once, even if its row moves to a later page during the listing. A row
-        that moves to a page that was read before is missed; order by `created_at` to make that
-        unlikely.
+        A row that moves to a page that was read before is missed; order by `created_at` to make
+        that unlikely.
 
         Args:
             filters: conditions that all hold, at most one for each field.
@@ -284,17 +243,14 @@ class Deployments:
         """
         check_list("filters", filters)
         check_list("order_by", order_by)
-        filters, order_by = tuple(filters), tuple(order_by)
-        seen = set[str]()
-        for number in range(1, _MAX_PAGES + 1):
-            page = await self.list_page(number, filters=filters, order_by=order_by, limit=limit)
-            fresh = [row for row in page.data if row.request_id not in seen]
-            for row in fresh:
-                seen.add(row.request_id)
-                yield row
-            # A page without new rows ends the list, even if it says that more pages follow.
-            if not fresh or page.pagination is None or not page.pagination.has_next:
-                return
+        return Listing(
+            self._call,
+            LIST_DEPLOYMENTS,
+            lambda page: page.data,
+            lambda row: row.request_id,
+            query={"query": list_query(filters, order_by)},
+            limit=limit,
+        )
 
     async def list_page(
         self,
@@ -315,12 +271,7 @@ class Deployments:
         Raises:
             BadRequest: the API does not accept a filter.
         """
-        for name, number in (("page", page), ("limit", limit)):
-            check_kind(name, number, int)
-            if number is not None and number < 1:
-                raise InvalidRequest(f"{name} must be 1 or more, not {number}")
-        query = {"query": list_query(filters, order_by), "page": page, "limit": limit}
-        return await self._call(LIST_DEPLOYMENTS, query=query)
+        return await self.list(filters=filters, order_by=order_by, limit=limit).page(page)
 
     async def logs(self, request_id: str) -> Logs:
         """Returns the container's output, and details of a crash; 64 MiB at most.
@@ -368,164 +319,3 @@ class Deployments:
             path={"request_id": request_id},
             query={"start_time": start, "end_time": end, "steps": steps, "raw": raw},
         )
-
-
-class Locations:
-    """Lists the locations where servers can run."""
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-
-    async def list(
-        self,
-        *,
-        application: str | None = None,
-        version: str | None = None,
-        type: str | None = None,
-        tags: bool | None = None,
-    ) -> LocationPage:
-        """Returns the locations where servers can run now.
-
-        Args:
-            application: together with `version`, only locations with room for it; None for all.
-            version: as `application`.
-            type: only locations of a type, such as `standard`; None for all.
-            tags: True to include the tags of the locations; None for the API's default.
-
-        Raises:
-            BadRequest: the application or version does not exist.
-        """
-        check_kind("tags", tags, bool)
-        if (application is None) is not (version is None):
-            raise InvalidRequest("application and version go together: pass both or neither")
-        query = {"app": application, "version": version, "type": type, "tags": tags}
-        return await self._call(LIST_LOCATIONS, query=query)
-
-
-class PrivateFleets:
-    """Deploys to the hosts of a private fleet, and lists the hosts."""
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-
-    async def deploy(
-        self,
-        application: str,
-        version: str,
-        *,
-        users: Iterable[AnyUser],
-        private_host_ids: Iterable[str],
-        environment_variables: AnyVariables = (),
-        tags: Iterable[str] = (),
-        require_cached_locations: bool | None = None,
-        webhook_on_ready: Webhook | str | None = None,
-        webhook_on_error: Webhook | str | None = None,
-        webhook_on_terminated: Webhook | str | None = None,
-        resources: Resources | None = None,
-    ) -> DeployAccepted:
-        """Creates a deployment on a private host and returns its id. At most 40 calls a second.
-
-        This is the plain API call, with the risk that `deployments.deploy` describes. Without that
-        risk: `client.deploy` with `private_host_ids`.
-
-        Args:
-            application: name of the application.
-            version: name of its version.
-            users: as for `deployments.deploy`.
-            private_host_ids: hosts to try, in this order, before the public cloud.
-            environment_variables: as for `deployments.deploy`.
-            tags: as for `deployments.deploy`.
-            require_cached_locations: as for `deployments.deploy`.
-            webhook_on_ready: as for `deployments.deploy`.
-            webhook_on_error: as for `deployments.deploy`.
-            webhook_on_terminated: as for `deployments.deploy`.
-            resources: as for `deployments.deploy`.
-
-        Raises:
-            BadRequest: the application or version does not exist. Nothing was created.
-            Unprocessable: as for `deployments.deploy`.
-            NoAnswer: the deployment may have been created.
-        """
-        body = FleetDeployRequest(
-            application=application,
-            version=version,
-            users=users,
-            private_host_ids=private_host_ids,
-            environment_variables=environment_variables,
-            tags=tags,
-            require_cached_locations=require_cached_locations,
-            webhook_on_ready=webhook_on_ready,
-            webhook_on_error=webhook_on_error,
-            webhook_on_terminated=webhook_on_terminated,
-            resources=resources,
-        )
-        return await self._call(DEPLOY_TO_FLEET, body=body)
-
-    async def hosts(self, fleet_name: str) -> HostPage:
-        """Returns the hosts of a private fleet. At most 10 calls a second.
-
-        Only an ACTIVE host takes deployments.
-
-        Raises:
-            BadRequest: the fleet does not exist.
-        """
-        return await self._call(LIST_FLEET_HOSTS, path={"fleet_name": fleet_name})
-
-
-class Tags:
-    """Reads and changes the tags of deployments. A change does not reach the running container."""
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-
-    async def list(self, request_id: str) -> TagPage:
-        """Returns all tags of a deployment.
-
-        Raises:
-            NotFound: the deployment does not exist.
-        """
-        return await self._call(LIST_TAGS, path={"request_id": request_id})
-
-    async def get(self, request_id: str, tag_name: str) -> Tag:
-        """Returns one tag, with the time of its creation.
-
-        Raises:
-            NotFound: the deployment does not exist, or does not have the tag.
-        """
-        return await self._call(GET_TAG, path={"request_id": request_id, "tag_name": tag_name})
-
-    async def create(self, request_id: str, name: str) -> Tag:
-        """Adds a tag to a deployment, and returns the tag.
-
-        Args:
-            request_id: the deployment.
-            name: the tag, 1 to 40 characters.
-
-        Raises:
-            Conflict: the deployment has the tag already.
-            NotFound: the deployment does not exist.
-        """
-        return await self._call(CREATE_TAG, path={"request_id": request_id}, body=TagName(name))
-
-    async def rename(self, request_id: str, tag_name: str, name: str) -> Tag:
-        """Renames a tag of a deployment, and returns the tag under its new name.
-
-        Args:
-            request_id: the deployment.
-            tag_name: the present name.
-            name: the new name, 1 to 40 characters.
-
-        Raises:
-            Conflict: the deployment has a tag of the new name already.
-            NotFound: the deployment does not exist, or does not have the tag.
-        """
-        path = {"request_id": request_id, "tag_name": tag_name}
-        return await self._call(RENAME_TAG, path=path, body=TagName(name))
-
-    async def delete(self, request_id: str, tag_name: str) -> None:
-        """Removes a tag from a deployment.
-
-        Raises:
-            NotFound: the deployment does not exist, or does not have the tag.
-        """
-        await self._call(DELETE_TAG, path={"request_id": request_id, "tag_name": tag_name})

@@ -4,61 +4,37 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import Any, TypeVar, cast
+from typing import Any
 
 import attrs
 import pytest
+from recorded_calls import Recorder
 
 from edgegap_async.api import operations as endpoints
-from edgegap_async.api.models import DeploymentPage, DeploymentRow, Pagination
 from edgegap_async.api.newer_operations import OPERATIONS
-from edgegap_async.api.operations import LIST_DEPLOYMENTS, Operation
 from edgegap_async.api.requests import (
     DeployRequest,
-    Filter,
     FleetDeployRequest,
-    OrderBy,
     Resources,
     StopFilter,
     StopFilters,
     TagName,
 )
 from edgegap_async.errors import InvalidRequest
-from edgegap_async.http.call import DEFAULT_OPTIONS, CallOptions
-from edgegap_async.http.resources import Deployments, Locations, PrivateFleets, Tags
-
-Result = TypeVar("Result")
+from edgegap_async.http.call import CallOptions
+from edgegap_async.http.resources.applications import Applications
+from edgegap_async.http.resources.deployments import Deployments
+from edgegap_async.http.resources.locations import Locations
+from edgegap_async.http.resources.private_fleets import PrivateFleets
+from edgegap_async.http.resources.tags import Tags
 
 CANARY = "canary-91b2"
 WHEN = datetime(2026, 1, 2, tzinfo=UTC)
 
 
-@attrs.define
-class Recorder:
-    """A `Call` that records its arguments and answers from a list."""
-
-    answers: list[Any] = attrs.field(factory=list)
-    calls: list[dict[str, Any]] = attrs.field(factory=list)
-
-    async def __call__(
-        self,
-        operation: Operation[Result],
-        *,
-        path: Mapping[str, str] | None = None,
-        query: Mapping[str, object] | None = None,
-        body: object = None,
-        options: CallOptions = DEFAULT_OPTIONS,
-    ) -> Result:
-        said: dict[str, object] = {"path": path, "query": query, "body": body}
-        if options != DEFAULT_OPTIONS:
-            said["options"] = options
-        self.calls.append({"operation": operation} | {k: v for k, v in said.items() if v})
-        answer: Any = self.answers.pop(0) if self.answers else None
-        return cast("Result", answer)
-
-
+OPERATION = {operation.name: operation for operation in OPERATIONS}
 ID = {"request_id": "r1"}
 TAG = {"request_id": "r1", "tag_name": "eu"}
 
@@ -80,7 +56,7 @@ CASES: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], dict[str, Any]]] = 
         "deployments.list_page",
         (2,),
         {"limit": 5},
-        {"query": {"query": None, "page": 2, "limit": 5}},
+        {"query": {"page": 2, "limit": 5}},
     ),
     "get_container_logs": (
         "deployments.logs",
@@ -109,6 +85,31 @@ CASES: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], dict[str, Any]]] = 
     "create_tag": ("tags.create", ("r1", "eu"), {}, {"path": ID, "body": TagName("eu")}),
     "rename_tag": ("tags.rename", ("r1", "eu", "us"), {}, {"path": TAG, "body": TagName("us")}),
     "delete_tag": ("tags.delete", ("r1", "eu"), {}, {"path": TAG}),
+    "list_applications": (
+        "applications.list",
+        (),
+        {"limit": 5},
+        {"query": {"page": 1, "limit": 5}},
+    ),
+    "get_application": ("applications.get", ("arena",), {}, {"path": {"application": "arena"}}),
+}
+WITHOUT_METHOD = {  # the operations that are called by `client.call` alone
+    "create_application",
+    "create_context_tag",
+    "create_version",
+    "delete_application",
+    "delete_context_tag",
+    "delete_version",
+    "get_context",
+    "get_public_ip",
+    "get_version",
+    "list_beacons",
+    "list_versions",
+    "locate_ip",
+    "locate_ips",
+    "report_deployment",
+    "update_application",
+    "update_version",
 }
 
 
@@ -117,6 +118,7 @@ async def test_a_method_says_its_arguments_as_the_operation_wants_them(name: str
     method, arguments, options, said = CASES[name]
     call = Recorder()
     groups = {
+        "applications": Applications(call),
         "deployments": Deployments(call),
         "locations": Locations(call),
         "private_fleets": PrivateFleets(call),
@@ -125,14 +127,14 @@ async def test_a_method_says_its_arguments_as_the_operation_wants_them(name: str
     group, _, verb = method.partition(".")
     await getattr(groups[group], verb)(*arguments, **options)
 
-    assert call.calls == [{"operation": getattr(endpoints, name.upper())} | said]
+    assert call.calls == [{"operation": OPERATION[name]} | said]
 
 
 def test_every_operation_has_a_method() -> None:
     tested_below = {"deploy", "deploy_to_fleet", "stop_self"}
-    of_the_page = OPERATIONS[:16]  # the others are called by `client.call`
+    without_method = {operation.name for operation in OPERATIONS} - CASES.keys() - tested_below
 
-    assert {operation.name for operation in of_the_page} == CASES.keys() | tested_below
+    assert without_method == WITHOUT_METHOD
 
 
 DEPLOY_FIELDS: dict[str, Any] = {
@@ -203,81 +205,6 @@ async def test_no_filter_stops_everything_only_if_that_is_said_too() -> None:
 
     await Deployments(call).bulk_stop([], everything=True)
     assert call.calls == [{"operation": endpoints.BULK_STOP, "body": StopFilters(())}]
-
-
-# ── lists ────────────────────────────────────────────────────────────────────────────────────────
-
-
-def page(*ids: str, more: bool | None = True) -> DeploymentPage:
-    return DeploymentPage(
-        data=tuple(DeploymentRow(request_id=request_id) for request_id in ids),
-        pagination=None if more is None else Pagination(has_next=more),
-    )
-
-
-async def listed(call: Recorder, **options: Any) -> list[str]:
-    return [row.request_id async for row in Deployments(call).list(**options)]
-
-
-async def test_a_list_reads_page_after_page() -> None:
-    call = Recorder([page("a", "b"), page("c", more=False)])
-
-    assert await listed(call, limit=2) == ["a", "b", "c"]
-    assert [said["query"]["page"] for said in call.calls] == [1, 2]
-    assert {said["query"]["limit"] for said in call.calls} == {2}
-
-
-async def test_a_list_says_its_filters_and_order_on_every_page() -> None:
-    call = Recorder([page("a"), page("b", more=None)])
-    filters = iter([Filter("tags", "in", ["eu"])])
-    order = iter([OrderBy("created_at", "desc")])
-    await listed(call, filters=filters, order_by=order)
-    queries = {said["query"]["query"] for said in call.calls}
-
-    assert len(call.calls) == 2
-    assert len(queries) == 1
-    assert '"tags"' in queries.pop()
-
-
-async def test_row_26_a_deployment_comes_once_when_rows_move_to_the_next_page() -> None:
-    call = Recorder([page("a", "b"), page("b", "c", more=False)])
-
-    assert await listed(call) == ["a", "b", "c"]
-
-
-async def test_a_list_without_pagination_is_one_page() -> None:
-    assert await listed(Recorder([page("a", more=None)])) == ["a"]
-
-
-@pytest.mark.parametrize("again", [page("a"), page()], ids=["the same page", "an empty page"])
-async def test_row_26_a_list_that_goes_on_with_nothing_new_ends(again: DeploymentPage) -> None:
-    call = Recorder([page("a"), again, again])
-
-    assert await listed(call) == ["a"]
-    assert len(call.calls) == 2
-
-
-async def test_row_26_a_list_that_never_ends_is_ended() -> None:
-    call = Recorder([page(f"r{number}") for number in range(10_001)])
-
-    assert len(await listed(call)) == 10_000
-
-
-@pytest.mark.parametrize("wrong", [{"page": 0}, {"limit": 0}, {"page": -1}])
-async def test_pages_and_limits_are_counted_from_one(wrong: dict[str, Any]) -> None:
-    call = Recorder()
-    with pytest.raises(InvalidRequest, match="must be 1 or more"):
-        await Deployments(call).list_page(**wrong)
-
-    assert not call.calls
-
-
-async def test_a_page_is_the_first_one_if_none_is_named() -> None:
-    call = Recorder([page("a")])
-    await Deployments(call).list_page()
-
-    assert call.calls[0]["operation"] is LIST_DEPLOYMENTS
-    assert call.calls[0]["query"]["page"] == 1
 
 
 @pytest.mark.parametrize("half", [{"application": "arena"}, {"version": "v1"}])

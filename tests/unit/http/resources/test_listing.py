@@ -1,0 +1,136 @@
+"""A list reads page after page, as a program goes through it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from recorded_calls import Recorder
+
+from edgegap_async.api.models import (
+    DeploymentPage,
+    DeploymentRow,
+    Location,
+    LocationPage,
+    Pagination,
+)
+from edgegap_async.api.operations import LIST_DEPLOYMENTS
+from edgegap_async.api.requests import Filter, OrderBy
+from edgegap_async.errors import InvalidRequest
+from edgegap_async.http.resources.deployments import Deployments
+from edgegap_async.http.resources.locations import Locations
+
+
+def page(*ids: str, more: bool | None = True) -> DeploymentPage:
+    return DeploymentPage(
+        data=tuple(DeploymentRow(request_id=request_id) for request_id in ids),
+        pagination=None if more is None else Pagination(has_next=more),
+    )
+
+
+async def listed(call: Recorder, **options: Any) -> list[str]:
+    return [row.request_id async for row in Deployments(call).list(**options)]
+
+
+async def test_a_list_reads_page_after_page() -> None:
+    call = Recorder([page("a", "b"), page("c", more=False)])
+
+    assert await listed(call, limit=2) == ["a", "b", "c"]
+    assert [said["query"]["page"] for said in call.calls] == [1, 2]
+    assert {said["query"]["limit"] for said in call.calls} == {2}
+
+
+async def test_a_list_says_its_filters_and_order_on_every_page() -> None:
+    call = Recorder([page("a"), page("b", more=None)])
+    filters = iter([Filter("tags", "in", ["eu"])])
+    order = iter([OrderBy("created_at", "desc")])
+    await listed(call, filters=filters, order_by=order)
+    queries = {said["query"]["query"] for said in call.calls}
+
+    assert len(call.calls) == 2
+    assert len(queries) == 1
+    assert '"tags"' in queries.pop()
+
+
+async def test_row_26_a_deployment_comes_once_when_rows_move_to_the_next_page() -> None:
+    call = Recorder([page("a", "b"), page("b", "c", more=False)])
+
+    assert await listed(call) == ["a", "b", "c"]
+
+
+async def test_a_list_without_pagination_is_one_page() -> None:
+    assert await listed(Recorder([page("a", more=None)])) == ["a"]
+
+
+@pytest.mark.parametrize("again", [page("a"), page()], ids=["the same page", "an empty page"])
+async def test_row_26_a_list_that_goes_on_with_nothing_new_ends(again: DeploymentPage) -> None:
+    call = Recorder([page("a"), again, again])
+
+    assert await listed(call) == ["a"]
+    assert len(call.calls) == 2
+
+
+async def test_row_26_a_list_that_never_ends_is_ended() -> None:
+    call = Recorder([page(f"r{number}") for number in range(10_001)])
+
+    assert len(await listed(call)) == 10_000
+
+
+@pytest.mark.parametrize("wrong", [{"page": 0}, {"limit": 0}, {"page": -1}])
+async def test_pages_and_limits_are_counted_from_one(wrong: dict[str, Any]) -> None:
+    call = Recorder()
+    with pytest.raises(InvalidRequest, match="must be 1 or more"):
+        await Deployments(call).list_page(**wrong)
+
+    assert not call.calls
+
+
+async def test_a_list_gives_its_pages_too() -> None:
+    call = Recorder([page("a", "b"), page("b", "c"), page("c")])
+    pages = [page async for page in Deployments(call).list().pages()]
+
+    assert [len(page.data) for page in pages] == [2, 2, 1]
+
+
+async def test_a_list_that_is_awaited_is_its_first_page() -> None:
+    call = Recorder([page("a", "b")])
+
+    assert await Deployments(call).list() == page("a", "b")
+    assert call.calls == [{"operation": LIST_DEPLOYMENTS, "query": {"page": 1}}]
+
+
+async def test_a_list_that_is_not_read_sends_nothing() -> None:
+    call = Recorder()
+
+    assert repr(Deployments(call).list()) == "<Listing of list_deployments>"
+    assert call.calls == []
+
+
+async def test_a_list_can_be_read_again() -> None:
+    call = Recorder([page("a", more=False), page("a", "b", more=False)])
+    rows = Deployments(call).list()
+
+    assert [row.request_id async for row in rows] == ["a"]
+    assert [row.request_id async for row in rows] == ["a", "b"]
+
+
+async def test_a_list_that_had_no_pages_until_2026_names_only_the_later_ones() -> None:
+    first, second = Location(city="Paris"), Location(city="Tokyo")
+    call = Recorder(
+        [
+            LocationPage(locations=(first,), pagination=Pagination(has_next=True)),
+            LocationPage(locations=(second,), pagination=Pagination()),
+        ]
+    )
+    cities = [location.city async for location in Locations(call).list(tags=True)]
+
+    assert cities == ["Paris", "Tokyo"]
+    assert [said["query"] for said in call.calls] == [{"tags": True}, {"tags": True, "page": 2}]
+
+
+async def test_a_page_is_the_first_one_if_none_is_named() -> None:
+    call = Recorder([page("a")])
+    await Deployments(call).list_page()
+
+    assert call.calls[0]["operation"] is LIST_DEPLOYMENTS
+    assert call.calls[0]["query"]["page"] == 1
