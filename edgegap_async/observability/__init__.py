@@ -1,8 +1,8 @@
 """Reports what a client does to observers: for traces, metrics and bookkeeping.
 
 An `Observer` is registered with `client.add_observer`. `OpenTelemetryObserver` (extra `otel`) makes
-spans and metrics of what it observes; a subclass of `Observer` does anything else. Each adapter
-imports its library when its name is first used.
+spans and metrics of what it observes, `PrometheusObserver` (extra `prometheus`) metrics; a subclass
+of `Observer` does anything else. Each adapter imports its library when its name is first used.
 """
 
 from importlib import import_module
@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .observer import ObservedCall, ObservedDeployment, Observer
     from .opentelemetry import OpenTelemetryObserver
+    from .prometheus import PrometheusObserver
 
-__all__ = ["ObservedCall", "ObservedDeployment", "Observer", "OpenTelemetryObserver"]
+__all__ = [
+    "ObservedCall",
+    "ObservedDeployment",
+    "Observer",
+    "OpenTelemetryObserver",
+    "PrometheusObserver",
+]
 
 if not TYPE_CHECKING:  # a type checker would accept any name because of __getattr__
     _MODULES = {
@@ -20,8 +27,9 @@ if not TYPE_CHECKING:  # a type checker would accept any name because of __getat
         "ObservedDeployment": "observer",
         "Observer": "observer",
         "OpenTelemetryObserver": "opentelemetry",
+        "PrometheusObserver": "prometheus",
     }
-    _EXTRAS = {"opentelemetry": "otel"}  # by module
+    _EXTRAS = {"opentelemetry": "otel", "prometheus": "prometheus"}  # by module
 
     def __getattr__(name: str) -> object:
         if name not in _MODULES:

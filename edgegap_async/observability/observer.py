@@ -31,6 +31,10 @@ from edgegap_async.api.models import StatusChange
 from edgegap_async.api.operations import Operation
 from edgegap_async.concurrency import raise_in_loop
 
+# Upper bounds of the buckets of histograms, in seconds.
+LIMIT_WAIT_BUCKETS: Final = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+READY_BUCKETS: Final = (1, 2, 3, 5, 7.5, 10, 15, 20, 30, 60, 120, 300)
+
 Details = TypeVarTuple("Details")
 
 logger = logging.getLogger(__name__)

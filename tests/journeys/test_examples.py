@@ -190,6 +190,23 @@ async def test_the_matchmaker_in_fastapi_stops_its_servers_when_it_is_ended(
     assert await running_deployments(emulator) == []
 
 
+async def test_the_metrics_endpoint_says_what_the_program_does(emulator: Emulator) -> None:
+    async with (
+        ServingProgram(
+            emulator, "examples/metrics_endpoint.py", "0", ended_by=signal.SIGTERM
+        ) as url,
+        aiohttp.ClientSession(url) as scraper,
+        scraper.get("/metrics") as answer,
+    ):
+        lines = (await answer.text()).splitlines()
+
+    assert 'edgegap_calls_total{operation="deploy",outcome="ok"} 1.0' in lines
+    assert 'edgegap_deployments_total{event="ready"} 1.0' in lines
+    assert "edgegap_deployments_live 1.0" in lines
+    assert 'edgegap_limit_limit{operation="deploy"} 40.0' in lines
+    assert await running_deployments(emulator) == []
+
+
 async def test_the_webhooks_server_receives_webhooks(emulator: Emulator) -> None:
     printed = await run_program(
         emulator, "examples/webhooks_server.py", PUBLIC_URL=f"http://127.0.0.1:{free_port()}"

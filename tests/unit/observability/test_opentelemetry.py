@@ -1,4 +1,4 @@
-"""The spans that OpenTelemetry's SDK gets of a client's calls."""
+"""The spans and metrics that OpenTelemetry's SDK gets of a client."""
 
 from __future__ import annotations
 
@@ -7,34 +7,56 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
-from scripted_api import Reply, ScriptedApi
+from scripted_api import Reply, ScriptedApi, deployment
 
-from edgegap_async import ApiClient
-from edgegap_async.errors import NotFound, NotSent
+from edgegap_async import ApiClient, EdgegapClient, WebhookReceiver
+from edgegap_async.errors import MaybeCreated, NotFound, NotSent
 from edgegap_async.observability import OpenTelemetryObserver
 
 pytestmark = pytest.mark.virtual
 
 ROOT = Path(__file__).parents[3]
 STATUS = ("GET", "/v1/status/r1")
-READY = Reply(body={"request_id": "r1", "current_status": "Status.READY"})
+DEPLOY = ("POST", "/v2/deployments")
+STOP = ("DELETE", "/v1/stop/r1")
+ACCEPTED = Reply(202, body={"request_id": "r1"})
+STOPPED = Reply(body={"message": "stopping"})
+READY = deployment("READY", request_id="r1")
 
 
 class Traces:
-    """A tracer provider that keeps the spans that have ended."""
+    """Providers that keep the spans that have ended, and the metrics."""
 
     def __init__(self) -> None:
         self.exporter = InMemorySpanExporter()
         self.provider = TracerProvider(shutdown_on_exit=False)
         self.provider.add_span_processor(SimpleSpanProcessor(self.exporter))
-        self.observer = OpenTelemetryObserver(tracer_provider=self.provider)
+        self.reader = InMemoryMetricReader()
+        self.meters = MeterProvider([self.reader], shutdown_on_exit=False)
+        self.observer = OpenTelemetryObserver(
+            tracer_provider=self.provider, meter_provider=self.meters, hand_over_trace=True
+        )
+
+    def metrics(self) -> dict[str, list[Any]]:
+        """Returns the data points of each metric, by its name."""
+        data = self.reader.get_metrics_data()
+        resources = data.resource_metrics if data else []
+        return {
+            metric.name: list(metric.data.data_points)
+            for resource in resources
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+        }
 
     def named(self, name: str) -> list[ReadableSpan]:
         """Returns the spans with a name, in the order of their ends."""
@@ -46,10 +68,17 @@ def traces() -> Iterator[Traces]:
     traces = Traces()
     yield traces
     traces.provider.shutdown()
+    traces.meters.shutdown()
 
 
-def facts(span: ReadableSpan) -> dict[str, object]:
-    return dict(span.attributes or {})
+def facts(has_attributes: Any) -> dict[str, object]:
+    """Returns the attributes of a span or of a data point."""
+    return dict(has_attributes.attributes or {})
+
+
+def links(span: ReadableSpan) -> dict[object, int]:
+    """Returns the ids of the spans that a span has links to, by what they are."""
+    return {(link.attributes or {})["edgegap.link"]: link.context.span_id for link in span.links}
 
 
 def parent_id(span: ReadableSpan) -> int | None:
@@ -155,6 +184,131 @@ async def test_without_an_observer_there_are_no_spans(api: ScriptedApi, traces: 
         await client.deployments.get("r1")
 
     assert traces.exporter.get_finished_spans() == ()
+    assert traces.metrics() == {}
+
+
+async def test_the_calls_for_a_deployment_link_to_its_deploy_and_to_the_webhook_before(
+    api: ScriptedApi, traces: Traces
+) -> None:
+    api.on(*DEPLOY, ACCEPTED)
+    api.on(*STATUS, READY)
+    api.on(*STOP, STOPPED)
+    receiver = WebhookReceiver("https://game.example/edgegap")
+    tracer = traces.provider.get_tracer("program")
+    async with EdgegapClient("token", base_url=api.url, webhooks=receiver) as client:
+        client.add_observer(traces.observer)
+        with tracer.start_as_current_span("match"):
+            server = await client.deploy("arena", "v1", users=["8.8.8.8"])
+        waiting = asyncio.create_task(server.wait_ready())
+        await asyncio.sleep(0)
+        [key] = receiver._subscriptions
+        with tracer.start_as_current_span("POST /webhook") as served:
+            receiver.trigger(key)
+        await waiting
+        await server.stop()
+
+    [deploy] = traces.named("edgegap.deploy")
+    [webhook] = traces.named("edgegap.webhook")
+    [status] = traces.named("edgegap.get_deployment")
+    [stop] = traces.named("edgegap.stop_deployment")
+    assert webhook.kind is SpanKind.CONSUMER
+    assert parent_id(webhook) == served.get_span_context().span_id
+    assert links(webhook) == {"deploy": own_id(deploy)}
+    assert parent_id(status) is None
+    assert links(status) == {"deploy": own_id(deploy), "webhook": own_id(webhook)}
+    assert links(stop) == {"deploy": own_id(deploy)}
+    assert links(deploy) == {}
+
+
+async def test_the_game_server_gets_the_trace_of_the_program(
+    api: ScriptedApi, traces: Traces
+) -> None:
+    api.on(*DEPLOY, ACCEPTED)
+    async with EdgegapClient("token", base_url=api.url) as client:
+        client.add_observer(traces.observer)
+        with traces.provider.get_tracer("program").start_as_current_span("match") as match:
+            await client.deploy("arena", "v1", users=["8.8.8.8"])
+        await client.deploy("arena", "v1", users=["8.8.8.8"])
+
+    inside, outside = [request.json for request in api.requests]
+    [variable] = inside["environment_variables"]
+    context = match.get_span_context()
+    assert variable["key"] == "TRACEPARENT"
+    assert variable["value"][:53] == f"00-{context.trace_id:032x}-{context.span_id:016x}-"
+    assert "environment_variables" not in outside
+
+
+async def test_the_trace_stays_in_the_program_by_default(api: ScriptedApi, traces: Traces) -> None:
+    api.on(*DEPLOY, ACCEPTED)
+    async with EdgegapClient("token", base_url=api.url) as client:
+        client.add_observer(OpenTelemetryObserver(tracer_provider=traces.provider))
+        with traces.provider.get_tracer("program").start_as_current_span("match"):
+            await client.deploy("arena", "v1", users=["8.8.8.8"])
+
+    assert "environment_variables" not in api.requests[0].json
+
+
+async def test_metrics_count_requests_waits_for_the_limit_and_the_time_to_ready(
+    api: ScriptedApi, traces: Traces
+) -> None:
+    api.on(*DEPLOY, Reply(429, headers={"Retry-After": "2"}), ACCEPTED)
+    api.on(*STATUS, deployment("DEPLOYING", request_id="r1"), READY)
+    api.on(*STOP, STOPPED)
+    async with EdgegapClient("token", base_url=api.url) as client:
+        client.add_observer(traces.observer)
+        async with client.run("arena", "v1", users=["8.8.8.8"]):
+            [live] = traces.metrics()["edgegap.deployment.live"]
+            assert (live.value, facts(live)) == (1, {"edgegap.application": "arena"})
+
+    metrics = traces.metrics()
+    requests = {
+        (point.attributes["url.template"], point.attributes["http.response.status_code"]): point
+        for point in metrics["http.client.request.duration"]
+    }
+    counts = {key: point.count for key, point in requests.items()}
+    assert counts == {
+        ("/v2/deployments", 429): 1,
+        ("/v2/deployments", 202): 1,
+        ("/v1/status/{request_id}", 200): 2,
+        ("/v1/stop/{request_id}", 200): 1,
+    }
+    waits = {
+        point.attributes["edgegap.operation"]: point for point in metrics["edgegap.limit_wait"]
+    }
+    assert waits["deploy"].count == 2
+    assert waits["deploy"].sum == pytest.approx(2, abs=0.5)
+    [ready] = metrics["edgegap.deployment.time_to_ready"]
+    assert facts(ready) == {"edgegap.application": "arena", "edgegap.source": "status"}
+    assert ready.sum == pytest.approx(0.9, abs=0.5)
+    assert [point.value for point in metrics["edgegap.deployment.live"]] == [0]
+    assert "edgegap.deployment.lost" not in metrics
+
+
+async def test_a_wait_for_the_limit_that_is_given_up_counts(
+    api: ScriptedApi, traces: Traces
+) -> None:
+    api.on(*STATUS, READY)
+    async with ApiClient("token", base_url=api.url, limits={"get_deployment": 0.1}) as client:
+        await client.deployments.get("r1")
+        client.add_observer(traces.observer)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(3):
+                await client.deployments.get("r1")
+
+    [wait] = traces.metrics()["edgegap.limit_wait"]
+    assert (wait.count, wait.sum) == (1, pytest.approx(3, abs=0.1))
+
+
+async def test_what_may_go_on_running_is_counted_as_lost(api: ScriptedApi, traces: Traces) -> None:
+    api.on(*DEPLOY, Reply(lost=True))
+    api.on("GET", "/v1/deployments", Reply(403, body={"message": "Forbidden"}))
+    async with EdgegapClient("token", base_url=api.url) as client:
+        client.add_observer(traces.observer)
+        with pytest.raises(MaybeCreated):
+            await client.deploy("arena", "v1", users=["8.8.8.8"])
+
+    [lost] = traces.metrics()["edgegap.deployment.lost"]
+    assert (lost.value, facts(lost)) == (1, {"edgegap.application": "arena"})
 
 
 def test_a_missing_library_is_named_with_its_extra() -> None:
