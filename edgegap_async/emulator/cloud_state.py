@@ -23,7 +23,7 @@ from .catalogue import Application, Catalogue, PrivateHost
 from .clock import Clock
 from .deployments import LocalDeployment, OnStatus, SendWebhook, ignore_status
 from .environment import MARK, Secrets, check_variables
-from .locations import CITIES, LocationFinder
+from .locations import CITIES, LocationFinder, Point
 from .machine import Machine
 from .output import Output
 from .ports import NoFreePort, Ports
@@ -349,6 +349,15 @@ class CloudState:
         for request_id in others:
             self.deployments.pop(request_id, None)
             self._terminated_at.pop(request_id, None)
+
+    def player_points(self, deployment: LocalDeployment, most: int) -> list[Point]:
+        """Returns the points of a deployment's first players, that many at most."""
+        return [self._locations.locate(user) for user in deployment.request.users[:most]]
+
+    @property
+    def city_points(self) -> dict[str, tuple[float | None, float | None]]:
+        """Latitude and longitude of each location, by its city."""
+        return {name: (city.latitude, city.longitude) for name, city in CITIES.items()}
 
     # ── private hosts ────────────────────────────────────────────────────────────────────────────
 

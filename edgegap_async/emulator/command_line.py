@@ -199,6 +199,7 @@ async def _run(options: argparse.Namespace) -> int:
             _say(f"The emulator answers at {emulator.url}, and deploys: {what}")
             _say(f"export EDGEGAP_BASE_URL={emulator.url}")
             _say(f"export EDGEGAP_API_TOKEN={_token_word(options, emulator)}")
+            _say(f"The page, for one browser, within an hour: {emulator.new_login_link()}")
             reloading = asyncio.create_task(_reload_on_change(emulator, options.file, console))
             await over.wait()
             reloading.cancel()

@@ -7,6 +7,7 @@ The emulator's README describes each of them.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -14,16 +15,20 @@ import attrs
 from aiohttp import web
 
 from edgegap_async.api.validation import check_kind, check_number
-from edgegap_async.errors import InvalidRequest
+from edgegap_async.concurrency import loop_time
+from edgegap_async.errors import InvalidRequest, NotFound
 
 from .clock import Clock
 from .cloud import Cloud
+from .deployment_views import details, row, usage
+from .deployments import LocalDeployment
 from .expectations import Expectation, Expectations
 from .fault_tables import fault_table, faults_from_tables
 from .faults import Faults
 from .recorded_requests import RequestRecord
 from .responses import error_response, json_response
 from .status_events import StatusEvents
+from .webhook_sender import WebhookSender
 
 CONTROL_PATH: Final = "/_emulator"
 """Where the paths of the control API begin."""
@@ -32,6 +37,8 @@ _MAX_WAIT: Final = 60.0  # seconds for which a call for events waits
 _MAX_ADVANCE: Final = 31 * 86400.0  # seconds
 _MAX_ROWS: Final = 1_000
 _DEFAULT_ROWS: Final = 100
+
+_OF_A_DEPLOYMENT: Final = re.compile("^(/deployments/)([^/]+)")
 
 _Call: TypeAlias = Callable[[web.BaseRequest, bytes], Awaitable[object]]
 
@@ -47,6 +54,8 @@ class Controlled(Protocol):
     """The clock of deployments."""
     events: StatusEvents
     """The changes of status."""
+    webhooks: WebhookSender
+    """The webhooks that were sent."""
 
     @property
     def cloud(self) -> Cloud:
@@ -56,6 +65,10 @@ class Controlled(Protocol):
     @property
     def record(self) -> RequestRecord:
         """The requests that came."""
+        ...
+
+    def new_login_link(self) -> str:
+        """Returns a link that logs one browser in to the page."""
         ...
 
     async def reset(self) -> None:
@@ -86,6 +99,12 @@ class Control:
                 "DELETE": self._clear_expectations,
             },
             "/deployments": {"GET": self._list_deployments},
+            "/deployments/ID": {"GET": self._show_deployment},
+            "/deployments/ID/logs": {"GET": self._show_logs},
+            "/deployments/ID/metrics": {"GET": self._show_metrics},
+            "/deployments/ID/crash": {"POST": self._crash},
+            "/webhooks": {"GET": self._list_webhooks},
+            "/login": {"POST": self._make_login_link},
             "/events": {"GET": self._list_events},
             "/clock": {"GET": self._show_clock, "POST": self._set_clock},
             "/reset": {"POST": self._reset},
@@ -94,7 +113,7 @@ class Control:
     async def answer(self, request: web.BaseRequest, body: bytes) -> web.Response:
         """Answers a call whose path begins with `CONTROL_PATH`."""
         path = request.path.removeprefix(CONTROL_PATH).rstrip("/")
-        calls = self._calls.get(path)
+        calls = self._calls.get(_OF_A_DEPLOYMENT.sub(r"\1ID", path))
         if calls is None:
             paths = ", ".join(f"{CONTROL_PATH}{known}" for known in self._calls)
             return error_response(404, f"Not Found: the control API has {paths}")
@@ -105,6 +124,8 @@ class Control:
             value = await call(request, body)
         except InvalidRequest as problem:
             return error_response(400, problem.message)
+        except NotFound as problem:
+            return error_response(404, problem.message)
         return json_response(200, value)
 
     # ── calls ────────────────────────────────────────────────────────────────────────────────────
@@ -147,6 +168,7 @@ class Control:
         return {
             "requests": [attrs.asdict(one) for one in chosen[-count:]] if count else [],
             "total": len(chosen),
+            "now": loop_time(),
         }
 
     async def _clear_requests(self, request: web.BaseRequest, body: bytes) -> object:
@@ -169,25 +191,57 @@ class Control:
 
     async def _list_deployments(self, request: web.BaseRequest, body: bytes) -> object:
         del request, body
-        return {
-            "deployments": [
-                {
-                    "request_id": one.request_id,
-                    "application": one.application.name,
-                    "version": one.application.version,
-                    "status": one.status.short,
-                    "seconds_in_status": round(one.seconds_in_status, 3),
-                    "error_detail": one.error_detail,
-                    "pid": None if one.process is None else one.process.pid,
-                    "ports": dict(one.port_numbers),
-                    "tags": list(one.tags),
-                    "city": one.location.city,
-                    "host_id": one.host_id,
-                    "created_at": one.created_at.isoformat(),
-                }
-                for one in self._emulator.cloud.live()
-            ]
-        }
+        cloud = self._emulator.cloud
+        return {"deployments": [row(cloud, one) for one in cloud.live()]}
+
+    def _deployment(self, request: web.BaseRequest) -> LocalDeployment:
+        """Returns the deployment whose id is in the path.
+
+        Raises:
+            NotFound: there is none.
+        """
+        found = _OF_A_DEPLOYMENT.match(request.path.removeprefix(CONTROL_PATH))
+        request_id = found[2] if found else ""
+        deployment = self._emulator.cloud.deployments.get(request_id)
+        if deployment is None:
+            raise NotFound(f"There is no deployment {request_id}, or it has ended a while ago")
+        return deployment
+
+    async def _show_deployment(self, request: web.BaseRequest, body: bytes) -> object:
+        del body
+        one = self._deployment(request)
+        history = [
+            event for event in self._emulator.events.after(0) if event.request_id == one.request_id
+        ]
+        return details(self._emulator.cloud, one, history)
+
+    async def _show_logs(self, request: web.BaseRequest, body: bytes) -> object:
+        del body
+        deployment = self._deployment(request)
+        text, position = deployment.output.after(int(_number(request, "after", 0, 10**15)))
+        return {"text": text, "position": position}
+
+    async def _show_metrics(self, request: web.BaseRequest, body: bytes) -> object:
+        del body
+        return usage(self._deployment(request).samples)
+
+    async def _crash(self, request: web.BaseRequest, body: bytes) -> object:
+        del body
+        deployment = self._deployment(request)
+        if deployment.process is None:
+            raise InvalidRequest(
+                f"{deployment.request_id} has no process to crash: it is {deployment.status.short}"
+            )
+        deployment.process.crash()
+        return row(self._emulator.cloud, deployment)
+
+    async def _list_webhooks(self, request: web.BaseRequest, body: bytes) -> object:
+        del request, body
+        return {"webhooks": [one.as_table() for one in self._emulator.webhooks.sent]}
+
+    async def _make_login_link(self, request: web.BaseRequest, body: bytes) -> object:
+        del request, body
+        return {"url": self._emulator.new_login_link()}
 
     async def _list_events(self, request: web.BaseRequest, body: bytes) -> object:
         del body

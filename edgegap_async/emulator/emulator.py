@@ -27,6 +27,7 @@ from .expectations import Expectations
 from .fault_tables import faults_from_tables
 from .faults import Fault, Faults
 from .http_guard import HttpGuard
+from .page import Page, Sessions
 from .rate_limits import RateLimits, check_limits
 from .recorded_requests import RecordedRequest, RequestRecord
 from .saved_applications import application_records, restore_applications
@@ -181,7 +182,8 @@ class Emulator:
             simulate=simulate,
         )
         self._host, self._port = host, port
-        self._limits = check_limits(limits)
+        self.limits: Mapping[str, float] = check_limits(limits)
+        """Calls a second by operation, for those that have a limit."""
         if not is_time_range(round_trip_time):
             raise InvalidRequest(
                 f"round_trip_time is (at least, at most) in seconds, not {round_trip_time!r}"
@@ -203,16 +205,16 @@ class Emulator:
         check_kind("state", state, str, Path)
         self._state_folder = state
         self._state: State | None = None
-        self._webhook_sender = WebhookSender(
-            webhook_allow, timeout=webhook_timeout, faults=self.faults
-        )
+        self.webhooks = WebhookSender(webhook_allow, timeout=webhook_timeout, faults=self.faults)
+        """The webhooks that were sent: the last 1,000 in `webhooks.sent`."""
         self._cloud: Cloud | None = None
         self._server: Server | None = None
         self._binding = LoopBinding("the emulator")
         self._is_closed = False
         self.token = secret.header["Authorization"].partition(" ")[2]
         """The API token that clients must send."""
-        self._guard = HttpGuard(self.token, allowed_hosts)
+        self._sessions = Sessions(self.token)
+        self._guard = HttpGuard(self.token, allowed_hosts, has_session=self._sessions.allows)
         self._deadlines = deadlines
 
     @classmethod
@@ -243,11 +245,12 @@ class Emulator:
             self._server = Server(
                 self._cloud,
                 guard=self._guard,
-                limits=self._limits,
+                limits=self.limits,
                 faults=self.faults,
                 round_trip_time=self._round_trip_time,
                 deadlines=self._deadlines,
                 control=Control(self).answer,
+                page=Page(self, self._sessions, self._guard.refuse_unauthorized),
             )
             self._server.requests.listeners += [self.expectations.count, self._save_changes]
             self._restore()
@@ -284,7 +287,7 @@ class Emulator:
         return Cloud(
             self._catalogue,
             self._settings,
-            send_webhook=self._webhook_sender.send,
+            send_webhook=self.webhooks.send,
             base_url="",
             on_status=self.events.add,
             clock=self.clock,
@@ -380,7 +383,7 @@ class Emulator:
                 if self._cloud is not None:
                     await self._cloud.close()
             finally:
-                await self._webhook_sender.close()
+                await self.webhooks.close()
                 if self._state is not None:
                     self._state.close()
                     self._state = None
@@ -411,6 +414,14 @@ class Emulator:
             raise InvalidRequest(_NOT_STARTED)
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104
         return f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
+
+    def new_login_link(self) -> str:
+        """Returns a link to the page, which logs one browser in within an hour.
+
+        Raises:
+            InvalidRequest: the emulator is not started.
+        """
+        return self.url + self._sessions.new_link()
 
     @property
     def cloud(self) -> Cloud:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -33,12 +33,19 @@ class HttpGuard:
     Args:
         token: the API token.
         allowed_hosts: further names in the header `Host`, such as a service of Docker Compose.
+        has_session: whether a request is of a session of the page, which stands for the token.
 
     Raises:
         InvalidRequest: a name of `allowed_hosts` is not a host name.
     """
 
-    def __init__(self, token: str, allowed_hosts: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        token: str,
+        allowed_hosts: Iterable[str] = (),
+        *,
+        has_session: Callable[[web.BaseRequest], bool] = lambda _: False,
+    ) -> None:
         self._header = f"token {token}".encode()
         del token  # a traceback that shows local variables must not show it
         for name in allowed_hosts:
@@ -46,11 +53,14 @@ class HttpGuard:
                 raise InvalidRequest(
                     f"allowed_hosts has host names without a port, such as 'emulator', not {name!r}"
                 )
+        self._has_session = has_session
         self._hosts = _OWN_HOSTS | {name.lower() for name in allowed_hosts}
 
     def is_authorized(self, request: web.BaseRequest) -> bool:
-        """Returns whether the request carries the API token."""
-        header = request.headers.get("Authorization", "")
+        """Returns whether the request carries the API token, or is of a session of the page."""
+        header = request.headers.get("Authorization")
+        if header is None:
+            return self._has_session(request)
         return hmac.compare_digest(header.encode(errors="surrogateescape"), self._header)
 
     def refuse_foreign(self, request: web.BaseRequest) -> web.Response | None:

@@ -6,6 +6,7 @@ debugger may hold it; the thread goes on.
 
 from __future__ import annotations
 
+import codecs
 import os
 import select
 import threading
@@ -73,6 +74,26 @@ class Output:
             data = bytes(self._data) if packed is None else zlib.decompress(packed)
             later = 0 if until is None else max(0, self.written - until)
         return data[: max(0, len(data) - later)].decode("utf-8", "replace")
+
+    def after(self, position: int) -> tuple[str, int]:
+        """Returns the text after the first `position` bytes, and the position after it.
+
+        A character that is not complete yet stands in the next text. If the program has ended and
+        its output is gone, the position is smaller than before.
+
+        Args:
+            position: number of bytes that the caller knows; 0 for all that is kept.
+        """
+        pipe = self.pipe
+        if pipe is not None:
+            pipe.read_rest()
+        with self._lock:
+            packed = self._compressed
+            data = bytes(self._data) if packed is None else zlib.decompress(packed)
+            written = self.written
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        text = decoder.decode(data[max(0, len(data) - max(0, written - position)) :])
+        return text, written - len(decoder.getstate()[0])
 
 
 class OutputPipe:

@@ -137,6 +137,10 @@ class ServerProcess:
         await asyncio.wait({self._program.over}, timeout=_KILL_TIMEOUT)
         self._pipe.close()
 
+    def crash(self) -> None:
+        """Makes the program end as after a crash: by SIGKILL."""
+        self._launcher.signal(self._program, signal.SIGKILL)
+
 
 class Machine:
     """Runs game servers on this machine.

@@ -17,9 +17,10 @@ import attrs
 _MAX_RECORDED: Final = 100_000  # requests
 _MAX_WITH_BODY: Final = 1_000  # requests
 _MAX_BODY_CHARACTERS: Final = 4_096
-_SECRET_NAME: Final = re.compile(
+SECRET_NAME: Final = re.compile(
     "password|passwd|token|secret|credential|private_key", re.IGNORECASE
 )
+"""The names of variables and fields whose values are shown nowhere."""
 _HIDDEN: Final = "***"
 
 
@@ -76,6 +77,10 @@ class RequestRecord:
         """Forgets the requests."""
         self._requests.clear()
 
+    def newest(self) -> Iterator[RecordedRequest]:
+        """Returns the requests, newest first, while no request comes."""
+        return reversed(self._requests)
+
     def __iter__(self) -> Iterator[RecordedRequest]:
         return iter(tuple(self._requests))
 
@@ -100,13 +105,13 @@ def _scrubbed(value: Any) -> Any:
     is_hidden = (
         value.get("is_hidden") is True
         or value.get("is_secret") is True
-        or _SECRET_NAME.search(str(value.get("key", ""))) is not None
+        or SECRET_NAME.search(str(value.get("key", ""))) is not None
     )
     return {key: _scrubbed_field(key, item, is_hidden=is_hidden) for key, item in value.items()}
 
 
 def _scrubbed_field(key: str, value: Any, *, is_hidden: bool) -> Any:
-    if (is_hidden and key == "value") or (_SECRET_NAME.search(key) and isinstance(value, str)):
+    if (is_hidden and key == "value") or (SECRET_NAME.search(key) and isinstance(value, str)):
         return _HIDDEN
     if isinstance(value, str) and "url" in key.lower():
         return _without_path(value)

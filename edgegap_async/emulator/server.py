@@ -15,7 +15,7 @@ import random
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from importlib.resources import files
-from typing import Any, Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 from urllib.parse import unquote
 
 import attrs
@@ -47,6 +47,22 @@ RespondToControl: TypeAlias = Callable[[web.BaseRequest, bytes], Awaitable[web.R
 """Answers a request of the control API, of which it gets the body too."""
 
 
+class PageServer(Protocol):
+    """Serves the page, which has no limits, no faults and no record; `Page` is it."""
+
+    def has(self, request: web.BaseRequest) -> bool:
+        """Returns whether a request is one for the page."""
+        ...
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answers such a request, if who sends it may send it."""
+        ...
+
+    def close(self) -> None:
+        """Ends the streams that are open."""
+        ...
+
+
 @attrs.define
 class Exchange:
     """One request, and what became of it."""
@@ -62,7 +78,7 @@ class Exchange:
     body: bytes = b""
     """The body, as far as it was read."""
     is_control: bool = False
-    """Whether it is a call of the control API."""
+    """Whether it is a call of the control API, or of the page."""
 
 
 @attrs.frozen
@@ -118,6 +134,7 @@ class Server:
         round_trip_time: seconds on the network for one call, at least and at most.
         deadlines: seconds for headers and bodies.
         control: answers the control API, which has no limits, no faults and no record.
+        page: serves the page; None for an emulator without one.
 
     Attributes:
         cloud: what the operations act on.
@@ -136,6 +153,7 @@ class Server:
         round_trip_time: tuple[float, float] = (0.0, 0.0),
         deadlines: Deadlines | None = None,
         control: RespondToControl | None = None,
+        page: PageServer | None = None,
     ) -> None:
         self.requests = RequestRecord()
         self.open_requests = 0
@@ -151,6 +169,7 @@ class Server:
         self._chance = random.Random(0)  # noqa: S311 - network delays are no secret
         self._routes = _Routes(OPERATIONS)
         self._control = control
+        self._page = page
         self._not_emulated = _Routes(_not_emulated())
         self._runner: web.ServerRunner | None = None
 
@@ -168,6 +187,8 @@ class Server:
 
     async def close(self) -> None:
         """Stops listening."""
+        if self._page is not None:
+            self._page.close()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -180,10 +201,15 @@ class Server:
         if one_way:
             await asyncio.sleep(one_way)
         at = loop_time()
-        exchange = Exchange(request)
-        self.open_requests += 1
+        page = self._page if self._page is not None and self._page.has(request) else None
+        exchange = Exchange(request, is_control=page is not None)
+        answer: web.StreamResponse
+        self.open_requests += page is None  # a stream of the page stays open
         try:
-            answer = await self._answer(exchange)
+            if page is not None:
+                answer = self._guard.refuse_foreign(request) or await page.answer(request)
+            else:
+                answer = await self._answer(exchange)
         except web.HTTPRequestEntityTooLarge:
             answer = error_response(413, "The body is larger than 1 MiB")
         except MalformedBody as problem:
@@ -200,7 +226,7 @@ class Server:
             self.failures.append(problem)
             answer = error_response(500, "Internal error: see the emulator's log")
         finally:
-            self.open_requests -= 1
+            self.open_requests -= page is None
         if not exchange.is_control:
             self._record(exchange, answer.status, at)
         if one_way:

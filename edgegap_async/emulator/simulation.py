@@ -121,6 +121,10 @@ class SimulatedProcess:
         """Ends it, as SIGTERM does."""
         self.end(-signal.SIGTERM)
 
+    def crash(self) -> None:
+        """Makes it end as after a crash: by SIGKILL."""
+        self.end(-signal.SIGKILL)
+
     def end(self, code: int) -> None:
         """Makes it exit now, unless it has exited."""
         if self._crash is not None:

@@ -13,11 +13,14 @@ import asyncio
 import ipaddress
 import logging
 import socket
-from collections.abc import Iterable
-from typing import Final, TypeAlias
+from collections import deque
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any, Final, TypeAlias
 from urllib.parse import quote, urlsplit
 
 import aiohttp
+import attrs
 import yarl
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
@@ -54,6 +57,7 @@ _NEVER: Final = tuple(
 """Networks that get no webhook whatever `webhook_allow` says."""
 _NAT64: Final = ipaddress.ip_network("64:ff9b::/96")  # an IPv4 address in the last 32 bits
 _MAX_ANSWER_BYTES: Final = 65536  # of the receiver's answer; the rest is not read
+_MAX_SENT: Final = 1_000  # webhooks that are remembered
 _URL_CHARACTERS: Final = "".join(map(chr, range(0x21, 0x7F)))  # printable ASCII
 
 _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -110,6 +114,32 @@ class _AllowedResolver(AbstractResolver):
         await self._names.close()
 
 
+@attrs.frozen(kw_only=True)
+class SentWebhook:
+    """One webhook, and what became of it. It has neither the path of the URL nor the body."""
+
+    at: datetime
+    """Time of the change of status that it is about."""
+    request_id: str
+    """The deployment."""
+    kind: str
+    """`ready`, `error` or `terminated`."""
+    where: str
+    """Scheme and host of the URL."""
+    fault: str | None
+    """The effect of the scripted fault that was applied; None if there was none."""
+    status: int | None = None
+    """HTTP status of the receiver's answer; None if there was none."""
+    problem: str | None = None
+    """Why there is no answer; None if there is one."""
+    seconds: float = 0.0
+    """Seconds from the change of status until the answer, or until it was given up."""
+
+    def as_table(self) -> dict[str, Any]:
+        """Returns it with values of JSON types."""
+        return {**attrs.asdict(self), "at": self.at.isoformat()}
+
+
 class WebhookSender:
     """Sends webhooks.
 
@@ -117,6 +147,10 @@ class WebhookSender:
         allow: networks besides loopback, such as `10.0.0.0/8`.
         timeout: seconds that a receiver has to answer.
         faults: scripted faults.
+
+    Attributes:
+        sent: the last 1,000 webhooks, once their end is known.
+        listeners: called with each of them, at once.
     """
 
     def __init__(
@@ -127,27 +161,51 @@ class WebhookSender:
         self._timeout = aiohttp.ClientTimeout(total=timeout, ceil_threshold=float("inf"))
         self._session: aiohttp.ClientSession | None = None
         self._deliveries: set[asyncio.Task[None]] = set()
+        self.sent: deque[SentWebhook] = deque(maxlen=_MAX_SENT)
+        self.listeners: list[Callable[[SentWebhook], None]] = []
 
     def send(self, webhook: Webhook, deployment: Deployment) -> None:
         """Posts the status of a deployment to a webhook, in the background."""
-        fault = self._faults.take(webhook_option(WEBHOOK_KINDS[deployment.current_status]))
+        kind = WEBHOOK_KINDS[deployment.current_status]
+        fault = self._faults.take(webhook_option(kind))
+        target = urlsplit(webhook.url)
+        sent = SentWebhook(
+            at=datetime.now(UTC),
+            request_id=deployment.request_id,
+            kind=kind,
+            # The path of a webhook is a secret, so no log has it.
+            where=f"{target.scheme}://{target.hostname}",
+            fault=None if fault is None else type(fault.effect).__name__,
+        )
+        delays = (0.0,) if fault is None else fault.effect.webhook_delays()
+        if not delays:
+            self._record(sent, problem="lost by a scripted fault")
         body = dumps(to_json(deployment))
-        for delay in (0.0,) if fault is None else fault.effect.webhook_delays():
-            task = asyncio.create_task(self._deliver(webhook.url, body, delay))
+        for delay in delays:
+            task = asyncio.create_task(self._deliver(webhook.url, body, delay, sent))
             self._deliveries.add(task)
             task.add_done_callback(self._deliveries.discard)
 
-    async def _deliver(self, url: str, body: bytes, delay: float) -> None:
+    def _record(
+        self, sent: SentWebhook, *, status: int | None = None, problem: str | None = None
+    ) -> None:
+        """Records what became of a webhook."""
+        seconds = (datetime.now(UTC) - sent.at).total_seconds()
+        recorded = attrs.evolve(sent, status=status, problem=problem, seconds=seconds)
+        self.sent.append(recorded)
+        for listener in self.listeners:
+            listener(recorded)
+
+    async def _deliver(self, url: str, body: bytes, delay: float, sent: SentWebhook) -> None:
         if delay:
             await asyncio.sleep(delay)
-        await self._post(url, body)
+        await self._post(url, body, sent)
 
-    async def _post(self, url: str, body: bytes) -> None:
-        # The path of a webhook is a secret, so no log has it.
-        target = urlsplit(url)
-        where = f"{target.scheme}://{target.hostname}"
-        if self._allowed.refuses(target.hostname or ""):
+    async def _post(self, url: str, body: bytes, sent: SentWebhook) -> None:
+        where = sent.where
+        if self._allowed.refuses(urlsplit(url).hostname or ""):
             _log.warning("no webhook to %s: the setting webhook_allow does not include it", where)
+            self._record(sent, problem="not sent: webhook_allow does not include the address")
             return
         if self._session is None:
             connector = aiohttp.TCPConnector(resolver=_AllowedResolver(self._allowed), limit=0)
@@ -161,8 +219,10 @@ class WebhookSender:
             ) as answer:
                 await answer.content.read(_MAX_ANSWER_BYTES)
                 _log.debug("webhook to %s answered %s", where, answer.status)
+            self._record(sent, status=answer.status)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as problem:
             _log.warning("webhook to %s failed: %s", where, type(problem).__name__)
+            self._record(sent, problem=f"failed: {type(problem).__name__}")
 
     async def close(self) -> None:
         """Cancels the webhooks in flight."""

@@ -59,11 +59,13 @@ class Shell:
             env={**os.environ, **environment},
         )
         self.output: list[str] = []
+        self.login_link = ""
 
     def read_start(self) -> None:
-        """Reads the three lines that it prints once it answers."""
+        """Reads the lines that it prints once it answers; `login_link` is in the last one."""
         assert self.process.stdout is not None
-        self.output = [self.process.stdout.readline().strip() for _ in range(3)]
+        *self.output, last = [self.process.stdout.readline().strip() for _ in range(4)]
+        self.login_link = last.rpartition(" ")[2]
 
     @property
     def url(self) -> str:
@@ -131,6 +133,20 @@ async def test_row_59_in_a_shell_a_signal_ends_the_emulator_and_its_servers(
     assert ended == (0, "")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", status["ports"]["game"]["external"]))
+
+
+async def test_it_prints_a_link_to_the_page() -> None:
+    with shell("--fast", "--token", TOKEN, "--quiet") as started:
+        link = started.login_link.removeprefix(started.url)
+        async with (
+            aiohttp.ClientSession(started.url) as session,
+            session.get(link, headers={"Accept": "text/html"}) as answer,
+        ):
+            text = await answer.text()
+        started.end()
+
+    assert answer.status == 200
+    assert "You are logged in" in text
 
 
 async def test_each_call_and_each_change_of_status_is_one_line() -> None:

@@ -46,8 +46,8 @@ def test_every_setting_of_a_file_reaches_the_emulator(tmp_path: Path) -> None:
 
     assert check_file(path) == []
     assert settings.timings == Timings(seeking=(0.1, 0.2), deploying=1)
-    assert emulator._limits == {**emulator._limits, "deploy": 5}
-    assert "list_deployments" not in emulator._limits
+    assert emulator.limits == {**emulator.limits, "deploy": 5}
+    assert "list_deployments" not in emulator.limits
     assert settings.port_range == range(30000, 30010)
     assert settings.player_locations == {"10.0.0.0/8": (48.9, 2.4)}
     assert settings.simulate == Simulation(seed=7, ready_after=(0.5, 1.0))

@@ -1,0 +1,78 @@
+// The page: connects, and shows the overview or one deployment, by the fragment of the address.
+
+import { actionsMenu } from "./actions.js";
+import { activity } from "./activity.js";
+import { deploymentView } from "./deployment.js";
+import { h, setText } from "./dom.js";
+import { worldMap } from "./map.js";
+import { connect, onChange, store } from "./store.js";
+import { deploymentTable } from "./table.js";
+import { tiles } from "./tiles.js";
+
+const STATES = {
+  connecting: "connecting",
+  live: "live",
+  lost: "reconnecting",
+  "logged out": "logged out: open a new login link",
+};
+
+const overview = document.getElementById("overview");
+const single = document.getElementById("deployment");
+const connection = document.getElementById("connection");
+const address = document.getElementById("address");
+
+const filter = { text: "", status: "", application: "", tag: "", cities: null };
+const table = deploymentTable(filter);
+const map = worldMap((cities) => table.setCities(cities));
+const summary = tiles((phase) => table.setPhase(phase));
+const { rates, faults, calls, webhooks } = activity();
+
+document.getElementById("top-actions").append(actionsMenu());
+overview.append(
+  h("h1", { class: "visually-hidden" }, "Deployments"),
+  summary.element,
+  h("div", { class: "columns" }, map.element, h("div", { class: "side" }, rates.element)),
+  h(
+    "div",
+    { class: "columns" },
+    table.element,
+    h("div", { class: "side" }, faults.element, calls.element, webhooks.element),
+  ),
+);
+
+let view = null; // of one deployment
+
+function route() {
+  const found = /^#\/deployments\/([^/]+)$/.exec(location.hash);
+  view?.close();
+  view = found ? deploymentView(decodeURIComponent(found[1])) : null;
+  overview.hidden = view !== null;
+  single.hidden = view === null;
+  single.replaceChildren(...(view ? [view.element] : []));
+  document.title = view ? `${view.id} – Edgegap emulator` : "Edgegap emulator";
+  if (view) view.heading.focus({ preventScroll: true });
+  window.scrollTo(0, 0);
+  render([]);
+}
+
+function render(created) {
+  connection.dataset.state = store.state;
+  setText(connection, STATES[store.state]);
+  setText(address, store.url);
+  if (view) {
+    view.render();
+    return;
+  }
+  summary.render();
+  map.render(created);
+  table.render();
+  rates.render();
+  faults.render();
+  calls.render();
+  webhooks.render();
+}
+
+window.addEventListener("hashchange", route);
+onChange(render);
+route();
+connect();
