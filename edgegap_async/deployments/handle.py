@@ -16,6 +16,7 @@ from edgegap_async.api.models import (
     Deployment,
     DeploymentRow,
     Endpoint,
+    MetricRow,
     Status,
     StatusChange,
 )
@@ -34,6 +35,7 @@ from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.resources.deployments import is_listed
 from edgegap_async.polling.tracker import DeploymentTracker, WebhookUrls
 
+from .following import LogReader, MetricsReader, follow
 from .ownership import OwnedDeployments, stop_until_confirmed
 
 if TYPE_CHECKING:
@@ -259,6 +261,50 @@ class DeploymentHandle:
                     known += 1
                     if change.status.is_final:
                         return
+
+    def follow_logs(self) -> AsyncIterator[str]:
+        """Returns an iterator over the log: first what there is, then new text as it comes.
+
+        The pieces together are the log. A piece may end within a line. The iterator ends after
+        ERROR or TERMINATED. The client polls the deployment during the iteration, and asks for the
+        log after 1 to 10 seconds: sooner while there is new text, and at each change of status. A
+        request that fails is repeated without limit. What the program writes in the last second
+        before a stop may be missing, because the API drops logs with the stop.
+
+        Raises:
+            NotFound, Gone: the API does not know the deployment, and has never reported a status.
+            Unauthorized, Forbidden: the API does not accept the token for this deployment.
+            ClientClosed: the client is closed, or was closed meanwhile.
+        """
+        reader = LogReader()
+
+        async def read() -> tuple[str, ...]:
+            text = reader.new_text(await self._client.deployments.logs(self.request_id))
+            return (text,) if text else ()
+
+        return follow(self._tracker, read)
+
+    def metrics(self) -> AsyncIterator[MetricRow]:
+        """Returns an iterator over the measurements that there are, then new ones as they come.
+
+        Each measurement of CPU, memory, disk and network is a mapping, as of `Metrics.rows`, with
+        the values as measured. The iterator ends, asks and fails as that of `follow_logs`.
+        `client.deployments.metrics` returns those of a period at once.
+
+        Raises:
+            NotFound, Gone: the API does not know the deployment, and has never reported a status.
+            Unauthorized, Forbidden: the API does not accept the token for this deployment.
+            ClientClosed: the client is closed, or was closed meanwhile.
+        """
+        reader = MetricsReader()
+
+        async def read() -> list[MetricRow]:
+            answer = await self._client.deployments.metrics(
+                self.request_id, start=reader.newest, raw=True
+            )
+            return reader.new_rows(answer)
+
+        return follow(self._tracker, read)
 
     def endpoint(self, name: str | None = None) -> Endpoint:
         """Returns where players connect to a port. Makes no call.

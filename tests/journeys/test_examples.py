@@ -59,6 +59,23 @@ def test_every_example_has_a_test() -> None:
     assert {name for name in examples if not any(name in text for text in tested)} == set()
 
 
+async def test_the_metrics_of_a_server_are_plotted(emulator: Emulator, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    file = tmp_path / "metrics.png"
+    printed = await run_program(
+        emulator,
+        *("examples/metrics.py", "4", str(file)),
+        MPLCONFIGDIR=str(tmp_path),
+        PYTHONWARNINGS="default",  # of matplotlib
+    )
+
+    assert re.search(r"starting on port \d+\nready\n", printed)
+    assert re.search(r"\d\d:\d\d:\d\d  CPU \d+\.0 %  memory [1-9]\d+\.0 bytes", printed)
+    assert re.search(r"\d+ measurements in ", printed)
+    assert file.read_bytes().startswith(b"\x89PNG")
+    assert await running_deployments(emulator) == []
+
+
 async def test_many_servers_deploys_a_batch(emulator: Emulator) -> None:
     printed = await run_program(emulator, "examples/many_servers.py", "5")
 

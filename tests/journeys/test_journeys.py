@@ -285,6 +285,16 @@ async def test_a_game_server_stops_itself(cloud: Cloud) -> None:
         assert requests_by_operation(emulator)["stop_deployment"] == 0
 
 
+async def test_a_log_is_followed_until_the_crash(cloud: Cloud) -> None:
+    async with cloud(sample_application("--crash-after", "2")) as (_, client):
+        server = await client.deploy("arena", "v1", users=USERS)
+        log = "".join([text async for text in server.follow_logs()])
+
+        assert log.startswith("starting on port ")
+        assert log.endswith("ready\ncrashing\n")
+        assert server.status == Status.ERROR
+
+
 async def test_private_hosts_are_tried_in_order_before_the_public_cloud(cloud: Cloud) -> None:
     small = attrs.evolve(sample_application(), cpu_units=1024, memory_mb=512)
     fleet = Fleet(

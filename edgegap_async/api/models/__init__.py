@@ -21,10 +21,6 @@ from .deployments import (
     DeploymentRow,
     Endpoint,
     Logs,
-    Metrics,
-    MetricSeries,
-    MetricTotals,
-    NetworkMetrics,
     Port,
     Session,
     Stopped,
@@ -44,6 +40,7 @@ from .locations import (
     LocationPage,
     LocationTag,
 )
+from .metrics import MetricRow, Metrics, MetricSeries, MetricTotals, NetworkMetrics
 from .response import (
     ApiResponse,
     Json,
@@ -82,6 +79,7 @@ __all__ = [
     "LocationPage",
     "LocationTag",
     "Logs",
+    "MetricRow",
     "MetricSeries",
     "MetricTotals",
     "Metrics",

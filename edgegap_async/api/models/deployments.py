@@ -1,4 +1,4 @@
-"""Deployments and what the API says about them: ports, lists, stops, logs, metrics, tags."""
+"""Deployments and what the API says about them: ports, lists, stops, logs, tags."""
 
 from __future__ import annotations
 
@@ -243,60 +243,6 @@ class Logs(ApiResponse):
     """How the process ended; None if it did not crash."""
     logs_link: str | None = None
     """A URL of the log in the endpoint storage; None without such a storage."""
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class MetricSeries(Model):
-    """Values over time: three tuples of the same length."""
-
-    labels: tuple[str, ...] = ()
-    """The label of each value."""
-    datasets: tuple[float | None, ...] = ()
-    """The values; None where a value is missing."""
-    timestamps: tuple[datetime | None, ...] = ()
-    """The time of each value; None where a time is unreadable."""
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class MetricTotals(Model):
-    """Sums since the start of the deployment. The API documents no units; probably bytes."""
-
-    receive_total: MetricSeries = MetricSeries()
-    """Data received from the network."""
-    transmit_total: MetricSeries = MetricSeries()
-    """Data sent to the network."""
-    disk_read_total: MetricSeries = MetricSeries()
-    """Data read from disk."""
-    disk_write_total: MetricSeries = MetricSeries()
-    """Data written to disk."""
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class NetworkMetrics(Model):
-    """Network use in each step of time. The API documents no units."""
-
-    receive: MetricSeries = MetricSeries()
-    """Data received in each step."""
-    transmit: MetricSeries = MetricSeries()
-    """Data sent in each step."""
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class Metrics(ApiResponse):
-    """CPU, memory, disk and network use of a deployment. The API documents no units."""
-
-    total: MetricTotals = MetricTotals()
-    """Sums of network and disk use since the start."""
-    cpu: MetricSeries = MetricSeries()
-    """CPU use over time."""
-    mem: MetricSeries = MetricSeries()
-    """Memory use over time."""
-    network: NetworkMetrics = NetworkMetrics()
-    """Network use over time."""
-    cpu_throttle_rate: MetricSeries = MetricSeries()
-    """How much the CPU was throttled in each step; empty before 2026."""
-    cpu_throttle_total: MetricSeries = MetricSeries()
-    """How much the CPU was throttled since the start; empty before 2026."""
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
