@@ -58,7 +58,8 @@ class AppCalls(CloudState):
         return 200, VersionPage(versions=versions, total_count=len(every), pagination=position)
 
     async def create_version(self, *, application: str, body: VersionRequest) -> Reply:
-        """Creates a version of an image that the settings map to a program."""
+        """Creates a version of an image that the settings map to a program, or run themselves."""
+        await self._verify_image(application, None, body)
         created = self.registry.create_version(application, body)
         return 200, VersionSaved(success=True, version=created)
 
@@ -70,8 +71,24 @@ class AppCalls(CloudState):
         self, *, application: str, version: str, body: VersionChanges
     ) -> Reply:
         """Changes a version. Its deployments run on as they are."""
+        await self._verify_image(application, version, body)
         changed = self.registry.update_version(application, version, body)
         return 200, VersionSaved(success=True, version=changed)
+
+    async def _verify_image(
+        self, application: str, version: str | None, wanted: VersionChanges
+    ) -> None:
+        """Pulls the image of a container if the call asks for its check.
+
+        Raises:
+            BadRequest: the registry refuses the credentials.
+            ImageUnavailable: the image cannot be pulled.
+        """
+        if not wanted.verify_image or self.engine is None:
+            return
+        wanted_image = self.registry.container_image(application, version, wanted)
+        if wanted_image is not None:
+            await self.engine.verify(*wanted_image)
 
     async def delete_version(self, *, application: str, version: str) -> Reply:
         """Deletes a version. Its deployments run on."""

@@ -15,6 +15,12 @@ They come from code, or from a TOML file::
     image = "registry.example.com/arena"
     argv = ["{python}", "server.py", "--port", "{port:game}"]
 
+    [[applications]]
+    name = "arena"
+    version = "v2"
+    image = "registry.example.com/arena:v2"
+    ports = [{ name = "game", protocol = "UDP", number = 7777 }]
+
     [[fleets]]
     name = "alpha"
 
@@ -22,7 +28,8 @@ They come from code, or from a TOML file::
     host_id = "alpha-1"
     city = "Montreal"
 
-The cloud runs an image; the emulator runs `argv`. In it, `{port:NAME}` becomes the number of a
+The cloud runs an image; the emulator runs `argv`, or a container of `image` where a container
+engine is. In `argv`, `{port:NAME}` becomes the number of a
 declared port and `{python}` the path of this Python. The other settings have the API's names and
 meanings. Only `restart_policy` has another default: a developer needs to see a crash, not a server
 that has started again.
@@ -58,6 +65,7 @@ Item = TypeVar("Item")
 _PORT_PLACEHOLDER: Final = re.compile(r"\{port:([^{}]*)\}")
 _LIKE_A_PORT: Final = re.compile(r"\{port\b[^{}]*\}")
 _IMAGE: Final = re.compile(r"[^/\s:]+(:\d+)?(/[^/\s:]+)+(:[^/\s:]+)?")
+_DOCKER_IMAGE: Final = re.compile(r"[^\s/@-][^\s@]*(@sha256:[0-9a-f]{64})?")
 _MAX_NAME: Final = 64  # characters; the API documents this maximum for names of versions
 _MAX_NUMBER: Final = 1e9  # no setting means more, and a file may say `inf`
 
@@ -128,9 +136,16 @@ def _texts(values: Iterable[str]) -> tuple[str, ...]:
     return () if isinstance(values, str) else tuple(values)
 
 
-def _check_argv(what: str, argv: tuple[object, ...]) -> None:
+def _check_argv(what: str, argv: tuple[object, ...], *, has_image: bool) -> None:
+    if has_image and not argv:
+        return
     if not all(isinstance(part, str) for part in argv) or not any(argv[:1]):
         raise InvalidRequest(f"{what}: argv must be a list of strings, the program first")
+
+
+def _check_credentials(what: str, model: Application | Image) -> None:
+    if (model.private_username is None) != (model.private_token is None):
+        raise InvalidRequest(f"{what}: private_username and private_token belong together")
 
 
 def port_names(argv: Iterable[str]) -> list[str]:
@@ -184,9 +199,16 @@ class Application:
     """Name of the application; 64 characters at most."""
     version: str = attrs.field(validator=_name)
     """Name of the version; 64 characters at most."""
-    argv: tuple[str, ...] = attrs.field(converter=_texts)
+    argv: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     """The program and its arguments; `{port:NAME}` and `{python}` are replaced, as in the values of
-    environment variables. No shell."""
+    environment variables. No shell. With an `image` they take the place of its own, and may be left
+    out; else they are required."""
+    image: str | None = None
+    """The container image that it runs, as for `docker run`; None for a program of this machine."""
+    private_username: str | None = None
+    """The name for the registry of the image; None for a public one."""
+    private_token: str | None = attrs.field(default=None, repr=False)
+    """The password for the registry of the image. No repr, answer or file has it."""
     ports: tuple[AppPort, ...] = attrs.field(default=(), converter=_ports, validator=_each(AppPort))
     """The ports that it opens."""
     environment: Mapping[str, str] = attrs.field(factory=dict)
@@ -195,7 +217,7 @@ class Application:
     """Environment variables whose values appear in no repr and no answer."""
     directory: str | None = None
     """Working directory of the process; None for an empty home of its own. In a TOML file the path
-    is relative to the file, whose directory is the default."""
+    is relative to the file, whose directory is the default. With an `image`: a path in it."""
     is_active: bool = True
     """Whether it can be deployed; else a deploy is answered 400."""
     max_duration: float = attrs.field(default=1440, validator=_at_least(-1))
@@ -209,24 +231,34 @@ class Application:
     )
     """Whether it starts again after an exit by itself. In the cloud the default is `always`."""
     cpu_units: int = attrs.field(default=256, validator=_at_least(1))
-    """CPU units, 1024 for one virtual CPU: shown to the process and taken from a private host, not
-    enforced."""
+    """CPU units, 1024 for one virtual CPU: shown to the process and taken from a private host;
+    enforced for containers alone."""
     memory_mb: int = attrs.field(default=512, validator=_at_least(1))
-    """Megabytes of memory: shown to the process and taken from a private host, not enforced."""
+    """Megabytes of memory: shown to the process and taken from a private host; enforced for
+    containers alone."""
     memory_limit_mb: int | None = attrs.field(default=None, validator=_at_least(1))
-    """Megabytes of address space for a process, enforced; None for no limit."""
+    """Megabytes of address space for a process, enforced; None for no limit. Of a container: its
+    memory; None for `memory_mb`."""
     cpu_limit_seconds: int | None = attrs.field(default=None, validator=_at_least(1))
     """Seconds of CPU time for a process, enforced; None for no limit."""
     open_files_limit: int | None = attrs.field(default=4096, validator=_at_least(16))
     """Files and sockets that a process may have open, enforced; None for the most that the system
     allows."""
-    sandbox: Sandbox = attrs.field(default="none", validator=one_of("none", "bwrap"))
+    sandbox: Sandbox = attrs.field(default="none", validator=one_of("none", "bwrap", "docker"))
     """`bwrap` runs it in bubblewrap: a read-only system, a /tmp and a home of its own, and no view
-    of other processes. `none` runs it as any program of this user."""
+    of other processes. `docker` runs its `image`, and is what an `image` means. `none` runs it as
+    any program of this user."""
 
     def __attrs_post_init__(self) -> None:
         what = f"application {self.name!r} version {self.version!r}"
-        _check_argv(what, self.argv)
+        if self.sandbox == "docker" and self.image is None:
+            raise InvalidRequest(f'{what}: sandbox = "docker" needs the image')
+        if self.sandbox == "bwrap" and self.image is not None:
+            raise InvalidRequest(f'{what}: an image runs in a container, not in "bwrap"')
+        if self.image is not None and not _DOCKER_IMAGE.fullmatch(str(self.image)):
+            raise InvalidRequest(f"{what}: image is a name as for `docker run`, not {self.image!r}")
+        _check_argv(what, self.argv, has_image=self.image is not None)
+        _check_credentials(what, self)
         names = [port.name for port in self.ports]
         twice = _first_duplicate(names)
         if twice is not None:
@@ -268,8 +300,12 @@ class Image:
     image: str = attrs.field(validator=_image_name)
     """Registry and name, such as `registry.example.com/arena`, with a tag or without one: without
     it, for each tag that has no `Image` of its own."""
-    argv: tuple[str, ...] = attrs.field(converter=_texts)
-    """The program and its arguments, as in `Application`."""
+    argv: tuple[str, ...] = attrs.field(default=(), converter=_texts)
+    """The program and its arguments, as in `Application`; required unless `sandbox` is `docker`."""
+    private_username: str | None = None
+    """The name for the registry, for versions that are created without one."""
+    private_token: str | None = attrs.field(default=None, repr=False)
+    """The password for the registry. No repr, answer or file has it."""
     directory: str | None = None
     """Working directory of the process, as in `Application`."""
     memory_limit_mb: int | None = attrs.field(default=None, validator=_at_least(1))
@@ -278,11 +314,13 @@ class Image:
     """Seconds of CPU time for a process, enforced; None for no limit."""
     open_files_limit: int | None = attrs.field(default=4096, validator=_at_least(16))
     """Files and sockets that a process may have open, as in `Application`."""
-    sandbox: Sandbox = attrs.field(default="none", validator=one_of("none", "bwrap"))
-    """What it runs in, as in `Application`."""
+    sandbox: Sandbox = attrs.field(default="none", validator=one_of("none", "bwrap", "docker"))
+    """What it runs in, as in `Application`; `docker` runs the image itself."""
 
     def __attrs_post_init__(self) -> None:
-        _check_argv(f"image {self.image!r}", self.argv)
+        what = f"image {self.image!r}"
+        _check_argv(what, self.argv, has_image=self.sandbox == "docker")
+        _check_credentials(what, self)
 
 
 @attrs.frozen(kw_only=True)
@@ -343,6 +381,13 @@ class Catalogue:
             twice = _first_duplicate(names)
             if twice is not None:
                 raise InvalidRequest(f"two {what} {twice!r}")
+
+    @property
+    def has_containers(self) -> bool:
+        """Whether a container engine is needed."""
+        return any(one.image is not None for one in self.applications) or any(
+            image.sandbox == "docker" for image in self.images
+        )
 
 
 def sample_application(*options: str, name: str = "arena", version: str = "v1") -> Application:

@@ -12,23 +12,27 @@ from collections import Counter, deque
 from collections.abc import Container, Coroutine, Iterable
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
+from urllib.parse import urlsplit
 
 from edgegap_async.api.models import DeployAccepted, Location, Status, Tag
 from edgegap_async.api.newer_requests import DeploymentReport
 from edgegap_async.api.requests import DeployRequest
+from edgegap_async.api.validation import is_loopback
 from edgegap_async.errors import BadRequest, NotFound, Unauthorized, Unprocessable
 
 from .beacons import Beacon
 from .catalogue import Application, Catalogue, PrivateHost
 from .clock import Clock
+from .container_engine import ContainerEngine
+from .containers import ContainerMachine, ContainerSettings
 from .deployments import LocalDeployment, OnStatus, SendWebhook, ignore_status
 from .environment import MARK, Secrets, check_variables
 from .locations import CITIES, LocationFinder, Point
-from .machine import Machine
+from .machine import Machine, WholeMachine
 from .output import Output
 from .ports import NoFreePort, Ports
 from .processes import Machine as LocalMachine
-from .registry import Registry
+from .registry import Registry, credentials_of
 from .settings import Settings
 from .simulation import SimulatedMachine, SimulatedPorts
 from .state import SavedDeployment
@@ -63,6 +67,7 @@ class CloudState:
         registry: the applications and versions that can be deployed.
         reports: the last 1,000 reports about deployments, each with its request_id.
         clock: the clock of its deployments.
+        engine: the container engine; None if game servers are simulated.
     """
 
     def __init__(
@@ -86,10 +91,12 @@ class CloudState:
         self._send_webhook = send_webhook
         self._on_status = on_status
         self._locations = LocationFinder(settings.player_locations)
-        self._machine: Machine[Any]
+        self._machine: WholeMachine[Any]
         self._ports: Ports | SimulatedPorts
+        self.engine: ContainerEngine | None = None
         if settings.simulate is None:
-            self._machine = LocalMachine(mark=MARK)
+            self._machine = machine = LocalMachine(mark=MARK, address=settings.host)
+            self.engine = ContainerEngine(machine.launcher, settings.engine, address=settings.host)
             self._ports = Ports(
                 settings.port_range, self.clock.time, reuse_delay=settings.port_reuse_delay
             )
@@ -104,8 +111,10 @@ class CloudState:
         self._created_at = self.clock.now()
         self._tasks: set[asyncio.Task[None]] = set()
         self._runs: dict[str, asyncio.Task[None]] = {}  # by request_id
-        if settings.simulate is None:
+        if self.engine is not None:
             self._spawn(self._measure_usage())
+            if catalogue.has_containers:
+                self._spawn(self.engine.warm_up())
 
     async def close(self) -> None:
         """Kills all processes at once and sends no webhook."""
@@ -122,6 +131,8 @@ class CloudState:
                 self._beacon.close()
             self.clock.close()
         await self._machine.close()
+        if self.engine is not None:
+            await self.engine.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -137,19 +148,20 @@ class CloudState:
     async def _measure_usage(self) -> None:
         while True:
             await asyncio.sleep(self.settings.metrics_interval)
-            running = [
-                (one.samples, one.process)
-                for one in self.deployments.values()
-                if one.process is not None
-            ]
-            try:
-                usages = await self._machine.usage([process for _, process in running])
-            except OSError as problem:  # no more files can be opened
-                _log.warning("no metrics are measured now: %s", problem)
-                continue
-            now = datetime.now(UTC)
-            for (samples, _), usage in zip(running, usages, strict=True):
-                samples.add(usage, now)
+            running: dict[Machine[Any], list[LocalDeployment]] = {}
+            for one in self.deployments.values():
+                if one.process is not None:
+                    running.setdefault(one.machine, []).append(one)
+            for machine, deployments in running.items():
+                measured = [(one.samples, one.process) for one in deployments]
+                try:
+                    usages = await machine.usage([process for _, process in measured])
+                except OSError as problem:  # no more files can be opened
+                    _log.warning("no metrics are measured now: %s", problem)
+                    continue
+                now = datetime.now(UTC)
+                for (samples, _), usage in zip(measured, usages, strict=True):
+                    samples.add(usage, now)
 
     def load(self, catalogue: Catalogue) -> None:
         """Replaces what can be deployed. Deployments that exist keep what they have.
@@ -244,9 +256,9 @@ class CloudState:
             ),
             port_source=self._ports,
             fqdn=self.settings.fqdn.replace("{request_id}", request_id),
-            base_url=self.base_url,
+            base_url=self.base_url if application.image is None else self._container_url,
             secrets=_new_secrets(),
-            machine=self._machine,
+            machine=self._machine_for(application, request),
             clock=self.clock,
             timings=self.settings.timings.drawn(self._chance, is_cached=is_cached),
             keep_errors=self.settings.keep_errors,
@@ -265,6 +277,27 @@ class CloudState:
 
     def _start(self, deployment: LocalDeployment) -> None:
         self._runs[deployment.request_id] = self._spawn(self._run(deployment))
+
+    def _machine_for(self, application: Application, request: DeployRequest) -> Machine[Any]:
+        """Returns what runs the application."""
+        if application.image is None or self.engine is None:
+            return self._machine
+        wanted = request.resources
+        settings = ContainerSettings(
+            image=application.image,
+            credentials=credentials_of(application.private_username, application.private_token),
+            cpu_units=wanted.cpu_units if wanted else application.cpu_units,
+            memory_bytes=(wanted.memory_mib if wanted else application.memory_mb) * 2**20,
+        )
+        return ContainerMachine(self.engine, settings)
+
+    @property
+    def _container_url(self) -> str:
+        """Base URL of the API for programs in containers, whose loopback is their own."""
+        url = urlsplit(self.base_url)
+        if not url.hostname or not is_loopback(url.hostname):
+            return self.base_url
+        return url._replace(netloc=f"host.docker.internal:{url.port}").geturl()
 
     def _placed(
         self, application: Application, request: DeployRequest, host: PrivateHost | None

@@ -36,6 +36,7 @@ from edgegap_async.api.models import (
 )
 from edgegap_async.api.requests import DeployRequest, Webhook
 from edgegap_async.concurrency import loop_time
+from edgegap_async.errors import ImageUnavailable
 
 from .catalogue import Application, AppPort, PrivateHost
 from .clock import Clock
@@ -43,7 +44,7 @@ from .environment import PUBLIC_IP, Secrets, environment
 from .machine import Forwarder, Machine, PortSource, Process
 from .metrics import Samples
 from .output import Output
-from .ports import NoFreePort
+from .ports import NoFreePort, PortInUse
 from .processes import Limits
 from .procfs import Binding, Route
 from .timings import DrawnTimings
@@ -381,10 +382,10 @@ class LocalDeployment:
         for _ in range(_MAX_PORT_CHANGES):
             try:
                 await self._open_forwarder()
+                process = await self._start(give_up)
             except OSError as problem:
-                _log.info("%s: cannot forward a port: %s", self.request_id, problem)
+                _log.info("%s: another program has its port: %s", self.request_id, problem)
             else:
-                process = await self._start()
                 if self.status is Status.READY or not await self._wait_until_bound(
                     process, give_up
                 ):
@@ -397,14 +398,27 @@ class LocalDeployment:
     async def _open_forwarder(self) -> None:
         """Forwards external ports to those whose number the application sets.
 
-        If another deployment or program has such a number, the application gets its external
-        port instead.
+        A container has ports of its own, and all of them are published. On this machine, if another
+        deployment or program has such a number, the application gets its external port instead.
 
         Raises:
             OSError: an external port cannot be bound.
         """
         if self._forwarder is not None:
             return
+        is_published = self.machine.runs_containers
+        forwarded = set(self.port_numbers) if is_published else self._hold_numbers()
+        routes: list[Route] = [
+            (kind, self.port_numbers[port.name], self._internal(port))
+            for port in self.application.ports
+            if port.name in forwarded
+            for kind in sorted(port.socket_kinds)
+        ]
+        if routes:
+            self._forwarder = await self.machine.forward(routes)
+
+    def _hold_numbers(self) -> set[str]:
+        """Takes the numbers that the application sets. Returns the names of those ports."""
         self._with_external.clear()
         for port in self.application.ports:
             if port.number is None or port.number in self._held_numbers:
@@ -413,14 +427,11 @@ class LocalDeployment:
                 self._held_numbers.add(port.number)
             else:
                 self._with_external.add(port.name)
-        routes: list[Route] = [
-            (kind, self.port_numbers[port.name], port.number)
+        return {
+            port.name
             for port in self.application.ports
             if port.number is not None and port.name not in self._with_external
-            for kind in sorted(port.socket_kinds)
-        ]
-        if routes:
-            self._forwarder = await self.machine.forward(routes)
+        }
 
     @property
     def _numbers_in_use(self) -> str:
@@ -456,7 +467,38 @@ class LocalDeployment:
         self.port_source.release(tuple(self._held_numbers))
         self._held_numbers.clear()
 
-    async def _start(self) -> Process:
+    async def _prepare(self, give_up: float) -> None:
+        """Pulls the image.
+
+        Raises:
+            _DeploymentFailed: it cannot be pulled, or not in time.
+        """
+        pulling = asyncio.ensure_future(self.machine.prepare())
+        try:
+            await self.clock.wait({pulling}, give_up - self.clock.time())
+            if not pulling.done():
+                raise _DeploymentFailed(
+                    f"Pull image timeout exceeded: {self.application.image} was not there after"
+                    f" time_to_deploy = {self.application.time_to_deploy:g} s"
+                )
+            pulling.result()
+        except ImageUnavailable as problem:
+            raise _DeploymentFailed(problem.message) from problem
+        except OSError as problem:
+            raise _DeploymentFailed(f"cannot start the application: {problem}") from problem
+        finally:
+            pulling.cancel()
+            await asyncio.wait({pulling})
+
+    async def _start(self, give_up: float) -> Process:
+        """Starts the process.
+
+        Raises:
+            PortInUse: another program has a port that would be published.
+            _DeploymentFailed: it cannot be started.
+        """
+        if self.machine.runs_containers and self.status is Status.DEPLOYING:
+            await self._prepare(give_up)
         application = self.application
         variables = environment(
             application,
@@ -484,6 +526,8 @@ class LocalDeployment:
                 ),
                 sandbox=application.sandbox,
             )
+        except PortInUse:
+            raise
         except OSError as problem:
             raise _DeploymentFailed(f"cannot start the application: {problem}") from problem
         self.process = process
@@ -562,6 +606,11 @@ class LocalDeployment:
             f"port {_written(self._required_bindings())} not opened by the app in"
             f" {self.application.time_to_deploy:g} s"
         )
+        if opened and self.machine.runs_containers:
+            return _DeploymentFailed(
+                f"{text}; it has opened {', '.join(opened)}: `number` is the port that it opens, on"
+                " an address that is not loopback"
+            )
         if opened:
             return _DeploymentFailed(
                 f"{text}; it has opened {', '.join(opened)}: if that is its port, set `number` of"
@@ -584,6 +633,8 @@ class LocalDeployment:
         happened = (
             f"exited with code {code}" if code >= 0 else f"was killed by {_signal_name(-code)}"
         )
+        if self.process is not None and self.process.reason:
+            happened += f": {self.process.reason}"
         self.crash = CrashData(
             exit_code=code if code >= 0 else 128 - code,  # as container engines report it
             message=f"The application {happened}",

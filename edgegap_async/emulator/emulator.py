@@ -80,6 +80,8 @@ class Emulator:
             answered 422. None for no limit.
         port_range: the ports that game servers get.
         port_reuse_delay: seconds before a port is given to the next game server.
+        engine: URL of the container engine for applications with an `image`, such as
+            `unix:///run/docker.sock`; None for DOCKER_HOST, or the socket of Docker or Podman.
         fqdn: the host name in statuses and links; `{request_id}` in it is replaced. Clients can
             connect to the default, but not to `{request_id}.pr.edgegap.net`, as in the cloud.
         player_locations: latitude and longitude of players by network, in degrees, such as
@@ -126,6 +128,7 @@ class Emulator:
         max_deployments: int | None = None,
         port_range: range = range(30000, 32768),
         port_reuse_delay: float = 60.0,
+        engine: str | None = None,
         fqdn: str = "127.0.0.1",
         player_locations: Mapping[str, tuple[float, float]] | None = None,
         webhook_allow: Iterable[str] = (),
@@ -166,6 +169,8 @@ class Emulator:
             port_range=port_range,
             port_reuse_delay=port_reuse_delay,
             max_deployments=max_deployments,
+            host=host,
+            engine=engine,
             fqdn=fqdn,
             player_locations={} if player_locations is None else player_locations,
             metrics_interval=metrics_interval,

@@ -14,7 +14,7 @@ import functools
 import socket
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from .ports import check_descriptors
 from .procfs import Route
@@ -29,14 +29,15 @@ _BUFFER_BYTES: Final = 65536  # of a TCP connection, read at once
 class UdpForwarder:
     """Forwards datagrams from one port to another, and the answers back."""
 
-    def __init__(self, external: int, internal: int) -> None:
+    def __init__(self, address: str, external: int, internal: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._target = (_ADDRESS, internal)
-        self._players: OrderedDict[tuple[str, int], socket.socket] = OrderedDict()
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._players: OrderedDict[tuple[Any, ...], socket.socket] = OrderedDict()
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_DGRAM)
         try:
             self._socket.setblocking(False)
-            self._socket.bind((_ADDRESS, external))
+            self._socket.bind((address, external))
         except BaseException:
             self._socket.close()
             raise
@@ -51,7 +52,7 @@ class UdpForwarder:
             with contextlib.suppress(OSError):  # the program has not bound its port, or not now
                 self._socket_of(player).send(data)
 
-    def _socket_of(self, player: tuple[str, int]) -> socket.socket:
+    def _socket_of(self, player: tuple[Any, ...]) -> socket.socket:
         known = self._players.get(player)
         if known is None:
             if len(self._players) >= _MAX_PLAYERS:
@@ -65,7 +66,7 @@ class UdpForwarder:
         self._players.move_to_end(player)
         return known
 
-    def _answer(self, player: tuple[str, int], source: socket.socket) -> None:
+    def _answer(self, player: tuple[Any, ...], source: socket.socket) -> None:
         for _ in range(_DATAGRAMS_AT_ONCE):
             with contextlib.suppress(ConnectionError):  # the program has closed its port
                 try:
@@ -73,7 +74,7 @@ class UdpForwarder:
                 except BlockingIOError:
                     return
 
-    def _forget(self, player: tuple[str, int]) -> None:
+    def _forget(self, player: tuple[Any, ...]) -> None:
         known = self._players.pop(player)
         self._loop.remove_reader(known)
         known.close()
@@ -94,14 +95,14 @@ class TcpForwarder:
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
-    async def open(self, external: int) -> None:
+    async def open(self, address: str, external: int) -> None:
         """Starts to listen.
 
         Raises:
             OSError: the port is in use.
         """
         self._server = await asyncio.start_server(
-            self._forward, _ADDRESS, external, limit=_BUFFER_BYTES
+            self._forward, address, external, limit=_BUFFER_BYTES
         )
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -147,8 +148,12 @@ class PortForwarder:
         self._parts: list[UdpForwarder | TcpForwarder] = []
 
     @classmethod
-    async def open(cls, routes: Iterable[Route]) -> PortForwarder:
+    async def open(cls, routes: Iterable[Route], address: str = _ADDRESS) -> PortForwarder:
         """Forwards these ports.
+
+        Args:
+            routes: the ports.
+            address: the address of this machine on which external ports are opened.
 
         Raises:
             OSError: an external port is in use.
@@ -157,10 +162,10 @@ class PortForwarder:
         try:
             for kind, external, internal in routes:
                 if kind == "udp":
-                    forwarder._parts.append(UdpForwarder(external, internal))
+                    forwarder._parts.append(UdpForwarder(address, external, internal))
                 else:
                     tcp = TcpForwarder(internal)
-                    await tcp.open(external)
+                    await tcp.open(address, external)
                     forwarder._parts.append(tcp)
         except BaseException:
             forwarder.close()

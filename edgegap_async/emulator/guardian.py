@@ -15,6 +15,9 @@ file descriptors. It needs the standard library only, and has one thread.
 - If the guardian itself is killed, the kernel kills the game servers (PR_SET_PDEATHSIG), and the
   emulator or the next emulator kills what they have left: `kill_marked`, by the ledger.
 
+- Containers belong to an engine and not to the guardian. The message `containers` names the engine
+  and the label of this emulator's containers; at the end the guardian has the engine remove them.
+
 Messages in both directions are four bytes of length and JSON. A message `start` comes with the file
 descriptor for the output of the game server.
 """
@@ -51,6 +54,11 @@ _SCAN_INTERVAL: Final = 0.03
 """Seconds between two searches for processes that ended game servers have left."""
 _MAX_LEDGER_LINES: Final = 1000
 """Lines of ended processes in the ledger before the ledger is written anew."""
+_ENGINE_TIMEOUT: Final = 5.0
+"""Seconds after which a container engine that has not removed every container is given up."""
+_ENGINE_CHECK_INTERVAL: Final = 0.1
+"""Seconds between two requests for the containers that are left."""
+_MAX_REMOVALS: Final = 32  # containers that an engine removes at the same time
 _ENDED_STATES: Final = (b"Z", b"X")  # in /proc/PID/stat: zombie, dead
 
 
@@ -149,6 +157,84 @@ def kill_marked(mark: str, known: Iterable[tuple[int, int]] = ()) -> int:
     return len(found)
 
 
+# ── containers ──────────────────────────────────────────────────────────────────────────────────
+
+
+def remove_containers(engine: str, label: str) -> int:
+    """Has a container engine remove each container that has a label, also those that run.
+
+    Args:
+        engine: URL of the engine, `unix:///PATH` or `tcp://HOST:PORT`.
+        label: `NAME=VALUE`.
+
+    Returns:
+        The number of containers.
+
+    Raises:
+        OSError: the engine does not answer, or a container is left.
+    """
+    removed: set[str] = set()
+    was_empty = False
+    give_up = time.monotonic() + _ENGINE_TIMEOUT
+    while True:
+        query = json.dumps({"label": [label]})
+        (found,) = _ask_engine(engine, "GET", [f"/containers/json?all=1&filters={_quoted(query)}"])
+        ids = [str(one["Id"]) for one in found]
+        if not ids and was_empty:
+            return len(removed)
+        # Twice: an engine may still make a container whose request has been cut off.
+        was_empty = not ids
+        if time.monotonic() > give_up:
+            raise OSError(errno.EBUSY, f"{len(ids)} containers are left in {engine}")
+        for first in range(0, len(ids), _MAX_REMOVALS):
+            some = ids[first : first + _MAX_REMOVALS]
+            _ask_engine(engine, "DELETE", [f"/containers/{one}?force=1&v=1" for one in some])
+        removed.update(ids)
+        time.sleep(_ENGINE_CHECK_INTERVAL)
+
+
+def _quoted(text: str) -> str:
+    from urllib.parse import quote  # noqa: PLC0415 - takes a tenth of the start-up time
+
+    return quote(text)
+
+
+def _ask_engine(engine: str, method: str, paths: list[str]) -> list[Any]:
+    """Sends a request for each path at the same time. Returns the bodies of the answers.
+
+    Raises:
+        OSError: the engine does not answer, or answers an error other than 404 and 409.
+    """
+    from http.client import HTTPConnection, HTTPException  # noqa: PLC0415 - takes time to import
+
+    scheme, _, place = engine.partition("://")
+    opened: list[HTTPConnection] = []
+    try:
+        for path in paths:
+            connection = HTTPConnection("engine" if scheme == "unix" else place)
+            connection.timeout = _ENGINE_TIMEOUT
+            opened.append(connection)
+            if scheme == "unix":
+                connection.sock = socket.socket(socket.AF_UNIX)
+                connection.sock.settimeout(_ENGINE_TIMEOUT)
+                connection.sock.connect(place)
+            connection.request(method, path)
+        bodies: list[Any] = []
+        for connection in opened:
+            answer = connection.getresponse()
+            body = answer.read()
+            # 404: it has been removed; 409: it is being removed.
+            if answer.status >= 400 and answer.status not in {404, 409}:  # noqa: PLR2004 - HTTP
+                raise OSError(errno.EPROTO, f"{engine} answered {answer.status}")
+            bodies.append(json.loads(body) if method == "GET" else None)
+    except (HTTPException, ValueError) as problem:
+        raise OSError(errno.EPROTO, f"{engine} is no container engine: {problem}") from problem
+    finally:
+        for connection in opened:
+            connection.close()
+    return bodies
+
+
 # ── messages ────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -244,6 +330,7 @@ class Guardian:
         self._pid = os.getpid()
         self._null = os.open(os.devnull, os.O_RDONLY)
         self._poll = select.poll()
+        self._containers: tuple[str, str] | None = None  # URL of their engine, and their label
         self._starting: dict[int, int] = {}  # pids of processes that become programs, by their pipe
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._set_process_attribute(_PR_SET_CHILD_SUBREAPER, 1)
@@ -327,6 +414,8 @@ class Guardian:
                     self._signal(message["key"], message["signal"])
                 case "remove":
                     _remove(message["home"])
+                case "containers":
+                    self._containers = (message["engine"], message["label"])
         return bool(data)
 
     def _send(self, **message: Any) -> None:
@@ -455,8 +544,13 @@ class Guardian:
             self._ended.clear()
         return bool(left)
 
-    def close(self) -> None:
-        """Kills every game server, and removes their homes and the ledger."""
+    def close(self) -> bool:
+        """Kills every game server, and removes containers, homes and the ledger.
+
+        Returns:
+            Whether no container is left.
+        """
+        are_removed = True
         give_up = time.monotonic() + _KILL_TIMEOUT
         while time.monotonic() < give_up:
             for pid in children():
@@ -469,9 +563,16 @@ class Guardian:
                 continue
             if not kill_marked(self._ledger.emulator["mark"]):
                 break
+        if self._containers is not None:
+            try:
+                remove_containers(*self._containers)
+            except OSError:
+                # Their label names no living emulator: by it the next emulator finds them.
+                are_removed = False
         _remove(self._ledger.emulator["homes"])
         self._ledger.close()
         self._channel.close()
+        return are_removed
 
 
 def _written(problem: Exception) -> list[int | str | None]:
@@ -533,7 +634,8 @@ def main() -> None:
     try:
         guardian.run()
     finally:
-        guardian.close()
+        are_removed = guardian.close()
+    sys.exit(0 if are_removed else 1)
 
 
 if __name__ == "__main__":

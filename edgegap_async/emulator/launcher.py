@@ -24,7 +24,7 @@ from typing import Any, Final
 
 import attrs
 
-from .guardian import Messages, encode, kill_marked
+from .guardian import Messages, encode, kill_marked, remove_containers
 from .ledger import MARK_VARIABLE, NewLedger
 from .ledger import create as create_ledger
 
@@ -32,8 +32,9 @@ _log: Final = logging.getLogger(__name__)
 
 _RECEIVE_BYTES: Final = 65536
 _GUARDIAN: Final = Path(__file__).with_name("guardian.py")
-_END_TIMEOUT: Final = 12.0
-"""Seconds in which the guardian must end; it tries to kill for twice 5 seconds."""
+_END_TIMEOUT: Final = 24.0
+"""Seconds in which the guardian must end; it tries to kill for twice 5 seconds, and asks a
+container engine for twice 5."""
 _RETRY_INTERVAL: Final = 0.02
 """Seconds before a message is sent again whose descriptor the kernel could not take."""
 
@@ -64,6 +65,7 @@ class Launcher:
         self._ledger: NewLedger | None = None
         self._messages = Messages()
         self._unsent: deque[tuple[bytes, int | None]] = deque()
+        self._containers: tuple[str, str] | None = None
 
     # ── programs ─────────────────────────────────────────────────────────────────────────────────
 
@@ -119,6 +121,21 @@ class Launcher:
         if self._ledger is not None:
             self._send({"do": "remove", "home": str(self._ledger.homes / name)})
 
+    def guard_containers(self, engine: str, label: str) -> None:
+        """Has the guardian remove containers when the emulator ends.
+
+        Args:
+            engine: URL of their engine.
+            label: the label that they have, `NAME=VALUE`.
+
+        Raises:
+            OSError: the guardian cannot be started.
+        """
+        self.open()
+        if self._containers != (engine, label):
+            self._containers = (engine, label)
+            self._send({"do": "containers", "engine": engine, "label": label})
+
     # ── the guardian ─────────────────────────────────────────────────────────────────────────────
 
     def open(self) -> NewLedger:
@@ -155,6 +172,8 @@ class Launcher:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+            if self._process.returncode == 0:
+                self._containers = None  # the guardian has removed them
         self._process = None
         self._end_programs()
 
@@ -177,6 +196,7 @@ class Launcher:
         if self._ledger is not None:
             # The guardian has done it, unless it was killed.
             kill_marked(f"{MARK_VARIABLE}={self._ledger.mark}")
+            self._end_containers()
             self._ledger.remove()
             self._ledger = None
         for program in self._programs.values():
@@ -188,6 +208,19 @@ class Launcher:
             if not program.over.done():
                 program.over.set_result(None)
         self._programs.clear()
+
+    def _end_containers(self) -> None:
+        containers, self._containers = self._containers, None
+        if containers is None:
+            return
+        try:
+            remove_containers(*containers)
+        except OSError as problem:
+            _log.warning(
+                "containers with the label %s may be left: %s; the next emulator removes them",
+                containers[1],
+                problem,
+            )
 
     # ── messages ─────────────────────────────────────────────────────────────────────────────────
 

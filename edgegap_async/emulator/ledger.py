@@ -38,6 +38,11 @@ class NewLedger:
     homes: Path
     """The folder for the homes of game servers; it need not exist."""
 
+    @property
+    def emulator_id(self) -> str:
+        """Names the emulator; `is_alive` tells whether it lives."""
+        return self.homes.name
+
     def remove(self) -> None:
         """Removes the file and the homes, unless the guardian has done it."""
         _remove(self.homes.with_suffix(".jsonl"))
@@ -85,6 +90,21 @@ def create() -> NewLedger:
         path.unlink()
         raise
     return NewLedger(descriptor=descriptor, mark=mark, homes=homes)
+
+
+def is_alive(emulator_id: str) -> bool:
+    """Returns whether an emulator of this user, or its guardian, lives."""
+    try:
+        descriptor = os.open(folder() / f"{emulator_id}.jsonl", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def end_left_processes() -> int:

@@ -1,13 +1,14 @@
 """What a deployment needs of the machine that runs its process.
 
-`processes` has it for this machine, `simulation` for a simulated one.
+`processes` has it for this machine, `containers` for a container engine, `simulation` for a
+simulated machine.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
 from .output import Output
 from .processes import Limits, Usage
@@ -16,12 +17,14 @@ from .sandbox import Sandbox
 
 
 class Process(Protocol):
-    """A running program: a real one (`processes`) or a simulated one (`simulation`)."""
+    """A running program: of this machine, of a container, or a simulated one."""
 
     pid: int
     """Process id."""
     exited: asyncio.Future[int]
     """Resolves to the exit code, or to minus the number of the signal that ended it."""
+    reason: str
+    """Why it has ended, if the exit code does not tell; else empty."""
 
     async def stop(self, grace: float) -> None:
         """Ends it: by SIGTERM, and by SIGKILL after `grace` seconds."""
@@ -44,10 +47,16 @@ ProcessT = TypeVar("ProcessT", bound=Process)
 
 
 class Machine(Protocol[ProcessT]):
-    """Runs programs: this machine or a simulated one."""
+    """Runs programs: this machine, a container engine or a simulated machine."""
 
+    runs_containers: ClassVar[bool]
+    """Whether a program runs in a container: of an image, and with ports of its own."""
     scan_interval: float
     """Seconds between two checks whether a program has bound its ports."""
+
+    async def prepare(self) -> None:
+        """Pulls the image. It may raise `ImageUnavailable` and `OSError`."""
+        ...
 
     async def start(
         self,
@@ -86,6 +95,10 @@ class Machine(Protocol[ProcessT]):
     def forget(self, name: str) -> None:
         """Removes what an ended program has left."""
         ...
+
+
+class WholeMachine(Machine[ProcessT], Protocol[ProcessT]):
+    """A machine that runs the programs of all deployments, and ends them all."""
 
     def kill_all(self) -> None:
         """Kills each program that was not stopped, without awaiting anything."""

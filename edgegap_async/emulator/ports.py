@@ -33,6 +33,10 @@ class NoFreePort(Exception):
     """
 
 
+class PortInUse(OSError):
+    """A port that was assigned belongs to another program of this machine."""
+
+
 def check_descriptors(reserved: int = _RESERVED_DESCRIPTORS) -> None:
     """Checks that this process can open files.
 

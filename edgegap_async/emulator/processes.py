@@ -22,7 +22,7 @@ import logging
 import os
 import signal
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import ClassVar, Final
 
 import attrs
 
@@ -111,6 +111,7 @@ class ServerProcess:
         self.pid = program.started.result()
         self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         """Resolves to its exit code, or to minus the number of the signal that ended it."""
+        self.reason = ""
         self.mark = mark
         self._program = program
         self._launcher = launcher
@@ -148,14 +149,20 @@ class Machine:
     Args:
         mark: name of the environment variable whose unguessable value marks a tree.
         scan_interval: seconds between two scans of the bound ports.
+        address: the address of this machine on which external ports are forwarded.
 
     Raises:
         OSError: another user has the folder of temporary files of this user's emulators.
     """
 
-    def __init__(self, *, mark: str, scan_interval: float = 0.03) -> None:
+    runs_containers: ClassVar[bool] = False
+
+    def __init__(
+        self, *, mark: str, scan_interval: float = 0.03, address: str = "127.0.0.1"
+    ) -> None:
         self.scan_interval = scan_interval
         self._mark = mark
+        self._address = address
         self._scan = SharedScan(functools.partial(scan_processes, mark.encode()))
         self._bound: Mapping[Kind, SharedScan[dict[int, set[str]]]] = {
             "udp": SharedScan(functools.partial(scan_bound_sockets, "udp")),
@@ -163,8 +170,12 @@ class Machine:
         }
         if left := end_left_processes():
             _log.warning("ended %d processes of an emulator that was killed", left)
-        self._launcher = Launcher()
+        self.launcher = Launcher()
+        """Has the guardian of all that is started."""
         self._reader = OutputReader()
+
+    async def prepare(self) -> None:
+        """Does nothing: there is no image."""
 
     async def start(
         self,
@@ -193,7 +204,7 @@ class Machine:
                 open no more files.
         """
         check_descriptors(_RESERVED_DESCRIPTORS)
-        created = self._launcher.open()
+        created = self.launcher.open()
         home = created.homes / name
         if sandbox == "bwrap":
             argv = in_bubblewrap(argv, home=home, directory=directory)
@@ -204,7 +215,7 @@ class Machine:
             os.close(reading)
             os.close(writing)
             raise
-        program = self._launcher.start(
+        program = self.launcher.start(
             argv,
             name=name,
             environment={
@@ -224,19 +235,19 @@ class Machine:
             await asyncio.wait({program.started})
             return ServerProcess(
                 program,
-                launcher=self._launcher,
+                launcher=self.launcher,
                 pipe=pipe,
                 mark=environment[self._mark].encode(),
                 scan=self._scan,
             )
         except BaseException:
-            self._launcher.signal(program, signal.SIGKILL)  # if this was cancelled
+            self.launcher.signal(program, signal.SIGKILL)  # if this was cancelled
             pipe.close()
             raise
 
     def forget(self, name: str) -> None:
         """Removes the home of a program that has ended."""
-        self._launcher.remove_home(name)
+        self.launcher.remove_home(name)
 
     async def has_bound(self, process: ServerProcess, wanted: Iterable[Binding]) -> bool:
         """Returns whether sockets of this tree are bound on each of the wanted ports."""
@@ -275,7 +286,7 @@ class Machine:
         Raises:
             OSError: an external port is in use.
         """
-        return await PortForwarder.open(routes)
+        return await PortForwarder.open(routes, self._address)
 
     async def usage(self, processes: Sequence[ServerProcess]) -> list[Usage]:
         """Returns what each tree has used so far."""
@@ -288,7 +299,7 @@ class Machine:
 
     def kill_all(self) -> None:
         """Kills each process that was not stopped and removes all homes, without awaiting."""
-        self._launcher.close()
+        self.launcher.close()
         self._reader.close()
 
     async def close(self) -> None:

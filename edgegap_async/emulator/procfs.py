@@ -12,7 +12,7 @@ import functools
 import ipaddress
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Generic, Literal, TypeAlias, TypeVar
 
@@ -156,11 +156,45 @@ def _bound_sockets(kind: Kind) -> Iterator[tuple[bytes, int, str]]:
     """Yields address, port and inode number of each bound socket; for TCP, if it listens."""
     for table in (f"/proc/net/{kind}", f"/proc/net/{kind}6"):
         with contextlib.suppress(FileNotFoundError):  # a machine without IPv6
-            for line in Path(table).read_bytes().splitlines()[1:]:
-                fields = line.split()
-                if kind == "udp" or fields[3] == _LISTENING:
-                    address, _, port = fields[1].rpartition(b":")
-                    yield address, int(port, 16), fields[9].decode()
+            yield from _read_table(kind, Path(table).read_bytes())
+
+
+def _read_table(kind: Kind, text: bytes) -> Iterator[tuple[bytes, int, str]]:
+    for line in text.splitlines()[1:]:
+        fields = line.split()
+        if kind == "udp" or fields[3] == _LISTENING:
+            address, _, port = fields[1].rpartition(b":")
+            yield address, int(port, 16), fields[9].decode()
+
+
+NETWORK_TABLES: Final[Mapping[str, Kind]] = {
+    "udp": "udp",
+    "udp6": "udp",
+    "tcp": "tcp",
+    "tcp6": "tcp",
+}
+"""The tables of bound sockets in `/proc/net`, and their kinds."""
+
+
+def bound_in(tables: Iterable[tuple[Kind, bytes]]) -> dict[Binding, list[str]]:
+    """Returns the addresses of each bound port of a network namespace.
+
+    Args:
+        tables: kind and text of its tables.
+    """
+    found: dict[Binding, list[str]] = {}
+    for kind, text in tables:
+        for address, port, _ in _read_table(kind, text):
+            found.setdefault((kind, port), []).append(str(_address(address)))
+    return found
+
+
+def written_bindings(bound: Iterable[tuple[tuple[str, int], str]]) -> list[str]:
+    """Returns bound ports and their addresses as texts, such as `127.0.0.1:7777/udp`."""
+    return [
+        f"[{host}]:{port}/{kind}" if ":" in host else f"{host}:{port}/{kind}"
+        for (kind, port), host in sorted(bound)
+    ]
 
 
 def opened_ports(pids: Iterable[int]) -> list[str]:
@@ -171,11 +205,7 @@ def opened_ports(pids: Iterable[int]) -> list[str]:
         for address, port, inode in _bound_sockets(kind)
     }
     owned = {sockets[inode] for pid in pids for inode in _sockets_of(pid) if inode in sockets}
-    texts = [(kind, port, str(_address(written))) for written, port, kind in owned]
-    return [
-        f"[{host}]:{port}/{kind}" if ":" in host else f"{host}:{port}/{kind}"
-        for kind, port, host in sorted(texts)
-    ]
+    return written_bindings(((kind, port), str(_address(written))) for written, port, kind in owned)
 
 
 @functools.lru_cache(maxsize=1024)

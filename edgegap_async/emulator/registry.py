@@ -28,6 +28,7 @@ from edgegap_async.api.newer_requests import (
 from edgegap_async.errors import BadRequest, Conflict, ImageUnavailable, NotFound
 
 from .catalogue import Application, AppPort, Image, port_names
+from .container_engine import Credentials, full_name
 from .environment import check_variables
 
 _log: Final = logging.getLogger(__name__)
@@ -54,6 +55,8 @@ _DEFAULTS: Final = models.ApplicationVersion(
     restart_policy="always",
     termination_grace_period_seconds=_LEAST_GRACE,
 )
+_USERNAME: Final = "private_username"
+_TOKEN: Final = "private_token"  # noqa: S105 - the name of a field
 _PROGRAM_SETTINGS: Final = (
     "is_active",
     "max_duration",
@@ -169,7 +172,7 @@ class Registry:
             raise BadRequest(
                 f"The emulator keeps no hidden values over a restart: set"
                 f" {', '.join(sorted(chosen.missing))} of {application} {version} again"
-                f" (PATCH /v1/app/{application}/version/{version} with envs)"
+                f" (PATCH /v1/app/{application}/version/{version} with envs or {_TOKEN})"
             )
         return chosen.program
 
@@ -189,7 +192,7 @@ class Registry:
             except ImageUnavailable as problem:
                 _log.warning("%s %s is not restored: %s", name, version_name, problem)
                 continue
-            program = attrs.evolve(version.program, **_image_settings(image))
+            program = attrs.evolve(version.program, **_image_settings(image, version.shown))
             stored.versions[version_name] = attrs.evolve(version, program=program)
 
     # ── applications ─────────────────────────────────────────────────────────────────────────────
@@ -275,7 +278,12 @@ class Registry:
             raise Conflict(f"Version {wanted.name} already exists")
         shown = attrs.evolve(_changed(_DEFAULTS, wanted), create_time=datetime.now(UTC))
         image = self._image(shown)
-        settings = {**_program_settings(shown), **_program_settings(wanted)}
+        settings = {
+            **_image_settings(image, shown),
+            **_program_settings(shown),
+            **_program_settings(wanted),
+            **_credential_settings(image, wanted),
+        }
         ports = settings.get("ports", ())
         _check_ports(image, ports)
         program = Application(
@@ -283,7 +291,6 @@ class Registry:
             version=wanted.name,
             cpu_units=wanted.req_cpu,
             memory_mb=wanted.req_memory,
-            **_image_settings(image),
             **settings,
         )
         versions[wanted.name] = StoredVersion(shown, program)
@@ -304,14 +311,18 @@ class Registry:
         if changes.name not in {None, name} and changes.name in versions:
             raise BadRequest(f"Version {changes.name} already exists")
         shown = _changed(stored.shown, changes)
-        settings = _program_settings(changes)
+        settings = {**_program_settings(changes), **_credential_settings(stored.program, changes)}
         names = {"docker_repository", "docker_image", "docker_tag"}
         if names & _given(changes).keys():
             image = self._image(shown)
-            settings |= _image_settings(image)
+            settings |= _image_settings(image, shown)
             _check_ports(image, settings.get("ports", stored.program.ports))
         program = attrs.evolve(stored.program, version=shown.name, **settings)
-        missing = frozenset[str]() if changes.envs is not None else stored.missing
+        missing = stored.missing
+        if changes.envs is not None:
+            missing &= {_TOKEN}
+        if changes.private_token is not None:
+            missing -= {_TOKEN}
         new = StoredVersion(shown, program, missing=missing)
         changed = {
             shown.name if version is stored else key: new if version is stored else version
@@ -320,6 +331,29 @@ class Registry:
         versions.clear()
         versions.update(changed)
         return shown
+
+    def container_image(
+        self, application: str, name: str | None, wanted: VersionChanges
+    ) -> tuple[str, Credentials | None] | None:
+        """Returns what a call would have a container engine pull; None for a program.
+
+        Args:
+            application: name of the application.
+            name: name of the version that the call changes; None if it creates one.
+            wanted: the request.
+
+        Raises:
+            NotFound: the application or the version does not exist.
+            ImageUnavailable: the settings have no program for the image.
+        """
+        stored = None if name is None else self.find_version(application, name)
+        shown = _changed(_DEFAULTS if stored is None else stored.shown, wanted)
+        source = self._image(shown)
+        image = _image_settings(source, shown)["image"]
+        if image is None:
+            return None
+        given = _credential_settings(source if stored is None else stored.program, wanted)
+        return image, credentials_of(given["private_username"], given["private_token"])
 
     def delete_version(self, application: str, name: str) -> None:
         """Deletes a version; what was deployed runs on.
@@ -429,10 +463,38 @@ def _app_port(port: VersionPortRequest) -> AppPort:
     )
 
 
-def _image_settings(source: Image | Application) -> dict[str, Any]:
+def credentials_of(username: str | None, token: str | None) -> Credentials | None:
+    """Returns the credentials for a registry; None for a public one."""
+    if username is None or token is None:
+        return None
+    return Credentials(username=username, token=token)
+
+
+def _image_settings(
+    source: Image | Application, shown: models.ApplicationVersion
+) -> dict[str, Any]:
     """Returns the settings of a program that its image gives it."""
     names = ("argv", "directory", "memory_limit_mb", "cpu_limit_seconds", "open_files_limit")
-    return {name: getattr(source, name) for name in (*names, "sandbox")}
+    settings = {name: getattr(source, name) for name in (*names, "sandbox")}
+    settings["image"] = _image_names(shown)[0] if _runs_image(source) else None
+    return settings
+
+
+def _runs_image(source: Image | Application) -> bool:
+    """Returns whether the image itself runs, as a container."""
+    return source.sandbox == "docker" or (
+        isinstance(source, Application) and source.image is not None
+    )
+
+
+def _credential_settings(
+    source: Image | Application, wanted: VersionChanges
+) -> dict[str, str | None]:
+    """Returns the settings for the registry of a container's image; a program needs none."""
+    names = (_USERNAME, _TOKEN)
+    if not _runs_image(source):
+        return dict.fromkeys(names)
+    return {name: getattr(wanted, name) or getattr(source, name) for name in names}
 
 
 def _check_ports(image: Image | Application, ports: Iterable[AppPort]) -> None:
@@ -453,19 +515,33 @@ def _image_part(name: str) -> str:
     return re.sub("[^a-z0-9._-]+", "-", name.lower())
 
 
+def _image_of(application: Application) -> tuple[str, str, str]:
+    """Returns registry, name and tag of an application's image."""
+    if application.image is None:
+        return _REPOSITORY, _image_part(application.name), _image_part(application.version)
+    registry, _, name = full_name(application.image).partition("/")
+    name, at, digest = name.partition("@")
+    name, _, tag = name.partition(":")
+    return registry, name, f"{tag}{at}{digest}" or "latest"
+
+
 def _described(application: Application, now: datetime) -> models.ApplicationVersion:
     """Returns a version of the settings as the API shows it, with values that the API allows."""
     variables: Mapping[bool, Mapping[str, str]] = {
         False: application.environment,
         True: dict.fromkeys(application.hidden_environment, SET_AND_ENCRYPTED),
     }
+    registry, image, tag = _image_of(application)
+    is_private = application.private_token is not None
     return attrs.evolve(
         _DEFAULTS,
         name=application.version,
         is_active=application.is_active,
-        docker_repository=_REPOSITORY,
-        docker_image=_image_part(application.name),
-        docker_tag=_image_part(application.version),
+        docker_repository=registry,
+        docker_image=image,
+        docker_tag=tag,
+        private_username=SET_AND_ENCRYPTED if is_private else None,
+        private_token=SET_AND_ENCRYPTED if is_private else None,
         req_cpu=max(_LEAST_UNITS, application.cpu_units),
         req_memory=max(_LEAST_UNITS, application.memory_mb),
         time_to_deploy=max(_LEAST_TIME_TO_DEPLOY, math.ceil(application.time_to_deploy)),

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-Sandbox: TypeAlias = Literal["none", "bwrap"]
+Sandbox: TypeAlias = Literal["none", "bwrap", "docker"]
 """What a program runs in."""
 
 _HIDDEN: Final = ("/tmp", "/var/tmp", "/run")  # noqa: S108 - made empty, not used

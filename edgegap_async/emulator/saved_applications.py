@@ -27,7 +27,7 @@ def application_records(registry: Registry) -> dict[str, str]:
             {
                 "shown": to_json(version.shown),
                 "program": application_record(version.program),
-                "missing": sorted({*version.program.hidden_environment, *version.missing}),
+                "missing": sorted(_hidden_names(version.program) | version.missing),
             }
             for version in stored.versions.values()
             if not version.is_from_settings
@@ -36,6 +36,11 @@ def application_records(registry: Registry) -> dict[str, str]:
             record = {"shown": to_json(stored.shown), "versions": versions}
             records[name] = json.dumps(record, ensure_ascii=False)
     return records
+
+
+def _hidden_names(program: Application) -> frozenset[str]:
+    names = frozenset(program.hidden_environment)
+    return names if program.private_token is None else names | {"private_token"}
 
 
 def restore_applications(registry: Registry, records: Iterable[dict[str, Any]]) -> None:

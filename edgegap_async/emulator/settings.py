@@ -18,6 +18,7 @@ from edgegap_async.api.validation import (
 )
 from edgegap_async.errors import InvalidRequest
 
+from .container_engine import check_url
 from .environment import PUBLIC_IP
 from .locations import CITIES, LocationFinder, Point
 from .simulation import Simulation
@@ -57,6 +58,12 @@ def _capacities(self: object, attribute: attrs.Attribute[Any], value: Any) -> No
         check_number(f"{what}: {city}", most, least=0, optional=False)
 
 
+def _engine(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    del self, attribute
+    if value is not None:
+        check_url(value)
+
+
 def _simulation(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     check_kind(field_name(self, attribute), value, Simulation)
 
@@ -81,6 +88,10 @@ class Settings:
         default=None, validator=number(least=0, whole=True, optional=True)
     )
     """How many may exist, those in ERROR too; a deploy beyond is answered 422. None: no limit."""
+    host: str = attrs.field(default=PUBLIC_IP, validator=instance_of(str))
+    """The address of this machine on which ports of game servers are forwarded or published."""
+    engine: str | None = attrs.field(default=None, validator=_engine)
+    """URL of the container engine for applications with an image; None for this machine's."""
     fqdn: str = attrs.field(default=PUBLIC_IP, validator=_host_name)
     """Host name in statuses and links; `{request_id}` in it is replaced."""
     player_locations: Mapping[str, Point] = attrs.field(factory=dict, validator=_locations)

@@ -9,6 +9,7 @@ None. Each problem names the file, the line, the place, and what would be right.
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import os
 import re
 import shutil
@@ -43,6 +44,7 @@ _EXTRA: Final = re.compile(r"extra fields found \((.*)\)")
 SETTINGS: Final = (
     "allowed_hosts",
     "deadlines",
+    "engine",
     "fqdn",
     "host",
     "host_shape",
@@ -213,12 +215,7 @@ class _Reader:
                 self._add(name, f"unknown; a file has {', '.join(_KEYS)}{_similar(name, _KEYS)}")
         found = {name: self._read_each(name, tables.get(name, [])) for name in _TABLES}
         for name in ("applications", "images"):
-            found[name] = [
-                (at, attrs.evolve(one, directory=str(self._folder / (one.directory or "."))))
-                for at, one in found[name]
-            ]
-            for at, one in found[name]:
-                self._check_program(f"{at}.argv", one.argv[0], one.directory)
+            found[name] = [(at, self._with_directory(at, one)) for at, one in found[name]]
         catalogue = Catalogue()
         try:
             catalogue = Catalogue(
@@ -229,6 +226,17 @@ class _Reader:
             self._add("applications", problem.message)
         settings = self._read_settings(tables.get("settings", {}))
         return SettingsFile(catalogue, settings, tuple(self._problems), self._lines.find)
+
+    def _with_directory(self, place: str, one: Application | Image) -> Application | Image:
+        """Returns an entry whose directory is an absolute path, unless it is in an image."""
+        if one.sandbox == "docker" or (isinstance(one, Application) and one.image is not None):
+            if importlib.util.find_spec("aiodocker") is None:
+                text = "a container needs aiodocker: pip install 'edgegap-async[docker]'"
+                self._add(place, text, is_error=False)
+            return one
+        directory = str(self._folder / (one.directory or "."))
+        self._check_program(f"{place}.argv", one.argv[0], directory)
+        return attrs.evolve(one, directory=directory)
 
     def _read_faults(self, tables: object) -> tuple[Any, ...]:
         if not isinstance(tables, list):

@@ -19,7 +19,7 @@ import math
 import random
 import signal
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, ClassVar, Final, TypeAlias
 
 import attrs
 
@@ -95,6 +95,7 @@ class SimulatedProcess:
     Attributes:
         pid: its number on its machine; no process id of the system.
         exited: resolves to its exit code, or to minus the number of the signal that ended it.
+        reason: empty.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class SimulatedProcess:
     ) -> None:
         self.pid = pid
         self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self.reason = ""
         self._clock = clock
         self._binds_at = clock.time() + binds_after
         self._crash = None if crash_after is None else clock.timer(crash_after)
@@ -143,6 +145,7 @@ class SimulatedForwarder:
 class SimulatedMachine:
     """Runs simulated game servers; has the methods of `processes.Machine`."""
 
+    runs_containers: ClassVar[bool] = False
     scan_interval = 0.1
 
     def __init__(self, simulation: Simulation, clock: Clock) -> None:
@@ -151,6 +154,9 @@ class SimulatedMachine:
         self._chance = random.Random(simulation.seed)  # noqa: S311 - no secret
         self._pids = itertools.count(1)
         self._processes: dict[str, SimulatedProcess] = {}
+
+    async def prepare(self) -> None:
+        """Does nothing: there is no image."""
 
     async def start(
         self,

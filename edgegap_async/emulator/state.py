@@ -299,7 +299,7 @@ def _row(deployment: LocalDeployment) -> tuple[str, str, float, str]:
 def application_record(application: Application) -> dict[str, Any]:
     """Returns an application version with values of JSON types, without hidden values."""
     record = json.loads(dumps(attrs.asdict(application)))
-    return {**record, "hidden_environment": {}}
+    return {**record, "hidden_environment": {}, "private_username": None, "private_token": None}
 
 
 def _record(deployment: LocalDeployment, changed_at: datetime) -> dict[str, Any]:

@@ -46,9 +46,10 @@ class EmulatorProgram:
     Args:
         folder: a folder for its file of applications.
         temporary: its TMPDIR, in which ledgers and homes are.
+        apps: its file in place of that with the servers that leave processes behind.
     """
 
-    def __init__(self, folder: Path, temporary: Path) -> None:
+    def __init__(self, folder: Path, temporary: Path, apps: str | None = None) -> None:
         self.token = secrets.token_hex(8)
         """In the command line of each game server and of each of its children."""
         self.ports: list[int] = []
@@ -57,7 +58,8 @@ class EmulatorProgram:
         self._apps = folder / "apps.toml"
         argv = ["{python}", "-I", "-S", str(_PROGRAM), "{port:game}", self.token]
         self._apps.write_text(
-            "[[applications]]\n"
+            apps
+            or "[[applications]]\n"
             'name = "arena"\nversion = "v1"\n'
             f"argv = {argv!r}\n"
             'ports = [{ name = "game", protocol = "UDP" }]\n',
