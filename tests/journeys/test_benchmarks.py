@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from browser import needs_chromium
 from program_runner import run_program
 
 from edgegap_async.emulator import Emulator
@@ -62,3 +63,16 @@ async def test_the_benchmark_of_load_leaves_nothing(emulator: Emulator) -> None:
     assert held["after"] <= held["before"] + 2  # the client's connections may still be open
     assert printed["simulated"]["deployments"] == 101
     assert printed["logging"]["megabytes_a_second"] > 0
+
+
+@needs_chromium
+@pytest.mark.timeout(240)
+async def test_the_benchmark_of_the_page_measures_each_part(emulator: Emulator) -> None:
+    options = ["--deployments=4", "--events=1", "--live=5", "--seconds=0.1", "--rounds=1"]
+    printed = json.loads(await run_program(emulator, "benchmarks/page.py", *options))
+
+    assert printed["load"]["rows_seen"] == 4
+    assert printed["load"]["page_tasks"]["count"] > 0
+    assert len(printed["memory"]["megabytes"]) == 5
+    assert printed["rate"]["kept"] > 0
+    assert printed["restart"]["seconds_until_live"] > 0

@@ -7,6 +7,7 @@ import { store } from "./store.js";
 
 const SECONDS = 60;
 const SHOWN = 40; // rows of calls and webhooks
+const ALWAYS = ["deploy", "get_deployment", "list_deployments"]; // rates that are always shown
 
 export function activity() {
   return { rates: rates(), faults: faults(), calls: calls(), webhooks: webhooks() };
@@ -33,7 +34,7 @@ function rates() {
     const second = newestSecond();
     if (second === drawn) return;
     drawn = second;
-    const names = new Set(Object.keys(store.limits));
+    const names = new Set(ALWAYS);
     for (const one of store.seconds.values()) {
       for (const name of [...Object.keys(one.calls), ...Object.keys(one.refused)]) names.add(name);
     }
@@ -86,7 +87,8 @@ function faults() {
           .filter(([, value]) => value !== null && typeof value !== "object")
           .map(([key, value]) => `${key} ${value}`)
           .join(", ");
-        const times = fault.times === "forever" ? "for ever" : `${fault.times} ×`;
+        const often = fault.times === "forever" ? "for ever" : `${fault.times} ×`;
+        const times = fault.share < 1 ? `${often}, ${Math.round(fault.share * 100)} % of them` : often;
         return h(
           "li",
           null,
@@ -110,7 +112,7 @@ function activityTable(title, id, columns, source, makeRow, nothing) {
     id,
     h(
       "div",
-      { class: "table-scroll short", tabindex: "0", role: "region", "aria-labelledby": id },
+      { class: "table-scroll short", tabindex: "0", role: "group", "aria-labelledby": id },
       h(
         "table",
         { class: "activity" },

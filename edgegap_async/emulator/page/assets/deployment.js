@@ -67,8 +67,8 @@ export function deploymentView(id) {
     h(
       "div",
       { class: "halves" },
-      card("Calls about it", activityOf(calls, "Calls about this deployment")),
-      card("Webhooks", activityOf(webhooks, "Webhooks of this deployment")),
+      card("Calls about it", activityOf(calls, "Calls about this deployment", "No call is remembered.")),
+      card("Webhooks", activityOf(webhooks, "Webhooks of this deployment", "No webhook was sent.")),
     ),
   );
 
@@ -202,8 +202,13 @@ function facts(pairs) {
     .map(([name, value]) => h("div", null, h("dt", null, name), h("dd", null, value)));
 }
 
-function activityOf(body, label) {
-  return h("div", { class: "table-scroll short", tabindex: "0", role: "region", "aria-label": label }, h("table", { class: "activity" }, body));
+function activityOf(body, label, nothing) {
+  return h(
+    "div",
+    { class: "table-scroll short", tabindex: "0", role: "group", "aria-label": label },
+    h("table", { class: "activity" }, body),
+    h("p", { class: "muted if-none" }, nothing),
+  );
 }
 
 // ── parts ──────────────────────────────────────────────────────────────────────────────────────
@@ -278,7 +283,7 @@ function environmentTable(variables) {
   if (!variables.length) return h("p", { class: "muted" }, "No variable is declared.");
   return h(
     "div",
-    { class: "table-scroll short", tabindex: "0", role: "region", "aria-label": "Environment variables" },
+    { class: "table-scroll short", tabindex: "0", role: "group", "aria-label": "Environment variables" },
     h(
       "table",
       { class: "environment" },
@@ -301,7 +306,7 @@ function environmentTable(variables) {
 
 function logView() {
   const text = document.createTextNode("");
-  const code = h("pre", { class: "log", tabindex: "0", role: "region", "aria-label": "Log" }, text);
+  const code = h("pre", { class: "log", tabindex: "0", role: "group", "aria-label": "Log", hidden: true }, text);
   const follow = h("input", { type: "checkbox", id: "follow" });
   follow.checked = true;
   const empty = h("p", { class: "muted" }, "The program has written nothing.");
@@ -320,6 +325,7 @@ function logView() {
       view.position = answer.position;
       if (!answer.text) return;
       empty.hidden = true;
+      code.hidden = false;
       text.appendData(answer.text);
       if (text.length > MAX_LOG_CHARACTERS) text.deleteData(0, text.length - MAX_LOG_CHARACTERS);
       if (follow.checked) code.scrollTop = code.scrollHeight;

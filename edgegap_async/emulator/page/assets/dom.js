@@ -79,7 +79,7 @@ export function bytes(count) {
 
 // Returns the time of day of a moment in milliseconds.
 export function clockTime(milliseconds) {
-  return new Date(milliseconds).toLocaleTimeString("en-GB", { hour12: false });
+  return new Date(milliseconds).toTimeString().slice(0, 8);
 }
 
 // ── statuses ───────────────────────────────────────────────────────────────────────────────────

@@ -140,6 +140,7 @@ export function worldMap(onChoose) {
       }
     }
     const wanted = new Set();
+    const labels = []; // boxes of the names that are shown
     for (const cluster of clusters) {
       const names = cluster.cities.map((city) => city.name);
       const key = names[0];
@@ -150,7 +151,7 @@ export function worldMap(onChoose) {
         buttons.set(key, button);
         places.append(button.element);
       }
-      button.update(cluster, names);
+      button.update(cluster, names, isFree(cluster, names, clusters, labels));
     }
     for (const [key, button] of buttons) {
       if (wanted.has(key)) continue;
@@ -169,8 +170,9 @@ export function worldMap(onChoose) {
     let phases = "";
     button.addEventListener("click", () => onChoose(names));
 
-    function update(cluster, newNames) {
+    function update(cluster, newNames, hasName) {
       names = newNames;
+      name.hidden = !hasName;
       const across = radius(cluster.count) * 2;
       button.style.left = `${cluster.x}px`;
       button.style.top = `${cluster.y}px`;
@@ -178,8 +180,7 @@ export function worldMap(onChoose) {
       button.hidden =
         cluster.x < 0 || cluster.y < 0 || cluster.x > size.width || cluster.y > size.height;
       setText(number, cluster.count);
-      const more = names.length - 1;
-      setText(name, more ? `${names[0]} +${more}` : names[0]);
+      setText(name, titleOf(names));
       const now = JSON.stringify(cluster.phases);
       if (now === phases) return;
       phases = now;
@@ -203,10 +204,18 @@ export function worldMap(onChoose) {
     colours ??= readColours(element);
     context.clearRect(0, 0, size.width, size.height);
     context.lineCap = "round";
+    context.globalAlpha = 0.45;
+    context.fillStyle = colours.city;
+    for (const point of Object.values(store.cities)) {
+      const [x, y] = toScreen(project(point));
+      context.beginPath();
+      context.arc(x, y, 1.8, 0, 7);
+      context.fill();
+    }
     for (const line of lines) {
       context.strokeStyle = colours[line.phase];
-      context.globalAlpha = Math.min(0.75, 0.22 + 0.07 * line.count);
-      context.lineWidth = Math.min(3.5, 1 + Math.log2(line.count) * 0.5);
+      context.globalAlpha = Math.min(0.85, 0.38 + 0.07 * line.count);
+      context.lineWidth = Math.min(3.5, 1.2 + Math.log2(line.count) * 0.5);
       stroke(line.from, line.to, 1);
     }
     for (const player of players) {
@@ -331,6 +340,29 @@ function endsOf(row) {
   return row.ends;
 }
 
+function titleOf(names) {
+  return names.length > 1 ? `${names[0]} +${names.length - 1}` : names[0];
+}
+
+// Returns whether the name of a cluster covers no other cluster and no name before it.
+function isFree(cluster, names, clusters, labels) {
+  const half = titleOf(names).length * 3.3 + 6;
+  const top = cluster.y + radius(cluster.count) + 2;
+  const box = { left: cluster.x - half, right: cluster.x + half, top, bottom: top + 18 };
+  const overlaps = (other) =>
+    box.left < other.right && box.right > other.left && box.top < other.bottom && box.bottom > other.top;
+  const covered = clusters.some((other) => {
+    const r = radius(other.count) + 1;
+    return (
+      other !== cluster &&
+      overlaps({ left: other.x - r, right: other.x + r, top: other.y - r, bottom: other.y + r })
+    );
+  });
+  if (covered || labels.some(overlaps)) return false;
+  labels.push(box);
+  return true;
+}
+
 function radius(count) {
   return Math.min(26, 9 + Math.sqrt(count) * 1.9);
 }
@@ -349,7 +381,7 @@ function ring(phases, count) {
 function readColours(element) {
   const style = getComputedStyle(element);
   return Object.fromEntries(
-    [...PHASES, "player", "accent"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]),
+    [...PHASES, "player", "accent", "city"].map((name) => [name, style.getPropertyValue(`--${name}`).trim()]),
   );
 }
 

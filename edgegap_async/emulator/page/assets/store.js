@@ -26,6 +26,7 @@ export const store = {
 
 const listeners = new Set();
 let isRenderPlanned = false;
+let renderedAt = 0;
 let created = []; // since the last rendering
 
 // Calls a function after messages, 12 times a second at most, with the deployments that are new.
@@ -36,12 +37,14 @@ export function onChange(listener) {
 function planRender() {
   if (isRenderPlanned) return;
   isRenderPlanned = true;
+  const pause = Math.max(0, renderedAt + RENDER_MILLISECONDS - performance.now());
   setTimeout(() => {
     isRenderPlanned = false;
+    renderedAt = performance.now();
     const news = created;
     created = [];
     for (const listener of listeners) listener(news);
-  }, RENDER_MILLISECONDS);
+  }, pause);
 }
 
 function setState(state) {

@@ -4,7 +4,7 @@ import { call, stopCall } from "./actions.js";
 import { duration, h, phaseOf, setStatus, setText, statusChip } from "./dom.js";
 import { store } from "./store.js";
 
-const PAGE = 50; // rows that are shown at first, and with each "more"
+const PAGE = 25; // rows that are shown at first, and with each "more"
 const STATUSES = [
   "INITIALIZING",
   "SEEKING",
@@ -150,7 +150,7 @@ export function deploymentTable(filter) {
     ),
     h(
       "div",
-      { class: "table-scroll", tabindex: "0", role: "region", "aria-labelledby": "table-title" },
+      { class: "table-scroll" },
       h(
         "table",
         { class: "deployments" },

@@ -4,7 +4,7 @@ import { h, phaseOf, setText } from "./dom.js";
 import { store } from "./store.js";
 
 const PHASES = [
-  ["", "All"],
+  ["", "Live"],
   ["ready", "Ready"],
   ["deploying", "Deploying"],
   ["seeking", "Finding a location"],
