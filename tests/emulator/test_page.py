@@ -433,7 +433,7 @@ async def test_webhooks_and_their_answers_are_listed(emulator: Emulator) -> None
         await api(
             "POST", "/_emulator/faults", json={"operation": "webhook_on_ready", "effect": "drop"}
         )
-        hook = {"url": f"{emulator.url}/canary-path"}
+        hook = {"url": f"{emulator.url}/secret-path"}
         request_id = await api.deploy(webhook_on_ready=hook, webhook_on_terminated=hook)
         await api.wait_for_status(request_id, "READY")
         await api("DELETE", f"/v1/stop/{request_id}")
@@ -443,4 +443,4 @@ async def test_webhooks_and_their_answers_are_listed(emulator: Emulator) -> None
     lost, answered = body["webhooks"]
     assert (lost["kind"], lost["fault"], lost["status"]) == ("ready", "Drop", None)
     assert (answered["kind"], answered["fault"], answered["status"]) == ("terminated", None, 401)
-    assert "canary" not in json.dumps(body)
+    assert "secret-path" not in json.dumps(body)
