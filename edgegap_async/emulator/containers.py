@@ -176,6 +176,10 @@ class ContainerProcess:
         self._watching.cancel()
         await asyncio.wait({self._watching})
 
+    async def crash(self) -> None:
+        """Makes the container end as after a crash: by SIGKILL."""
+        await self._signal("SIGKILL")
+
     async def _signal(self, name: str) -> None:
         # An error: it is removed, has ended, or the engine is gone, which `_exit_code` sees.
         with contextlib.suppress(EngineError), self._engine.errors():

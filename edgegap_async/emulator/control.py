@@ -232,7 +232,7 @@ class Control:
             raise InvalidRequest(
                 f"{deployment.request_id} has no process to crash: it is {deployment.status.short}"
             )
-        deployment.process.crash()
+        await deployment.process.crash()
         return row(self._emulator.cloud, deployment)
 
     async def _list_webhooks(self, request: web.BaseRequest, body: bytes) -> object:

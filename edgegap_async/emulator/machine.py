@@ -30,7 +30,7 @@ class Process(Protocol):
         """Ends it: by SIGTERM, and by SIGKILL after `grace` seconds."""
         ...
 
-    def crash(self) -> None:
+    async def crash(self) -> None:
         """Makes it end as after a crash: by SIGKILL, as if it had done it itself."""
         ...
 

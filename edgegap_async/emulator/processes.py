@@ -138,7 +138,7 @@ class ServerProcess:
         await asyncio.wait({self._program.over}, timeout=_KILL_TIMEOUT)
         self._pipe.close()
 
-    def crash(self) -> None:
+    async def crash(self) -> None:
         """Makes the program end as after a crash: by SIGKILL."""
         self._launcher.signal(self._program, signal.SIGKILL)
 

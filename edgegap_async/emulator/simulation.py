@@ -123,7 +123,7 @@ class SimulatedProcess:
         """Ends it, as SIGTERM does."""
         self.end(-signal.SIGTERM)
 
-    def crash(self) -> None:
+    async def crash(self) -> None:
         """Makes it end as after a crash: by SIGKILL."""
         self.end(-signal.SIGKILL)
 
