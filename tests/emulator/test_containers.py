@@ -251,6 +251,20 @@ async def test_row_50_a_container_that_exits_is_an_error_with_code_and_output(
         assert not engine.containers
 
 
+async def test_a_container_that_is_made_to_crash_is_an_error_with_the_signal(
+    tmp_path: Path,
+) -> None:
+    application = an_application()
+    async with running(tmp_path, application, python_image(SLEEP)) as (cloud, _):
+        deployment = await deployed(cloud, application)
+        await reached(deployment, Status.READY)
+        assert deployment.process is not None
+        await deployment.process.crash()
+        await reached(deployment, Status.ERROR)
+
+    assert "SIGKILL" in str(deployment.error_detail)
+
+
 async def test_row_50_the_error_of_a_container_that_took_too_much_memory_says_so(
     tmp_path: Path,
 ) -> None:
