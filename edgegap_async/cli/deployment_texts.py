@@ -75,8 +75,8 @@ def row_addresses(row: DeploymentRow) -> str:
 DEPLOYMENT_COLUMNS: Final = (
     Column["DeploymentRow"]("DEPLOYMENT", lambda row: row.request_id, is_whole=True),
     Column["DeploymentRow"]("STATUS", row_status, is_whole=True),
-    Column["DeploymentRow"]("READY FOR", row_age),
-    Column["DeploymentRow"]("ADDRESS", row_addresses),
+    Column["DeploymentRow"]("READY FOR", row_age, is_whole=True),
+    Column["DeploymentRow"]("ADDRESS", row_addresses, is_whole=True),
     Column["DeploymentRow"]("TAGS", lambda row: " ".join(row.tags)),
 )
 

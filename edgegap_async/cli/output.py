@@ -33,6 +33,7 @@ _STATUS_STYLES: Final = {
     "TERMINATING": "yellow",
     "TERMINATED": "dim",
 }
+_GAP: Final = 2  # characters between two columns
 _PREFIX: Final = "Status."  # of the API's spelling of a status
 
 
@@ -167,7 +168,8 @@ class Output:
         elif not listed:
             self.say(nothing)
         elif has_rich(sys.stdout):
-            console(sys.stdout).print(rich_table(listed, columns))
+            terminal = console(sys.stdout)
+            terminal.print(rich_table(listed, columns, terminal.width))
         else:
             for line in plain_table(listed, columns):
                 self.line(line)
@@ -177,24 +179,37 @@ def plain_table(rows: Sequence[Row], columns: Sequence[Column[Row]]) -> list[str
     """Returns the lines of a table, with columns that are as wide as their longest text."""
     cells = [[one.title for one in columns], *([one.text(row) for one in columns] for row in rows)]
     widths = [max(map(len, texts)) for texts in zip(*cells, strict=True)]
+    gap = " " * _GAP
     return [
-        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
+        gap.join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip()
         for line in cells
     ]
 
 
-def rich_table(rows: Sequence[Row], columns: Sequence[Column[Row]]) -> Table:
-    """Returns a table for a terminal, whose cells are cut where it is too narrow."""
+def rich_table(rows: Sequence[Row], columns: Sequence[Column[Row]], width: int) -> Table:
+    """Returns a table for a terminal.
+
+    Args:
+        rows: the objects.
+        columns: the columns. The last ones are left out if the terminal is too narrow for them.
+        width: of the terminal, in characters.
+    """
     from rich.table import Table  # noqa: PLC0415 - 50 ms, and only for a terminal
     from rich.text import Text  # noqa: PLC0415
 
     table = Table(box=None, pad_edge=False, header_style="bold")
+    left, shown = width, 0
     for column in columns:
-        longest = max(len(column.text(row)) for row in rows) if column.is_whole and rows else None
+        texts = [column.title, *(column.text(row) for row in rows)]
+        longest = max(map(len, texts)) if column.is_whole else len(column.title)
+        left -= longest + (_GAP if shown else 0)
+        if left < 0 and shown:
+            break
         table.add_column(column.title, no_wrap=True, overflow="ellipsis", min_width=longest)
+        shown += 1
     for row in rows:
-        texts = (column.text(row) for column in columns)
-        table.add_row(*(Text(text, style=_STATUS_STYLES.get(text, "")) for text in texts))
+        cells = (column.text(row) for column in columns[:shown])
+        table.add_row(*(Text(text, style=_STATUS_STYLES.get(text, "")) for text in cells))
     return table
 
 

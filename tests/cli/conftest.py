@@ -24,9 +24,15 @@ def stays_in() -> str:
 
 
 @pytest.fixture
-def edgegap_settings(stays_in: str) -> Mapping[str, Any]:
-    fast = Timings.fast()
-    if not stays_in:
-        return {"timings": fast}
-    times = {name: getattr(fast, name) for name in ("initializing", "seeking", "deploying")}
-    return {"timings": Timings(**{**times, stays_in: 600.0, "deploying_cached": 600.0})}
+def more_settings() -> Mapping[str, Any]:
+    """Other arguments of `Emulator`; none by default."""
+    return {}
+
+
+@pytest.fixture
+def edgegap_settings(stays_in: str, more_settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    timings = fast = Timings.fast()
+    if stays_in:
+        times = {name: getattr(fast, name) for name in ("initializing", "seeking", "deploying")}
+        timings = Timings(**{**times, stays_in: 600.0, "deploying_cached": 600.0})
+    return {"timings": timings, **more_settings}

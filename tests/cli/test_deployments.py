@@ -180,3 +180,10 @@ def test_ls_watch_prints_each_change() -> None:
         terminal.wait_for(rf"{request_id} +TERMINATED")
         terminal.press("\x03")
         assert terminal.status() == 130
+
+
+def test_a_job_that_comes_twice_gets_the_same_server() -> None:
+    first, second = (invoke(*ARENA, "-q", "--idempotency-key", "job-7").stdout for _ in range(2))
+
+    assert first == second
+    assert invoke("stop", first.strip()).status == 0

@@ -62,6 +62,21 @@ def test_3_with_rm_nothing_is_left(edgegap_emulator: EmulatorThread) -> None:
     assert {one.status.short for one in edgegap_emulator.live()} <= {"TERMINATING", "TERMINATED"}
 
 
+@pytest.mark.parametrize("more_settings", [{"max_deployments": 1}])
+@pytest.mark.parametrize("option", ["--wait", "--rm"])
+def test_3_no_location_has_room(edgegap_emulator: EmulatorThread, option: str) -> None:
+    first = invoke("deploy", "arena", "v1", *USER, "-q").stdout.strip()
+
+    ran = invoke("deploy", "arena", "v1", *USER, option)
+
+    assert ran.status == 3
+    [created] = edgegap_emulator.deployments.keys() - {first}
+    assert f"Stop deployment {created}: it was created, and is in ERROR" in ran.stderr
+    stops = [one.operation for one in edgegap_emulator.requests].count("stop_deployment")
+    assert stops == (1 if option == "--rm" else 0)
+    assert invoke("stop", first).status == 0
+
+
 @pytest.mark.parametrize(
     ("token", "says"),
     [

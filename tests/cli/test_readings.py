@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,11 +16,21 @@ from edgegap_async.testing import EmulatorThread
 
 USER = ("-u", "75.28.35.192")
 _SERVER = """
-import os, socket, sys, time
+import datetime, os, socket, time
 game = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 game.bind(("", int(os.environ["ARBITRIUM_PORT_GAME_INTERNAL"])))
+"""
+_RUDE = """
 print("\\x1b[2J\\x1b]0;title\\x07rude", flush=True)
 print("tab\\there", flush=True)
+time.sleep(600)
+"""
+_TIMED = """
+print("2020-01-01T00:00:00Z old", flush=True)
+print("2020-13-01 00:00:00 no time", flush=True)
+print(datetime.datetime.now(datetime.UTC).isoformat(sep=" "), "now", flush=True)
+print("  more", flush=True)
+print("end", flush=True)
 time.sleep(600)
 """
 
@@ -27,8 +38,14 @@ time.sleep(600)
 @pytest.fixture
 def edgegap_apps() -> Iterable[Application]:
     ports = [AppPort("game", "UDP")]
-    rude = Application(name="rude", version="v1", argv=[sys.executable, "-c", _SERVER], ports=ports)
-    return [sample_application(), rude]
+    written = {"rude": _RUDE, "timed": _TIMED}
+    servers = [
+        Application(
+            name=name, version="v1", argv=[sys.executable, "-c", _SERVER + code], ports=ports
+        )
+        for name, code in written.items()
+    ]
+    return [sample_application(), *servers]
 
 
 @pytest.fixture
@@ -48,6 +65,33 @@ def test_logs_prints_the_last_lines(request_id: str) -> None:
     assert invoke("logs", request_id, "-n", "1").stdout.splitlines() == everything[-1:]
     assert invoke("logs", request_id, "-n", "0").stdout == ""
     assert invoke("logs", request_id, "-n", "999").stdout.splitlines() == everything
+
+
+def test_logs_follows_a_server_until_its_end(request_id: str) -> None:
+    [row] = invoke("ls", "--json").objects
+    with Terminal("logs", request_id, "-f", "-n", "1") as terminal:
+        terminal.wait_for("ready")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as player:
+            player.sendto(b"join Ada", ("127.0.0.1", row["ports"]["game"]["external"]))
+        terminal.wait_for("Ada joined")
+        assert invoke("stop", request_id).status == 0
+        assert terminal.status() == 0
+    assert "starting on port" not in terminal.text, "that is the line before the last"
+
+
+def test_since_needs_lines_that_begin_with_their_time() -> None:
+    request_id = invoke("deploy", "timed", "v1", *USER, "-q").stdout.strip()
+    while "now" not in invoke("logs", request_id).stdout:
+        pass
+
+    assert invoke("logs", request_id, "--since", "1h").stdout.splitlines()[1:] == ["  more", "end"]
+    assert invoke("logs", request_id, "--since", "0s").stdout == ""
+    assert len(invoke("logs", request_id, "--since", "9000d").stdout.splitlines()) == 5
+    assert invoke("stop", request_id).status == 0
+    other = invoke("deploy", "arena", "v1", *USER, "-q").stdout.strip()
+    ran = invoke("logs", other, "--since", "1h")
+    assert (ran.status, "no line of the log begins with its time" in ran.stderr) == (1, True)
+    assert invoke("stop", other).status == 0
 
 
 def test_a_log_gives_no_orders_to_the_terminal() -> None:

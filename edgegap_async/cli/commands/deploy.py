@@ -53,6 +53,12 @@ _LOG_TIMEOUT: Final = 10.0  # seconds that the logs of a failed deployment may t
 )
 @playable_option
 @owner_option
+@click.option(
+    "--idempotency-key",
+    metavar="KEY",
+    help="The id of a job: while a server of this application and key lives, the command takes it"
+    " and deploys none.",
+)
 @with_client
 async def deploy(
     client: EdgegapClient,
@@ -84,8 +90,14 @@ async def deploy(
             users=options["users"],
             tags=options["tags"],
             environment_variables=(*options["variables"], *options["hidden_variables"]),
+            idempotency_key=options["idempotency_key"],
         )
-        server = await _accepted(deploying, output, progress, timeout)
+        try:
+            server = await _accepted(deploying, output, progress, timeout)
+        except sdk.Unprocessable as problem:
+            if removes and problem.request_id:  # it was created, and is in ERROR
+                await client.handle(problem.request_id).stop()
+            raise
         progress.subject = server.request_id
         progress.step("accepted")
         try:

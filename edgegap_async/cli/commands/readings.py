@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +19,7 @@ import edgegap_async as sdk
 from edgegap_async.cli.charts import sparkline, write_png
 from edgegap_async.cli.command import command, with_client
 from edgegap_async.cli.deployment_texts import deployment_rows, row_addresses, row_age, row_status
+from edgegap_async.cli.exits import FAILED, Failure
 from edgegap_async.cli.output import Column, Output, console, has_rich, plural, rich_table, visible
 from edgegap_async.cli.parameters import DURATION
 
@@ -32,27 +35,87 @@ _SPARKLINE: Final = 12  # characters of a chart in `top`
 
 @command(
     "edgegap-async logs 4ff2a1b2c3d4",
-    "edgegap-async logs 4ff2a1b2c3d4 -n 20",
+    "edgegap-async logs 4ff2a1b2c3d4 -f -n 20",
+    "edgegap-async logs 4ff2a1b2c3d4 --since 10min",
 )
 @click.argument("request_id", metavar="ID")
-@click.option("--lines", "-n", "count", type=click.IntRange(0), help="Only the last lines.")
+@click.option(
+    "--follow", "-f", "follows", is_flag=True, help="Go on until the server has ended, or Ctrl-C."
+)
+@click.option(
+    "--lines", "-n", "count", type=click.IntRange(0), help="Of what there is, only the last lines."
+)
+@click.option(
+    "--since",
+    type=DURATION,
+    help="Of what there is, only what is younger, where lines begin with their time.",
+)
 @with_client
 async def logs(
-    client: EdgegapClient, output: Output, *, request_id: str, count: int | None
+    client: EdgegapClient,
+    output: Output,
+    *,
+    request_id: str,
+    follows: bool,
+    count: int | None,
+    since: float | None,
 ) -> None:
-    """Print what a game server has written, after a crash also how it ended."""
+    """Print what a game server has written; after a crash also how it ended.
+
+    With --follow and --json each line of the log is an object.
+    """
+    if follows:
+        rest, is_first = "", True
+        async for piece in client.handle(request_id).follow_logs():
+            *lines, rest = (rest + piece).split("\n")
+            _print_lines(output, _chosen(lines, count, since) if is_first else lines)
+            is_first = False
+        _print_lines(output, [rest] if rest else [])
+        return
     found = await client.deployments.logs(request_id)
     if output.json:
         output.json_line(found)
         return
     lines = (found.crash_logs or found.logs or "").splitlines()
-    for line in lines if count is None else lines[len(lines) - min(count, len(lines)) :]:
-        output.line(visible(line, "\t"))
+    _print_lines(output, _chosen(lines, count, since))
     crash = found.crash_data
     if crash is not None:
         output.say(f"The server has crashed: exit code {crash.exit_code}. {crash.message or ''}")
     if found.logs_link:
         output.say(f"All of it is at {found.logs_link}")
+
+
+def _print_lines(output: Output, lines: Iterable[str]) -> None:
+    for line in lines:
+        if output.json:
+            output.json_line({"line": line})
+        else:
+            output.line(visible(line.rstrip("\r"), "\t"))
+
+
+def _chosen(lines: list[str], count: int | None, since: float | None) -> list[str]:
+    """Returns the last lines, and of these the young ones."""
+    chosen = lines if count is None else lines[max(0, len(lines) - count) :]
+    if since is None:
+        return chosen
+    earliest = datetime.now(UTC) - timedelta(seconds=since)
+    times = [_time_of(line) for line in chosen]
+    if chosen and not any(times):
+        raise Failure(FAILED, "--since: no line of the log begins with its time")
+    young = (index for index, at in enumerate(times) if at is not None and at >= earliest)
+    return chosen[next(young, len(chosen)) :]  # a line without a time belongs to that before it
+
+
+def _time_of(line: str) -> datetime | None:
+    """Returns the time with which a line begins, in UTC if it names no zone; None for no time."""
+    found = re.match(r"\W?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:[.,]\d+)?(Z|[+-]\d\d:?\d\d)?", line)
+    if found is None:
+        return None
+    try:
+        at = datetime.fromisoformat(found[1] + (found[2] or "Z"))
+    except ValueError:  # such as month 13
+        return None
+    return at
 
 
 # ── metrics ──────────────────────────────────────────────────────────────────────────────────────
@@ -161,12 +224,12 @@ class _Load:
 _LOAD_COLUMNS: Final = (
     Column[_Load]("DEPLOYMENT", lambda one: one.row.request_id, is_whole=True),
     Column[_Load]("STATUS", lambda one: row_status(one.row), is_whole=True),
-    Column[_Load]("READY FOR", lambda one: row_age(one.row)),
-    Column[_Load]("CPU", lambda one: _number(one.cpu.last)),
-    Column[_Load]("", lambda one: sparkline(one.cpu.values, _SPARKLINE)),
-    Column[_Load]("MEMORY", lambda one: _number(one.memory.last)),
-    Column[_Load]("", lambda one: sparkline(one.memory.values, _SPARKLINE)),
-    Column[_Load]("ADDRESS", lambda one: row_addresses(one.row)),
+    Column[_Load]("READY FOR", lambda one: row_age(one.row), is_whole=True),
+    Column[_Load]("CPU", lambda one: _number(one.cpu.last), is_whole=True),
+    Column[_Load]("", lambda one: sparkline(one.cpu.values, _SPARKLINE), is_whole=True),
+    Column[_Load]("MEMORY", lambda one: _number(one.memory.last), is_whole=True),
+    Column[_Load]("", lambda one: sparkline(one.memory.values, _SPARKLINE), is_whole=True),
+    Column[_Load]("ADDRESS", lambda one: row_addresses(one.row), is_whole=True),
     Column[_Load]("TAGS", lambda one: " ".join(one.row.tags)),
 )
 
@@ -216,13 +279,12 @@ async def top(
     from rich.console import Group  # noqa: PLC0415
     from rich.live import Live  # noqa: PLC0415 - only for a terminal
 
-    with Live(console=console(sys.stdout), auto_refresh=False, screen=False) as live:
+    terminal = console(sys.stdout)
+    with Live(console=terminal, auto_refresh=False) as live:
         for number in itertools.count(1):
             loads = await _loads(client, tags)
-            live.update(
-                Group(f"{plural(len(loads), 'deployment')}", rich_table(loads, _LOAD_COLUMNS)),
-                refresh=True,
-            )
+            table = rich_table(loads, _LOAD_COLUMNS, terminal.width)
+            live.update(Group(plural(len(loads), "deployment"), table), refresh=True)
             if number == count:
                 return
             await asyncio.sleep(interval)
