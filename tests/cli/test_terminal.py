@@ -83,6 +83,10 @@ def test_a_stop_of_all_asks_and_does_nothing_without_a_yes(
         assert live_ids(edgegap_emulator) == [request_id]
     with Terminal("stop", "--all") as terminal:
         terminal.wait_for(r"\[y/N\]")
+        terminal.send(signal.SIGTERM)
+        assert terminal.status() == 143
+    with Terminal("stop", "--all") as terminal:
+        terminal.wait_for(r"\[y/N\]")
         terminal.press("y\r")
         assert terminal.status() == 0
     assert live_ids(edgegap_emulator) == []
@@ -95,6 +99,21 @@ def test_a_reader_that_leaves_ends_a_command_silently() -> None:
         assert terminal.status() == 0
     assert terminal.text == ""
     invoke("stop", request_id)
+
+
+def test_a_reader_that_leaves_later_ends_a_watch_silently() -> None:
+    first = invoke(*ARENA, "-q").stdout.strip()
+    words = ["ls", "--watch", "--json", "--interval", "0.05s"]
+    program = [sys.executable, "-m", "edgegap_async", *words]
+
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as watch:
+        assert watch.stdout is not None
+        assert watch.stderr is not None
+        assert first in watch.stdout.readline().decode()
+        watch.stdout.close()
+        second = invoke(*ARENA, "-q").stdout.strip()
+        assert (watch.wait(30), watch.stderr.read()) == (0, b"")
+    assert invoke("stop", first, second).status == 0
 
 
 @pytest.mark.parametrize("words", [("ls",), ("ls", "--colour"), ("--help",)])
