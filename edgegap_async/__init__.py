@@ -82,6 +82,7 @@ if TYPE_CHECKING:
         VersionChanges,
         VersionPortRequest,
         VersionRequest,
+        VersionSettings,
     )
     from .api.operations import Operation
     from .api.requests import (
@@ -107,6 +108,7 @@ if TYPE_CHECKING:
     )
     from .batch.batch import Batch
     from .batch.plan import AnyRequest, AnyRequests, FailurePolicy, Outcome, Progress
+    from .beacons import BeaconReply, nearest
     from .client import EdgegapClient
     from .cluster import Cluster
     from .deployments.handle import DeploymentHandle, RecoveredDeployment
@@ -162,10 +164,12 @@ if TYPE_CHECKING:
     )
     from .http.resources.applications import Applications
     from .http.resources.deployments import Deployments
+    from .http.resources.ip_addresses import IpAddresses
     from .http.resources.listing import Listing
     from .http.resources.locations import Locations
     from .http.resources.private_fleets import PrivateFleets
     from .http.resources.tags import Tags
+    from .http.resources.versions import Versions
     from .http.retries import RetryPolicy
     from .http.transport import (
         VERSION as __version__,  # noqa: N811 - the usual name
@@ -206,6 +210,7 @@ __all__ = [
     "BatchStopped",
     "Beacon",
     "BeaconPage",
+    "BeaconReply",
     "BulkStop",
     "CallError",
     "CallOptions",
@@ -250,6 +255,7 @@ __all__ = [
     "ImageUnavailable",
     "InvalidRequest",
     "IpAddress",
+    "IpAddresses",
     "Json",
     "LazyModel",
     "LimitReached",
@@ -328,7 +334,9 @@ __all__ = [
     "VersionPortRequest",
     "VersionRequest",
     "VersionSaved",
+    "VersionSettings",
     "VersionVariable",
+    "Versions",
     "WaitTimedOut",
     "Webhook",
     "WebhookEvent",
@@ -339,6 +347,7 @@ __all__ = [
     "WebhookUrls",
     "WrongLoop",
     "__version__",
+    "nearest",
 ]
 
 if not TYPE_CHECKING:  # a type checker would accept any name because of __getattr__
@@ -398,6 +407,7 @@ if not TYPE_CHECKING:  # a type checker would accept any name because of __getat
                 "VersionChanges",
                 "VersionPortRequest",
                 "VersionRequest",
+                "VersionSettings",
             ],
             "cluster": ["Cluster"],
             "batch.batch": ["Batch"],
@@ -411,9 +421,12 @@ if not TYPE_CHECKING:  # a type checker would accept any name because of __getat
                 "UdpAnswer",
             ],
             "http.resources.applications": ["Applications"],
+            "beacons": ["BeaconReply", "nearest"],
+            "http.resources.ip_addresses": ["IpAddresses"],
             "http.resources.locations": ["Locations"],
             "http.resources.private_fleets": ["PrivateFleets"],
             "http.resources.tags": ["Tags"],
+            "http.resources.versions": ["Versions"],
             "pool.pool": ["ServerPool"],
             "pool.inventory": ["PoolStats", "Allocation"],
             "webhooks.receiver": ["WebhookEvent", "WebhookReceiver", "WebhookStats"],

@@ -39,7 +39,9 @@ No error holds the API token, a header or a query string.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Final, Protocol, Self
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, Protocol, Self, TypeAlias
 
 if TYPE_CHECKING:
     from .api.models import Deployment, Logs, Status, StatusChange
@@ -54,6 +56,15 @@ if TYPE_CHECKING:
         @property
         def deployment(self) -> Deployment | None: ...
 
+
+ImagePart: TypeAlias = Literal["image", "tag", "credentials"]
+"""Why an image cannot be pulled: registry or name, tag, or credentials are wrong."""
+
+_IMAGE_WORDS: Final[Mapping[ImagePart, str]] = {
+    "image": "image (was )?not found|of that name|repository|name unknown",
+    "tag": r"\btag\b|manifest",
+    "credentials": "credential|log ?in|password|unauthori[sz]ed|authenticat|denied",
+}
 
 __all__ = [
     "BadRequest",
@@ -409,9 +420,31 @@ class Unprocessable(Refused):
 
 
 class ImageUnavailable(Refused):
-    """424: the API cannot pull the container image of an application version."""
+    """424: the API cannot pull the container image of an application version.
 
-    advice = "Check the image's registry, name and tag, and the credentials for the registry"
+    Also raised for a 400 that says that the API could not log in to the registry.
+    """
+
+    image: str | None = None
+    """Registry, name and tag of the image, as far as the call named them; None if it named none."""
+
+    @property
+    def suspects(self) -> tuple[ImagePart, ...]:
+        """What the API's text names as the reason: `image`, `tag`, `credentials`, or some of them.
+
+        All three if it names none: the API does not document its texts.
+        """
+        text = re.sub(r"\S+/\S+", "", self.message)  # names of images have slashes
+        named: list[ImagePart] = [
+            part for part, words in _IMAGE_WORDS.items() if re.search(words, text.lower())
+        ]
+        return tuple(named or _IMAGE_WORDS)
+
+    def _advice(self) -> str:
+        return f"Check its {' and its '.join(self.suspects)}"
+
+    def _facts(self) -> str:
+        return f"{super()._facts()}{f' (image {self.image})' if self.image else ''}"
 
 
 class RateLimited(Refused):

@@ -22,9 +22,9 @@ async def main() -> None:
             print(f"{deployment.current_status.short} in {city}")
             print(f"a field as the API sent it: {deployment.raw['app_version']}")
             await client.tags.create(server.request_id, "season-3")
-            print(f"tags: {[tag.name for tag in (await client.tags.list(server.request_id)).tags]}")
+            print(f"tags: {[tag.name async for tag in client.tags.list(server.request_id)]}")
             print(f"logs: {(await client.deployments.logs(server.request_id)).logs}")
-        print(f"locations: {len((await client.locations.list()).locations)}")
+        print(f"locations: {(await client.locations.list()).total_count}")
         await client.deployments.bulk_stop([StopFilter("deployment_tags", ["ranked"])])
 
 

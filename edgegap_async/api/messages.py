@@ -20,6 +20,7 @@ import attrs
 from edgegap_async.errors import (
     BadRequest,
     CallError,
+    ImageUnavailable,
     InvalidRequest,
     NotFound,
     Refused,
@@ -228,6 +229,8 @@ def _error_of(request: HttpRequest[Any], response: HttpResponse) -> CallError:
     if isinstance(content.get("request_id"), str):
         facts["request_id"] = content["request_id"]
     kind: type[Refused] = refusal(response.status)
+    if kind is BadRequest and _says_login_failed(request.operation, content):
+        kind = ImageUnavailable
     if response.status in {400, 404, 410} and "{request_id}" in request.operation.path:
         if says_missing(request.operation, response.status, content):
             # The live API answers 400 where it documents 404.
@@ -257,6 +260,12 @@ def _can_only_refuse_the_id(request: HttpRequest[Any], status: int) -> bool:
     if "{tag_name}" in request.operation.path or request.body is not None:
         return False
     return status == 404 or not request.query  # noqa: PLR2004 - an HTTP status
+
+
+def _says_login_failed(operation: Operation[Any], content: Mapping[str, object]) -> bool:
+    """Returns whether the API refuses the credentials of an image, for which it answers 400."""
+    saves_image = operation.name in {"create_version", "update_version"}
+    return saves_image and "login with the given credentials" in str(content.get("message"))
 
 
 def _json_object(body: bytes) -> dict[str, Any] | None:

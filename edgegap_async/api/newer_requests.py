@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, TypedDict
 
 import attrs
 
 from edgegap_async.errors import InvalidRequest
 
+from .models.applications import VersionPort, VersionVariable
 from .requests import (
     STRICT,
     AnyVariables,
@@ -34,8 +35,11 @@ from .validation import (
 _MAX_APPLICATION: Final = 64  # characters of a name
 _MIN_APPLICATION: Final = 3
 _MAX_REASON: Final = 255  # characters
-_MAX_ADDRESSES: Final = 20  # of one request
 _MAX_PORT: Final = 59999
+MAX_ADDRESSES: Final = 20
+"""The most IP addresses of one request."""
+
+_WRITTEN: Final = {"Websocket": "WS"}  # how a protocol is written that reads back otherwise
 _RESTART_POLICIES: Final = ("always", "never", "on_failure")
 
 RestartPolicy: TypeAlias = Literal["always", "never", "on_failure"]
@@ -117,17 +121,49 @@ class VersionPortRequest(RequestModel):
             raise InvalidRequest("VersionPortRequest.name is required for the port 0")
 
 
-def _as_ports(
-    values: Iterable[VersionPortRequest] | None,
-) -> tuple[VersionPortRequest, ...] | None:
+AnyPort: TypeAlias = VersionPortRequest | VersionPort
+"""A port as arguments accept it: a `VersionPortRequest`, or one that a version shows."""
+
+AnyVersionVariables: TypeAlias = AnyVariables | Iterable[VersionVariable]
+"""Variables as arguments accept them: a mapping, `EnvironmentVariable`s, or those of a version."""
+
+
+def _as_port(value: object) -> VersionPortRequest:
+    if isinstance(value, VersionPort):
+        protocol = value.protocol or ""
+        return VersionPortRequest(
+            port=value.port or 0,
+            protocol=_WRITTEN.get(protocol, protocol),
+            to_check=value.to_check,
+            tls_upgrade=value.tls_upgrade,
+            name=value.name,
+        )
+    if not isinstance(value, VersionPortRequest):
+        raise InvalidRequest(f"ports is a list of VersionPortRequest; one of them is {value!r}")
+    return value
+
+
+def _as_ports(values: Iterable[AnyPort] | None) -> tuple[VersionPortRequest, ...] | None:
     if values is None:
         return None
     check_list("ports", values)
-    return tuple(values)
+    return tuple(map(_as_port, values))
 
 
-def _as_envs(values: AnyVariables | None) -> tuple[EnvironmentVariable, ...] | None:
-    return None if values is None else as_variables(values)
+def _as_env(value: object) -> object:
+    if not isinstance(value, VersionVariable):
+        return value
+    return EnvironmentVariable(value.key or "", value.value or "", is_hidden=value.is_hidden)
+
+
+def _as_envs(values: AnyVersionVariables | None) -> tuple[EnvironmentVariable, ...] | None:
+    if values is None:
+        return None
+    written: Any = values  # a mapping, or a list of which `as_variables` checks the items
+    if not isinstance(values, Mapping):
+        check_list("envs", values)
+        written = map(_as_env, values)
+    return as_variables(written)
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -205,7 +241,53 @@ class VersionRequest(VersionChanges):
     req_cpu: int = attrs.field(validator=_units)
     """CPU units, 100 or more; 1024 are one virtual CPU."""
     req_memory: int = attrs.field(validator=_units)
-    """Memory in MB, 100 or more."""
+    """Memory in MB, 100 or more; twice `req_cpu` at most."""
+
+    def __attrs_post_init__(self) -> None:
+        if self.req_memory > 2 * self.req_cpu:
+            raise InvalidRequest(
+                f"VersionRequest.req_memory is {self.req_memory}; {2 * self.req_cpu} MB is the most"
+                f" for {self.req_cpu} CPU units"
+            )
+
+
+class VersionSettings(TypedDict, total=False):
+    """The settings of a version beyond its image, CPU and memory, as keyword arguments.
+
+    Without one, or with None, a new version has the API's default. `VersionChanges` has the same
+    fields.
+    """
+
+    is_active: bool | None
+    """Whether the version can be deployed; the API's default is True."""
+    private_username: str | None
+    """The name for a private registry; None for a public image."""
+    private_token: str | None
+    """The password for a private registry. No repr and no error shows it."""
+    req_video: int | None
+    """GPU units, 0 or more; 1024 are one GPU."""
+    verify_image: bool | None
+    """Whether the API checks that it can pull the image, which fails here and not at a deploy."""
+    force_cache: bool | None
+    """Whether the API keeps the image in the cache of its locations."""
+    time_to_deploy: int | None
+    """Seconds in which a location must pull the image, 10 or more; then ERROR."""
+    max_duration: int | None
+    """Minutes after which the API stops a deployment, -1 to 1440; -1 for never."""
+    restart_policy: RestartPolicy | None
+    """`always`, `never` or `on_failure`: whether a server starts again after an exit by itself."""
+    termination_grace_period_seconds: int | None
+    """Seconds from SIGTERM to SIGKILL, 5 to 3600."""
+    will_deploy_in_mainland_china: bool | None
+    """Whether it is deployed in mainland China too."""
+    dns_config: str | None
+    """The name of a DNS configuration."""
+    ports: Iterable[AnyPort] | None
+    """The ports that it opens."""
+    envs: AnyVersionVariables | None
+    """Its environment variables."""
+    endpoint_storage: str | None
+    """The name of the storage that keeps its logs."""
 
 
 def _reason(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -234,7 +316,7 @@ class Addresses(RequestModel):
     """The IP addresses, 1 to 20."""
 
     def __attrs_post_init__(self) -> None:
-        if len(self.addresses) > _MAX_ADDRESSES:
-            raise InvalidRequest(f"{_MAX_ADDRESSES} addresses at most, not {len(self.addresses)}")
+        if len(self.addresses) > MAX_ADDRESSES:
+            raise InvalidRequest(f"{MAX_ADDRESSES} addresses at most, not {len(self.addresses)}")
         for address in self.addresses:
             IpAddress(address)

@@ -21,6 +21,15 @@ def _is_secret(name: str) -> bool:
     return re.search(HIDDEN_NAMES, name, re.IGNORECASE) is not None
 
 
+class HiddenText(str):
+    """A text that a repr, and a traceback that shows local variables, shows as `***`."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "***"
+
+
 class Shown:
     """A repr with the fields, without those of `repr=False`, which may be secrets.
 

@@ -191,8 +191,8 @@ async def _use(client: EdgegapClient, server: DeploymentHandle) -> None:
         _print_detail(f"location: {location.city}, {location.country}")
     await _play(server)
     await client.tags.create(server.request_id, "played")
-    tags = await client.tags.list(server.request_id)
-    _print_detail(f"tags: {', '.join(tag.name for tag in tags.tags)}")
+    tags = [tag.name async for tag in client.tags.list(server.request_id)]
+    _print_detail(f"tags: {', '.join(tags)}")
     logs = await client.deployments.logs(server.request_id)
     for line in (logs.logs or "").splitlines()[-_LOG_LINES:]:
         _print_detail(f"server's log: {line}")

@@ -303,9 +303,10 @@ class Image:
     argv: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     """The program and its arguments, as in `Application`; required unless `sandbox` is `docker`."""
     private_username: str | None = None
-    """The name for the registry, for versions that are created without one."""
+    """The name for the registry; None for a public image. A version of a program must have it. The
+    image of a container is pulled with it if its version has none."""
     private_token: str | None = attrs.field(default=None, repr=False)
-    """The password for the registry. No repr, answer or file has it."""
+    """The password for the registry, as `private_username`. No repr, answer or file has it."""
     directory: str | None = None
     """Working directory of the process, as in `Application`."""
     memory_limit_mb: int | None = attrs.field(default=None, validator=_at_least(1))

@@ -33,13 +33,7 @@ from .environment import check_variables
 
 _log: Final = logging.getLogger(__name__)
 
-SET_AND_ENCRYPTED: Final = "This value is set and encrypted"
-"""What the API answers in place of a secret."""
-
 _REPOSITORY: Final = "emulator"  # registry of the images of the settings' own versions
-_PICTURE: Final = (  # PNG of one pixel
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGBgAAAABQABpfZFQAAAAABJRU5ErkJggg=="
-)
 # Of the description, for a call that leaves them out. It has 10 for `time_to_deploy`, and a minimum
 # of 15.
 _LEAST_TIME_TO_DEPLOY: Final = 15  # seconds
@@ -136,7 +130,7 @@ class Registry:
                 models.Application(
                     name=application.name,
                     is_active=True,
-                    image=_PICTURE,
+                    image=models.BLANK_PICTURE,
                     create_time=now,
                     last_updated=now,
                 ),
@@ -278,6 +272,7 @@ class Registry:
             raise Conflict(f"Version {wanted.name} already exists")
         shown = attrs.evolve(_changed(_DEFAULTS, wanted), create_time=datetime.now(UTC))
         image = self._image(shown)
+        _check_credentials(image, wanted)
         settings = {
             **_image_settings(image, shown),
             **_program_settings(shown),
@@ -315,6 +310,8 @@ class Registry:
         names = {"docker_repository", "docker_image", "docker_tag"}
         if names & _given(changes).keys():
             image = self._image(shown)
+            if changes.private_token is not None:
+                _check_credentials(image, changes)
             settings |= _image_settings(image, shown)
             _check_ports(image, settings.get("ports", stored.program.ports))
         program = attrs.evolve(stored.program, version=shown.name, **settings)
@@ -383,8 +380,10 @@ class Registry:
         for name in names:
             if name in known:
                 return known[name]
+        has_other_tags = any(name.startswith(f"{names[1]}:") for name in known)
+        missing = f"tag {shown.docker_tag} of it" if has_other_tags else "image of that name"
         raise ImageUnavailable(
-            f"Unable to pull image {names[0]}: no program stands for it here. Add a table"
+            f"Unable to pull image {names[0]}: there is no {missing} here. Add a table"
             f' [[images]] with image = "{names[1]}" and argv to the settings of the emulator'
         )
 
@@ -407,7 +406,7 @@ def _changed(
     """Returns a version with changes, as the API shows it: without secrets."""
     values = _given(changes)
     for secret in {"private_username", "private_token"} & values.keys():
-        values[secret] = SET_AND_ENCRYPTED
+        values[secret] = models.SET_AND_ENCRYPTED
     if changes.ports is not None:
         values["ports"] = tuple(
             models.VersionPort(
@@ -423,7 +422,7 @@ def _changed(
         values["envs"] = tuple(
             models.VersionVariable(
                 key=variable.key,
-                value=SET_AND_ENCRYPTED if variable.is_hidden else variable.value,
+                value=models.SET_AND_ENCRYPTED if variable.is_hidden else variable.value,
                 is_hidden=variable.is_hidden,
             )
             for variable in changes.envs
@@ -497,6 +496,19 @@ def _credential_settings(
     return {name: getattr(wanted, name) or getattr(source, name) for name in names}
 
 
+def _check_credentials(image: Image | Application, wanted: VersionChanges) -> None:
+    """Checks that a version has the credentials that the image of a program needs."""
+    if isinstance(image, Application) or image.private_token is None or _runs_image(image):
+        return
+    given = (wanted.private_username or "", wanted.private_token or "")
+    needed = (image.private_username or "", image.private_token)
+    if given == needed:
+        return
+    if wanted.verify_image:
+        raise BadRequest("Unable to login with the given credentials")
+    raise ImageUnavailable(f"Unable to pull image {image.image}: these credentials are refused")
+
+
 def _check_ports(image: Image | Application, ports: Iterable[AppPort]) -> None:
     missing = set(port_names(image.argv)) - {port.name for port in ports}
     if missing:
@@ -529,7 +541,7 @@ def _described(application: Application, now: datetime) -> models.ApplicationVer
     """Returns a version of the settings as the API shows it, with values that the API allows."""
     variables: Mapping[bool, Mapping[str, str]] = {
         False: application.environment,
-        True: dict.fromkeys(application.hidden_environment, SET_AND_ENCRYPTED),
+        True: dict.fromkeys(application.hidden_environment, models.SET_AND_ENCRYPTED),
     }
     registry, image, tag = _image_of(application)
     is_private = application.private_token is not None
@@ -540,8 +552,8 @@ def _described(application: Application, now: datetime) -> models.ApplicationVer
         docker_repository=registry,
         docker_image=image,
         docker_tag=tag,
-        private_username=SET_AND_ENCRYPTED if is_private else None,
-        private_token=SET_AND_ENCRYPTED if is_private else None,
+        private_username=models.SET_AND_ENCRYPTED if is_private else None,
+        private_token=models.SET_AND_ENCRYPTED if is_private else None,
         req_cpu=max(_LEAST_UNITS, application.cpu_units),
         req_memory=max(_LEAST_UNITS, application.memory_mb),
         time_to_deploy=max(_LEAST_TIME_TO_DEPLOY, math.ceil(application.time_to_deploy)),

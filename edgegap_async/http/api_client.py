@@ -48,9 +48,11 @@ from .urls import Proxy, environment_proxy
 
 if TYPE_CHECKING:
     from .resources.applications import Applications
+    from .resources.ip_addresses import IpAddresses
     from .resources.locations import Locations
     from .resources.private_fleets import PrivateFleets
     from .resources.tags import Tags
+    from .resources.versions import Versions
 
 DEFAULT_BASE_URL: Final = "https://api.edgegap.com"
 _CLOSE_TIMEOUT: Final = 10.0  # seconds that `close` gives to calls, and to stops in progress
@@ -130,14 +132,28 @@ class ApiClient:
 
     @cached_property
     def applications(self) -> Applications:
-        """Lists and reads applications."""
+        """Lists, reads, creates, changes and deletes applications."""
         from .resources.applications import Applications  # noqa: PLC0415
 
         return Applications(self.call)
 
     @cached_property
+    def versions(self) -> Versions:
+        """Lists, reads, creates, copies, changes and deletes versions of applications."""
+        from .resources.versions import Versions  # noqa: PLC0415
+
+        return Versions(self.call)
+
+    @cached_property
+    def ip_addresses(self) -> IpAddresses:
+        """Says where IP addresses are, and which one this program has."""
+        from .resources.ip_addresses import IpAddresses  # noqa: PLC0415
+
+        return IpAddresses(self.call)
+
+    @cached_property
     def locations(self) -> Locations:
-        """Lists the locations where servers can run."""
+        """Lists the locations where servers can run, and their beacons."""
         from .resources.locations import Locations  # noqa: PLC0415
 
         return Locations(self.call)

@@ -12,6 +12,7 @@ import attrs
 import pytest
 from bare_api import BareApi
 
+from edgegap_async.api.models.applications import SET_AND_ENCRYPTED
 from edgegap_async.emulator import (
     Application,
     AppPort,
@@ -20,7 +21,6 @@ from edgegap_async.emulator import (
     Timings,
     sample_application,
 )
-from edgegap_async.emulator.registry import SET_AND_ENCRYPTED
 
 ARENA = sample_application()
 SECRETIVE = Application(
@@ -143,6 +143,13 @@ async def test_no_field_of_a_version_is_a_command(apps: BareApi) -> None:
     for name in ("argv", "command", "arguments", "directory"):
         body = VERSION | {name: "touch /tmp/x"}
         await call(apps, "POST", "/v1/app/arena/version", 400, **body)
+
+
+async def test_memory_is_at_most_twice_the_cpu_units(apps: BareApi) -> None:
+    body = VERSION | {"req_cpu": 512, "req_memory": 1025}
+    said = await call(apps, "POST", "/v1/app/arena/version", 400, **body)
+
+    assert "1024 MB is the most for 512 CPU units" in said["message"]
 
 
 async def test_a_version_cannot_set_variables_of_loaders(apps: BareApi) -> None:

@@ -30,6 +30,7 @@ from edgegap_async import (
     Status,
     StopFilter,
 )
+from edgegap_async.api.newer_requests import VersionPortRequest
 from edgegap_async.api.operations import LIST_LOCATIONS
 from edgegap_async.emulator import (
     Emulator,
@@ -41,9 +42,11 @@ from edgegap_async.emulator import (
 )
 from edgegap_async.http.resources.applications import Applications
 from edgegap_async.http.resources.deployments import Deployments
+from edgegap_async.http.resources.ip_addresses import IpAddresses
 from edgegap_async.http.resources.locations import Locations
 from edgegap_async.http.resources.private_fleets import PrivateFleets
 from edgegap_async.http.resources.tags import Tags
+from edgegap_async.http.resources.versions import Versions
 
 A_REQUEST = DeployRequest(application="arena", version="v1", users=USERS)
 
@@ -168,6 +171,19 @@ async def list_rows(client: EdgegapClient, _: DeploymentHandle) -> None:
         pass
 
 
+async def create_version(client: EdgegapClient, _: DeploymentHandle) -> None:
+    await client.versions.create(
+        "arena",
+        "v2",
+        docker_repository="emulator",
+        docker_image="arena",
+        docker_tag="v1",
+        req_cpu=256,
+        req_memory=512,
+        ports=[VersionPortRequest(port=0, protocol="UDP", name="game")],
+    )
+
+
 def tag_of(server: DeploymentHandle) -> tuple[str, str]:
     return server.request_id, "eu"
 
@@ -193,6 +209,22 @@ LEAVES_NOTHING: dict[str, Work] = {
     "Deployments.logs": lambda client, server: client.deployments.logs(server.request_id),
     "Deployments.metrics": lambda client, server: client.deployments.metrics(server.request_id),
     "Applications.list": lambda client, _: client.applications.list(),
+    "Applications.create": lambda client, _: client.applications.create("tetris"),
+    "Applications.update": lambda client, _: client.applications.update("arena", is_active=True),
+    "Applications.delete": lambda client, _: client.applications.delete("tetris"),
+    "Versions.list": lambda client, _: client.versions.list("arena"),
+    "Versions.get": lambda client, _: client.versions.get("arena", "v1"),
+    "Versions.create": create_version,
+    "Versions.copy": lambda client, _: client.versions.copy("arena", "v1", "v3"),
+    "Versions.update": lambda client, _: client.versions.update("arena", "v1", is_active=True),
+    "Versions.delete": lambda client, _: client.versions.delete("arena", "v2"),
+    "IpAddresses.own": lambda client, _: client.ip_addresses.own(),
+    "IpAddresses.locate": lambda client, _: client.ip_addresses.locate("8.8.8.8"),
+    "IpAddresses.locate_many": lambda client, _: client.ip_addresses.locate_many(["8.8.8.8"]),
+    "Deployments.report": lambda client, server: client.deployments.report(
+        server.request_id, "lag"
+    ),
+    "Locations.beacons": lambda client, _: client.locations.beacons(),
     "Applications.get": lambda client, _: client.applications.get("arena"),
     "Locations.list": lambda client, _: client.locations.list(),
     "PrivateFleets.hosts": lambda client, _: client.private_fleets.hosts("mine"),
@@ -226,6 +258,8 @@ MAY_LEAVE_ONE: dict[str, Work] = {  # bare calls, whose answer holds the only id
 def test_row_28_every_public_coroutine_is_tested_here() -> None:
     kinds = (
         Applications,
+        IpAddresses,
+        Versions,
         EdgegapClient,
         Batch,
         ServerPool,

@@ -23,8 +23,8 @@ from program_runner import (
 )
 from redis_server import RedisServer
 
-from edgegap_async import DeploymentHandle, EdgegapClient, Status
-from edgegap_async.emulator import Emulator, Timings, load_apps, sample_application
+from edgegap_async import DeploymentHandle, EdgegapClient, Status, VersionPortRequest
+from edgegap_async.emulator import Emulator, Image, Timings, load_apps, sample_application
 
 RUN_TO_THE_END = {
     "api_calls": r"tags: \['ranked', .*'season-3'\]",
@@ -125,6 +125,41 @@ async def test_the_matchmaker_says_what_to_send(emulator: Emulator, body: str) -
         players.post("/join", data=body) as answer,
     ):
         assert (answer.status, await answer.text()) == (400, "send a JSON object with name and ip")
+
+
+async def test_a_release_makes_a_version_plays_on_it_and_retires_the_old_one() -> None:
+    arena = sample_application()
+    image = "registry.example.com/studio/arena"
+    images = [
+        Image(image=image, argv=arena.argv, private_username="robot", private_token="canary-ci"),
+        Image(image=f"{image}:broken", argv=("false",)),
+    ]
+    registry = {"REGISTRY_USERNAME": "robot", "REGISTRY_TOKEN": "canary-ci"}
+    release = "examples/ci_release.py", "arena"
+    emulator = Emulator([arena], images=images, timings=Timings.fast())
+    async with emulator, EdgegapClient(emulator.token, base_url=emulator.url) as client:
+        await client.versions.create(
+            "arena",
+            "1",
+            docker_repository="registry.example.com",
+            docker_image="studio/arena",
+            docker_tag="1",
+            req_cpu=256,
+            req_memory=512,
+            private_username="robot",
+            private_token="canary-ci",
+            ports=[VersionPortRequest(port=0, protocol="UDP", name="game")],
+        )
+        with pytest.raises(AssertionError, match="pass private_username and private_token again"):
+            await run_program(emulator, *release, "1", "2")
+        assert "2 is playable at" in await run_program(emulator, *release, "1", "2", **registry)
+        again = await run_program(emulator, *release, "1", "2", "--delete-old", **registry)
+        with pytest.raises(AssertionError, match=r"deleted arena broken again"):
+            await run_program(emulator, *release, "2", "broken", **registry)
+
+        assert re.search(r"2 is there already(.|\n)*1 is deleted", again)
+        assert [version.name async for version in client.versions.list("arena")] == ["v1", "2"]
+        assert await running_deployments(emulator) == []
 
 
 @pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGTERM])

@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 
 @attrs.define
 class Recorder:
-    """A `Call` that records its arguments and answers from a list."""
+    """A `Call` that records its arguments, and returns or raises what a list says."""
 
     answers: list[Any] = attrs.field(factory=list)
     calls: list[dict[str, Any]] = attrs.field(factory=list)
@@ -34,4 +34,6 @@ class Recorder:
             said["options"] = options
         self.calls.append({"operation": operation} | {k: v for k, v in said.items() if v})
         answer: Any = self.answers.pop(0) if self.answers else None
+        if isinstance(answer, Exception):
+            raise answer
         return cast("Result", answer)

@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from typing import assert_type
 
 from edgegap_async import (
+    Application,
+    ApplicationPage,
+    ApplicationVersion,
+    BeaconReply,
     DeployAccepted,
     Deployment,
     DeploymentHandle,
@@ -17,6 +21,7 @@ from edgegap_async import (
     EnvironmentVariable,
     Filter,
     HostPage,
+    Listing,
     Location,
     LocationPage,
     Logs,
@@ -30,6 +35,7 @@ from edgegap_async import (
     Stopped,
     Tag,
     TagPage,
+    nearest,
 )
 from edgegap_async.api.operations import GET_DEPLOYMENT
 
@@ -56,6 +62,14 @@ async def calls(client: EdgegapClient) -> None:
     assert_type(metrics, Metrics)
     assert_type(metrics.cpu.datasets, tuple[float | None, ...])
     assert_type(await client.locations.list(tags=True), LocationPage)
+    async for location in client.locations.list(tags=True):
+        assert_type(location, Location)
+    assert_type(client.applications.list(), Listing[Application, ApplicationPage])
+    async for version in client.versions.list("arena"):
+        assert_type(version, ApplicationVersion)
+    copied = await client.versions.copy("arena", "v1", "v2", docker_tag="v2", max_duration=60)
+    assert_type(copied, ApplicationVersion)
+    assert_type(await nearest(client.locations.beacons()), tuple[BeaconReply, ...])
     assert_type(await client.private_fleets.hosts("alpha"), HostPage)
     assert_type(await client.tags.list("c0653765de3b"), TagPage)
     assert_type(await client.tags.create("c0653765de3b", "eu"), Tag)

@@ -253,3 +253,25 @@ def test_the_advice_fits_what_is_known() -> None:
     assert str(seen).endswith("It still exists and is billed: wait again, or stop it")
     unseen = WaitTimedOut("late", request_id="abc")
     assert str(unseen).endswith("It may exist and be billed: wait again, or stop it")
+
+
+@pytest.mark.parametrize(
+    ("text", "suspects"),
+    [
+        ("manifest for studio/arena:8 not found: manifest unknown", ("tag",)),
+        ("Unable to login with the given credentials", ("credentials",)),
+        ("image not found", ("image",)),
+        (
+            "pull access denied for studio/arena, repository does not exist or may require login",
+            ("image", "credentials"),
+        ),
+        ("Unable to pull docker.io/credentials/tag", ("image", "tag", "credentials")),
+    ],
+)
+def test_an_image_that_cannot_be_pulled_has_suspects(text: str, suspects: tuple[str, ...]) -> None:
+    error = ImageUnavailable(text, method="POST", path="/v1/app/arena/version", status=424)
+    error.image = "docker.io/studio/arena:8"
+
+    assert error.suspects == suspects
+    assert str(error).endswith(f". Check its {' and its '.join(suspects)}")
+    assert "answered 424 (image docker.io/studio/arena:8). " in str(error)

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 import attrs
 
 from .response import ApiResponse, Model, Pagination
+
+SET_AND_ENCRYPTED: Final = "This value is set and encrypted"
+"""What the API answers in place of a secret."""
+
+BLANK_PICTURE: Final = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGBgAAAABQABpfZFQAAAAABJRU5E"
+    "rkJggg=="
+)
+"""A PNG of one transparent pixel in base64, as the picture of an application."""
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)

@@ -46,5 +46,6 @@ async def locations(
     type: str | None,
 ) -> None:
     """List the places where servers can run now."""
-    page = await client.locations.list(application=application, version=version, type=type)
-    output.table(page.locations, _COLUMNS, nothing="There is no such location.")
+    listing = client.locations.list(application=application, version=version, type=type)
+    rows = [location async for location in listing]
+    output.table(rows, _COLUMNS, nothing="There is no such location.")

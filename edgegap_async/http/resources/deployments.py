@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final, Literal
 
@@ -319,3 +319,25 @@ class Deployments(Resource):
             path={"request_id": request_id},
             query={"start_time": start, "end_time": end, "steps": steps, "raw": raw},
         )
+
+    async def report(
+        self, request_id: str, reason: str, metadata: Mapping[str, object] | None = None
+    ) -> None:
+        """Reports to Edgegap that something is wrong with a deployment.
+
+        Args:
+            request_id: the deployment.
+            reason: what is wrong, 1 to 255 characters.
+            metadata: more about it, as a JSON object; None for nothing.
+
+        Raises:
+            Forbidden: the token may not report about the deployment.
+            BadRequest: there is no such deployment, or the API does not accept the report.
+            NoAnswer: the report may have arrived.
+        """
+        # Few programs report, and the import takes as long as that of this module.
+        from edgegap_async.api.newer_operations import REPORT_DEPLOYMENT  # noqa: PLC0415
+        from edgegap_async.api.newer_requests import DeploymentReport  # noqa: PLC0415
+
+        body = DeploymentReport(reason=reason, metadata=metadata)
+        await self._call(REPORT_DEPLOYMENT, path={"request_id": request_id}, body=body)

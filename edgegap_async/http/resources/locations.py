@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from edgegap_async.api.models import Location, LocationPage
+from edgegap_async.api.models.beacons import BeaconPage, LocationBeacon
+from edgegap_async.api.newer_operations import LIST_BEACONS
 from edgegap_async.api.operations import LIST_LOCATIONS
 from edgegap_async.api.validation import check_kind
 from edgegap_async.errors import InvalidRequest
@@ -14,7 +16,7 @@ from .resource import Resource
 
 
 class Locations(Resource):
-    """Lists the locations where servers can run."""
+    """Lists the locations where servers can run, and their beacons."""
 
     def list(
         self,
@@ -49,6 +51,29 @@ class Locations(Resource):
             limit=limit,
             names_first_page=False,
         )
+
+    def beacons(self, *, limit: int | None = None) -> Listing[LocationBeacon, BeaconPage]:
+        """Lists the beacons: servers that answer pings, near which game servers can run.
+
+        `nearest` measures which one is nearest.
+
+        Args:
+            limit: beacons of one page, 1 or more; None for the API's default.
+        """
+        # Its pages do not say whether another one follows: one without new beacons is the last.
+        return Listing(
+            self._call,
+            LIST_BEACONS,
+            lambda page: page.locations,
+            _address,
+            limit=limit,
+            has_next=lambda page: bool(page.locations),
+        )
+
+
+def _address(beacon: LocationBeacon) -> Hashable:
+    place = beacon.location and _place(beacon.location)
+    return beacon.host, beacon.fqdn, beacon.udp_port, beacon.tcp_port, place
 
 
 def _place(location: Location) -> Hashable:

@@ -13,7 +13,15 @@ import pytest
 from recorded_calls import Recorder
 
 from edgegap_async.api import operations as endpoints
+from edgegap_async.api.models.applications import BLANK_PICTURE
+from edgegap_async.api.models.beacons import LocatedAddress, LocatedAddresses
 from edgegap_async.api.newer_operations import OPERATIONS
+from edgegap_async.api.newer_requests import (
+    Addresses,
+    ApplicationChanges,
+    ApplicationRequest,
+    DeploymentReport,
+)
 from edgegap_async.api.requests import (
     DeployRequest,
     FleetDeployRequest,
@@ -26,9 +34,11 @@ from edgegap_async.errors import InvalidRequest
 from edgegap_async.http.call import CallOptions
 from edgegap_async.http.resources.applications import Applications
 from edgegap_async.http.resources.deployments import Deployments
+from edgegap_async.http.resources.ip_addresses import IpAddresses
 from edgegap_async.http.resources.locations import Locations
 from edgegap_async.http.resources.private_fleets import PrivateFleets
 from edgegap_async.http.resources.tags import Tags
+from edgegap_async.http.resources.versions import Versions
 
 CANARY = "canary-91b2"
 WHEN = datetime(2026, 1, 2, tzinfo=UTC)
@@ -36,6 +46,7 @@ WHEN = datetime(2026, 1, 2, tzinfo=UTC)
 
 OPERATION = {operation.name: operation for operation in OPERATIONS}
 ID = {"request_id": "r1"}
+VERSION = {"application": "arena", "version": "v1"}
 TAG = {"request_id": "r1", "tag_name": "eu"}
 
 CASES: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], dict[str, Any]]] = {
@@ -91,26 +102,45 @@ CASES: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], dict[str, Any]]] = 
         {"limit": 5},
         {"query": {"page": 1, "limit": 5}},
     ),
+    "create_application": (
+        "applications.create",
+        ("arena",),
+        {},
+        {"body": ApplicationRequest(name="arena", is_active=True, image=BLANK_PICTURE)},
+    ),
+    "update_application": (
+        "applications.update",
+        ("arena",),
+        {"is_active": False},
+        {"path": {"application": "arena"}, "body": ApplicationChanges(is_active=False)},
+    ),
+    "delete_application": (
+        "applications.delete",
+        ("arena",),
+        {},
+        {"path": {"application": "arena"}},
+    ),
+    "list_versions": (
+        "versions.list",
+        ("arena",),
+        {},
+        {"path": {"application": "arena"}, "query": {"page": 1}},
+    ),
+    "get_version": ("versions.get", ("arena", "v1"), {}, {"path": VERSION}),
+    "delete_version": ("versions.delete", ("arena", "v1"), {}, {"path": VERSION}),
+    "report_deployment": (
+        "deployments.report",
+        ("r1", "lag", {"players": 4}),
+        {},
+        {"path": ID, "body": DeploymentReport(reason="lag", metadata={"players": 4})},
+    ),
+    "list_beacons": ("locations.beacons", (), {"limit": 3}, {"query": {"page": 1, "limit": 3}}),
+    "get_public_ip": ("ip_addresses.own", (), {}, {}),
+    "locate_ip": ("ip_addresses.locate", ("::ffff:192.0.2.7",), {}, {"path": {"ip": "192.0.2.7"}}),
     "get_application": ("applications.get", ("arena",), {}, {"path": {"application": "arena"}}),
 }
-WITHOUT_METHOD = {  # the operations that are called by `client.call` alone
-    "create_application",
-    "create_context_tag",
-    "create_version",
-    "delete_application",
-    "delete_context_tag",
-    "delete_version",
-    "get_context",
-    "get_public_ip",
-    "get_version",
-    "list_beacons",
-    "list_versions",
-    "locate_ip",
-    "locate_ips",
-    "report_deployment",
-    "update_application",
-    "update_version",
-}
+WITHOUT_METHOD = {"get_context", "create_context_tag", "delete_context_tag"}
+"""The calls of a game server about itself, which `container.ThisDeployment` makes."""
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -119,6 +149,8 @@ async def test_a_method_says_its_arguments_as_the_operation_wants_them(name: str
     call = Recorder()
     groups = {
         "applications": Applications(call),
+        "versions": Versions(call),
+        "ip_addresses": IpAddresses(call),
         "deployments": Deployments(call),
         "locations": Locations(call),
         "private_fleets": PrivateFleets(call),
@@ -131,7 +163,8 @@ async def test_a_method_says_its_arguments_as_the_operation_wants_them(name: str
 
 
 def test_every_operation_has_a_method() -> None:
-    tested_below = {"deploy", "deploy_to_fleet", "stop_self"}
+    tested_below = {"deploy", "deploy_to_fleet", "stop_self", "locate_ips"}
+    tested_below |= {"create_version", "update_version"}  # in test_versions
     without_method = {operation.name for operation in OPERATIONS} - CASES.keys() - tested_below
 
     assert without_method == WITHOUT_METHOD
@@ -261,3 +294,24 @@ def test_a_deploy_has_an_argument_for_each_field_of_its_request(
     arguments = set(inspect.signature(deploy).parameters) - {"self"}
 
     assert arguments == {field.name for field in attrs.fields(model)}
+
+
+async def test_many_addresses_are_located_by_twenty() -> None:
+    found = LocatedAddress(ip_address="192.0.2.1")
+    call = Recorder([LocatedAddresses(addresses=(found,) * size) for size in (20, 5)])
+    located = await IpAddresses(call).locate_many(f"192.0.2.{number}" for number in range(25))
+    bodies = [said["body"] for said in call.calls]
+
+    assert located == (found,) * 25
+    assert [len(body.addresses) for body in bodies] == [20, 5]
+    assert bodies[1] == Addresses([f"192.0.2.{number}" for number in range(20, 25)])
+
+
+async def test_an_address_that_is_none_is_not_sent() -> None:
+    call = Recorder()
+    with pytest.raises(InvalidRequest, match="not an IPv4 or IPv6 address: 'x'"):
+        await IpAddresses(call).locate_many(["192.0.2.1", "x"])
+    with pytest.raises(InvalidRequest, match="take off the port"):
+        await IpAddresses(call).locate("192.0.2.1:7777")
+
+    assert call.calls == []
