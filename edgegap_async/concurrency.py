@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final, Self, TypeVar
 
 from .errors import WrongLoop
+from .logs import log_fields
 
 Result = TypeVar("Result")
 
@@ -126,7 +127,11 @@ class PersistentTask:
         elif self.is_cancelling:
             self.ended.cancel()
         else:
-            logger.warning("the program has cancelled the task for %s: it begins anew", self.what)
+            logger.warning(
+                "the program has cancelled the task for %s: it begins anew",
+                self.what,
+                extra=log_fields(task=self.what),
+            )
             # In an empty context, as the task.
             self._timer = asyncio.get_running_loop().call_later(
                 self._delay, self._begin, context=contextvars.Context()

@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_origin
 import attrs
 
 from edgegap_async.errors import InvalidRequest
+from edgegap_async.logs import log_fields
 
 from .models import DeleteSchedule, FleetHost, LazyModel, Location, Status, field_readers
 from .requests import (
@@ -322,7 +323,12 @@ def _or_none(
             return read(value, kind)
         except ValueError as error:
             # A row without an id must not make the whole list unreadable.
-            logger.warning("skipping a %s of an answer: %s", kind.__name__, error)
+            logger.warning(
+                "skipping a %s of an answer: %s",
+                kind.__name__,
+                error,
+                extra=log_fields(error, model=kind.__name__),
+            )
             return None
 
     return read_or_none

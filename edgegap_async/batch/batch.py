@@ -38,6 +38,7 @@ from edgegap_async.errors import (
     EdgegapError,
     MaybeCreated,
 )
+from edgegap_async.logs import log_fields
 
 from .jobs import ABORTS_BATCH, BatchAborted, Job, JobRunner
 from .plan import AnyRequests, BatchOptions, Outcome, Progress
@@ -123,7 +124,11 @@ class Batch:
             self._stop(handle)
         await asyncio.wait([task], timeout=_END_TIMEOUT)
         if not task.done():  # the caller's code suppresses the cancellation
-            logger.warning("a batch does not end within %g s of its cancellation", _END_TIMEOUT)
+            logger.warning(
+                "a batch does not end within %g s of its cancellation",
+                _END_TIMEOUT,
+                extra=log_fields(seconds=_END_TIMEOUT),
+            )
             self._stop_jobs()
         await wait_for_stops(self._stops, problem)
         if problem is None and not self._reported:
@@ -304,7 +309,11 @@ class Batch:
             self._error = abort.cause
         self._abort(abort.cause)
         if not isinstance(abort.cause, Exception):
-            logger.error("a batch is stopped: the caller's code has raised %r", abort.cause)
+            logger.error(
+                "a batch is stopped: the caller's code has raised %r",
+                abort.cause,
+                extra=log_fields(abort.cause),
+            )
         if abort.by_policy and on_progress is not None:
             try:
                 on_progress(self.progress_now)
@@ -347,7 +356,11 @@ class Batch:
         """Stops the deployment of an outcome that the caller will not get."""
         self._stop(outcome.handle)
         if isinstance(outcome.error, MaybeCreated):
-            logger.error("a deployment of a batch may go on running: %s", outcome.error)
+            logger.error(
+                "a deployment of a batch may go on running: %s",
+                outcome.error,
+                extra=log_fields(outcome.error),
+            )
 
     def _abort(self, cause: BaseException) -> None:
         """Stops what was not handed over, and adds the outcome of every other request."""

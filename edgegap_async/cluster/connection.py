@@ -29,6 +29,7 @@ import attrs
 from edgegap_async.concurrency import ChangeEvent, PersistentTask, loop_time
 from edgegap_async.errors import InvalidRequest
 from edgegap_async.http.learned_limit import REMEMBERED_SECONDS, LearnedState
+from edgegap_async.logs import log_fields
 
 from .slots import SILENCE, ClockOffset, Refusals, Slot, SlotReply, burst_slots, load_script
 
@@ -295,6 +296,7 @@ class RedisConnection:
                 " %s programs: %s",
                 self.programs or "unknown",
                 self.error_text(error),
+                extra=log_fields(error, programs=self.programs),
             )
         # After a failover a new connection may reach another server; an old one never does. The
         # node that the url names knows which node of a Redis Cluster has the keys now.
@@ -304,7 +306,9 @@ class RedisConnection:
     def _update(self, reply: SlotReply, now: float) -> None:
         if self._lost_at is not None:
             logger.warning(
-                "Redis is back after %.1f s; the rate limits are shared", now - self._lost_at
+                "Redis is back after %.1f s; the rate limits are shared",
+                now - self._lost_at,
+                extra=log_fields(seconds=now - self._lost_at),
             )
             self._lost_at = None
         self.opens_at, self._timelines = reply.opens_at, reply.timelines

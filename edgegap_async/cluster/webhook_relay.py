@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from edgegap_async.concurrency import PersistentTask
+from edgegap_async.logs import log_fields
 
 from .connection import RECONNECT_INTERVAL, REDIS_TIMEOUT, RedisConnection
 
@@ -118,7 +119,11 @@ class WebhookRelay:
         text = self._connection.error_text(error)
         if not self._connection.is_lost and _is_reply(error) and text not in self._logged:
             self._logged.add(text)
-            logger.warning("Redis does not forward webhooks; waits end by polling: %s", text)
+            logger.warning(
+                "Redis does not forward webhooks; waits end by polling: %s",
+                text,
+                extra=log_fields(error),
+            )
 
     def _trigger(self, key: bytes) -> None:
         for receiver in self._receivers:

@@ -20,6 +20,7 @@ from edgegap_async.api.models.response import Model
 from edgegap_async.api.requests import Token
 from edgegap_async.api.values import Value
 from edgegap_async.errors import InvalidRequest
+from edgegap_async.logs import log_fields
 
 Result = TypeVar("Result")
 
@@ -182,5 +183,7 @@ class Variables:
         try:
             return None if text is None else read(text)
         except (ValueError, InvalidRequest, RecursionError):
-            logger.warning("the environment variable %s is unreadable", name)
+            logger.warning(
+                "the environment variable %s is unreadable", name, extra=log_fields(variable=name)
+            )
             return None

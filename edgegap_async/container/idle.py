@@ -22,6 +22,7 @@ from typing import Final
 from edgegap_async.concurrency import create_detached_task, handling_signal, loop_time
 from edgegap_async.errors import CallError, NotFound
 from edgegap_async.http.retries import is_ambiguous, is_transient
+from edgegap_async.logs import log_fields
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +145,11 @@ class IdleStop:
         wait, may_be_accepted = _FIRST_RETRY, False
         while True:
             await activity._until_idle(self._seconds)  # noqa: SLF001 - of this module
-            logger.info("idle for %.0f s: asking the API to stop this deployment", self._seconds)
+            logger.info(
+                "idle for %.0f s: asking the API to stop this deployment",
+                self._seconds,
+                extra=log_fields(seconds=self._seconds),
+            )
             try:
                 await self._stop()
             except CallError as error:
@@ -152,10 +157,19 @@ class IdleStop:
                     if not is_transient(error):
                         raise
                     may_be_accepted |= is_ambiguous(error)
-                    logger.warning("%s; the next stop follows in %.0f s", error, wait)
+                    logger.warning(
+                        "%s; the next stop follows in %.0f s",
+                        error,
+                        wait,
+                        extra=log_fields(error, seconds=wait),
+                    )
                     await asyncio.sleep(wait)
                     wait = min(2 * wait, _MAX_RETRY)
                     continue
             activity._is_stopping = may_be_accepted = True  # noqa: SLF001 - of this module
             await asyncio.sleep(_SIGTERM_TIMEOUT)
-            logger.warning("no SIGTERM %.0f s after an accepted stop", _SIGTERM_TIMEOUT)
+            logger.warning(
+                "no SIGTERM %.0f s after an accepted stop",
+                _SIGTERM_TIMEOUT,
+                extra=log_fields(seconds=_SIGTERM_TIMEOUT),
+            )

@@ -49,6 +49,7 @@ from edgegap_async.errors import (
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.guard import Guard
 from edgegap_async.http.resources.deployments import Deployments
+from edgegap_async.logs import log_fields
 from edgegap_async.polling.poller import StatusPoller
 from edgegap_async.polling.tracker import WebhookSource, WebhookTrigger, WebhookUrls
 
@@ -111,7 +112,7 @@ class Deployer:
             poller.policy.not_found_grace, DeploymentLives(client.observers)
         )
         """The deployments that this program has deployed or adopted."""
-        self.owned: Final = OwnedDeployments(self.register, cleanup)
+        self.owned: Final = OwnedDeployments(self.register, cleanup, owner)
         """The deployments that the client has to stop."""
         self.pool_tags = set[str]()
         """The tags of the client's open pools."""
@@ -266,6 +267,7 @@ class Deployer:
                     theirs[0],
                     request_id,
                     error,
+                    extra=log_fields(error, request_id=request_id, owner=self.owned.owner),
                 )
         return handle
 
@@ -474,7 +476,12 @@ class Deployer:
         except (EdgegapError, TimeoutError) as error:
             if not isinstance(error, EdgegapError) and not limit.expired():
                 raise
-            logger.info("the logs of %s could not be read: %r", problem.request_id, error)
+            logger.info(
+                "the logs of %s could not be read: %r",
+                problem.request_id,
+                error,
+                extra=log_fields(error, request_id=problem.request_id, owner=self.owned.owner),
+            )
 
 
 def _key_tag(application: str, options: DeployOptions) -> str | None:

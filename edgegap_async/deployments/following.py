@@ -25,6 +25,7 @@ from typing import Final, TypeVar
 from edgegap_async.api.models import Logs, MetricRow, Metrics
 from edgegap_async.errors import BadRequest, CallError, Gone, NotFound
 from edgegap_async.http.retries import is_transient
+from edgegap_async.logs import log_fields
 from edgegap_async.polling.tracker import DeploymentTracker
 
 Item = TypeVar("Item")
@@ -129,6 +130,7 @@ async def follow(
                     "%s; the next request follows in %.0f s",
                     error,
                     gap,
+                    extra=log_fields(error, seconds=gap),
                 )
             for item in items:
                 yield item

@@ -48,6 +48,7 @@ from edgegap_async.http.call import CallOptions
 from edgegap_async.http.resources.deployments import Deployments
 from edgegap_async.http.retries import is_transient
 from edgegap_async.http.transport import SendState
+from edgegap_async.logs import log_fields
 from edgegap_async.observability.observer import ObservedCall, Observer
 
 from .ownership import DeploymentRegister, OwnedDeployments
@@ -175,7 +176,12 @@ class IdempotentDeploy:
             if self.tag is None or not error.maybe_created:
                 raise
             ambiguous = error
-        logger.info("%s; listing deployments with the tag %s", ambiguous, self.tag)
+        logger.info(
+            "%s; listing deployments with the tag %s",
+            ambiguous,
+            self.tag,
+            extra=log_fields(ambiguous, operation_tag=self.tag),
+        )
         found = await self._find(ambiguous, self.tag)
         if found is not None:
             return found
@@ -265,7 +271,12 @@ class IdempotentDeploy:
                     failed = f"the list request by its tag failed: {error.reason}"
                     if not self.send_state.is_abandoned or not is_transient(error):
                         raise self._maybe_created(ambiguous, failed) from None
-                logger.warning("a deploy with the tag %s was cancelled; %s", tag, failed)
+                logger.warning(
+                    "a deploy with the tag %s was cancelled; %s",
+                    tag,
+                    failed,
+                    extra=log_fields(ambiguous, operation_tag=tag),
+                )
                 await asyncio.sleep(gap)
                 gap = min(gap * 2, _MAX_SEARCH_GAP)
         finally:
@@ -296,6 +307,7 @@ class IdempotentDeploy:
                 tag,
                 kept,
                 error,
+                extra=log_fields(error, operation_tag=tag, request_id=kept),
             )
             return
         for surplus in set(ids) - {kept}:

@@ -40,6 +40,7 @@ from edgegap_async.api.validation import check_text
 from edgegap_async.errors import BadRequest, CallError, Gone, NotFound
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.resources.deployments import Deployments
+from edgegap_async.logs import log_fields
 
 from .idempotency import operation_time
 from .ownership import DeploymentRegister, DeploymentState, OwnedDeployments
@@ -132,7 +133,12 @@ class KeyedDeployments:
         try:
             other = await self._keep_one(self._client.deployments, key, own)
         except CallError as error:
-            logger.info("the list of deployments with the tag %s could not be read: %s", key, error)
+            logger.info(
+                "the list of deployments with the tag %s could not be read: %s",
+                key,
+                error,
+                extra=log_fields(error, key_tag=key),
+            )
         if other is None:
             late = functools.partial(self._settle_late, key, own)
             self._owned.in_background(late, f"a second deployment with the tag {key}")
@@ -158,6 +164,7 @@ class KeyedDeployments:
                 " same key at the same time: %s",
                 key,
                 error,
+                extra=log_fields(error, key_tag=key),
             )
 
     async def _keep_one(
@@ -200,6 +207,7 @@ class KeyedDeployments:
                 "%s is stopped: another program has deployed %s with the same idempotency key",
                 request_id,
                 kept,
+                extra=log_fields(request_id=request_id, kept=kept),
             )
             self._owned.begin_stop(request_id)
 

@@ -56,6 +56,7 @@ from edgegap_async.errors import (
     UnreadableAnswer,
 )
 from edgegap_async.http.resources.deployments import Deployments, is_listed
+from edgegap_async.logs import log_fields
 from edgegap_async.observability.observer import ObservedCall, Observer
 from edgegap_async.polling.tracker import is_missing, may_mean_missing
 
@@ -342,9 +343,13 @@ class OwnedDeployments:
     Args:
         register: the deployments of the client.
         cleanup: makes calls also while the client closes.
+        owner: the name of the program, for the log; None without an owner.
     """
 
-    def __init__(self, register: DeploymentRegister, cleanup: Deployments) -> None:
+    def __init__(
+        self, register: DeploymentRegister, cleanup: Deployments, owner: str | None = None
+    ) -> None:
+        self.owner: Final = owner
         self._register = register
         self._cleanup = cleanup
         self._background = BackgroundWork()
@@ -408,6 +413,7 @@ class OwnedDeployments:
                 "%s is stopped: a deploy was carried out twice, and %s is its deployment",
                 request_id,
                 kept,
+                extra=log_fields(request_id=request_id, kept=kept, owner=self.owner),
             )
             self.begin_stop(request_id)
 
@@ -434,7 +440,10 @@ class OwnedDeployments:
         elif request_id not in self._repeated_stops:
             self._repeated_stops.add(request_id)
             logger.warning(
-                "%s could not be stopped yet, the stop is repeated: %s", request_id, error
+                "%s could not be stopped yet, the stop is repeated: %s",
+                request_id,
+                error,
+                extra=log_fields(error, request_id=request_id, owner=self.owner),
             )
             repeating = self.in_background(
                 functools.partial(self._repeat_stop, request_id), request_id
@@ -467,7 +476,10 @@ class OwnedDeployments:
             if not _is_worth_repeating(error):
                 raise
             logger.warning(
-                "%s could not be stopped yet, the stop is repeated: %s", request_id, error
+                "%s could not be stopped yet, the stop is repeated: %s",
+                request_id,
+                error,
+                extra=log_fields(error, request_id=request_id, owner=self.owner),
             )
             await self._repeat_stop(request_id)
 
@@ -481,7 +493,12 @@ class OwnedDeployments:
         return self._background.begin(work, what, functools.partial(self._on_lost, what))
 
     def _on_lost(self, what: str, error: BaseException) -> None:
-        logger.error("%s may go on running: it could not be stopped: %s", what, error)
+        logger.error(
+            "%s may go on running: it could not be stopped: %s",
+            what,
+            error,
+            extra=log_fields(error, request_id=what, owner=self.owner),
+        )
         self._register.lose(what)
 
     async def sleep_until_closed(self, seconds: float) -> None:
@@ -554,7 +571,12 @@ class OwnedDeployments:
         await self._background.cancel_all()
         if cancelled := sorted(self._background.cancelled):
             self._background.cancelled.clear()
-            logger.error("%s may go on running: %s", ", ".join(cancelled), _CLOSED_TOO_SOON)
+            logger.error(
+                "%s may go on running: %s",
+                ", ".join(cancelled),
+                _CLOSED_TOO_SOON,
+                extra=log_fields(request_ids=cancelled, owner=self.owner),
+            )
             for what in cancelled:
                 self._register.lose(what)
 

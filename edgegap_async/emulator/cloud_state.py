@@ -19,6 +19,7 @@ from edgegap_async.api.newer_requests import DeploymentReport
 from edgegap_async.api.requests import DeployRequest
 from edgegap_async.api.validation import is_loopback
 from edgegap_async.errors import BadRequest, NotFound, Unauthorized, Unprocessable
+from edgegap_async.logs import log_fields
 
 from .beacons import Beacon
 from .catalogue import Application, Catalogue, PrivateHost
@@ -157,7 +158,9 @@ class CloudState:
                 try:
                     usages = await machine.usage([process for _, process in measured])
                 except OSError as problem:  # no more files can be opened
-                    _log.warning("no metrics are measured now: %s", problem)
+                    _log.warning(
+                        "no metrics are measured now: %s", problem, extra=log_fields(problem)
+                    )
                     continue
                 now = datetime.now(UTC)
                 for (samples, _), usage in zip(measured, usages, strict=True):

@@ -18,6 +18,7 @@ from aiohttp import web
 from aiohttp.http import RawRequestMessage
 
 from edgegap_async.api.validation import number
+from edgegap_async.logs import log_fields
 
 from .responses import error_response
 
@@ -135,10 +136,20 @@ class _Connection(web.RequestHandler):
         del message
         name = type(exc).__name__
         if status < 500:  # noqa: PLR2004 - the client's fault
-            _log.warning("malformed HTTP from %s: %s", request.remote, name)
+            _log.warning(
+                "malformed HTTP from %s: %s",
+                request.remote,
+                name,
+                extra=log_fields(status=status, remote=request.remote, error=name),
+            )
             answer = error_response(status, f"{_MALFORMED}: {name}")
         else:
-            _log.error("a request from %s failed: %s", request.remote, name)
+            _log.error(
+                "a request from %s failed: %s",
+                request.remote,
+                name,
+                extra=log_fields(status=status, remote=request.remote, error=name),
+            )
             answer = error_response(status, "Internal error: see the emulator's log")
         answer.force_close()
         return answer
@@ -147,7 +158,9 @@ class _Connection(web.RequestHandler):
         self, *_: object, exc_info: BaseException | None = None, **__: object
     ) -> None:
         """Logs an error of a connection by its type: its text may repeat the request."""
-        _log.warning("a connection was closed: %s", type(exc_info).__name__)
+        _log.warning(
+            "a connection was closed: %s", type(exc_info).__name__, extra=log_fields(exc_info)
+        )
 
 
 class HttpServer(web.Server):

@@ -26,6 +26,7 @@ import aiohttp
 import attrs
 
 from edgegap_async.errors import BadRequest, ImageUnavailable, InvalidRequest
+from edgegap_async.logs import log_fields
 
 from .launcher import Launcher
 from .ledger import folder, is_alive
@@ -233,14 +234,22 @@ class ContainerEngine:
             for container in left:
                 await remove(container)
         if left:
-            _log.warning("removed %d containers of an emulator that was killed", len(left))
+            _log.warning(
+                "removed %d containers of an emulator that was killed",
+                len(left),
+                extra=log_fields(count=len(left)),
+            )
 
     async def warm_up(self) -> None:
         """Connects, so that what killed emulators have left is removed; logs why it cannot."""
         try:
             await self.connected()
         except OSError as problem:
-            _log.warning("applications with an image cannot be deployed now: %s", problem)
+            _log.warning(
+                "applications with an image cannot be deployed now: %s",
+                problem,
+                extra=log_fields(problem),
+            )
 
     def labels(self) -> dict[str, str]:
         """Returns the labels of a new container; the guardian removes what has them at the end.

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import attrs
 
 from edgegap_async.concurrency import loop_time
+from edgegap_async.logs import log_fields
 
 from .container_engine import ContainerEngine, Credentials, EngineError, remove
 from .output import Output
@@ -121,7 +122,7 @@ class ContainerProcess:
                     self.reason = "the container was removed"
                     return _KILLED
                 if give_up is math.inf:
-                    _log.warning("%s", problem)
+                    _log.warning("%s", problem, extra=log_fields(problem))
                     give_up = loop_time() + _RETURN_TIMEOUT
                 if loop_time() >= give_up:
                     self.reason = str(problem)
@@ -172,7 +173,11 @@ class ContainerProcess:
             with self._engine.errors():
                 await remove(self.container)
         except EngineError as problem:
-            _log.warning("a container is left until the emulator ends: %s", problem)
+            _log.warning(
+                "a container is left until the emulator ends: %s",
+                problem,
+                extra=log_fields(problem),
+            )
         self._watching.cancel()
         await asyncio.wait({self._watching})
 
@@ -353,6 +358,7 @@ class ContainerMachine:
                     "the bound ports of image %s cannot be seen (no `cat` in it): READY follows"
                     " from its start alone",
                     self._settings.image,
+                    extra=log_fields(image=self._settings.image),
                 )
             return self._sees_nothing
         bound = bound_in(tables)

@@ -37,6 +37,7 @@ from edgegap_async.api.models import (
 from edgegap_async.api.requests import DeployRequest, Webhook
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import ImageUnavailable
+from edgegap_async.logs import log_fields
 
 from .catalogue import Application, AppPort, PrivateHost
 from .clock import Clock
@@ -384,13 +385,15 @@ class LocalDeployment:
                 await self._open_forwarder()
                 process = await self._start(give_up)
             except OSError as problem:
-                _log.info("%s: another program has its port: %s", self.request_id, problem)
+                extra = log_fields(problem, request_id=self.request_id)
+                _log.info("%s: a program has its port: %s", self.request_id, problem, extra=extra)
             else:
                 if self.status is Status.READY or not await self._wait_until_bound(
                     process, give_up
                 ):
                     return process
-                _log.info("%s: another program has taken its port", self.request_id)
+                extra = log_fields(request_id=self.request_id)
+                _log.info("%s: another program has taken its port", self.request_id, extra=extra)
             await self._end_process(0)
             self._change_ports()
         raise _DeploymentFailed(f"other programs have taken {_MAX_PORT_CHANGES} ports that it got")
@@ -597,7 +600,8 @@ class LocalDeployment:
         try:
             return await self.machine.has_bound(process, self._required_bindings())
         except OSError as problem:  # no more files can be opened
-            _log.warning("%s: cannot see its ports: %s", self.request_id, problem)
+            extra = log_fields(problem, request_id=self.request_id)
+            _log.warning("%s: cannot see its ports: %s", self.request_id, problem, extra=extra)
             return False
 
     async def _port_not_opened(self, process: Process | None) -> _DeploymentFailed:
@@ -661,7 +665,8 @@ class LocalDeployment:
     def _set_status(self, status: Status) -> None:
         if status not in TRANSITIONS[self.status]:
             _impossible(self.status, status)
-        _log.debug("%s: %s → %s", self.request_id, self.status.short, status.short)
+        extra = log_fields(request_id=self.request_id, status=status.short)
+        _log.debug("%s: %s → %s", self.request_id, self.status.short, status.short, extra=extra)
         self.last_status, self.status, self.status_since = self.status, status, self.clock.time()
         if status.is_final and self._ended_time is None:
             self._ended_time = self.status_since

@@ -24,6 +24,8 @@ from typing import Any, Final
 
 import attrs
 
+from edgegap_async.logs import log_fields
+
 from .guardian import Messages, encode, kill_marked, remove_containers
 from .ledger import MARK_VARIABLE, NewLedger
 from .ledger import create as create_ledger
@@ -220,6 +222,7 @@ class Launcher:
                 "containers with the label %s may be left: %s; the next emulator removes them",
                 containers[1],
                 problem,
+                extra=log_fields(problem, label=containers[1]),
             )
 
     # ── messages ─────────────────────────────────────────────────────────────────────────────────
@@ -263,7 +266,10 @@ class Launcher:
         except OSError:
             data = b""
         if not data:
-            _log.warning("the guardian of the game servers was killed; their deployments fail")
+            _log.warning(
+                "the guardian of the game servers was killed; their deployments fail",
+                extra=log_fields(count=len(self._programs)),
+            )
             self.close()
             return
         for message in self._messages.add(data):

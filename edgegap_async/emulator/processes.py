@@ -27,6 +27,7 @@ from typing import ClassVar, Final
 import attrs
 
 from edgegap_async.concurrency import loop_time
+from edgegap_async.logs import log_fields
 
 from .forwarder import PortForwarder
 from .launcher import Launcher, Program
@@ -169,7 +170,11 @@ class Machine:
             "tcp": SharedScan(functools.partial(scan_bound_sockets, "tcp")),
         }
         if left := end_left_processes():
-            _log.warning("ended %d processes of an emulator that was killed", left)
+            _log.warning(
+                "ended %d processes of an emulator that was killed",
+                left,
+                extra=log_fields(count=left),
+            )
         self.launcher = Launcher()
         """Has the guardian of all that is started."""
         self._reader = OutputReader()

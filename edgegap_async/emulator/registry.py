@@ -26,6 +26,7 @@ from edgegap_async.api.newer_requests import (
     VersionRequest,
 )
 from edgegap_async.errors import BadRequest, Conflict, ImageUnavailable, NotFound
+from edgegap_async.logs import log_fields
 
 from .catalogue import Application, AppPort, Image, port_names
 from .container_engine import Credentials, full_name
@@ -184,7 +185,13 @@ class Registry:
             try:
                 image = self._image(version.shown)
             except ImageUnavailable as problem:
-                _log.warning("%s %s is not restored: %s", name, version_name, problem)
+                _log.warning(
+                    "%s %s is not restored: %s",
+                    name,
+                    version_name,
+                    problem,
+                    extra=log_fields(problem, application=name, version=version_name),
+                )
                 continue
             program = attrs.evolve(version.program, **_image_settings(image, version.shown))
             stored.versions[version_name] = attrs.evolve(version, program=program)

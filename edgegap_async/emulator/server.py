@@ -27,6 +27,7 @@ from edgegap_async.api.newer_operations import OPERATIONS
 from edgegap_async.api.operations import Auth, Operation
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import InvalidRequest, Refused
+from edgegap_async.logs import log_fields
 
 from .cloud import Cloud
 from .cloud_state import Reply
@@ -213,7 +214,13 @@ class Server:
         except web.HTTPRequestEntityTooLarge:
             answer = error_response(413, "The body is larger than 1 MiB")
         except MalformedBody as problem:
-            _log.warning("%s %s: malformed body: %s", request.method, request.path, problem)
+            _log.warning(
+                "%s %s: malformed body: %s",
+                request.method,
+                request.path,
+                problem,
+                extra=log_fields(problem, method=request.method, path=request.path),
+            )
             answer = error_response(400, f"The body is not valid HTTP: {problem}")
             answer.force_close()
         except BodyTooSlow:
@@ -222,7 +229,12 @@ class Server:
         except ConnectionError:  # the client has left; the record keeps the status
             answer = error_response(_CLIENT_GONE, "The client went away")
         except Exception as problem:  # noqa: BLE001 - logged, kept, and raised by `close`
-            _log.exception("%s %s failed", request.method, request.path)
+            _log.exception(
+                "%s %s failed",
+                request.method,
+                request.path,
+                extra=log_fields(problem, method=request.method, path=request.path),
+            )
             self.failures.append(problem)
             answer = error_response(500, "Internal error: see the emulator's log")
         finally:

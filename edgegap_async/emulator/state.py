@@ -25,6 +25,7 @@ from edgegap_async.api.codec import dumps, read_answer, read_request, to_json
 from edgegap_async.api.models import CrashData, Status, Tag
 from edgegap_async.api.requests import DeployRequest, FleetDeployRequest
 from edgegap_async.errors import InvalidRequest, UnreadableAnswer
+from edgegap_async.logs import log_fields
 
 from .catalogue import Application
 from .deployments import LocalDeployment
@@ -272,12 +273,21 @@ class State:
                 raise
         except sqlite3.Error as problem:
             if not self._has_failed:
-                _log.error("the state in %s cannot be written: %s", self._path, problem)
+                _log.error(
+                    "the state in %s cannot be written: %s",
+                    self._path,
+                    problem,
+                    extra=log_fields(problem, path=str(self._path)),
+                )
             self._has_failed = True
             return False
         if self._has_failed:
             self._has_failed = False
-            _log.warning("the state in %s is written again", self._path)
+            _log.warning(
+                "the state in %s is written again",
+                self._path,
+                extra=log_fields(path=str(self._path)),
+            )
         return True
 
     def close(self) -> None:

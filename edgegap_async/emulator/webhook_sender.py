@@ -29,6 +29,7 @@ from edgegap_async.api.codec import dumps, to_json
 from edgegap_async.api.models import Deployment
 from edgegap_async.api.requests import WEBHOOK_KINDS, Webhook, webhook_option
 from edgegap_async.errors import InvalidRequest
+from edgegap_async.logs import log_fields
 
 from .faults import Faults
 
@@ -204,7 +205,11 @@ class WebhookSender:
     async def _post(self, url: str, body: bytes, sent: SentWebhook) -> None:
         where = sent.where
         if self._allowed.refuses(urlsplit(url).hostname or ""):
-            _log.warning("no webhook to %s: the setting webhook_allow does not include it", where)
+            _log.warning(
+                "no webhook to %s: the setting webhook_allow does not include it",
+                where,
+                extra=log_fields(url=where),
+            )
             self._record(sent, problem="not sent: webhook_allow does not include the address")
             return
         if self._session is None:
@@ -218,10 +223,20 @@ class WebhookSender:
                 allow_redirects=False,
             ) as answer:
                 await answer.content.read(_MAX_ANSWER_BYTES)
-                _log.debug("webhook to %s answered %s", where, answer.status)
+                _log.debug(
+                    "webhook to %s answered %s",
+                    where,
+                    answer.status,
+                    extra=log_fields(url=where, status=answer.status),
+                )
             self._record(sent, status=answer.status)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as problem:
-            _log.warning("webhook to %s failed: %s", where, type(problem).__name__)
+            _log.warning(
+                "webhook to %s failed: %s",
+                where,
+                type(problem).__name__,
+                extra=log_fields(problem, url=where),
+            )
             self._record(sent, problem=f"failed: {type(problem).__name__}")
 
     async def close(self) -> None:

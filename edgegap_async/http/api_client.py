@@ -34,6 +34,7 @@ from edgegap_async.errors import (
     NotSent,
     RateLimited,
 )
+from edgegap_async.logs import log_fields
 from edgegap_async.observability.observer import ObservedCall, Observer, Observers
 
 from .auth import read_secrets, token_to_send
@@ -208,7 +209,11 @@ class ApiClient:
     async def _end_calls(self, closing: Closing) -> None:
         if not await closing.step(self._open_calls.cancel_all):
             names = sorted({scope.task.get_name() for scope in self._open_calls.open_scopes()})
-            logger.warning("close() does not wait longer for tasks: %s", ", ".join(names))
+            logger.warning(
+                "close() does not wait longer for tasks: %s",
+                ", ".join(names),
+                extra=log_fields(tasks=names),
+            )
 
     async def _close(self, closing: Closing) -> None:
         """Does what has to be done when the calls have ended."""
@@ -293,6 +298,7 @@ class ApiClient:
                     " came, and sends no operation tag to find it by; client.deploy does",
                     body.application,
                     body.version,
+                    extra=log_fields(application=body.application, version=body.version),
                 )
             raise
 
@@ -405,7 +411,12 @@ class ApiClient:
                     and not isinstance(error, NotSent)
                 ):
                     send_state.times_sent -= 1  # it was refused, so it changed nothing
-                logger.info("%s; the next attempt follows in %.2f s", error, wait)
+                logger.info(
+                    "%s; the next attempt follows in %.2f s",
+                    error,
+                    wait,
+                    extra=log_fields(error, seconds=wait),
+                )
                 # Its traceback would hold this frame: a reference cycle.
                 last_error = error.with_traceback(None)
             else:

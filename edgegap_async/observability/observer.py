@@ -30,6 +30,7 @@ import attrs
 from edgegap_async.api.models import StatusChange
 from edgegap_async.api.operations import Operation
 from edgegap_async.concurrency import raise_in_loop
+from edgegap_async.logs import log_fields
 
 # Upper bounds of the buckets of histograms, in seconds.
 LIMIT_WAIT_BUCKETS: Final = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -302,4 +303,5 @@ class Observers:
         if id(observer) not in self._failed:
             self._failed.add(id(observer))
             text = "observer %r raised in %s; its later exceptions are not logged"
-            logger.error(text, observer, event.__name__, exc_info=error)
+            fields = log_fields(error, observer=type(observer).__name__, callback=event.__name__)
+            logger.error(text, observer, event.__name__, exc_info=error, extra=fields)

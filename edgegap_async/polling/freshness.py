@@ -29,6 +29,7 @@ from collections.abc import Collection
 import attrs
 
 from edgegap_async.api.models import DeploymentPage, DeploymentRow
+from edgegap_async.logs import log_fields
 
 from .list_strategy import is_last_page, says_ready
 from .schedule import DEFAULT_TUNING, PollerTuning
@@ -147,12 +148,13 @@ class ListFreshness:
                     wrong,
                     "at its end" if self._expected[wrong].has_ended else "READY",
                     "shows another status" if wrong in rows else "omits it",
+                    extra=log_fields(request_id=wrong),
                 )
         elif is_right and self.state is Freshness.STALE:
             self._right_lists += 1
             if self._right_lists >= self._tuning.fresh_after_probes:
                 self.state = Freshness.FRESH
-                logger.info("lists are fresh again")
+                logger.info("lists are fresh again", extra=log_fields(operation="list_deployments"))
         elif is_right:
             self.state = Freshness.FRESH
 

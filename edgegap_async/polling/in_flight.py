@@ -17,6 +17,7 @@ from edgegap_async.api.operations import Operation
 from edgegap_async.concurrency import create_detached_task, loop_time
 from edgegap_async.errors import RateLimited, Refused
 from edgegap_async.http.rate_limits import Limits, Priority
+from edgegap_async.logs import log_fields
 
 from .schedule import PollerTuning
 
@@ -94,6 +95,7 @@ class InFlightRequests:
             self._operation.name,
             self.failures,
             error,
+            extra=log_fields(error, operation=self._operation.name, count=self.failures),
         )
 
     def backed_off(self, interval: float) -> float:

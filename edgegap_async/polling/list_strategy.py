@@ -23,6 +23,7 @@ from typing import Final
 
 from edgegap_async.api.models import Deployment, DeploymentPage, DeploymentRow, Status
 from edgegap_async.errors import Forbidden, Refused, Unauthorized
+from edgegap_async.logs import log_fields
 
 from .schedule import DEFAULT_TUNING, PollerTuning
 
@@ -134,7 +135,11 @@ class ListStrategy:
             and self.max_id_bytes > self._tuning.min_id_bytes
         ):
             self.max_id_bytes //= 2
-            logger.info("list requests ask for fewer deployments from now on: %s", error)
+            logger.info(
+                "list requests ask for fewer deployments from now on: %s",
+                error,
+                extra=log_fields(error),
+            )
         elif is_refused and not isinstance(error, Unauthorized | Forbidden):
             self.fall_back(str(error))
         else:  # this client may not list at all
@@ -162,7 +167,12 @@ class ListStrategy:
         self.mode = next_mode if mode is None else max(self.mode, mode)
         self.is_verified, self._failures = False, 0
         self.probe_ids.clear()
-        logger.warning("switching list mode to %s: %s", self.mode.name.lower(), reason)
+        logger.warning(
+            "switching list mode to %s: %s",
+            self.mode.name.lower(),
+            reason,
+            extra=log_fields(list_mode=self.mode.name.lower()),
+        )
 
 
 def is_last_page(page: DeploymentPage) -> bool:

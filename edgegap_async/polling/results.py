@@ -16,6 +16,7 @@ import attrs
 from edgegap_async.api.models import Deployment, DeploymentPage, DeploymentRow, Status
 from edgegap_async.api.values import Value
 from edgegap_async.errors import CallError, Refused
+from edgegap_async.logs import log_fields
 
 from .list_strategy import as_deployment, is_last_page
 from .schedule import PollEntry, PollerTuning, PollingPolicy
@@ -117,6 +118,7 @@ class WebhookScore:
                 " webhook URLs: check that it can reach the receiver's public_url; the client polls"
                 " as without webhooks",
                 len(self._silent),
+                extra=log_fields(count=len(self._silent)),
             )
             self._silent = None
 

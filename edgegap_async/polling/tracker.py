@@ -34,6 +34,7 @@ from edgegap_async.errors import (
     WaitTimedOut,
 )
 from edgegap_async.http.api_client import ApiClient
+from edgegap_async.logs import log_fields
 from edgegap_async.observability.observer import Observer
 
 logger = logging.getLogger(__name__)
@@ -267,6 +268,7 @@ class DeploymentTracker:
                 self.request_id,
                 status,
                 self.status,
+                extra=log_fields(request_id=self.request_id, status=status.short),
             )
             return False
         self.deployment = deployment
@@ -274,7 +276,10 @@ class DeploymentTracker:
             return False
         if not status.is_known:
             logger.info(
-                "%s: the status %r is unknown, the wait goes on", self.request_id, status.value
+                "%s: the status %r is unknown, the wait goes on",
+                self.request_id,
+                status.value,
+                extra=log_fields(request_id=self.request_id, status=status.value),
             )
         change = StatusChange(status, datetime.now(UTC), source)
         self.history += (change,)

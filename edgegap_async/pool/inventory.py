@@ -25,6 +25,7 @@ from edgegap_async.deployments.handle import DeploymentHandle, tracker_of
 from edgegap_async.deployments.ownership import OwnedDeployments
 from edgegap_async.deployments.playable import PlayableCheck, as_check
 from edgegap_async.errors import EdgegapError, InvalidRequest, PoolEmpty
+from edgegap_async.logs import log_fields
 
 logger = logging.getLogger(__name__)
 
@@ -261,7 +262,12 @@ class Inventory:
 
     def fail(self, error: BaseException) -> None:
         """Ends the pool because of an unexpected error, such as SystemExit in a check."""
-        logger.error("pool %s: has failed: %r", self._settings.name, error)
+        logger.error(
+            "pool %s: has failed: %r",
+            self._settings.name,
+            error,
+            extra=log_fields(error, pool=self._settings.name),
+        )
         failed = PoolEmpty(f"the pool has failed: {error!r}")
         failed.__cause__ = error
         self.close(failed)

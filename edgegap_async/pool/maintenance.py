@@ -40,6 +40,7 @@ from edgegap_async.errors import (
 )
 from edgegap_async.http.resources.deployments import is_listed
 from edgegap_async.http.retries import is_transient
+from edgegap_async.logs import log_fields
 
 from .inventory import Inventory, PoolSettings, ReadyServer
 
@@ -119,6 +120,7 @@ class PoolMaintenance:
                 "pool %s: the list request failed, status requests follow: %s",
                 self._settings.name,
                 error,
+                extra=log_fields(error, pool=self._settings.name),
             )
             rows = {}
         if self._deployer.owner_tag is not None:
@@ -173,6 +175,9 @@ class PoolMaintenance:
                 self._settings.name,
                 server.request_id,
                 status.short,
+                extra=log_fields(
+                    pool=self._settings.name, request_id=server.request_id, status=status.short
+                ),
             )
             inventory.begin_stop(server.request_id)
 
@@ -189,6 +194,7 @@ class PoolMaintenance:
                 "pool %s: stops %s, which is allocated and in ERROR",
                 self._settings.name,
                 request_id,
+                extra=log_fields(pool=self._settings.name, request_id=request_id),
             )
             inventory.allocated.discard(request_id)
             del self._error_since[request_id]
@@ -214,6 +220,7 @@ class PoolMaintenance:
                 settings.name,
                 request_id,
                 error,
+                extra=log_fields(error, pool=settings.name, request_id=request_id),
             )
 
     def _rename_missed_tags(self, rows: Mapping[str, DeploymentRow]) -> None:
@@ -282,6 +289,7 @@ class PoolMaintenance:
                 self._settings.name,
                 server.request_id,
                 error,
+                extra=log_fields(error, pool=self._settings.name, request_id=server.request_id),
             )
         except BaseException as error:  # noqa: BLE001 - also SystemExit
             inventory.fail(error)
@@ -310,7 +318,10 @@ class PoolMaintenance:
                 elif not (is_transient(error) or isinstance(error, LimitReached)):
                     raise
                 logger.info(
-                    "pool %s: the status request is repeated: %s", self._settings.name, error
+                    "pool %s: the status request is repeated: %s",
+                    self._settings.name,
+                    error,
+                    extra=log_fields(error, pool=self._settings.name, request_id=server.request_id),
                 )
             await asyncio.sleep(gap)
             gap = min(gap * 2, _MAX_STATUS_GAP)

@@ -48,6 +48,7 @@ from edgegap_async.errors import (
     MaybeCreated,
     PoolEmpty,
 )
+from edgegap_async.logs import log_fields
 
 from .backoff import DeployBackoff
 from .inventory import Allocation, Inventory, PoolSettings, PoolStats, ReadyServer
@@ -400,10 +401,18 @@ class ServerPool:
             self._inventory.begin_stop(outcome.handle.request_id)
         if isinstance(error, MaybeCreated):  # without an owner no later run finds it
             logger.error(
-                "a server of the pool %s may go on running: %s", self._settings.name, error
+                "a server of the pool %s may go on running: %s",
+                self._settings.name,
+                error,
+                extra=log_fields(error, pool=self._settings.name),
             )
         else:
-            logger.info("a deploy of the pool %s failed: %r", self._settings.name, error)
+            logger.info(
+                "a deploy of the pool %s failed: %r",
+                self._settings.name,
+                error,
+                extra=log_fields(error, pool=self._settings.name),
+            )
         if isinstance(error, BatchStopped):  # the program has cancelled its task
             self._backoff.abandon(outcome.index)
             return

@@ -52,6 +52,7 @@ from edgegap_async.api.requests import WEBHOOK_KINDS, WebhookKind
 from edgegap_async.api.validation import is_coroutine_function
 from edgegap_async.concurrency import PersistentTask, is_cancelled, loop_time
 from edgegap_async.errors import InvalidRequest, WrongLoop
+from edgegap_async.logs import log_fields
 
 from .servers import (
     HIDDEN,
@@ -333,6 +334,7 @@ class WebhookReceiver:
             if isinstance(error, HttpProcessingError):
                 self._warn_rejected("it is not HTTP")
             else:
+                vars(record).update(log_fields(error or None))
                 logger.handle(record)
             return False
 
@@ -394,7 +396,9 @@ class WebhookReceiver:
         if not self._handler_task.ended.done():
             dropped = len(self._events) + 1  # with the event that is being handled
             logger.warning(
-                "the webhook receiver closed before on_event had handled %d events", dropped
+                "the webhook receiver closed before on_event had handled %d events",
+                dropped,
+                extra=log_fields(count=dropped),
             )
             self._outcomes["dropped"] += dropped
             self._events.clear()
@@ -466,7 +470,12 @@ class WebhookReceiver:
         if now >= self._warned_at + _MIN_WARN_INTERVAL:
             earlier = self._unreported - 1
             more = f" ({earlier} more since the last warning)" if earlier else ""
-            logger.warning("webhook rejected: %s%s", reason, more)
+            logger.warning(
+                "webhook rejected: %s%s",
+                reason,
+                more,
+                extra=log_fields(reason=reason, count=earlier + 1),
+            )
             self._warned_at = now
             self._unreported = 0
 
@@ -479,7 +488,11 @@ class WebhookReceiver:
             event = WebhookEvent(kind, read_answer(Deployment, body))
         except ValueError as error:
             self._outcomes["dropped"] += 1
-            logger.info("no event for on_event: a webhook's body is not a status: %s", error)
+            logger.info(
+                "no event for on_event: a webhook's body is not a status: %s",
+                error,
+                extra=log_fields(error),
+            )
             return
         if self._is_closed or len(self._events) >= self._max_waiting:
             self._outcomes["dropped"] += 1
@@ -506,6 +519,9 @@ class WebhookReceiver:
                     "on_event failed for webhook %r of deployment %s",
                     event.kind,
                     event.deployment.request_id,
+                    extra=log_fields(
+                        error, request_id=event.deployment.request_id, kind=event.kind
+                    ),
                 )
                 if was_cancelled:  # by the program: the other events are handled later
                     raise
