@@ -77,8 +77,11 @@ class HttpGuard:
 
     def refuse_unauthorized(self, request: web.BaseRequest) -> web.Response | None:
         """Returns the 401 for a request without the API token, or None."""
-        if self.is_authorized(request):
-            return None
+        return None if self.is_authorized(request) else self.unauthorized()
+
+    @staticmethod
+    def unauthorized() -> web.Response:
+        """Returns the 401."""
         return error_response(401, "Unauthorized: the header Authorization must be `token …`")
 
     @staticmethod

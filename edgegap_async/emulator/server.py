@@ -295,7 +295,9 @@ class Server:
     def _check_token(self, exchange: Exchange, arguments: dict[str, Any]) -> web.Response | None:
         """Returns the 401 for a request without its token, or None."""
         operation, header = exchange.operation, exchange.request.headers.get("Authorization")
-        if operation is not None and operation.auth is Auth.DEPLOYMENT_TOKEN and header:
+        if operation is not None and operation.auth is Auth.DEPLOYMENT_TOKEN:
+            if not header:  # a session of the page stands for the API token alone
+                return self._guard.unauthorized()
             arguments["token"] = header  # the cloud compares it
             return None
         return self._guard.refuse_unauthorized(exchange.request)

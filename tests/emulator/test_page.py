@@ -110,6 +110,16 @@ async def test_a_session_can_do_what_the_token_can_but_only_from_the_page(
     assert await status_of(visitor, "GET", "/_emulator") == 200
 
 
+async def test_a_session_is_no_token_of_a_deployment(
+    emulator: Emulator, visitor: aiohttp.ClientSession
+) -> None:
+    await log_in(emulator, visitor)
+
+    assert await status_of(visitor, "GET", "/v1/context/aaaaaaaaaaaa/1") == 401
+    path = "/v1/self/stop/aaaaaaaaaaaa/1"
+    assert await status_of(visitor, "DELETE", path, headers=FROM_THE_PAGE) == 401
+
+
 async def test_a_new_link_needs_the_token(
     emulator: Emulator, visitor: aiohttp.ClientSession
 ) -> None:
@@ -258,6 +268,15 @@ async def test_a_stream_tells_what_there_is_and_then_what_changes(
     assert first["deployable"] == ["arena v1"]
     assert (row["request_id"], row["tags"], row["city"]) == (request_id, ["eu"], "Paris")
     assert row["players"] == [[48.9, 2.4]]
+
+
+async def test_a_stream_tells_what_can_be_deployed_after_a_reload(
+    emulator: Emulator, stream: Messages
+) -> None:
+    await stream.next()
+    emulator.reload([sample_application(version="v2")])
+
+    assert await stream.until("deployable") == ["arena v2"]
 
 
 async def test_a_stream_tells_calls_rates_and_faults(emulator: Emulator, stream: Messages) -> None:

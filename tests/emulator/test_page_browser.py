@@ -509,6 +509,21 @@ async def test_the_page_finds_an_emulator_that_starts_again() -> None:
             await expect(page.locator("#connection")).to_contain_text("logged out")
 
 
+async def test_a_page_that_stays_hidden_closes_its_stream(page: Page, emulator: Emulator) -> None:
+    hide = """hidden => {
+        Object.defineProperty(document, "hidden", { configurable: true, value: hidden });
+        document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    assert len(emulator.events.listeners) == 1
+    await page.clock.install()
+    await page.evaluate(hide, True)
+    await page.clock.run_for(11_000)
+    await until(lambda: not emulator.events.listeners)
+    await page.evaluate(hide, False)
+
+    await until(lambda: len(emulator.events.listeners) == 1)
+
+
 async def test_the_token_in_the_form_logs_in(emulator: Emulator) -> None:
     async with a_context() as context:
         page = await context.new_page()

@@ -113,6 +113,7 @@ class Stream:
         self._webhooks: deque[SentWebhook] = deque(maxlen=_MAX_CALLS)
         self._sent_second = 0
         self._sent_faults: tuple[object, ...] = ()
+        self._sent_deployable: tuple[str, ...] | None = None
 
     def add_change(self, request_id: str) -> None:
         """Notes that a deployment has changed."""
@@ -148,7 +149,6 @@ class Stream:
         return {
             "is_first": True,
             "url": shown.url,
-            "deployable": list(cloud.deployable),
             "is_simulated": cloud.settings.simulate is not None,
             "limits": dict(shown.limits),
             "cities": cloud.city_points,
@@ -184,6 +184,9 @@ class Stream:
         if seconds := self._rates.after(self._sent_second):
             self._sent_second = seconds[-1]["second"]
             message["seconds"] = seconds
+        if (deployable := cloud.deployable) != self._sent_deployable:
+            self._sent_deployable = deployable
+            message["deployable"] = deployable
         if self._shown.faults.left != self._sent_faults:
             message["faults"] = self._faults()
         return message

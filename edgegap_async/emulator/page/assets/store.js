@@ -5,6 +5,7 @@ const MAX_WEBHOOKS = 200;
 const RATE_SECONDS = 60;
 const RECONNECT_MILLISECONDS = 1000;
 const RENDER_MILLISECONDS = 80;
+const HIDDEN_MILLISECONDS = 10000; // after which a page that is not visible closes its stream
 
 export const store = {
   deployments: new Map(), // by request_id
@@ -66,7 +67,6 @@ function take(message) {
     store.second = 0;
     store.limits = message.limits;
     store.cities = message.cities;
-    store.deployable = message.deployable;
     store.isSimulated = message.is_simulated;
     store.url = message.url;
     store.order = [];
@@ -83,6 +83,7 @@ function take(message) {
   for (const known of store.seconds.keys()) {
     if (known <= store.second - RATE_SECONDS) store.seconds.delete(known);
   }
+  if (message.deployable) store.deployable = message.deployable;
   if (message.faults) store.faults = message.faults;
   setState("live");
   planRender();
@@ -112,26 +113,41 @@ function takeDeployments(message, now) {
   }
 }
 
+let source = null;
+let hiding = 0; // the timer of a page that is not visible
+
 // Opens the stream, and opens it again after each loss: a restarted emulator is found in a second.
+// A page that stays hidden closes it: it costs nothing, and browsers open six of them at most.
 export function connect() {
-  const source = new EventSource("/_emulator/stream");
+  if (source !== null || document.hidden) return;
+  source = new EventSource("/_emulator/stream");
   source.onmessage = (event) => take(JSON.parse(event.data));
-  source.onerror = async () => {
-    source.close();
+  source.onerror = () => {
+    disconnect();
     setState("lost");
     setTimeout(retry, RECONNECT_MILLISECONDS);
   };
 }
 
+function disconnect() {
+  source?.close();
+  source = null;
+}
+
+document.addEventListener("visibilitychange", () => {
+  clearTimeout(hiding);
+  if (document.hidden) hiding = setTimeout(disconnect, HIDDEN_MILLISECONDS);
+  else if (source === null) retry();
+});
+
 async function retry() {
+  if (source !== null || document.hidden) return; // `visibilitychange` calls again
   try {
     const answer = await fetch("/_emulator", { cache: "no-store" });
-    if (answer.status === 401) {
-      setState("logged out");
-      return;
-    }
-    connect();
+    if (answer.status === 401) setState("logged out");
+    else connect();
   } catch {
+    setState("lost");
     setTimeout(retry, RECONNECT_MILLISECONDS);
   }
 }
