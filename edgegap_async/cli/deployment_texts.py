@@ -72,12 +72,12 @@ def row_addresses(row: DeploymentRow) -> str:
     return " ".join(ports)
 
 
-DEPLOYMENT_COLUMNS: Final = (
-    Column["DeploymentRow"]("DEPLOYMENT", lambda row: row.request_id, is_whole=True),
-    Column["DeploymentRow"]("STATUS", row_status, is_whole=True),
-    Column["DeploymentRow"]("READY FOR", row_age, is_whole=True),
-    Column["DeploymentRow"]("ADDRESS", row_addresses, is_whole=True),
-    Column["DeploymentRow"]("TAGS", lambda row: " ".join(row.tags)),
+DEPLOYMENT_COLUMNS: Final[Sequence[Column[DeploymentRow]]] = (
+    Column("DEPLOYMENT", lambda row: row.request_id, is_whole=True),
+    Column("STATUS", row_status, is_whole=True),
+    Column("READY FOR", row_age, is_whole=True),
+    Column("ADDRESS", row_addresses, is_whole=True),
+    Column("TAGS", lambda row: " ".join(row.tags)),
 )
 
 

@@ -7,12 +7,13 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+import attrs
 import click
 
 import edgegap_async as sdk
 
 if TYPE_CHECKING:
-    from edgegap_async import AnyUser, Check, EnvironmentVariable
+    from edgegap_async import AnyUser, Check, EnvironmentVariable, VersionPortRequest
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -101,6 +102,60 @@ class DurationType(click.ParamType[float]):
         if found is None or found[2] not in _UNITS:
             self.fail(f"{value!r} is no duration such as 90, 90s, 5min, 2h or 1d", param, ctx)
         return float(found[1]) * _UNITS[found[2]]
+
+
+@attrs.frozen
+class ImageName:
+    """The name of a container image, in the parts that the API takes."""
+
+    repository: str
+    """The host name of its registry."""
+    name: str
+    """Its name in the registry."""
+    tag: str
+    """Its tag."""
+
+
+class ImageType(click.ParamType[ImageName]):
+    """The name of an image, `[REGISTRY/]NAME[:TAG]`, as Docker reads it."""
+
+    name = "IMAGE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> ImageName:
+        """Returns the parts; without a registry `docker.io`, without a tag `latest`."""
+        if isinstance(value, ImageName):
+            return value
+        if "@" in value:
+            self.fail(f"{value!r}: the API takes a tag, not a digest", param, ctx)
+        first, slash, rest = str(value).partition("/")
+        is_host = bool(slash) and ("." in first or ":" in first or first == "localhost")
+        repository, path = (first, rest) if is_host else ("docker.io", value)
+        name, _, tag = path.partition(":")
+        if not name:
+            self.fail(f"{value!r} is no name of an image", param, ctx)
+        return ImageName(repository, name, tag or "latest")
+
+
+class PortType(click.ParamType["VersionPortRequest"]):
+    """A port of a version: `NAME:NUMBER/PROTOCOL`."""
+
+    name = "NAME:NUMBER/PROTOCOL"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> VersionPortRequest:
+        """Returns the port."""
+        found = re.fullmatch(r"([^:]+):(\d+)/(.+)", str(value))
+        if found is None:
+            return self.fail(f"{value!r} has not the form game:7777/udp", param, ctx)
+        try:
+            return sdk.VersionPortRequest(
+                name=found[1], port=int(found[2]), protocol=found[3].upper()
+            )
+        except sdk.InvalidRequest as error:
+            return self.fail(str(error), param, ctx)
 
 
 USER: Final = UserType()

@@ -31,7 +31,8 @@ _MODULES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "readings": ("logs", "metrics", "top"),
         "pools": ("pool",),
         "owners": ("recover", "reap"),
-        "places": ("locations",),
+        "places": ("locations", "beacons"),
+        "applications": ("apps", "versions"),
         "check": ("check",),
     }
 )

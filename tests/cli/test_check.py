@@ -6,6 +6,7 @@ import pytest
 from command_line import invoke
 
 from edgegap_async.emulator import Fault, Faults, Respond
+from edgegap_async.testing import EmulatorThread
 
 
 def results(*words: str) -> tuple[int, dict[str, str]]:
@@ -41,3 +42,11 @@ def test_locations_are_listed_with_their_places() -> None:
     assert any(line.startswith("Montreal") for line in everything.stdout.splitlines())
     assert {"city", "country", "latitude", "longitude"} <= with_room.objects[0].keys()
     assert invoke("locations", "--app", "arena").status == 2
+
+
+def test_beacons_are_listed_and_measured(edgegap_emulator: EmulatorThread) -> None:
+    listed, measured = invoke("beacons", "--json").objects, invoke("beacons", "--ping", "--json")
+
+    assert {"host", "udp_port", "location"} <= listed[0].keys()
+    assert all(0 < one["round_trip"] < 10 for one in measured.objects)
+    assert "CITY" in invoke("beacons").stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
@@ -25,10 +26,10 @@ class _Result:
     detail: str
 
 
-_COLUMNS: Final = (
-    Column[_Result]("CHECK", lambda one: one.check, is_whole=True),
-    Column[_Result]("RESULT", lambda one: one.result, is_whole=True),
-    Column[_Result]("DETAIL", lambda one: one.detail),
+_COLUMNS: Final[Sequence[Column[_Result]]] = (
+    Column("CHECK", lambda one: one.check, is_whole=True),
+    Column("RESULT", lambda one: one.result, is_whole=True),
+    Column("DETAIL", lambda one: one.detail),
 )
 
 

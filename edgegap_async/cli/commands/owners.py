@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -21,12 +22,12 @@ def _age(found: RecoveredDeployment) -> str:
     return "" if found.age is None else seconds(found.age)
 
 
-_COLUMNS: Final = (
-    Column["RecoveredDeployment"]("DEPLOYMENT", lambda one: one.row.request_id, is_whole=True),
-    Column["RecoveredDeployment"]("STATUS", lambda one: row_status(one.row), is_whole=True),
-    Column["RecoveredDeployment"]("AGE", _age),
-    Column["RecoveredDeployment"]("ADDRESS", lambda one: row_addresses(one.row)),
-    Column["RecoveredDeployment"]("TAGS", lambda one: " ".join(one.row.tags)),
+_COLUMNS: Final[Sequence[Column[RecoveredDeployment]]] = (
+    Column("DEPLOYMENT", lambda one: one.row.request_id, is_whole=True),
+    Column("STATUS", lambda one: row_status(one.row), is_whole=True),
+    Column("AGE", _age),
+    Column("ADDRESS", lambda one: row_addresses(one.row)),
+    Column("TAGS", lambda one: " ".join(one.row.tags)),
 )
 
 

@@ -154,11 +154,11 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:,.0f}"
 
 
-_READING_COLUMNS: Final = (
-    Column[_Reading]("METRIC", lambda one: one.name, is_whole=True),
-    Column[_Reading]("LAST", lambda one: _number(one.last)),
-    Column[_Reading]("MOST", lambda one: _number(one.most)),
-    Column[_Reading]("VALUES", lambda one: len(one.values)),
+_READING_COLUMNS: Final[Sequence[Column[_Reading]]] = (
+    Column("METRIC", lambda one: one.name, is_whole=True),
+    Column("LAST", lambda one: _number(one.last)),
+    Column("MOST", lambda one: _number(one.most)),
+    Column("VALUES", lambda one: len(one.values)),
 )
 
 
@@ -221,16 +221,16 @@ class _Load:
         return _Reading("memory", self.metrics.mem.datasets if self.metrics else ())
 
 
-_LOAD_COLUMNS: Final = (
-    Column[_Load]("DEPLOYMENT", lambda one: one.row.request_id, is_whole=True),
-    Column[_Load]("STATUS", lambda one: row_status(one.row), is_whole=True),
-    Column[_Load]("READY FOR", lambda one: row_age(one.row), is_whole=True),
-    Column[_Load]("CPU", lambda one: _number(one.cpu.last), is_whole=True),
-    Column[_Load]("", lambda one: sparkline(one.cpu.values, _SPARKLINE), is_whole=True),
-    Column[_Load]("MEMORY", lambda one: _number(one.memory.last), is_whole=True),
-    Column[_Load]("", lambda one: sparkline(one.memory.values, _SPARKLINE), is_whole=True),
-    Column[_Load]("ADDRESS", lambda one: row_addresses(one.row), is_whole=True),
-    Column[_Load]("TAGS", lambda one: " ".join(one.row.tags)),
+_LOAD_COLUMNS: Final[Sequence[Column[_Load]]] = (
+    Column("DEPLOYMENT", lambda one: one.row.request_id, is_whole=True),
+    Column("STATUS", lambda one: row_status(one.row), is_whole=True),
+    Column("READY FOR", lambda one: row_age(one.row), is_whole=True),
+    Column("CPU", lambda one: _number(one.cpu.last), is_whole=True),
+    Column("", lambda one: sparkline(one.cpu.values, _SPARKLINE), is_whole=True),
+    Column("MEMORY", lambda one: _number(one.memory.last), is_whole=True),
+    Column("", lambda one: sparkline(one.memory.values, _SPARKLINE), is_whole=True),
+    Column("ADDRESS", lambda one: row_addresses(one.row), is_whole=True),
+    Column("TAGS", lambda one: " ".join(one.row.tags)),
 )
 
 
