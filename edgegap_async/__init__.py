@@ -111,6 +111,7 @@ if TYPE_CHECKING:
     from .beacons import BeaconReply, nearest
     from .client import EdgegapClient
     from .cluster import Cluster
+    from .concurrency import run
     from .deployments.handle import DeploymentHandle, RecoveredDeployment
     from .deployments.playable import (
         Check,
@@ -348,6 +349,7 @@ __all__ = [
     "WrongLoop",
     "__version__",
     "nearest",
+    "run",
 ]
 
 if not TYPE_CHECKING:  # a type checker would accept any name because of __getattr__
@@ -410,6 +412,7 @@ if not TYPE_CHECKING:  # a type checker would accept any name because of __getat
                 "VersionSettings",
             ],
             "cluster": ["Cluster"],
+            "concurrency": ["run"],
             "batch.batch": ["Batch"],
             "batch.plan": ["AnyRequest", "AnyRequests", "FailurePolicy", "Outcome", "Progress"],
             "deployments.playable": [

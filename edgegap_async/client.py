@@ -77,8 +77,9 @@ class EdgegapClient(ApiClient):
             Default: `PollingPolicy()`.
         guard: what the program may not do. Default: EDGEGAP_READ_ONLY, EDGEGAP_DRY_RUN and
             EDGEGAP_APP_ALLOWLIST; if none is set, everything is allowed.
-        owner: name of this program, 1 to 16 characters of A-Z a-z 0-9 . _ -, the same after a
-            restart, for example `matchmaker-1`. Every deployment has it in a tag, by which
+        owner: name of this program, 1 to 40 characters of A-Z a-z 0-9 . _ -, the same after a
+            restart, for example `matchmaker-1`. (The API's description of 2024 allowed tags of 20
+            characters, so owners of 16.) Every deployment has it in a tag, by which
             `recover` and `reap` find what an earlier run left behind. Only one running program may
             use an owner: two replicas with one owner would stop each other's servers. Default:
             None, for no such tag.

@@ -47,28 +47,77 @@ def create_detached_task(work: Coroutine[Any, Any, Result]) -> asyncio.Task[Resu
 
 @contextlib.contextmanager
 def handling_signal(number: signal.Signals, handler: Callable[[], None]) -> Iterator[None]:
-    """Returns a block in which a signal calls a function in the running event loop.
+    """Returns a block in which each signal calls a function in the running event loop.
 
-    It works on Windows too, where `loop.add_signal_handler` does not. The first signal gives the
-    signal back to what handled it before. Outside the main thread the block does nothing, because
-    Python has signal handlers in the main thread only.
+    It works on Windows too, where `loop.add_signal_handler` does not. Outside the main thread the
+    block does nothing, because Python has signal handlers in the main thread only.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     loop = asyncio.get_running_loop()
-    before = signal.getsignal(number)
 
     def handle(*_: object) -> None:
-        signal.signal(number, before)
         loop.call_soon_threadsafe(handler)
 
-    signal.signal(number, handle)
+    before = signal.signal(number, handle)
     try:
         yield
     finally:
         if signal.getsignal(number) is handle:
             signal.signal(number, before)
+
+
+def run(
+    main: Coroutine[Any, Any, Result],
+    *,
+    debug: bool | None = None,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> Result:
+    """Runs a program like `asyncio.run`, and ends it cleanly at SIGTERM.
+
+    SIGTERM, with which Docker, Kubernetes and systemd end a program, and on Windows Ctrl-Break
+    cancel `main`, as Ctrl-C does: the blocks of `main` end, and stop their servers. The program
+    then exits with status 143, after Ctrl-C with 130. If `main` returns all the same, its result is
+    returned. Another SIGTERM cancels `main` once more, which shortens the end of a client to 2 s.
+
+    Args:
+        main: the program.
+        debug: as for `asyncio.run`.
+        loop_factory: makes the event loop, such as `uvloop.new_event_loop`; None for asyncio's.
+
+    Returns:
+        What `main` returns.
+
+    Raises:
+        SystemExit: a signal has ended the program.
+    """
+    is_terminated = False
+
+    async def until_terminated() -> Result:
+        task = asyncio.current_task()
+
+        def cancel() -> None:
+            nonlocal is_terminated
+            is_terminated = True
+            if task is not None:
+                task.cancel()
+
+        with contextlib.ExitStack() as handlers:
+            for number in (signal.SIGTERM, getattr(signal, "SIGBREAK", None)):
+                if number is not None:
+                    handlers.enter_context(handling_signal(number, cancel))
+            return await main
+
+    try:
+        with asyncio.Runner(debug=debug, loop_factory=loop_factory) as runner:
+            return runner.run(until_terminated())
+    except KeyboardInterrupt:
+        raise SystemExit(128 + signal.SIGINT) from None
+    except asyncio.CancelledError:
+        if not is_terminated:
+            raise
+        raise SystemExit(128 + signal.SIGTERM) from None
 
 
 class PersistentTask:

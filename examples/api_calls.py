@@ -3,9 +3,7 @@
 python examples/api_calls.py
 """
 
-import asyncio
-
-from edgegap_async import EdgegapClient, Filter, OrderBy, StopFilter
+from edgegap_async import EdgegapClient, Filter, OrderBy, StopFilter, run
 
 
 async def main() -> None:
@@ -29,4 +27,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    run(main())

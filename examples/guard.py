@@ -3,9 +3,7 @@
 python examples/guard.py
 """
 
-import asyncio
-
-from edgegap_async import DryRun, EdgegapClient, Guard, NotAllowed
+from edgegap_async import DryRun, EdgegapClient, Guard, NotAllowed, run
 
 
 async def main() -> None:
@@ -26,4 +24,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    run(main())

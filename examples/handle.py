@@ -3,9 +3,7 @@
 python examples/handle.py
 """
 
-import asyncio
-
-from edgegap_async import EdgegapClient
+from edgegap_async import EdgegapClient, run
 
 
 async def main() -> None:
@@ -26,4 +24,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    run(main())

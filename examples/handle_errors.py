@@ -14,6 +14,7 @@ from edgegap_async import (
     NotSent,
     Refused,
     WaitTimedOut,
+    run,
 )
 
 
@@ -49,4 +50,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    run(main())

@@ -4,10 +4,9 @@ python examples/many_servers.py [HOW_MANY]
 """
 
 import asyncio
-import signal
 import sys
 
-from edgegap_async import DeploymentHandle, DeployRequest, EdgegapClient, Progress, UdpAnswer
+from edgegap_async import DeploymentHandle, DeployRequest, EdgegapClient, Progress, UdpAnswer, run
 
 
 def show(progress: Progress) -> None:
@@ -24,8 +23,6 @@ async def play(server: DeploymentHandle, number: int, seconds: float) -> None:
 
 async def main(how_many: int) -> None:
     """Play all matches, each as soon as its server is READY and answers players."""
-    if me := asyncio.current_task():  # without it SIGTERM would leave servers running
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     requests = [
         DeployRequest(
             application="arena",
@@ -57,7 +54,4 @@ async def main(how_many: int) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 10))
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        print("every server is stopped")
+    run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 10))

@@ -5,20 +5,19 @@
     POST /join {"name": "Ada", "ip": "75.28.35.192"}   answers with host and port of the match
     POST /over {"match": "…"}                          ends the match; its server is stopped
 
-Each match is a task that holds its server. Ctrl-C and SIGTERM cancel the tasks, and the end of the
-`client.run` block stops the server. If the program is killed, its next run finds the servers by
-their owner and stops them.
+Each match is a task that holds its server. Ctrl-C and SIGTERM cancel `main` and the tasks, and the
+end of each `client.run` block stops the server. If the program is killed, its next run finds the
+servers by their owner and stops them.
 """
 
 import asyncio
 import json
-import signal
 import sys
 from dataclasses import dataclass, field
 
 from aiohttp import web
 
-from edgegap_async import EdgegapClient, EdgegapError
+from edgegap_async import EdgegapClient, EdgegapError, run
 
 PLAYERS_IN_A_MATCH = 2
 
@@ -95,15 +94,14 @@ async def read_body(request: web.Request, *names: str) -> dict[str, str]:
 
 async def main(port: int) -> None:
     """Serve until the program is interrupted."""
-    if me := asyncio.current_task():  # without it SIGTERM would leave servers running
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     async with EdgegapClient(owner="matchmaker") as client, asyncio.TaskGroup() as matches:
         await client.reap()
         matchmaker = Matchmaker(client, matches)
         app = web.Application()
         app.router.add_post("/join", matchmaker.join)
         app.router.add_post("/over", matchmaker.over)
-        runner = web.AppRunner(app)
+        # A player who waits alone would hold up the end, and SIGKILL would leave servers running.
+        runner = web.AppRunner(app, shutdown_timeout=2)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", port).start()
         print(f"listening on http://127.0.0.1:{runner.addresses[0][1]}", flush=True)
@@ -114,7 +112,4 @@ async def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 8080))
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        print("every server is stopped")
+    run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 8080))

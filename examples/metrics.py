@@ -12,7 +12,7 @@ import sys
 
 import matplotlib as mpl
 
-from edgegap_async import DeploymentHandle, EdgegapClient, Metrics
+from edgegap_async import DeploymentHandle, EdgegapClient, Metrics, run
 
 mpl.use("agg")  # it needs no screen
 from matplotlib import pyplot as plt
@@ -58,4 +58,4 @@ async def main(seconds: float, file: str) -> None:
 
 if __name__ == "__main__":
     arguments = dict(enumerate(sys.argv))
-    asyncio.run(main(float(arguments.get(1, "10")), arguments.get(2, "metrics.png")))
+    run(main(float(arguments.get(1, "10")), arguments.get(2, "metrics.png")))

@@ -3,9 +3,7 @@
 python examples/playable.py
 """
 
-import asyncio
-
-from edgegap_async import DeploymentHandle, EdgegapClient, NotPlayable, UdpAnswer
+from edgegap_async import DeploymentHandle, EdgegapClient, NotPlayable, UdpAnswer, run
 
 
 async def has_players_slots(server: DeploymentHandle) -> None:
@@ -32,4 +30,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    run(main())

@@ -7,16 +7,13 @@ Needs EDGEGAP_API_TOKEN; with EDGEGAP_BASE_URL it runs on the emulator:
 """
 
 import asyncio
-import signal
 import socket
 
-from edgegap_async import EdgegapClient
+from edgegap_async import EdgegapClient, run
 
 
 async def main() -> None:
     """Deploy a server, play, stop it."""
-    if me := asyncio.current_task():  # without it SIGTERM would leave the server running
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     async with EdgegapClient() as client:
         async with client.run("arena", "v1", users=["75.28.35.192", (45.5, -73.6)]) as server:
             game = server.endpoint("game")
@@ -37,4 +34,4 @@ async def ask(host: str, port: int, line: str) -> str:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    run(main())

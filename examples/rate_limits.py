@@ -5,7 +5,7 @@ python examples/rate_limits.py
 
 import asyncio
 
-from edgegap_async import EdgegapClient, RetryPolicy, Timeouts
+from edgegap_async import EdgegapClient, RetryPolicy, Timeouts, run
 
 
 async def main() -> None:
@@ -27,4 +27,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    run(main())

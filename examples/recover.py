@@ -3,9 +3,7 @@
 python examples/recover.py
 """
 
-import asyncio
-
-from edgegap_async import EdgegapClient
+from edgegap_async import EdgegapClient, run
 
 
 async def main() -> None:
@@ -23,4 +21,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    run(main())

@@ -6,10 +6,9 @@
 Start it several times at once: all of them together keep the limits of the organization.
 """
 
-import asyncio
 import os
 
-from edgegap_async import Cluster, EdgegapClient
+from edgegap_async import Cluster, EdgegapClient, run
 
 
 async def main() -> None:
@@ -24,4 +23,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    run(main())

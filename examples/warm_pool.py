@@ -5,11 +5,10 @@ python examples/warm_pool.py [MATCHES]
 
 import asyncio
 import random
-import signal
 import sys
 import time
 
-from edgegap_async import EdgegapClient, PoolEmpty, ServerPool, UdpAnswer
+from edgegap_async import EdgegapClient, PoolEmpty, ServerPool, UdpAnswer, run
 
 
 async def match(pool: ServerPool, number: int) -> None:
@@ -26,8 +25,6 @@ async def match(pool: ServerPool, number: int) -> None:
 
 async def main(matches: int) -> None:
     """Start a match every half second."""
-    if me := asyncio.current_task():  # without it SIGTERM would leave servers running
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     async with (
         EdgegapClient(owner="matchmaker-1") as client,
         ServerPool(
@@ -49,7 +46,4 @@ async def main(matches: int) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 10))
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        print("every server is stopped")
+    run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 10))

@@ -10,80 +10,87 @@ PUBLIC_URL is how Edgegap reaches this program; the emulator reaches it on this 
 
 import asyncio
 import os
-import signal
-from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from edgegap_async import DeploymentHandle, EdgegapClient, WebhookReceiver
-
-CLIENT = web.AppKey("client", EdgegapClient)
-SERVERS = web.AppKey("servers", dict[str, DeploymentHandle])
+from edgegap_async import DeploymentHandle, EdgegapClient, EdgegapError, WebhookReceiver, run
 
 
-async def deploy(request: web.Request) -> web.Response:
-    """Deploy a server near the caller."""
-    server = await request.app[CLIENT].deploy("arena", "v1", users=[request.remote or "127.0.0.1"])
-    try:
-        await server.wait_ready()
-    except BaseException:  # failed, timed out, or this program is ending
-        await server.stop()
-        raise
-    request.app[SERVERS][server.request_id] = server
-    return web.json_response(
-        {
-            "request_id": server.request_id,
-            "link": server.endpoint("game").link,
-            "source": server.history[-1].source,
-        }
-    )
+@dataclass
+class Server:
+    """A server that runs until `is_over` is set; `ready` has its handle, or None."""
+
+    ready: asyncio.Future[DeploymentHandle | None]
+    is_over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-async def stop(request: web.Request) -> web.Response:
-    """Stop a server."""
-    server = request.app[SERVERS].pop(request.match_info["request_id"], None)
-    if server is None:
-        raise web.HTTPNotFound
-    await server.stop(wait=True)
-    return web.Response(status=204)
+class Servers:
+    """Holds each server in a task, whose end stops it."""
 
+    def __init__(self, client: EdgegapClient, tasks: asyncio.TaskGroup) -> None:
+        self.client = client
+        self.tasks = tasks
+        self.running: dict[str, Server] = {}
 
-def application(public_url: str) -> web.Application:
-    """Make the application and attach the receiver to it."""
-    receiver = WebhookReceiver(public_url)
+    async def deploy(self, request: web.Request) -> web.Response:
+        """Deploy a server near the caller."""
+        server = Server(asyncio.get_running_loop().create_future())
+        self.tasks.create_task(self.hold(server, request.remote or "127.0.0.1"))
+        handle = await asyncio.shield(server.ready)
+        if handle is None:
+            raise web.HTTPServiceUnavailable
+        return web.json_response(
+            {
+                "request_id": handle.request_id,
+                "link": handle.endpoint("game").link,
+                "source": handle.history[-1].source,
+            }
+        )
 
-    async def with_client(app: web.Application) -> AsyncIterator[None]:
-        async with EdgegapClient(webhooks=receiver) as client:
-            app[CLIENT], app[SERVERS] = client, {}
-            yield
-            await asyncio.gather(*(server.stop() for server in app[SERVERS].values()))
+    async def hold(self, server: Server, user: str) -> None:
+        """Run a server until it is over, or this program ends."""
+        try:
+            async with self.client.run("arena", "v1", users=[user]) as handle:
+                self.running[handle.request_id] = server
+                server.ready.set_result(handle)
+                await server.is_over.wait()
+        except EdgegapError as error:
+            print(f"no server: {error}")
+        finally:
+            if not server.ready.done():
+                server.ready.set_result(None)
 
-    app = web.Application()
-    app.cleanup_ctx.append(with_client)
-    app.router.add_post("/servers", deploy)
-    app.router.add_delete("/servers/{request_id}", stop)
-    receiver.attach(app)
-    return app
+    async def stop(self, request: web.Request) -> web.Response:
+        """Stop a server."""
+        server = self.running.pop(request.match_info["request_id"], None)
+        if server is None:
+            raise web.HTTPNotFound
+        server.is_over.set()
+        return web.Response(status=204)
 
 
 async def main() -> None:
     """Serve until interrupted."""
-    if me := asyncio.current_task():  # without it SIGTERM would leave servers running
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     public_url = os.environ["PUBLIC_URL"]
-    runner = web.AppRunner(application(public_url))
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", urlsplit(public_url).port or 8080).start()
-    print(f"listening on {public_url}", flush=True)
-    try:
-        await asyncio.Event().wait()
-    finally:
-        await runner.cleanup()
+    receiver = WebhookReceiver(public_url)
+    async with EdgegapClient(webhooks=receiver) as client, asyncio.TaskGroup() as tasks:
+        servers = Servers(client, tasks)
+        app = web.Application()
+        app.router.add_post("/servers", servers.deploy)
+        app.router.add_delete("/servers/{request_id}", servers.stop)
+        receiver.attach(app)
+        # A request that waits must not hold up the end: SIGKILL would leave servers running.
+        runner = web.AppRunner(app, shutdown_timeout=2)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", urlsplit(public_url).port or 8080).start()
+        print(f"listening on {public_url}", flush=True)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await runner.cleanup()
 
 
 if __name__ == "__main__":
-    try:
-        asyncio.run(main())
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        print("every server is stopped")
+    run(main())

@@ -5,11 +5,10 @@ PUBLIC_URL is how Edgegap reaches this program; the emulator reaches it on this 
     PUBLIC_URL=http://127.0.0.1:8080 python examples/webhooks_server.py
 """
 
-import asyncio
 import os
 from urllib.parse import urlsplit
 
-from edgegap_async import EdgegapClient, WebhookReceiver
+from edgegap_async import EdgegapClient, WebhookReceiver, run
 
 
 async def main() -> None:
@@ -26,4 +25,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    run(main())

@@ -113,7 +113,8 @@ class Token:
 
 Item = TypeVar("Item")
 
-_MAX_TAG: Final = 40  # characters; the API's description since 2026-04 (20 in 2024)
+MAX_TAG: Final = 40
+"""Characters of a tag at most, by the API's description since 2026-04 (20 in 2024)."""
 _MAX_VALUE: Final = 4096  # bytes; "up to 4 KB" in the same description
 _NOT_IN_VALUE: Final = "[\0\ud800-\udfff]"  # NUL, and half surrogates, which UTF-8 cannot encode
 
@@ -124,7 +125,7 @@ def check_text_field(model: object, attribute: attrs.Attribute[Any], value: Any)
 
 
 def _tag(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    check_text(field_name(model, attribute), value, _MAX_TAG)
+    check_text(field_name(model, attribute), value, MAX_TAG)
 
 
 def _strings(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:

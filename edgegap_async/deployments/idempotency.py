@@ -27,6 +27,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import hashlib
 import logging
 import secrets
 import time
@@ -39,7 +40,7 @@ import attrs
 from edgegap_async.api.messages import HttpRequest
 from edgegap_async.api.models import DeployAccepted, DeploymentPage, record_attempts
 from edgegap_async.api.operations import LIST_DEPLOYMENTS
-from edgegap_async.api.requests import Filter
+from edgegap_async.api.requests import MAX_TAG, Filter
 from edgegap_async.api.validation import check_name
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import CallError, MaybeCreated, NoAnswer
@@ -62,6 +63,7 @@ _DIGITS: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
 _TAG_LENGTH: Final = 20  # characters of an operation tag
 _FIRST_LOOKUP_GAP: Final = 0.25  # seconds between the first two list requests by tag; then doubled
 _MAX_LOOKUP_GAP: Final = 2.0  # seconds
+_OWNER_DIGEST: Final = 12  # hexadecimal digits
 _DELIVERY_TIME: Final = 10.0  # seconds that a deploy may take to reach the API and to be accepted
 _MAX_SEARCH_GAP: Final = 30.0  # seconds between searches for a cancelled deploy while lists fail
 
@@ -85,11 +87,16 @@ def operation_time(tag: str) -> datetime | None:
 def owner_tag(owner: str) -> str:
     """Returns the tag of every deployment that a client with this owner makes.
 
+    An owner of more than 36 characters does not fit behind the prefix: a hash replaces its end.
+
     Raises:
         InvalidRequest: `owner` has other characters, or is too long.
     """
-    # 16 characters and the prefix: the longest tag that older API descriptions allow.
-    return OWNER_PREFIX + check_name("owner", owner, max_length=16)
+    tag = OWNER_PREFIX + check_name("owner", owner, max_length=MAX_TAG)
+    if len(tag) <= MAX_TAG:
+        return tag
+    digest = hashlib.sha256(owner.encode()).hexdigest()[:_OWNER_DIGEST]
+    return f"{tag[: MAX_TAG - _OWNER_DIGEST - 1]}-{digest}"
 
 
 class SurplusObserver(Observer):

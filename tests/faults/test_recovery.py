@@ -208,9 +208,9 @@ async def test_reap_needs_an_owner(connect: Connect) -> None:
             await client.reap()
 
 
-@pytest.mark.parametrize("owner", ["", "a" * 17, "mm 1", "mm/1", "ü"])
+@pytest.mark.parametrize("owner", ["", "a" * 41, "mm 1", "mm/1", "ü"])
 def test_an_owner_that_does_not_fit_a_tag_is_refused(owner: str) -> None:
-    with pytest.raises(InvalidRequest, match="owner is 1 to 16"):
+    with pytest.raises(InvalidRequest, match="owner is 1 to 40"):
         EdgegapClient("canary-t", owner=owner)
 
 
@@ -296,3 +296,16 @@ async def test_a_wrong_older_than_is_refused_and_stops_nothing(
             await client.reap()
 
     assert not emulator.requests
+
+
+@pytest.mark.parametrize("length", [1, 16, 36, 37, 40])
+async def test_owners_of_each_length_have_tags_of_their_own(connect: Connect, length: int) -> None:
+    ours, theirs = "a" * length, "a" * (length - 1) + "b"
+    async with connect(ours) as first, connect(theirs) as second:
+        mine = await first.deploy("arena", "v1", users=USERS)
+        await second.deploy("arena", "v1", users=USERS)
+        async with connect(ours) as restarted:
+            found = [one.row async for one in restarted.recover()]
+
+    assert [row.request_id for row in found] == [mine.request_id]
+    assert max(map(len, found[0].tags)) <= 40

@@ -29,7 +29,7 @@ class Block(NamedTuple):
     @property
     def is_program(self) -> bool:
         """Whether the block runs by itself; other blocks use names that the test provides."""
-        return re.search(r"^asyncio\.run\(", self.code, re.MULTILINE) is not None
+        return re.search(r"^(asyncio|edgegap_async)\.run\(", self.code, re.MULTILINE) is not None
 
     def __str__(self) -> str:
         return f"{self.document}:{self.line}"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -71,8 +73,13 @@ class ServingProgram:
         return line.removeprefix("listening on ").strip()
 
     async def __aexit__(self, *_: object) -> None:
-        self._process.send_signal(self._ended_by)
+        self.send(self._ended_by)
         await self._process.communicate()
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends a signal, if the program still runs."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
 
 
 async def running_deployments(emulator: Emulator) -> list[str]:
@@ -97,3 +104,9 @@ async def is_listening(port: int) -> bool:
         return False
     writer.close()
     return True
+
+
+def free_port() -> int:
+    """Returns a port that no program listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
