@@ -71,7 +71,32 @@ if TYPE_CHECKING:
         PublicAddress,
         Region,
     )
+    from .api.models.container_registry import (
+        DeletionSummary,
+        ImageArtifact,
+        ImageTag,
+        ImageTagDeleted,
+        ImageTagPage,
+        TagDeletion,
+        TagDeletions,
+    )
     from .api.models.context import DeploymentContext
+    from .api.models.endpoint_storage import (
+        EndpointStorage,
+        EndpointStoragePage,
+        PullProfile,
+        PullProfileLink,
+        PullProfilePage,
+    )
+    from .api.models.relays import (
+        AuthorizedRelayUser,
+        Relay,
+        RelayPort,
+        RelayPorts,
+        RelaySession,
+        RelaySessionPage,
+        RelayUser,
+    )
     from .api.newer_operations import OPERATIONS
     from .api.newer_requests import (
         Addresses,
@@ -105,6 +130,22 @@ if TYPE_CHECKING:
         Token,
         User,
         Webhook,
+    )
+    from .api.resources.container_registry import ImageTags
+    from .api.resources.endpoint_storage import (
+        EndpointStorageChanges,
+        EndpointStorageRequest,
+        OutputFormat,
+        PullProfileChanges,
+        PullProfileRequest,
+        SourceType,
+    )
+    from .api.resources.relays import (
+        AnyRelayUser,
+        RelayAuthorization,
+        RelayRequest,
+        RelayRevocation,
+        RelayUserRequest,
     )
     from .batch.batch import Batch
     from .batch.plan import AnyRequest, AnyRequests, FailurePolicy, Outcome, Progress
@@ -146,6 +187,9 @@ if TYPE_CHECKING:
         PoolEmpty,
         RateLimited,
         Refused,
+        RelayMaybeCreated,
+        RelayNotLinked,
+        RelayTimedOut,
         ServerError,
         Unauthorized,
         Unprocessable,
@@ -164,11 +208,15 @@ if TYPE_CHECKING:
         Priority,
     )
     from .http.resources.applications import Applications
+    from .http.resources.container_registry import ContainerRegistry
     from .http.resources.deployments import Deployments
+    from .http.resources.endpoint_storages import EndpointStorages
     from .http.resources.ip_addresses import IpAddresses
     from .http.resources.listing import Listing
     from .http.resources.locations import Locations
     from .http.resources.private_fleets import PrivateFleets
+    from .http.resources.pull_profiles import PullProfiles
+    from .http.resources.relays import Relays
     from .http.resources.tags import Tags
     from .http.resources.versions import Versions
     from .http.retries import RetryPolicy
@@ -194,6 +242,7 @@ __all__ = [
     "AddressLocation",
     "Addresses",
     "Allocation",
+    "AnyRelayUser",
     "AnyRequest",
     "AnyRequests",
     "AnyUser",
@@ -206,6 +255,7 @@ __all__ = [
     "ApplicationRequest",
     "ApplicationVersion",
     "Applications",
+    "AuthorizedRelayUser",
     "BadRequest",
     "Batch",
     "BatchStopped",
@@ -220,8 +270,10 @@ __all__ = [
     "ClientClosed",
     "Cluster",
     "Conflict",
+    "ContainerRegistry",
     "CrashData",
     "DeleteSchedule",
+    "DeletionSummary",
     "DeployAccepted",
     "DeployOptions",
     "DeployRequest",
@@ -239,6 +291,11 @@ __all__ = [
     "EdgegapClient",
     "EdgegapError",
     "Endpoint",
+    "EndpointStorage",
+    "EndpointStorageChanges",
+    "EndpointStoragePage",
+    "EndpointStorageRequest",
+    "EndpointStorages",
     "EnvironmentVariable",
     "FailurePolicy",
     "Filter",
@@ -253,6 +310,11 @@ __all__ = [
     "HostPage",
     "HostSpecifications",
     "HttpGet",
+    "ImageArtifact",
+    "ImageTag",
+    "ImageTagDeleted",
+    "ImageTagPage",
+    "ImageTags",
     "ImageUnavailable",
     "InvalidRequest",
     "IpAddress",
@@ -286,6 +348,7 @@ __all__ = [
     "Operation",
     "OrderBy",
     "Outcome",
+    "OutputFormat",
     "Pagination",
     "Paginator",
     "Permits",
@@ -300,16 +363,37 @@ __all__ = [
     "PrivateFleets",
     "Progress",
     "PublicAddress",
+    "PullProfile",
+    "PullProfileChanges",
+    "PullProfileLink",
+    "PullProfilePage",
+    "PullProfileRequest",
+    "PullProfiles",
     "RateLimited",
     "RecoveredDeployment",
     "Refused",
     "Region",
+    "Relay",
+    "RelayAuthorization",
+    "RelayMaybeCreated",
+    "RelayNotLinked",
+    "RelayPort",
+    "RelayPorts",
+    "RelayRequest",
+    "RelayRevocation",
+    "RelaySession",
+    "RelaySessionPage",
+    "RelayTimedOut",
+    "RelayUser",
+    "RelayUserRequest",
+    "Relays",
     "Resources",
     "RestartPolicy",
     "RetryPolicy",
     "ServerError",
     "ServerPool",
     "Session",
+    "SourceType",
     "Status",
     "StatusChange",
     "StatusPoller",
@@ -317,6 +401,8 @@ __all__ = [
     "StopFilters",
     "Stopped",
     "Tag",
+    "TagDeletion",
+    "TagDeletions",
     "TagName",
     "TagPage",
     "Tags",
@@ -399,6 +485,51 @@ if not TYPE_CHECKING:  # a type checker would accept any name because of __getat
                 "Region",
             ],
             "api.models.context": ["DeploymentContext"],
+            "api.models.container_registry": [
+                "DeletionSummary",
+                "ImageArtifact",
+                "ImageTag",
+                "ImageTagDeleted",
+                "ImageTagPage",
+                "TagDeletion",
+                "TagDeletions",
+            ],
+            "api.models.endpoint_storage": [
+                "EndpointStorage",
+                "EndpointStoragePage",
+                "PullProfile",
+                "PullProfileLink",
+                "PullProfilePage",
+            ],
+            "api.models.relays": [
+                "AuthorizedRelayUser",
+                "Relay",
+                "RelayPort",
+                "RelayPorts",
+                "RelaySession",
+                "RelaySessionPage",
+                "RelayUser",
+            ],
+            "api.resources.container_registry": ["ImageTags"],
+            "api.resources.endpoint_storage": [
+                "EndpointStorageChanges",
+                "EndpointStorageRequest",
+                "OutputFormat",
+                "PullProfileChanges",
+                "PullProfileRequest",
+                "SourceType",
+            ],
+            "api.resources.relays": [
+                "AnyRelayUser",
+                "RelayAuthorization",
+                "RelayRequest",
+                "RelayRevocation",
+                "RelayUserRequest",
+            ],
+            "http.resources.container_registry": ["ContainerRegistry"],
+            "http.resources.endpoint_storages": ["EndpointStorages"],
+            "http.resources.pull_profiles": ["PullProfiles"],
+            "http.resources.relays": ["Relays"],
             "api.newer_operations": ["OPERATIONS"],
             "api.newer_requests": [
                 "Addresses",

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+import functools
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, Literal, Unpack
 
 import aiohttp
@@ -35,9 +36,13 @@ from .polling.schedule import PollingPolicy
 from .polling.tracker import WebhookSource
 
 if TYPE_CHECKING:
+    from .api.models.relays import RelaySession
+    from .api.resources.relays import AnyRelayUser
     from .batch.batch import Batch
     from .batch.plan import AnyRequests, FailurePolicy, Progress
+    from .deployments.ownership import OwnedDeployments
     from .deployments.playable import Check
+    from .relays import OwnedRelays
 
 __all__ = ["EdgegapClient"]
 
@@ -146,6 +151,7 @@ class EdgegapClient(ApiClient):
             raise InvalidRequest(f"webhooks is a WebhookReceiver, not {webhooks!r}")
         check_number("list_delay", list_delay, least=0)
         check_kind("owner", owner, str)
+        self._list_delay: Final = list_delay
         self.poller: Final = StatusPoller(self, polling or PollingPolicy())
         self.owner: Final = owner
         self._deployer: Final = Deployer(
@@ -333,6 +339,63 @@ class EdgegapClient(ApiClient):
             raise
         await owned.stop_and_wait(server.request_id)
 
+    @contextlib.asynccontextmanager
+    async def relay(
+        self,
+        users: Iterable[AnyRelayUser],
+        *,
+        filters: Iterable[Mapping[str, object]] = (),
+        webhook_url: str | None = None,
+        timeout: float | None = 60.0,  # noqa: ASYNC109 - as in run
+    ) -> AsyncIterator[RelaySession]:
+        """Creates a relay session that is linked inside the block, and deletes it after the block.
+
+        The session is deleted however the block ends, as the server of `run` is stopped.
+
+        Args:
+            users: the players' IP addresses, at least one.
+            filters: as for `relays.create`.
+            webhook_url: as for `relays.create`. A URL that no other session has makes
+                `RelayMaybeCreated.candidates` sure.
+            timeout: seconds from the call until the session must be linked, above 0; None for no
+                limit. It does not limit the block.
+
+        Raises:
+            RelayTimedOut: the session was not linked in time, or the API did not answer the call.
+            RelayNotLinked: the session has failed, or was deleted by another program.
+            RelayMaybeCreated: the answer was lost. A session may exist that nothing deletes.
+            CallError: the call failed, as for `relays.create`; or the block has ended without an
+                error, and the session could not be deleted.
+            ClientClosed: the client is closed, or was closed meanwhile.
+            InvalidRequest: an argument cannot be used. Nothing was sent.
+        """
+        from .api.resources.relays import RelayRequest  # noqa: PLC0415 - many programs use none
+
+        check_number("timeout", timeout, above=0)
+        body = RelayRequest(users=users, filters=filters, webhook_url=webhook_url)
+        relays = self._owned_relays
+        deadline = None if timeout is None else loop_time() + timeout
+        session = await relays.create(body, deadline)
+        try:
+            yield await relays.wait_linked(session, deadline)
+        except BaseException as problem:
+            await relays.owned.stop_because_of(problem, session.session_id)
+            raise
+        await relays.owned.stop_and_wait(session.session_id)
+
+    @functools.cached_property
+    def _owned_relays(self) -> OwnedRelays:
+        from .http.resources.relays import Relays  # noqa: PLC0415
+        from .relays import OwnedRelays  # noqa: PLC0415
+
+        return OwnedRelays(
+            self,
+            cleanup=Relays(self._call_for_cleanup),
+            guard=self._guard,
+            list_delay=self._list_delay,
+            not_found_grace=self.poller.policy.not_found_grace,
+        )
+
     def deploy_many(
         self,
         requests: AnyRequests,
@@ -403,23 +466,30 @@ class EdgegapClient(ApiClient):
         return Batch(self._deployer, requests, batch_options)
 
     async def close(self) -> None:
-        """Stops the deployments that the client owns, ends every wait, and closes the session.
+        """Stops what the client owns, ends every wait, and closes the session.
 
-        The client owns the deployments of `run`, `deploy_many` and pools that were not handed to
-        the caller. Calls and waits in progress raise `ClientClosed`. `close` waits 10 s at most for
-        stops that get no answer, 2 s at most from its own cancellation on, and the log names each
-        deployment that may go on running. A session that was passed in stays open. Further calls of
-        `close` do nothing.
+        The client owns the relay sessions of `relay`, and the deployments of `run`, `deploy_many`
+        and pools that were not handed to the caller. Calls and waits in progress raise
+        `ClientClosed`. `close` waits 10 s at most for stops that get no answer, 2 s at most from
+        its own cancellation on, and the log names each deployment or session that may go on
+        running. A session that was passed in stays open. Further calls of `close` do nothing.
 
         Raises:
             WrongLoop: the client was first used in another event loop.
         """
         self._open_calls.check_loop(asyncio.get_running_loop())
-        self._deployer.owned.close()
+        for owned in self._owned():
+            owned.close()
         await super().close()
 
     async def _close(self, closing: Closing) -> None:
-        owned = self._deployer.owned
-        await closing.step(owned.drain)
-        await closing.step(owned.cancel_all, is_last=True)
+        for owned in self._owned():
+            await closing.step(owned.drain)
+        for owned in self._owned():
+            await closing.step(owned.cancel_all, is_last=True)
         await super()._close(closing)
+
+    def _owned(self) -> Iterator[OwnedDeployments]:
+        yield self._deployer.owned
+        if "_owned_relays" in vars(self):  # made at its first use
+            yield self._owned_relays.owned

@@ -13,7 +13,8 @@
     │   ├── NotSent                          the request never reached the API
     │   │   └── LimitReached                 the client's rate limit would delay it too long
     │   ├── NoAnswer                         the request was sent and no answer came
-    │   │   └── MaybeCreated                 a deployment may exist; its operation tag finds it
+    │   │   ├── MaybeCreated                 a deployment may exist; its operation tag finds it
+    │   │   └── RelayMaybeCreated            a relay session may exist; it is one of `candidates`
     │   ├── UnreadableAnswer                 the answer cannot be used
     │   └── Refused                          the API answered with an error status
     │       ├── BadRequest            400
@@ -26,6 +27,8 @@
     │       ├── ImageUnavailable      424: the image of an application version cannot be pulled
     │       ├── RateLimited           429, with `retry_after`
     │       └── ServerError           5xx
+    ├── RelayNotLinked                       the relay session has failed or is gone
+    │   └── RelayTimedOut (also a TimeoutError)
     └── DeploymentError                      the calls succeeded, the deployment did not
         ├── WaitTimedOut (also a TimeoutError)
         ├── DeploymentFailed                 the deployment is in Status.ERROR
@@ -41,10 +44,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Final, Literal, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, Self, TypeAlias
 
 if TYPE_CHECKING:
     from .api.models import Deployment, Logs, Status, StatusChange
+    from .api.models.relays import RelaySession
 
     class _Observed(Protocol):
         @property
@@ -91,6 +95,9 @@ __all__ = [
     "PoolEmpty",
     "RateLimited",
     "Refused",
+    "RelayMaybeCreated",
+    "RelayNotLinked",
+    "RelayTimedOut",
     "ServerError",
     "Unauthorized",
     "Unprocessable",
@@ -310,6 +317,31 @@ class MaybeCreated(NoAnswer):
         return f"{super()._facts()} (tag {self.operation_tag})"
 
 
+class RelayMaybeCreated(NoAnswer):
+    """A relay session was asked for, and the client could not find out whether it was created.
+
+    Attributes:
+        candidates: ids of the sessions with the same players and the same webhook URL that this
+            client does not know. The new session is one of them, if there is one. Another program
+            may have created them: where none does so, delete them.
+    """
+
+    def __init__(
+        self, message: str = "", *, candidates: tuple[str, ...] = (), **facts: Any
+    ) -> None:
+        super().__init__(message, **facts)
+        self.candidates = candidates
+
+    def _facts(self) -> str:
+        return ""  # the message has those of the call
+
+    def _advice(self) -> str:
+        if self.candidates:
+            ids = ", ".join(self.candidates)
+            return f"A session may exist and be billed: it is one of {ids}; delete it"
+        return "A session may exist and be billed: client.relays.list() shows the players of each"
+
+
 class UnreadableAnswer(CallError):
     """The answer cannot be used: not JSON, too large, a redirect, or without a required field."""
 
@@ -375,7 +407,7 @@ class Forbidden(Refused):
 
 
 class NotFound(Refused):
-    """404: the deployment, its tag or the path does not exist.
+    """404: the deployment, its tag, another object or the path does not exist.
 
     Also raised for a 400 `Bad Request ID provided`: the live API answers so for an unknown id,
     where its description says 404.
@@ -386,7 +418,7 @@ class NotFound(Refused):
     def _advice(self) -> str:
         if not self.is_certain:
             return _UNCERTAIN_ADVICE
-        return self.advice if self.request_id else "Check base_url: the API has no such path"
+        return self.advice if self.request_id else "Check the names in the path, and base_url"
 
 
 class Conflict(Refused):
@@ -457,6 +489,29 @@ class ServerError(Refused):
     """5xx: the API, or a proxy before it, failed. A deploy may have been accepted."""
 
     advice = "Try again later"
+
+
+class RelayNotLinked(EdgegapError):
+    """A relay session has failed, or does not exist any more. `client.relay` deletes it.
+
+    Attributes:
+        session: the newest answer about the session; None if none came.
+    """
+
+    advice = "Create another one"
+
+    def __init__(self, message: str = "", *, session: RelaySession | None = None) -> None:
+        super().__init__(message)
+        self.session = session
+
+    def _facts(self) -> str:
+        if self.session is None:
+            return "relay session"
+        return f"relay session {self.session.session_id} ({self.session.status})"
+
+
+class RelayTimedOut(RelayNotLinked, TimeoutError):
+    """A relay session was not linked to a relay in time. `client.relay` deletes it."""
 
 
 class DeploymentError(EdgegapError):

@@ -545,9 +545,13 @@ def _strict() -> Converter:
         items = [is_object(item, None) for item in is_list(value, None)]
         return tuple(_variable({"is_hidden": False, **item}, None) for item in items)
 
+    def objects(value: Any, _: Any) -> tuple[dict[str, Any], ...]:
+        return tuple(is_object(item, None) for item in is_list(value, None))
+
     ways = {
         "variables": override(struct_hook=variables),
         "object": override(struct_hook=is_object),
+        "objects": override(struct_hook=objects),
     }
 
     def has_own_ways(kind: Any) -> bool:

@@ -122,7 +122,10 @@ def encode(
     check_answer_model(operation.returns)
     if body is not None and operation.body is not None:
         check_kind(f"the body of {operation.name}", body, operation.body)
-    segments = {name: _segment(name, value) for name, value in (path or {}).items()}
+    segments = {
+        name: (_segments if name in operation.slashes else _segment)(name, value)
+        for name, value in (path or {}).items()
+    }
     try:
         encoded_path = operation.path.format_map(segments)
     except KeyError as missing:
@@ -150,6 +153,12 @@ def _segment(name: str, value: object) -> str:
     if isinstance(value, str) and 0 < len(value) < 128 and value.isascii() and value.isalnum():  # noqa: PLR2004 - as in check_segment
         return value  # a shortcut that every request_id takes
     return quote(check_segment(name, value), safe="")
+
+
+def _segments(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        return _segment(name, value)
+    return "/".join(_segment(name, part) for part in value.split("/"))
 
 
 def _query(values: Mapping[str, object]) -> str:

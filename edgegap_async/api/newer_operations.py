@@ -29,6 +29,9 @@ from .newer_requests import (
 )
 from .operations import PAGE_OPERATIONS, Auth, Operation, RetrySafety
 from .requests import TagName
+from .resources.container_registry import REGISTRY_OPERATIONS
+from .resources.endpoint_storage import STORAGE_OPERATIONS
+from .resources.relays import RELAY_OPERATIONS
 
 _PAGES: Final = frozenset({"page", "limit"})
 
@@ -217,5 +220,8 @@ OPERATIONS: Final[tuple[Operation[object], ...]] = (
     GET_PUBLIC_IP,
     LOCATE_IP,
     LOCATE_IPS,
+    *RELAY_OPERATIONS,
+    *REGISTRY_OPERATIONS,
+    *STORAGE_OPERATIONS,
 )
 """Every call: first those of the published page, in its order, then the others."""

@@ -108,6 +108,8 @@ class Operation(Shown, Generic[Result_co]):
     """The token of the Authorization header."""
     newer_path: str | None = None
     """The path in newer descriptions of the API, if it differs. The emulator serves both."""
+    slashes: frozenset[str] = frozenset()
+    """The names in the path whose values keep their slashes, such as the name of an image."""
 
 
 _PAGES: Final = frozenset({"page", "limit"})

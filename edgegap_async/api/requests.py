@@ -154,7 +154,8 @@ def as_strings(values: Iterable[str]) -> tuple[str, ...]:
 
 STRICT: Final = "strict"
 """Key in the metadata of a field which the strict reader reads in a way of its own: `object` for
-any JSON object, `variables` for environment variables that may lack `is_hidden`."""
+any JSON object, `objects` for a list of them, `variables` for environment variables that may lack
+`is_hidden`."""
 
 
 class RequestModel(Value):

@@ -48,7 +48,7 @@ from edgegap_async.errors import (
 )
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.guard import Guard
-from edgegap_async.http.resources.deployments import Deployments
+from edgegap_async.http.resources.deployments import Deployments, is_listed
 from edgegap_async.logs import log_fields
 from edgegap_async.polling.poller import StatusPoller
 from edgegap_async.polling.tracker import WebhookSource, WebhookTrigger, WebhookUrls
@@ -112,7 +112,12 @@ class Deployer:
             poller.policy.not_found_grace, DeploymentLives(client.observers)
         )
         """The deployments that this program has deployed or adopted."""
-        self.owned: Final = OwnedDeployments(self.register, cleanup, owner)
+        self.owned: Final = OwnedDeployments(
+            self.register,
+            lambda request_id, storage: cleanup.stop(request_id, container_log_storage=storage),
+            functools.partial(is_listed, cleanup),
+            owner,
+        )
         """The deployments that the client has to stop."""
         self.pool_tags = set[str]()
         """The tags of the client's open pools."""

@@ -55,7 +55,6 @@ from edgegap_async.errors import (
     Unprocessable,
     UnreadableAnswer,
 )
-from edgegap_async.http.resources.deployments import Deployments, is_listed
 from edgegap_async.logs import log_fields
 from edgegap_async.observability.observer import ObservedCall, Observer
 from edgegap_async.polling.tracker import is_missing, may_mean_missing
@@ -340,18 +339,27 @@ class RegisterObserver(Observer):
 class OwnedDeployments:
     """Stops the deployments that one client owns.
 
+    Relay sessions are owned and deleted in the same way (`relays`).
+
     Args:
         register: the deployments of the client.
-        cleanup: makes calls also while the client closes.
+        stop: makes one call that stops a deployment, also while the client closes. It gets the
+            deployment, and where its logs are to be stored (see `deployments.stop`).
+        is_listed: returns whether a list shows the deployment, also while the client closes.
         owner: the name of the program, for the log; None without an owner.
     """
 
     def __init__(
-        self, register: DeploymentRegister, cleanup: Deployments, owner: str | None = None
+        self,
+        register: DeploymentRegister,
+        stop: Callable[[str, str | bool | None], Awaitable[object]],
+        is_listed: Callable[[str], Awaitable[bool]],
+        owner: str | None = None,
     ) -> None:
         self.owner: Final = owner
         self._register = register
-        self._cleanup = cleanup
+        self._stop_once = stop
+        self._is_listed = is_listed
         self._background = BackgroundWork()
         self._stops: dict[str, asyncio.Future[None]] = {}  # the newest stop of each deployment
         self._repeated_stops = set[str]()
@@ -427,10 +435,8 @@ class OwnedDeployments:
         container_log_storage: str | bool | None = None,  # noqa: FBT001 - as `deployments.stop`
     ) -> None:
         believe_404_from = self._register.begin_stop(request_id)
-        stop = functools.partial(
-            self._cleanup.stop, request_id, container_log_storage=container_log_storage
-        )
-        confirm = functools.partial(is_listed, self._cleanup, request_id)
+        stop = functools.partial(self._stop_once, request_id, container_log_storage)
+        confirm = functools.partial(self._is_listed, request_id)
         await stop_until_confirmed(stop, confirm, believe_404_from=believe_404_from)
         self._register.end(request_id)
 
@@ -637,7 +643,7 @@ async def stop_until_confirmed(
                 if not isinstance(error, Gone | NotFound):
                     raise
                 raise UnreadableAnswer(
-                    f"{error.message}; but the list of deployments shows it",
+                    f"{error.message}; but the list shows it",
                     operation=error.operation,
                     method=error.method,
                     path=error.path,

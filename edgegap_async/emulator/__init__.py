@@ -42,6 +42,7 @@ from .expectations import Expectation
 from .fault_tables import faults_from_tables
 from .faults import Fault, Faults
 from .recorded_requests import RecordedRequest
+from .relays import LocalRelaySession
 from .settings_file import Problem, load_apps
 from .simulation import Simulation
 from .status_events import StatusEvent
@@ -65,6 +66,7 @@ __all__ = [
     "Hide",
     "Image",
     "LocalDeployment",
+    "LocalRelaySession",
     "PrivateHost",
     "Problem",
     "ProxyPage",

@@ -163,6 +163,12 @@ def _image_name(self: object, attribute: attrs.Attribute[Any], value: Any) -> No
         )
 
 
+def split_image(name: str) -> tuple[str, str]:
+    """Returns registry and name of an image, and its tag; the tag is empty if it has none."""
+    repository, _, tag = name.rpartition(":")
+    return (repository, tag) if repository and "/" not in tag else (name, "")
+
+
 def _each(kind: type) -> Validator:
     """Returns a validator: a list of objects of one type."""
 
@@ -309,6 +315,8 @@ class Image:
     """The password for the registry, as `private_username`. No repr, answer or file has it."""
     directory: str | None = None
     """Working directory of the process, as in `Application`."""
+    tags: tuple[str, ...] = attrs.field(default=(), converter=_texts)
+    """Tags that the container registry lists, besides that of `image` and those of versions."""
     memory_limit_mb: int | None = attrs.field(default=None, validator=_at_least(1))
     """Megabytes of address space for a process, enforced; None for no limit."""
     cpu_limit_seconds: int | None = attrs.field(default=None, validator=_at_least(1))

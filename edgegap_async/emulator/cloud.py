@@ -15,9 +15,21 @@ from __future__ import annotations
 from .app_calls import AppCalls
 from .deployment_calls import DeploymentCalls
 from .fleet_calls import FleetCalls
+from .image_calls import ImageCalls
 from .location_calls import LocationCalls
+from .relay_calls import RelayCalls
+from .storage_calls import StorageCalls
 from .tag_calls import TagCalls
 
 
-class Cloud(AppCalls, DeploymentCalls, FleetCalls, LocationCalls, TagCalls):
+class Cloud(
+    AppCalls,
+    DeploymentCalls,
+    FleetCalls,
+    ImageCalls,
+    LocationCalls,
+    RelayCalls,
+    StorageCalls,
+    TagCalls,
+):
     """The state of the emulated cloud, and what each operation does to it."""

@@ -9,12 +9,13 @@ import math
 import random
 import secrets
 from collections import Counter, deque
-from collections.abc import Container, Coroutine, Iterable
+from collections.abc import Callable, Container, Coroutine, Iterable
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from edgegap_async.api.models import DeployAccepted, Location, Status, Tag
+from edgegap_async.api.models.relays import RelaySession
 from edgegap_async.api.newer_requests import DeploymentReport
 from edgegap_async.api.requests import DeployRequest
 from edgegap_async.api.validation import is_loopback
@@ -25,6 +26,7 @@ from .beacons import Beacon
 from .catalogue import Application, Catalogue, PrivateHost
 from .clock import Clock
 from .container_engine import ContainerEngine
+from .container_images import ContainerImages
 from .containers import ContainerMachine, ContainerSettings
 from .deployments import LocalDeployment, OnStatus, SendWebhook, ignore_status
 from .environment import MARK, Secrets, check_variables
@@ -34,9 +36,11 @@ from .output import Output
 from .ports import NoFreePort, Ports
 from .processes import Machine as LocalMachine
 from .registry import Registry, credentials_of
+from .relays import LocalRelaySession
 from .settings import Settings
 from .simulation import SimulatedMachine, SimulatedPorts
 from .state import SavedDeployment
+from .storages import Storages
 
 Reply: TypeAlias = tuple[int, object]
 """HTTP status of an answer, and the model of its body."""
@@ -51,6 +55,15 @@ UNKNOWN_LOGS_TEXT: Final = (
 _MAX_TERMINATED: Final = 1000
 _MAX_REPORTS: Final = 1000
 _MAX_ERRORS: Final = 1000  # deployments in ERROR; the oldest end
+
+
+SendSession: TypeAlias = Callable[[str, RelaySession], None]
+"""Posts a relay session to the URL of its webhook."""
+
+
+def ignore_session(url: str, session: RelaySession) -> None:
+    """Posts nothing."""
+    del url, session
 
 
 class _NoCapacity(Exception):
@@ -69,6 +82,9 @@ class CloudState:
         reports: the last 1,000 reports about deployments, each with its request_id.
         clock: the clock of its deployments.
         engine: the container engine; None if game servers are simulated.
+        relay_sessions: the relay sessions by id, oldest first; each costs until it is deleted.
+        images: the tags that the container registry shows.
+        storages: the endpoint storages.
     """
 
     def __init__(
@@ -80,6 +96,7 @@ class CloudState:
         base_url: str,
         on_status: OnStatus = ignore_status,
         clock: Clock | None = None,
+        send_session: SendSession = ignore_session,
     ) -> None:
         self.clock = clock or Clock()
         self.deployments: dict[str, LocalDeployment] = {}
@@ -88,6 +105,10 @@ class CloudState:
         self.base_url = base_url
         self.settings = settings
         self.registry = Registry(catalogue.applications, catalogue.images)
+        self.images = ContainerImages(self.registry)
+        self.storages = Storages()
+        self.relay_sessions: dict[str, LocalRelaySession] = {}
+        self._send_session = send_session
         self._fleets = {fleet.name: fleet for fleet in catalogue.fleets}
         self._send_webhook = send_webhook
         self._on_status = on_status
@@ -371,10 +392,10 @@ class CloudState:
         return tuple(self._live_deployments())
 
     async def forget_others(self, kept: Container[str]) -> None:
-        """Ends every other deployment at once, and forgets it. Sends no webhook.
+        """Ends every other deployment and relay session at once, and forgets it. Sends no webhook.
 
         Args:
-            kept: ids of the deployments that stay as they are.
+            kept: ids of the deployments and relay sessions that stay as they are.
         """
         await asyncio.sleep(0)  # a run that has not begun would not give its ports back
         others = [request_id for request_id in self.deployments if request_id not in kept]
@@ -382,6 +403,9 @@ class CloudState:
         for run in runs:
             run.cancel()
         await asyncio.gather(*runs, return_exceptions=True)
+        for session in tuple(self.relay_sessions.values()):
+            if session.session_id not in kept:
+                self.end_relay_session(session)
         for request_id in others:
             self.deployments.pop(request_id, None)
             self._terminated_at.pop(request_id, None)
@@ -394,6 +418,13 @@ class CloudState:
     def city_points(self) -> dict[str, tuple[float | None, float | None]]:
         """Latitude and longitude of each location, by its city."""
         return {name: (city.latitude, city.longitude) for name, city in CITIES.items()}
+
+    def end_relay_session(self, session: LocalRelaySession) -> None:
+        """Ends a relay session at once, and forgets it."""
+        del self.relay_sessions[session.session_id]
+        if session.linking is not None:
+            session.linking.cancel()
+        self._ports.release(session.port_numbers)
 
     # ── private hosts ────────────────────────────────────────────────────────────────────────────
 

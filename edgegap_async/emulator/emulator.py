@@ -30,6 +30,7 @@ from .http_guard import HttpGuard
 from .page import Page, Sessions
 from .rate_limits import RateLimits, check_limits
 from .recorded_requests import RecordedRequest, RequestRecord
+from .relays import LocalRelaySession
 from .saved_applications import application_records, restore_applications
 from .server import Server
 from .settings import Settings
@@ -296,6 +297,7 @@ class Emulator:
             base_url="",
             on_status=self.events.add,
             clock=self.clock,
+            send_session=self.webhooks.send_session,
         )
 
     def _with_own(self, catalogue: Catalogue) -> Catalogue:
@@ -339,8 +341,8 @@ class Emulator:
         that count for rate limits are forgotten; the faults of the start are back.
 
         Args:
-            keep: ids of deployments that stay as they are. With them the clock, and the
-                applications and versions that calls have created, stay too. Default: none.
+            keep: ids of deployments and relay sessions that stay as they are. With them the clock,
+                and the applications and versions that calls have created, stay too. Default: none.
 
         Raises:
             InvalidRequest: the emulator is not started.
@@ -349,7 +351,8 @@ class Emulator:
         if self._server is None:
             raise InvalidRequest(_NOT_STARTED)
         self._binding.check(asyncio.get_running_loop())
-        if kept := frozenset(keep) & self.cloud.deployments.keys():
+        known = self.cloud.deployments.keys() | self.cloud.relay_sessions.keys()
+        if kept := frozenset(keep) & known:
             self.clock.resume()
             await self.cloud.forget_others(kept)
         else:
@@ -449,6 +452,17 @@ class Emulator:
             InvalidRequest: the emulator is not started.
         """
         return self.cloud.deployments
+
+    @property
+    def relay_sessions(self) -> Mapping[str, LocalRelaySession]:
+        """The relay sessions that exist, by session_id, oldest first.
+
+        In the cloud each of them costs until it is deleted.
+
+        Raises:
+            InvalidRequest: the emulator is not started.
+        """
+        return self.cloud.relay_sessions
 
     def live(self) -> tuple[LocalDeployment, ...]:
         """Returns the deployments that are not TERMINATED, those in ERROR too; oldest first.

@@ -99,7 +99,12 @@ class Registry:
     def __init__(self, applications: Iterable[Application], images: Iterable[Image]) -> None:
         self.applications: dict[str, StoredApplication] = {}
         """The applications by name, in the order in which they were created."""
-        self._images: tuple[Image, ...] = ()
+        self.images: tuple[Image, ...] = ()
+        """The images of the settings."""
+        self.deleted_images = set[str]()
+        """Names with tags of the images that calls have deleted."""
+        self.loaded_at = datetime.now(UTC)
+        """When the settings were read."""
         self.load(applications, images)
 
     def load(self, applications: Iterable[Application], images: Iterable[Image]) -> None:
@@ -113,7 +118,8 @@ class Registry:
                 for name, version in stored.versions.items()
                 if not version.is_from_settings
             }
-        self._images = tuple(images)
+        self.images, self.loaded_at = tuple(images), datetime.now(UTC)
+        self.deleted_images.clear()
         for application in applications:
             self.put(application)
         self.applications = {
@@ -375,6 +381,8 @@ class Registry:
             ImageUnavailable: nothing.
         """
         names = _image_names(shown)
+        if names[0] in self.deleted_images:
+            raise ImageUnavailable(f"Unable to pull image {names[0]}: its tag was deleted")
         own = {
             _image_names(version.shown)[0]: version.program
             for stored in self.applications.values()
@@ -382,7 +390,7 @@ class Registry:
         }
         known: dict[str, Image | Application] = {
             **own,
-            **{image.image: image for image in self._images},
+            **{image.image: image for image in self.images},
         }
         for name in names:
             if name in known:

@@ -89,6 +89,7 @@ class _NotEmulated:
     method: str
     path: str
     newer_path: str | None = None
+    slashes: frozenset[str] = frozenset()
 
 
 def _not_emulated() -> tuple[_NotEmulated, ...]:
@@ -104,21 +105,29 @@ class _Routes(Generic[Route]):
 
     def __init__(self, operations: tuple[Route, ...]) -> None:
         self._by_length: dict[int, list[tuple[re.Pattern[str], Route]]] = {}
+        self._of_any_length: list[tuple[re.Pattern[str], Route]] = []  # slashes in arguments
         for operation in operations:
             for path in (operation.path, operation.newer_path):
                 if path is None:
                     continue
                 names = re.split(r"\{(\w+)\}", path)
                 pattern = "".join(
-                    f"(?P<{part}>[^/]+)" if index % 2 else re.escape(part)
+                    f"(?P<{part}>{'.+' if part in operation.slashes else '[^/]+'})"
+                    if index % 2
+                    else re.escape(part)
                     for index, part in enumerate(names)
                 )
-                same_length = self._by_length.setdefault(path.count("/"), [])
+                same_length = (
+                    self._of_any_length
+                    if operation.slashes
+                    else self._by_length.setdefault(path.count("/"), [])
+                )
                 same_length.append((re.compile(pattern), operation))
 
     def find(self, path: str) -> Iterator[tuple[Route, dict[str, str]]]:
         """Yields the operations of a path, of any method, with the arguments in the path."""
-        for pattern, operation in self._by_length.get(path.count("/"), ()):
+        candidates = (*self._by_length.get(path.count("/"), ()), *self._of_any_length)
+        for pattern, operation in candidates:
             match = pattern.fullmatch(path)
             if match:
                 yield operation, {name: unquote(text) for name, text in match.groupdict().items()}

@@ -1,4 +1,7 @@
-"""Seconds that a deployment spends in each status, fixed or drawn from a seed."""
+"""Seconds that a deployment spends in each status, fixed or drawn from a seed.
+
+A relay session has one such time too.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,10 @@ def _duration(self: object, attribute: attrs.Attribute[Any], value: Any) -> None
             check_number(what, end, least=0, most=_MAX_SECONDS, optional=False)
     else:
         check_number(what, value, least=0, most=_MAX_SECONDS, optional=False)
+
+
+def _drawn(duration: Duration, chance: random.Random) -> float:
+    return chance.uniform(*duration) if isinstance(duration, tuple | list) else duration
 
 
 @attrs.frozen(kw_only=True)
@@ -56,6 +63,9 @@ class Timings:
     restart_delay: Duration = attrs.field(default=0.5, validator=_duration)
     """Seconds before a process starts again after an exit; doubles each time, up to 60."""
 
+    linking: Duration = attrs.field(default=(0.2, 0.5), validator=_duration)
+    """Seconds until a relay session has a relay."""
+
     @classmethod
     def fast(cls) -> Timings:
         """Returns timings for tests: 0 in each status."""
@@ -70,12 +80,20 @@ class Timings:
             is_cached: whether its location has run the version before.
         """
         drawn = {
-            field.name: chance.uniform(*value) if isinstance(value, tuple | list) else value
+            field.name: _drawn(getattr(self, field.name), chance)
             for field in attrs.fields(type(self))
-            for value in [getattr(self, field.name)]
+            if field.name != "linking"
         }
         cached = drawn.pop("deploying_cached")
         return DrawnTimings(**{**drawn, **({"deploying": cached} if is_cached else {})})
+
+    def drawn_linking(self, chance: random.Random) -> float:
+        """Returns the seconds until a relay session has a relay.
+
+        Args:
+            chance: source of random numbers.
+        """
+        return _drawn(self.linking, chance)
 
 
 @attrs.frozen(kw_only=True)

@@ -27,6 +27,7 @@ from aiohttp.resolver import ThreadedResolver
 
 from edgegap_async.api.codec import dumps, to_json
 from edgegap_async.api.models import Deployment
+from edgegap_async.api.models.relays import RelaySession
 from edgegap_async.api.requests import WEBHOOK_KINDS, Webhook, webhook_option
 from edgegap_async.errors import InvalidRequest
 from edgegap_async.logs import log_fields
@@ -122,12 +123,12 @@ class SentWebhook:
     at: datetime
     """Time of the change of status that it is about."""
     request_id: str
-    """The deployment."""
+    """The deployment, or the relay session."""
     kind: str
-    """`ready`, `error` or `terminated`."""
+    """`ready`, `error` or `terminated`; `linked` for a relay session."""
     where: str
     """Scheme and host of the URL."""
-    fault: str | None
+    fault: str | None = None
     """The effect of the scripted fault that was applied; None if there was none."""
     status: int | None = None
     """HTTP status of the receiver's answer; None if there was none."""
@@ -139,6 +140,13 @@ class SentWebhook:
     def as_table(self) -> dict[str, Any]:
         """Returns it with values of JSON types."""
         return {**attrs.asdict(self), "at": self.at.isoformat()}
+
+
+def _sent(url: str, request_id: str, kind: str) -> SentWebhook:
+    target = urlsplit(url)
+    # The path of a webhook is a secret, so no log has it.
+    where = f"{target.scheme}://{target.hostname}"
+    return SentWebhook(at=datetime.now(UTC), request_id=request_id, kind=kind, where=where)
 
 
 class WebhookSender:
@@ -169,23 +177,25 @@ class WebhookSender:
         """Posts the status of a deployment to a webhook, in the background."""
         kind = WEBHOOK_KINDS[deployment.current_status]
         fault = self._faults.take(webhook_option(kind))
-        target = urlsplit(webhook.url)
-        sent = SentWebhook(
-            at=datetime.now(UTC),
-            request_id=deployment.request_id,
-            kind=kind,
-            # The path of a webhook is a secret, so no log has it.
-            where=f"{target.scheme}://{target.hostname}",
-            fault=None if fault is None else type(fault.effect).__name__,
-        )
+        sent = _sent(webhook.url, deployment.request_id, kind)
+        if fault is not None:
+            sent = attrs.evolve(sent, fault=type(fault.effect).__name__)
         delays = (0.0,) if fault is None else fault.effect.webhook_delays()
         if not delays:
             self._record(sent, problem="lost by a scripted fault")
-        body = dumps(to_json(deployment))
         for delay in delays:
-            task = asyncio.create_task(self._deliver(webhook.url, body, delay, sent))
-            self._deliveries.add(task)
-            task.add_done_callback(self._deliveries.discard)
+            self._begin(webhook.url, deployment, delay, sent)
+
+    def send_session(self, url: str, session: RelaySession) -> None:
+        """Posts a relay session to its webhook, in the background."""
+        self._begin(url, session, 0.0, _sent(url, session.session_id, "linked"))
+
+    def _begin(
+        self, url: str, shown: Deployment | RelaySession, delay: float, sent: SentWebhook
+    ) -> None:
+        task = asyncio.create_task(self._deliver(url, dumps(to_json(shown)), delay, sent))
+        self._deliveries.add(task)
+        task.add_done_callback(self._deliveries.discard)
 
     def _record(
         self, sent: SentWebhook, *, status: int | None = None, problem: str | None = None

@@ -49,9 +49,13 @@ from .urls import Proxy, environment_proxy
 
 if TYPE_CHECKING:
     from .resources.applications import Applications
+    from .resources.container_registry import ContainerRegistry
+    from .resources.endpoint_storages import EndpointStorages
     from .resources.ip_addresses import IpAddresses
     from .resources.locations import Locations
     from .resources.private_fleets import PrivateFleets
+    from .resources.pull_profiles import PullProfiles
+    from .resources.relays import Relays
     from .resources.tags import Tags
     from .resources.versions import Versions
 
@@ -153,6 +157,20 @@ class ApiClient:
         return IpAddresses(self.call)
 
     @cached_property
+    def container_registry(self) -> ContainerRegistry:
+        """Lists and deletes the tags of images in Edgegap's container registry."""
+        from .resources.container_registry import ContainerRegistry  # noqa: PLC0415
+
+        return ContainerRegistry(self.call)
+
+    @cached_property
+    def endpoint_storages(self) -> EndpointStorages:
+        """Creates, reads, changes and deletes endpoint storages, which keep logs and files."""
+        from .resources.endpoint_storages import EndpointStorages  # noqa: PLC0415
+
+        return EndpointStorages(self.call)
+
+    @cached_property
     def locations(self) -> Locations:
         """Lists the locations where servers can run, and their beacons."""
         from .resources.locations import Locations  # noqa: PLC0415
@@ -165,6 +183,20 @@ class ApiClient:
         from .resources.private_fleets import PrivateFleets  # noqa: PLC0415
 
         return PrivateFleets(self.call)
+
+    @cached_property
+    def pull_profiles(self) -> PullProfiles:
+        """Copies files of endpoint storages into the containers of versions."""
+        from .resources.pull_profiles import PullProfiles  # noqa: PLC0415
+
+        return PullProfiles(self.call)
+
+    @cached_property
+    def relays(self) -> Relays:
+        """Creates, reads and deletes relay sessions, and changes who may use them."""
+        from .resources.relays import Relays  # noqa: PLC0415
+
+        return Relays(self.call)
 
     @cached_property
     def tags(self) -> Tags:

@@ -4,7 +4,7 @@ pytest loads it by itself; `-p no:edgegap_async.testing` turns it off. A test as
 
 - `edgegap_emulator`: an emulator in a thread of its own, so that it answers in sync tests and under
   every event loop. After each test, a deployment that was left running is an error that shows its
-  history.
+  history; so is a relay session.
 - `edgegap_client`: a client of it, open in the event loop of the test.
 - `edgegap_faults`: its scripted faults; they are gone after the test.
 - `edgegap_environment`: sets the environment variables by which clients find it.
@@ -114,9 +114,9 @@ def edgegap_emulator(
 ) -> Iterator[EmulatorThread]:
     """An emulator of Edgegap, in a thread and event loop of its own.
 
-    After each test, a deployment that was left running is an error, unless the test is marked
-    `edgegap_leaves_deployments("why")`. No test finds deployments, requests or faults of another
-    test; a deployment of a fixture that serves many tests stays.
+    After each test, a deployment or relay session that was left running is an error, unless the
+    test is marked `edgegap_leaves_deployments("why")`. No test finds deployments, requests or
+    faults of another test; a deployment of a fixture that serves many tests stays.
     """
     from .emulator_thread import EmulatorThread
 
@@ -134,7 +134,8 @@ class _EachTest:
             yield
             return
         emulator: EmulatorThread = request.getfixturevalue("edgegap_emulator")
-        of_wider_fixtures = frozenset(one.request_id for one in emulator.live())
+        deployments = (one.request_id for one in emulator.live())
+        of_wider_fixtures = frozenset((*deployments, *emulator.relay_sessions))
         yield
         try:
             _fail_if_left_running(emulator, request, besides=of_wider_fixtures)

@@ -16,6 +16,7 @@ from edgegap_async.emulator import (
     Emulator,
     Faults,
     LocalDeployment,
+    LocalRelaySession,
     RecordedRequest,
     StatusEvent,
 )
@@ -160,6 +161,11 @@ class EmulatorThread:
         """
         return self.call(lambda emulator: dict(emulator.deployments))
 
+    @property
+    def relay_sessions(self) -> Mapping[str, LocalRelaySession]:
+        """The relay sessions that exist now, by session_id, oldest first."""
+        return self.call(lambda emulator: dict(emulator.relay_sessions))
+
     def live(self) -> tuple[LocalDeployment, ...]:
         """Returns the deployments that are not TERMINATED, those in ERROR too; oldest first."""
         return self.call(Emulator.live)
@@ -172,7 +178,7 @@ class EmulatorThread:
         """Ends every process, and sets everything as it was at the start.
 
         Args:
-            keep: ids of deployments that stay as they are. Default: none.
+            keep: ids of deployments and relay sessions that stay as they are. Default: none.
         """
         self.run(lambda emulator: emulator.reset(keep=keep))
 
@@ -195,12 +201,12 @@ class EmulatorThread:
         return EdgegapClient(self.token, base_url=self.url, **{**defaults, **settings})
 
     def left_running(self, *, besides: Container[str] = ()) -> str:
-        """Describes the deployments that run although no stop of them was requested.
+        """Describes deployments that run although no stop was requested, and relay sessions.
 
-        One in ERROR does not run.
+        A deployment in ERROR does not run.
 
         Args:
-            besides: ids of deployments that may run. Default: none.
+            besides: ids of deployments and relay sessions that may run. Default: none.
 
         Returns:
             A text with status, changes of status and calls of each; empty if there is none.
@@ -214,7 +220,15 @@ class EmulatorThread:
                 and not one.is_stop_requested
                 and one.request_id not in besides
             ]
-            number = "1 deployment was" if len(left) == 1 else f"{len(left)} deployments were"
+            sessions = [
+                f"relay session {session_id}, players: {', '.join(session.users) or 'none'}"
+                for session_id, session in emulator.relay_sessions.items()
+                if session_id not in besides
+            ]
+            what = "deployment" if left else "relay session"
+            count = len(left or sessions)
+            number = f"1 {what} was" if count == 1 else f"{count} {what}s were"
+            left += sessions
             return "\n\n".join([f"{number} left running:", *left]) if left else ""
 
         return self.call(described)

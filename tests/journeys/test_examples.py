@@ -36,6 +36,7 @@ RUN_TO_THE_END = {
     "quickstart": r"welcome Ada(.|\n)*stopped\n$",
     "rate_limits": r"30 lists took [23]\.\d s",
     "recover": r"stopped 2 servers",
+    "relay": r"linked(.|\n)*joined: 203.0.113.9(.|\n)*deleted\n$",
 }
 """Examples without arguments, and a pattern that their output matches."""
 
@@ -76,6 +77,14 @@ async def test_the_metrics_of_a_server_are_plotted(emulator: Emulator, tmp_path:
     assert re.search(r"\d+ measurements in ", printed)
     assert file.read_bytes().startswith(b"\x89PNG")
     assert await running_deployments(emulator) == []
+
+
+async def test_the_registry_example_deletes_tags() -> None:
+    image = Image(image="registry.example.com/studio/arena", argv=("true",), tags=("v1", "v2"))
+    async with Emulator([sample_application()], images=[image]) as emulator:
+        printed = await run_program(emulator, "examples/registry.py")
+
+    assert printed == "deleted: v1\ngone before: missing\nleft: ['v2']\n"
 
 
 async def test_many_servers_deploys_a_batch(emulator: Emulator) -> None:

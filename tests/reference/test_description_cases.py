@@ -19,9 +19,15 @@ from official_description import DESCRIPTION, without_wrong_formats
 
 from edgegap_async.api.models import Status
 from edgegap_async.api.requests import DeployRequest, GeoCoordinates
+from edgegap_async.api.resources.endpoint_storage import (
+    EndpointStorageRequest,
+    PullProfileRequest,
+)
+from edgegap_async.api.resources.relays import RelayRequest
 from edgegap_async.emulator import (
     Emulator,
     Fleet,
+    Image,
     PrivateHost,
     Simulation,
     Timings,
@@ -50,6 +56,7 @@ class Target:
     def __init__(self) -> None:
         self.emulator = Emulator(
             [sample_application()],
+            images=[Image(image="registry.example.com/arena", argv=("true",), tags=("v1",))],
             fleets=[Fleet(name="alpha", hosts=(PrivateHost(host_id="h1"),))],
             timings=Timings.fast(),
             host_shape="centroid",
@@ -63,6 +70,7 @@ class Target:
         self._thread.start()
         self.run(self.emulator.start())
         self._request_id = ""
+        self.run(self._create_others())
 
     def run(self, work: Any) -> Any:
         """Runs a coroutine in the emulator's thread."""
@@ -88,7 +96,31 @@ class Target:
             "app_name": "arena",
             "version_name": "v1",
             "fleet-name": "alpha",
+            "session_id": next(iter(self.emulator.relay_sessions), "7349356945f1-S"),
+            "image_name": "arena",
+            "endpoint_name": "logs",
+            "pull_profile_name": "maps",
         }
+
+    async def _create_others(self) -> None:
+        """Creates a storage with a pull profile, and a relay session."""
+        cloud = self.emulator.cloud
+        cloud.storages.create(
+            EndpointStorageRequest(
+                name="logs",
+                access_key_id="key",
+                secret_access_key="canary-key",
+                endpoint="https://s3.example.com",
+                bucket="arena",
+            )
+        )
+        cloud.storages.create_profile(
+            "logs",
+            PullProfileRequest(
+                name="maps", source="/maps", source_type="Folder", destination="/maps"
+            ),
+        )
+        await cloud.create_relay_session(body=RelayRequest(users=["192.0.2.1"]))
 
     async def _live_deployment(self) -> str:
         cloud = self.emulator.cloud

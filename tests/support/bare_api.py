@@ -28,6 +28,12 @@ def example_path(path: str) -> str:
         .replace("{application}", "arena")
         .replace("{version}", "v1")
         .replace("{ip}", "192.0.2.1")
+        .replace("{session_id}", "000000000000-S")
+        .replace("{image_name}", "studio/arena")
+        .replace("{endpoint_name}", "logs")
+        .replace("{pull_profile_name}", "maps")
+        .replace("{app_name}", "arena")
+        .replace("{version_name}", "v1")
     )
 
 

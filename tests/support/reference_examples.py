@@ -33,7 +33,16 @@ from edgegap_async.api.models.beacons import (
     LocatedAddresses,
     PublicAddress,
 )
+from edgegap_async.api.models.container_registry import ImageTagDeleted, ImageTagPage, TagDeletions
 from edgegap_async.api.models.context import DeploymentContext
+from edgegap_async.api.models.endpoint_storage import (
+    EndpointStorage,
+    EndpointStoragePage,
+    PullProfile,
+    PullProfileLink,
+    PullProfilePage,
+)
+from edgegap_async.api.models.relays import AuthorizedRelayUser, RelaySession, RelaySessionPage
 from edgegap_async.api.newer_requests import (
     Addresses,
     ApplicationChanges,
@@ -43,6 +52,18 @@ from edgegap_async.api.newer_requests import (
     VersionRequest,
 )
 from edgegap_async.api.requests import DeployRequest, FleetDeployRequest, StopFilters, TagName
+from edgegap_async.api.resources.container_registry import ImageTags
+from edgegap_async.api.resources.endpoint_storage import (
+    EndpointStorageChanges,
+    EndpointStorageRequest,
+    PullProfileChanges,
+    PullProfileRequest,
+)
+from edgegap_async.api.resources.relays import (
+    RelayAuthorization,
+    RelayRequest,
+    RelayRevocation,
+)
 
 FOLDER = Path(__file__).parents[1] / "reference"
 SHOWN = [
@@ -51,6 +72,9 @@ SHOWN = [
     for shown in json.loads((FOLDER / name).read_text("utf-8"))["operations"]
 ]
 ANSWERS = {f"{shown['method']} {shown['path']}": shown["answer"] for shown in SHOWN}
+IMAGE_TAGS = "/v1/container-registry/images/{image_name}/tags"
+STORAGE = "/v1/storage/endpoint/{endpoint_name}"
+PROFILE = f"{STORAGE}/pull-profile/{{pull_profile_name}}"
 SHOWN_ANSWERS: dict[type[Any], Any] = {
     DeployAccepted: ANSWERS["POST /v2/deployments"],
     Deployment: ANSWERS["GET /v1/status/{request_id}"],
@@ -74,6 +98,17 @@ SHOWN_ANSWERS: dict[type[Any], Any] = {
     PublicAddress: ANSWERS["GET /v1/ip"],
     LocatedAddress: ANSWERS["GET /v1/ip/{ip}/lookup"],
     LocatedAddresses: ANSWERS["POST /v1/ips/lookup"],
+    RelaySession: ANSWERS["GET /v1/relays/sessions/{session_id}"],
+    RelaySessionPage: ANSWERS["GET /v1/relays/sessions"],
+    AuthorizedRelayUser: ANSWERS["POST /v1/relays/sessions:authorize-user"],
+    ImageTagPage: ANSWERS[f"GET {IMAGE_TAGS}"],
+    ImageTagDeleted: ANSWERS[f"DELETE {IMAGE_TAGS}/{{tag_name}}"],
+    TagDeletions: ANSWERS[f"POST {IMAGE_TAGS}/bulk-delete"],
+    EndpointStoragePage: ANSWERS["GET /v1/storage/endpoints"],
+    EndpointStorage: ANSWERS[f"GET {STORAGE}"],
+    PullProfilePage: ANSWERS[f"GET {STORAGE}/pull-profiles"],
+    PullProfile: ANSWERS[f"GET {PROFILE}"],
+    PullProfileLink: ANSWERS[f"PUT {PROFILE}/app/{{app_name}}/version/{{version_name}}"],
 }
 SHOWN_REQUESTS: dict[type[Any], Any] = {
     kind: next(shown["request"] for shown in SHOWN if f"{shown['method']} {shown['path']}" == call)
@@ -88,5 +123,13 @@ SHOWN_REQUESTS: dict[type[Any], Any] = {
         VersionChanges: "PATCH /v1/app/{application}/version/{version}",
         DeploymentReport: "POST /v1/deployments/{request_id}:report",
         Addresses: "POST /v1/ips/lookup",
+        RelayRequest: "POST /v1/relays/sessions",
+        RelayAuthorization: "POST /v1/relays/sessions:authorize-user",
+        RelayRevocation: "POST /v1/relays/sessions:revoke-user",
+        ImageTags: f"POST {IMAGE_TAGS}/bulk-delete",
+        EndpointStorageRequest: "POST /v1/storage/endpoint",
+        EndpointStorageChanges: f"PATCH {STORAGE}",
+        PullProfileRequest: f"POST {STORAGE}/pull-profile",
+        PullProfileChanges: f"PATCH {PROFILE}",
     }.items()
 }

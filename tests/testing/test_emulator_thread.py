@@ -77,6 +77,22 @@ async def test_what_a_reset_keeps_goes_on(emulator: EmulatorThread) -> None:
         assert emulator.left_running() == ""
 
 
+async def test_a_relay_session_that_is_left_is_described_and_can_be_kept(
+    emulator: EmulatorThread,
+) -> None:
+    async with emulator.client() as client:
+        kept = await client.relays.create(["192.0.2.1"])
+        left = await client.relays.create(["192.0.2.2"])
+        said = emulator.left_running()
+        assert said.startswith("2 relay sessions were left running:\n\nrelay session ")
+        assert f"{left.session_id}, players: 192.0.2.2" in said
+        assert emulator.left_running(besides={kept.session_id}).startswith("1 relay session was")
+        emulator.reset(keep=[kept.session_id])
+        assert list(emulator.relay_sessions) == [kept.session_id]
+        await client.relays.delete(kept.session_id)
+        assert emulator.left_running() == ""
+
+
 def test_functions_run_in_its_thread_and_raise_here(emulator: EmulatorThread) -> None:
     def fail(emulator: Emulator) -> None:
         raise ValueError(emulator.url)

@@ -220,7 +220,7 @@ def test_a_failed_deployment_shows_exit_code_and_last_lines(logs: Logs, text: st
         (BadRequest("no", operation="create_tag"), "Check the arguments"),
         (Unauthorized("no", operation="stop_self"), "ARBITRIUM_DELETE_TOKEN"),
         (Unauthorized("no", operation="deploy"), "EDGEGAP_API_TOKEN"),
-        (NotFound("no", operation="deploy"), "Check base_url"),
+        (NotFound("no", operation="deploy"), "Check the names in the path, and base_url"),
         (NotFound("no", operation="get_deployment", request_id="abc"), "It never existed"),
         (
             Unprocessable("no", operation="deploy", request_id="abc"),

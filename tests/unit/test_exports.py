@@ -15,7 +15,17 @@ import pytest
 import edgegap_async
 from edgegap_async import errors
 from edgegap_async.api import models, newer_requests, requests
-from edgegap_async.api.models import applications, beacons, context
+from edgegap_async.api.models import (
+    applications,
+    beacons,
+    container_registry,
+    context,
+    endpoint_storage,
+    relays,
+)
+from edgegap_async.api.resources import container_registry as registry_requests
+from edgegap_async.api.resources import endpoint_storage as storage_requests
+from edgegap_async.api.resources import relays as relay_requests
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,7 +56,21 @@ def test_every_error_is_exported() -> None:
 
 
 @pytest.mark.parametrize(
-    "module", [models, requests, newer_requests, applications, beacons, context]
+    "module",
+    [
+        models,
+        requests,
+        newer_requests,
+        applications,
+        beacons,
+        context,
+        relays,
+        container_registry,
+        endpoint_storage,
+        relay_requests,
+        registry_requests,
+        storage_requests,
+    ],
 )
 def test_every_value_that_callers_send_or_get_is_exported(module: ModuleType) -> None:
     classes = {
@@ -83,6 +107,7 @@ def test_rarely_used_modules_are_imported_on_first_access() -> None:
         "late += 'pool.pool', 'pool.inventory'\n"
         "late += 'webhooks.receiver', 'emulator'\n"
         "late += 'http.resources.applications', 'http.resources.tags', 'api.newer_operations'\n"
+        "late += 'relays', 'http.resources.relays', 'api.resources', 'api.models.relays'\n"
         "assert not {f'edgegap_async.{name}' for name in late} & set(sys.modules)\n"
         "assert 'cattrs' not in sys.modules\n"
         "client = edgegap_async.EdgegapClient('token')\n"

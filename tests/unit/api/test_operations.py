@@ -8,19 +8,20 @@ import pytest
 from edgegap_async.api import newer_operations, operations
 from edgegap_async.api.newer_operations import OPERATIONS
 from edgegap_async.api.operations import Auth, Operation
+from edgegap_async.api.resources import container_registry, endpoint_storage, relays
 
 
 def test_the_table_has_every_constant_of_the_module_once() -> None:
     constants = [
         value
-        for module in (operations, newer_operations)
+        for module in (operations, newer_operations, relays, container_registry, endpoint_storage)
         for value in vars(module).values()
         if isinstance(value, Operation)
     ]
 
     assert list(OPERATIONS) == constants
-    assert len({operation.name for operation in OPERATIONS}) == 34
-    assert len({(operation.method, operation.path) for operation in OPERATIONS}) == 34
+    assert len({operation.name for operation in OPERATIONS}) == 55
+    assert len({(operation.method, operation.path) for operation in OPERATIONS}) == 55
 
 
 def test_only_calls_of_a_deployment_about_itself_carry_its_own_token() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import logging
 from collections.abc import AsyncIterator
@@ -27,6 +28,7 @@ from edgegap_async.errors import (
     WaitTimedOut,
 )
 from edgegap_async.http.api_client import ApiClient
+from edgegap_async.http.resources.deployments import is_listed
 from edgegap_async.http.retries import RetryPolicy
 from edgegap_async.observability.observer import Observers
 from edgegap_async.polling.poller import StatusPoller
@@ -363,7 +365,9 @@ async def test_a_new_wait_after_a_final_failure_polls_again_beside_an_older_wait
 ) -> None:
     api.on(*STATUS, deployment("DEPLOYING"), *[Reply(401)] * 2, deployment("READY"))
     owned = OwnedDeployments(
-        DeploymentRegister(0, DeploymentLives(Observers())), client.deployments
+        DeploymentRegister(0, DeploymentLives(Observers())),
+        lambda request_id, _: client.deployments.stop(request_id),
+        functools.partial(is_listed, client.deployments),
     )
     changes = DeploymentHandle(client, tracker, owned).changes()
     first = await anext(changes)  # the iteration stays open

@@ -30,13 +30,29 @@ from edgegap_async.api.requests import (
     StopFilters,
     TagName,
 )
+from edgegap_async.api.resources.container_registry import ImageTags
+from edgegap_async.api.resources.endpoint_storage import (
+    EndpointStorageChanges,
+    EndpointStorageRequest,
+    PullProfileChanges,
+    PullProfileRequest,
+)
+from edgegap_async.api.resources.relays import (
+    RelayAuthorization,
+    RelayRequest,
+    RelayRevocation,
+)
 from edgegap_async.errors import InvalidRequest
 from edgegap_async.http.call import CallOptions
 from edgegap_async.http.resources.applications import Applications
+from edgegap_async.http.resources.container_registry import ContainerRegistry
 from edgegap_async.http.resources.deployments import Deployments
+from edgegap_async.http.resources.endpoint_storages import EndpointStorages
 from edgegap_async.http.resources.ip_addresses import IpAddresses
 from edgegap_async.http.resources.locations import Locations
 from edgegap_async.http.resources.private_fleets import PrivateFleets
+from edgegap_async.http.resources.pull_profiles import PullProfiles
+from edgegap_async.http.resources.relays import Relays
 from edgegap_async.http.resources.tags import Tags
 from edgegap_async.http.resources.versions import Versions
 
@@ -139,6 +155,111 @@ CASES: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], dict[str, Any]]] = 
     "locate_ip": ("ip_addresses.locate", ("::ffff:192.0.2.7",), {}, {"path": {"ip": "192.0.2.7"}}),
     "get_application": ("applications.get", ("arena",), {}, {"path": {"application": "arena"}}),
 }
+STORAGE = {"endpoint_name": "logs"}
+PROFILE = {"endpoint_name": "logs", "pull_profile_name": "maps"}
+LINK = PROFILE | {"app_name": "arena", "version_name": "v1"}
+KEY: dict[str, Any] = {"access_key_id": "key", "secret_access_key": CANARY}
+BUCKET: dict[str, Any] = {"endpoint": "https://s3.example.com", "bucket": "arena"}
+FILES: dict[str, Any] = {"source": "/maps", "source_type": "Folder", "destination": "/maps"}
+CASES |= {
+    "create_relay_session": (
+        "relays.create",
+        (["192.0.2.1"],),
+        {"filters": [{"field": "city"}], "webhook_url": "https://mm.example/relay"},
+        {
+            "body": RelayRequest(
+                users=["192.0.2.1"],
+                filters=[{"field": "city"}],
+                webhook_url="https://mm.example/relay",
+            )
+        },
+    ),
+    "list_relay_sessions": ("relays.list", (), {}, {}),
+    "get_relay_session": ("relays.get", ("s-S",), {}, {"path": {"session_id": "s-S"}}),
+    "delete_relay_session": ("relays.delete", ("s-S",), {}, {"path": {"session_id": "s-S"}}),
+    "authorize_relay_user": (
+        "relays.authorize_user",
+        ("s-S", "192.0.2.1"),
+        {},
+        {"body": RelayAuthorization(session_id="s-S", user_ip="192.0.2.1")},
+    ),
+    "revoke_relay_user": (
+        "relays.revoke_user",
+        ("s-S", 7),
+        {},
+        {"body": RelayRevocation(session_id="s-S", authorization_token=7)},
+    ),
+    "list_image_tags": (
+        "container_registry.tags",
+        ("team/arena",),
+        {"limit": 5},
+        {"path": {"image_name": "team/arena"}, "query": {"page": 1, "limit": 5}},
+    ),
+    "delete_image_tag": (
+        "container_registry.delete_tag",
+        ("team/arena", "v1"),
+        {},
+        {"path": {"image_name": "team/arena", "tag_name": "v1"}},
+    ),
+    "bulk_delete_image_tags": (
+        "container_registry.delete_tags",
+        ("team/arena", ["v1", "v2"]),
+        {},
+        {"path": {"image_name": "team/arena"}, "body": ImageTags(("v1", "v2"))},
+    ),
+    "list_endpoint_storages": (
+        "endpoint_storages.list",
+        (),
+        {"limit": 5},
+        {"query": {"page": 1, "limit": 5}},
+    ),
+    "create_endpoint_storage": (
+        "endpoint_storages.create",
+        ("logs",),
+        {**KEY, **BUCKET, "output_format": "NDJSON"},
+        {"body": EndpointStorageRequest(name="logs", **KEY, **BUCKET, output_format="NDJSON")},
+    ),
+    "get_endpoint_storage": ("endpoint_storages.get", ("logs",), {}, {"path": STORAGE}),
+    "update_endpoint_storage": (
+        "endpoint_storages.update",
+        ("logs",),
+        {"name": "old", **KEY},
+        {"path": STORAGE, "body": EndpointStorageChanges(name="old", **KEY)},
+    ),
+    "delete_endpoint_storage": ("endpoint_storages.delete", ("logs",), {}, {"path": STORAGE}),
+    "list_pull_profiles": (
+        "pull_profiles.list",
+        ("logs",),
+        {"limit": 5},
+        {"path": STORAGE, "query": {"page": 1, "limit": 5}},
+    ),
+    "create_pull_profile": (
+        "pull_profiles.create",
+        ("logs", "maps"),
+        FILES,
+        {"path": STORAGE, "body": PullProfileRequest(name="maps", **FILES)},
+    ),
+    "get_pull_profile": ("pull_profiles.get", ("logs", "maps"), {}, {"path": PROFILE}),
+    "update_pull_profile": (
+        "pull_profiles.update",
+        ("logs", "maps"),
+        {"name": "old", **FILES},
+        {"path": PROFILE, "body": PullProfileChanges(name="old", **FILES)},
+    ),
+    "delete_pull_profile": ("pull_profiles.delete", ("logs", "maps"), {}, {"path": PROFILE}),
+    "link_pull_profile": (
+        "pull_profiles.link",
+        ("logs", "maps", "arena", "v1"),
+        {},
+        {"path": LINK},
+    ),
+    "unlink_pull_profile": (
+        "pull_profiles.unlink",
+        ("logs", "maps", "arena", "v1"),
+        {},
+        {"path": LINK},
+    ),
+}
 WITHOUT_METHOD = {"get_context", "create_context_tag", "delete_context_tag"}
 """The calls of a game server about itself, which `container.ThisDeployment` makes."""
 
@@ -151,6 +272,10 @@ async def test_a_method_says_its_arguments_as_the_operation_wants_them(name: str
         "applications": Applications(call),
         "versions": Versions(call),
         "ip_addresses": IpAddresses(call),
+        "container_registry": ContainerRegistry(call),
+        "endpoint_storages": EndpointStorages(call),
+        "pull_profiles": PullProfiles(call),
+        "relays": Relays(call),
         "deployments": Deployments(call),
         "locations": Locations(call),
         "private_fleets": PrivateFleets(call),

@@ -1,0 +1,257 @@
+"""The calls about endpoint storages and pull profiles, and their bodies."""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+import attrs
+
+from edgegap_async.api.models.endpoint_storage import (
+    EndpointStorage,
+    EndpointStoragePage,
+    PullProfile,
+    PullProfileLink,
+    PullProfilePage,
+)
+from edgegap_async.api.operations import Operation, RetrySafety
+from edgegap_async.api.requests import RequestModel
+from edgegap_async.api.validation import check_segment, check_text, field_name, one_of
+from edgegap_async.errors import InvalidRequest
+
+_MAX_PATH: Final = 1024  # characters; the most that an S3 key has
+_PAGES: Final = frozenset({"page", "limit"})
+_STORAGE: Final = "/v1/storage/endpoint/{endpoint_name}"
+_PROFILE: Final = _STORAGE + "/pull-profile/{pull_profile_name}"
+_LINK: Final = _PROFILE + "/app/{app_name}/version/{version_name}"
+
+OutputFormat: TypeAlias = Literal["TEXT", "NDJSON"]
+"""How logs are written to a storage."""
+SourceType: TypeAlias = Literal["File", "Folder"]
+"""Whether a pull profile copies a file or a folder."""
+
+
+def _name(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None or attribute.default is attrs.NOTHING:
+        check_segment(field_name(model, attribute), value)
+
+
+def _text(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None or attribute.default is attrs.NOTHING:
+        check_text(field_name(model, attribute), value, _MAX_PATH)
+
+
+def _url(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    _text(model, attribute, value)
+    if value is not None and urlsplit(value).scheme not in {"http", "https"}:
+        what = field_name(model, attribute)
+        raise InvalidRequest(f"{what} needs http:// or https:// before the host, not {value!r}")
+
+
+def _secret(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is None and attribute.default is None:
+        return
+    # No message shows the value.
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        what = field_name(model, attribute)
+        raise InvalidRequest(f"{what} must be a text of printable characters that is not empty")
+
+
+def _one_of(*allowed: str) -> Any:
+    check = one_of(*allowed)
+
+    def check_unless_none(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if value is not None or attribute.default is attrs.NOTHING:
+            check(model, attribute, value)
+
+    return check_unless_none
+
+
+_output_format: Final = _one_of("TEXT", "NDJSON")
+_source_type: Final = _one_of("File", "Folder")
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class EndpointStorageChanges(RequestModel):
+    """The body of a call that changes an endpoint storage; what is None stays as it is."""
+
+    name: str | None = attrs.field(default=None, validator=_name)
+    """Its new name."""
+    access_key_id: str | None = attrs.field(default=None, validator=_text)
+    """The id of the access key."""
+    secret_access_key: str | None = attrs.field(default=None, validator=_secret, repr=False)
+    """The secret access key. No repr, no error and no answer shows it."""
+    endpoint: str | None = attrs.field(default=None, validator=_url)
+    """The URL of the provider, best without the bucket."""
+    bucket: str | None = attrs.field(default=None, validator=_text)
+    """The name of the bucket."""
+    output_format: OutputFormat | None = attrs.field(default=None, validator=_output_format)
+    """How logs are written: `TEXT` or `NDJSON`."""
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class EndpointStorageRequest(EndpointStorageChanges):
+    """The body of a call that creates an endpoint storage."""
+
+    name: str = attrs.field(validator=_name)
+    """Its name."""
+    access_key_id: str = attrs.field(validator=_text)
+    """The id of the access key."""
+    secret_access_key: str = attrs.field(validator=_secret, repr=False)
+    """The secret access key. No repr, no error and no answer shows it."""
+    endpoint: str = attrs.field(validator=_url)
+    """The URL of the provider, best without the bucket."""
+    bucket: str = attrs.field(validator=_text)
+    """The name of the bucket."""
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PullProfileChanges(RequestModel):
+    """The body of a call that changes a pull profile; what is None stays as it is."""
+
+    name: str | None = attrs.field(default=None, validator=_name)
+    """Its new name."""
+    source: str | None = attrs.field(default=None, validator=_text)
+    """The path in the bucket."""
+    source_type: SourceType | None = attrs.field(default=None, validator=_source_type)
+    """`File` or `Folder`."""
+    destination: str | None = attrs.field(default=None, validator=_text)
+    """The folder in the container, which its user must be able to write to."""
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PullProfileRequest(PullProfileChanges):
+    """The body of a call that creates a pull profile."""
+
+    name: str = attrs.field(validator=_name)
+    """Its name."""
+    source: str = attrs.field(validator=_text)
+    """The path in the bucket."""
+    source_type: SourceType = attrs.field(validator=_source_type)
+    """`File` or `Folder`."""
+    destination: str = attrs.field(validator=_text)
+    """The folder in the container, which its user must be able to write to."""
+
+
+LIST_ENDPOINT_STORAGES: Final = Operation(
+    name="list_endpoint_storages",
+    method="GET",
+    path="/v1/storage/endpoints",
+    query=_PAGES,
+    returns=EndpointStoragePage,
+    ok=frozenset({200}),
+    may_fail=frozenset({400, 401, 500}),
+)
+CREATE_ENDPOINT_STORAGE: Final = Operation(
+    name="create_endpoint_storage",
+    method="POST",
+    path="/v1/storage/endpoint",
+    body=EndpointStorageRequest,
+    returns=EndpointStorage,
+    ok=frozenset({200}),
+    may_fail=frozenset({400, 401, 500}),
+    retry_safety=RetrySafety.ONLY_IF_NOT_SENT,
+)
+GET_ENDPOINT_STORAGE: Final = Operation(
+    name="get_endpoint_storage",
+    method="GET",
+    path=_STORAGE,
+    returns=EndpointStorage,
+    ok=frozenset({200}),
+    may_fail=frozenset({400, 401, 404, 500}),
+)
+UPDATE_ENDPOINT_STORAGE: Final = Operation(
+    name="update_endpoint_storage",
+    method="PATCH",
+    path=_STORAGE,
+    body=EndpointStorageChanges,
+    returns=EndpointStorage,
+    ok=frozenset({200}),
+    may_fail=frozenset({400, 401, 404, 500}),
+    retry_safety=RetrySafety.ONLY_IF_NOT_SENT,
+)
+DELETE_ENDPOINT_STORAGE: Final = Operation(
+    name="delete_endpoint_storage",
+    method="DELETE",
+    path=_STORAGE,
+    returns=type(None),
+    ok=frozenset({204}),
+    may_fail=frozenset({401, 404, 500}),
+)
+LIST_PULL_PROFILES: Final = Operation(
+    name="list_pull_profiles",
+    method="GET",
+    path=_STORAGE + "/pull-profiles",
+    query=_PAGES,
+    returns=PullProfilePage,
+    ok=frozenset({200}),
+    may_fail=frozenset({400, 401, 404, 500}),
+)
+CREATE_PULL_PROFILE: Final = Operation(
+    name="create_pull_profile",
+    method="POST",
+    path=_STORAGE + "/pull-profile",
+    body=PullProfileRequest,
+    returns=PullProfile,
+    ok=frozenset({200}),
+    may_fail=frozenset({400, 401, 404, 500}),
+    retry_safety=RetrySafety.ONLY_IF_NOT_SENT,
+)
+GET_PULL_PROFILE: Final = Operation(
+    name="get_pull_profile",
+    method="GET",
+    path=_PROFILE,
+    returns=PullProfile,
+    ok=frozenset({200}),
+    may_fail=frozenset({400, 401, 404, 500}),
+)
+UPDATE_PULL_PROFILE: Final = Operation(
+    name="update_pull_profile",
+    method="PATCH",
+    path=_PROFILE,
+    body=PullProfileChanges,
+    returns=PullProfile,
+    ok=frozenset({200}),
+    may_fail=frozenset({400, 401, 404, 500}),
+    retry_safety=RetrySafety.ONLY_IF_NOT_SENT,
+)
+DELETE_PULL_PROFILE: Final = Operation(
+    name="delete_pull_profile",
+    method="DELETE",
+    path=_PROFILE,
+    returns=type(None),
+    ok=frozenset({204}),
+    may_fail=frozenset({400, 401, 404, 500}),
+)
+LINK_PULL_PROFILE: Final = Operation(
+    name="link_pull_profile",
+    method="PUT",
+    path=_LINK,
+    returns=PullProfileLink,
+    ok=frozenset({200}),
+    may_fail=frozenset({400, 401, 404, 500}),
+)
+UNLINK_PULL_PROFILE: Final = Operation(
+    name="unlink_pull_profile",
+    method="DELETE",
+    path=_LINK,
+    returns=type(None),
+    ok=frozenset({204}),
+    may_fail=frozenset({400, 401, 404, 500}),
+)
+
+STORAGE_OPERATIONS: Final[tuple[Operation[object], ...]] = (
+    LIST_ENDPOINT_STORAGES,
+    CREATE_ENDPOINT_STORAGE,
+    GET_ENDPOINT_STORAGE,
+    UPDATE_ENDPOINT_STORAGE,
+    DELETE_ENDPOINT_STORAGE,
+    LIST_PULL_PROFILES,
+    CREATE_PULL_PROFILE,
+    GET_PULL_PROFILE,
+    UPDATE_PULL_PROFILE,
+    DELETE_PULL_PROFILE,
+    LINK_PULL_PROFILE,
+    UNLINK_PULL_PROFILE,
+)
+"""The calls about endpoint storages and pull profiles."""

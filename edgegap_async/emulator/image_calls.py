@@ -1,0 +1,48 @@
+"""The calls about images of the container registry."""
+
+from __future__ import annotations
+
+from edgegap_async.api.models.container_registry import (
+    DeletionSummary,
+    ImageTagPage,
+    TagDeletion,
+    TagDeletions,
+)
+from edgegap_async.api.resources.container_registry import ImageTags
+from edgegap_async.errors import NotFound
+
+from .cloud_state import CloudState, Reply
+from .list_queries import page_of
+
+
+class ImageCalls(CloudState):
+    """The calls about images of the container registry."""
+
+    async def list_image_tags(
+        self, *, image_name: str, page: str | None = None, limit: str | None = None
+    ) -> Reply:
+        """Returns the tags of an image, oldest first."""
+        every = self.images.tags(image_name)
+        tags, position = page_of(every, page, limit, is_always_paged=True)
+        return 200, ImageTagPage(data=tags, count=len(every), pagination=position)
+
+    async def delete_image_tag(self, *, image_name: str, tag_name: str) -> Reply:
+        """Deletes a tag."""
+        return 200, self.images.delete(image_name, tag_name)
+
+    async def bulk_delete_image_tags(self, *, image_name: str, body: ImageTags) -> Reply:
+        """Deletes several tags, and says of each what became of it."""
+        self.images.tags(image_name)
+        results = tuple(self._deleted(image_name, tag) for tag in body.tags)
+        success = sum(result.is_deleted for result in results)
+        summary = DeletionSummary(
+            total=len(results), success=success, failed=len(results) - success
+        )
+        return 207, TagDeletions(results=results, summary=summary)
+
+    def _deleted(self, image_name: str, tag: str) -> TagDeletion:
+        try:
+            self.images.delete(image_name, tag)
+        except NotFound as problem:
+            return TagDeletion(tag=tag, status=404, message=problem.message)
+        return TagDeletion(tag=tag, status=204)

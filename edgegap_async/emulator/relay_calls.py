@@ -1,0 +1,88 @@
+"""The calls about relay sessions."""
+
+from __future__ import annotations
+
+import attrs
+
+from edgegap_async.api.models.relays import AuthorizedRelayUser, RelaySession, RelaySessionPage
+from edgegap_async.api.resources.relays import RelayAuthorization, RelayRequest, RelayRevocation
+from edgegap_async.errors import BadRequest, NotFound
+
+from .cloud_state import CloudState, Reply
+from .environment import PUBLIC_IP
+from .list_queries import page_of
+from .ports import NoFreePort
+from .relays import LocalRelaySession
+
+
+class RelayCalls(CloudState):
+    """The calls about relay sessions."""
+
+    async def create_relay_session(self, *, body: RelayRequest) -> Reply:
+        """Creates a session, which is linked a little later."""
+        session = LocalRelaySession(
+            locate=lambda ip: self._locations.point_and_country(ip)[0],
+            webhook_url=body.webhook_url,
+            created_at=self.clock.time(),
+        )
+        for ip in dict.fromkeys(user.ip for user in body.users):
+            session.authorize(ip)
+        self.relay_sessions[session.session_id] = session
+        session.linking = self._spawn(self._link(session))
+        return 200, self._shown(session)
+
+    async def list_relay_sessions(self, *, page: str | None = None) -> Reply:
+        """Returns the sessions, oldest first."""
+        until = self.clock.time() - self.settings.list_delay
+        every = [one for one in self.relay_sessions.values() if one.created_at <= until]
+        sessions, position = page_of(every, page, None, is_always_paged=True)
+        return 200, RelaySessionPage(
+            sessions=tuple(map(self._shown, sessions)),
+            total_count=len(every),
+            pagination=position,
+        )
+
+    async def get_relay_session(self, *, session_id: str) -> Reply:
+        """Returns a session."""
+        return 200, self._shown(self._relay_session(session_id))
+
+    async def delete_relay_session(self, *, session_id: str) -> Reply:
+        """Deletes a session at once."""
+        self.end_relay_session(self._relay_session(session_id))
+        return 204, None
+
+    async def authorize_relay_user(self, *, body: RelayAuthorization) -> Reply:
+        """Adds a player to a session."""
+        session = self.relay_sessions.get(body.session_id)
+        if session is None:  # the description has no 404 for this call
+            raise BadRequest(f"Session {body.session_id} not found")
+        user = session.authorize(body.user_ip)
+        shown = self._shown(session)
+        fields = {field.name: getattr(shown, field.name) for field in attrs.fields(RelaySession)}
+        del fields["attempts"], fields["waited"], fields["raw"]
+        return 200, AuthorizedRelayUser(**fields, session_user=user)
+
+    async def revoke_relay_user(self, *, body: RelayRevocation) -> Reply:
+        """Removes a player from a session."""
+        self._relay_session(body.session_id).revoke(body.authorization_token)
+        return 204, None
+
+    def _relay_session(self, session_id: str) -> LocalRelaySession:
+        session = self.relay_sessions.get(session_id)
+        if session is None:
+            raise NotFound(f"Session {session_id} not found")
+        return session
+
+    def _shown(self, session: LocalRelaySession) -> RelaySession:
+        host = self.settings.fqdn.replace("{request_id}", session.session_id.lower())
+        return session.shown(host, PUBLIC_IP)
+
+    async def _link(self, session: LocalRelaySession) -> None:
+        await self.clock.sleep(self.settings.timings.drawn_linking(self._chance))
+        try:
+            session.port_numbers = self._ports.allocate(2)
+        except NoFreePort as problem:
+            session.error = str(problem)
+        else:
+            if session.webhook_url is not None:
+                self._send_session(session.webhook_url, self._shown(session))
