@@ -1,7 +1,7 @@
 """The tags that the container registry shows.
 
-They are those of `[[images]]` in the settings (`tags`, and a tag in `image`), and those of versions
-that calls have created. A tag that was deleted is gone until the settings are read again: a version
+They are those of `[[images]]` in the settings (`tags`, and a tag in `image`), and those of
+versions. A tag that was deleted is gone until the settings are read again: a version
 cannot be created with it. The registry's host is no part of a name; its project, the first part of
 the path, may be left out.
 """
@@ -17,7 +17,7 @@ import attrs
 from edgegap_async.api.models.container_registry import ImageArtifact, ImageTag, ImageTagDeleted
 from edgegap_async.errors import NotFound
 
-from .catalogue import split_image
+from .catalogue import Application, Image, split_image
 from .registry import Registry
 
 
@@ -84,19 +84,24 @@ class ContainerImages:
         for image in self._registry.images:
             repository, tag = split_image(image.image)
             for each in dict.fromkeys((*filter(None, [tag]), *image.tags)):
-                yield _Tagged(repository, each, self._registry.loaded_at, repr(image.argv))
+                yield _Tagged(repository, each, self._registry.loaded_at, _content(image, each))
 
     def _of_versions(self) -> Iterator[_Tagged]:
         for stored in self._registry.applications.values():
             for version in stored.versions.values():
                 shown = version.shown
-                if not version.is_from_settings and shown.docker_tag and shown.create_time:
+                if shown.docker_tag and shown.create_time:
                     yield _Tagged(
                         f"{shown.docker_repository}/{shown.docker_image}",
                         shown.docker_tag,
                         shown.create_time,
-                        repr(version.program.argv),
+                        _content(version.program, shown.docker_tag),
                     )
+
+
+def _content(source: Image | Application, tag: str) -> str:
+    """Returns what the image has in it: a program, or what a container engine would pull."""
+    return repr(source.argv) if source.argv else tag
 
 
 def _artifact(one: _Tagged, every: list[_Tagged]) -> ImageArtifact:

@@ -61,11 +61,12 @@ async def test_tags_come_in_pages_each_with_what_it_names(api: BareApi) -> None:
     assert tag["artifact"]["image_hash"].startswith("sha256:")
     assert tag["artifact"]["artifact_deleted"] is False
     assert tag["last_push_at"]
-    assert (await api("GET", f"{IMAGES}/arena/tags"))[0] == 404
+    assert (await api("GET", f"{IMAGES}/unknown/tags"))[0] == 404
     assert (await api("GET", f"{IMAGES}/arena/server/tags?page=0"))[0] == 400
 
 
-async def test_a_version_that_a_call_creates_shows_its_tag(api: BareApi) -> None:
+async def test_a_version_shows_its_tag(api: BareApi) -> None:
+    assert await tags(api, "arena") == ["v1"]  # of the settings
     body = {**VERSION, "name": "v3", "docker_tag": "2026-11"}
     assert (await api("POST", "/v1/app/arena/version", json=body))[0] == 200
 
