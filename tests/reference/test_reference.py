@@ -49,6 +49,12 @@ IDS = {
     "application": "arena",
     "version": "v2",
     "ip": "75.28.35.192",
+    "session_id": "7349356945f1-S",
+    "image_name": "studio/arena",
+    "endpoint_name": "logs",
+    "pull_profile_name": "maps",
+    "app_name": "arena",
+    "version_name": "v2",
 }
 TOKEN = "f3a1c7e9-0000-4000-8000-00000000abcd"
 DELETE_TOKEN = "0123456789abcdef0123456789abcdef"
@@ -152,6 +158,48 @@ CALLS |= {
     "GET /v1/ip/{ip}/lookup": lambda client, _: client.ip_addresses.locate("75.28.35.192"),
     "POST /v1/ips/lookup": lambda client, body: client.ip_addresses.locate_many(body["addresses"]),
 }
+SESSION, IMAGE, STORAGE, PROFILE = "7349356945f1-S", "studio/arena", "logs", "maps"
+OF_IMAGE = "/v1/container-registry/images/{image_name}/tags"
+OF_STORAGE = "/v1/storage/endpoint/{endpoint_name}"
+OF_PROFILE = f"{OF_STORAGE}/pull-profile/{{pull_profile_name}}"
+OF_LINK = f"{OF_PROFILE}/app/{{app_name}}/version/{{version_name}}"
+CALLS |= {
+    "POST /v1/relays/sessions": lambda client, body: client.relays.create(
+        **{**body, "users": [user["ip"] for user in body["users"]]}
+    ),
+    "GET /v1/relays/sessions": lambda client, _: client.relays.list(),
+    "GET /v1/relays/sessions/{session_id}": lambda client, _: client.relays.get(SESSION),
+    "DELETE /v1/relays/sessions/{session_id}": lambda client, _: client.relays.delete(SESSION),
+    "POST /v1/relays/sessions:authorize-user": lambda client, body: client.relays.authorize_user(
+        **body
+    ),
+    "POST /v1/relays/sessions:revoke-user": lambda client, body: client.relays.revoke_user(**body),
+    f"GET {OF_IMAGE}": lambda client, _: client.container_registry.tags(IMAGE),
+    f"DELETE {OF_IMAGE}/{{tag_name}}": lambda client, _: client.container_registry.delete_tag(
+        IMAGE, IDS["tag_name"]
+    ),
+    f"POST {OF_IMAGE}/bulk-delete": lambda client, body: client.container_registry.delete_tags(
+        IMAGE, body["tags"]
+    ),
+    "GET /v1/storage/endpoints": lambda client, _: client.endpoint_storages.list(),
+    "POST /v1/storage/endpoint": lambda client, body: client.endpoint_storages.create(**body),
+    f"GET {OF_STORAGE}": lambda client, _: client.endpoint_storages.get(STORAGE),
+    f"PATCH {OF_STORAGE}": lambda client, body: client.endpoint_storages.update(STORAGE, **body),
+    f"DELETE {OF_STORAGE}": lambda client, _: client.endpoint_storages.delete(STORAGE),
+    f"GET {OF_STORAGE}/pull-profiles": lambda client, _: client.pull_profiles.list(STORAGE),
+    f"POST {OF_STORAGE}/pull-profile": lambda client, body: client.pull_profiles.create(
+        STORAGE, **body
+    ),
+    f"GET {OF_PROFILE}": lambda client, _: client.pull_profiles.get(STORAGE, PROFILE),
+    f"PATCH {OF_PROFILE}": lambda client, body: client.pull_profiles.update(
+        STORAGE, PROFILE, **body
+    ),
+    f"DELETE {OF_PROFILE}": lambda client, _: client.pull_profiles.delete(STORAGE, PROFILE),
+    f"PUT {OF_LINK}": lambda client, _: client.pull_profiles.link(STORAGE, PROFILE, "arena", "v2"),
+    f"DELETE {OF_LINK}": lambda client, _: client.pull_profiles.unlink(
+        STORAGE, PROFILE, "arena", "v2"
+    ),
+}
 PART_RETURNED = {  # a method that returns a part of the answer; None for nothing
     "POST /v1/app/{application}/version": "version",
     "PATCH /v1/app/{application}/version/{version}": "version",
@@ -159,7 +207,8 @@ PART_RETURNED = {  # a method that returns a part of the answer; None for nothin
     "POST /v1/ips/lookup": "addresses",
 }
 PAGED = {"GET /v1/deployments", "GET /v1/apps", "GET /v1/app/{application}/versions"}
-PAGED |= {"GET /v1/locations/beacons"}
+PAGED |= {"GET /v1/locations/beacons", f"GET {OF_IMAGE}", "GET /v1/storage/endpoints"}
+PAGED |= {f"GET {OF_STORAGE}/pull-profiles"}
 OUTCOMES = [(name, status) for name, shown in SHOWN.items() for status in shown["outcomes"]]
 
 
@@ -267,7 +316,7 @@ def differences(shown: object, read: object, at: str = "") -> list[str]:
 
 def test_every_call_of_the_references_has_a_method() -> None:
     assert set(CALLS) == set(SHOWN)
-    assert (len(PAGE), len(NEWER)) == (16, 15)
+    assert (len(PAGE), len(NEWER)) == (16, 36)
 
 
 @pytest.mark.parametrize(
