@@ -394,6 +394,7 @@ class EdgegapClient(ApiClient):
             guard=self._guard,
             list_delay=self._list_delay,
             not_found_grace=self.poller.policy.not_found_grace,
+            owner=self.owner,
         )
 
     def deploy_many(

@@ -57,6 +57,7 @@ class OwnedRelays:
         list_delay: seconds that a new session may be missing from lists.
         not_found_grace: seconds for which the answer "no such session" is not believed after the
             create.
+        owner: the name of the program, for the log; None without an owner.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class OwnedRelays:
         guard: Guard,
         list_delay: float,
         not_found_grace: float,
+        owner: str | None,
     ) -> None:
         self._client = client
         self._cleanup = cleanup
@@ -75,7 +77,10 @@ class OwnedRelays:
         # Observers see deployments, not sessions.
         self._register = DeploymentRegister(not_found_grace, DeploymentLives(Observers()))
         self.owned: Final = OwnedDeployments(
-            self._register, lambda session_id, _: cleanup.delete(session_id), self._is_listed
+            self._register,
+            lambda session_id, _: cleanup.delete(session_id),
+            self._is_listed,
+            owner,
         )
         """Deletes the sessions."""
 
