@@ -262,7 +262,12 @@ function faultDialog() {
 
 function faultRow(title, text, input, makeCall) {
   const command = commandBox(() => curl(makeCall()), "as a command");
+  const outcome = h("span", { class: "outcome", role: "status" });
   input?.addEventListener("input", () => command.refresh());
+  async function act() {
+    setText(outcome, "");
+    setText(outcome, (await call(makeCall())) ? "Done" : "Refused");
+  }
   return h(
     "div",
     { class: "fault-row" },
@@ -270,8 +275,9 @@ function faultRow(title, text, input, makeCall) {
     h(
       "div",
       { class: "button-row" },
+      outcome,
       input,
-      h("button", { type: "button", onclick: () => call(makeCall()), "aria-label": title }, "Do it"),
+      h("button", { type: "button", onclick: act, "aria-label": `Do it: ${title}` }, "Do it"),
     ),
     command,
   );

@@ -29,11 +29,13 @@ function rates() {
   const list = h("div", { class: "rates" });
   const element = card("Calls a second, and their limits", "rates-title", list);
   let drawn = -1;
+  let limits = null;
 
   function render() {
     const second = newestSecond();
-    if (second === drawn) return;
+    if (second === drawn && limits === store.limits) return;
     drawn = second;
+    limits = store.limits;
     const names = new Set(ALWAYS);
     for (const one of store.seconds.values()) {
       for (const name of [...Object.keys(one.calls), ...Object.keys(one.refused)]) names.add(name);
