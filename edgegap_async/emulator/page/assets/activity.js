@@ -86,7 +86,7 @@ function faults() {
       ...store.faults.slice(0, 50).map((fault) => {
         const { name, ...fields } = fault.effect;
         const values = Object.entries(fields)
-          .filter(([, value]) => value !== null && typeof value !== "object")
+          .filter(([, value]) => ["number", "string"].includes(typeof value))
           .map(([key, value]) => `${key} ${value}`)
           .join(", ");
         const often = fault.times === "forever" ? "for ever" : `${fault.times} ×`;

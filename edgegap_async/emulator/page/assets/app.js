@@ -31,8 +31,12 @@ document.getElementById("top-actions").append(actionsMenu());
 overview.append(
   h("h1", { class: "visually-hidden" }, "Deployments"),
   summary.element,
-  h("div", { class: "columns" }, map.element, h("div", { class: "side" }, rates.element, faults.element)),
-  h("div", { class: "columns" }, table.element, h("div", { class: "side" }, calls.element, webhooks.element)),
+  h(
+    "div",
+    { class: "columns" },
+    h("div", { class: "stack" }, map.element, table.element),
+    h("div", { class: "stack" }, rates.element, faults.element, calls.element, webhooks.element),
+  ),
 );
 
 let view = null; // of one deployment
