@@ -4,9 +4,10 @@ Both clients call the same server in another process, in interleaved rounds, so 
 disturbs both alike. An answer decodes a field when the field is read. The call is measured with
 the status read, as a wait does (`ratio`), and with status and ports read, as a connecting player
 does (`ratio_with_ports`). Prints JSON: medians over the rounds of the CPU time of one call.
-`profile_us` splits the time into the stages of a call.
+`profile_us` splits the time into the stages of a call. With `--observed` a second client has an
+`OpenTelemetryObserver` and OpenTelemetry's SDK, which records two spans and two metrics for a call.
 
-    python benchmarks/get_call.py [--rounds 15] [--calls 400]
+    python benchmarks/get_call.py [--rounds 15] [--calls 400] [--observed]
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from edgegap_async.api import codec
 from edgegap_async.api.messages import decode, encode
 from edgegap_async.api.operations import GET_DEPLOYMENT
 from edgegap_async.http.transport import SendState, Transport
+from edgegap_async.observability import Observer
 
 REFERENCE = Path(__file__).parents[1] / "tests/reference/operations.json"
 REQUEST_ID = "c0653765de3b"
@@ -61,14 +63,30 @@ async def cpu_per_call(call: Callable[[], Awaitable[object]], calls: int) -> flo
     return (time.process_time() - began) / calls * 1e6
 
 
-async def measure(url: str, rounds: int, calls: int) -> dict[str, object]:
+def open_telemetry() -> Observer:
+    """Returns an observer whose spans and metrics the SDK records, and drops."""
+    from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415 - asked for by an option
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader  # noqa: PLC0415
+    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+
+    from edgegap_async.observability import OpenTelemetryObserver  # noqa: PLC0415
+
+    return OpenTelemetryObserver(
+        tracer_provider=TracerProvider(),
+        meter_provider=MeterProvider([InMemoryMetricReader()]),
+    )
+
+
+async def measure(url: str, rounds: int, calls: int, observer: Observer) -> dict[str, object]:
     token = Token("token", scheme="token")
     transport = Transport(url, session=None, timeouts=Timeouts(), allow_insecure=False)
     request = encode(GET_DEPLOYMENT, path={"request_id": REQUEST_ID})
     async with (
         aiohttp.ClientSession() as session,
         EdgegapClient("token", base_url=url, limits={"get_deployment": None}) as client,
+        EdgegapClient("token", base_url=url, limits={"get_deployment": None}) as watched,
     ):
+        watched.add_observer(observer)
 
         async def unread() -> object:
             headers = {"Authorization": "token token", "User-Agent": "bare"}
@@ -95,6 +113,9 @@ async def measure(url: str, rounds: int, calls: int) -> dict[str, object]:
         async def status() -> object:
             return (await client.deployments.get(REQUEST_ID)).current_status
 
+        async def observed() -> object:
+            return (await watched.deployments.get(REQUEST_ID)).current_status
+
         async def ports() -> object:
             deployment = await client.deployments.get(REQUEST_ID)
             return deployment.current_status, deployment.ports
@@ -106,7 +127,7 @@ async def measure(url: str, rounds: int, calls: int) -> dict[str, object]:
             "limits_and_retries": exchanged,
             "encode_and_guard": called,
         }
-        variants = [bare, status, ports, *stages.values()]
+        variants = [bare, status, ports, observed, *stages.values()]
         try:
             for variant in variants:
                 await cpu_per_call(variant, calls)
@@ -118,7 +139,7 @@ async def measure(url: str, rounds: int, calls: int) -> dict[str, object]:
     medians = [
         statistics.median(sample[number] for sample in samples) for number in range(len(variants))
     ]
-    reached = [0.0, *medians[3:]]
+    reached = [0.0, *medians[4:]]
     return {
         "benchmark": "get_call",
         "json": "json" if codec.loads is json.loads else "orjson",
@@ -130,6 +151,9 @@ async def measure(url: str, rounds: int, calls: int) -> dict[str, object]:
         "ratio_with_ports": round(
             statistics.median(sample[2] / sample[0] for sample in samples), 3
         ),
+        "observed_us": round(medians[3], 1),
+        "observed_ratio": round(statistics.median(sample[3] / sample[1] for sample in samples), 3),
+        "observer": type(observer).__name__,
         "goal": "ratio at most 1.13 with the extra `speed`",
         "profile_us": {
             stage: round(after - before, 1)
@@ -142,13 +166,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--calls", type=int, default=400)
+    parser.add_argument("--observed", action="store_true", help="with OpenTelemetry's SDK")
     arguments = parser.parse_args()
+    observer = open_telemetry() if arguments.observed else Observer()
     receiving, sending = multiprocessing.Pipe(duplex=False)
     server = multiprocessing.Process(target=serve, args=(sending,), daemon=True)
     server.start()
     try:
         url = f"http://127.0.0.1:{receiving.recv()}"
-        print(json.dumps(asyncio.run(measure(url, arguments.rounds, arguments.calls)), indent=1))
+        print(
+            json.dumps(
+                asyncio.run(measure(url, arguments.rounds, arguments.calls, observer)), indent=1
+            )
+        )
     finally:
         server.terminate()
         server.join()

@@ -12,7 +12,7 @@ from edgegap_async.emulator import Emulator
 
 
 @pytest.mark.parametrize(
-    "benchmark", ["get_call.py --rounds=1 --calls=5", "import_time.py --rounds=1"]
+    "benchmark", ["get_call.py --rounds=1 --calls=5 --observed", "import_time.py --rounds=1"]
 )
 async def test_the_benchmarks_of_cost_compare(emulator: Emulator, benchmark: str) -> None:
     name, *arguments = benchmark.split()
