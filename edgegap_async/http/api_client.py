@@ -261,7 +261,8 @@ class ApiClient:
     def add_observer(self, observer: Observer) -> None:
         """Registers an observer, which receives what happens from now on.
 
-        A deployment whose deploy began earlier has no events of its life.
+        Register observers before the first deploy: of a deployment that lives already, an observer
+        gets no events, or later ones alone.
         """
         self.observers.add(observer)
 

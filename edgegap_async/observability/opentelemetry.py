@@ -150,7 +150,9 @@ class OpenTelemetryObserver(Observer):
 
     def attempt_started(self, call: ObservedCall) -> None:
         """Starts the span of an attempt, inside that of its call."""
-        spans = self._spans[call]
+        spans = self._spans.get(call)
+        if spans is None:  # the call began before the observer was registered
+            return
         operation = call.operation
         address, port = _server(call.url)
         spans.attributes = {
@@ -178,7 +180,7 @@ class OpenTelemetryObserver(Observer):
     def call_succeeded(self, call: ObservedCall, result: object) -> None:
         """Ends the span of a call, and that of its newest attempt."""
         self._end_attempt(call, None)
-        if isinstance(result, DeployAccepted):
+        if isinstance(result, DeployAccepted) and call in self._spans:
             self._deploys.note(result.request_id, self._spans[call].call)
         self._end_call(call, None)
 
@@ -188,8 +190,8 @@ class OpenTelemetryObserver(Observer):
         self._end_call(call, error)
 
     def _end_attempt(self, call: ObservedCall, error: BaseException | None) -> None:
-        spans = self._spans[call]
-        if spans.attempt is None:
+        spans = self._spans.get(call)
+        if spans is None or spans.attempt is None:
             return
         if call.status is not None:
             spans.attempt.set_attribute("http.response.status_code", call.status)
@@ -207,7 +209,9 @@ class OpenTelemetryObserver(Observer):
         self._limit_wait.record(seconds, {"edgegap.operation": call.operation.name})
 
     def _end_call(self, call: ObservedCall, error: BaseException | None) -> None:
-        spans = self._spans.pop(call)
+        spans = self._spans.pop(call, None)
+        if spans is None:
+            return
         if call.queued_total > spans.limit_wait:  # a wait that was given up
             self._record_limit_wait(call, spans)
         span = spans.call

@@ -178,6 +178,21 @@ async def test_a_cancelled_call_ends_its_spans_and_is_no_error(
         assert facts(span)["edgegap.cancelled"] is True
 
 
+async def test_a_call_that_began_before_the_observer_was_registered_has_no_spans(
+    api: ScriptedApi, traces: Traces, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.on(*STATUS, Reply(503, delay=1), Reply(404, delay=1))
+    async with ApiClient("token", base_url=api.url) as client:
+        calling = asyncio.create_task(client.deployments.get("r1"))
+        await api.until_asked(*STATUS)
+        client.add_observer(traces.observer)
+        with pytest.raises(NotFound):
+            await calling
+
+    assert traces.exporter.get_finished_spans() == ()
+    assert [one.message for one in caplog.records if one.levelname == "ERROR"] == []
+
+
 async def test_without_an_observer_there_are_no_spans(api: ScriptedApi, traces: Traces) -> None:
     api.on(*STATUS, READY)
     async with ApiClient("token", base_url=api.url) as client:
