@@ -515,16 +515,13 @@ def _faults_of(catalogue: Catalogue, path: object) -> tuple[Fault, ...]:
 
 
 def _check_packages() -> None:
-    """Checks that the packages of the extra `emulator` are installed.
+    """Checks that the package of the extra `emulator` is installed.
 
     Raises:
-        InvalidRequest: one is not.
+        InvalidRequest: it is not.
     """
-    for package in ("psutil", "iptocc"):
-        if importlib.util.find_spec(package) is None:
-            raise InvalidRequest(
-                f"the emulator needs {package}: pip install 'edgegap-async[emulator]'"
-            )
+    if importlib.util.find_spec("iptocc") is None:
+        raise InvalidRequest("the emulator needs iptocc: pip install 'edgegap-async[emulator]'")
 
 
 def _check_host(host: object, *, has_own_token: bool) -> None:

@@ -16,7 +16,6 @@ This is no sandbox: the program runs as the user of the emulator.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
 import os
@@ -40,6 +39,7 @@ from .procfs import (
     ProcessEntry,
     Route,
     SharedScan,
+    bytes_on_disk,
     opened_ports,
     owns_socket,
     process_trees,
@@ -316,22 +316,12 @@ class Machine:
 
 
 def _measure(tree: Iterable[ProcessEntry], at: float) -> Usage:
-    import psutil  # noqa: PLC0415 - of the extra `emulator`
-
-    cpu = memory = read = written = 0.0
-    for member in tree:
-        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
-            process = psutil.Process(member.pid)
-            with process.oneshot():
-                times, held, moved = (
-                    process.cpu_times(),
-                    process.memory_info(),
-                    process.io_counters(),
-                )
-            cpu += times.user + times.system
-            memory += held.rss
-            read += moved.read_bytes
-            written += moved.write_bytes
+    members = list(tree)
+    moved = [bytes_on_disk(member.pid) for member in members]
     return Usage(
-        at=at, cpu_seconds=cpu, memory_bytes=memory, read_bytes=read, written_bytes=written
+        at=at,
+        cpu_seconds=sum(member.cpu_seconds for member in members),
+        memory_bytes=sum(member.memory_bytes for member in members),
+        read_bytes=sum(read for read, _ in moved),
+        written_bytes=sum(written for _, written in moved),
     )

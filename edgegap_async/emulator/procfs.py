@@ -13,10 +13,11 @@ import ipaddress
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Final, Generic, Literal, TypeAlias, TypeVar
 
 import attrs
+
+from .guardian import ENDED_STATES, existing_pids, read_file, read_stat
 
 Kind: TypeAlias = Literal["udp", "tcp"]
 Binding: TypeAlias = tuple[Kind, int]
@@ -27,7 +28,8 @@ KINDS: Final[tuple[Kind, ...]] = ("udp", "tcp")
 
 Result = TypeVar("Result")
 
-_ENDED_STATES: Final = frozenset({b"Z", b"X"})  # states in /proc/PID/stat: zombie, dead
+_TICKS: Final = os.sysconf("SC_CLK_TCK")  # in a second of CPU time
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _LISTENING: Final = b"0A"  # the state of a TCP socket in /proc/net/tcp
 
 
@@ -73,38 +75,56 @@ class ProcessEntry:
     """Its session."""
     mark: bytes
     """The value in its environment that marks its tree; empty if it has none."""
-
-
-def _stat(pid: int) -> list[bytes]:
-    # The name, in parentheses, may have any characters; after it: state, parent, group, session, …
-    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    cpu_seconds: float = 0.0
+    """Seconds of CPU time so far."""
+    memory_bytes: int = 0
+    """Bytes of resident memory."""
 
 
 def scan_processes(variable: bytes) -> list[ProcessEntry]:
     """Returns every process with its mark; zombies have ended and are left out."""
     members: list[ProcessEntry] = []
     marker = b"\0" + variable + b"="
-    for name in os.listdir("/proc"):  # noqa: PTH208 - thousands of entries, many times a second
-        if not name.isdigit():
-            continue
-        pid = int(name)
+    for pid in existing_pids():
         try:
-            stat = _stat(pid)
-            if stat[0] in _ENDED_STATES:
+            stat = read_stat(pid)
+            if stat[0] in ENDED_STATES:
                 continue
             environment = _environment(pid)
         except (OSError, IndexError):  # it has ended meanwhile
             continue
         mark = (b"\0" + environment).partition(marker)[2].partition(b"\0")[0]
-        members.append(ProcessEntry(pid, int(stat[1]), int(stat[3]), mark))
+        members.append(
+            ProcessEntry(
+                pid,
+                parent=int(stat[1]),
+                session=int(stat[3]),
+                mark=mark,
+                cpu_seconds=(int(stat[11]) + int(stat[12])) / _TICKS,
+                memory_bytes=int(stat[21]) * _PAGE_BYTES,
+            )
+        )
     return members
 
 
 def _environment(pid: int) -> bytes:
     try:
-        return Path(f"/proc/{pid}/environ").read_bytes()
+        return read_file(f"/proc/{pid}/environ")
     except PermissionError:  # it belongs to another user
         return b""
+
+
+def bytes_on_disk(pid: int) -> tuple[int, int]:
+    """Returns how many bytes a process has read from disk and written to it.
+
+    Both are 0 for a process that has ended or that this user may not look at.
+    """
+    try:
+        lines = read_file(f"/proc/{pid}/io").splitlines()
+    except OSError:
+        return 0, 0
+    counts = {name: int(value) for name, _, value in (line.partition(b": ") for line in lines)}
+    return counts.get(b"read_bytes", 0), counts.get(b"write_bytes", 0)
 
 
 def process_trees(
@@ -156,7 +176,7 @@ def _bound_sockets(kind: Kind) -> Iterator[tuple[bytes, int, str]]:
     """Yields address, port and inode number of each bound socket; for TCP, if it listens."""
     for table in (f"/proc/net/{kind}", f"/proc/net/{kind}6"):
         with contextlib.suppress(FileNotFoundError):  # a machine without IPv6
-            yield from _read_table(kind, Path(table).read_bytes())
+            yield from _read_table(kind, read_file(table))
 
 
 def _read_table(kind: Kind, text: bytes) -> Iterator[tuple[bytes, int, str]]:

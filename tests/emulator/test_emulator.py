@@ -182,9 +182,9 @@ async def test_an_emulator_on_all_addresses_names_loopback_and_answers_compose_s
 
 
 def test_without_its_extra_the_emulator_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "psutil" else 1)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "iptocc" else 1)
 
-    with pytest.raises(InvalidRequest, match=r"needs psutil: pip install 'edgegap-async\[emul"):
+    with pytest.raises(InvalidRequest, match=r"needs iptocc: pip install 'edgegap-async\[emul"):
         Emulator()
 
 
