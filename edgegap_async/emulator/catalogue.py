@@ -51,6 +51,7 @@ from edgegap_async.api.validation import (
     check_list,
     check_segment,
     field_name,
+    instance_of,
     number,
     one_of,
 )
@@ -74,8 +75,27 @@ def _name(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     check_segment(field_name(self, attribute), value, _MAX_NAME)
 
 
-def _at_least(lowest: float) -> Validator:
-    return number(least=lowest, most=_MAX_NUMBER, optional=True)
+def _at_least(lowest: float, *, optional: bool = False, whole: bool = False) -> Validator:
+    return number(least=lowest, most=_MAX_NUMBER, optional=optional, whole=whole)
+
+
+def _secret(*kinds: type) -> Validator:
+    """Returns a validator as `instance_of`, whose error does not show the value."""
+
+    def check(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if not isinstance(value, kinds):
+            what = field_name(model, attribute)
+            raise InvalidRequest(f"{what} is of type {kinds[0].__name__}, not {type(value)}")
+
+    return check
+
+
+_TEXT_OR_NONE: Final = instance_of(str, type(None))
+_BOOLEAN: Final = instance_of(bool)
+_MAPPING: Final = instance_of(Mapping)
+_UNITS: Final = _at_least(1, whole=True)
+_LIMIT: Final = _at_least(1, whole=True, optional=True)
+_FILES: Final = _at_least(16, whole=True, optional=True)
 
 
 def _first_duplicate(names: Iterable[object]) -> object:
@@ -97,9 +117,9 @@ class AppPort:
         default="UDP", validator=one_of("UDP", "TCP", "TCP/UDP", "HTTP", "HTTPS", "WS", "WSS")
     )
     """UDP, TCP, TCP/UDP, HTTP, HTTPS, WS or WSS."""
-    to_check: bool = True
+    to_check: bool = attrs.field(default=True, validator=_BOOLEAN)
     """Whether READY waits until the process has bound it."""
-    tls_upgrade: bool = False
+    tls_upgrade: bool = attrs.field(default=False, validator=_BOOLEAN)
     """Shown by the API. The emulator adds no TLS."""
     number: int | None = attrs.field(
         default=None, validator=number(least=1, most=65535, whole=True, optional=True)
@@ -132,14 +152,20 @@ def _filled(text: str, ports: Mapping[str, int]) -> str:
     )
 
 
-def _texts(values: Iterable[str]) -> tuple[str, ...]:
-    return () if isinstance(values, str) else tuple(values)
+def _texts(values: Any) -> Any:
+    # What is no list is left as it is, for the check of the model.
+    return tuple(values) if _is_list(values) else values
 
 
-def _check_argv(what: str, argv: tuple[object, ...], *, has_image: bool) -> None:
-    if has_image and not argv:
+def _is_list(value: object) -> bool:
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
+
+
+def _check_argv(what: str, argv: object, *, has_image: bool) -> None:
+    if has_image and argv == ():
         return
-    if not all(isinstance(part, str) for part in argv) or not any(argv[:1]):
+    words = argv if isinstance(argv, tuple) else ()
+    if not all(isinstance(part, str) for part in words) or not any(words[:1]):
         raise InvalidRequest(f"{what}: argv must be a list of strings, the program first")
 
 
@@ -209,22 +235,26 @@ class Application:
     """The program and its arguments; `{port:NAME}` and `{python}` are replaced, as in the values of
     environment variables. No shell. With an `image` they take the place of its own, and may be left
     out; else they are required."""
-    image: str | None = None
+    image: str | None = attrs.field(default=None, validator=_TEXT_OR_NONE)
     """The container image that it runs, as for `docker run`; None for a program of this machine."""
-    private_username: str | None = None
+    private_username: str | None = attrs.field(default=None, validator=_TEXT_OR_NONE)
     """The name for the registry of the image; None for a public one."""
-    private_token: str | None = attrs.field(default=None, repr=False)
+    private_token: str | None = attrs.field(
+        default=None, validator=_secret(str, type(None)), repr=False
+    )
     """The password for the registry of the image. No repr, answer or file has it."""
     ports: tuple[AppPort, ...] = attrs.field(default=(), converter=_ports, validator=_each(AppPort))
     """The ports that it opens."""
-    environment: Mapping[str, str] = attrs.field(factory=dict)
+    environment: Mapping[str, str] = attrs.field(factory=dict, validator=_MAPPING)
     """Environment variables of the process."""
-    hidden_environment: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    hidden_environment: Mapping[str, str] = attrs.field(
+        factory=dict, validator=_secret(Mapping), repr=False
+    )
     """Environment variables whose values appear in no repr and no answer."""
-    directory: str | None = None
+    directory: str | None = attrs.field(default=None, validator=_TEXT_OR_NONE)
     """Working directory of the process; None for an empty home of its own. In a TOML file the path
     is relative to the file, whose directory is the default. With an `image`: a path in it."""
-    is_active: bool = True
+    is_active: bool = attrs.field(default=True, validator=_BOOLEAN)
     """Whether it can be deployed; else a deploy is answered 400."""
     max_duration: float = attrs.field(default=1440, validator=_at_least(-1))
     """Minutes from READY until the emulator stops it; -1 for no end."""
@@ -236,18 +266,18 @@ class Application:
         default="never", validator=one_of("always", "never", "on_failure")
     )
     """Whether it starts again after an exit by itself. In the cloud the default is `always`."""
-    cpu_units: int = attrs.field(default=256, validator=_at_least(1))
+    cpu_units: int = attrs.field(default=256, validator=_UNITS)
     """CPU units, 1024 for one virtual CPU: shown to the process and taken from a private host;
     enforced for containers alone."""
-    memory_mb: int = attrs.field(default=512, validator=_at_least(1))
+    memory_mb: int = attrs.field(default=512, validator=_UNITS)
     """Megabytes of memory: shown to the process and taken from a private host; enforced for
     containers alone."""
-    memory_limit_mb: int | None = attrs.field(default=None, validator=_at_least(1))
+    memory_limit_mb: int | None = attrs.field(default=None, validator=_LIMIT)
     """Megabytes of address space for a process, enforced; None for no limit. Of a container: its
     memory; None for `memory_mb`."""
-    cpu_limit_seconds: int | None = attrs.field(default=None, validator=_at_least(1))
+    cpu_limit_seconds: int | None = attrs.field(default=None, validator=_LIMIT)
     """Seconds of CPU time for a process, enforced; None for no limit."""
-    open_files_limit: int | None = attrs.field(default=4096, validator=_at_least(16))
+    open_files_limit: int | None = attrs.field(default=4096, validator=_FILES)
     """Files and sockets that a process may have open, enforced; None for the most that the system
     allows."""
     sandbox: Sandbox = attrs.field(default="none", validator=one_of("none", "bwrap", "docker"))
@@ -308,20 +338,22 @@ class Image:
     it, for each tag that has no `Image` of its own."""
     argv: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     """The program and its arguments, as in `Application`; required unless `sandbox` is `docker`."""
-    private_username: str | None = None
+    private_username: str | None = attrs.field(default=None, validator=_TEXT_OR_NONE)
     """The name for the registry; None for a public image. A version of a program must have it. The
     image of a container is pulled with it if its version has none."""
-    private_token: str | None = attrs.field(default=None, repr=False)
+    private_token: str | None = attrs.field(
+        default=None, validator=_secret(str, type(None)), repr=False
+    )
     """The password for the registry, as `private_username`. No repr, answer or file has it."""
-    directory: str | None = None
+    directory: str | None = attrs.field(default=None, validator=_TEXT_OR_NONE)
     """Working directory of the process, as in `Application`."""
-    tags: tuple[str, ...] = attrs.field(default=(), converter=_texts)
+    tags: tuple[str, ...] = attrs.field(default=(), converter=_texts, validator=_each(str))
     """Tags that the container registry lists, besides that of `image` and those of versions."""
-    memory_limit_mb: int | None = attrs.field(default=None, validator=_at_least(1))
+    memory_limit_mb: int | None = attrs.field(default=None, validator=_LIMIT)
     """Megabytes of address space for a process, enforced; None for no limit."""
-    cpu_limit_seconds: int | None = attrs.field(default=None, validator=_at_least(1))
+    cpu_limit_seconds: int | None = attrs.field(default=None, validator=_LIMIT)
     """Seconds of CPU time for a process, enforced; None for no limit."""
-    open_files_limit: int | None = attrs.field(default=4096, validator=_at_least(16))
+    open_files_limit: int | None = attrs.field(default=4096, validator=_FILES)
     """Files and sockets that a process may have open, as in `Application`."""
     sandbox: Sandbox = attrs.field(default="none", validator=one_of("none", "bwrap", "docker"))
     """What it runs in, as in `Application`; `docker` runs the image itself."""
@@ -342,9 +374,9 @@ class PrivateHost:
     """ACTIVE or PENDING; only an ACTIVE host gets deployments."""
     city: str = attrs.field(default="Montreal", validator=one_of(*CITIES))
     """Where it is: one of the emulator's cities."""
-    cpu_units: int = attrs.field(default=4096, validator=_at_least(1))
+    cpu_units: int = attrs.field(default=4096, validator=_UNITS)
     """CPU units in all, 1024 for one virtual CPU."""
-    memory_mb: int = attrs.field(default=8192, validator=_at_least(1))
+    memory_mb: int = attrs.field(default=8192, validator=_UNITS)
     """Megabytes of memory in all."""
 
 

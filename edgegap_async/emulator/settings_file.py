@@ -22,6 +22,7 @@ from typing import Any, Final, get_args
 import attrs
 
 from edgegap_async.api.codec import dumps, read_request
+from edgegap_async.api.validation import check_kind
 from edgegap_async.errors import InvalidRequest
 
 from .catalogue import Application, Catalogue, Fleet, Image
@@ -158,7 +159,12 @@ class _Lines:
 
 
 def read_file(path: str | Path) -> SettingsFile:
-    """Reads a file, and finds what is wrong in it."""
+    """Reads a file, and finds what is wrong in it.
+
+    Raises:
+        InvalidRequest: the path is no path.
+    """
+    check_kind("path", path, str, Path)
     name = str(path)
     try:
         text = Path(path).read_text("utf-8")

@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Final, TypeAlias
 
 import attrs
 
+from edgegap_async.api.validation import number
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import InvalidRequest
 
@@ -76,7 +77,7 @@ class Simulation:
         InvalidRequest: a share is not from 0 to 1, or a span ends before it begins.
     """
 
-    seed: int = 0
+    seed: int = attrs.field(default=0, validator=number(whole=True))
     """Seed of the random source: the same seed, the same times for servers in the same order."""
     ready_after: TimeRange = attrs.field(default=(0.5, 3.0), validator=_time_range)
     """Seconds from the start until the ports are bound: (at least, at most), or a function that

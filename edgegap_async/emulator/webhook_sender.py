@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
+import re
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -29,6 +30,7 @@ from edgegap_async.api.codec import dumps, to_json
 from edgegap_async.api.models import Deployment
 from edgegap_async.api.models.relays import RelaySession
 from edgegap_async.api.requests import WEBHOOK_KINDS, Webhook, webhook_option
+from edgegap_async.api.validation import check_kind
 from edgegap_async.errors import InvalidRequest
 from edgegap_async.logs import log_fields
 
@@ -76,6 +78,9 @@ def _forms(address: _Address) -> Iterable[_Address]:
 
 class _AllowedNetworks:
     def __init__(self, networks: Iterable[str]) -> None:
+        networks = tuple(networks)
+        for network in networks:
+            check_kind("webhook_allow", network, str)
         try:
             self._networks = [ipaddress.ip_network(text) for text in (*_LOOPBACK, *networks)]
         except ValueError as problem:
@@ -147,6 +152,18 @@ def _sent(url: str, request_id: str, kind: str) -> SentWebhook:
     # The path of a webhook is a secret, so no log has it.
     where = f"{target.scheme}://{target.hostname}"
     return SentWebhook(at=datetime.now(UTC), request_id=request_id, kind=kind, where=where)
+
+
+def _as_written(url: str) -> yarl.URL:
+    """Returns a URL whose path and query go out as they are written.
+
+    The query is left in the path: by itself yarl would drop an empty one.
+    """
+    scheme, _, rest = quote(url, safe=_URL_CHARACTERS).partition("#")[0].partition("://")
+    authority = re.split("[/?]", rest, maxsplit=1)[0]
+    target = rest.removeprefix(authority)
+    path = target if target.startswith("/") else f"/{target}"
+    return yarl.URL.build(scheme=scheme.lower(), authority=authority, path=path, encoded=True)
 
 
 class WebhookSender:
@@ -227,7 +244,7 @@ class WebhookSender:
             self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout)
         try:
             async with self._session.post(
-                yarl.URL(quote(url, safe=_URL_CHARACTERS), encoded=True),
+                _as_written(url),
                 data=body,
                 headers={"Content-Type": "application/json"},
                 allow_redirects=False,

@@ -12,8 +12,12 @@ from edgegap_async import InvalidRequest
 from edgegap_async.emulator import (
     Application,
     AppPort,
+    Emulator,
     Fleet,
+    Image,
     PrivateHost,
+    Simulation,
+    check_file,
     load_apps,
     sample_application,
 )
@@ -142,7 +146,7 @@ def test_a_missing_file_is_reported_with_its_path(tmp_path: Path) -> None:
         ({"environment": {"A": "\0"}}, "the value of A must not hold NUL"),
         ({"max_duration": -2}, "Application.max_duration must be -1 or more"),
         ({"time_to_deploy": float("inf")}, "time_to_deploy must be 0 or more"),
-        ({"cpu_units": True}, "cpu_units is of type int or float"),
+        ({"cpu_units": True}, "cpu_units is of type int, not True"),
         ({"restart_policy": "sometimes"}, "restart_policy is one of always, never, on_failure"),
     ],
 )
@@ -201,3 +205,56 @@ def test_the_sample_application_is_the_game_server_of_this_package() -> None:
     assert application.ports == (AppPort("game", "UDP"),)
     assert Path(application.argv[2]).is_file()
     assert application.argv[-1] == "--never-bind"
+
+
+@pytest.mark.parametrize(
+    ("kind", "values", "complaint"),
+    [
+        (Application, {"argv": 5}, "argv must be a list of strings"),
+        (Application, {"argv": "sleep 5"}, "argv must be a list of strings"),
+        (Application, {"ports": 5}, "Application.ports is a list"),
+        (Application, {"environment": 5}, "Application.environment is of type Mapping, not 5"),
+        (Application, {"hidden_environment": ["A=wrong-kind"]}, "not <class 'list'>"),
+        (Application, {"directory": 5}, "Application.directory is of type str, not 5"),
+        (Application, {"is_active": "no"}, "Application.is_active is of type bool, not 'no'"),
+        (Application, {"cpu_units": 1.5}, "Application.cpu_units"),
+        (Application, {"cpu_units": None}, "Application.cpu_units"),
+        (Application, {"memory_limit_mb": 1.5}, "Application.memory_limit_mb"),
+        (Application, {"open_files_limit": 20.5}, "Application.open_files_limit"),
+        (Application, {"max_duration": None}, "Application.max_duration"),
+        (Application, {"time_to_deploy": None}, "Application.time_to_deploy"),
+        (Application, {"image": 5}, "Application.image is of type str, not 5"),
+        (Application, {"private_token": b"wrong-kind"}, "not <class 'bytes'>"),
+        (AppPort, {"to_check": "x"}, "AppPort.to_check is of type bool, not 'x'"),
+        (AppPort, {"tls_upgrade": 1}, "AppPort.tls_upgrade is of type bool, not 1"),
+        (Fleet, {"hosts": 5}, "Fleet.hosts is a list, not 5"),
+        (Fleet, {"hosts": None}, "Fleet.hosts is a list, not None"),
+        (PrivateHost, {"cpu_units": None}, "PrivateHost.cpu_units"),
+        (Image, {"argv": 5}, "argv must be a list of strings"),
+        (Image, {"directory": 5}, "Image.directory is of type str, not 5"),
+        (Simulation, {"seed": "x"}, "Simulation.seed"),
+        (Emulator, {"webhook_allow": [5]}, "webhook_allow"),
+        (Emulator, {"apps": 5}, "apps"),
+        (Emulator, {"fleets": 5}, "fleets"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_refused_by_name_and_no_secret_is_shown(
+    kind: type[Any], values: dict[str, Any], complaint: str
+) -> None:
+    required = {
+        Application: {"name": "arena", "version": "v1", "argv": ["x"]},
+        AppPort: {"name": "game"},
+        Fleet: {"name": "alpha"},
+        PrivateHost: {"host_id": "alpha-1"},
+        Image: {"image": "registry.test/arena", "argv": ["x"]},
+    }
+    with pytest.raises(InvalidRequest, match=complaint) as caught:
+        kind(**{**required.get(kind, {}), **values})
+
+    assert "wrong-kind" not in str(caught.value)
+
+
+@pytest.mark.parametrize("read", [load_apps, check_file, Emulator.from_file])
+def test_a_path_that_is_none_is_refused(read: Any) -> None:
+    with pytest.raises(InvalidRequest, match="path"):
+        read(5)
