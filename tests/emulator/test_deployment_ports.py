@@ -50,10 +50,10 @@ def _fixed_application(number: int, protocol: str = "TCP/UDP") -> Application:
 
 
 @contextmanager
-def _player(port: int) -> Iterator[socket.socket]:
+def _player(port: int, address: str = "127.0.0.1") -> Iterator[socket.socket]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as player:
         player.setblocking(False)
-        player.connect(("127.0.0.1", port))
+        player.connect((address, port))
         yield player
 
 
@@ -321,6 +321,17 @@ async def test_row_53_a_forwarder_whose_port_is_taken_gets_another() -> None:
         assert deployment.port_numbers["game"] != first
         with _player(deployment.port_numbers["game"]) as player:
             assert await _asked(player, b"there") == b"THERE"
+
+
+async def test_a_fixed_port_is_forwarded_on_the_address_of_the_emulator() -> None:
+    application = _fixed_application(_free_port(), "TCP/UDP")
+    async with a_cloud(application, host="127.0.0.2") as cloud:
+        deployment = await reached(await deployed(cloud, application), Status.READY)
+        external = deployment.port_numbers["game"]
+        with _player(external, "127.0.0.2") as player:
+            assert await _asked(player, b"there") == b"THERE"
+        with _player(external) as player, pytest.raises(ConnectionRefusedError):
+            await _asked(player, b"there")
 
 
 # ── forwarder ────────────────────────────────────────────────────────────────────────────────────
