@@ -241,7 +241,7 @@ def test_the_sample_application_is_the_game_server_of_this_package() -> None:
 def test_a_value_of_a_wrong_type_is_refused_by_name_and_no_secret_is_shown(
     kind: type[Any], values: dict[str, Any], complaint: str
 ) -> None:
-    required = {
+    required: dict[type[Any], dict[str, Any]] = {
         Application: {"name": "arena", "version": "v1", "argv": ["x"]},
         AppPort: {"name": "game"},
         Fleet: {"name": "alpha"},
