@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import re
@@ -192,6 +193,8 @@ async def _run(options: argparse.Namespace) -> int:
     console = Console(sys.stderr)
     try:
         async with emulator:
+            gc.collect()
+            gc.freeze()  # what is loaded now stays: full collections leave it out
             if not options.quiet:
                 emulator.record.listeners.append(console.request)
                 emulator.events.listeners.append(console.status)

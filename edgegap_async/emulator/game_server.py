@@ -134,9 +134,9 @@ def start_orphan() -> None:
 
 
 def terminated(*_: object) -> NoReturn:
-    """Ends with exit code 0."""
+    """Ends with exit code 0, at once: the end of Python costs a sixth of what its start does."""
     log("terminated")
-    sys.exit(0)
+    os._exit(0)
 
 
 def main() -> None:

@@ -117,7 +117,7 @@ def _environment(pid: int) -> bytes:
 def bytes_on_disk(pid: int) -> tuple[int, int]:
     """Returns how many bytes a process has read from disk and written to it.
 
-    Both are 0 for a process that has ended or that this user may not look at.
+    Both are 0 for a process that has ended or that belongs to another user.
     """
     try:
         lines = read_file(f"/proc/{pid}/io").splitlines()
