@@ -27,7 +27,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args, get_origin
 
 import attrs
 
@@ -400,6 +400,9 @@ def _explain(error: BaseValidationError) -> str:
 
     def text(problem: BaseException, kind: type | None) -> str:
         is_ours = isinstance(problem, InvalidRequest | TypeError) or type(problem) is ValueError
+        if get_origin(kind) is Literal:
+            value = str(problem).partition(" not in literal ")[0]
+            return f"one of {', '.join(map(str, get_args(kind)))}, not {value!r}"
         return str(problem) if is_ours else format_exception(problem, kind)
 
     return "; ".join(transform_error(error, format_exception=text))

@@ -136,6 +136,11 @@ def test_a_missing_program_is_found_by_the_check_alone(tmp_path: Path) -> None:
         ("x = \n", 1, "Invalid value"),
         ("\n\nfleet = []\n", 3, "Did you mean fleets?"),
         ("settings = 5\n", 1, r"write [settings] once"),
+        (
+            '[[images]]\nimage = "registry.test/arena"\nsandbox = "dokcer"\n',
+            3,
+            "one of none, bwrap, docker, not 'dokcer'",
+        ),
     ],
 )
 def test_a_problem_of_the_whole_file_has_a_line(
