@@ -46,6 +46,7 @@ _TIMEOUT: Final = aiohttp.ClientTimeout(total=60.0, sock_connect=5.0)
 """Seconds in which an engine must answer, but for pulls, waits and streams."""
 _CLOSE_TIMEOUT: Final = 5.0  # seconds for containers that are still being started
 _LOGIN_FAILED: Final = re.compile("unauthorized|incorrect username or password", re.IGNORECASE)
+_REMOVAL_INTERVAL: Final = 1.0  # seconds before an engine is asked again to remove a container
 _NO_ANSWER: Final = 900  # status of aiodocker for an engine that cannot be connected to
 _NOT_FOUND: Final = 404
 _GONE: Final = frozenset({404, 409})  # it is removed, or is being removed
@@ -144,6 +145,7 @@ class ContainerEngine:
         self._has_swept = False
         self._connecting = asyncio.Lock()
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._removals: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
@@ -311,6 +313,30 @@ class ContainerEngine:
         except OSError as problem:
             raise ImageUnavailable(f"Unable to pull image {image}: {problem}") from problem
 
+    # ── containers ───────────────────────────────────────────────────────────────────────────────
+
+    async def remove_surely(self, container: DockerContainer) -> None:
+        """Removes a container; an engine that does not answer is asked again in the background."""
+        try:
+            with self.errors():
+                await remove(container)
+        except EngineError as problem:
+            _log.warning(
+                "a container is left until its engine removes it: %s",
+                problem,
+                extra=log_fields(problem),
+            )
+            again = self.in_background(self._remove_later(container))
+            self._removals.add(again)
+            again.add_done_callback(self._removals.discard)
+
+    async def _remove_later(self, container: DockerContainer) -> None:
+        while True:
+            await asyncio.sleep(_REMOVAL_INTERVAL)
+            with contextlib.suppress(EngineError), self.errors():
+                await remove(container)
+                return
+
     # ── end ──────────────────────────────────────────────────────────────────────────────────────
 
     def in_background(self, work: Coroutine[Any, Any, Result]) -> asyncio.Task[Result]:
@@ -322,6 +348,8 @@ class ContainerEngine:
 
     async def close(self) -> None:
         """Ends the connections. The guardian has removed the containers before."""
+        for removal in self._removals:
+            removal.cancel()
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=_CLOSE_TIMEOUT)
             for task in late:

@@ -113,6 +113,7 @@ class ContainerProcess:
     async def _exit_code(self) -> int:
         give_up = math.inf
         while True:
+            began = loop_time()
             try:
                 with self._engine.errors():
                     code = int((await self.container.wait())["StatusCode"])
@@ -121,7 +122,8 @@ class ContainerProcess:
                 if problem.status == 404:  # noqa: PLR2004 - HTTP
                     self.reason = "the container was removed"
                     return _KILLED
-                if give_up is math.inf:
+                if give_up is math.inf or loop_time() > began + _RETRY_INTERVAL:
+                    # It has answered until now; a request to an engine that is gone fails at once.
                     _log.warning("%s", problem, extra=log_fields(problem))
                     give_up = loop_time() + _RETURN_TIMEOUT
                 if loop_time() >= give_up:
@@ -169,15 +171,7 @@ class ContainerProcess:
         if not self.exited.done():
             await self._signal("SIGKILL")
             await asyncio.wait({self.exited}, timeout=_KILL_TIMEOUT)
-        try:
-            with self._engine.errors():
-                await remove(self.container)
-        except EngineError as problem:
-            _log.warning(
-                "a container is left until the emulator ends: %s",
-                problem,
-                extra=log_fields(problem),
-            )
+        await self._engine.remove_surely(self.container)
         self._watching.cancel()
         await asyncio.wait({self._watching})
 
@@ -222,6 +216,7 @@ class ContainerMachine:
         self._settings = settings
         self._routes: tuple[Route, ...] = ()
         self._sees_nothing = False
+        self._starts = 0
 
     async def prepare(self) -> None:
         """Pulls the image, unless the engine has it.
@@ -287,7 +282,7 @@ class ContainerMachine:
     ) -> ContainerProcess:
         try:
             with self._engine.errors():
-                container = await docker.containers.create(config, name=f"edgegap-{name}")
+                container = await docker.containers.create(config, name=self._name(name))
                 try:
                     await container.start()
                     state = (await container.show())["State"]
@@ -299,6 +294,11 @@ class ContainerMachine:
                 raise PortInUse(str(problem)) from problem
             raise
         return ContainerProcess(self._engine, container, output, int(state.get("Pid") or 0))
+
+    def _name(self, name: str) -> str:
+        # Another for each start: the engine may not have removed the container before.
+        self._starts += 1
+        return f"edgegap-{name}" if self._starts == 1 else f"edgegap-{name}-{self._starts}"
 
     def _config(
         self,
