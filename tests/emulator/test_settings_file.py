@@ -137,9 +137,9 @@ def test_a_missing_program_is_found_by_the_check_alone(tmp_path: Path) -> None:
         ("\n\nfleet = []\n", 3, "Did you mean fleets?"),
         ("settings = 5\n", 1, r"write [settings] once"),
         (
-            '[[images]]\nimage = "registry.test/arena"\nsandbox = "dokcer"\n',
+            '[[images]]\nimage = "registry.test/arena"\nsandbox = "podman"\n',
             3,
-            "one of none, bwrap, docker, not 'dokcer'",
+            "one of none, bwrap, docker, not 'podman'",
         ),
     ],
 )
