@@ -102,6 +102,17 @@ def cpu_seconds(processes: list[psutil.Process]) -> float:
     return round(sum(each.user + each.system for each in times), 2)
 
 
+def cpu_milliseconds(
+    before: dict[str, float], after: dict[str, float], count: int
+) -> dict[str, float]:
+    """Returns what each of `count` calls took of the CPU between two measurements."""
+    names = ("emulator_cpu_s", "guardian_cpu_s")
+    return {
+        name.removesuffix("_cpu_s"): round(1e3 * (after[name] - before[name]) / count, 2)
+        for name in names
+    }
+
+
 @asynccontextmanager
 async def running(*arguments: str) -> AsyncIterator[RunningEmulator]:
     """Runs an emulator without limits and without time in each status."""
@@ -202,12 +213,17 @@ async def real_processes(rate: float, seconds: float, measure: float) -> dict[st
         began = time.perf_counter()
         await at_once([emulator.stop(request_id) for request_id in ids])
         await emulator.until(0)
+        stopped_after, after = time.perf_counter() - began, emulator.held()
         return {
+            "cpu_ms_of_each": {
+                "deploy": cpu_milliseconds(before, live, count),
+                "stop": cpu_milliseconds(read, after, count),
+            },
             "deploy": {"a_second": rate, "deployments": count, **milliseconds(took)},
             "all_ready_after_last_answer_s": round(ready_after, 2),
             "status_requests_per_second": answers,
-            "all_stopped_s": round(time.perf_counter() - began, 2),
-            "held": {"before": before, "live": live, "read": read, "after": emulator.held()},
+            "all_stopped_s": round(stopped_after, 2),
+            "held": {"before": before, "live": live, "read": read, "after": after},
         }
 
 
