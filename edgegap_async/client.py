@@ -100,6 +100,7 @@ class EdgegapClient(ApiClient):
 
     Attributes:
         limits: the rate limits; `limits.snapshot()` returns the state of each.
+        observers: they receive the events of calls and deployments; `add_observer` adds one.
         owner: the name of this program, from the argument; None without an owner.
         poller: polls the status of each deployment that is waited for; `poller.stats` has counts.
         requests_sent: how many requests were sent so far, retries included; 0 or more.

@@ -72,6 +72,7 @@ class ApiClient:
 
     Attributes:
         limits: the rate limits; `limits.snapshot()` returns the state of each.
+        observers: they receive the events of calls and deployments; `add_observer` adds one.
         requests_sent: how many requests were sent so far, retries included; 0 or more.
     """
 
@@ -119,7 +120,6 @@ class ApiClient:
         self._retry_budget = RetryBudget(self._retries.budget)
         self._open_calls = OpenCalls()
         self.observers: Final = Observers()
-        """The observers; `add_observer` adds one."""
         self.requests_sent = 0
         codec.prepare()
         self._cleanup_deployments: Final = Deployments(self._call_for_cleanup)
