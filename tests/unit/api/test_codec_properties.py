@@ -35,6 +35,13 @@ from edgegap_async.api.models.applications import (
     VersionSaved,
 )
 from edgegap_async.api.models.beacons import PublicAddress
+from edgegap_async.api.models.container_registry import ImageTagPage, TagDeletions
+from edgegap_async.api.models.endpoint_storage import (
+    EndpointStorage,
+    EndpointStoragePage,
+    PullProfile,
+    PullProfilePage,
+)
 from edgegap_async.api.requests import (
     DeployRequest,
     EnvironmentVariable,
@@ -119,6 +126,8 @@ def test_any_json_at_any_place_of_an_answer_is_read_or_raises_value_error(
 
 
 NAMED = {Tag, TagPage, Application, ApplicationPage, ApplicationVersion, VersionPage, VersionSaved}
+NAMED |= {EndpointStorage, EndpointStoragePage, PullProfile, PullProfilePage}
+TAGGED = {ImageTagPage, TagDeletions}
 
 
 @FUZZ
@@ -127,9 +136,9 @@ def test_row_24_only_an_invalid_id_makes_an_answer_unreadable(
     kind: type[Any], data: st.DataObject
 ) -> None:
     shown = SHOWN_ANSWERS[kind]
-    ids = {"request_id", "host_id", "ip_address"}
+    ids = {"request_id", "host_id", "ip_address", "session_id"}
     ids |= {"public_ip"} if kind is PublicAddress else set()
-    ids |= {"name"} if kind in NAMED else set()
+    ids |= {"name"} if kind in NAMED else {"tag"} if kind in TAGGED else set()
     at = data.draw(
         st.sampled_from([at for at in places(shown) if at and at[-1] not in ids] or [()])
     )
