@@ -32,6 +32,7 @@ from edgegap_async.emulator.forwarder import PortForwarder
 from edgegap_async.emulator.procfs import Kind, Route
 
 _API = "1.41"
+_STEPS = 10  # of the event loop, more than an accepted connection needs
 
 
 @attrs.define(eq=False)
@@ -173,10 +174,14 @@ class FakeEngine:
             app, handler_cancellation=True, shutdown_timeout=0.1, access_log=None
         )
         await self._runner.setup()
-        await web.UnixSite(self._runner, str(self._socket)).start()
+        self._site = web.UnixSite(self._runner, str(self._socket))
+        await self._site.start()
 
     async def _end(self) -> None:
         if self._runner is not None:
+            await self._site.stop()
+            for _ in range(_STEPS):  # a connection that was just accepted is not closed before
+                await asyncio.sleep(0)
             await self._runner.cleanup()
             self._runner = None
             self._socket.unlink(missing_ok=True)
