@@ -15,7 +15,6 @@ import importlib.util
 import json
 import logging
 import os
-import platform
 import re
 from collections.abc import Coroutine, Iterator
 from contextvars import ContextVar
@@ -121,7 +120,7 @@ def _owner() -> str:
     machine = ""
     with contextlib.suppress(OSError):
         machine = Path("/etc/machine-id").read_text("ascii")
-    parts = (machine.strip(), platform.node(), str(os.getuid()), str(folder()))
+    parts = (machine.strip(), os.uname().nodename, str(os.getuid()), str(folder()))
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
 
 
