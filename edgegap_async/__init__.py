@@ -195,6 +195,7 @@ if TYPE_CHECKING:
         Unprocessable,
         UnreadableAnswer,
         WaitTimedOut,
+        WebhookNotReceived,
         WrongLoop,
     )
     from .http.api_client import ApiClient
@@ -427,6 +428,7 @@ __all__ = [
     "WaitTimedOut",
     "Webhook",
     "WebhookEvent",
+    "WebhookNotReceived",
     "WebhookReceiver",
     "WebhookSecretFilter",
     "WebhookSource",

@@ -64,8 +64,8 @@ class EdgegapClient(ApiClient):
         session: an aiohttp session of yours, which the client does not close. Its connections are
             shared: while many deploys hang, a stop may have to wait for a connection. Default: a
             session of the client's own.
-        timeouts: seconds for one attempt of a call. Default: EDGEGAP_TIMEOUT_MS (in milliseconds),
-            then 30 s.
+        timeouts: seconds for one attempt of a call, or `Timeouts`, which has the time to connect
+            too. Default: EDGEGAP_TIMEOUT_MS (in milliseconds), then 30 s.
         limits: calls per second by operation name, to override the documented rate limits; or a
             `Limits` object that several clients share. Default: the documented rate limits.
         on_limit: what a call does when it would have to queue for the rate limit: "wait" queues,
@@ -90,7 +90,8 @@ class EdgegapClient(ApiClient):
             None, for no such tag.
         list_delay: seconds that a new deployment may be missing from lists, 0 or more. If the
             answer to a deploy is lost, the client searches the list for this time before it sends
-            the deploy once more. Default: 10 s.
+            the deploy once more; after a 500 or 503 for three times as long as lists have lagged so
+            far, once three new deployments were in lists, and at least 1 s. Default: 10 s.
         allow_insecure: True to send the token over http to another host. Default: False.
         proxy: URL of an http or https proxy, such as `http://user:password@proxy.example:3128`. It
             opens a tunnel to the API and sees neither token nor calls, so `base_url` must have
@@ -115,7 +116,7 @@ class EdgegapClient(ApiClient):
         *,
         base_url: str | None = None,
         session: aiohttp.ClientSession | None = None,
-        timeouts: Timeouts | None = None,
+        timeouts: Timeouts | float | None = None,
         limits: Limits | Mapping[str, float | None] | None = None,
         on_limit: Literal["wait", "raise"] = "wait",
         max_wait: float | None = None,
@@ -220,7 +221,8 @@ class EdgegapClient(ApiClient):
         """Yields each deployment that an earlier run of this program left behind.
 
         The deployments that this client has deployed, or that its pools have adopted, are not among
-        them, nor are those of other owners. The caller decides whether to use or to stop each.
+        them, nor are those of other owners. The caller decides whether to use or to stop each;
+        until a deployment has ended, it counts for `Guard.max_live`.
 
         Args:
             tag: the tag that the deployments must have, such as the `operation_tag` of a
@@ -234,6 +236,11 @@ class EdgegapClient(ApiClient):
         wanted = tag or self._deployer.owner_tag
         if wanted is None:
             raise InvalidRequest("recover() needs EdgegapClient(owner=…), or a tag")
+        for one in await self._left_behind(wanted, tag):
+            self._deployer.register.add_recovered(one.handle.request_id)
+            yield one
+
+    async def _left_behind(self, wanted: str, tag: str | None = None) -> list[RecoveredDeployment]:
         filters = [Filter("tags", "in", [wanted])]
         found = dict[str, RecoveredDeployment]()
         known = -1
@@ -244,8 +251,7 @@ class EdgegapClient(ApiClient):
             async for row in self.deployments.list(filters=filters, limit=_RECOVER_PAGE_SIZE):
                 if row.request_id not in found and (one := self._deployer.recovered(row, tag)):
                     found[row.request_id] = one
-        for one in found.values():
-            yield one
+        return list(found.values())
 
     async def reap(self, *, older_than: float = 0.0, dry_run: bool = False) -> tuple[str, ...]:
         """Stops the deployments that an earlier run of this program left behind.
@@ -265,9 +271,11 @@ class EdgegapClient(ApiClient):
             ClientClosed: the client is closed, or was closed meanwhile.
         """
         check_number("older_than", older_than, least=0, optional=False)
-        if self.owner is None:
+        wanted = self._deployer.owner_tag
+        if wanted is None:
             raise InvalidRequest("reap() needs EdgegapClient(owner=…)")
-        old = [found async for found in self.recover() if (found.age or 0.0) >= older_than]
+        every = await self._left_behind(wanted)
+        old = [found for found in every if (found.age or 0.0) >= older_than]
         if not (dry_run or self._guard.dry_run):
             stops = (found.handle.stop() for found in old)
             outcomes = await asyncio.gather(*stops, return_exceptions=True)
@@ -472,9 +480,10 @@ class EdgegapClient(ApiClient):
 
         The client owns the relay sessions of `relay`, and the deployments of `run`, `deploy_many`
         and pools that were not handed to the caller. Calls and waits in progress raise
-        `ClientClosed`. `close` waits 10 s at most for stops that get no answer, 2 s at most from
-        its own cancellation on, and the log names each deployment or session that may go on
-        running. A session that was passed in stays open. Further calls of `close` do nothing.
+        `ClientClosed`. `close` waits 10 s at most for stops that get no answer, and for cancelled
+        deploys whose answer was lost; 2 s at most from its own cancellation on. The log names each
+        deployment or session that may go on running. A session that was passed in stays open.
+        Further calls of `close` do nothing.
 
         Raises:
             WrongLoop: the client was first used in another event loop.

@@ -9,6 +9,7 @@
     ├── ClientClosed                         the client is closed, or was closed during the call
     ├── WrongLoop                            the client belongs to another event loop
     ├── PoolEmpty                            a `ServerPool` has no READY server to allocate
+    ├── WebhookNotReceived                   the public URL of a receiver does not reach it
     ├── CallError                            one call to the API failed
     │   ├── NotSent                          the request never reached the API
     │   │   └── LimitReached                 the client's rate limit would delay it too long
@@ -103,6 +104,7 @@ __all__ = [
     "Unprocessable",
     "UnreadableAnswer",
     "WaitTimedOut",
+    "WebhookNotReceived",
     "WrongLoop",
     "refusal",
 ]
@@ -196,6 +198,12 @@ class WrongLoop(EdgegapError):
         "Make one client for each event loop, and everything that it works with in the same loop;"
         " with pytest-asyncio give fixtures and tests the same loop_scope"
     )
+
+
+class WebhookNotReceived(EdgegapError):
+    """The public URL of a `WebhookReceiver` does not reach it, as its `check` has found."""
+
+    advice = "Compare public_url and path with the proxy and the application that serve them"
 
 
 class PoolEmpty(EdgegapError):

@@ -17,7 +17,7 @@ async def main() -> None:
                 print(f"{row.request_id} at {row.ports['game'].link}")
             deployment = await client.deployments.get(server.request_id)
             city = deployment.location.city if deployment.location else "an unknown city"
-            print(f"{deployment.current_status.short} in {city}")
+            print(f"{deployment.current_status} in {city}")
             print(f"a field as the API sent it: {deployment.raw['app_version']}")
             await client.tags.create(server.request_id, "season-3")
             print(f"tags: {[tag.name async for tag in client.tags.list(server.request_id)]}")

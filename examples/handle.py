@@ -17,7 +17,7 @@ async def main() -> None:
             await server.stop()
             raise
         async for change in server.changes():  # first the past changes, then each new one
-            print(f"{change.at:%H:%M:%S} {change.status.short} (found by {change.source})")
+            print(f"{change.at:%H:%M:%S} {change.status} (found by {change.source})")
             if change.status.is_ready:
                 await server.stop()
         await server.wait_terminated(timeout=60)

@@ -177,7 +177,7 @@ def _flag(value: object, _: object = None) -> bool:
     return isinstance(value, str) and value.lower() == "true"
 
 
-_STATUSES: Final[Mapping[object, Status]] = {status.value: status for status in Status}
+_STATUSES: Final[Mapping[object, Status]] = {status.api_text: status for status in Status}
 
 
 def _status(value: object, _: object = None) -> Status:
@@ -418,6 +418,7 @@ def _writing() -> Converter:
 
     converter = Converter()
     converter.register_unstructure_hook(datetime, format_time)
+    converter.register_unstructure_hook(Status, lambda status: status.api_text)
     converter.register_unstructure_hook(
         IpAddress,
         lambda user: {

@@ -509,7 +509,7 @@ class StopFilter(RequestModel):
         default="any", validator=one_of("any", "all", "not")
     )
     """The comparison: a deployment matches with at least one of the values (`any`), with every
-    value (`all`), or with none of them (`not`)."""
+    value (`all`), or with none of them (`not`, which needs `everything=True`)."""
 
 
 def _as_stop_filters(values: Iterable[StopFilter]) -> tuple[StopFilter, ...]:

@@ -7,6 +7,7 @@ that a class costs at import. Classes that inherit them are decorated with `eq=F
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from typing import Any, Final
 
@@ -30,7 +31,48 @@ class HiddenText(str):
         return "***"
 
 
-class Shown:
+class _FieldDocs(dict[str, str]):
+    """The slots of a class. `help` takes the docstring of a field from such a dictionary."""
+
+    def __init__(self, kind: type) -> None:
+        super().__init__(dict.fromkeys(vars(kind)["__slots__"], ""))
+        self._kind = kind
+
+    def __getitem__(self, name: str) -> str:
+        return _docs_of(self._kind).get(name, "")
+
+
+@functools.cache
+def _docs_of(kind: type) -> dict[str, str]:
+    """Returns the texts below the fields of a class from its source: Python does not keep them."""
+    import ast  # noqa: PLC0415 - for `help` alone
+    import inspect  # noqa: PLC0415 - for `help` alone
+    import textwrap  # noqa: PLC0415 - for `help` alone
+
+    [definition] = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    body = definition.body if isinstance(definition, ast.ClassDef) else []
+    return {
+        field.target.id: inspect.cleandoc(str(text.value.value))
+        for field, text in itertools.pairwise(body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    }
+
+
+class Documented:
+    """A base class of attrs classes, whose fields `help` shows with their docstrings."""
+
+    __slots__ = ()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if vars(cls).get("__slots__"):  # attrs makes the class anew, with slots
+            type.__setattr__(cls, "__slots__", _FieldDocs(cls))
+
+
+class Shown(Documented):
     """A repr with the fields, without those of `repr=False`, which may be secrets.
 
     It shows no value of a field whose name says that it is a secret, such as `token`.

@@ -230,10 +230,12 @@ class Batch:
         now = loop_time() if runner.ended_at is None else runner.ended_at
         self._forget_outcomes_before(now - _RATE_WINDOW)
         elapsed = now - runner.began_at
-        handles = (job.handle for job in runner.jobs.values())
+        sent = [job for job in runner.jobs.values() if not job.waits_for_limit]
+        handles = (job.handle for job in sent)
+        remaining = self._source.remaining
         return Progress(
             total=self._source.total,
-            waiting=self._source.remaining,
+            waiting=None if remaining is None else remaining + len(runner.jobs) - len(sent),
             under_way=collections.Counter(handle.status if handle else None for handle in handles),
             ready=self._ready,
             failed=self._failed,

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import math
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import attrs
@@ -23,6 +24,7 @@ from edgegap_async.errors import (
     Unprocessable,
     WaitTimedOut,
 )
+from edgegap_async.http.transport import SendState
 
 from .plan import BatchOptions, Outcome
 from .source import RequestSource
@@ -39,15 +41,27 @@ class Job:
     handle: DeploymentHandle | None = None
     error: EdgegapError | None = None
     """The error of the newest attempt, as soon as it is known."""
+    accepted_at: datetime | None = None
+    """When the API accepted the newest attempt; None before."""
+    send_state: SendState = attrs.field(factory=SendState)
+    """Whether the newest attempt was sent."""
+
+    @property
+    def waits_for_limit(self) -> bool:
+        """Whether the newest attempt queues to be sent."""
+        return not (self.handle or self.error or self.send_state.times_sent)
 
     def outcome(self, error: EdgegapError | None) -> Outcome:
         """Returns the outcome of the job: an error, or None for READY."""
+        history = self.handle.history if self.handle and not error else ()
         return Outcome(
             index=self.index,
             request=self.request,
             handle=self.handle,
             error=error,
             seconds=None if error else loop_time() - self.began_at,
+            accepted_at=self.accepted_at,
+            ready_at=next((one.at for one in history if one.status.is_ready), None),
             attempts=self.attempts,
         )
 
@@ -206,9 +220,13 @@ class JobRunner:
     async def _attempt(self, job: Job) -> EdgegapError | None:
         """Deploys once; returns why the deployment is not READY, or None if it is."""
         job.attempts += 1
-        job.handle = job.error = None
+        job.handle = job.error = job.accepted_at = None
+        job.send_state = SendState()
         try:
-            job.handle = await self._deployer.deploy_request(job.request, self._deadline)
+            job.handle = await self._deployer.deploy_request(
+                job.request, self._deadline, job.send_state
+            )
+            job.accepted_at = datetime.now(UTC)
             self._owned.add(job.handle.request_id)
             await job.handle.wait_ready(self._time_left(), playable=self._options.playable)
         except ClientClosed:

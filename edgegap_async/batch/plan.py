@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import attrs
@@ -10,6 +11,7 @@ import attrs
 from edgegap_async.api.models import Status
 from edgegap_async.api.requests import DeployRequest, deploy_request
 from edgegap_async.api.validation import is_coroutine_function, number
+from edgegap_async.api.values import Documented
 from edgegap_async.deployments.handle import DeploymentHandle
 from edgegap_async.deployments.playable import PlayableCheck, as_check
 from edgegap_async.errors import EdgegapError, InvalidRequest
@@ -32,7 +34,7 @@ FailurePolicy: TypeAlias = Literal["stop_failed", "keep_going", "stop_all"]
 
 
 @attrs.frozen(kw_only=True)
-class Outcome:
+class Outcome(Documented):
     """The result of one request of a batch."""
 
     index: int
@@ -45,6 +47,10 @@ class Outcome:
     """Why the deployment is not READY; None if it is READY."""
     seconds: float | None = None
     """Seconds from the first deploy to READY, waits for rate limits included; None on an error."""
+    accepted_at: datetime | None = None
+    """When the API's answer to the last deploy came, in UTC; None if it made no deployment."""
+    ready_at: datetime | None = None
+    """When the program learnt that the deployment is READY, in UTC; None on an error."""
     attempts: int = 0
     """How many times the request was deployed; 0 if nothing was sent."""
 
@@ -66,16 +72,17 @@ class Outcome:
 
 
 @attrs.frozen(kw_only=True)
-class Progress:
+class Progress(Documented):
     """The state of a batch at one moment."""
 
     total: int | None
     """Requests in all; None while they come from an iterator that has not ended."""
     waiting: int | None
-    """Requests that were not begun; None while `total` is None."""
+    """Requests whose deploy was not sent: those that were not begun, or queue for the rate limit.
+    None while `total` is None."""
     under_way: Mapping[Status | None, int]
-    """Requests in progress, counted by the newest status of their deployment. The key None counts
-    requests whose deployment was not accepted, or has no known status yet."""
+    """Requests whose deploy was sent, counted by the newest status of their deployment. The key
+    None counts requests whose deployment was not accepted, or has no known status yet."""
     ready: int
     """Outcomes that are READY."""
     failed: int

@@ -49,6 +49,7 @@ from edgegap_async.errors import (
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.guard import Guard
 from edgegap_async.http.resources.deployments import Deployments, is_listed
+from edgegap_async.http.transport import SendState
 from edgegap_async.logs import log_fields
 from edgegap_async.polling.poller import StatusPoller
 from edgegap_async.polling.tracker import WebhookSource, WebhookTrigger, WebhookUrls
@@ -63,6 +64,7 @@ from .idempotency import (
     owner_tag,
 )
 from .keys import KeyedDeployments, key_tag
+from .list_lag import ListLag
 from .lives import DeploymentLives
 from .ownership import DeploymentRegister, OwnedDeployments, RegisterObserver
 
@@ -125,11 +127,12 @@ class Deployer:
         self._cleanup = cleanup
         self._guard = guard
         self._webhooks = webhooks
-        self._list_delay = list_delay
+        self._lag = ListLag(list_delay)
         self._keyed = KeyedDeployments(client, cleanup, self.register, self.owned, list_delay)
         self._live_checked_at = -math.inf  # loop time
         self._deploys_since_check = 0
         self._end_check: asyncio.Task[None] | None = None
+        client.add_observer(self._lag)
         client.add_observer(RegisterObserver(self.register))
         client.add_observer(SurplusObserver(self.register, self.owned, poller.is_tracked))
 
@@ -144,6 +147,7 @@ class Deployer:
         *,
         deadline: float | None = None,
         ignore_wait_limit: bool = False,
+        send_state: SendState | None = None,
     ) -> DeploymentHandle:
         """Deploys, and returns the handle. If the caller is cancelled, the deploy is undone.
 
@@ -154,6 +158,7 @@ class Deployer:
             options: the other fields of the deploy.
             deadline: loop time by which the API has to accept the deploy; None for no limit.
             ignore_wait_limit: whether the deploy queues for the rate limit without end.
+            send_state: changes as the deploy is sent; None if the caller does not read it.
 
         Raises:
             WaitTimedOut: the API did not answer by the deadline. The deploy is undone.
@@ -164,7 +169,12 @@ class Deployer:
         try:
             async with limit:
                 return await self._deploy(
-                    application, version, users, options, ignore_wait_limit=ignore_wait_limit
+                    application,
+                    version,
+                    users,
+                    options,
+                    ignore_wait_limit=ignore_wait_limit,
+                    send_state=send_state or SendState(),
                 )
         except TimeoutError:
             if not limit.expired() or deadline is None:
@@ -173,13 +183,14 @@ class Deployer:
             raise WaitTimedOut(f"no answer to the deploy in {seconds:g} s; it is undone") from None
 
     async def deploy_request(
-        self, request: DeployRequest, deadline: float | None
+        self, request: DeployRequest, deadline: float | None, send_state: SendState
     ) -> DeploymentHandle:
         """Deploys one request of many, which queues for the rate limit without end.
 
         Args:
             request: what to deploy.
             deadline: loop time by which the API has to accept the deploy; None for no limit.
+            send_state: changes as the deploy is sent.
 
         Raises:
             EdgegapError: as for `deploy`.
@@ -192,6 +203,7 @@ class Deployer:
             cast("DeployOptions", fields),
             deadline=deadline,
             ignore_wait_limit=True,
+            send_state=send_state,
         )
 
     async def _deploy(
@@ -202,6 +214,7 @@ class Deployer:
         options: DeployOptions,
         *,
         ignore_wait_limit: bool,
+        send_state: SendState,
     ) -> DeploymentHandle:
         check_options(options)
         key = _key_tag(application, options)
@@ -219,10 +232,21 @@ class Deployer:
         tags = (*options.get("tags", ()), *filter(None, (self.owner_tag, tag, key)))
         request = self._encode(application, version, users, {**options, "tags": tags})
 
-        async def deploy() -> DeploymentHandle:
+        deploy = IdempotentDeploy(
+            client=self.client,
+            cleanup=self._cleanup,
+            owned=self.owned,
+            request=request,
+            tag=tag,
+            lag=self._lag,
+            ignore_wait_limit=ignore_wait_limit,
+            send_state=send_state,
+        )
+
+        async def send() -> DeploymentHandle:
             await self._check_live()
             self.register.begin_deploy(operation_tag, application, version)
-            accepted = await self._send(request, operation_tag, tag, ignore_wait_limit)
+            accepted = await self._accept(deploy, operation_tag)
             tracker = self._poller.tracker(
                 accepted.request_id,
                 expects_webhook=expects_webhook,
@@ -232,10 +256,10 @@ class Deployer:
             self._check_ends_if_due()
             return DeploymentHandle(self.client, tracker, self.owned, urls, accepted)
 
-        return await (deploy() if key is None else self._deploy_once(key, operation_tag, deploy))
+        return await (send() if key is None else self._deploy_once(key, operation_tag, send))
 
     async def _deploy_once(
-        self, key: str, operation_tag: str, deploy: Callable[[], Awaitable[DeploymentHandle]]
+        self, key: str, operation_tag: str, send: Callable[[], Awaitable[DeploymentHandle]]
     ) -> DeploymentHandle:
         """Returns the living deployment of a key, or deploys it."""
         lock = self._keyed.lock(key)
@@ -244,7 +268,7 @@ class Deployer:
         try:
             if (found := await self._keyed.find(key)) is not None:
                 return await self._adopt(found)
-            handle = await deploy()
+            handle = await send()
             try:
                 other = await self._keyed.settle(key, (operation_tag, handle.request_id))
             except BaseException:  # the caller is cancelled before it has the handle
@@ -257,7 +281,8 @@ class Deployer:
     async def _adopt(self, deployment: Deployment) -> DeploymentHandle:
         """Makes the caller the owner of a deployment that another deploy of its key has made."""
         request_id = deployment.request_id
-        self.register.add_adopted(request_id)
+        if self.register.may_recover(request_id):
+            self.register.set_handed_over(request_id)
         handle = self.handle(request_id)
         tracker_of(handle).update(deployment)
         mine = self.owner_tag
@@ -275,24 +300,6 @@ class Deployer:
                     extra=log_fields(error, request_id=request_id, owner=self.owned.owner),
                 )
         return handle
-
-    async def _send(
-        self,
-        request: HttpRequest[DeployAccepted],
-        operation_tag: str,
-        tag: str | None,
-        ignore_wait_limit: bool,  # noqa: FBT001 - as `deploy`
-    ) -> DeployAccepted:
-        deploy = IdempotentDeploy(
-            client=self.client,
-            cleanup=self._cleanup,
-            owned=self.owned,
-            request=request,
-            tag=tag,
-            list_delay=self._list_delay,
-            ignore_wait_limit=ignore_wait_limit,
-        )
-        return await self._accept(deploy, operation_tag)
 
     def _encode(
         self, application: str, version: str, users: Iterable[AnyUser], options: DeployOptions
@@ -428,7 +435,7 @@ class Deployer:
                 except (Gone, NotFound) as error:
                     # The list does not show it either.
                     is_sure = error.is_certain and self.register.is_shown(request_id)
-                    grace = self._list_delay if is_sure else _UNLISTED_GRACE
+                    grace = self._lag.list_delay if is_sure else _UNLISTED_GRACE
                     if now >= self.register.believe_404_from(request_id) + grace:
                         self.register.end(request_id)
 
@@ -456,15 +463,16 @@ class Deployer:
             None if the row has no such tag, or if this client has deployed or adopted it.
         """
         # The API may ignore the filter of the list request.
-        if (tag or self.owner_tag) not in row.tags or row.request_id in self.register:
+        may_recover = self.register.may_recover(row.request_id)
+        if (tag or self.owner_tag) not in row.tags or not may_recover:
             return None
         operation_tags = [(one, made) for one in row.tags if (made := operation_time(one))]
         if tag is None and any(one in self.register for one, _ in operation_tags):
             return None
         deployed_at = operation_tags[0][1] if operation_tags else row.start_time
-        return RecoveredDeployment(
-            handle=self.handle(row.request_id), row=row, deployed_at=deployed_at
-        )
+        handle = self.handle(row.request_id)
+        tracker_of(handle).was_seen = True
+        return RecoveredDeployment(handle=handle, row=row, deployed_at=deployed_at)
 
     async def fetch_logs(self, problem: DeploymentFailed, max_seconds: float | None) -> None:
         """Adds the logs of a failed deployment to its error, if the API gives them in time.

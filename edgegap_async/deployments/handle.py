@@ -200,6 +200,7 @@ class DeploymentHandle:
         wait: bool = False,
         timeout: float | None = 60.0,  # noqa: ASYNC109 - WaitTimedOut says more
         container_log_storage: str | bool | None = None,
+        missing_ok: bool = False,
     ) -> None:
         """Stops the deployment. A deployment that has ended already is no error.
 
@@ -210,8 +211,12 @@ class DeploymentHandle:
             wait: True to return only when the deployment is TERMINATED.
             timeout: seconds to wait for TERMINATED, 0 or more; None for no limit.
             container_log_storage: as for `deployments.stop`.
+            missing_ok: True if a deployment that the API does not know is no error either. That is
+                so by itself for one that this client has deployed, found or seen a status of.
 
         Raises:
+            NotFound: the API does not know the deployment, and neither does this client: the id may
+                be wrong.
             WaitTimedOut: the API has accepted the stop, and the deployment was not TERMINATED in
                 time.
             CallError: the request failed, and the deployment may go on running. A 404 that a proxy
@@ -227,14 +232,19 @@ class DeploymentHandle:
         )
         confirm = functools.partial(is_listed, self._client.deployments, self.request_id)
         is_closed = self._owned.closed
+        is_known = self._tracker.was_seen or self._owned.has_known(self.request_id)
         try:
             await stop_until_confirmed(
-                stop, confirm, believe_404_from=self._tracker.believe_404_from
+                stop,
+                confirm,
+                believe_404_from=self._tracker.believe_404_from,
+                is_known=missing_ok or is_known,
             )
         except (asyncio.CancelledError, ClientClosed):
             if not is_closed:
                 self._owned.begin_stop(self.request_id, container_log_storage=container_log_storage)
             raise
+        self._tracker.was_seen = True
         self._tracker.poll_now()
         if wait:
             with contextlib.suppress(BadRequest, Gone, NotFound):  # no status was ever known

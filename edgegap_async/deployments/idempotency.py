@@ -12,10 +12,14 @@ operation tag, made once, before the first attempt. After an ambiguous error (se
   stopped. After a clean answer the client sends no list request; `SurplusObserver` stops those
   that any list shows later.
 - No deployment is found during `list_delay`, the time in which a new deployment may be missing from
-  lists: the deploy is sent once more, with the same tag. If the first deployment shows up after
-  all, the surplus one is stopped.
-- The list request fails, or the second answer is ambiguous too and no deployment is found: the
-  caller gets `MaybeCreated`, which names the tag.
+  lists: the deploy is sent once more, with the same tag. After a 500 or 503 the API is done with
+  the deploy, and only lists may lag: the client searches as long as it has measured that they do
+  (`ListLag`), not `list_delay`. Other errors leave open whether the deploy is still on its way.
+- If the first deployment shows up after all, the surplus one is stopped: the client searches for
+  it in the background during `list_delay`. The caller has its deployment by then, so `close` cuts
+  this search short and makes the last list request at once.
+- The list request fails, or the second answer is ambiguous too and no deployment is found during
+  `list_delay`: the caller gets `MaybeCreated`, which names the tag.
 
 An operation tag is `op-`, six characters of time (seconds since 1970, base 36) and eleven random
 ones: 20 characters, the most that older API descriptions allow. `recover` reads the age of a
@@ -43,7 +47,7 @@ from edgegap_async.api.operations import LIST_DEPLOYMENTS
 from edgegap_async.api.requests import MAX_TAG, Filter
 from edgegap_async.api.validation import check_name
 from edgegap_async.concurrency import loop_time
-from edgegap_async.errors import CallError, MaybeCreated, NoAnswer
+from edgegap_async.errors import CallError, MaybeCreated, NoAnswer, Refused
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.call import CallOptions
 from edgegap_async.http.resources.deployments import Deployments
@@ -52,6 +56,7 @@ from edgegap_async.http.transport import SendState
 from edgegap_async.logs import log_fields
 from edgegap_async.observability.observer import ObservedCall, Observer
 
+from .list_lag import ListLag
 from .ownership import DeploymentRegister, OwnedDeployments
 
 logger = logging.getLogger(__name__)
@@ -65,6 +70,7 @@ _FIRST_LOOKUP_GAP: Final = 0.25  # seconds between the first two list requests b
 _MAX_LOOKUP_GAP: Final = 2.0  # seconds
 _OWNER_DIGEST: Final = 12  # hexadecimal digits
 _DELIVERY_TIME: Final = 10.0  # seconds that a deploy may take to reach the API and to be accepted
+_DONE: Final = frozenset({500, 503})  # after these statuses the API works on the deploy no more
 _MAX_SEARCH_GAP: Final = 30.0  # seconds between searches for a cancelled deploy while lists fail
 
 
@@ -149,16 +155,17 @@ class IdempotentDeploy:
     """The deploy, which carries the tag."""
     tag: str | None
     """The operation tag; None to raise the first ambiguous error."""
-    list_delay: float
-    """Seconds that a new deployment may be missing from lists."""
+    lag: ListLag
+    """How long a new deployment may be missing from lists."""
     ignore_wait_limit: bool = False
     """Whether the first attempt queues for the rate limit without end."""
-    send_state: SendState = attrs.field(factory=SendState, init=False)
+    send_state: SendState = attrs.field(factory=SendState)
     """How often the deploy was sent, and whether its caller is gone."""
     attempts: int = attrs.field(default=0, init=False)
     """Number of requests sent so far."""
     waited: float = attrs.field(default=0.0, init=False)
     """Seconds between the attempts, the list requests by tag included."""
+    _first_sent_at: float | None = attrs.field(default=None, init=False)  # loop time
     _delivery_time: float = attrs.field(default=0.0, init=False)  # seconds until the API has it
 
     async def run(self) -> DeployAccepted:
@@ -189,7 +196,7 @@ class IdempotentDeploy:
             self.tag,
             extra=log_fields(ambiguous, operation_tag=self.tag),
         )
-        found = await self._find(ambiguous, self.tag)
+        found = await self._find(ambiguous, self.tag, is_first=True)
         if found is not None:
             return found
         if self.send_state.is_abandoned:
@@ -246,6 +253,7 @@ class IdempotentDeploy:
         )
 
     async def _send(self, *, ignore_wait_limit: bool) -> DeployAccepted:
+        self.send_state.sent_at = None
         try:
             options = CallOptions(ignore_wait_limit=ignore_wait_limit)
             accepted = await self.client.exchange(self.request, self.send_state, options)
@@ -253,14 +261,30 @@ class IdempotentDeploy:
             error.operation_tag = self.tag
             self._count(error)
             raise
+        finally:
+            self._first_sent_at = self._first_sent_at or self.send_state.sent_at
         self._count(accepted)
+        self.lag.add_deployed(accepted.request_id, self.send_state.sent_at)
         return accepted
 
     def _count(self, outcome: DeployAccepted | CallError) -> None:
         self.attempts += outcome.attempts
         self.waited += outcome.waited
 
-    async def _find(self, ambiguous: CallError, tag: str) -> DeployAccepted | None:
+    def _search_time(self, first: CallError | None) -> float:
+        """Returns the seconds after which a deployment that exists is in lists.
+
+        Args:
+            first: the error of the first attempt, which may allow less; None for the list delay.
+        """
+        if first is None or first.status not in _DONE or self.send_state.is_abandoned:
+            return self._delivery_time + self.lag.list_delay
+        wait = first.retry_after if isinstance(first, Refused) else None
+        return min(self.lag.list_delay, max(self.lag.search_time, wait or 0.0))
+
+    async def _find(
+        self, ambiguous: CallError, tag: str, *, is_first: bool = False
+    ) -> DeployAccepted | None:
         """Returns the deployment with the tag, or None if none shows up in time.
 
         If the caller was cancelled, no caller is left that could recover the deployment. So the
@@ -273,7 +297,7 @@ class IdempotentDeploy:
         try:
             while True:
                 try:
-                    return await self._find_once(tag)
+                    return await self._find_once(ambiguous if is_first else None, tag)
                 except CallError as error:
                     failed = f"the list request by its tag failed: {error.reason}"
                     if not self.send_state.is_abandoned or not is_transient(error):
@@ -289,11 +313,17 @@ class IdempotentDeploy:
         finally:
             self.waited += loop_time() - began
 
-    async def _find_once(self, tag: str) -> DeployAccepted | None:
-        """Keeps one of the deployments with the tag, and stops the others."""
-        async with contextlib.aclosing(self._lookups(tag)) as lookups:
+    async def _find_once(self, first: CallError | None, tag: str) -> DeployAccepted | None:
+        """Keeps one of the deployments with the tag, and stops the others.
+
+        Args:
+            first: the error of the first attempt; None after the second one.
+            tag: the operation tag.
+        """
+        async with contextlib.aclosing(self._lookups(tag, first)) as lookups:
             async for ids in lookups:
                 if ids:
+                    self.lag.add(self._first_sent_at)
                     kept, *surplus = ids
                     for request_id in surplus:
                         self.owned.stop_surplus(request_id, kept)
@@ -304,7 +334,7 @@ class IdempotentDeploy:
 
     async def _stop_late_rows(self, kept: str, tag: str) -> None:
         """Stops each other deployment with the tag that lists show after the list delay."""
-        await asyncio.sleep(self.list_delay)
+        await self.owned.sleep_until_closed(self.lag.list_delay)
         try:
             ids = await self._list(tag)
         except CallError as error:
@@ -325,22 +355,34 @@ class IdempotentDeploy:
         self.owned.in_background(stop, f"{what} deploy (tag {tag})")
 
     async def _stop_surplus(self, kept: str | None, tag: str) -> None:
-        """Stops each other deployment with the tag that shows up in time."""
-        async with contextlib.aclosing(self._lookups(tag)) as lookups:
+        """Stops each other deployment with the tag that shows up before the client is closed."""
+        async with contextlib.aclosing(self._lookups(tag, until_closed=True)) as lookups:
             async for ids in lookups:
                 for surplus in set(ids) - {kept}:
                     self.owned.stop_surplus(surplus, kept)
 
-    async def _lookups(self, tag: str) -> AsyncGenerator[list[str], None]:
-        """Yields the ids of the deployments with the tag, repeatedly during the list delay."""
-        until = loop_time() + self._delivery_time + self.list_delay
-        gap = _FIRST_LOOKUP_GAP
+    async def _lookups(
+        self, tag: str, first: CallError | None = None, *, until_closed: bool = False
+    ) -> AsyncGenerator[list[str], None]:
+        """Yields the ids of the deployments with the tag, repeatedly during the list delay.
+
+        Args:
+            tag: the operation tag.
+            first: as for `_search_time`.
+            until_closed: whether the last list request is made as soon as the client is closed.
+        """
+        start, gap = loop_time(), _FIRST_LOOKUP_GAP
         while True:
-            began = loop_time()
+            began, is_closed = loop_time(), until_closed and self.owned.closed
             yield await self._list(tag)
-            if began >= until:  # a list that was requested earlier may be older
+            seconds = (
+                self._search_time(first) if first else self._delivery_time + self.lag.list_delay
+            )
+            until = start + seconds  # shorter or longer than before, if the caller is gone
+            if began >= until or is_closed:  # a list that was requested earlier may be older
                 return
-            await asyncio.sleep(max(0.0, min(gap, until - loop_time())))
+            pause = max(0.0, min(gap, until - loop_time()))
+            await (self.owned.sleep_until_closed(pause) if until_closed else asyncio.sleep(pause))
             gap = min(gap * 2, _MAX_LOOKUP_GAP)
 
     async def _list(self, tag: str) -> list[str]:

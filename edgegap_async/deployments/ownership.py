@@ -12,8 +12,8 @@ is cancelled, also the caller of `DeploymentHandle.stop`.
 Consequences:
 
 - `DeploymentRegister` has one record for each deployment that the client has deployed or adopted,
-  with its state. `recover` and `reap` leave these deployments alone, and `Guard.max_live` counts
-  them until they end.
+  or that `recover` has given to the caller, with its state. `reap` leaves these alone, `recover`
+  all but its own, and `Guard.max_live` counts them until they end.
 - `OwnedDeployments` stops deployments. `client.close()` stops what the client still owns, waits for
   the stops in progress, and logs each deployment that may go on running.
 - A stop in the background that fails is repeated until the client is closed, unless the API itself
@@ -84,6 +84,8 @@ class DeploymentState(enum.Enum):
     """The deploy is in progress. The record has the operation tag, because no id is known."""
     OWNED = "owned"
     """The client has to stop the deployment."""
+    RECOVERED = "recovered"
+    """`client.recover` has given the deployment to the caller, and does so again."""
     HANDED_OVER = "handed over"
     """The caller has the deployment, and has to stop it."""
     STOPPING = "stopping"
@@ -136,7 +138,8 @@ class DeploymentRegister:
 
     def is_live(self, request_id: str) -> bool:
         """Returns whether a deployment has neither ended nor is being stopped."""
-        return self.state(request_id) in {DeploymentState.OWNED, DeploymentState.HANDED_OVER}
+        of = DeploymentState
+        return self.state(request_id) in {of.OWNED, of.RECOVERED, of.HANDED_OVER}
 
     def begin_deploy(
         self, operation_tag: str, application: str | None = None, version: str | None = None
@@ -164,10 +167,14 @@ class DeploymentRegister:
             self._end_oldest_handed_over()
         return self._begin_grace(request_id)
 
-    def add_adopted(self, request_id: str) -> None:
-        """Records a deployment that the caller has got and this client has not deployed."""
-        if request_id not in self:
-            self.set_handed_over(request_id)
+    def add_recovered(self, request_id: str) -> None:
+        """Records a deployment that `client.recover` gives to the caller."""
+        if self.may_recover(request_id):  # a pool may have adopted it meanwhile
+            self._set(request_id, DeploymentState.RECOVERED)
+
+    def may_recover(self, request_id: str) -> bool:
+        """Returns whether the client has neither deployed nor adopted a deployment."""
+        return self.state(request_id) in {None, DeploymentState.RECOVERED}
 
     def _end_oldest_handed_over(self) -> None:
         for key, record in self._live.items():
@@ -375,6 +382,10 @@ class OwnedDeployments:
         """Makes the caller the owner of a deployment, if the client owns it."""
         if request_id in self:
             self._register.set_handed_over(request_id)
+
+    def has_known(self, request_id: str) -> bool:
+        """Returns whether the client has deployed or adopted a deployment, or has stopped it."""
+        return request_id in self._register
 
     def __contains__(self, request_id: str) -> bool:
         """Returns whether the client has to stop a deployment."""
@@ -619,6 +630,7 @@ async def stop_until_confirmed(
     confirm: Callable[[], Awaitable[bool]],
     *,
     believe_404_from: float,
+    is_known: bool = True,
 ) -> None:
     """Stops a deployment, and repeats the stop while the API may not know the deployment yet.
 
@@ -626,8 +638,10 @@ async def stop_until_confirmed(
         stop: makes one call to the API.
         confirm: returns whether the list of deployments shows the deployment.
         believe_404_from: loop time from which the answer "no such deployment" is believed.
+        is_known: whether the deployment has existed, so that its absence is its end.
 
     Raises:
+        Refused: the API does not know the deployment, and `is_known` is False.
         UnreadableAnswer: the answer says that the deployment does not exist, in words that are not
             the API's, and the list shows it.
     """
@@ -639,7 +653,10 @@ async def stop_until_confirmed(
                 raise
             if is_missing(error, loop_time(), believe_404_from):
                 if error.is_certain or not await confirm():
-                    return
+                    # An earlier attempt, whose answer was lost, may have stopped it.
+                    if is_known or isinstance(error, Gone) or error.attempts > 1:
+                        return
+                    raise
                 if not isinstance(error, Gone | NotFound):
                     raise
                 raise UnreadableAnswer(

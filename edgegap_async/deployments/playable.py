@@ -13,42 +13,17 @@ import asyncio
 import contextlib
 import inspect
 from collections.abc import Awaitable, Callable
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import attrs
 
-from edgegap_async.api.models import Deployment, Endpoint, Status, StatusChange
 from edgegap_async.api.validation import number
+from edgegap_async.api.values import Documented
 from edgegap_async.concurrency import is_cancelled, loop_time
 from edgegap_async.errors import ClientClosed, InvalidRequest, NotPlayable
 
-
-class Server(Protocol):
-    """The part of `DeploymentHandle` that checks use."""
-
-    @property
-    def request_id(self) -> str:
-        """Identifies the deployment."""
-        ...
-
-    @property
-    def status(self) -> Status | None:
-        """The newest status; None before the first."""
-        ...
-
-    @property
-    def deployment(self) -> Deployment | None:
-        """The newest answer about the deployment; None before the first."""
-        ...
-
-    @property
-    def history(self) -> tuple[StatusChange, ...]:
-        """The changes of status, oldest first."""
-        ...
-
-    def endpoint(self, name: str | None = None) -> Endpoint:
-        """Returns the address of a port."""
-        ...
+if TYPE_CHECKING:
+    from .handle import DeploymentHandle
 
 
 class _CheckFailed(Exception):
@@ -56,7 +31,7 @@ class _CheckFailed(Exception):
 
 
 @attrs.frozen(kw_only=True)
-class PlayableCheck(abc.ABC):
+class PlayableCheck(Documented, abc.ABC):
     """The base class of checks: how often a check is attempted, and for how long.
 
     For a check of your own, write a coroutine function that takes the `DeploymentHandle`, and
@@ -75,7 +50,7 @@ class PlayableCheck(abc.ABC):
     """What errors call the check, for example "a TCP connection to"; `tried` uses it."""
 
     @abc.abstractmethod
-    async def attempt(self, server: Any) -> object:
+    async def attempt(self, server: DeploymentHandle) -> object:
         """Makes one attempt: returns if players can play now, raises otherwise.
 
         Args:
@@ -86,7 +61,7 @@ class PlayableCheck(abc.ABC):
                 `ClientClosed` end the check.
         """
 
-    def tried(self, server: Any) -> str:  # noqa: ARG002 - subclasses use it
+    def tried(self, server: DeploymentHandle) -> str:  # noqa: ARG002 - subclasses use it
         """Returns what the check has tried, for the text of `NotPlayable`.
 
         Args:
@@ -102,7 +77,7 @@ class PortCheck(PlayableCheck):
     port: str | None = attrs.field(default=None, kw_only=False)
     """The port's name in the application version; None if the version has one port."""
 
-    def tried(self, server: Server) -> str:
+    def tried(self, server: DeploymentHandle) -> str:
         """Returns the kind of check and the address, for the text of `NotPlayable`."""
         return f"{self.shows_as} {server.endpoint(self.port)}"
 
@@ -113,7 +88,7 @@ class TcpConnect(PortCheck):
 
     shows_as: ClassVar[str] = "a TCP connection to"
 
-    async def attempt(self, server: Server) -> None:
+    async def attempt(self, server: DeploymentHandle) -> None:
         """Opens a connection, and closes it."""
         endpoint = server.endpoint(self.port)
         _, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
@@ -140,7 +115,7 @@ class UdpAnswer(PortCheck):
 
     shows_as: ClassVar[str] = "a datagram to"
 
-    async def attempt(self, server: Server) -> None:
+    async def attempt(self, server: DeploymentHandle) -> None:
         """Sends the datagram once, and compares the first answer."""
         endpoint = server.endpoint(self.port)
         loop = asyncio.get_running_loop()
@@ -183,7 +158,7 @@ class HttpGet(PortCheck):
 
     shows_as: ClassVar[str] = "GET"
 
-    async def attempt(self, server: Server) -> None:
+    async def attempt(self, server: DeploymentHandle) -> None:
         """Sends one GET on a new connection, and compares the status of the answer."""
         import aiohttp  # noqa: PLC0415 - most programs use no HttpGet
 
@@ -195,11 +170,11 @@ class HttpGet(PortCheck):
             if answer.status != self.status:
                 raise _CheckFailed(f"answered {answer.status}, not {self.status}")
 
-    def tried(self, server: Server) -> str:
+    def tried(self, server: DeploymentHandle) -> str:
         """Returns the method and the URL, for the text of `NotPlayable`."""
         return f"{self.shows_as} {self._url(server)}"
 
-    def _url(self, server: Server) -> str:
+    def _url(self, server: DeploymentHandle) -> str:
         endpoint = server.endpoint(self.port)
         scheme = "https" if endpoint.protocol == "HTTPS" else "http"
         link = endpoint.link if "://" in endpoint.link else f"{scheme}://{endpoint.link}"
@@ -210,9 +185,9 @@ class HttpGet(PortCheck):
 class _CallableCheck(PlayableCheck):
     """A check that calls a coroutine function of the caller."""
 
-    function: Callable[[Any], Awaitable[object]]
+    function: Callable[[DeploymentHandle], Awaitable[object]]
 
-    async def attempt(self, server: Server) -> None:
+    async def attempt(self, server: DeploymentHandle) -> None:
         answer = self.function(server)
         if not inspect.isawaitable(answer):
             raise InvalidRequest(
@@ -221,12 +196,12 @@ class _CallableCheck(PlayableCheck):
         if await answer is False:
             raise _CheckFailed("it returned False")
 
-    def tried(self, server: Server) -> str:
+    def tried(self, server: DeploymentHandle) -> str:
         del server
         return getattr(self.function, "__qualname__", repr(self.function))
 
 
-Check: TypeAlias = PlayableCheck | Callable[[Any], Awaitable[object]]
+Check: TypeAlias = PlayableCheck | Callable[["DeploymentHandle"], Awaitable[object]]
 """A `PlayableCheck`, or a coroutine function that takes the `DeploymentHandle`, and raises or
 returns False while players cannot play."""
 
@@ -250,7 +225,9 @@ def _failure_text(error: Exception, *, is_late: bool) -> str:
     return str(error) if isinstance(error, _CheckFailed) else f"{type(error).__name__}: {error}"
 
 
-async def until_playable(server: Server, check: PlayableCheck, seconds: float | None) -> None:
+async def until_playable(
+    server: DeploymentHandle, check: PlayableCheck, seconds: float | None
+) -> None:
     """Attempts a check until it succeeds on a server that is READY.
 
     Args:
@@ -306,7 +283,7 @@ def _cancellations() -> int:
     return task.cancelling() if task else 0
 
 
-def _not_playable(server: Server, message: str, attempts: int) -> NotPlayable:
+def _not_playable(server: DeploymentHandle, message: str, attempts: int) -> NotPlayable:
     problem = NotPlayable.of(server, message)
     problem.attempts = attempts
     return problem

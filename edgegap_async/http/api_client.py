@@ -82,7 +82,7 @@ class ApiClient:
         *,
         base_url: str | None = None,
         session: aiohttp.ClientSession | None = None,
-        timeouts: Timeouts | None = None,
+        timeouts: Timeouts | float | None = None,
         limits: Limits | Mapping[str, float | None] | None = None,
         retries: RetryPolicy | None = None,
         guard: Guard | None = None,
@@ -98,7 +98,9 @@ class ApiClient:
             raise slip
         check_kind("base_url", base_url, str)
         check_kind("session", session, aiohttp.ClientSession)
-        check_kind("timeouts", timeouts, Timeouts)
+        check_kind("timeouts", timeouts, Timeouts, int, float)
+        if isinstance(timeouts, int | float):
+            timeouts = Timeouts(total=timeouts)
         check_kind("retries", retries, RetryPolicy)
         check_kind("guard", guard, Guard)
         base_url = (

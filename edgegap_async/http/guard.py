@@ -76,7 +76,8 @@ class Guard(Value):
     application."""
     max_live: int | None = attrs.field(default=None, validator=_check_count)
     """How many deployments of this client may be live at once, 0 or more; None for any number.
-    Deployments that a pool has adopted from an earlier run count, and in a batch deployments in
+    Deployments of an earlier run count that a pool has adopted or `client.recover` has given to the
+    program, those that an `idempotency_key` has found, and in a batch deployments in
     ERROR that a 422 names, until they are stopped, and a cancelled deploy until it is undone;
     deployments by `client.deployments.deploy` and `client.private_fleets.deploy` do not. When the
     number is reached, the client checks every ten seconds at most which ones have ended."""

@@ -91,6 +91,8 @@ class SendState:
     times_sent: int = 0
     """How often its head was sent, without the times that a 429 refused it; 0 for a GET, which is
     not counted. In a session that was passed in, aiohttp may repeat it once by itself."""
+    sent_at: float | None = None
+    """Loop time at which the head was first sent; None while `times_sent` is 0."""
     is_abandoned: bool = False
     """True once the caller is gone, so that the request is not sent again."""
 
@@ -151,6 +153,8 @@ class _Attempt(Deadline):
         if self.permit is not None:
             self.permit.use()
         self.send_state.times_sent += 1
+        if self.send_state.sent_at is None:
+            self.send_state.sent_at = loop_time()
 
 
 _current_attempt: ContextVar[_Attempt | None]

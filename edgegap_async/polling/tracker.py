@@ -125,6 +125,7 @@ class DeploymentTracker:
         webhook_pending: whether a webhook came since the last request for it was sent.
         webhook_event: set at each webhook, also while no task waits; None if nothing wants that.
         ready_at: loop time at which READY was found, if a webhook was to report it.
+        was_seen: whether an answer of the API has shown that it exists or existed.
         lacks_address: whether an answer or a row has said READY without an address.
         last_failure: why the last request for it failed, or None if it did not.
     """
@@ -148,6 +149,7 @@ class DeploymentTracker:
         self.webhook_pending = False
         self.webhook_event: asyncio.Event | None = None
         self.ready_at = math.inf
+        self.was_seen = False
         self.lacks_address = False
         self.last_failure: CallError | None = None
         self._poller = poller
@@ -256,6 +258,7 @@ class DeploymentTracker:
             Whether the status has changed.
         """
         status = deployment.current_status
+        self.was_seen = True
         if not status.value:
             return False  # null or no text: the answer says nothing
         if (

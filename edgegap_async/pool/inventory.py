@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import attrs
 
 from edgegap_async.api.validation import check_name, number
+from edgegap_async.api.values import Documented
 from edgegap_async.concurrency import ChangeEvent, PersistentTask, loop_time, raise_in_loop
 from edgegap_async.deployments.handle import DeploymentHandle, tracker_of
 from edgegap_async.deployments.ownership import OwnedDeployments
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 @attrs.frozen(kw_only=True)
-class PoolStats:
+class PoolStats(Documented):
     """The servers and callers of a pool at one moment, and its counters since it was entered."""
 
     ready: int

@@ -49,9 +49,10 @@ import attrs
 from edgegap_async.api.codec import loads, read_answer
 from edgegap_async.api.models import Deployment
 from edgegap_async.api.requests import WEBHOOK_KINDS, WebhookKind
-from edgegap_async.api.validation import is_coroutine_function
+from edgegap_async.api.validation import check_number, is_coroutine_function
+from edgegap_async.api.values import Documented
 from edgegap_async.concurrency import PersistentTask, is_cancelled, loop_time
-from edgegap_async.errors import InvalidRequest, WrongLoop
+from edgegap_async.errors import InvalidRequest, WebhookNotReceived, WrongLoop
 from edgegap_async.logs import log_fields
 
 from .servers import (
@@ -98,7 +99,7 @@ class _Rejected(Exception):
 
 
 @attrs.frozen
-class WebhookEvent:
+class WebhookEvent(Documented):
     """The content of one webhook. Edgegap does not sign it: ask the API before you rely on it."""
 
     kind: WebhookKind
@@ -108,7 +109,7 @@ class WebhookEvent:
 
 
 @attrs.frozen(kw_only=True)
-class WebhookStats:
+class WebhookStats(Documented):
     """What a receiver has received since it was made. All numbers are counts, 0 or more."""
 
     received: int
@@ -136,6 +137,7 @@ class _Subscription:
         self.on_terminated = f"{url}/terminated"
         self.open_reads = 0
         self.delivered = set[WebhookKind]()  # kinds that were given to `on_event`
+        self.has_events = True
         self._wake = wake
         self._loop = _running_loop()
         self._triggered_at = -math.inf  # loop time; in the future while a trigger is scheduled
@@ -282,6 +284,40 @@ class WebhookReceiver:
             return False
         subscription.trigger()
         return True
+
+    async def check(self, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - the error says more
+        """Checks that the public URL reaches this program, by a webhook that it sends to itself.
+
+        Call it while the receiver is served, for example when the program starts. It shows that
+        name, TLS, proxies and path are right, and not that a firewall lets Edgegap in. Without a
+        cluster, several processes behind one URL fail it, as their webhooks do. `on_event` is not
+        called.
+
+        Args:
+            timeout: seconds until the webhook must have come, above 0.
+
+        Raises:
+            WebhookNotReceived: the webhook did not come, for the reason in the message.
+            InvalidRequest: the receiver has no `public_url` and is not served, or `timeout` cannot
+                be used.
+            WrongLoop: the receiver is served in another event loop, which does not run.
+        """
+        check_number("timeout", timeout, above=0, optional=False)
+        came = asyncio.Event()
+        subscription = self.open(came.set)
+        subscription.has_events = False
+        problem, limit = f"nothing came in {timeout:g} s", asyncio.timeout(timeout)
+        try:
+            async with limit:
+                if answer := await _post(subscription.on_ready):
+                    problem = answer
+                else:
+                    await came.wait()  # another program of a cluster forwards it
+        except TimeoutError:
+            if not limit.expired():
+                raise
+        if not came.is_set():
+            raise WebhookNotReceived(f"{self._public_url}{self._path} {problem}")
 
     # ── where it runs ────────────────────────────────────────────────────────────────────────────
 
@@ -448,7 +484,7 @@ class WebhookReceiver:
         if not _is_object(body):
             raise _Rejected(HTTPStatus.BAD_REQUEST)
         subscription.trigger()
-        if self._on_event is not None:
+        if self._on_event is not None and subscription.has_events:
             self._dispatch(subscription, cast("WebhookKind", kind), body)
 
     @contextlib.contextmanager
@@ -527,6 +563,23 @@ class WebhookReceiver:
                     raise
             else:
                 self._outcomes["handled"] += 1
+
+
+async def _post(url: str) -> str:
+    """Posts a webhook; returns what is wrong with the answer, without the secret of the URL."""
+    import aiohttp  # noqa: PLC0415 - few programs check their URL
+
+    try:
+        async with (
+            aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session,
+            session.post(url, json={}, allow_redirects=False) as answer,
+        ):
+            is_accepted = answer.status == HTTPStatus.NO_CONTENT
+            return "" if is_accepted else f"answers {answer.status}: another program, or no path"
+    except aiohttp.ClientConnectorCertificateError as error:
+        return f"has no valid certificate: {error.certificate_error}"
+    except (aiohttp.ClientError, OSError) as error:
+        return f"cannot be reached: {getattr(error, 'strerror', None) or type(error).__name__}"
 
 
 async def _read(request: IncomingRequest) -> bytes:

@@ -388,6 +388,24 @@ async def test_row_78_a_cancelled_deploy_counts_until_it_is_undone(api: Scripted
     assert len(api.asked(*DEPLOY)) == 2
 
 
+async def test_row_78_what_recover_has_given_to_the_program_counts_until_it_ends(
+    api: ScriptedApi,
+) -> None:
+    rows = [{"request_id": "old1", "tags": ["own-mm-1"]}]
+    api.on(*LIST, Reply(200, {"data": rows}))
+    api.on("DELETE", "/v1/stop/old1", Reply())
+    async with EdgegapClient(
+        "canary-t", base_url=api.url, guard=Guard(max_live=1), owner="mm-1"
+    ) as client:
+        for _ in range(2):  # it is given again, and counts once
+            [found] = [one async for one in client.recover()]
+        with pytest.raises(NotAllowed, match="1 deployments are live"):
+            await client.deploy("arena", "v1", users=PLAYERS)
+        await found.handle.stop()
+        await client.deploy("arena", "v1", users=PLAYERS)
+        assert [one async for one in client.recover()] == []
+
+
 async def test_row_78_a_cancelled_deploy_that_made_nothing_stops_counting(
     api: ScriptedApi,
 ) -> None:

@@ -280,6 +280,8 @@ A_TIME = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d")
 def differences(shown: object, read: object, at: str = "") -> list[str]:
     """Returns the paths at which a model differs from the JSON that the reference shows."""
     name = at.rpartition(".")[2].partition("[")[0]
+    if isinstance(read, models.Status):
+        read = read.api_text
     if isinstance(shown, dict):
         found = []
         for key, value in shown.items():

@@ -8,6 +8,8 @@ from typing import Final
 
 import attrs
 
+from edgegap_async.api.values import Documented
+
 from .locations import Location
 from .response import ApiResponse, LazyModel, Model, Pagination
 from .status import Status
@@ -50,7 +52,7 @@ class Port(Model):
 
 
 @attrs.frozen
-class Endpoint:
+class Endpoint(Documented):
     """The address that players connect to."""
 
     host: str

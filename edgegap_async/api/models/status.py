@@ -15,30 +15,30 @@ from edgegap_async.api.values import Value
 
 
 class Status(enum.StrEnum):
-    """The status of a deployment.
+    """The status of a deployment. A status is a text without the API's prefix: `status == "READY"`.
 
     `Status("Status.READY")`, `Status("READY")` and `Status("ready")` are all `Status.READY`. The
     API's description does not enumerate the statuses, so any other text becomes an unknown status:
-    `is_known` is False, the name is UNKNOWN and the value is the text.
+    `is_known` is False, the name is UNKNOWN and the value is the whole text.
     """
 
-    INITIALIZING = "Status.INITIALIZING"
+    INITIALIZING = "INITIALIZING"
     """The API accepted the deploy."""
-    SEEKING = "Status.SEEKING"
+    SEEKING = "SEEKING"
     """The API searches for a location near the users."""
-    SEEKED = "Status.SEEKED"
+    SEEKED = "SEEKED"
     """The API chose a location."""
-    SCANNING = "Status.SCANNING"
+    SCANNING = "SCANNING"
     """Between SEEKED and DEPLOYING; the API does not document it."""
-    DEPLOYING = "Status.DEPLOYING"
+    DEPLOYING = "DEPLOYING"
     """The container starts."""
-    READY = "Status.READY"
+    READY = "READY"
     """Players can connect, as far as the API checks it: see `PlayableCheck`."""
-    TERMINATING = "Status.TERMINATING"
+    TERMINATING = "TERMINATING"
     """A stop is under way."""
-    TERMINATED = "Status.TERMINATED"
+    TERMINATED = "TERMINATED"
     """The deployment has ended and is in no list."""
-    ERROR = "Status.ERROR"
+    ERROR = "ERROR"
     """The deployment failed. It is listed and counts against quotas until it is stopped."""
 
     @classmethod
@@ -51,6 +51,11 @@ class Status(enum.StrEnum):
         unknown._name_ = "UNKNOWN"
         unknown._value_ = text
         return unknown
+
+    @property
+    def api_text(self) -> str:
+        """The text of the API, such as `Status.READY`; for an unknown status its own text."""
+        return f"Status.{self.value}" if self.is_known else self.value
 
     @property
     def is_known(self) -> bool:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal
 
 import click
 
-import edgegap_async as sdk
 from edgegap_async.cli.command import command, confirm, with_client, yes_option
 from edgegap_async.cli.deployment_texts import (
     DEPLOYMENT_COLUMNS,
@@ -201,11 +199,9 @@ async def stop(
         return
 
     async def stop_one(request_id: str) -> None:
-        server = client.handle(request_id)
-        if request_ids:
-            with contextlib.suppress(sdk.Gone):
-                await server.refresh()  # an unknown id is an error here, and none for a stop
-        await server.stop(wait=waits, timeout=timeout)
+        stop = client.handle(request_id).stop
+        # An unknown id that the caller has given is an error; one of the list may have ended.
+        await stop(wait=waits, timeout=timeout, missing_ok=not request_ids)
         _print_id(output, request_id)
 
     outcomes = await asyncio.gather(*map(stop_one, chosen), return_exceptions=True)

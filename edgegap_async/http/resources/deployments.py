@@ -205,19 +205,22 @@ class Deployments(Resource):
 
         Args:
             filters: conditions on `request_id` or `deployment_tags`.
-            everything: True, together with an empty list, to stop **every** deployment of the
-                organization.
+            everything: True to stop what is not named: **every** deployment of the organization
+                with an empty list, and nearly every one with a filter of type `not`.
 
         Raises:
-            InvalidRequest: the list is empty without `everything`, or is not empty with it.
+            InvalidRequest: the list is empty or has a `not` without `everything`, or has neither
+                with it.
         """
         check_list("filters", filters)
         body = StopFilters(tuple(filters))
-        if everything is bool(body.filters):
+        stops_unnamed = not body.filters or any(one.filter_type == "not" for one in body.filters)
+        if everything is not stops_unnamed:
+            what = "a filter of type not" if body.filters else "no filter"
             raise InvalidRequest(
-                "no filter stops every deployment of the organization: pass everything=True too"
-                if not everything
-                else "everything=True goes with no filters"
+                f"{what} stops deployments that nothing names: pass everything=True too"
+                if stops_unnamed
+                else "everything=True goes with no filters, or with one of type not"
             )
         return await self._call(BULK_STOP, body=body)
 

@@ -113,7 +113,7 @@ def test_no_repr_shows_a_body_because_it_may_hold_secrets() -> None:
         (False, "false"),
         (7, "7"),
         ("a b&c=ü", "a b&c=ü"),
-        (Status.READY, "Status.READY"),
+        (Status.READY, "READY"),
         (datetime(2026, 9, 30, 12, tzinfo=UTC), "2026-09-30 12:00:00.000000"),
     ],
 )

@@ -38,6 +38,16 @@ def test_a_known_status_is_read_in_every_spelling(status: Status, prefix: str) -
     assert status.is_known
 
 
+def test_a_status_is_its_name() -> None:
+    assert Status.READY == "READY"
+    assert hash(Status.READY) == hash("READY")
+    assert f"{Status.READY}" == str(Status("Status.READY")) == "READY"
+    assert [status.api_text for status in (Status.READY, Status("later"))] == [
+        "Status.READY",
+        "later",
+    ]
+
+
 @pytest.mark.parametrize("text", ["Status.PONDERING", "READY!", "", "UNKNOWN", "short", "STATUS."])
 def test_row_23_an_unknown_status_keeps_its_text_and_ends_no_wait(text: str) -> None:
     status = Status(text)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from arena import arena_client, arena_request, arena_requests, await_cancelled_task, ids
+from arena import PLAYERS, arena_client, arena_request, arena_requests, await_cancelled_task, ids
 from emulator_record import alive
 
 from edgegap_async import DeploymentHandle, EdgegapClient
@@ -59,6 +60,19 @@ async def test_all_returns_the_outcomes_that_the_loop_has_not_given(client: Edge
         assert first.index not in [outcome.index for outcome in rest]
         with pytest.raises(StopAsyncIteration):
             await anext(batch)
+
+
+async def test_an_outcome_says_when_its_deployment_was_accepted_and_ready(
+    emulator: Emulator, client: EdgegapClient
+) -> None:
+    wrong = {"application": "arena", "version": "v404", "users": PLAYERS}
+    outcome, failed = await client.deploy_many([arena_request(), wrong]).all()
+
+    assert outcome.accepted_at is not None
+    assert outcome.ready_at == outcome.result().history[-1].at
+    assert outcome.accepted_at <= outcome.ready_at
+    assert outcome.accepted_at.utcoffset() == timedelta(0)
+    assert (failed.accepted_at, failed.ready_at) == (None, None)
 
 
 async def test_leaving_the_block_stops_the_deployments_that_the_loop_has_not_given(

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from arena import arena_client, arena_request, arena_requests
-from emulator_record import alive
+from emulator_record import alive, requests_by_operation
 
 from edgegap_async import DeployRequest, EdgegapClient, InvalidRequest, Progress, Status
 from edgegap_async.emulator import Emulator, Fault, Respond
@@ -41,6 +41,33 @@ async def test_progress_reports_statuses_rate_and_time_left(
     assert middle.rate == pytest.approx(middle.done / middle.elapsed, rel=0.01)
     assert middle.time_left == pytest.approx((40 - middle.done) / middle.rate)
     assert last.elapsed == pytest.approx(40 / last.rate, rel=0.01)
+
+
+async def test_requests_that_queue_for_the_rate_limit_are_waiting(emulator: Emulator) -> None:
+    async with (
+        arena_client(emulator, limits={"deploy": 10.0}) as client,
+        client.deploy_many(arena_requests(40)) as batch,
+    ):
+        await asyncio.sleep(1.05)
+        progress = batch.progress_now
+        sent = requests_by_operation(emulator)["deploy"]
+
+    assert 10 <= sent <= 30
+    assert progress.waiting == 40 - sent
+    assert sum(progress.under_way.values()) + progress.done == sent
+
+
+async def test_a_request_that_a_429_sent_back_is_waiting_again(emulator: Emulator) -> None:
+    refusal = Respond(429, headers={"Retry-After": "5"})
+    emulator.faults.add(Fault("deploy", refusal, when="unread"))
+    async with (
+        arena_client(emulator) as client,
+        client.deploy_many(arena_requests(1)) as batch,
+    ):
+        await asyncio.sleep(2)
+        assert batch.progress_now.waiting == 1
+        await asyncio.sleep(5)
+        assert batch.progress_now.waiting == 0
 
 
 async def test_progress_needs_an_interval_above_zero(client: EdgegapClient) -> None:

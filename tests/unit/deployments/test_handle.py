@@ -14,7 +14,7 @@ from edgegap_async.api.models import DeployAccepted, Deployment, Endpoint, Port,
 from edgegap_async.client import EdgegapClient
 from edgegap_async.concurrency import loop_time
 from edgegap_async.deployments.handle import DeploymentHandle, tracker_of
-from edgegap_async.errors import Forbidden, InvalidRequest, WaitTimedOut
+from edgegap_async.errors import Forbidden, InvalidRequest, NotFound, WaitTimedOut
 
 pytestmark = pytest.mark.virtual
 
@@ -57,14 +57,40 @@ async def test_a_refresh_is_one_status_request(api: ScriptedApi, client: Edgegap
     assert len(api.requests) == 1
 
 
-@pytest.mark.parametrize("status", [200, 410, 404, 400])
+@pytest.mark.parametrize("known_by", ["a status", "an earlier stop", "the caller", "410"])
+@pytest.mark.parametrize("status", [410, 404, 400])
 async def test_row_20_stopping_what_is_stopped_already_is_fine(
+    api: ScriptedApi, client: EdgegapClient, status: int, known_by: str
+) -> None:
+    handle = client.handle("abc123")
+    if known_by == "a status":
+        await handle.refresh()
+    if known_by == "an earlier stop":
+        await handle.stop()
+    api.on(*STOP, Reply(410 if known_by == "410" else status))
+    await client.handle("abc123").stop(missing_ok=known_by == "the caller")
+
+    assert stops(api) == (2 if known_by == "an earlier stop" else 1)
+
+
+@pytest.mark.parametrize("status", [404, 400])
+async def test_stopping_an_id_that_no_answer_has_shown_is_not_found(
     api: ScriptedApi, client: EdgegapClient, status: int
 ) -> None:
     api.on(*STOP, Reply(status))
-    await client.handle("abc123").stop()
+    with pytest.raises(NotFound):
+        await client.handle("abc123").stop()
 
     assert stops(api) == 1
+
+
+async def test_a_stop_whose_first_answer_was_lost_has_succeeded(
+    api: ScriptedApi, client: EdgegapClient
+) -> None:
+    api.on(*STOP, Reply(lost=True), Reply(404))
+    await client.handle("abc123").stop()
+
+    assert stops(api) == 2
 
 
 async def test_a_stop_says_where_the_logs_go(api: ScriptedApi, client: EdgegapClient) -> None:

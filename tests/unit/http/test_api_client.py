@@ -143,7 +143,7 @@ async def test_row_11_an_answer_that_repeats_the_token_does_not_show_it(
     [
         ({"base_url": 5}, "base_url is of type str"),
         ({"session": 3}, "session is of type ClientSession"),
-        ({"timeouts": 5}, "timeouts is of type Timeouts"),
+        ({"timeouts": "5"}, "timeouts is of type Timeouts"),
         ({"retries": 3}, "retries is of type RetryPolicy"),
         ({"guard": True}, "guard is of type Guard"),
         ({"limits": 5}, "limits is of type Mapping"),
@@ -159,3 +159,21 @@ async def test_a_setting_of_a_wrong_kind_is_named(settings: dict[str, Any], mess
 async def test_a_body_of_the_wrong_type_is_not_sent(client: ApiClient) -> None:
     with pytest.raises(InvalidRequest, match="the body of deploy is of type DeployRequest"):
         await client.call(endpoints.DEPLOY, body={"application": "arena"})
+
+
+async def test_a_number_for_timeouts_is_the_total_of_an_attempt(api: ScriptedApi) -> None:
+    api.on(*STATUS, Reply(delay=60))
+    began = loop_time()
+    async with ApiClient(
+        CANARY, base_url=api.url, timeouts=5, retries=RetryPolicy(attempts=1)
+    ) as client:
+        with pytest.raises(NoAnswer):
+            await client.deployments.get("r1")
+
+    assert loop_time() - began == pytest.approx(5, abs=0.5)
+
+
+@pytest.mark.parametrize("timeouts", [0, -1, "5", True])
+def test_timeouts_that_are_no_seconds_are_refused(timeouts: Any) -> None:
+    with pytest.raises(InvalidRequest):
+        ApiClient(CANARY, timeouts=timeouts)

@@ -159,7 +159,7 @@ async def test_row_23_a_wait_goes_on_through_an_unknown_status(
     api.on(*STATUS, *map(deployment, ["BAKING", "BAKING", "READY"]))
     await tracker.wait_for(Status.READY, 300)
 
-    assert [change.status.value for change in tracker.history] == ["Status.BAKING", "Status.READY"]
+    assert [change.status.value for change in tracker.history] == ["Status.BAKING", "READY"]
     assert caplog.text.count("the status 'Status.BAKING' is unknown") == 1
 
 

@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
-from raw_server import raw_server
+from raw_server import raw_server, read_request
 from webhook_servers import PUBLIC, status_of
 
 from edgegap_async.concurrency import loop_time
-from edgegap_async.errors import InvalidRequest
+from edgegap_async.errors import InvalidRequest, WebhookNotReceived
 from edgegap_async.webhooks.receiver import WebhookEvent, WebhookReceiver
 from edgegap_async.webhooks.servers import WebhookSecretFilter
 
@@ -366,3 +366,61 @@ def test_row_82_the_filter_hides_secrets_in_the_logs_of_a_program(
     assert url.split("/")[-2] not in caplog.text
     assert "https://a.example/edgegap/webhooks/hidden/ready" in caplog.text
     assert "of 5" in caplog.text
+
+
+# ── check ────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_receiver_that_is_served_reaches_itself() -> None:
+    events: list[WebhookEvent] = []
+
+    async def on_event(event: WebhookEvent) -> None:
+        events.append(event)
+
+    async with WebhookReceiver(on_event=on_event).serve() as receiver:
+        await receiver.check()
+        await receiver.check()
+
+        assert receiver.stats.received == 2
+    assert not events
+    assert receiver.stats.dropped == 0
+
+
+async def test_a_receiver_that_no_client_can_reach_says_so() -> None:
+    with pytest.raises(InvalidRequest, match="give it a public_url"):
+        await WebhookReceiver().check()
+    with pytest.raises(InvalidRequest, match="timeout must be above 0"):
+        await WebhookReceiver(PUBLIC).check(timeout=0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "answers 404"),
+        (b"HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n", "answers 302"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", "nothing came in 0.3 s"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "cannot be reached"),
+        (b"", "nothing came in 0.3 s"),
+    ],
+    ids=["404", "redirect", "another program", "no HTTP", "no answer"],
+)
+async def test_a_public_url_that_leads_elsewhere_is_not_received(answer: bytes, why: str) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(answer)
+        await (writer.drain() if answer else asyncio.sleep(60))
+
+    async with raw_server(talk) as port:
+        url = f"http://127.0.0.1:{port}"
+        receiver = WebhookReceiver(url)
+        with pytest.raises(WebhookNotReceived, match=why) as caught:
+            await receiver.check(timeout=0.3)
+
+    assert f"{url}/edgegap/webhooks" in str(caught.value)
+    assert "Compare public_url" in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+async def test_a_public_url_where_nothing_listens_is_not_received() -> None:
+    with pytest.raises(WebhookNotReceived, match="cannot be reached"):
+        await WebhookReceiver("http://127.0.0.1:1").check()

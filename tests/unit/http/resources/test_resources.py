@@ -359,10 +359,15 @@ async def test_no_filter_stops_everything_only_if_that_is_said_too() -> None:
         await Deployments(call).bulk_stop([])
     with pytest.raises(InvalidRequest, match="goes with no filters"):
         await Deployments(call).bulk_stop(filters, everything=True)
+    others = [StopFilter("deployment_tags", ["eu"], "not"), *filters]
+    with pytest.raises(InvalidRequest, match="a filter of type not stops"):
+        await Deployments(call).bulk_stop(others)
     assert not call.calls
 
     await Deployments(call).bulk_stop([], everything=True)
-    assert call.calls == [{"operation": endpoints.BULK_STOP, "body": StopFilters(())}]
+    await Deployments(call).bulk_stop(others, everything=True)
+    bodies = [StopFilters(()), StopFilters(tuple(others))]
+    assert call.calls == [{"operation": endpoints.BULK_STOP, "body": body} for body in bodies]
 
 
 @pytest.mark.parametrize("half", [{"application": "arena"}, {"version": "v1"}])
