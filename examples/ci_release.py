@@ -8,7 +8,6 @@ if players can use the new version. If they cannot, it is deleted again.
 """
 
 import argparse
-import asyncio
 import os
 import sys
 
@@ -19,6 +18,7 @@ from edgegap_async import (
     EdgegapError,
     UdpAnswer,
     VersionSettings,
+    run,
 )
 
 PLAYS = UdpAnswer("game", datagram=b"hello from ci")
@@ -76,7 +76,7 @@ def main() -> int:
     parser.add_argument("--delete-old", action="store_true")
     asked = parser.parse_args()
     try:
-        asyncio.run(release(asked.application, asked.old, asked.tag, delete_old=asked.delete_old))
+        run(release(asked.application, asked.old, asked.tag, delete_old=asked.delete_old))
     except EdgegapError as error:
         print(f"not released: {error}")
         return 1

@@ -7,14 +7,12 @@ ends it.
 """
 
 import asyncio
-import contextlib
-import signal
 import sys
 
 from aiohttp import web
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from edgegap_async import EdgegapClient
+from edgegap_async import EdgegapClient, run
 from edgegap_async.observability import PrometheusObserver
 
 
@@ -25,8 +23,6 @@ async def metrics(_: web.Request) -> web.Response:
 
 async def main(port: int) -> None:
     """Keeps one server running, and serves the metrics."""
-    if task := asyncio.current_task():
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     application = web.Application()
     application.router.add_get("/metrics", metrics)
     runner = web.AppRunner(application)
@@ -44,5 +40,4 @@ async def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    with contextlib.suppress(asyncio.CancelledError, KeyboardInterrupt):
-        asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 9090))
+    run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 9090))

@@ -12,6 +12,14 @@ It starts the programs that its settings name, without a sandbox, and listens on
 loopback by default. Linux.
 """
 
+import sys
+
+if sys.platform != "linux":
+    raise ImportError(
+        f"the emulator of Edgegap needs Linux, not {sys.platform}: run it in WSL 2, a container or"
+        " a virtual machine. The client runs on this system"
+    )
+
 from .catalogue import (
     Application,
     AppPort,

@@ -16,7 +16,12 @@ from program_runner import ROOT, run_program
 from edgegap_async import EdgegapClient
 from edgegap_async.emulator import Emulator
 
-DOCUMENTS = ("README.md", "examples/README.md", "edgegap_async/emulator/README.md")
+DOCUMENTS = (
+    "README.md",
+    "examples/README.md",
+    "examples/DEPLOYING.md",
+    "edgegap_async/emulator/README.md",
+)
 
 
 class Block(NamedTuple):

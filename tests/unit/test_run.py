@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 
 import pytest
 
@@ -114,8 +113,8 @@ def test_outside_the_main_thread_it_runs_without_signals() -> None:
     async def main() -> int:
         return 7
 
-    def work(run: Callable[..., int] = edgegap_async.run) -> None:
-        results.append(run(main()))
+    def work() -> None:
+        results.append(edgegap_async.run(main()))
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -1,0 +1,76 @@
+"""A Discord bot that starts a match by the command /match and ends it by /over.
+
+pip install discord.py
+DISCORD_TOKEN=… python examples/discord_bot.py
+"""
+
+import os
+from contextlib import AsyncExitStack
+
+import discord
+from discord import app_commands
+
+from edgegap_async import DeploymentHandle, EdgegapClient, EdgegapError, run
+
+
+class Bot(discord.Client):
+    """A bot with a client, which lives as long as the bot."""
+
+    def __init__(self) -> None:
+        super().__init__(intents=discord.Intents.default())
+        self.edgegap = EdgegapClient(owner="discord-bot")
+        self.matches: dict[int, DeploymentHandle] = {}  # by the id of the channel
+        self.end = AsyncExitStack()
+        self.tree = app_commands.CommandTree(self)
+        self.tree.add_command(match)
+        self.tree.add_command(over)
+
+    async def setup_hook(self) -> None:
+        """Open the client, before the bot connects to Discord."""
+        await self.end.enter_async_context(self.edgegap)
+        self.end.push_async_callback(self.stop_matches)
+        await self.edgegap.reap()  # what an earlier run has left, if it was killed
+
+    async def stop_matches(self) -> None:
+        """Stop the server of every match."""
+        for server in self.matches.values():
+            await server.stop()
+
+    async def close(self) -> None:
+        """Stop every match, and leave Discord."""
+        await self.end.aclose()
+        await super().close()
+
+
+@app_commands.command()
+async def match(interaction: discord.Interaction[Bot]) -> None:
+    """Start a match in this channel."""
+    bot = interaction.client
+    await interaction.response.defer()  # Discord waits 3 s for the first answer
+    try:
+        server = await bot.edgegap.deploy("arena", "v1", users=["75.28.35.192"])
+        bot.matches[interaction.channel_id or 0] = server  # from here on the bot stops it
+        await server.wait_ready()
+    except EdgegapError as error:
+        await interaction.followup.send(f"No server: {error}")
+    else:
+        await interaction.followup.send(f"Play at {server.endpoint('game')}")
+
+
+@app_commands.command()
+async def over(interaction: discord.Interaction[Bot]) -> None:
+    """End the match of this channel."""
+    server = interaction.client.matches.pop(interaction.channel_id or 0, None)
+    if server is not None:
+        await server.stop()
+    await interaction.response.send_message("The match is over." if server else "There is none.")
+
+
+async def main() -> None:
+    """Run the bot until SIGTERM."""
+    async with Bot() as bot:
+        await bot.start(os.environ["DISCORD_TOKEN"])
+
+
+if __name__ == "__main__":
+    run(main())
