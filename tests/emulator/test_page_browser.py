@@ -537,5 +537,5 @@ async def test_the_token_in_the_form_logs_in(emulator: Emulator) -> None:
 
         assert page.url == f"{emulator.url}/"
         (cookie,) = await context.cookies()
-        assert (cookie["httpOnly"], cookie["sameSite"]) == (True, "Strict")
+        assert (cookie.get("httpOnly"), cookie.get("sameSite")) == (True, "Strict")
         assert await page.evaluate("document.cookie") == ""
