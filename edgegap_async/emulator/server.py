@@ -88,6 +88,7 @@ class _NotEmulated:
 
     method: str
     path: str
+    reason: str
     newer_path: str | None = None
     slashes: frozenset[str] = frozenset()
 
@@ -298,7 +299,9 @@ class Server:
         """Returns the 501 of a call that the API has and the emulator has not, or the 404."""
         for call, _ in self._not_emulated.find(request.rel_url.raw_path):
             if call.method == request.method:
-                return error_response(501, f"{call.method} {call.path} is not emulated")
+                return error_response(
+                    501, f"{call.method} {call.path} is not emulated: {call.reason}"
+                )
         return error_response(404, "Not Found")
 
     def _check_token(self, exchange: Exchange, arguments: dict[str, Any]) -> web.Response | None:

@@ -16,15 +16,15 @@ NOT_EMULATED = json.loads(
 )
 
 
-@pytest.mark.parametrize(("method", "path"), NOT_EMULATED)
-async def test_a_call_that_is_not_emulated_is_501_and_names_itself(
-    api: BareApi, method: str, path: str
+@pytest.mark.parametrize(("method", "path", "reason"), NOT_EMULATED)
+async def test_a_call_that_is_not_emulated_is_501_and_names_itself_and_the_reason(
+    api: BareApi, method: str, path: str, reason: str
 ) -> None:
     options: dict[str, Any] = {} if method in {"GET", "DELETE"} else {"json": {}}
     status, said = await api(method, path.replace("{", "").replace("}", ""), **options)
     refused, _ = await api(method, path.replace("{", "").replace("}", ""), authorization="")
 
-    assert (status, said) == (501, {"message": f"{method} {path} is not emulated"})
+    assert (status, said) == (501, {"message": f"{method} {path} is not emulated: {reason}"})
     assert refused == 401
 
 

@@ -114,7 +114,7 @@ def test_a_call_is_in_the_table_or_in_the_list_of_those_that_are_not_emulated() 
     others = json.loads((HERE / "newer_operations.json").read_text("utf-8"))["others"]
     not_emulated = files("edgegap_async.emulator").joinpath("not_emulated.json").read_text("utf-8")
 
-    assert json.loads(not_emulated) == others
+    assert [[method, path] for method, path, _ in json.loads(not_emulated)] == others
     assert {(method, path) for method, path in others}.isdisjoint(SHOWN)
 
 
