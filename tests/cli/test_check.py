@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from command_line import invoke
 
 from edgegap_async.emulator import Fault, Faults, Respond
 from edgegap_async.testing import EmulatorThread
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port of this machine that no program has opened."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        number: int = server.getsockname()[1]
+        return number
 
 
 def results(*words: str) -> tuple[int, dict[str, str]]:
@@ -50,3 +60,15 @@ def test_beacons_are_listed_and_measured(edgegap_emulator: EmulatorThread) -> No
     assert {"host", "udp_port", "location"} <= listed[0].keys()
     assert all(0 < one["round_trip"] < 10 for one in measured.objects)
     assert "CITY" in invoke("beacons").stdout
+
+
+def test_check_sends_a_webhook_to_the_public_url(free_port: int) -> None:
+    url, port = f"http://127.0.0.1:{free_port}", ("--webhook-port", str(free_port))
+
+    assert results("--public-url", url, *port)[1]["webhooks"] == "ok"
+    status, found = results("--public-url", url)  # which leads to another port
+    assert (status, found["webhooks"]) == (1, "failed")
+    with socket.create_server(("127.0.0.1", free_port)):
+        status, found = results("--public-url", url, *port)
+        assert (status, found["webhooks"]) == (1, "failed")
+    assert invoke("check", "--public-url", "here").status == 2

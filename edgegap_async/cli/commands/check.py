@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
+import click
 
 import edgegap_async as sdk
 from edgegap_async.cli.command import command, with_client
-from edgegap_async.cli.exits import status_of
+from edgegap_async.cli.exits import FAILED, status_of
 from edgegap_async.cli.output import Column, Output, plural, seconds
 
 if TYPE_CHECKING:
@@ -34,20 +35,58 @@ _COLUMNS: Final[Sequence[Column[_Result]]] = (
 
 
 @command(
-    "edgegap-async check", "edgegap-async check --json | jq -r 'select(.result != \"ok\").check'"
+    "edgegap-async check",
+    "edgegap-async check --public-url https://games.example.com --webhook-port 8080",
+    "edgegap-async check --json | jq -r 'select(.result == \"failed\").check'",
+)
+@click.option(
+    "--public-url",
+    metavar="URL",
+    help="The URL at which Edgegap reaches this machine: check that webhooks to it come here.",
+)
+@click.option(
+    "--webhook-port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="The local port to which --public-url leads.",
+)
+@click.option(
+    "--webhook-host",
+    default="127.0.0.1",
+    show_default=True,
+    help="The local address to which it leads; 0.0.0.0 for all.",
 )
 @with_client
-async def check(client: EdgegapClient, output: Output) -> int:
-    """Check that the token is valid, that the API answers, and which limits hold.
+async def check(
+    client: EdgegapClient,
+    output: Output,
+    *,
+    public_url: str | None,
+    webhook_port: int,
+    webhook_host: str,
+) -> int:
+    """Check token, network, rate limits, and with --public-url the way of webhooks.
 
     Makes one request, which changes nothing. The exit status is that of the first failed check.
     """
-    results, status = [], 0
+    results, status = await _check_api(client)
+    limits = ", ".join(f"{name} {one.rate:g}" for name, one in client.limits.snapshot().items())
+    results.append(_Result(check="limits", result="ok", detail=f"calls a second: {limits}"))
+    if public_url is not None:
+        webhooks = await _check_webhooks(public_url, webhook_host, webhook_port)
+        results.append(webhooks)
+        if webhooks.result == "failed":
+            status = status or FAILED
+    output.table(results, _COLUMNS, nothing="")
+    return status
+
+
+async def _check_api(client: EdgegapClient) -> tuple[list[_Result], int]:
+    """Returns what one request has shown of network and token, and the exit status."""
     began = time.monotonic()
     try:
         page = await client.deployments.list_page(limit=1)
     except sdk.CallError as problem:
-        status = status_of(problem)
         is_answer = isinstance(problem, sdk.Refused)
         is_refusal = isinstance(problem, sdk.Unauthorized | sdk.Forbidden)
         reached = f"the API answered {problem.status}" if is_answer else str(problem)
@@ -56,20 +95,22 @@ async def check(client: EdgegapClient, output: Output) -> int:
             _Result(check="reachability", result="ok" if is_answer else "failed", detail=reached),
             _Result(check="token", result="failed" if is_refusal else "unknown", detail=accepted),
         ]
-    else:
-        took = seconds(time.monotonic() - began)
-        results = [
-            _Result(check="reachability", result="ok", detail=f"the API answered after {took}"),
-            _Result(
-                check="token",
-                result="ok",
-                detail=f"it may list deployments; {plural(page.total_count or 0, 'deployment')}",
-            ),
-        ]
-    limits = client.limits.snapshot().items()
-    texts = (f"{name} {state.rate:g}" for name, state in limits)
-    results.append(
-        _Result(check="limits", result="ok", detail=f"calls a second: {', '.join(texts)}")
-    )
-    output.table(results, _COLUMNS, nothing="")
-    return status
+        return results, status_of(problem)
+    took = f"the API answered after {seconds(time.monotonic() - began)}"
+    listed = plural(page.total_count or 0, "deployment")
+    results = [
+        _Result(check="reachability", result="ok", detail=took),
+        _Result(check="token", result="ok", detail=f"it may list deployments; {listed}"),
+    ]
+    return results, 0
+
+
+async def _check_webhooks(public_url: str, host: str, port: int) -> _Result:
+    """Returns whether a webhook that this program sends to its public URL comes here."""
+    try:
+        receiver = sdk.WebhookReceiver(public_url)
+        async with receiver.serve(host, port=port):
+            await receiver.check()
+    except (sdk.WebhookNotReceived, OSError) as problem:  # such as a port in use
+        return _Result(check="webhooks", result="failed", detail=str(problem))
+    return _Result(check="webhooks", result="ok", detail=f"{public_url} leads here")
