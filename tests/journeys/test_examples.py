@@ -23,6 +23,7 @@ from program_runner import (
     running_deployments,
 )
 from redis_server import RedisServer
+from scripted_api import Reply, ScriptedApi
 
 from edgegap_async import DeploymentHandle, EdgegapClient, Status, VersionPortRequest
 from edgegap_async.emulator import Emulator, Image, Timings, load_apps, sample_application
@@ -39,6 +40,12 @@ RUN_TO_THE_END = {
     "relay": r"linked(.|\n)*joined: 203.0.113.9(.|\n)*deleted\n$",
 }
 """Examples without arguments, and a pattern that their output matches."""
+
+
+SEARCHING = Reply(200, {"id": "t1", "status": "SEARCHING"})
+ASSIGNED = Reply(
+    200, {"id": "t1", "status": "HOST_ASSIGNED", "assignment": {"fqdn": "a.example", "ports": {}}}
+)
 
 
 @pytest.mark.parametrize("example", RUN_TO_THE_END)
@@ -95,6 +102,25 @@ async def test_many_servers_deploys_a_batch(emulator: Emulator) -> None:
     assert "5 of 5 READY, 0 failed" in printed
     assert "5 servers" in printed
     assert sum(request.operation == "stop_deployment" for request in emulator.requests) == 5
+
+
+async def test_the_matchmaking_service_assigns_a_host(emulator: Emulator) -> None:
+    async with ScriptedApi() as api:
+        api.on("POST", "/tickets", Reply(201, SEARCHING.body))
+        api.on("GET", "/tickets/t1", SEARCHING, Reply(503), ASSIGNED)
+        variables = {"MATCHMAKER_URL": api.url, "MATCHMAKER_TOKEN": "canary-raw"}
+        printed = await run_program(
+            emulator, "examples/matchmaking_service.py", "192.0.2.1", **variables
+        )
+
+    assert [request.method for request in api.requests] == ["POST", "GET", "GET", "GET"]
+    assert printed == "192.0.2.1: HOST_ASSIGNED a.example\n"
+    assert {request.headers["Authorization"] for request in api.requests} == {"canary-raw"}
+    assert api.requests[0].json == {
+        "profile": "casual",
+        "attributes": {},
+        "player_ip": "192.0.2.1",
+    }
 
 
 async def test_the_warm_pool_allocates_servers(emulator: Emulator) -> None:
