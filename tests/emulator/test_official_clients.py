@@ -142,6 +142,7 @@ async def test_mcp_deploys_waits_lists_reads_logs_and_stops(mcp: McpServer, api:
     assert status == 202
     request_id = accepted["request_id"]
 
+    said: dict[str, Any] = {}
     waited = 2.0  # seconds, times 1.5 each time, 10 at most: too slow for a test
     for _ in range(200):
         _, said = await mcp("GET", f"/v1/status/{request_id}")

@@ -108,7 +108,7 @@ def test_on_windows_ctrl_break_ends_the_program(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_outside_the_main_thread_it_runs_without_signals() -> None:
-    results: list[int] = []
+    results: list[object] = []
 
     async def main() -> int:
         return 7

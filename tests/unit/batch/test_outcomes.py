@@ -69,6 +69,7 @@ async def test_an_outcome_says_when_its_deployment_was_accepted_and_ready(
     outcome, failed = await client.deploy_many([arena_request(), wrong]).all()
 
     assert outcome.accepted_at is not None
+    assert outcome.ready_at is not None
     assert outcome.ready_at == outcome.result().history[-1].at
     assert outcome.accepted_at <= outcome.ready_at
     assert outcome.accepted_at.utcoffset() == timedelta(0)
