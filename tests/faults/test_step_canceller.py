@@ -107,6 +107,11 @@ async def run(client: EdgegapClient, _: DeploymentHandle) -> None:
         await asyncio.sleep(0)
 
 
+async def relay(client: EdgegapClient, _: DeploymentHandle) -> None:
+    async with client.relay(["8.8.8.8"], timeout=20):
+        await asyncio.sleep(0)
+
+
 async def deploy_by_key(client: EdgegapClient, _: DeploymentHandle) -> DeploymentHandle:
     return await client.deploy("arena", "v1", users=USERS, idempotency_key="match-42")
 
@@ -190,6 +195,7 @@ def tag_of(server: DeploymentHandle) -> tuple[str, str]:
 
 LEAVES_NOTHING: dict[str, Work] = {
     "EdgegapClient.run": run,
+    "EdgegapClient.relay": relay,
     "EdgegapClient.deploy_many": batch_loop,
     "Batch.all": batch_all,
     "Batch.progress": batch_progress,
@@ -362,6 +368,7 @@ async def test_row_28_29_a_coroutine_that_is_cancelled_at_any_step_leaves_no_ser
                 await client.handle(outcome.request_id).stop()
 
         await until_only(emulator, server_id)
+        assert not emulator.relay_sessions
     assert step > 1
 
 

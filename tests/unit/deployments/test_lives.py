@@ -61,7 +61,7 @@ async def test_the_life_of_a_deployment_goes_from_its_deploy_to_its_stop(api: Sc
     api.on(*STATUS, deployment("DEPLOYING"), deployment("READY"))
     api.on(*STOP, STOPPED)
     observer = Recorder()
-    async with EdgegapClient("token", base_url=api.url) as client:
+    async with EdgegapClient("canary-token", base_url=api.url) as client:
         client.add_observer(observer)
         async with client.run("arena", "v1", users=["8.8.8.8"]) as server:
             began = server.history[0].at
@@ -87,7 +87,7 @@ async def test_a_ready_that_a_webhook_brought_says_so(api: ScriptedApi) -> None:
     api.on(*STOP, STOPPED)
     observer = Recorder()
     receiver = WebhookReceiver("https://game.example/edgegap")
-    async with EdgegapClient("token", base_url=api.url, webhooks=receiver) as client:
+    async with EdgegapClient("canary-token", base_url=api.url, webhooks=receiver) as client:
         client.add_observer(observer)
         server = await client.deploy("arena", "v1", users=["8.8.8.8"])
         waiting = asyncio.create_task(server.wait_ready())
@@ -110,7 +110,7 @@ async def test_a_deployment_that_ends_by_itself_was_stopped_by_another(api: Scri
     api.on(*DEPLOY, ACCEPTED)
     api.on(*STATUS, deployment("TERMINATED"))
     observer = Recorder()
-    async with EdgegapClient("token", base_url=api.url) as client:
+    async with EdgegapClient("canary-token", base_url=api.url) as client:
         client.add_observer(observer)
         server = await client.deploy("arena", "v1", users=["8.8.8.8"])
         await server.wait_terminated()
@@ -124,7 +124,7 @@ async def test_a_deployment_that_cannot_be_stopped_is_lost(api: ScriptedApi) -> 
     api.on(*STATUS, deployment("READY"))
     api.on(*STOP, Reply(403, body={"message": "Forbidden"}))
     observer = Recorder()
-    async with EdgegapClient("token", base_url=api.url) as client:
+    async with EdgegapClient("canary-token", base_url=api.url) as client:
         client.add_observer(observer)
         with pytest.raises(Forbidden):
             async with client.run("arena", "v1", users=["8.8.8.8"]):
@@ -137,7 +137,7 @@ async def test_a_deploy_whose_answer_stays_lost_is_lost_with_its_tag(api: Script
     api.on(*DEPLOY, Reply(lost=True))
     api.on(*LIST, NO_ROWS)
     observer = Recorder()
-    async with EdgegapClient("token", base_url=api.url) as client:
+    async with EdgegapClient("canary-token", base_url=api.url) as client:
         client.add_observer(observer)
         with pytest.raises(MaybeCreated) as caught:
             await client.deploy("arena", "v1", users=["8.8.8.8"])
@@ -151,7 +151,7 @@ async def test_a_deploy_whose_caller_is_cancelled_is_created_and_stopped(api: Sc
     api.on(*DEPLOY, attrs.evolve(ACCEPTED, delay=5))
     api.on(*STOP, STOPPED)
     observer = Recorder()
-    async with EdgegapClient("token", base_url=api.url) as client:
+    async with EdgegapClient("canary-token", base_url=api.url) as client:
         client.add_observer(observer)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1):
@@ -164,7 +164,7 @@ async def test_a_cancelled_deploy_that_cannot_be_undone_is_lost(api: ScriptedApi
     api.on(*DEPLOY, Reply(503, delay=5))
     api.on(*LIST, Reply(403, body={"message": "Forbidden"}))
     observer = Recorder()
-    async with EdgegapClient("token", base_url=api.url) as client:
+    async with EdgegapClient("canary-token", base_url=api.url) as client:
         client.add_observer(observer)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1):
@@ -177,7 +177,7 @@ async def test_a_failed_deployment_that_the_client_stops_is_adopted(api: Scripte
     api.on(*DEPLOY, Reply(422, body={"message": "no capacity", "request_id": "abc123"}))
     api.on(*STOP, STOPPED)
     observer = Recorder()
-    async with EdgegapClient("token", base_url=api.url) as client:
+    async with EdgegapClient("canary-token", base_url=api.url) as client:
         client.add_observer(observer)
         with pytest.raises(Unprocessable):
             async with client.run("arena", "v1", users=["8.8.8.8"]):
@@ -201,7 +201,9 @@ async def test_each_event_is_rare_enough_that_an_observer_may_raise_in_all_of_th
     api.on(*STATUS, deployment("READY"))
     api.on(*STOP, STOPPED)
     observer = Broken()
-    async with EdgegapClient("token", base_url=api.url, retries=RetryPolicy(attempts=1)) as client:
+    async with EdgegapClient(
+        "canary-token", base_url=api.url, retries=RetryPolicy(attempts=1)
+    ) as client:
         client.add_observer(observer)
         async with client.run("arena", "v1", users=["8.8.8.8"]):
             pass
@@ -219,7 +221,7 @@ async def test_the_environment_of_observers_reaches_the_game_server_and_the_call
             return {"REGION": "eu", "MODE": "duel"}
 
     api.on(*DEPLOY, ACCEPTED)
-    async with EdgegapClient("token", base_url=api.url) as client:
+    async with EdgegapClient("canary-token", base_url=api.url) as client:
         client.add_observer(Region())
         await client.deploy(
             "arena", "v1", users=["8.8.8.8"], environment_variables={"MODE": "ranked"}

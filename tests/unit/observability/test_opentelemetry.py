@@ -131,7 +131,7 @@ async def test_a_call_is_one_internal_span_with_a_client_span_for_each_time_it_i
 
 async def test_a_429_that_is_repeated_is_no_error(api: ScriptedApi, traces: Traces) -> None:
     api.on(*STATUS, Reply(429, headers={"Retry-After": "2"}), READY)
-    async with ApiClient("token", base_url=api.url) as client:
+    async with ApiClient("canary-token", base_url=api.url) as client:
         client.add_observer(traces.observer)
         await client.deployments.get("r1")
 
@@ -147,11 +147,11 @@ async def test_a_call_that_fails_is_an_error_with_its_status_or_its_class(
     api: ScriptedApi, traces: Traces, unused_tcp_port: int
 ) -> None:
     api.on(*STATUS, Reply(404))
-    async with ApiClient("token", base_url=api.url) as client:
+    async with ApiClient("canary-token", base_url=api.url) as client:
         client.add_observer(traces.observer)
         with pytest.raises(NotFound):
             await client.deployments.get("r1")
-    async with ApiClient("token", base_url=f"http://127.0.0.1:{unused_tcp_port}") as client:
+    async with ApiClient("canary-token", base_url=f"http://127.0.0.1:{unused_tcp_port}") as client:
         client.add_observer(traces.observer)
         with pytest.raises(NotSent):
             await client.deployments.get("r1")
@@ -166,7 +166,7 @@ async def test_a_cancelled_call_ends_its_spans_and_is_no_error(
     api: ScriptedApi, traces: Traces
 ) -> None:
     api.on(*STATUS, Reply(delay=60))
-    async with ApiClient("token", base_url=api.url) as client:
+    async with ApiClient("canary-token", base_url=api.url) as client:
         client.add_observer(traces.observer)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1):
@@ -182,7 +182,7 @@ async def test_a_call_that_began_before_the_observer_was_registered_has_no_spans
     api: ScriptedApi, traces: Traces, caplog: pytest.LogCaptureFixture
 ) -> None:
     api.on(*STATUS, Reply(503, delay=1), Reply(404, delay=1))
-    async with ApiClient("token", base_url=api.url) as client:
+    async with ApiClient("canary-token", base_url=api.url) as client:
         calling = asyncio.create_task(client.deployments.get("r1"))
         await api.until_asked(*STATUS)
         client.add_observer(traces.observer)
@@ -195,7 +195,7 @@ async def test_a_call_that_began_before_the_observer_was_registered_has_no_spans
 
 async def test_without_an_observer_there_are_no_spans(api: ScriptedApi, traces: Traces) -> None:
     api.on(*STATUS, READY)
-    async with ApiClient("token", base_url=api.url) as client:
+    async with ApiClient("canary-token", base_url=api.url) as client:
         await client.deployments.get("r1")
 
     assert traces.exporter.get_finished_spans() == ()
@@ -210,7 +210,7 @@ async def test_the_calls_for_a_deployment_link_to_its_deploy_and_to_the_webhook_
     api.on(*STOP, STOPPED)
     receiver = WebhookReceiver("https://game.example/edgegap")
     tracer = traces.provider.get_tracer("program")
-    async with EdgegapClient("token", base_url=api.url, webhooks=receiver) as client:
+    async with EdgegapClient("canary-token", base_url=api.url, webhooks=receiver) as client:
         client.add_observer(traces.observer)
         with tracer.start_as_current_span("match"):
             server = await client.deploy("arena", "v1", users=["8.8.8.8"])
@@ -239,7 +239,7 @@ async def test_the_game_server_gets_the_trace_of_the_program(
     api: ScriptedApi, traces: Traces
 ) -> None:
     api.on(*DEPLOY, ACCEPTED)
-    async with EdgegapClient("token", base_url=api.url) as client:
+    async with EdgegapClient("canary-token", base_url=api.url) as client:
         client.add_observer(traces.observer)
         with traces.provider.get_tracer("program").start_as_current_span("match") as match:
             await client.deploy("arena", "v1", users=["8.8.8.8"])
@@ -255,7 +255,7 @@ async def test_the_game_server_gets_the_trace_of_the_program(
 
 async def test_the_trace_stays_in_the_program_by_default(api: ScriptedApi, traces: Traces) -> None:
     api.on(*DEPLOY, ACCEPTED)
-    async with EdgegapClient("token", base_url=api.url) as client:
+    async with EdgegapClient("canary-token", base_url=api.url) as client:
         client.add_observer(OpenTelemetryObserver(tracer_provider=traces.provider))
         with traces.provider.get_tracer("program").start_as_current_span("match"):
             await client.deploy("arena", "v1", users=["8.8.8.8"])
@@ -269,7 +269,7 @@ async def test_metrics_count_requests_waits_for_the_limit_and_the_time_to_ready(
     api.on(*DEPLOY, Reply(429, headers={"Retry-After": "2"}), ACCEPTED)
     api.on(*STATUS, deployment("DEPLOYING", request_id="r1"), READY)
     api.on(*STOP, STOPPED)
-    async with EdgegapClient("token", base_url=api.url) as client:
+    async with EdgegapClient("canary-token", base_url=api.url) as client:
         client.add_observer(traces.observer)
         async with client.run("arena", "v1", users=["8.8.8.8"]):
             [live] = traces.metrics()["edgegap.deployment.live"]
@@ -303,7 +303,9 @@ async def test_a_wait_for_the_limit_that_is_given_up_counts(
     api: ScriptedApi, traces: Traces
 ) -> None:
     api.on(*STATUS, READY)
-    async with ApiClient("token", base_url=api.url, limits={"get_deployment": 0.1}) as client:
+    async with ApiClient(
+        "canary-token", base_url=api.url, limits={"get_deployment": 0.1}
+    ) as client:
         await client.deployments.get("r1")
         client.add_observer(traces.observer)
         with pytest.raises(TimeoutError):
@@ -317,7 +319,7 @@ async def test_a_wait_for_the_limit_that_is_given_up_counts(
 async def test_what_may_go_on_running_is_counted_as_lost(api: ScriptedApi, traces: Traces) -> None:
     api.on(*DEPLOY, Reply(lost=True))
     api.on("GET", "/v1/deployments", Reply(403, body={"message": "Forbidden"}))
-    async with EdgegapClient("token", base_url=api.url) as client:
+    async with EdgegapClient("canary-token", base_url=api.url) as client:
         client.add_observer(traces.observer)
         with pytest.raises(MaybeCreated):
             await client.deploy("arena", "v1", users=["8.8.8.8"])

@@ -44,7 +44,7 @@ async def test_the_life_of_a_deployment_is_counted(
     api.on(*DEPLOY, Reply(429, headers={"Retry-After": "2"}), ACCEPTED)
     api.on(*STATUS, deployment("DEPLOYING", request_id="r1"), READY)
     api.on(*STOP, Reply(body={"message": "stopping"}))
-    async with EdgegapClient("token", base_url=api.url) as client:
+    async with EdgegapClient("canary-token", base_url=api.url) as client:
         client.add_observer(PrometheusObserver(registry=registry))
         async with client.run("arena", "v1", users=["8.8.8.8"]):
             assert scrape(registry)["edgegap_deployments_live"] == 1
@@ -69,14 +69,14 @@ async def test_outcomes_of_calls_are_statuses_or_names_of_errors(
 ) -> None:
     api.on(*STATUS, Reply(404), Reply(delay=60))
     observer = PrometheusObserver(registry=registry)
-    async with ApiClient("token", base_url=api.url) as client:
+    async with ApiClient("canary-token", base_url=api.url) as client:
         client.add_observer(observer)
         with pytest.raises(NotFound):
             await client.deployments.get("r1")
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1):
                 await client.deployments.get("r1")
-    async with ApiClient("token", base_url=f"http://127.0.0.1:{unused_tcp_port}") as client:
+    async with ApiClient("canary-token", base_url=f"http://127.0.0.1:{unused_tcp_port}") as client:
         client.add_observer(observer)
         with pytest.raises(NotSent):
             await client.deployments.get("r1")
@@ -92,7 +92,7 @@ async def test_a_deployment_that_may_go_on_running_is_counted_as_lost(
 ) -> None:
     api.on(*DEPLOY, Reply(lost=True))
     api.on("GET", "/v1/deployments", Reply(403, body={"message": "Forbidden"}))
-    async with EdgegapClient("token", base_url=api.url) as client:
+    async with EdgegapClient("canary-token", base_url=api.url) as client:
         client.add_observer(PrometheusObserver(registry=registry))
         with pytest.raises(MaybeCreated):
             await client.deploy("arena", "v1", users=["8.8.8.8"])
@@ -105,7 +105,7 @@ async def test_a_scrape_in_another_thread_reads_the_rate_limits(
 ) -> None:
     api.on(*STATUS, READY)
     found = dict[str, float]()
-    async with EdgegapClient("token", base_url=api.url) as client:
+    async with EdgegapClient("canary-token", base_url=api.url) as client:
         client.add_observer(PrometheusObserver(limits=client.limits, registry=registry))
         await client.deployments.get("r1")
         thread = threading.Thread(target=lambda: found.update(scrape(registry)))
