@@ -149,7 +149,6 @@ if TYPE_CHECKING:
     )
     from .batch.batch import Batch
     from .batch.plan import AnyRequest, AnyRequests, FailurePolicy, Outcome, Progress
-    from .beacons import BeaconReply, nearest
     from .client import EdgegapClient
     from .cluster import Cluster
     from .concurrency import run
@@ -209,6 +208,7 @@ if TYPE_CHECKING:
         Priority,
     )
     from .http.resources.applications import Applications
+    from .http.resources.beacons import BeaconReply, nearest
     from .http.resources.container_registry import ContainerRegistry
     from .http.resources.deployments import Deployments
     from .http.resources.endpoint_storages import EndpointStorages
@@ -557,7 +557,7 @@ if not TYPE_CHECKING:  # a type checker would accept any name because of __getat
                 "UdpAnswer",
             ],
             "http.resources.applications": ["Applications"],
-            "beacons": ["BeaconReply", "nearest"],
+            "http.resources.beacons": ["BeaconReply", "nearest"],
             "http.resources.ip_addresses": ["IpAddresses"],
             "http.resources.locations": ["Locations"],
             "http.resources.private_fleets": ["PrivateFleets"],

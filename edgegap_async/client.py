@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from .batch.plan import AnyRequests, FailurePolicy, Progress
     from .deployments.ownership import OwnedDeployments
     from .deployments.playable import Check
-    from .relays import OwnedRelays
+    from .relays.session import OwnedRelays
 
 __all__ = ["EdgegapClient"]
 
@@ -395,7 +395,7 @@ class EdgegapClient(ApiClient):
     @functools.cached_property
     def _owned_relays(self) -> OwnedRelays:
         from .http.resources.relays import Relays  # noqa: PLC0415
-        from .relays import OwnedRelays  # noqa: PLC0415
+        from .relays.session import OwnedRelays  # noqa: PLC0415
 
         return OwnedRelays(
             self,

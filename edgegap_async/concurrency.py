@@ -11,8 +11,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, Final, Self, TypeVar
 
-from .errors import WrongLoop
-from .logs import log_fields
+from .errors import WrongLoop, log_fields
 
 Result = TypeVar("Result")
 

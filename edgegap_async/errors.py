@@ -667,3 +667,28 @@ _BY_STATUS: dict[int, type[Refused]] = {
 def refusal(status: int) -> type[Refused]:
     """Returns the class of error for an HTTP error status (400 to 599)."""
     return _BY_STATUS.get(status) or (ServerError if status >= 500 else Refused)  # noqa: PLR2004 - 5xx
+
+
+def log_fields(error: BaseException | None = None, /, **known: object) -> dict[str, object]:
+    """Returns the `extra` of a log record: what is known, without fields that are None.
+
+    A formatter for JSON, or structlog's `ExtraAdder`, writes them as keys of their own.
+
+    Args:
+        error: what has happened; its class is the field `error`. An error of this package adds
+            what it knows of its call and of its deployment.
+        known: other fields, which go before those of the error.
+    """
+    found: dict[str, object] = {}
+    if error is not None:
+        found["error"] = type(error).__name__
+    if isinstance(error, CallError):
+        found |= {
+            "operation": error.operation,
+            "status": error.status,
+            "attempts": error.attempts,
+            "operation_tag": error.operation_tag,
+        }
+    if isinstance(error, CallError | DeploymentError):
+        found["request_id"] = error.request_id
+    return {name: value for name, value in (found | known).items() if value is not None}

@@ -31,8 +31,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args, get_or
 
 import attrs
 
-from edgegap_async.errors import InvalidRequest
-from edgegap_async.logs import log_fields
+from edgegap_async.errors import InvalidRequest, log_fields
 
 from .models import DeleteSchedule, FleetHost, LazyModel, Location, Status, field_readers
 from .requests import (

@@ -37,8 +37,8 @@ from edgegap_async.errors import (
     ClientClosed,
     EdgegapError,
     MaybeCreated,
+    log_fields,
 )
-from edgegap_async.logs import log_fields
 
 from .jobs import ABORTS_BATCH, BatchAborted, Job, JobRunner
 from .plan import AnyRequests, BatchOptions, Outcome, Progress

@@ -23,9 +23,8 @@ from datetime import datetime
 from typing import Final, TypeVar
 
 from edgegap_async.api.models import Logs, MetricRow, Metrics
-from edgegap_async.errors import BadRequest, CallError, Gone, NotFound
+from edgegap_async.errors import BadRequest, CallError, Gone, NotFound, log_fields
 from edgegap_async.http.retries import is_transient
-from edgegap_async.logs import log_fields
 from edgegap_async.polling.tracker import DeploymentTracker
 
 Item = TypeVar("Item")

@@ -54,8 +54,8 @@ from edgegap_async.errors import (
     Unauthorized,
     Unprocessable,
     UnreadableAnswer,
+    log_fields,
 )
-from edgegap_async.logs import log_fields
 from edgegap_async.observability.observer import ObservedCall, Observer
 from edgegap_async.polling.tracker import is_missing, may_mean_missing
 

@@ -19,8 +19,7 @@ from edgegap_async.api.models.relays import RelaySession
 from edgegap_async.api.newer_requests import DeploymentReport
 from edgegap_async.api.requests import DeployRequest
 from edgegap_async.api.validation import is_loopback
-from edgegap_async.errors import BadRequest, NotFound, Unauthorized, Unprocessable
-from edgegap_async.logs import log_fields
+from edgegap_async.errors import BadRequest, NotFound, Unauthorized, Unprocessable, log_fields
 
 from .beacons import Beacon
 from .catalogue import Application, Catalogue, PrivateHost

@@ -24,8 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import aiohttp
 import attrs
 
-from edgegap_async.errors import BadRequest, ImageUnavailable, InvalidRequest
-from edgegap_async.logs import log_fields
+from edgegap_async.errors import BadRequest, ImageUnavailable, InvalidRequest, log_fields
 
 from .launcher import Launcher
 from .ledger import folder, is_alive

@@ -26,8 +26,7 @@ from edgegap_async.api.models import DeployAccepted
 from edgegap_async.api.newer_operations import OPERATIONS
 from edgegap_async.api.operations import Auth, Operation
 from edgegap_async.concurrency import loop_time
-from edgegap_async.errors import InvalidRequest, Refused
-from edgegap_async.logs import log_fields
+from edgegap_async.errors import InvalidRequest, Refused, log_fields
 
 from .cloud import Cloud
 from .cloud_state import Reply

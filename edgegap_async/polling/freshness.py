@@ -29,7 +29,7 @@ from collections.abc import Collection
 import attrs
 
 from edgegap_async.api.models import DeploymentPage, DeploymentRow
-from edgegap_async.logs import log_fields
+from edgegap_async.errors import log_fields
 
 from .list_strategy import is_last_page, says_ready
 from .schedule import DEFAULT_TUNING, PollerTuning

@@ -22,8 +22,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from edgegap_async.api.models import Deployment, DeploymentPage, DeploymentRow, Status
-from edgegap_async.errors import Forbidden, Refused, Unauthorized
-from edgegap_async.logs import log_fields
+from edgegap_async.errors import Forbidden, Refused, Unauthorized, log_fields
 
 from .schedule import DEFAULT_TUNING, PollerTuning
 

@@ -32,9 +32,9 @@ from edgegap_async.errors import (
     NotFound,
     Refused,
     WaitTimedOut,
+    log_fields,
 )
 from edgegap_async.http.api_client import ApiClient
-from edgegap_async.logs import log_fields
 from edgegap_async.observability.observer import Observer
 
 logger = logging.getLogger(__name__)

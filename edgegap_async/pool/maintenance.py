@@ -37,10 +37,10 @@ from edgegap_async.errors import (
     Gone,
     LimitReached,
     NotFound,
+    log_fields,
 )
 from edgegap_async.http.resources.deployments import is_listed
 from edgegap_async.http.retries import is_transient
-from edgegap_async.logs import log_fields
 
 from .inventory import Inventory, PoolSettings, ReadyServer
 

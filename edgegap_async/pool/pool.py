@@ -47,8 +47,8 @@ from edgegap_async.errors import (
     InvalidRequest,
     MaybeCreated,
     PoolEmpty,
+    log_fields,
 )
-from edgegap_async.logs import log_fields
 
 from .backoff import DeployBackoff
 from .inventory import Allocation, Inventory, PoolSettings, PoolStats, ReadyServer

@@ -17,10 +17,10 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from .api.models.beacons import LocationBeacon
-from .api.validation import check_list, check_number
-from .api.values import Value
-from .concurrency import loop_time
+from edgegap_async.api.models.beacons import LocationBeacon
+from edgegap_async.api.validation import check_list, check_number
+from edgegap_async.api.values import Value
+from edgegap_async.concurrency import loop_time
 
 _DATAGRAM_SIZE: Final = 8  # bytes
 
