@@ -51,8 +51,12 @@ def run_demo(words: list[str]) -> int:
 def _demo_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="edgegap-async demo",
-        description="Deploys twelve game servers, plays on two of them, and stops them all. Without"
-        " --live it needs no account: the emulator and its sample game run on this machine.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # the examples keep their lines
+        description="Deploys twelve game servers, plays on two of them, and stops them all.\n"
+        "Without --live it needs no account: the emulator and its sample game run here.",
+        epilog="""examples:
+  edgegap-async demo
+  EDGEGAP_API_TOKEN=... edgegap-async demo --live arena v1""",
     )
     parser.add_argument(
         "--live",

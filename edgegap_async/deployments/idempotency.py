@@ -17,7 +17,7 @@ operation tag, made once, before the first attempt. After an ambiguous error (se
   (`ListLag`), not `list_delay`. Other errors leave open whether the deploy is still on its way.
 - If the first deployment shows up after all, the surplus one is stopped: the client searches for
   it in the background during `list_delay`. The caller has its deployment by then, so `close` cuts
-  this search short and makes the last list request at once.
+  this search short: it makes the last list request at once, and a warning names the tag.
 - The list request fails, or the second answer is ambiguous too and no deployment is found during
   `list_delay`: the caller gets `MaybeCreated`, which names the tag.
 
@@ -355,10 +355,22 @@ class IdempotentDeploy:
 
     async def _stop_surplus(self, kept: str | None, tag: str) -> None:
         """Stops each other deployment with the tag that shows up before the client is closed."""
+        until = loop_time() + self._delivery_time + self.lag.list_delay
+        surplus = set[str]()
         async with contextlib.aclosing(self._lookups(tag, until_closed=True)) as lookups:
             async for ids in lookups:
-                for surplus in set(ids) - {kept}:
-                    self.owned.stop_surplus(surplus, kept)
+                surplus = set(ids) - {kept}
+                for request_id in surplus:
+                    self.owned.stop_surplus(request_id, kept)
+        if not surplus and loop_time() < until:
+            logger.warning(
+                "the client was closed before the list was sure to show every deployment with the"
+                " tag %s, whose deploy was sent twice: one may go on running; client.recover(%r)"
+                " finds it",
+                tag,
+                tag,
+                extra=log_fields(operation_tag=tag, request_id=kept),
+            )
 
     async def _lookups(
         self, tag: str, first: CallError | None = None, *, until_closed: bool = False

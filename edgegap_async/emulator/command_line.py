@@ -111,8 +111,14 @@ def _init(words: list[str], program: str) -> int:
 def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=program,
-        description="The Edgegap API on this machine, with real processes in place of containers."
-        f" Also: {program} check FILE; {program} init [FILE].",
+        formatter_class=argparse.RawDescriptionHelpFormatter,  # the examples keep their lines
+        description="The Edgegap API on this machine, with real processes in place of containers.",
+        epilog=f"""examples:
+  {program}                        # deploys the sample game: arena v1
+  {program} init                   # writes edgegap.toml, an example with comments
+  {program} check edgegap.toml     # names the line of each mistake
+  {program} edgegap.toml --fast    # your applications, without time in each status
+  {program} --host 0.0.0.0 --token-file token --allowed-host host.docker.internal""",
     )
     parser.add_argument(
         "file",

@@ -21,6 +21,7 @@ import collections
 import contextlib
 import functools
 import gc
+import logging
 import warnings
 from collections.abc import Coroutine, Iterator
 from typing import Any, Literal, TypeAlias
@@ -341,7 +342,7 @@ async def play(seed: int) -> Outcome:
         start_tasks_eagerly()
     visible: Visible = chance.choice(("in time",) * 7 + ("late", "late", "never"))
     hidden = 4.0 if visible == "late" else chance.choice((0.0, 0.0, 0.3, 2.0))
-    with logged_errors(nothing_less=True) as lines:
+    with logged_errors(nothing_less=True, least=logging.WARNING) as lines:
         async with draw_emulator(chance) as emulator, draw_receiver(chance) as receiver:
             if visible == "late":
                 emulator.faults.add(Fault("deploy", Drop(), times=chance.choice((1, 2))))

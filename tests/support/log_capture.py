@@ -10,8 +10,8 @@ LOGGER = logging.getLogger("edgegap_async")
 
 
 class _Lines(logging.Handler):
-    def __init__(self) -> None:
-        super().__init__(logging.ERROR)
+    def __init__(self, level: int) -> None:
+        super().__init__(level)
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -19,16 +19,17 @@ class _Lines(logging.Handler):
 
 
 @contextlib.contextmanager
-def logged_errors(*, nothing_less: bool = False) -> Iterator[list[str]]:
+def logged_errors(*, nothing_less: bool = False, least: int = logging.ERROR) -> Iterator[list[str]]:
     """Yields a list to which each line that is logged at ERROR in the block is added.
 
     Args:
         nothing_less: True to drop lower levels before they are formatted, which saves time.
+        least: another lowest level.
     """
-    handler, level = _Lines(), LOGGER.level
+    handler, level = _Lines(least), LOGGER.level
     LOGGER.addHandler(handler)
     if nothing_less:
-        LOGGER.setLevel(logging.ERROR)
+        LOGGER.setLevel(least)
     try:
         yield handler.lines
     finally:

@@ -159,8 +159,8 @@ async def test_a_caller_that_is_cancelled_meanwhile_leaves_the_search_the_list_d
 
 
 @pytest.mark.parametrize("when", ["read", "acted"])
-async def test_close_does_not_wait_for_a_search_whose_deploy_has_its_deployment(
-    emulator: Emulator, client: EdgegapClient, when: str
+async def test_close_does_not_wait_for_a_search_whose_deploy_has_its_deployment_and_says_so(
+    emulator: Emulator, client: EdgegapClient, when: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     emulator.faults.add(Fault("deploy", Respond(503), when=when))  # type: ignore[arg-type]
     server = await client.deploy("arena", "v1", users=PLAYERS)
@@ -171,6 +171,10 @@ async def test_close_does_not_wait_for_a_search_whose_deploy_has_its_deployment(
     assert loop_time() - began < 0.5
     assert requests_by_operation(emulator)["list_deployments"] - lists <= 2
     assert alive(emulator) == {server.request_id}
+    [tag] = [name for name in emulator.deployments[server.request_id].tags if name[:3] == "op-"]
+    said = [line for line in caplog.messages if "may go on running" in line]
+    assert len(said) == (when == "read")  # else the list has shown the first deployment
+    assert all(f"client.recover('{tag}')" in line for line in said)
 
 
 async def test_the_last_list_of_close_shows_the_surplus_deployment(
