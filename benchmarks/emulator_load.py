@@ -1,11 +1,12 @@
 """Loads the emulator, a process of its own, and measures its answers, memory and descriptors.
 
-Three parts: deploys of real processes at a steady rate with status requests and stops; many
-simulated deployments that are listed; game servers that write a lot. Nothing is compared: it is a
-tool for development, and the bar is what a team's tests need. Prints JSON.
+Four parts: deploys of real processes at a steady rate with status requests and stops; many
+simulated deployments that are listed; game servers that write a lot; and, with `--cycles`, deploys
+that are stopped at once. Nothing is compared: it is a tool for development, and the bar is what a
+team's tests need. Prints JSON.
 
     python benchmarks/emulator_load.py [--rate 40] [--seconds 20] [--simulated 10000]
-        [--measure-seconds 5] [--log-megabytes 100]
+        [--measure-seconds 5] [--log-megabytes 100] [--cycles 10000]
 """
 
 from __future__ import annotations
@@ -227,6 +228,22 @@ async def real_processes(rate: float, seconds: float, measure: float) -> dict[st
         }
 
 
+async def cycles(rate: float, count: int) -> dict[str, Any]:
+    """Deploys and stops real processes, and measures what the emulator holds after each fifth."""
+    async with running() as emulator:
+
+        async def cycle(_: int) -> None:
+            await emulator.stop(await emulator.deploy())
+
+        await cycle(0)  # starts the guardian
+        held = [emulator.held()]
+        for _ in range(5):
+            await at_rate(rate, count // 5, cycle)
+            await emulator.until(0)
+            held.append(emulator.held())
+        return {"cycles": count // 5 * 5, "held": held}
+
+
 async def simulated(count: int, measure: float) -> dict[str, Any]:
     limit = 100
     async with running("--simulate") as emulator:
@@ -283,6 +300,7 @@ async def measure(options: argparse.Namespace) -> Mapping[str, Any]:
         "real processes": await real_processes(options.rate, options.seconds, seconds),
         "simulated": await simulated(options.simulated, seconds),
         "logging": await logging_servers(options.log_megabytes, seconds),
+        **({"cycles": await cycles(options.rate, options.cycles)} if options.cycles else {}),
         "load_after": round(os.getloadavg()[0], 1),
     }
 
@@ -294,6 +312,7 @@ def main() -> None:
     parser.add_argument("--simulated", type=int, default=10_000, help="deployments that are listed")
     parser.add_argument("--measure-seconds", type=float, default=5, help="of each other figure")
     parser.add_argument("--log-megabytes", type=float, default=100, help="a second, of ten servers")
+    parser.add_argument("--cycles", type=int, default=0, help="deploys and stops; 0 for none")
     print(json.dumps(asyncio.run(measure(parser.parse_args())), indent=1))
 
 

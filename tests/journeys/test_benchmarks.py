@@ -54,6 +54,7 @@ async def test_the_benchmark_of_memory_counts_what_is_remembered(emulator: Emula
 
 async def test_the_benchmark_of_load_leaves_nothing(emulator: Emulator) -> None:
     options = ["--seconds=0.1", "--simulated=101", "--measure-seconds=0.1", "--log-megabytes=5"]
+    options += ["--cycles=10"]
     printed = json.loads(await run_program(emulator, "benchmarks/emulator_load.py", *options))
 
     real = printed["real processes"]
@@ -63,6 +64,10 @@ async def test_the_benchmark_of_load_leaves_nothing(emulator: Emulator) -> None:
     assert held["after"] <= held["before"] + 2  # the client's connections may still be open
     assert printed["simulated"]["deployments"] == 101
     assert printed["logging"]["megabytes_a_second"] > 0
+    assert printed["cycles"]["cycles"] == 10
+    counts = [figures["descriptors"] for figures in printed["cycles"]["held"]]
+    assert len(counts) == 6
+    assert max(counts) <= counts[0] + 4
 
 
 @needs_chromium
