@@ -182,7 +182,13 @@ class FakeEngine:
             await self._site.stop()
             for _ in range(_STEPS):  # a connection that was just accepted is not closed before
                 await asyncio.sleep(0)
+            server = self._runner.server
             await self._runner.cleanup()
+            for _ in range(_STEPS):  # nor one whose task began during the clean-up
+                await asyncio.sleep(0)
+            for handler in server.connections if server is not None else ():
+                if handler.transport is not None:
+                    handler.transport.abort()
             self._runner = None
             self._socket.unlink(missing_ok=True)
 

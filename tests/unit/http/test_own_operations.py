@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -34,7 +32,6 @@ from edgegap_async.concurrency import loop_time
 
 pytestmark = pytest.mark.virtual
 
-GUIDE = Path(__file__).parents[3] / "examples/README.md"
 PAGE = Reply(404, b"<html>no such page</html>", {"Content-Type": "text/html"})
 
 
@@ -71,21 +68,6 @@ TICKET = {"ticket_id": "t1"}
 
 def client_of(api: ScriptedApi, **options: Any) -> EdgegapClient:
     return EdgegapClient("canary-t", base_url=api.url, **options)
-
-
-async def test_the_example_of_the_guide_works(api: ScriptedApi) -> None:
-    snippets = re.findall(r"```python\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)
-    [snippet] = [text for text in snippets if "Operation(" in text]
-    names: dict[str, Any] = {"__name__": "guide"}
-    exec(compile(snippet, str(GUIDE), "exec", dont_inherit=True), names)
-    answer = {"ticket_id": "t1", "token": "canary-ticket", "players": ["p1"]}
-    api.on("POST", "/v1/app/arena/tickets", Reply(201, answer))
-    async with client_of(api) as client:
-        ticket = await names["join"](client, "p1")
-
-    assert (ticket.ticket_id, ticket.token, ticket.players) == ("t1", "canary-ticket", ("p1",))
-    assert repr(ticket) == "Ticket(ticket_id='t1', token=***, players=('p1',))"
-    assert api.requests[0].json == {"players": ["p1"]}
 
 
 # ── guard ────────────────────────────────────────────────────────────────────────────────────────
