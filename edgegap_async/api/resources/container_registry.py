@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable  # noqa: F401 - the annotation of `as_strings`, which pdoc evaluates here
 from typing import Any, Final
 
 import attrs
