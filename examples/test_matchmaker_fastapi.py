@@ -52,7 +52,7 @@ async def players(edgegap_emulator: EmulatorThread) -> AsyncIterator[Players]:
         never = PollingPolicy(first_delay=60, interval=60)
         client = edgegap_emulator.client(owner="matchmaker", webhooks=receiver, polling=never)
         app = application(client, receiver)
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None))
         serving = asyncio.create_task(server.serve(sockets=[listening]))
         while not server.started:
             await asyncio.sleep(0.01)

@@ -18,6 +18,7 @@ from .shared_limit import SharedLimit
 from .slots import LEASE_HORIZON, LOG_WINDOW, PACE_FRACTION, Slot, SlotReply, burst_slots
 
 _SLOT_VALIDITY: Final = 0.03  # seconds that a call may start after its slot
+_SLOT_GAP: Final = 1e-6  # seconds between slots of the same time, so that calls keep their order
 _MAX_LEASE: Final = 5  # slots; more would stay unused in one program while others wait
 _MAX_UNUSED: Final = 100  # slots that are remembered to be given back; a few seconds of them
 _RETURN_DELAY: Final = 0.05  # seconds in which the next lease may give slots back too
@@ -42,6 +43,7 @@ class SharedPermits:
         self._slots = deque[Slot]()  # leased, earliest first
         self._newest_slot: Slot | None = None  # of the newest call
         self._unused = deque[float](maxlen=_MAX_UNUSED)  # to give back, by Redis's clock
+        self._newest_at = -math.inf  # the slot that was leased last
         self._next_own_at = -math.inf  # the next slot of this program's share
         self._next_shared_at = -math.inf  # no shared slot is earlier, by the last reply
         self._next_lease_at = -math.inf
@@ -259,13 +261,20 @@ class SharedPermits:
             return
         for slot in reply.slots:
             if slot.at >= self._closed_until:
-                self._slots.append(slot)
+                self._slots.append(self._in_order(slot))
             else:
                 self._return(slot)
         if self._slots:
             self._connection.note_call(self._slots[-1].at)
         elif horizon:
             self._next_lease_at = max(self._next_shared_at - horizon, loop_time() + _SLOT_VALIDITY)
+
+    def _in_order(self, slot: Slot) -> Slot:
+        """Returns the slot, not before those of earlier replies: each reply corrects the clock."""
+        if 0 <= self._newest_at - slot.at < _SLOT_VALIDITY:
+            slot = slot._replace(at=self._newest_at + _SLOT_GAP)
+        self._newest_at = slot.at
+        return slot
 
     async def _report_429(self, seconds: float, slot: Slot | None) -> None:
         reply = await self._request(rate_limited_for=seconds, refused=slot)
