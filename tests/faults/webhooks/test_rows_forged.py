@@ -149,9 +149,14 @@ async def test_row_40_many_webhooks_schedule_one_trigger_within_half_a_second() 
 
 @pytest.mark.parametrize("front", ALL_FRONTS)
 async def test_row_40_82_a_webhook_arrives_and_its_secret_is_in_no_log_and_no_repr(
-    front: str, caplog: pytest.LogCaptureFixture
+    front: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.DEBUG)
+    access_log = logging.getLogger("uvicorn.access")
+    # Another test's framework may have set up logging for the whole process.
+    monkeypatch.setattr(access_log, "disabled", False)
+    monkeypatch.setattr(access_log, "propagate", True)
+    access_log.setLevel(logging.NOTSET)
     async with receiver_in(front) as receiver:
         subscription = receiver.open(lambda: None)
         secret = subscription.on_ready.split("/")[-2]
