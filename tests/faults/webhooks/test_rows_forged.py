@@ -155,7 +155,6 @@ async def test_row_40_82_a_webhook_arrives_and_its_secret_is_in_no_log_and_no_re
     access_log = logging.getLogger("uvicorn.access")
     # Another test's framework may have set up logging for the whole process.
     monkeypatch.setattr(access_log, "disabled", False)
-    monkeypatch.setattr(access_log, "propagate", True)
     access_log.setLevel(logging.NOTSET)
     async with receiver_in(front) as receiver:
         subscription = receiver.open(lambda: None)
