@@ -253,7 +253,9 @@ async def test_the_commands_that_the_page_shows_work(page: Page, emulator: Emula
     dialog = page.get_by_role("dialog", name="Deploy")
     await dialog.get_by_label("Tags").fill("it's, $HOME")
     await dialog.get_by_text("as a command").click()
-    command = await dialog.locator("pre.command").inner_text()
+    shown_command = dialog.locator("pre.command")
+    await expect(shown_command).to_contain_text("curl")  # it is made once the box is open
+    command = await shown_command.inner_text()
     environment = {
         "EDGEGAP_BASE_URL": emulator.url,
         "EDGEGAP_API_TOKEN": emulator.token,
@@ -263,10 +265,11 @@ async def test_the_commands_that_the_page_shows_work(page: Page, emulator: Emula
         *("sh", "-c", command),
         env=environment,
         stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
     )
-    await shell.communicate()
+    answer, complaint = await shell.communicate()
 
+    assert shell.returncode == 0, (command, answer, complaint)
     (deployment,) = emulator.live()
     assert list(deployment.tags) == ["it's", "$HOME"]
     assert emulator.token not in command
