@@ -25,12 +25,13 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
-from edgegap_async import EdgegapClient, Timeouts, Token
+from edgegap_async import EdgegapClient, Timeouts
 from edgegap_async.api import codec
 from edgegap_async.api.messages import decode, encode
 from edgegap_async.api.operations import GET_DEPLOYMENT
 from edgegap_async.http.transport import SendState, Transport
 from edgegap_async.observability import Observer
+from edgegap_async.requests import Token
 
 REFERENCE = Path(__file__).parents[1] / "tests/reference/operations.json"
 REQUEST_ID = "c0653765de3b"

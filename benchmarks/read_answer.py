@@ -19,8 +19,9 @@ from typing import Any
 
 import attrs
 
-from edgegap_async import Deployment, DeploymentPage
+from edgegap_async import Deployment
 from edgegap_async.api import codec
+from edgegap_async.models import DeploymentPage
 
 REFERENCE = Path(__file__).parents[1] / "tests/reference/operations.json"
 ROWS = 100

@@ -35,15 +35,7 @@ sys.path.append(str(Path(__file__).parent.parent / "tests/support"))
 
 from virtual_clock import run_virtually
 
-from edgegap_async import (
-    OPERATIONS,
-    DeploymentFailed,
-    DeploymentHandle,
-    EdgegapClient,
-    Status,
-    WebhookReceiver,
-    WebhookUrls,
-)
+from edgegap_async import DeploymentHandle, EdgegapClient, Status, WebhookReceiver
 from edgegap_async.emulator import (
     Application,
     Effect,
@@ -54,6 +46,8 @@ from edgegap_async.emulator import (
     Timings,
 )
 from edgegap_async.emulator.catalogue import AppPort
+from edgegap_async.errors import DeploymentFailed
+from edgegap_async.requests import OPERATIONS, WebhookUrls
 
 ARENA = Application(
     name="arena", version="v1", argv=["arena"], ports=[AppPort("game", "UDP")], time_to_deploy=3000

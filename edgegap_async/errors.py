@@ -106,7 +106,6 @@ __all__ = [
     "WaitTimedOut",
     "WebhookNotReceived",
     "WrongLoop",
-    "refusal",
 ]
 
 

@@ -3,7 +3,8 @@
 python examples/api_calls.py
 """
 
-from edgegap_async import EdgegapClient, Filter, OrderBy, StopFilter, run
+from edgegap_async import EdgegapClient, run
+from edgegap_async.requests import Filter, OrderBy, StopFilter
 
 
 async def main() -> None:

@@ -11,15 +11,9 @@ import argparse
 import os
 import sys
 
-from edgegap_async import (
-    Conflict,
-    DeploymentError,
-    EdgegapClient,
-    EdgegapError,
-    UdpAnswer,
-    VersionSettings,
-    run,
-)
+from edgegap_async import EdgegapClient, EdgegapError, UdpAnswer, run
+from edgegap_async.errors import Conflict, DeploymentError
+from edgegap_async.requests import VersionSettings
 
 PLAYS = UdpAnswer("game", datagram=b"hello from ci")
 

@@ -3,7 +3,8 @@
 python examples/guard.py
 """
 
-from edgegap_async import DryRun, EdgegapClient, Guard, NotAllowed, run
+from edgegap_async import EdgegapClient, Guard, run
+from edgegap_async.errors import DryRun, NotAllowed
 
 
 async def main() -> None:

@@ -5,16 +5,14 @@ python examples/handle_errors.py
 
 import asyncio
 
-from edgegap_async import (
+from edgegap_async import EdgegapClient, EdgegapError, run
+from edgegap_async.errors import (
     DeploymentFailed,
-    EdgegapClient,
-    EdgegapError,
     LimitReached,
     MaybeCreated,
     NotSent,
     Refused,
     WaitTimedOut,
-    run,
 )
 
 

@@ -11,7 +11,10 @@ from collections.abc import Mapping
 
 import attrs
 
-from edgegap_async import ApiClient, ApiResponse, NotFound, Operation, Token
+from edgegap_async import ApiClient
+from edgegap_async.errors import NotFound
+from edgegap_async.models import ApiResponse
+from edgegap_async.requests import Operation, Token
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)

@@ -12,7 +12,8 @@ import sys
 
 import matplotlib as mpl
 
-from edgegap_async import DeploymentHandle, EdgegapClient, Metrics, run
+from edgegap_async import DeploymentHandle, EdgegapClient, run
+from edgegap_async.models import Metrics
 
 mpl.use("agg")  # it needs no screen
 from matplotlib import pyplot as plt

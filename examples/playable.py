@@ -3,7 +3,8 @@
 python examples/playable.py
 """
 
-from edgegap_async import DeploymentHandle, EdgegapClient, NotPlayable, UdpAnswer, run
+from edgegap_async import DeploymentHandle, EdgegapClient, UdpAnswer, run
+from edgegap_async.errors import NotPlayable
 
 
 async def has_players_slots(server: DeploymentHandle) -> None:

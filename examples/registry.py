@@ -5,7 +5,8 @@ python examples/registry.py
 
 import asyncio
 
-from edgegap_async import EdgegapClient, NotFound
+from edgegap_async import EdgegapClient
+from edgegap_async.errors import NotFound
 
 
 async def main() -> None:

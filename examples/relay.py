@@ -5,7 +5,8 @@ python examples/relay.py
 
 import asyncio
 
-from edgegap_async import EdgegapClient, RelayMaybeCreated, RelayNotLinked
+from edgegap_async import EdgegapClient
+from edgegap_async.errors import RelayMaybeCreated, RelayNotLinked
 
 PLAYERS = ["192.0.2.1", "198.51.100.7"]
 

@@ -8,7 +8,8 @@ import random
 import sys
 import time
 
-from edgegap_async import EdgegapClient, PoolEmpty, ServerPool, UdpAnswer, run
+from edgegap_async import EdgegapClient, ServerPool, UdpAnswer, run
+from edgegap_async.errors import PoolEmpty
 
 
 async def match(pool: ServerPool, number: int) -> None:

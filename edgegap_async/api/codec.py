@@ -212,9 +212,17 @@ def _lenient() -> Converter:
     @converter.register_structure_hook_factory(attrs.has)
     def _object_of(kind: type[Any]) -> Callable[[Any, Any], Any]:
         attrs.resolve_types(kind)
-        read = make_dict_structure_fn(kind, converter)
-        # All its fields are optional, so another value than an object reads as an empty object.
-        return lambda value, _: read(value if isinstance(value, dict) else {}, kind)
+        structure = make_dict_structure_fn(kind, converter)
+
+        def read(value: Any, _: Any) -> Any:
+            # Another value than an object reads as an empty one: most fields are optional.
+            try:
+                return structure(value if isinstance(value, dict) else {}, kind)
+            except (KeyError, TypeError) as error:  # a required field; a caller's own hook
+                reason = f"{type(error).__name__}: {error}"
+                raise ValueError(f"a field cannot be read ({reason})") from None
+
+        return read
 
     @converter.register_structure_hook_factory(_is_lazy_model)
     def _lazy_model(kind: type[LazyModel]) -> Callable[[Any, Any], Any]:
@@ -364,10 +372,7 @@ def read_answer(kind: type[Model], body: bytes) -> Model:
         raise ValueError("JSON nested too deep") from None
     if not isinstance(value, dict):
         raise ValueError(f"a JSON object is needed, not a {type(value).__name__}")  # noqa: TRY004 - as documented
-    try:
-        return _lenient().structure(value, kind)
-    except (KeyError, TypeError) as error:  # of an attrs class that is no `LazyModel`
-        raise ValueError(f"a field cannot be read ({type(error).__name__}: {error})") from None
+    return _lenient().structure(value, kind)
 
 
 _readable_models: Final[set[object]] = {type(None)}  # those that were checked

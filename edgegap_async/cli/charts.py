@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from .exits import FAILED, Failure
 
 if TYPE_CHECKING:
-    from edgegap_async import MetricSeries
+    from edgegap_async.models import MetricSeries
 
 _DOTS: Final = ((0x40, 0x80), (0x04, 0x20), (0x02, 0x10), (0x01, 0x08))
 """The dots of a braille character, by row from the bottom and by column."""

@@ -14,7 +14,8 @@ import edgegap_async as sdk
 from .output import Column, Output, seconds
 
 if TYPE_CHECKING:
-    from edgegap_async import DeploymentHandle, DeploymentRow, EdgegapClient
+    from edgegap_async import DeploymentHandle, EdgegapClient
+    from edgegap_async.models import DeploymentRow
 
 _PAGE: Final = 100  # rows of one page of the list
 
@@ -44,7 +45,7 @@ def print_deployment(output: Output, server: DeploymentHandle) -> None:
 def _addresses(server: DeploymentHandle) -> list[str]:
     lines = []
     for name in server.deployment.ports if server.deployment else ():
-        with contextlib.suppress(sdk.InvalidRequest):  # not READY, or no address
+        with contextlib.suppress(sdk.errors.InvalidRequest):  # not READY, or no address
             endpoint = server.endpoint(name)
             lines.append(f"{endpoint}  {endpoint.protocol}  {name}")
     return lines
@@ -100,15 +101,15 @@ async def deployment_rows(
     """
     filters = []
     if tags:
-        filters.append(sdk.Filter("tags", "in", tags))
+        filters.append(sdk.requests.Filter("tags", "in", tags))
     if status is not None:
         wanted = sdk.Status(status)
         if not wanted.is_known:
             names = ", ".join(one.short.lower() for one in sdk.Status)
             raise click.UsageError(f"no status {status!r}; there is {names}")
-        filters.append(sdk.Filter("status", "eq", wanted))
+        filters.append(sdk.requests.Filter("status", "eq", wanted))
     if applications:
-        filters.append(sdk.Filter("application", "in", applications))
+        filters.append(sdk.requests.Filter("application", "in", applications))
     async for row in client.deployments.list(filters=filters, limit=_PAGE):
         if not tags or set(tags) & set(row.tags):  # the API may ignore the filter
             yield row

@@ -13,7 +13,7 @@ import click
 import edgegap_async as sdk
 
 if TYPE_CHECKING:
-    from edgegap_async import AnyUser, Check, EnvironmentVariable, VersionPortRequest
+    from edgegap_async.requests import AnyUser, Check, EnvironmentVariable, VersionPortRequest
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -60,10 +60,10 @@ class VariableType(click.ParamType["EnvironmentVariable"]):
         if not equals and name not in os.environ:
             self.fail(f"{name} is not in the environment", param, ctx)
         try:
-            return sdk.EnvironmentVariable(
+            return sdk.requests.EnvironmentVariable(
                 name, text if equals else os.environ[name], is_hidden=self._is_hidden
             )
-        except sdk.InvalidRequest as error:
+        except sdk.errors.InvalidRequest as error:
             self.fail(str(error), param, ctx)
 
 
@@ -151,10 +151,10 @@ class PortType(click.ParamType["VersionPortRequest"]):
         if found is None:
             return self.fail(f"{value!r} has not the form game:7777/udp", param, ctx)
         try:
-            return sdk.VersionPortRequest(
+            return sdk.requests.VersionPortRequest(
                 name=found[1], port=int(found[2]), protocol=found[3].upper()
             )
-        except sdk.InvalidRequest as error:
+        except sdk.errors.InvalidRequest as error:
             return self.fail(str(error), param, ctx)
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-from edgegap_async import EdgegapClient, InvalidRequest, PollingPolicy, Status
+from edgegap_async import EdgegapClient, PollingPolicy, Status
 from edgegap_async.emulator import (
     Application,
     Emulator,
@@ -20,6 +20,7 @@ from edgegap_async.emulator import (
     RecordedRequest,
     StatusEvent,
 )
+from edgegap_async.errors import InvalidRequest
 
 _Result = TypeVar("_Result")
 

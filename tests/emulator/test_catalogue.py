@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from edgegap_async import InvalidRequest
 from edgegap_async.emulator import (
     Application,
     AppPort,
@@ -22,6 +21,7 @@ from edgegap_async.emulator import (
     sample_application,
 )
 from edgegap_async.emulator.catalogue import Catalogue
+from edgegap_async.errors import InvalidRequest
 
 
 def _written(folder: Path, text: str) -> Path:

@@ -19,17 +19,13 @@ from emulated_cloud import (
     reached,
 )
 
-from edgegap_async import (
-    BadRequest,
-    NotFound,
-    Status,
-    Unprocessable,
-)
+from edgegap_async import Status
 from edgegap_async.api.requests import TagName
 from edgegap_async.emulator import (
     Application,
     sample_application,
 )
+from edgegap_async.errors import BadRequest, NotFound, Unprocessable
 
 
 async def test_an_unknown_or_inactive_version_cannot_be_deployed() -> None:

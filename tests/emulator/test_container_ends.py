@@ -18,7 +18,6 @@ from container_engine import FakeEngine, FakeImage, an_engine, python_image
 from emulated_cloud import until
 from emulator_program import EmulatorProgram
 
-from edgegap_async import InvalidRequest
 from edgegap_async.emulator import (
     Application,
     AppPort,
@@ -30,6 +29,7 @@ from edgegap_async.emulator import (
 )
 from edgegap_async.emulator.containers import _is_of_container, _read_tables
 from edgegap_async.emulator.procfs import bound_in
+from edgegap_async.errors import InvalidRequest
 
 SERVER = FakeImage((sys.executable, "-I", str(Path(game_server.__file__)), "--address", "0.0.0.0"))
 SLEEP = "import time; time.sleep(60)"

@@ -12,9 +12,10 @@ import attrs
 import pytest
 from emulated_cloud import a_cloud, deployed, python_application, reached, until
 
-from edgegap_async import InvalidRequest, Status
+from edgegap_async import Status
 from edgegap_async.emulator import Application, AppPort, LocalDeployment
 from edgegap_async.emulator.forwarder import PortForwarder
+from edgegap_async.errors import InvalidRequest
 
 ECHO = (
     "import os, socket, sys, time\n"

@@ -18,17 +18,13 @@ from emulated_cloud import (
     until,
 )
 
-from edgegap_async import (
-    Deployment,
-    EnvironmentVariable,
-    Resources,
-    Status,
-)
+from edgegap_async import Deployment, Status
 from edgegap_async.api.codec import to_json
 from edgegap_async.emulator import (
     AppPort,
     Timings,
 )
+from edgegap_async.requests import EnvironmentVariable, Resources
 
 
 async def test_a_deployment_goes_through_every_status_and_is_running_only_in_ready() -> None:

@@ -18,21 +18,16 @@ from emulated_cloud import (
     reached,
 )
 
-from edgegap_async import (
-    BadRequest,
-    BulkStop,
-    Gone,
-    NotFound,
-    Status,
-    StopFilter,
-    Unauthorized,
-)
+from edgegap_async import Status
 from edgegap_async.api.codec import to_json
 from edgegap_async.api.requests import StopFilters
 from edgegap_async.emulator import (
     AppPort,
     sample_application,
 )
+from edgegap_async.errors import BadRequest, Gone, NotFound, Unauthorized
+from edgegap_async.models import BulkStop
+from edgegap_async.requests import StopFilter
 
 
 async def test_a_stop_of_a_ready_deployment_answers_200_and_leaves_no_process() -> None:

@@ -11,7 +11,6 @@ import aiohttp
 import pytest
 from bare_api import BareApi
 
-from edgegap_async import InvalidRequest
 from edgegap_async.api.operations import DEPLOY
 from edgegap_async.emulator import (
     Emulator,
@@ -21,6 +20,7 @@ from edgegap_async.emulator import (
     Timings,
     sample_application,
 )
+from edgegap_async.errors import InvalidRequest
 
 
 def _open_files() -> int:

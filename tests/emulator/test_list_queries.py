@@ -16,17 +16,15 @@ from emulated_cloud import (
     reached,
 )
 
-from edgegap_async import (
-    BadRequest,
-    FleetDeployRequest,
-    Status,
-)
+from edgegap_async import Status
 from edgegap_async.api.requests import Filter
 from edgegap_async.emulator import (
     Fleet,
     PrivateHost,
 )
 from edgegap_async.emulator.list_queries import ids_in
+from edgegap_async.errors import BadRequest
+from edgegap_async.requests import FleetDeployRequest
 
 
 @pytest.mark.parametrize(

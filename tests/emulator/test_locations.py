@@ -9,13 +9,9 @@ from emulated_cloud import (
     answer,
 )
 
-from edgegap_async import (
-    BadRequest,
-    GeoCoordinates,
-    InvalidRequest,
-    IpAddress,
-)
+from edgegap_async import GeoCoordinates, IpAddress
 from edgegap_async.emulator.locations import CITIES, LocationFinder, distance_km
+from edgegap_async.errors import BadRequest, InvalidRequest
 
 MONTREAL = (45.508888, -73.561668)
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from emulated_cloud import ARENA, SLEEPER, a_cloud, a_request, answer, deployed, reached, until
 
-from edgegap_async import InvalidRequest, Status, Unprocessable
+from edgegap_async import Status
 from edgegap_async.emulator import Emulator, Simulation, Timings
+from edgegap_async.errors import InvalidRequest, Unprocessable
 
 QUICK = Simulation(ready_after=(0, 0))
 BROKEN = Simulation(ready_after=(0, 0), crash_share=1, crash_after=(1, 1))

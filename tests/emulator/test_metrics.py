@@ -8,12 +8,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from emulated_cloud import SLEEPER, a_cloud, answer, deployed, python_application, reached
 
-from edgegap_async import (
-    Status,
-    Unprocessable,
-)
+from edgegap_async import Status
 from edgegap_async.emulator.metrics import Samples
 from edgegap_async.emulator.processes import Usage
+from edgegap_async.errors import Unprocessable
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

@@ -11,17 +11,13 @@ from emulated_cloud import (
     until,
 )
 
-from edgegap_async import (
-    BadRequest,
-    FleetDeployRequest,
-    InvalidRequest,
-    Resources,
-)
 from edgegap_async.api.codec import to_json
 from edgegap_async.emulator import (
     Fleet,
     PrivateHost,
 )
+from edgegap_async.errors import BadRequest, InvalidRequest
+from edgegap_async.requests import FleetDeployRequest, Resources
 
 ALPHA = Fleet(
     name="alpha",

@@ -19,10 +19,11 @@ from emulated_cloud import (
     until,
 )
 
-from edgegap_async import Status, Unprocessable
+from edgegap_async import Status
 from edgegap_async.emulator import AppPort
 from edgegap_async.emulator.metrics import Samples
 from edgegap_async.emulator.processes import Usage
+from edgegap_async.errors import Unprocessable
 
 CRASHING = python_application("import os; os._exit(1)", ports=(AppPort("game"),))
 

@@ -24,9 +24,11 @@ from emulated_cloud import (
     until,
 )
 
-from edgegap_async import EnvironmentVariable, InvalidRequest, Status
+from edgegap_async import Status
 from edgegap_async.emulator import Application, LocalDeployment
 from edgegap_async.emulator.ledger import MARK_VARIABLE
+from edgegap_async.errors import InvalidRequest
+from edgegap_async.requests import EnvironmentVariable
 
 needs_bubblewrap = pytest.mark.skipif(
     shutil.which("bwrap") is None, reason="needs bubblewrap: apt install bubblewrap"

@@ -13,7 +13,6 @@ import pytest
 from bare_api import DEPLOY_BODY, BareApi, example_path
 from emulated_cloud import UNKNOWN_ID
 
-from edgegap_async import InvalidRequest
 from edgegap_async.api.newer_operations import OPERATIONS
 from edgegap_async.api.operations import Auth
 from edgegap_async.emulator import (
@@ -22,6 +21,7 @@ from edgegap_async.emulator import (
 )
 from edgegap_async.emulator.cloud_state import UNKNOWN_LOGS_TEXT
 from edgegap_async.emulator.rate_limits import RateLimit
+from edgegap_async.errors import InvalidRequest
 
 JSON = {"Content-Type": "application/json"}
 

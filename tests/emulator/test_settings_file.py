@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from edgegap_async import InvalidRequest
 from edgegap_async.emulator import Emulator, Fault, Respond, Simulation, Timings, check_file
 from edgegap_async.emulator.settings_file import SETTINGS
+from edgegap_async.errors import InvalidRequest
 
 RIGHT = """\
 [settings]

@@ -10,11 +10,13 @@ import pytest
 from emulated_cloud import a_cloud, deployed
 from virtual_clock import run_virtually
 
-from edgegap_async import BadRequest, EdgegapClient, Filter, InvalidRequest, PollingPolicy, Status
+from edgegap_async import EdgegapClient, PollingPolicy, Status
 from edgegap_async.concurrency import loop_time
 from edgegap_async.emulator import Application, AppPort, Emulator, Simulation, Timings
 from edgegap_async.emulator.clock import Clock
 from edgegap_async.emulator.simulation import SimulatedMachine, SimulatedProcess
+from edgegap_async.errors import BadRequest, InvalidRequest
+from edgegap_async.requests import Filter
 
 ARENA = Application(
     name="arena", version="v1", argv=["no-such-program"], ports=[AppPort("game"), AppPort("chat")]

@@ -10,12 +10,8 @@ from emulated_cloud import (
     deployed,
 )
 
-from edgegap_async import (
-    BadRequest,
-    Conflict,
-    NotFound,
-)
 from edgegap_async.api.requests import TagName
+from edgegap_async.errors import BadRequest, Conflict, NotFound
 
 
 async def test_tags_are_made_read_renamed_and_deleted() -> None:

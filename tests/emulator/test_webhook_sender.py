@@ -11,10 +11,11 @@ import pytest
 from aiohttp import web
 from raw_server import raw_server
 
-from edgegap_async import Deployment, InvalidRequest, Status
+from edgegap_async import Deployment, Status
 from edgegap_async.api.requests import Webhook
 from edgegap_async.emulator import Delay, Drop, Fault, Faults, Repeat
 from edgegap_async.emulator.webhook_sender import WebhookSender
+from edgegap_async.errors import InvalidRequest
 
 READY = Deployment(request_id="aaaaaaaaaaaa", current_status=Status.READY, running=True)
 

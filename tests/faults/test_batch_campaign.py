@@ -33,17 +33,16 @@ from log_capture import logged_errors
 
 from edgegap_async import (
     Batch,
-    BatchStopped,
     DeployRequest,
     EdgegapClient,
     EdgegapError,
-    FailurePolicy,
     Guard,
-    MaybeCreated,
     Outcome,
     ServerPool,
 )
 from edgegap_async.emulator import Emulator
+from edgegap_async.errors import BatchStopped, MaybeCreated
+from edgegap_async.requests import FailurePolicy
 
 REQUEST = DeployRequest(application="arena", version="v1", users=["8.8.8.8"])
 SETTLE_TIME = 60.0  # seconds after which every accepted stop is done

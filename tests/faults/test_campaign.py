@@ -49,17 +49,10 @@ from campaign import (
 )
 from log_capture import logged_errors
 
-from edgegap_async import (
-    ClientClosed,
-    DeploymentHandle,
-    DeployOptions,
-    EdgegapClient,
-    EdgegapError,
-    Guard,
-    MaybeCreated,
-    Unprocessable,
-)
+from edgegap_async import DeploymentHandle, EdgegapClient, EdgegapError, Guard
 from edgegap_async.emulator import Drop, Emulator, Fault, Hide
+from edgegap_async.errors import ClientClosed, MaybeCreated, Unprocessable
+from edgegap_async.requests import DeployOptions
 
 USERS = ["8.8.8.8"]
 OWNERS = ("mm-1", "mm-12")

@@ -16,15 +16,7 @@ import pytest
 from emulator_record import living, until_living
 from quick_client import NO_LIMITS, USERS, quick_client
 
-from edgegap_async import (
-    DeploymentFailed,
-    EdgegapClient,
-    InvalidRequest,
-    MaybeCreated,
-    PollingPolicy,
-    RetryPolicy,
-    ServerPool,
-)
+from edgegap_async import EdgegapClient, PollingPolicy, RetryPolicy, ServerPool
 from edgegap_async.emulator import (
     Application,
     Delay,
@@ -36,6 +28,7 @@ from edgegap_async.emulator import (
     Timings,
     sample_application,
 )
+from edgegap_async.errors import DeploymentFailed, InvalidRequest, MaybeCreated
 
 Connect = Callable[[str | None], EdgegapClient]
 

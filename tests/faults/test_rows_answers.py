@@ -9,7 +9,7 @@ import pytest
 from quick_client import deploy_error, quick_client
 from scripted_api import Reply, ScriptedApi, deployment
 
-from edgegap_async import (
+from edgegap_async.errors import (
     BadRequest,
     CallError,
     Conflict,

@@ -15,10 +15,11 @@ from emulator_record import alive
 from flaky_api import FlakyApi
 from poller_waits import wait_all
 
-from edgegap_async import WebhookEvent, WebhookReceiver
+from edgegap_async import WebhookReceiver
 from edgegap_async.concurrency import create_detached_task
 from edgegap_async.emulator import Simulation
 from edgegap_async.http.api_client import ApiClient
+from edgegap_async.models import WebhookEvent
 from edgegap_async.observability import ObservedCall, Observer
 from edgegap_async.polling.poller import StatusPoller
 from edgegap_async.polling.schedule import PollingPolicy

@@ -17,7 +17,7 @@ from scripted_api import Reply, deployment
 from tagged_api import TaggedApi, new_client
 from virtual_clock import run_virtually
 
-from edgegap_async import DeploymentHandle, EdgegapClient, PollingPolicy, Unprocessable
+from edgegap_async import DeploymentHandle, EdgegapClient, PollingPolicy
 from edgegap_async.emulator import (
     ActTwice,
     Application,
@@ -30,6 +30,7 @@ from edgegap_async.emulator import (
     Simulation,
     Timings,
 )
+from edgegap_async.errors import Unprocessable
 
 pytestmark = pytest.mark.virtual
 

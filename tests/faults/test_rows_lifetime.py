@@ -19,9 +19,10 @@ from emulator_record import until_living
 from raw_server import raw_server, read_request
 from scripted_api import Reply, ScriptedApi, deployment
 
-from edgegap_async import EdgegapClient, NotSent, RetryPolicy, WrongLoop
+from edgegap_async import EdgegapClient, RetryPolicy
 from edgegap_async.deployments.idempotency import new_operation_tag
 from edgegap_async.emulator import Delay, Emulator, Fault, Respond
+from edgegap_async.errors import NotSent, WrongLoop
 
 USERS = ["192.0.2.1"]
 DEPLOY = ("POST", "/v2/deployments")

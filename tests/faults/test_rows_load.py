@@ -19,7 +19,8 @@ LIST = ("GET", "/v1/deployments")
 
 OUT_OF_FILES = """
 import asyncio, logging, os, resource, sys
-from edgegap_async import EdgegapClient, NotSent, RetryPolicy
+from edgegap_async import EdgegapClient, RetryPolicy
+from edgegap_async.errors import NotSent
 
 logging.getLogger("asyncio").setLevel(logging.ERROR)  # no warnings of slow steps
 opened = []

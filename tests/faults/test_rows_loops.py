@@ -20,9 +20,9 @@ from edgegap_async import (
     EdgegapClient,
     ServerPool,
     WebhookReceiver,
-    WrongLoop,
 )
 from edgegap_async.emulator import Emulator, Simulation, Timings
+from edgegap_async.errors import WrongLoop
 
 ADVICE = "with pytest-asyncio give fixtures and tests the same loop_scope"
 

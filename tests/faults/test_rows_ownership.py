@@ -25,8 +25,9 @@ from one_server import (
 from scripted_api import Reply, ScriptedApi
 from tagged_api import TaggedApi, new_client
 
-from edgegap_async import ClientClosed, EdgegapClient, Guard, NotAllowed
+from edgegap_async import EdgegapClient, Guard
 from edgegap_async.concurrency import loop_time
+from edgegap_async.errors import ClientClosed, NotAllowed
 
 pytestmark = pytest.mark.virtual
 

@@ -24,17 +24,16 @@ from one_server import (
 from scripted_api import Reply, ScriptedApi
 from tagged_api import TaggedApi, new_client
 
-from edgegap_async import (
+from edgegap_async import EdgegapClient, Status
+from edgegap_async.concurrency import loop_time
+from edgegap_async.errors import (
     CallError,
-    EdgegapClient,
     Forbidden,
     MaybeCreated,
     NotFound,
-    Status,
     Unauthorized,
     WaitTimedOut,
 )
-from edgegap_async.concurrency import loop_time
 
 pytestmark = pytest.mark.virtual
 

@@ -19,7 +19,6 @@ from step_canceller import CancelledAt
 
 from edgegap_async import (
     Batch,
-    ClientClosed,
     DeploymentHandle,
     DeployRequest,
     EdgegapClient,
@@ -28,7 +27,6 @@ from edgegap_async import (
     PollingPolicy,
     ServerPool,
     Status,
-    StopFilter,
 )
 from edgegap_async.api.newer_requests import VersionPortRequest
 from edgegap_async.api.operations import LIST_LOCATIONS
@@ -40,6 +38,7 @@ from edgegap_async.emulator import (
     Timings,
     sample_application,
 )
+from edgegap_async.errors import ClientClosed
 from edgegap_async.http.resources.applications import Applications
 from edgegap_async.http.resources.deployments import Deployments
 from edgegap_async.http.resources.ip_addresses import IpAddresses
@@ -47,6 +46,7 @@ from edgegap_async.http.resources.locations import Locations
 from edgegap_async.http.resources.private_fleets import PrivateFleets
 from edgegap_async.http.resources.tags import Tags
 from edgegap_async.http.resources.versions import Versions
+from edgegap_async.requests import StopFilter
 
 A_REQUEST = DeployRequest(application="arena", version="v1", users=USERS)
 

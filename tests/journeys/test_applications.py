@@ -7,19 +7,11 @@ from typing import Any
 
 import pytest
 
-from edgegap_async import (
-    ApplicationVersion,
-    BadRequest,
-    Conflict,
-    EdgegapClient,
-    ImageUnavailable,
-    NotFound,
-    Region,
-    VersionPortRequest,
-    VersionSettings,
-    nearest,
-)
+from edgegap_async import EdgegapClient, nearest
 from edgegap_async.emulator import Drop, Emulator, Fault, Image, Timings, sample_application
+from edgegap_async.errors import BadRequest, Conflict, ImageUnavailable, NotFound
+from edgegap_async.models import ApplicationVersion, Region
+from edgegap_async.requests import VersionPortRequest, VersionSettings
 
 ARENA = sample_application()
 IMAGE = "registry.example.com/studio/arena"

@@ -25,8 +25,9 @@ from program_runner import (
 from redis_server import RedisServer
 from scripted_api import Reply, ScriptedApi
 
-from edgegap_async import DeploymentHandle, EdgegapClient, Status, VersionPortRequest
+from edgegap_async import DeploymentHandle, EdgegapClient, Status
 from edgegap_async.emulator import Emulator, Image, Timings, load_apps, sample_application
+from edgegap_async.requests import VersionPortRequest
 
 RUN_TO_THE_END = {
     "api_calls": r"tags: \['ranked', .*'season-3'\]",

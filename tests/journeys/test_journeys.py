@@ -14,26 +14,7 @@ import pytest
 from aiohttp import web
 from emulator_record import requests_by_operation
 
-from edgegap_async import (
-    Conflict,
-    DeploymentFailed,
-    DeploymentHandle,
-    DeploymentTerminated,
-    EdgegapClient,
-    Endpoint,
-    EnvironmentVariable,
-    Filter,
-    Gone,
-    NotFound,
-    OrderBy,
-    PollingPolicy,
-    Status,
-    StopFilter,
-    Unauthorized,
-    Unprocessable,
-    WaitTimedOut,
-    WebhookReceiver,
-)
+from edgegap_async import DeploymentHandle, EdgegapClient, PollingPolicy, Status, WebhookReceiver
 from edgegap_async.emulator import (
     Application,
     Emulator,
@@ -43,6 +24,18 @@ from edgegap_async.emulator import (
     sample_application,
 )
 from edgegap_async.emulator.ports import Ports
+from edgegap_async.errors import (
+    Conflict,
+    DeploymentFailed,
+    DeploymentTerminated,
+    Gone,
+    NotFound,
+    Unauthorized,
+    Unprocessable,
+    WaitTimedOut,
+)
+from edgegap_async.models import Endpoint
+from edgegap_async.requests import EnvironmentVariable, Filter, OrderBy, StopFilter
 
 USERS = ("75.28.35.192", (45.508888, -73.561668))
 QUICK = PollingPolicy(first_delay=0.02, interval=0.05)

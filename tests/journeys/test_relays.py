@@ -10,20 +10,7 @@ from typing import Any
 import pytest
 from log_capture import logged_errors
 
-from edgegap_async import (
-    ClientClosed,
-    Conflict,
-    EdgegapClient,
-    InvalidRequest,
-    NotAllowed,
-    NotFound,
-    PollingPolicy,
-    RelayMaybeCreated,
-    RelayNotLinked,
-    RelayTimedOut,
-    RetryPolicy,
-    ServerError,
-)
+from edgegap_async import EdgegapClient, PollingPolicy, RetryPolicy
 from edgegap_async.emulator import (
     Delay,
     Drop,
@@ -32,6 +19,17 @@ from edgegap_async.emulator import (
     Respond,
     Timings,
     sample_application,
+)
+from edgegap_async.errors import (
+    ClientClosed,
+    Conflict,
+    InvalidRequest,
+    NotAllowed,
+    NotFound,
+    RelayMaybeCreated,
+    RelayNotLinked,
+    RelayTimedOut,
+    ServerError,
 )
 from edgegap_async.http.guard import Guard
 

@@ -24,14 +24,7 @@ import aiohttp
 import pytest
 from official_description import DESCRIPTION
 
-from edgegap_async import (
-    EdgegapClient,
-    Filter,
-    GeoCoordinates,
-    IpAddress,
-    Refused,
-    StopFilter,
-)
+from edgegap_async import EdgegapClient, GeoCoordinates, IpAddress
 from edgegap_async.emulator import (
     Emulator,
     Fleet,
@@ -40,6 +33,8 @@ from edgegap_async.emulator import (
     Timings,
     sample_application,
 )
+from edgegap_async.errors import Refused
+from edgegap_async.requests import Filter, StopFilter
 
 WAIVERS: Final = Path(__file__).with_name("prism_waivers.json")
 PRISM: Final = os.environ.get("EDGEGAP_PRISM") or shutil.which("prism")

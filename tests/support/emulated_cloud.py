@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from edgegap_async import DeployAccepted, Deployment, DeployRequest, GeoCoordinates, Status
+from edgegap_async import Deployment, DeployRequest, GeoCoordinates, Status
 from edgegap_async.api.requests import Webhook
 from edgegap_async.emulator import (
     Application,
@@ -22,6 +22,7 @@ from edgegap_async.emulator import (
 from edgegap_async.emulator.catalogue import Catalogue
 from edgegap_async.emulator.cloud import Cloud
 from edgegap_async.emulator.settings import Settings
+from edgegap_async.models import DeployAccepted
 
 IN_PARIS = GeoCoordinates(48.9, 2.4)
 UNKNOWN_ID = "000000000000"

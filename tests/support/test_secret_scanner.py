@@ -17,17 +17,12 @@ import attrs
 import pytest
 from secret_scanner import MARK
 
-from edgegap_async import (
-    EdgegapClient,
-    EnvironmentVariable,
-    Token,
-    Webhook,
-    WebhookReceiver,
-)
+from edgegap_async import EdgegapClient, WebhookReceiver
 from edgegap_async.api.messages import encode
 from edgegap_async.api.operations import DEPLOY
 from edgegap_async.api.requests import DeployRequest
 from edgegap_async.emulator import Emulator
+from edgegap_async.requests import EnvironmentVariable, Token, Webhook
 
 TOKEN = "canary-token-7b1e55"
 HIDDEN = "canary-value-90af3c"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgegap_async import InvalidRequest, PollingPolicy, Status, WebhookReceiver
+from edgegap_async import PollingPolicy, Status, WebhookReceiver
 from edgegap_async.emulator import (
     Delay,
     Emulator,
@@ -20,6 +20,7 @@ from edgegap_async.emulator import (
     Timings,
     sample_application,
 )
+from edgegap_async.errors import InvalidRequest
 from edgegap_async.testing import EmulatorThread
 
 

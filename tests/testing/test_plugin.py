@@ -18,7 +18,8 @@ import os
 
 import pytest
 
-from edgegap_async import DeploymentFailed, EdgegapClient
+from edgegap_async import EdgegapClient
+from edgegap_async.errors import DeploymentFailed
 from edgegap_async.emulator import Application, AppPort, Drop, Fault
 
 

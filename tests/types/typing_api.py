@@ -7,37 +7,37 @@ from collections.abc import Mapping
 from typing import assert_type
 
 from edgegap_async import (
+    Deployment,
+    DeploymentHandle,
+    DeployRequest,
+    EdgegapClient,
+    Outcome,
+    ServerPool,
+    Status,
+    nearest,
+)
+from edgegap_async.api.operations import GET_DEPLOYMENT
+from edgegap_async.models import (
     Application,
     ApplicationPage,
     ApplicationVersion,
     BeaconReply,
     DeployAccepted,
-    Deployment,
-    DeploymentHandle,
     DeploymentRow,
-    DeployRequest,
-    EdgegapClient,
     Endpoint,
-    EnvironmentVariable,
-    Filter,
     HostPage,
     Listing,
     Location,
     LocationPage,
     Logs,
     Metrics,
-    Outcome,
     Port,
-    ServerPool,
-    Status,
     StatusChange,
-    StopFilter,
     Stopped,
     Tag,
     TagPage,
-    nearest,
 )
-from edgegap_async.api.operations import GET_DEPLOYMENT
+from edgegap_async.requests import EnvironmentVariable, Filter, StopFilter
 
 
 async def calls(client: EdgegapClient) -> None:

@@ -11,16 +11,17 @@ import attrs
 import pytest
 
 import edgegap_async
-from edgegap_async import Outcome, PollingPolicy
+from edgegap_async import Outcome, PollingPolicy, errors, models, requests
 
-CLASSES = [
+CLASSES = {
     kind
-    for name in edgegap_async.__all__
-    if isinstance(kind := getattr(edgegap_async, name), type) and attrs.has(kind)
-]
+    for module in (edgegap_async, errors, models, requests)
+    for name in module.__all__
+    if isinstance(kind := getattr(module, name), type) and attrs.has(kind)
+}
 
 
-@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", sorted(CLASSES, key=str), ids=lambda kind: kind.__name__)
 def test_each_field_has_its_docstring(kind: type) -> None:
     shown = pydoc.plain(pydoc.render_doc(kind))
     for field in attrs.fields(kind):

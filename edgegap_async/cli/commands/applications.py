@@ -13,15 +13,10 @@ from edgegap_async.cli.output import Column, Output
 from edgegap_async.cli.parameters import ImageType, PortType, variables_option
 
 if TYPE_CHECKING:
-    from edgegap_async import (
-        Application,
-        ApplicationVersion,
-        EdgegapClient,
-        EnvironmentVariable,
-        VersionPortRequest,
-        VersionSettings,
-    )
+    from edgegap_async import EdgegapClient
     from edgegap_async.cli.parameters import ImageName
+    from edgegap_async.models import Application, ApplicationVersion
+    from edgegap_async.requests import EnvironmentVariable, VersionPortRequest, VersionSettings
 
 _PASSWORD_VARIABLE: Final = "EDGEGAP_REGISTRY_PASSWORD"  # noqa: S105 - a name
 

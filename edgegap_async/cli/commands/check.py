@@ -86,9 +86,9 @@ async def _check_api(client: EdgegapClient) -> tuple[list[_Result], int]:
     began = time.monotonic()
     try:
         page = await client.deployments.list_page(limit=1)
-    except sdk.CallError as problem:
-        is_answer = isinstance(problem, sdk.Refused)
-        is_refusal = isinstance(problem, sdk.Unauthorized | sdk.Forbidden)
+    except sdk.errors.CallError as problem:
+        is_answer = isinstance(problem, sdk.errors.Refused)
+        is_refusal = isinstance(problem, sdk.errors.Unauthorized | sdk.errors.Forbidden)
         reached = f"the API answered {problem.status}" if is_answer else str(problem)
         accepted = str(problem) if is_refusal else "not known without an answer of the API"
         results = [
@@ -111,6 +111,6 @@ async def _check_webhooks(public_url: str, host: str, port: int) -> _Result:
         receiver = sdk.WebhookReceiver(public_url)
         async with receiver.serve(host, port=port):
             await receiver.check()
-    except (sdk.WebhookNotReceived, OSError) as problem:  # such as a port in use
+    except (sdk.errors.WebhookNotReceived, OSError) as problem:  # such as a port in use
         return _Result(check="webhooks", result="failed", detail=str(problem))
     return _Result(check="webhooks", result="ok", detail=f"{public_url} leads here")

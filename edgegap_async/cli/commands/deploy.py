@@ -26,7 +26,8 @@ from edgegap_async.cli.parameters import (
 from edgegap_async.cli.progress import Progress
 
 if TYPE_CHECKING:
-    from edgegap_async import Check, DeploymentHandle, EdgegapClient
+    from edgegap_async import DeploymentHandle, EdgegapClient
+    from edgegap_async.requests import Check
 
 _LOG_TIMEOUT: Final = 10.0  # seconds that the logs of a failed deployment may take
 
@@ -94,7 +95,7 @@ async def deploy(
         )
         try:
             server = await _accepted(deploying, output, progress, timeout)
-        except sdk.Unprocessable as problem:
+        except sdk.errors.Unprocessable as problem:
             if removes and problem.request_id:  # it was created, and is in ERROR
                 await client.handle(problem.request_id).stop()
             raise
@@ -133,7 +134,7 @@ async def _accepted(
         if not limit.expired():
             raise
         text = f"no answer to the deploy in {timeout:g} s; it is undone"
-        raise sdk.WaitTimedOut(text) from None
+        raise sdk.errors.WaitTimedOut(text) from None
     except asyncio.CancelledError:
         progress.hide()
         output.warn("Interrupted before the API had answered: what it may have made is stopped.")
@@ -150,7 +151,7 @@ async def _wait_ready(
     try:
         async with progress.of(server):
             await server.wait_ready(timeout, playable=playable)
-    except sdk.DeploymentFailed as problem:
+    except sdk.errors.DeploymentFailed as problem:
         with contextlib.suppress(sdk.EdgegapError, TimeoutError):
             async with asyncio.timeout(_LOG_TIMEOUT):
                 problem.logs = await client.deployments.logs(server.request_id)
@@ -164,7 +165,7 @@ async def _stay(output: Output, progress: Progress, server: DeploymentHandle) ->
     async for change in server.changes():
         if change.status is sdk.Status.ERROR:
             detail = server.deployment.error_detail if server.deployment else None
-            raise sdk.DeploymentFailed.of(server, detail or "it was READY, and has failed")
+            raise sdk.errors.DeploymentFailed.of(server, detail or "it was READY, and has failed")
     progress.done("TERMINATED")
 
 

@@ -22,7 +22,9 @@ from edgegap_async.cli.parameters import DURATION, playable_option, timeout_opti
 from edgegap_async.cli.progress import Progress
 
 if TYPE_CHECKING:
-    from edgegap_async import Check, DeploymentRow, EdgegapClient
+    from edgegap_async import EdgegapClient
+    from edgegap_async.models import DeploymentRow
+    from edgegap_async.requests import Check
 
 _NOTHING: Final = "There is no such deployment."
 

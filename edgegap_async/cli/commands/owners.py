@@ -13,7 +13,8 @@ from edgegap_async.cli.output import Column, Output, plural, seconds
 from edgegap_async.cli.parameters import DURATION, owner_option
 
 if TYPE_CHECKING:
-    from edgegap_async import EdgegapClient, RecoveredDeployment
+    from edgegap_async import EdgegapClient
+    from edgegap_async.models import RecoveredDeployment
 
 _NOTHING: Final = "Nothing is left behind."
 

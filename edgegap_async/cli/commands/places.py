@@ -12,7 +12,8 @@ from edgegap_async.cli.command import command, with_client
 from edgegap_async.cli.output import Column, Output
 
 if TYPE_CHECKING:
-    from edgegap_async import BeaconReply, EdgegapClient, Location, LocationBeacon
+    from edgegap_async import EdgegapClient
+    from edgegap_async.models import BeaconReply, Location, LocationBeacon
 
 
 def _degrees(location: Location) -> str:
@@ -72,15 +73,15 @@ _BEACONS: Final[Sequence[Column[LocationBeacon]]] = (
     Column("COUNTRY", _country),
 )
 _REPLIES: Final = (
-    Column["sdk.BeaconReply"](
+    Column["sdk.models.BeaconReply"](
         "HOST", lambda one: one.beacon.host or one.beacon.fqdn, is_whole=True
     ),
-    Column["sdk.BeaconReply"](
+    Column["sdk.models.BeaconReply"](
         "ROUND TRIP", lambda one: f"{1000 * one.round_trip:.1f} ms", is_whole=True
     ),
-    Column["sdk.BeaconReply"]("BY", lambda one: one.protocol, is_whole=True),
-    Column["sdk.BeaconReply"]("CITY", lambda one: _city(one.beacon)),
-    Column["sdk.BeaconReply"]("COUNTRY", lambda one: _country(one.beacon)),
+    Column["sdk.models.BeaconReply"]("BY", lambda one: one.protocol, is_whole=True),
+    Column["sdk.models.BeaconReply"]("CITY", lambda one: _city(one.beacon)),
+    Column["sdk.models.BeaconReply"]("COUNTRY", lambda one: _country(one.beacon)),
 )
 
 

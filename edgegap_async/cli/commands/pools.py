@@ -22,7 +22,8 @@ from edgegap_async.cli.parameters import (
 )
 
 if TYPE_CHECKING:
-    from edgegap_async import EdgegapClient, PoolStats, ServerPool
+    from edgegap_async import EdgegapClient, ServerPool
+    from edgegap_async.models import PoolStats
 
 _INTERVAL: Final = 0.1  # seconds between two readings of the pool's own counts
 
@@ -114,5 +115,5 @@ async def _explain(output: Output, servers: ServerPool) -> None:
     """Says why the newest deploy has failed."""
     try:
         await servers.filled(timeout=0)
-    except sdk.PoolEmpty as problem:
+    except sdk.errors.PoolEmpty as problem:
         output.warn(str(problem))

@@ -24,7 +24,8 @@ from edgegap_async.cli.output import Column, Output, console, has_rich, plural, 
 from edgegap_async.cli.parameters import DURATION
 
 if TYPE_CHECKING:
-    from edgegap_async import DeploymentRow, EdgegapClient, Metrics, MetricSeries
+    from edgegap_async import EdgegapClient
+    from edgegap_async.models import DeploymentRow, Metrics, MetricSeries
 
 _SERVERS_AT_ONCE: Final = 20  # whose metrics `top` asks for in a refresh
 _SPARKLINE: Final = 12  # characters of a chart in `top`
@@ -297,7 +298,7 @@ async def _loads(client: EdgegapClient, tags: Sequence[str]) -> list[_Load]:
     async def read(row: DeploymentRow) -> Metrics | None:
         try:
             return await client.deployments.metrics(row.request_id)
-        except (sdk.NotFound, sdk.Gone):  # it has ended since
+        except (sdk.errors.NotFound, sdk.errors.Gone):  # it has ended since
             return None
 
     found = await asyncio.gather(*map(read, measured))

@@ -16,7 +16,7 @@ from webhook_servers import (
     statuses,
 )
 
-from edgegap_async import EdgegapClient, Status, WebhookEvent, WebhookReceiver
+from edgegap_async import EdgegapClient, Status, WebhookReceiver
 from edgegap_async.concurrency import loop_time
 from edgegap_async.emulator import (
     Delay,
@@ -24,6 +24,7 @@ from edgegap_async.emulator import (
     Fault,
     Repeat,
 )
+from edgegap_async.models import WebhookEvent
 
 virtual = pytest.mark.virtual
 

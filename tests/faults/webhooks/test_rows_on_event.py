@@ -15,8 +15,8 @@ from webhook_servers import (
     receiver_in,
 )
 
-from edgegap_async import WebhookEvent
 from edgegap_async.concurrency import loop_time
+from edgegap_async.models import WebhookEvent
 
 virtual = pytest.mark.virtual
 

@@ -21,7 +21,6 @@ from collections.abc import Awaitable, Callable
 from edgegap_async import (
     EdgegapClient,
     EdgegapError,
-    EnvironmentVariable,
     PollingPolicy,
     RetryPolicy,
     Timeouts,
@@ -39,6 +38,7 @@ from edgegap_async.emulator import (
     sample_application,
 )
 from edgegap_async.emulator.effects import Effect
+from edgegap_async.requests import EnvironmentVariable
 
 USERS = ["8.8.8.8"]
 PAGE = "<html>" + "sorry " * 100

@@ -46,6 +46,7 @@ from edgegap_async.api.models import (
     Stopped,
     TagPage,
 )
+from edgegap_async.api.models.container_registry import ImageTagPage
 from edgegap_async.api.requests import DeployRequest, Filter, OrderBy, StopFilters, TagName
 from edgegap_async.errors import InvalidRequest
 
@@ -475,6 +476,15 @@ def test_a_row_without_an_id_is_skipped_with_a_warning(
 
     assert [row.request_id for row in page.data] == ["a", "c"]
     assert "skipping a DeploymentRow of an answer" in caplog.text
+
+
+def test_a_row_without_another_required_field_is_skipped_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    page = codec.read_answer(ImageTagPage, b'{"data": [{"tag": "v1"}, {}, {"tag": "v2"}]}')
+
+    assert [row.tag for row in page.data] == ["v1", "v2"]
+    assert "skipping a ImageTag of an answer" in caplog.text
 
 
 def test_an_accepted_stop_is_readable_with_any_summary() -> None:

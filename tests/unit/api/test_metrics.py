@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edgegap_async import Metrics, MetricSeries, NetworkMetrics
+from edgegap_async.models import Metrics, MetricSeries, NetworkMetrics
 
 NOON = datetime(2026, 11, 27, 12, tzinfo=UTC)
 

@@ -9,8 +9,9 @@ from arena import arena_requests, becomes_true, collect, ids
 from cancelled_tasks import cancel_library_tasks, library_tasks
 from emulator_record import alive
 
-from edgegap_async import BatchStopped, EdgegapClient, Outcome, Progress
+from edgegap_async import EdgegapClient, Outcome, Progress
 from edgegap_async.emulator import Delay, Emulator, Fault
+from edgegap_async.errors import BatchStopped
 
 pytestmark = pytest.mark.virtual
 

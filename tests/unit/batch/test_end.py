@@ -17,18 +17,10 @@ from arena import (
 )
 from emulator_record import alive, requests_by_operation
 
-from edgegap_async import (
-    BatchStopped,
-    ClientClosed,
-    DeploymentFailed,
-    DeployRequest,
-    EdgegapClient,
-    EdgegapError,
-    Outcome,
-    WaitTimedOut,
-)
+from edgegap_async import DeployRequest, EdgegapClient, EdgegapError, Outcome
 from edgegap_async.concurrency import loop_time
 from edgegap_async.emulator import Delay, Emulator, Fault, Respond, Simulation
+from edgegap_async.errors import BatchStopped, ClientClosed, DeploymentFailed, WaitTimedOut
 
 pytestmark = pytest.mark.virtual
 

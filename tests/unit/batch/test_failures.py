@@ -17,21 +17,17 @@ from arena import (
 )
 from emulator_record import alive, requests_by_operation
 
-from edgegap_async import (
+from edgegap_async import DeployRequest, EdgegapClient, EdgegapError, Outcome, Status
+from edgegap_async.concurrency import loop_time
+from edgegap_async.emulator import Delay, Drop, Emulator, Fault, Respond, Simulation
+from edgegap_async.errors import (
     BatchStopped,
     DeploymentFailed,
-    DeployRequest,
-    EdgegapClient,
-    EdgegapError,
     InvalidRequest,
     MaybeCreated,
-    Outcome,
-    Status,
     Unprocessable,
     WaitTimedOut,
 )
-from edgegap_async.concurrency import loop_time
-from edgegap_async.emulator import Delay, Drop, Emulator, Fault, Respond, Simulation
 
 pytestmark = pytest.mark.virtual
 

@@ -9,8 +9,9 @@ import pytest
 from arena import arena_client, arena_request, arena_requests
 from emulator_record import alive, requests_by_operation
 
-from edgegap_async import DeployRequest, EdgegapClient, InvalidRequest, Progress, Status
+from edgegap_async import DeployRequest, EdgegapClient, Progress, Status
 from edgegap_async.emulator import Emulator, Fault, Respond
+from edgegap_async.errors import InvalidRequest
 
 pytestmark = pytest.mark.virtual
 

@@ -21,19 +21,10 @@ from arena import (
 )
 from emulator_record import alive, requests_by_operation
 
-from edgegap_async import (
-    BatchStopped,
-    DeployRequest,
-    EdgegapClient,
-    Guard,
-    InvalidRequest,
-    LimitReached,
-    Outcome,
-    Progress,
-    WaitTimedOut,
-)
+from edgegap_async import DeployRequest, EdgegapClient, Guard, Outcome, Progress
 from edgegap_async.concurrency import loop_time
 from edgegap_async.emulator import Emulator
+from edgegap_async.errors import BatchStopped, InvalidRequest, LimitReached, WaitTimedOut
 
 pytestmark = pytest.mark.virtual
 

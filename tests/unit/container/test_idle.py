@@ -10,9 +10,9 @@ import pytest
 from inside_deployment import STOP, at
 from scripted_api import Reply, ScriptedApi
 
-from edgegap_async import Forbidden, InvalidRequest
 from edgegap_async.concurrency import loop_time
 from edgegap_async.container import Activity
+from edgegap_async.errors import Forbidden, InvalidRequest
 
 pytestmark = pytest.mark.virtual
 ACCEPTED = Reply(202, body={"message": "accepted"})

@@ -8,8 +8,8 @@ import pytest
 from inside_deployment import CONTEXT, STOP, at, here
 from scripted_api import Reply, ScriptedApi
 
-from edgegap_async import CallError, Forbidden, InvalidRequest, NoAnswer
 from edgegap_async.container import HostBeacon, ThisDeployment
+from edgegap_async.errors import CallError, Forbidden, InvalidRequest, NoAnswer
 
 # ── the environment ──────────────────────────────────────────────────────────────────────────────
 

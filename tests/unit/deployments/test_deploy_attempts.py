@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from edgegap_async import EdgegapClient, MaybeCreated
+from edgegap_async import EdgegapClient
 from edgegap_async.emulator import (
     Delay,
     Drop,
@@ -16,6 +16,7 @@ from edgegap_async.emulator import (
     sample_application,
 )
 from edgegap_async.emulator.effects import Effect
+from edgegap_async.errors import MaybeCreated
 
 pytestmark = pytest.mark.virtual
 

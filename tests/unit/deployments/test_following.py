@@ -11,9 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted_api import Reply, ScriptedApi, deployment
 
-from edgegap_async import EdgegapClient, Forbidden, Logs, NotFound
+from edgegap_async import EdgegapClient
 from edgegap_async.concurrency import loop_time
 from edgegap_async.deployments.following import LogReader
+from edgegap_async.errors import Forbidden, NotFound
+from edgegap_async.models import Logs
 
 LOGS = ("GET", "/v1/deployment/abc123/container-logs")
 METRICS = ("GET", "/v1/metrics/deployment/abc123")

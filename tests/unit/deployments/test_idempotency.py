@@ -14,18 +14,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from emulator_record import living, requests_by_operation
 
-from edgegap_async import (
-    BadRequest,
-    CallError,
-    EdgegapClient,
-    MaybeCreated,
-    NoAnswer,
-    PollingPolicy,
-    RetryPolicy,
-    ServerError,
-    Timeouts,
-    Unprocessable,
-)
+from edgegap_async import EdgegapClient, PollingPolicy, RetryPolicy, Timeouts
 from edgegap_async.deployments.idempotency import new_operation_tag, operation_time
 from edgegap_async.emulator import (
     Delay,
@@ -42,6 +31,14 @@ from edgegap_async.emulator import (
     sample_application,
 )
 from edgegap_async.emulator.effects import Effect
+from edgegap_async.errors import (
+    BadRequest,
+    CallError,
+    MaybeCreated,
+    NoAnswer,
+    ServerError,
+    Unprocessable,
+)
 
 USERS = ["8.8.8.8"]
 QUICK = RetryPolicy(attempts=2, first_wait=0.01)

@@ -12,19 +12,16 @@ import pytest
 from arena import PLAYERS, arena_client, arena_cloud, arena_pool, becomes_true, crash
 from emulator_record import alive, living, requests_by_operation
 
-from edgegap_async import (
-    DeploymentHandle,
+from edgegap_async import DeploymentHandle, EdgegapClient, Guard, Status
+from edgegap_async.deployments.keys import key_tag
+from edgegap_async.emulator import Delay, Drop, Emulator, Fault, Hide, Respond
+from edgegap_async.errors import (
     DeploymentTerminated,
-    EdgegapClient,
-    Guard,
     InvalidRequest,
     MaybeCreated,
     NotAllowed,
     ServerError,
-    Status,
 )
-from edgegap_async.deployments.keys import key_tag
-from edgegap_async.emulator import Delay, Drop, Emulator, Fault, Hide, Respond
 
 pytestmark = pytest.mark.virtual
 

@@ -8,8 +8,9 @@ import attrs
 import pytest
 from scripted_api import Reply, ScriptedApi, deployment
 
-from edgegap_async import EdgegapClient, RetryPolicy, StatusChange, WebhookReceiver
+from edgegap_async import EdgegapClient, RetryPolicy, WebhookReceiver
 from edgegap_async.errors import Forbidden, MaybeCreated, Unprocessable
+from edgegap_async.models import StatusChange
 from edgegap_async.observability import ObservedDeployment, Observer
 
 pytestmark = pytest.mark.virtual

@@ -15,23 +15,24 @@ from aiohttp import web
 from scripted_api import ScriptedApi, deployment
 
 from edgegap_async import (
-    Check,
-    ClientClosed,
-    DeploymentFailed,
     DeploymentHandle,
-    DeploymentTerminated,
     EdgegapClient,
     EdgegapError,
     HttpGet,
-    InvalidRequest,
-    NotPlayable,
-    PlayableCheck,
     Status,
     TcpConnect,
     UdpAnswer,
-    WaitTimedOut,
 )
 from edgegap_async.emulator import Emulator
+from edgegap_async.errors import (
+    ClientClosed,
+    DeploymentFailed,
+    DeploymentTerminated,
+    InvalidRequest,
+    NotPlayable,
+    WaitTimedOut,
+)
+from edgegap_async.requests import Check, PlayableCheck
 
 QUICK: dict[str, Any] = {"timeout": 0.3, "attempt_timeout": 0.05, "interval": 0.02}
 

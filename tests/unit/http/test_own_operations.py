@@ -10,25 +10,23 @@ import attrs
 import pytest
 from scripted_api import Reply, ScriptedApi
 
-from edgegap_async import (
-    ApiResponse,
+from edgegap_async import EdgegapClient, Guard, RetryPolicy
+from edgegap_async.concurrency import loop_time
+from edgegap_async.errors import (
     BadRequest,
     CallError,
     DryRun,
-    EdgegapClient,
-    Guard,
     InvalidRequest,
     LimitReached,
     NoAnswer,
     NotAllowed,
     NotFound,
     NotSent,
-    Operation,
-    RetryPolicy,
     ServerError,
     UnreadableAnswer,
 )
-from edgegap_async.concurrency import loop_time
+from edgegap_async.models import ApiResponse
+from edgegap_async.requests import Operation
 
 pytestmark = pytest.mark.virtual
 

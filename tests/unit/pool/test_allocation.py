@@ -8,19 +8,12 @@ import pytest
 from arena import arena_client, arena_pool, becomes_true, crash
 from emulator_record import alive, living, requests_by_operation
 
-from edgegap_async import (
-    Allocation,
-    DeploymentHandle,
-    EdgegapClient,
-    Forbidden,
-    PoolEmpty,
-    ServerPool,
-    Status,
-    WebhookReceiver,
-)
+from edgegap_async import DeploymentHandle, EdgegapClient, ServerPool, Status, WebhookReceiver
 from edgegap_async.concurrency import loop_time
 from edgegap_async.deployments.handle import tracker_of
 from edgegap_async.emulator import Delay, Emulator, Fault, Respond
+from edgegap_async.errors import Forbidden, PoolEmpty
+from edgegap_async.models import Allocation
 
 pytestmark = pytest.mark.virtual
 

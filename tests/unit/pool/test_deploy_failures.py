@@ -8,17 +8,12 @@ import pytest
 from arena import arena_client, arena_cloud, arena_pool, becomes_true
 from emulator_record import alive, requests_by_operation
 
-from edgegap_async import (
-    DeploymentHandle,
-    EdgegapClient,
-    InvalidRequest,
-    PlayableCheck,
-    PoolEmpty,
-    Status,
-)
+from edgegap_async import DeploymentHandle, EdgegapClient, Status
 from edgegap_async.concurrency import loop_time
 from edgegap_async.deployments.playable import _CallableCheck
 from edgegap_async.emulator import Delay, Emulator, Fault, Respond, Simulation
+from edgegap_async.errors import InvalidRequest, PoolEmpty
+from edgegap_async.requests import PlayableCheck
 
 pytestmark = pytest.mark.virtual
 

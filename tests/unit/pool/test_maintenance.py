@@ -9,9 +9,10 @@ import pytest
 from arena import arena_client, arena_pool, becomes_true, crash
 from emulator_record import alive, requests_by_operation
 
-from edgegap_async import ClientClosed, DeploymentHandle, EdgegapClient, PoolEmpty
+from edgegap_async import DeploymentHandle, EdgegapClient
 from edgegap_async.concurrency import loop_time
 from edgegap_async.emulator import Emulator, Fault, Respond
+from edgegap_async.errors import ClientClosed, PoolEmpty
 
 pytestmark = pytest.mark.virtual
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from arena import arena_client, arena_pool
 
-from edgegap_async import EdgegapClient, InvalidRequest, PoolEmpty
+from edgegap_async import EdgegapClient
 from edgegap_async.concurrency import loop_time
 from edgegap_async.emulator import Emulator, Fault, Respond
+from edgegap_async.errors import InvalidRequest, PoolEmpty
 
 pytestmark = pytest.mark.virtual
 

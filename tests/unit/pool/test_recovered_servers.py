@@ -10,10 +10,11 @@ import pytest
 from arena import arena_client, arena_pool, becomes_true
 from emulator_record import alive, living, requests_by_operation
 
-from edgegap_async import DeploymentHandle, EdgegapClient, Forbidden, InvalidRequest, Status
+from edgegap_async import DeploymentHandle, EdgegapClient, Status
 from edgegap_async.concurrency import loop_time
 from edgegap_async.emulator import Delay, Drop, Emulator, Fault, Respond
 from edgegap_async.emulator.effects import Effect
+from edgegap_async.errors import Forbidden, InvalidRequest
 
 pytestmark = pytest.mark.virtual
 

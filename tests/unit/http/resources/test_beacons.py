@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from edgegap_async import InvalidRequest, LocationBeacon, nearest
+from edgegap_async import nearest
+from edgegap_async.errors import InvalidRequest
+from edgegap_async.models import LocationBeacon
 
 HOST = "127.0.0.1"
 

@@ -8,7 +8,6 @@ import attrs
 import pytest
 from recorded_calls import Recorder
 
-from edgegap_async import NoAnswer, NotFound
 from edgegap_async.api.models.applications import (
     SET_AND_ENCRYPTED,
     Application,
@@ -25,7 +24,7 @@ from edgegap_async.api.newer_requests import (
     VersionSettings,
 )
 from edgegap_async.api.requests import EnvironmentVariable
-from edgegap_async.errors import InvalidRequest
+from edgegap_async.errors import InvalidRequest, NoAnswer, NotFound
 from edgegap_async.http.resources.applications import Applications
 from edgegap_async.http.resources.versions import Versions
 

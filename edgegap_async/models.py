@@ -1,0 +1,249 @@
+"""What calls return: models of the API's answers, results of batches, counters, parts of a client.
+
+A program seldom names these classes: calls return them, and a type checker knows them. The names
+are for annotations, and for tests that make an answer. `edgegap_async` has the most used ones too.
+"""
+
+from .api.models import (
+    TRANSITIONS,
+    ApiResponse,
+    Beacon,
+    BulkStop,
+    Centroid,
+    CrashData,
+    DeleteSchedule,
+    DeployAccepted,
+    Deployment,
+    DeploymentPage,
+    DeploymentRow,
+    Endpoint,
+    FleetHost,
+    HostPage,
+    HostSpecifications,
+    Json,
+    LazyModel,
+    Location,
+    LocationPage,
+    LocationTag,
+    Logs,
+    MetricRow,
+    Metrics,
+    MetricSeries,
+    MetricTotals,
+    NetworkMetrics,
+    Pagination,
+    Paginator,
+    Port,
+    Session,
+    Status,
+    StatusChange,
+    Stopped,
+    Tag,
+    TagPage,
+)
+from .api.models.applications import (
+    Application,
+    ApplicationPage,
+    ApplicationVersion,
+    VersionDeleted,
+    VersionPage,
+    VersionPort,
+    VersionSaved,
+    VersionVariable,
+)
+from .api.models.beacons import (
+    AddressLocation,
+    BeaconPage,
+    LocatedAddress,
+    LocatedAddresses,
+    LocationBeacon,
+    PublicAddress,
+    Region,
+)
+from .api.models.container_registry import (
+    DeletionSummary,
+    ImageArtifact,
+    ImageTag,
+    ImageTagDeleted,
+    ImageTagPage,
+    TagDeletion,
+    TagDeletions,
+)
+from .api.models.context import (
+    DeploymentContext,
+)
+from .api.models.endpoint_storage import (
+    EndpointStorage,
+    EndpointStoragePage,
+    PullProfile,
+    PullProfileLink,
+    PullProfilePage,
+)
+from .api.models.relays import (
+    AuthorizedRelayUser,
+    Relay,
+    RelayPort,
+    RelayPorts,
+    RelaySession,
+    RelaySessionPage,
+    RelayUser,
+)
+from .batch.plan import (
+    Outcome,
+    Progress,
+)
+from .deployments.handle import (
+    RecoveredDeployment,
+)
+from .http.rate_limits import (
+    LimitState,
+)
+from .http.resources.applications import (
+    Applications,
+)
+from .http.resources.beacons import (
+    BeaconReply,
+)
+from .http.resources.container_registry import (
+    ContainerRegistry,
+)
+from .http.resources.deployments import (
+    Deployments,
+)
+from .http.resources.endpoint_storages import (
+    EndpointStorages,
+)
+from .http.resources.ip_addresses import (
+    IpAddresses,
+)
+from .http.resources.listing import (
+    Listing,
+)
+from .http.resources.locations import (
+    Locations,
+)
+from .http.resources.private_fleets import (
+    PrivateFleets,
+)
+from .http.resources.pull_profiles import (
+    PullProfiles,
+)
+from .http.resources.relays import (
+    Relays,
+)
+from .http.resources.tags import (
+    Tags,
+)
+from .http.resources.versions import (
+    Versions,
+)
+from .polling.poller import (
+    StatusPoller,
+)
+from .polling.results import (
+    PollerStats,
+)
+from .pool.inventory import (
+    Allocation,
+    PoolStats,
+)
+from .webhooks.receiver import (
+    WebhookEvent,
+    WebhookStats,
+)
+
+__all__ = [
+    "TRANSITIONS",
+    "AddressLocation",
+    "Allocation",
+    "ApiResponse",
+    "Application",
+    "ApplicationPage",
+    "ApplicationVersion",
+    "Applications",
+    "AuthorizedRelayUser",
+    "Beacon",
+    "BeaconPage",
+    "BeaconReply",
+    "BulkStop",
+    "Centroid",
+    "ContainerRegistry",
+    "CrashData",
+    "DeleteSchedule",
+    "DeletionSummary",
+    "DeployAccepted",
+    "Deployment",
+    "DeploymentContext",
+    "DeploymentPage",
+    "DeploymentRow",
+    "Deployments",
+    "Endpoint",
+    "EndpointStorage",
+    "EndpointStoragePage",
+    "EndpointStorages",
+    "FleetHost",
+    "HostPage",
+    "HostSpecifications",
+    "ImageArtifact",
+    "ImageTag",
+    "ImageTagDeleted",
+    "ImageTagPage",
+    "IpAddresses",
+    "Json",
+    "LazyModel",
+    "LimitState",
+    "Listing",
+    "LocatedAddress",
+    "LocatedAddresses",
+    "Location",
+    "LocationBeacon",
+    "LocationPage",
+    "LocationTag",
+    "Locations",
+    "Logs",
+    "MetricRow",
+    "MetricSeries",
+    "MetricTotals",
+    "Metrics",
+    "NetworkMetrics",
+    "Outcome",
+    "Pagination",
+    "Paginator",
+    "PollerStats",
+    "PoolStats",
+    "Port",
+    "PrivateFleets",
+    "Progress",
+    "PublicAddress",
+    "PullProfile",
+    "PullProfileLink",
+    "PullProfilePage",
+    "PullProfiles",
+    "RecoveredDeployment",
+    "Region",
+    "Relay",
+    "RelayPort",
+    "RelayPorts",
+    "RelaySession",
+    "RelaySessionPage",
+    "RelayUser",
+    "Relays",
+    "Session",
+    "Status",
+    "StatusChange",
+    "StatusPoller",
+    "Stopped",
+    "Tag",
+    "TagDeletion",
+    "TagDeletions",
+    "TagPage",
+    "Tags",
+    "VersionDeleted",
+    "VersionPage",
+    "VersionPort",
+    "VersionSaved",
+    "VersionVariable",
+    "Versions",
+    "WebhookEvent",
+    "WebhookStats",
+]
