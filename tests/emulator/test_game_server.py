@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 
 import psutil
@@ -212,6 +215,50 @@ def test_the_option_stop_self_after_requests_its_own_stop() -> None:
 
     assert lines[2:] == ["asking to be stopped", "the API has accepted the stop"]
     assert calls == [("DELETE", "/v1/self/stop/a1/7", "raw")]
+
+
+def test_it_starts_without_the_modules_that_would_double_the_time_of_its_start() -> None:
+    command = [sys.executable, "-I", "-X", "importtime", game_server.__file__, str(_free_port())]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as server:
+        assert [said(server)[:8], said(server)] == ["starting", "ready"]
+        server.terminate()
+        _, imports = server.communicate(timeout=10)
+
+    loaded = {line.rpartition("|")[2].strip() for line in imports.splitlines()}
+    assert "socket" in loaded
+    assert not loaded & {"argparse", "json", "typing"}
+
+
+def test_sigterm_while_it_writes_a_line_ends_it_in_order() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):  # full: its first line waits for a reader
+        while os.write(writing, bytes(4096)):
+            pass
+    os.set_blocking(writing, True)
+    command = [sys.executable, "-I", game_server.__file__, str(_free_port())]
+    with subprocess.Popen(command, stdout=writing) as server, os.fdopen(reading, "rb") as log:
+        os.close(writing)
+        _wait_until_it_writes(server.pid)
+        server.terminate()
+
+        written = log.read().strip(b"\0").decode()
+
+    assert written.splitlines()[-1] == "terminated"
+    assert server.returncode == 0
+
+
+def _wait_until_it_writes(pid: int) -> None:
+    """Waits until the program has its handler of SIGTERM and sleeps, which is in its first line."""
+
+    def field(name: str) -> str:
+        found = Path(f"/proc/{pid}/status").read_text().partition(f"{name}:")[2]
+        return found.split()[0]
+
+    while not int(field("SigCgt"), 16) >> (signal.SIGTERM - 1) & 1 or field("State") != "S":
+        pass
 
 
 def test_outside_a_deployment_it_stops_nothing() -> None:
