@@ -13,6 +13,8 @@ loopback by default. Linux.
 """
 
 import sys
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 if sys.platform != "linux":
     raise ImportError(
@@ -20,41 +22,42 @@ if sys.platform != "linux":
         " a virtual machine. The client runs on this system"
     )
 
-from .catalogue import (
-    Application,
-    AppPort,
-    Fleet,
-    Image,
-    PrivateHost,
-    sample_application,
-)
-from .connections import Deadlines
-from .deployments import LocalDeployment
-from .effects import (
-    ActTwice,
-    Delay,
-    Dribble,
-    Drop,
-    Effect,
-    HangUp,
-    Hide,
-    ProxyPage,
-    Raw,
-    Repeat,
-    Respond,
-    Truncate,
-    WrongLength,
-)
-from .emulator import Emulator, check_file
-from .expectations import Expectation
-from .fault_tables import faults_from_tables
-from .faults import Fault, Faults
-from .recorded_requests import RecordedRequest
-from .relays import LocalRelaySession
-from .settings_file import Problem, load_apps
-from .simulation import Simulation
-from .status_events import StatusEvent
-from .timings import Timings
+if TYPE_CHECKING:
+    from .catalogue import (
+        Application,
+        AppPort,
+        Fleet,
+        Image,
+        PrivateHost,
+        sample_application,
+    )
+    from .connections import Deadlines
+    from .deployments import LocalDeployment
+    from .effects import (
+        ActTwice,
+        Delay,
+        Dribble,
+        Drop,
+        Effect,
+        HangUp,
+        Hide,
+        ProxyPage,
+        Raw,
+        Repeat,
+        Respond,
+        Truncate,
+        WrongLength,
+    )
+    from .emulator import Emulator, check_file
+    from .expectations import Expectation
+    from .fault_tables import faults_from_tables
+    from .faults import Fault, Faults
+    from .recorded_requests import RecordedRequest
+    from .relays import LocalRelaySession
+    from .settings_file import Problem, load_apps
+    from .simulation import Simulation
+    from .status_events import StatusEvent
+    from .timings import Timings
 
 __all__ = [
     "ActTwice",
@@ -92,3 +95,33 @@ __all__ = [
     "load_apps",
     "sample_application",
 ]
+
+if not TYPE_CHECKING:  # a type checker would accept any name because of __getattr__
+    # The first use of a public name imports them all; `command_line --help` uses none.
+    _MODULES = (
+        "catalogue",
+        "connections",
+        "deployments",
+        "effects",
+        "emulator",
+        "expectations",
+        "fault_tables",
+        "faults",
+        "recorded_requests",
+        "relays",
+        "settings_file",
+        "simulation",
+        "status_events",
+        "timings",
+    )
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        for module in _MODULES:
+            found = vars(import_module(f".{module}", __name__))
+            globals().update((each, found[each]) for each in __all__ if each in found)
+        return globals()[name]
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

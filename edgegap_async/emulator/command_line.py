@@ -5,42 +5,25 @@ status on the error output, and runs until SIGINT, SIGTERM, SIGHUP (a closed ter
 
 Exit status: 0 it was ended by a signal, or the file is right; 1 an error; 2 a wrong command line;
 3 expected calls have not come (`--expect`, or the control API).
+
+`--help` is fast, because `service`, which imports the emulator, waits for a right command line.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import gc
-import logging
 import os
-import re
-import resource
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
 from edgegap_async.errors import InvalidRequest
 
-from .catalogue import sample_application
-from .console import Console
-from .emulator import Emulator, check_file
-from .expectations import Expectation
-from .settings_file import load_apps
-from .simulation import Simulation
-from .timings import Timings
-
 TOKEN_VARIABLE: Final = "EDGEGAP_EMULATOR_TOKEN"  # noqa: S105 - a name
 """The environment variable with the API token, if it is set. EDGEGAP_API_TOKEN is not read: it may
 hold the token of the real cloud, which must not be printed."""
-
-_RELOAD_INTERVAL: Final = 0.5  # seconds between two checks whether the file has changed
-_UNMET: Final = 3  # exit status
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = "edgegap-async emulator") -> int:
@@ -54,9 +37,8 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "edgegap-asyn
         SystemExit: the command line is wrong (status 2), or asks for help.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
-    commands = {"check": _check, "init": _init}
-    if words and words[0] in commands:
-        command, words = commands[words[0]], words[1:]
+    if words and words[0] in _COMMANDS:
+        command, words = _COMMANDS[words[0]], words[1:]
     else:
         command = _serve
     try:
@@ -75,15 +57,9 @@ def _check(words: list[str], program: str) -> int:
     )
     parser.add_argument("file", metavar="FILE", help="TOML file")
     path = parser.parse_args(words).file
-    problems = check_file(path)
-    for problem in problems:
-        sys.stderr.write(f"{problem}\n")
-    if problems:
-        return 1
-    catalogue = load_apps(path)
-    names = ", ".join(f"{one.name} {one.version}" for one in catalogue.applications) or "nothing"
-    _say(f"{path} is right; it deploys: {names}")
-    return 0
+    from .service import check  # noqa: PLC0415 - not for --help
+
+    return check(path)
 
 
 def _init(words: list[str], program: str) -> int:
@@ -98,11 +74,17 @@ def _init(words: list[str], program: str) -> int:
         help="file to write (%(default)s)",
     )
     path = Path(parser.parse_args(words).file)
+    from importlib.resources import files  # noqa: PLC0415 - not for --help
+
     text = files(__package__ or __name__).joinpath("example.toml").read_text("utf-8")
     with path.open("x", encoding="utf-8") as file:  # an existing file stays
         file.write(text)
-    _say(f"{path} is written. Start: {program} {shlex.quote(str(path))}")
+    sys.stdout.write(f"{path} is written. Start: {program} {shlex.quote(str(path))}\n")
     return 0
+
+
+_COMMANDS: Final = {"check": _check, "init": _init}
+"""The words that may stand in place of a file; without one, the emulator starts."""
 
 
 # ── serve ────────────────────────────────────────────────────────────────────────────────────────
@@ -175,122 +157,36 @@ def _parser(program: str) -> argparse.ArgumentParser:
 
 
 def _serve(words: list[str], program: str) -> int:
-    options = _parser(program).parse_args(words)
-    logging.basicConfig(level=logging.DEBUG if options.verbose else logging.WARNING)
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
-    # Each deployment has a few files open; the default limit of a shell is soon reached.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return asyncio.run(_run(options))
+    parser = _parser(program)
+    options = parser.parse_args(words)
+    token, word = _token(options)
+    from .service import serve  # noqa: PLC0415 - not for --help
+
+    return serve(options, _changes(parser, options), token=token, token_word=word)
 
 
-async def _run(options: argparse.Namespace) -> int:
-    expectations = [_expectation(text) for text in options.expect]
-    changes = _changes(options)
-    if options.file is None:
-        emulator = Emulator([sample_application()], token=_token(options), **changes)
-    else:
-        emulator = Emulator.from_file(options.file, token=_token(options), **changes)
-    emulator.expectations.add(*expectations)
-    over = asyncio.Event()
-    for number in _SIGNALS:
-        if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
-            asyncio.get_running_loop().add_signal_handler(number, over.set)
-    console = Console(sys.stderr)
-    try:
-        async with emulator:
-            gc.collect()
-            gc.freeze()  # what is loaded now stays: full collections leave it out
-            if not options.quiet:
-                emulator.record.listeners.append(console.request)
-                emulator.events.listeners.append(console.status)
-            what = ", ".join(emulator.cloud.deployable) or "nothing"
-            _say(f"The emulator answers at {emulator.url}, and deploys: {what}")
-            _say(f"export EDGEGAP_BASE_URL={emulator.url}")
-            _say(f"export EDGEGAP_API_TOKEN={_token_word(options, emulator)}")
-            _say(f"The page, for one browser, within an hour: {emulator.new_login_link()}")
-            reloading = asyncio.create_task(_reload_on_change(emulator, options.file, console))
-            await over.wait()
-            reloading.cancel()
-    finally:
-        console.close()
-    for line in emulator.expectations.unmet:
-        sys.stderr.write(f"expected: {line}\n")
-    return _UNMET if emulator.expectations.unmet else 0
-
-
-def _changes(options: argparse.Namespace) -> dict[str, Any]:
+def _changes(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, Any]:
     """Returns the settings of the emulator that options change, in place of those of the file."""
     names = {"allowed_host": "allowed_hosts"}
     settings = ["host", "port", "allowed_host", "max_deployments", "webhook_allow", "fqdn", "state"]
-    unchanged = _parser("").parse_args([])
     changes: dict[str, Any] = {
         names.get(name, name): getattr(options, name)
         for name in settings
-        if getattr(options, name) != getattr(unchanged, name)
+        if getattr(options, name) != parser.get_default(name)
     }
-    if options.fast:
-        changes["timings"] = Timings.fast()
     if options.no_limits:
         changes["limits"] = False
-    if options.simulate:
-        changes["simulate"] = Simulation()
     return changes
 
 
-def _token(options: argparse.Namespace) -> str | None:
+def _token(options: argparse.Namespace) -> tuple[str | None, str | None]:
+    """Returns the API token, and the word of a shell for it: a token of one's own is not printed.
+
+    The token is None if the emulator invents it; the word is None if the token may be printed.
+    """
     if options.token_file is not None:
-        return Path(options.token_file).read_text("utf-8").strip()
-    return options.token or os.environ.get(TOKEN_VARIABLE) or None
-
-
-def _token_word(options: argparse.Namespace, emulator: Emulator) -> str:
-    """Returns the token as a word for the shell; a token of one's own is not printed."""
-    if options.token_file is not None:
-        return f'"$(cat {shlex.quote(options.token_file)})"'
-    if options.token is None and os.environ.get(TOKEN_VARIABLE):
-        return f'"${TOKEN_VARIABLE}"'
-    return shlex.quote(emulator.token)
-
-
-def _expectation(text: str) -> Expectation:
-    call, equals, count = text.partition("=")
-    if not equals:
-        return Expectation(call)
-    if not re.fullmatch(r"\d{1,9}", count):
-        raise InvalidRequest(f"--expect has the form CALL or CALL=N, not {text!r}")
-    return Expectation(call, least=int(count), most=int(count))
-
-
-async def _reload_on_change(emulator: Emulator, path: str | None, console: Console) -> None:
-    """Reads the file again each time that it has changed. A wrong file changes nothing."""
-    if path is None:
-        return
-    seen = _state(path)
-    while True:
-        await asyncio.sleep(_RELOAD_INTERVAL)
-        now = _state(path)
-        if now in {seen, None}:
-            continue
-        seen = now
-        try:
-            emulator.reload(path)
-        except InvalidRequest as problem:
-            console.say(f"the file has changed and is wrong; nothing is changed: {problem}")
-        else:
-            what = ", ".join(emulator.cloud.deployable) or "nothing"
-            console.say(f"{path} has changed; it deploys: {what}")
-
-
-def _state(path: str) -> tuple[int, int, int] | None:
-    """Returns what differs once a file has changed; None if there is no file."""
-    try:
-        found = Path(path).stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
+        token = Path(options.token_file).read_text("utf-8").strip()
+        return token, f'"$(cat {shlex.quote(options.token_file)})"'
+    if options.token is None and (token := os.environ.get(TOKEN_VARIABLE, "")):
+        return token, f'"${TOKEN_VARIABLE}"'
+    return options.token or None, None
