@@ -196,12 +196,15 @@ def _usage(measured: Mapping[str, Any], at: float) -> Usage:
         way = str(entry.get("op", "")).lower()
         moved[way] = moved.get(way, 0.0) + entry.get("value", 0)
     cpu = (measured.get("cpu_stats") or {}).get("cpu_usage") or {}
+    networks = (measured.get("networks") or {}).values()  # by interface; none on the host's network
     return Usage(
         at=at,
         cpu_seconds=cpu.get("total_usage", 0) / 1e9,
         memory_bytes=max(0, memory.get("usage", 0) - cached),
         read_bytes=moved["read"],
         written_bytes=moved["write"],
+        received_bytes=sum(one["rx_bytes"] for one in networks) if networks else None,
+        sent_bytes=sum(one["tx_bytes"] for one in networks) if networks else None,
     )
 
 
@@ -209,6 +212,7 @@ class ContainerMachine:
     """Runs the containers of one deployment, one after the other."""
 
     runs_containers: ClassVar[bool] = True
+    traffic = None  # the engine counts it
 
     def __init__(self, engine: ContainerEngine, settings: ContainerSettings) -> None:
         self.scan_interval = _SCAN_INTERVAL

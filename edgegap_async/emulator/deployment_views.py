@@ -99,17 +99,20 @@ def _environment(deployment: LocalDeployment) -> list[dict[str, Any]]:
 
 
 def usage(samples: Samples) -> dict[str, Any]:
-    """Returns the measurements of a deployment: one list for each quantity, oldest first."""
-    metrics = samples.series(start=None, end=None, step=None)
-    series = {
-        "cpu": metrics.cpu,
-        "memory": metrics.mem,
-        "received": metrics.network.receive,
-        "sent": metrics.network.transmit,
-        "read": metrics.total.disk_read_total,
-        "written": metrics.total.disk_write_total,
+    """Returns the measurements of a deployment: one list for each quantity, oldest first.
+
+    A value is None where the quantity was not measured.
+    """
+    columns = samples.series(start=None, end=None, step=None).columns()
+    names = {
+        "cpu": "cpu",
+        "memory": "mem",
+        "received": "network_receive",
+        "sent": "network_transmit",
+        "read": "disk_read_total",
+        "written": "disk_write_total",
     }
     return {
-        "times": [time.timestamp() for time in metrics.cpu.timestamps if time is not None],
-        **{name: list(one.datasets) for name, one in series.items()},
+        "times": [time.timestamp() for time in columns["time"]],
+        **{name: columns[column] for name, column in names.items()},
     }

@@ -418,6 +418,8 @@ class LocalDeployment:
         ]
         if routes:
             self._forwarder = await self.machine.forward(routes)
+            has_all = len(forwarded) == len(self.port_numbers)  # or some traffic is not counted
+            self.samples.traffic = self._forwarder.traffic if has_all else None
 
     def _hold_numbers(self) -> set[str]:
         """Takes the numbers that the application sets. Returns the names of those ports."""

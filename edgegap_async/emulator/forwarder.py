@@ -13,8 +13,10 @@ import contextlib
 import functools
 import socket
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
+
+import attrs
 
 from .ports import check_descriptors
 from .procfs import Route
@@ -26,11 +28,22 @@ _DATAGRAMS_AT_ONCE: Final = 64  # before other work of the event loop
 _BUFFER_BYTES: Final = 65536  # of a TCP connection, read at once
 
 
+@attrs.define
+class Traffic:
+    """Payload that was forwarded so far."""
+
+    received_bytes: int = 0
+    """Bytes to the program."""
+    sent_bytes: int = 0
+    """Bytes from the program."""
+
+
 class UdpForwarder:
     """Forwards datagrams from one port to another, and the answers back."""
 
-    def __init__(self, address: str, external: int, internal: int) -> None:
+    def __init__(self, address: str, external: int, internal: int, traffic: Traffic) -> None:
         self._loop = asyncio.get_running_loop()
+        self._traffic = traffic
         self._target = (_ADDRESS, internal)
         self._players: OrderedDict[tuple[Any, ...], socket.socket] = OrderedDict()
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -50,7 +63,7 @@ class UdpForwarder:
             except OSError:  # nothing is left, or an answer did not arrive
                 return
             with contextlib.suppress(OSError):  # the program has not bound its port, or not now
-                self._socket_of(player).send(data)
+                self._traffic.received_bytes += self._socket_of(player).send(data)
 
     def _socket_of(self, player: tuple[Any, ...]) -> socket.socket:
         known = self._players.get(player)
@@ -70,9 +83,10 @@ class UdpForwarder:
         for _ in range(_DATAGRAMS_AT_ONCE):
             with contextlib.suppress(ConnectionError):  # the program has closed its port
                 try:
-                    self._socket.sendto(source.recv(_MAX_DATAGRAM), player)
+                    sent = self._socket.sendto(source.recv(_MAX_DATAGRAM), player)
                 except BlockingIOError:
                     return
+                self._traffic.sent_bytes += sent
 
     def _forget(self, player: tuple[Any, ...]) -> None:
         known = self._players.pop(player)
@@ -90,8 +104,9 @@ class UdpForwarder:
 class TcpForwarder:
     """Forwards connections from one port to another."""
 
-    def __init__(self, internal: int) -> None:
+    def __init__(self, internal: int, traffic: Traffic) -> None:
         self._internal = internal
+        self._traffic = traffic
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -113,8 +128,8 @@ class TcpForwarder:
             inside, outside = await asyncio.open_connection(_ADDRESS, self._internal)
             try:
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(_copy(reader, outside))
-                    group.create_task(_copy(inside, writer))
+                    group.create_task(_copy(reader, outside, self._count_received))
+                    group.create_task(_copy(inside, writer, self._count_sent))
             finally:
                 outside.close()
         except* OSError:
@@ -125,6 +140,12 @@ class TcpForwarder:
             writer.close()
             self._connections.discard(task)
 
+    def _count_received(self, count: int) -> None:
+        self._traffic.received_bytes += count
+
+    def _count_sent(self, count: int) -> None:
+        self._traffic.sent_bytes += count
+
     def close(self) -> None:
         """Forwards no more, and closes each connection."""
         if self._server is not None:
@@ -133,10 +154,13 @@ class TcpForwarder:
             connection.cancel()
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, count: Callable[[int], None]
+) -> None:
     while data := await reader.read(_BUFFER_BYTES):
         writer.write(data)
         await writer.drain()
+        count(len(data))
     with contextlib.suppress(OSError):
         writer.write_eof()
 
@@ -146,6 +170,8 @@ class PortForwarder:
 
     def __init__(self) -> None:
         self._parts: list[UdpForwarder | TcpForwarder] = []
+        self.traffic: Traffic = Traffic()
+        """What it has forwarded."""
 
     @classmethod
     async def open(cls, routes: Iterable[Route], address: str = _ADDRESS) -> PortForwarder:
@@ -162,9 +188,11 @@ class PortForwarder:
         try:
             for kind, external, internal in routes:
                 if kind == "udp":
-                    forwarder._parts.append(UdpForwarder(address, external, internal))
+                    forwarder._parts.append(
+                        UdpForwarder(address, external, internal, forwarder.traffic)
+                    )
                 else:
-                    tcp = TcpForwarder(internal)
+                    tcp = TcpForwarder(internal, forwarder.traffic)
                     await tcp.open(address, external)
                     forwarder._parts.append(tcp)
         except BaseException:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, Protocol, TypeVar
 
+from .forwarder import Traffic
 from .output import Output
 from .processes import Limits, Usage
 from .procfs import Binding, Route
@@ -37,6 +38,11 @@ class Process(Protocol):
 
 class Forwarder(Protocol):
     """Forwards ports until it is closed."""
+
+    @property
+    def traffic(self) -> Traffic | None:
+        """What it has forwarded; None if it does not count."""
+        ...
 
     def close(self) -> None:
         """Forwards no more."""

@@ -95,6 +95,10 @@ class Usage:
     """Bytes read from disk."""
     written_bytes: float = 0.0
     """Bytes written to disk."""
+    received_bytes: float | None = None
+    """Bytes received from the network; None if the machine does not count them."""
+    sent_bytes: float | None = None
+    """Bytes sent to the network; None if the machine does not count them."""
 
 
 class ServerProcess:

@@ -139,6 +139,8 @@ class SimulatedProcess:
 class SimulatedForwarder:
     """Forwards nothing."""
 
+    traffic = None
+
     def close(self) -> None:
         """Does nothing."""
 

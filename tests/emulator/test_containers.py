@@ -312,12 +312,21 @@ async def test_a_container_starts_again_by_its_restart_policy(tmp_path: Path) ->
 async def test_usage_of_a_container_is_measured(tmp_path: Path) -> None:
     application = an_application()
     image = python_image("while True: pass")
-    async with running(tmp_path, application, image, metrics_interval=0.05) as (cloud, _):
+    async with running(tmp_path, application, image, metrics_interval=0.05) as (cloud, engine):
         deployment = await reached(await deployed(cloud, application), Status.READY)
+        (container,) = engine.containers.values()
+        assert container.forwarder is not None
+        passed = container.forwarder.traffic
+        passed.received_bytes, passed.sent_bytes = 2000, 3000
 
         def measured() -> bool:
             series = deployment.samples.series(start=None, end=None, step=None)
-            return any(series.cpu.datasets) and all(map(_is_a_megabyte, series.mem.datasets))
+            moved = [series.total.receive_total.datasets, series.total.transmit_total.datasets]
+            return (
+                any(series.cpu.datasets)
+                and any(map(_is_a_megabyte, series.mem.datasets))  # more than just after its fork
+                and [values[-1:] for values in moved] == [(2000,), (3000,)]
+            )
 
         await until(measured)
 

@@ -7,6 +7,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any
 
 import attrs
 import pytest
@@ -66,8 +67,8 @@ async def _asked(player: socket.socket, text: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def _ready(application: Application) -> AsyncIterator[LocalDeployment]:
-    async with a_cloud(application) as cloud:
+async def _ready(application: Application, **settings: Any) -> AsyncIterator[LocalDeployment]:
+    async with a_cloud(application, **settings) as cloud:
         yield await reached(await deployed(cloud, application), Status.READY)
 
 
@@ -160,6 +161,41 @@ async def test_two_ports_may_have_the_same_number() -> None:
         writer.write(b"hello")
         assert await reader.read(5) == b"HELLO"
         writer.close()
+
+
+async def test_traffic_is_counted_where_each_port_is_forwarded() -> None:
+    application = _fixed_application(_free_port())
+    async with _ready(application, metrics_interval=0.02) as deployment:
+        external = deployment.port_numbers["game"]
+        with _player(external) as player:
+            assert await _asked(player, b"x" * 1400) == b"X" * 1400
+        reader, writer = await asyncio.open_connection("127.0.0.1", external)
+        writer.write(b"y" * 100_000)
+        writer.write_eof()
+        assert await reader.read() == b"Y" * 100_000
+        writer.close()
+
+        def totals() -> list[float | None]:
+            total = deployment.samples.series(start=None, end=None, step=None).total
+            return [*total.receive_total.datasets[-1:], *total.transmit_total.datasets[-1:]]
+
+        await until(lambda: totals() == [101_400, 101_400])
+
+
+async def test_traffic_is_unknown_if_the_machine_does_not_carry_that_of_each_port() -> None:
+    ports = (AppPort("game", number=_free_port()), AppPort("direct", "TCP", to_check=False))
+    application = _fixed_application(ports[0].number or 0, "UDP")
+    async with _ready(attrs.evolve(application, ports=ports), metrics_interval=0.02) as deployment:
+        with _player(deployment.port_numbers["game"]) as player:
+            assert await _asked(player, b"x") == b"X"
+        await until(
+            lambda: len(deployment.samples.series(start=None, end=None, step=None).cpu.datasets) > 1
+        )
+        measured = deployment.samples.series(start=None, end=None, step=None)
+
+    series = (measured.network.receive, measured.network.transmit, measured.total.receive_total)
+    assert [one.datasets for one in series] == [(), (), ()]
+    assert {row["network_receive"] for row in measured.rows()} == {None}
 
 
 async def test_placeholders_are_filled_in_arguments_and_in_environment_values() -> None:

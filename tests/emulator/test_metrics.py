@@ -12,6 +12,7 @@ from edgegap_async import Status
 from edgegap_async.emulator.metrics import Samples
 from edgegap_async.emulator.processes import Usage
 from edgegap_async.errors import Unprocessable
+from edgegap_async.models import Metrics
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -36,12 +37,14 @@ def test_raw_values_are_as_measured() -> None:
     assert metrics.mem.timestamps == (NOON + timedelta(seconds=10), NOON + timedelta(seconds=20))
     assert metrics.total.disk_read_total.datasets == (1.0, 1.0)
     assert metrics.total.disk_write_total.datasets == (2.0, 2.0)
-    assert metrics.network.receive.datasets == (0.0, 0.0)
+    assert metrics.network.receive.datasets == ()
+    assert [row["network_receive"] for row in metrics.rows()] == [None, None]
 
 
 def test_values_are_whole_numbers_as_generated_clients_read_no_others() -> None:
     samples = _samples(2)
     samples.add(Usage(at=23.0, cpu_seconds=11.0, memory_bytes=7.5), NOON)
+    samples.add(Usage(at=24.0, received_bytes=0.5, sent_bytes=1.5), NOON)
     for step in (None, 30):
         metrics = samples.series(start=None, end=None, step=step)
         series = (metrics.cpu, metrics.mem, metrics.network.receive, metrics.cpu_throttle_rate)
@@ -87,6 +90,43 @@ def test_only_the_last_measurements_are_kept() -> None:
         samples.add(Usage(at=number, memory_bytes=number), NOON)
 
     assert samples.series(start=None, end=None, step=None).mem.datasets == (3, 4)
+
+
+def _received(totals: list[float | None], *, size: int = 900, step: int | None = None) -> Metrics:
+    samples = Samples(size)
+    samples.start_process(0.0)
+    for at, total in enumerate(totals, 1):
+        usage = Usage(at=at, received_bytes=total, sent_bytes=total)
+        samples.add(usage, NOON + timedelta(seconds=at))
+    return samples.series(start=None, end=None, step=step)
+
+
+@pytest.mark.parametrize(
+    ("totals", "received"),
+    [
+        ([10, 10, 25], (10, 0, 15)),
+        ([10, 4], (10, 4)),  # the total of another container
+        ([None, 7, None, None], (7,)),  # the engine has not answered yet, and no longer does
+    ],
+)
+def test_traffic_is_counted_between_two_measurements(
+    totals: list[float | None], received: tuple[int, ...]
+) -> None:
+    metrics = _received(totals)
+
+    assert metrics.network.receive.datasets == metrics.network.transmit.datasets == received
+    assert list(metrics.total.receive_total.datasets) == [one for one in totals if one is not None]
+
+
+def test_the_traffic_of_a_step_is_the_sum_of_its_measurements() -> None:
+    metrics = _received([5, 10, 20, 40], step=30)
+
+    series = (metrics.network.receive, metrics.total.receive_total)
+    assert [one.datasets for one in series] == [(40,), (19,)]
+
+
+def test_the_traffic_before_the_oldest_measurement_that_is_kept_is_unknown() -> None:
+    assert _received([5, 10, 20, 40], size=3).network.receive.datasets == (10, 20)
 
 
 async def test_metrics_are_measured_while_it_runs() -> None:

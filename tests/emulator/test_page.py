@@ -427,6 +427,7 @@ async def test_measurements_are_lists_of_the_same_length(talkative: BareApi) -> 
 
     assert {len(values) for values in body.values()} == {len(body["times"])}
     assert max(body["memory"]) > 0
+    assert {*body["received"], *body["sent"]} == {None}
 
 
 @pytest.mark.parametrize("simulate", [None, Simulation(ready_after=(0, 0))])

@@ -197,6 +197,8 @@ async def test_the_page_of_a_deployment_shows_everything_about_it(
     await expect(page.locator(".facts").first).to_contain_text("Paris")
     await expect(page.locator("table.environment")).to_contain_text("SALThidden")
     await expect(page.locator(".chart-value").nth(1)).to_have_text(re.compile(r"[kM]B"))
+    network = page.locator(".deployment figcaption").filter(has_text="Network")
+    await expect(network).to_contain_text("not measured")
     await expect(page.locator("table.activity").first).to_contain_text("/v2/deployments")
     assert "canary" not in await page.content()
 

@@ -434,6 +434,10 @@ class FakeEngine:
                     "memory_stats": {"usage": held, "stats": {"inactive_file": 0}},
                     "blkio_stats": {"io_service_bytes_recursive": None},
                 }
+                if one.forwarder is not None:
+                    passed = one.forwarder.traffic
+                    moved = {"rx_bytes": passed.received_bytes, "tx_bytes": passed.sent_bytes}
+                    measured["networks"] = {"eth0": moved}
                 await answer.write(json.dumps(measured).encode() + b"\n")
             await asyncio.sleep(0.05)
         await answer.write_eof()

@@ -78,8 +78,8 @@ class Metrics(ApiResponse):
     """CPU, memory, disk and network use of a deployment.
 
     `columns` and `rows` have all series side by side. The API documents no units. The emulator's
-    are percent of one CPU for `cpu`, and bytes for memory, disk and network; network use and
-    throttling are zeros there.
+    are percent of one CPU for `cpu`, and bytes for memory, disk and network; its series of network
+    use are empty where it cannot measure it, and throttling is zero there.
     """
 
     total: MetricTotals = MetricTotals()

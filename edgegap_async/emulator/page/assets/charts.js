@@ -2,7 +2,7 @@
 
 import { h, setText, svg } from "./dom.js";
 
-// Returns a chart of a line with its area, and a caption.
+// Returns a chart of a line with its area, and a caption. A value of null was not measured.
 export function lineChart(title, format) {
   const WIDTH = 300;
   const HEIGHT = 72;
@@ -30,11 +30,13 @@ export function lineChart(title, format) {
     drawing,
   );
 
-  function render(values) {
+  function render(measured) {
+    const values = measured.filter((value) => value !== null);
+    const nothing = measured.length ? "not measured" : "no measurement yet";
     const top = Math.max(...values, 0) || 1;
     const last = values.at(-1);
     setText(newest, last === undefined ? "–" : format(last));
-    setText(most, values.length ? `at most ${format(Math.max(...values))}` : "no measurement yet");
+    setText(most, values.length ? `at most ${format(Math.max(...values))}` : nothing);
     drawing.setAttribute("aria-label", `${title}: ${newest.textContent}, ${most.textContent}`);
     if (values.length < 2) {
       area.setAttribute("d", "");

@@ -61,7 +61,7 @@ export function deploymentView(id) {
     h(
       "p",
       { class: "muted note" },
-      "The machine counts no network traffic of a process, so that chart stays at zero. Simulated servers use nothing.",
+      "Traffic is measured for ports with a number of their own and for containers: Linux counts none for a process.",
     ),
     h("div", { class: "halves" }, card("Log", logs.element), card("Environment", variables)),
     h(
@@ -151,7 +151,7 @@ export function deploymentView(id) {
         if (usage && !isClosed) {
           cpu.render(usage.cpu);
           memory.render(usage.memory);
-          network.render(usage.received.map((one, at) => one + usage.sent[at]));
+          network.render(usage.received.map((one, at) => (one === null ? null : one + usage.sent[at])));
         }
       }
       await sleep(METRICS_INTERVAL);
