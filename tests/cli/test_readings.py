@@ -26,6 +26,7 @@ print("tab\\there", flush=True)
 time.sleep(600)
 """
 _TIMED = """
+print("before", flush=True)
 print("2020-01-01T00:00:00Z old", flush=True)
 print("2020-13-01 00:00:00 no time", flush=True)
 print(datetime.datetime.now(datetime.UTC).isoformat(sep=" "), "now", flush=True)
@@ -79,19 +80,42 @@ def test_logs_follows_a_server_until_its_end(request_id: str) -> None:
     assert "starting on port" not in terminal.text, "that is the line before the last"
 
 
-def test_since_needs_lines_that_begin_with_their_time() -> None:
+@pytest.fixture
+def timed_id() -> Iterator[str]:
+    """A server whose log has old lines, young ones, and lines without a time."""
     request_id = invoke("deploy", "timed", "v1", *USER, "-q").stdout.strip()
-    while "now" not in invoke("logs", request_id).stdout:
+    while "end" not in invoke("logs", request_id).stdout:
         pass
-
-    assert invoke("logs", request_id, "--since", "1h").stdout.splitlines()[1:] == ["  more", "end"]
-    assert invoke("logs", request_id, "--since", "0s").stdout == ""
-    assert len(invoke("logs", request_id, "--since", "9000d").stdout.splitlines()) == 5
+    yield request_id
     assert invoke("stop", request_id).status == 0
-    other = invoke("deploy", "arena", "v1", *USER, "-q").stdout.strip()
-    ran = invoke("logs", other, "--since", "1h")
-    assert (ran.status, "no line of the log begins with its time" in ran.stderr) == (1, True)
-    assert invoke("stop", other).status == 0
+
+
+def test_since_prints_from_the_first_young_line_on(timed_id: str) -> None:
+    young = invoke("logs", timed_id, "--since", "1h")
+
+    assert (young.stdout.splitlines()[1:], young.stderr) == (["  more", "end"], "")
+    assert invoke("logs", timed_id, "--since", "0s").stdout == ""
+    last = invoke("logs", timed_id, "--since", "1h", "-n", "2")
+    assert last.stdout.splitlines() == ["  more", "end"]
+    [found] = invoke("logs", timed_id, "--since", "1h", "--json").objects
+    assert found["logs"] == young.stdout.rstrip("\n")
+
+
+def test_since_says_that_it_leaves_out_lines_before_the_first_time(timed_id: str) -> None:
+    ran = invoke("logs", timed_id, "--since", "99999999999d")
+
+    assert len(ran.stdout.splitlines()) == 5
+    assert ran.stderr == "--since leaves out 1 line before the first time of the log.\n"
+
+
+@pytest.mark.parametrize("more", [(), ("--follow",), ("--json",)], ids=str)
+def test_since_needs_lines_that_begin_with_their_time(
+    request_id: str, more: tuple[str, ...]
+) -> None:
+    ran = invoke("logs", request_id, "--since", "1h", *more)
+
+    assert (ran.status, ran.stdout) == (1, "")
+    assert "no line of the log begins with its time" in ran.stderr
 
 
 def test_a_log_gives_no_orders_to_the_terminal() -> None:

@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -49,7 +49,8 @@ _SPARKLINE: Final = 12  # characters of a chart in `top`
 @click.option(
     "--since",
     type=DURATION,
-    help="Of what there is, only what is younger, where lines begin with their time.",
+    help="Of what there is, only from the first line that is younger. Lines must begin with their"
+    " date and time, which is in UTC if it names no zone.",
 )
 @with_client
 async def logs(
@@ -69,16 +70,21 @@ async def logs(
         rest, is_first = "", True
         async for piece in client.handle(request_id).follow_logs():
             *lines, rest = (rest + piece).split("\n")
-            _print_lines(output, _chosen(lines, count, since) if is_first else lines)
+            _print_lines(output, _chosen(output, lines, count, since) if is_first else lines)
             is_first = False
         _print_lines(output, [rest] if rest else [])
         return
     found = await client.deployments.logs(request_id)
+    lines = (found.crash_logs or found.logs or "").splitlines()
+    chosen = _chosen(output, lines, count, since)
     if output.json:
+        if chosen != lines and found.crash_logs:
+            found = attrs.evolve(found, crash_logs="\n".join(chosen))
+        elif chosen != lines:
+            found = attrs.evolve(found, logs="\n".join(chosen))
         output.json_line(found)
         return
-    lines = (found.crash_logs or found.logs or "").splitlines()
-    _print_lines(output, _chosen(lines, count, since))
+    _print_lines(output, chosen)
     crash = found.crash_data
     if crash is not None:
         output.say(f"The server has crashed: exit code {crash.exit_code}. {crash.message or ''}")
@@ -94,17 +100,32 @@ def _print_lines(output: Output, lines: Iterable[str]) -> None:
             output.line(visible(line.rstrip("\r"), "\t"))
 
 
-def _chosen(lines: list[str], count: int | None, since: float | None) -> list[str]:
-    """Returns the last lines, and of these the young ones."""
-    chosen = lines if count is None else lines[max(0, len(lines) - count) :]
-    if since is None:
-        return chosen
-    earliest = datetime.now(UTC) - timedelta(seconds=since)
-    times = [_time_of(line) for line in chosen]
-    if chosen and not any(times):
-        raise Failure(FAILED, "--since: no line of the log begins with its time")
-    young = (index for index, at in enumerate(times) if at is not None and at >= earliest)
-    return chosen[next(young, len(chosen)) :]  # a line without a time belongs to that before it
+def _chosen(output: Output, lines: list[str], count: int | None, since: float | None) -> list[str]:
+    """Returns the young lines, and of these the last."""
+    first = 0 if since is None else _first_young(output, lines, since)
+    return lines[first if count is None else max(first, len(lines) - count) :]
+
+
+def _first_young(output: Output, lines: list[str], since: float) -> int:
+    """Returns the index of the first line that is younger than `since`, in seconds.
+
+    Raises:
+        Failure: no line begins with its time.
+    """
+    now = datetime.now(UTC)
+    times = [(index, at) for index, line in enumerate(lines) if (at := _time_of(line)) is not None]
+    if lines and not times:
+        raise Failure(
+            FAILED,
+            "--since: no line of the log begins with its time, such as 2026-01-31T12:00:00Z;"
+            " -n chooses lines without times",
+        )
+    young = (index for index, at in times if (now - at).total_seconds() <= since)
+    # A line without a time belongs to that before it.
+    first = next(young, len(lines))
+    if times and 0 < first == times[0][0]:
+        output.say(f"--since leaves out {plural(first, 'line')} before the first time of the log.")
+    return first
 
 
 def _time_of(line: str) -> datetime | None:
