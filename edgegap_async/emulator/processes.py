@@ -153,7 +153,7 @@ class Machine:
 
     Args:
         mark: name of the environment variable whose unguessable value marks a tree.
-        scan_interval: seconds between two scans of the bound ports.
+        scan_interval: seconds between two checks whether a program has bound its ports.
         address: the address of this machine on which external ports are forwarded.
 
     Raises:

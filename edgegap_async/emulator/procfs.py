@@ -12,10 +12,13 @@ import functools
 import ipaddress
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, Generic, Literal, TypeAlias, TypeVar
 
 import attrs
+
+from edgegap_async.concurrency import loop_time
 
 from .guardian import ENDED_STATES, existing_pids, read_file, read_stat
 
@@ -30,14 +33,20 @@ Result = TypeVar("Result")
 
 _TICKS: Final = os.sysconf("SC_CLK_TCK")  # in a second of CPU time
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+_SCAN_PAUSE: Final = 10.0
+"""From the start of a scan to that of the next, in units of the CPU time that the scan took."""
 _LISTENING: Final = b"0A"  # the state of a TCP socket in /proc/net/tcp
 
 
 class SharedScan(Generic[Result]):
-    """A scan of `/proc`, run in a thread once for all tasks that ask at the same time."""
+    """A scan of `/proc`, run in a thread once for all tasks that ask at the same time.
+
+    The more there is to read, the more tasks share a scan: scans take a tenth of one CPU at most.
+    """
 
     def __init__(self, scan: Callable[[], Result]) -> None:
         self._scan = scan
+        self._earliest = 0.0  # loop time of the next scan
         self._one_at_a_time = asyncio.Lock()
         self._next: asyncio.Task[Result] | None = None
         self._running: set[asyncio.Task[Result]] = set()
@@ -52,8 +61,16 @@ class SharedScan(Generic[Result]):
 
     async def _take(self) -> Result:
         async with self._one_at_a_time:
+            await asyncio.sleep(max(0.0, self._earliest - loop_time()))
             self._next = None  # later callers need a later scan
-            return await asyncio.to_thread(self._scan)
+            began = loop_time()
+            result, cpu_seconds = await asyncio.to_thread(self._measured)
+            self._earliest = began + _SCAN_PAUSE * cpu_seconds
+            return result
+
+    def _measured(self) -> tuple[Result, float]:
+        began = time.thread_time()
+        return self._scan(), time.thread_time() - began
 
     async def close(self) -> None:
         """Waits for scans that run."""

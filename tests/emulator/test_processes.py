@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
 import signal
 import socket
@@ -17,7 +18,7 @@ from emulated_cloud import create_go_file, files_left, until
 
 from edgegap_async.emulator.output import Output
 from edgegap_async.emulator.processes import Limits, Machine, ServerProcess
-from edgegap_async.emulator.procfs import ProcessEntry, process_trees
+from edgegap_async.emulator.procfs import ProcessEntry, SharedScan, process_trees
 
 MARK = "MARK_OF_THE_TREE"
 
@@ -322,6 +323,31 @@ async def test_many_stops_at_once_share_their_scans_and_all_succeed(start: Start
     await processes[0].stop(5)
 
     assert {process.exited.result() for process in processes} == {-signal.SIGTERM}
+
+
+async def test_tasks_share_scans_which_take_a_tenth_of_a_cpu_at_most() -> None:
+    scans = list[tuple[float, float]]()
+
+    def scan() -> float:
+        began, cpu = time.monotonic(), time.thread_time()
+        while time.thread_time() - cpu < 0.005:
+            pass
+        scans.append((began, time.thread_time() - cpu))
+        return began
+
+    shared = SharedScan(scan)
+
+    async def ask(count: int) -> None:
+        for _ in range(count):
+            asked = time.monotonic()
+            assert await shared.result() > asked
+
+    await asyncio.gather(*(ask(4) for _ in range(10)))
+    await shared.close()
+
+    assert len(scans) <= 5
+    for (began, cpu_seconds), (later, _) in itertools.pairwise(scans):
+        assert later - began > 10 * cpu_seconds
 
 
 async def test_a_stop_that_is_cancelled_can_be_made_again(start: Starter) -> None:
