@@ -26,7 +26,15 @@ def results(*words: str) -> tuple[int, dict[str, str]]:
 
 def test_check_finds_everything_right(monkeypatch: pytest.MonkeyPatch) -> None:
     assert results() == (0, {"reachability": "ok", "token": "ok", "limits": "ok"})
-    assert "deploy 39" in invoke("check").stdout
+    assert "deploy 39 of 40" in invoke("check").stdout
+
+
+def test_check_shows_a_limit_that_is_used_up(edgegap_faults: Faults) -> None:
+    edgegap_faults.add(Fault("list_deployments", Respond(429), times=1))
+    ran = invoke("check", "--json")
+
+    assert (ran.status, [one["result"] for one in ran.objects]) == (0, ["ok", "ok", "unknown"])
+    assert ran.objects[2]["detail"].startswith("the API answered 429: another program uses")
 
 
 def test_check_tells_a_wrong_token_from_an_api_that_is_away(
@@ -40,7 +48,7 @@ def test_check_tells_a_wrong_token_from_an_api_that_is_away(
     assert results() == (4, {"reachability": "ok", "token": "failed", "limits": "ok"})
 
     monkeypatch.setenv("EDGEGAP_BASE_URL", f"http://127.0.0.1:{closed_port}")
-    assert results() == (1, {"reachability": "failed", "token": "unknown", "limits": "ok"})
+    assert results() == (1, {"reachability": "failed", "token": "unknown", "limits": "unknown"})
 
 
 def test_locations_are_listed_with_their_places() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal
 
 import attrs
@@ -16,6 +16,7 @@ from edgegap_async.cli.output import Column, Output, plural, seconds
 
 if TYPE_CHECKING:
     from edgegap_async import EdgegapClient
+    from edgegap_async.models import LimitState
 
 
 @attrs.frozen(kw_only=True)
@@ -69,9 +70,9 @@ async def check(
 
     Makes one request, which changes nothing. The exit status is that of the first failed check.
     """
+    before = client.limits.snapshot()
     results, status = await _check_api(client)
-    limits = ", ".join(f"{name} {one.rate:g}" for name, one in client.limits.snapshot().items())
-    results.append(_Result(check="limits", result="ok", detail=f"calls a second: {limits}"))
+    results.append(_check_limits(client, before, is_answered=results[0].result == "ok"))
     if public_url is not None:
         webhooks = await _check_webhooks(public_url, webhook_host, webhook_port)
         results.append(webhooks)
@@ -103,6 +104,22 @@ async def _check_api(client: EdgegapClient) -> tuple[list[_Result], int]:
         _Result(check="token", result="ok", detail=f"it may list deployments; {listed}"),
     ]
     return results, 0
+
+
+def _check_limits(
+    client: EdgegapClient, before: Mapping[str, LimitState], *, is_answered: bool
+) -> _Result:
+    """Returns which limits the client keeps, and whether one request has shown a lower one."""
+    rates = ", ".join(f"{name} {one.rate:g} of {one.limit:g}" for name, one in before.items())
+    kept = f"the client sends, of the calls a second that are documented: {rates}"
+    after = client.limits.snapshot()
+    if any(after[name].rate < one.rate for name, one in before.items()):
+        said = "the API answered 429: another program uses the account, or it allows fewer calls"
+    elif is_answered:
+        return _Result(check="limits", result="ok", detail=f"no answer was 429; {kept}")
+    else:
+        said = "not known without an answer of the API"
+    return _Result(check="limits", result="unknown", detail=f"{said}; {kept}")
 
 
 async def _check_webhooks(public_url: str, host: str, port: int) -> _Result:
