@@ -4,9 +4,10 @@ The emulator is a process of its own that simulates game servers; the browser an
 two more, so on two cores they disturb one another. Times of the browser and of this program are
 those of one clock.
 
-- `load`: deploys at a steady rate, the delays of their rows, and the tasks of the page: how many
-  took longer than 50 ms, on the clock and of CPU. Other programs that run make tasks long on the
-  clock, and change their CPU time little.
+- `load`: deploys at a steady rate, the delays of their rows, and the frames and tasks of the page.
+  Other programs that run make tasks long on the clock and frames late, and change the CPU time of
+  tasks little: `with_a_frame_of_cpu` are the frames that the page itself has dropped.
+- `calm`: the same with two deploys a second, to compare with.
 - `memory`: the page's heap before and after many changes of status, after a garbage collection.
 - `rate`: status requests a second with the page closed and open, in interleaved rounds, and for
   each second of the emulator's CPU, which other programs disturb less.
@@ -46,6 +47,19 @@ TOKEN = "of-the-benchmark"
 DESKTOP = ViewportSize(width=1440, height=900)
 MOST_LIVE = 100  # deployments at once, for the heap
 LONG_TASK = 50.0  # milliseconds
+HOW = {
+    "delay_ms": "from the answer of a deploy to its row in the document; a row that 25 newer ones"
+    " replace before it is drawn is not seen",
+    "frames": "times of requestAnimationFrame; their period is the median of the gaps, and a gap of"
+    " 1.5 periods or more has dropped frames; with_a_frame_of_cpu: those in gaps in which the tasks"
+    " of the page's main thread used a period of CPU",
+    "long_tasks": "entries of a PerformanceObserver for longtask: 50 ms or more on the clock",
+    "page_tasks": "tasks of the page's main thread in a trace of the browser, which has their CPU",
+    "megabytes": "the heap after a garbage collection",
+    "kept": "status requests that are answered with the page open, against closed; _for_cpu: for a"
+    " second of the emulator's CPU",
+}
+"""What the figures are, for the reader of the output."""
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -69,6 +83,17 @@ WATCH = """() => {
     for (const change of changes) for (const node of change.addedNodes)
       if (node.dataset?.id) window.rows[node.dataset.id] ??= now();
   }).observe(document.querySelector("table.deployments tbody"), { childList: true });
+  window.longTasks = [];
+  new PerformanceObserver((list) => {
+    for (const task of list.getEntries()) window.longTasks.push(task.duration);
+  }).observe({ type: "longtask" });
+  window.frames = [];
+  const frame = (at) => {
+    window.frames.push(at);
+    requestAnimationFrame(frame);
+  };
+  requestAnimationFrame(frame);
+  return performance.mark("began").startTime;
 }"""
 PLACES = (
     (48.9, 2.4),
@@ -177,8 +202,8 @@ async def measure_load(browser: Browser, count: int, rate: float) -> dict[str, A
     chance, answered = random.Random(1), dict[str, float]()
     async with running("--no-limits") as emulator:
         page = await opened(browser, emulator.link, viewport=DESKTOP)
-        await page.evaluate(WATCH)
-        await browser.start_tracing(page=page, categories=["toplevel"])
+        await browser.start_tracing(page=page, categories=["toplevel", "blink.user_timing"])
+        mark = await page.evaluate(WATCH)
 
         async def deploy() -> None:
             request_id = await emulator.deploy(chance, tags=[chance.choice(["eu", "na"])])
@@ -193,8 +218,8 @@ async def measure_load(browser: Browser, count: int, rate: float) -> dict[str, A
         await emulator.until_ready(count)
         await page.wait_for_timeout(500)
         seconds = time.perf_counter() - began
-        seen = await page.evaluate("window.rows")
-        tasks = main_tasks(await browser.stop_tracing())
+        seen, times, long_tasks = await page.evaluate("[rows, frames, longTasks]")
+        tasks = main_tasks(await browser.stop_tracing(), mark)
         await page.close()
     delays = sorted(seen[one] - answered[one] for one in answered if one in seen)
     return {
@@ -205,26 +230,65 @@ async def measure_load(browser: Browser, count: int, rate: float) -> dict[str, A
             "99th_percentile": round(delays[int(len(delays) * 0.99)], 1),
             "most": round(delays[-1], 1),
         },
+        "frames": frames(times, tasks),
+        "long_tasks": {
+            "count": len(long_tasks),
+            "most_ms": round(max(long_tasks, default=0.0), 1),
+        },
         "page_tasks": {
             "count": len(tasks),
-            "beyond_50_ms": sum(clock > LONG_TASK for clock, _ in tasks),
-            "beyond_50_ms_of_cpu": sum(cpu > LONG_TASK for _, cpu in tasks),
-            "most_cpu_ms": round(max(cpu for _, cpu in tasks), 1),
-            "cpu_share": round(sum(cpu for _, cpu in tasks) / 1000 / seconds, 3),
+            "beyond_50_ms": sum(one.clock > LONG_TASK for one in tasks),
+            "beyond_50_ms_of_cpu": sum(one.cpu > LONG_TASK for one in tasks),
+            "most_cpu_ms": round(max(one.cpu for one in tasks), 1),
+            "cpu_share": round(sum(one.cpu for one in tasks) / 1000 / seconds, 3),
         },
     }
 
 
-def main_tasks(trace: bytes) -> list[tuple[float, float]]:
-    """Returns the tasks of the page's main thread: milliseconds on the clock, and of CPU."""
+@attrs.frozen
+class Task:
+    """A task of the page's main thread. All is in milliseconds."""
+
+    began: float
+    clock: float
+    cpu: float
+
+
+def frames(times: list[float], tasks: list[Task]) -> dict[str, Any]:
+    """Returns how many frames were dropped between those that were drawn at these times."""
+    gaps = list(itertools.pairwise(times))
+    period = statistics.median(end - begin for begin, end in gaps)
+    dropped = dropped_by_page = 0
+    for begin, end in gaps:
+        missing = round((end - begin) / period) - 1
+        dropped += missing
+        if missing and sum(one.cpu for one in tasks if begin <= one.began < end) >= period:
+            dropped_by_page += missing
+    return {
+        "drawn": len(times),
+        "period_ms": round(period, 1),
+        "dropped": dropped,
+        "with_a_frame_of_cpu": dropped_by_page,
+        "longest_gap_ms": round(max(end - begin for begin, end in gaps), 1),
+    }
+
+
+def main_tasks(trace: bytes, mark: float) -> list[Task]:
+    """Returns the tasks of the page's main thread, by the page's clock.
+
+    Args:
+        trace: a trace of the browser.
+        mark: the time of the mark `began` in the page, in milliseconds.
+    """
     events = json.loads(trace)["traceEvents"]
+    zero = next(event["ts"] for event in events if event["name"] == "began") / 1000 - mark
     main = {
         (event["pid"], event["tid"])
         for event in events
         if event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain"
     }
     return [
-        (event.get("dur", 0) / 1000, event.get("tdur", 0) / 1000)
+        Task(event["ts"] / 1000 - zero, event.get("dur", 0) / 1000, event.get("tdur", 0) / 1000)
         for event in events
         if event["name"] == "ThreadControllerImpl::RunTask" and (event["pid"], event["tid"]) in main
     ]
@@ -428,6 +492,7 @@ async def run(options: argparse.Namespace) -> dict[str, Any]:
                 await take_pictures(browser, options.pictures)
                 return {}
             return {
+                "how": HOW,
                 "load": await measure_load(browser, options.deployments, options.rate),
                 "calm": await measure_load(browser, 1 + options.deployments // 25, 2),
                 "memory": await measure_memory(browser, options.events),
