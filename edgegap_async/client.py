@@ -36,8 +36,7 @@ from .polling.schedule import PollingPolicy
 from .polling.tracker import WebhookSource
 
 if TYPE_CHECKING:
-    from .api.models.relays import RelaySession
-    from .api.resources.relays import AnyRelayUser
+    from .api.resources.relays import AnyRelayUser, RelaySession
     from .batch.batch import Batch
     from .batch.plan import AnyRequests, FailurePolicy, Progress
     from .deployments.ownership import OwnedDeployments

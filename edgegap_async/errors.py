@@ -49,7 +49,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol, Self,
 
 if TYPE_CHECKING:
     from .api.models import Deployment, Logs, Status, StatusChange
-    from .api.models.relays import RelaySession
+    from .api.resources.relays import RelaySession
 
     class _Observed(Protocol):
         @property

@@ -41,7 +41,7 @@ from .api.models import (
     Tag,
     TagPage,
 )
-from .api.models.applications import (
+from .api.resources.applications import (
     Application,
     ApplicationPage,
     ApplicationVersion,
@@ -51,16 +51,7 @@ from .api.models.applications import (
     VersionSaved,
     VersionVariable,
 )
-from .api.models.beacons import (
-    AddressLocation,
-    BeaconPage,
-    LocatedAddress,
-    LocatedAddresses,
-    LocationBeacon,
-    PublicAddress,
-    Region,
-)
-from .api.models.container_registry import (
+from .api.resources.container_registry import (
     DeletionSummary,
     ImageArtifact,
     ImageTag,
@@ -69,17 +60,24 @@ from .api.models.container_registry import (
     TagDeletion,
     TagDeletions,
 )
-from .api.models.context import (
-    DeploymentContext,
-)
-from .api.models.endpoint_storage import (
+from .api.resources.deployments import DeploymentContext
+from .api.resources.endpoint_storages import (
     EndpointStorage,
     EndpointStoragePage,
     PullProfile,
     PullProfileLink,
     PullProfilePage,
 )
-from .api.models.relays import (
+from .api.resources.locations import (
+    AddressLocation,
+    BeaconPage,
+    LocatedAddress,
+    LocatedAddresses,
+    LocationBeacon,
+    PublicAddress,
+    Region,
+)
+from .api.resources.relays import (
     AuthorizedRelayUser,
     Relay,
     RelayPort,

@@ -4,23 +4,10 @@ Most calls take plain arguments in place of these classes: `client.deploy("arena
 users=["203.0.113.7"])`. `edgegap_async` has the most used ones too.
 """
 
-from .api.newer_operations import (
-    OPERATIONS,
-)
-from .api.newer_requests import (
-    Addresses,
-    ApplicationChanges,
-    ApplicationRequest,
-    DeploymentReport,
-    RestartPolicy,
-    VersionChanges,
-    VersionPortRequest,
-    VersionRequest,
-    VersionSettings,
-)
 from .api.operations import (
     Operation,
 )
+from .api.register import OPERATIONS
 from .api.requests import (
     AnyUser,
     AnyVariables,
@@ -42,10 +29,18 @@ from .api.requests import (
     User,
     Webhook,
 )
-from .api.resources.container_registry import (
-    ImageTags,
+from .api.resources.applications import (
+    ApplicationChanges,
+    ApplicationRequest,
+    RestartPolicy,
+    VersionChanges,
+    VersionPortRequest,
+    VersionRequest,
+    VersionSettings,
 )
-from .api.resources.endpoint_storage import (
+from .api.resources.container_registry import ImageTags
+from .api.resources.deployments import DeploymentReport
+from .api.resources.endpoint_storages import (
     EndpointStorageChanges,
     EndpointStorageRequest,
     OutputFormat,
@@ -53,6 +48,7 @@ from .api.resources.endpoint_storage import (
     PullProfileRequest,
     SourceType,
 )
+from .api.resources.locations import Addresses
 from .api.resources.relays import (
     AnyRelayUser,
     RelayAuthorization,

@@ -10,7 +10,7 @@ A fact that only one call needs stands in the method of that call in `http.resou
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, Generic, TypeVar
 
 import attrs
@@ -112,7 +112,13 @@ class Operation(Shown, Generic[Result_co]):
     """The names in the path whose values keep their slashes, such as the name of an image."""
 
 
-_PAGES: Final = frozenset({"page", "limit"})
+def operations_of(module: Mapping[str, object]) -> tuple[Operation[object], ...]:
+    """Returns the operations among the names of a module, in the order of their definition."""
+    return tuple(value for value in module.values() if isinstance(value, Operation))
+
+
+PAGES: Final = frozenset({"page", "limit"})
+"""The query parameters of a list that comes in pages."""
 
 DEPLOY: Final = Operation(
     name="deploy",
@@ -123,7 +129,6 @@ DEPLOY: Final = Operation(
     ok=frozenset({202}),
     may_fail=frozenset({400, 401, 422, 500}),
     limit=40,
-    retry_safety=RetrySafety.ONLY_IF_NOT_SENT,
 )
 GET_DEPLOYMENT: Final = Operation(
     name="get_deployment",
@@ -209,7 +214,6 @@ DEPLOY_TO_FLEET: Final = Operation(
     ok=frozenset({202}),
     may_fail=frozenset({400, 401, 422, 500}),
     limit=40,
-    retry_safety=RetrySafety.ONLY_IF_NOT_SENT,
 )
 LIST_FLEET_HOSTS: Final = Operation(
     name="list_fleet_hosts",
@@ -224,7 +228,7 @@ LIST_TAGS: Final = Operation(
     name="list_tags",
     method="GET",
     path="/v1/deployments/{request_id}/tags",
-    query=_PAGES,  # since 2026
+    query=PAGES,  # since 2026
     returns=TagPage,
     ok=frozenset({200}),
     may_fail=frozenset({400, 401, 404, 500}),
@@ -245,7 +249,6 @@ CREATE_TAG: Final = Operation(
     returns=Tag,
     ok=frozenset({200}),
     may_fail=frozenset({400, 401, 404, 409, 500}),
-    retry_safety=RetrySafety.ONLY_IF_NOT_SENT,
 )
 RENAME_TAG: Final = Operation(
     name="rename_tag",
@@ -255,7 +258,6 @@ RENAME_TAG: Final = Operation(
     returns=Tag,
     ok=frozenset({200}),
     may_fail=frozenset({400, 401, 404, 409, 500}),
-    retry_safety=RetrySafety.ONLY_IF_NOT_SENT,
 )
 DELETE_TAG: Final = Operation(
     name="delete_tag",
@@ -266,22 +268,5 @@ DELETE_TAG: Final = Operation(
     may_fail=frozenset({400, 401, 404, 500}),
 )
 
-PAGE_OPERATIONS: Final[tuple[Operation[object], ...]] = (
-    DEPLOY,
-    GET_DEPLOYMENT,
-    STOP_DEPLOYMENT,
-    STOP_SELF,
-    BULK_STOP,
-    LIST_DEPLOYMENTS,
-    LIST_LOCATIONS,
-    GET_CONTAINER_LOGS,
-    GET_METRICS,
-    DEPLOY_TO_FLEET,
-    LIST_FLEET_HOSTS,
-    LIST_TAGS,
-    GET_TAG,
-    CREATE_TAG,
-    RENAME_TAG,
-    DELETE_TAG,
-)
-"""The calls of the published page, in its order. `newer_operations` has every call."""
+PAGE_OPERATIONS: Final = operations_of(globals())
+"""The calls of the published page, in its order. `register` has every call."""

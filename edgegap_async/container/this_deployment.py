@@ -10,14 +10,14 @@ from typing import Final, Self, TypeVar
 import attrs
 
 from edgegap_async.api.models import Location, Port, Tag
-from edgegap_async.api.models.context import DeploymentContext
-from edgegap_async.api.newer_operations import (
+from edgegap_async.api.operations import STOP_SELF, Operation, RetrySafety
+from edgegap_async.api.requests import TagName
+from edgegap_async.api.resources.deployments import (
     CREATE_CONTEXT_TAG,
     DELETE_CONTEXT_TAG,
     GET_CONTEXT,
+    DeploymentContext,
 )
-from edgegap_async.api.operations import STOP_SELF, Operation, RetrySafety
-from edgegap_async.api.requests import TagName
 from edgegap_async.api.validation import check_number
 from edgegap_async.api.values import Shown
 from edgegap_async.errors import Conflict, Gone, InvalidRequest, NotFound

@@ -23,14 +23,7 @@ if sys.platform != "linux":
     )
 
 if TYPE_CHECKING:
-    from .catalogue import (
-        Application,
-        AppPort,
-        Fleet,
-        Image,
-        PrivateHost,
-        sample_application,
-    )
+    from .catalogue import Application, AppPort, Fleet, Image, PrivateHost, sample_application
     from .connections import Deadlines
     from .deployments import LocalDeployment
     from .effects import (

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from edgegap_async.api.models.applications import (
-    ApplicationPage,
-    VersionDeleted,
-    VersionPage,
-    VersionSaved,
-)
-from edgegap_async.api.newer_requests import (
+from edgegap_async.api.resources.applications import (
     ApplicationChanges,
+    ApplicationPage,
     ApplicationRequest,
     VersionChanges,
+    VersionDeleted,
+    VersionPage,
     VersionRequest,
+    VersionSaved,
 )
 
 from .cloud_state import CloudState, Reply

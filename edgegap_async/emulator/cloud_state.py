@@ -15,9 +15,9 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 from edgegap_async.api.models import DeployAccepted, Location, Status, Tag
-from edgegap_async.api.models.relays import RelaySession
-from edgegap_async.api.newer_requests import DeploymentReport
 from edgegap_async.api.requests import DeployRequest
+from edgegap_async.api.resources.deployments import DeploymentReport
+from edgegap_async.api.resources.relays import RelaySession
 from edgegap_async.api.validation import is_loopback
 from edgegap_async.errors import BadRequest, NotFound, Unauthorized, Unprocessable, log_fields
 

@@ -14,7 +14,7 @@ from datetime import datetime
 
 import attrs
 
-from edgegap_async.api.models.container_registry import ImageArtifact, ImageTag, ImageTagDeleted
+from edgegap_async.api.resources.container_registry import ImageArtifact, ImageTag, ImageTagDeleted
 from edgegap_async.errors import NotFound
 
 from .catalogue import Application, Image, split_image

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from edgegap_async.api.models import BulkStop, DeployAccepted, DeploymentPage, Status, Stopped
-from edgegap_async.api.newer_requests import DeploymentReport
 from edgegap_async.api.requests import DeployRequest, FleetDeployRequest, StopFilters
+from edgegap_async.api.resources.deployments import DeploymentReport
 from edgegap_async.errors import BadRequest, Gone, NotFound, Unprocessable
 
 from .cloud_state import UNKNOWN_LOGS_TEXT, CloudState, Reply

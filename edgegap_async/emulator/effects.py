@@ -16,7 +16,7 @@ import attrs
 from aiohttp import web
 
 from edgegap_async.api.codec import dumps
-from edgegap_async.api.newer_operations import OPERATIONS
+from edgegap_async.api.register import OPERATIONS
 from edgegap_async.api.requests import WEBHOOK_KINDS, webhook_option
 from edgegap_async.api.validation import field_name, instance_of, number, one_of
 from edgegap_async.errors import InvalidRequest

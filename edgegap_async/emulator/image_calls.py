@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from edgegap_async.api.models.container_registry import (
+from edgegap_async.api.resources.container_registry import (
     DeletionSummary,
     ImageTagPage,
+    ImageTags,
     TagDeletion,
     TagDeletions,
 )
-from edgegap_async.api.resources.container_registry import ImageTags
 from edgegap_async.errors import NotFound
 
 from .cloud_state import CloudState, Reply

@@ -7,7 +7,9 @@ import ipaddress
 import attrs
 
 from edgegap_async.api.models import LocationPage, LocationTag
-from edgegap_async.api.models.beacons import (
+from edgegap_async.api.requests import IpAddress
+from edgegap_async.api.resources.locations import (
+    Addresses,
     AddressLocation,
     BeaconPage,
     LocatedAddress,
@@ -16,8 +18,6 @@ from edgegap_async.api.models.beacons import (
     PublicAddress,
     Region,
 )
-from edgegap_async.api.newer_requests import Addresses
-from edgegap_async.api.requests import IpAddress
 from edgegap_async.errors import BadRequest, InvalidRequest
 
 from .beacons import Beacon

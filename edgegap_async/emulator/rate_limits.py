@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import TypeAlias
 
-from edgegap_async.api.newer_operations import OPERATIONS
+from edgegap_async.api.register import OPERATIONS
 from edgegap_async.api.validation import check_number
 from edgegap_async.errors import InvalidRequest
 

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import attrs
 
-from edgegap_async.api.models import applications as models
-from edgegap_async.api.newer_requests import (
+from edgegap_async.api.resources import applications as models
+from edgegap_async.api.resources.applications import (
     ApplicationChanges,
     ApplicationRequest,
     VersionChanges,

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import attrs
 
-from edgegap_async.api.models.relays import AuthorizedRelayUser, RelaySession, RelaySessionPage
-from edgegap_async.api.resources.relays import RelayAuthorization, RelayRequest, RelayRevocation
+from edgegap_async.api.resources.relays import (
+    AuthorizedRelayUser,
+    RelayAuthorization,
+    RelayRequest,
+    RelayRevocation,
+    RelaySession,
+    RelaySessionPage,
+)
 from edgegap_async.errors import BadRequest, NotFound
 
 from .cloud_state import CloudState, Reply

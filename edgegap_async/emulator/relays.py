@@ -13,7 +13,7 @@ from typing import Final
 
 import attrs
 
-from edgegap_async.api.models.relays import Relay, RelayPort, RelayPorts, RelaySession, RelayUser
+from edgegap_async.api.resources.relays import Relay, RelayPort, RelayPorts, RelaySession, RelayUser
 from edgegap_async.errors import Conflict, NotFound
 
 from .locations import Point

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from edgegap_async.api.codec import dumps, read_answer, read_request, to_json
-from edgegap_async.api.models import applications as models
+from edgegap_async.api.resources import applications as models
 
 from .catalogue import Application
 from .registry import Registry, StoredApplication, StoredVersion

@@ -23,8 +23,8 @@ from aiohttp import web
 
 from edgegap_async.api.codec import read_request, to_json
 from edgegap_async.api.models import DeployAccepted
-from edgegap_async.api.newer_operations import OPERATIONS
 from edgegap_async.api.operations import Auth, Operation
+from edgegap_async.api.register import OPERATIONS
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import InvalidRequest, Refused, log_fields
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from edgegap_async.api.models.endpoint_storage import EndpointStoragePage, PullProfilePage
-from edgegap_async.api.resources.endpoint_storage import (
+from edgegap_async.api.resources.endpoint_storages import (
     EndpointStorageChanges,
+    EndpointStoragePage,
     EndpointStorageRequest,
     PullProfileChanges,
+    PullProfilePage,
     PullProfileRequest,
 )
 

@@ -11,15 +11,13 @@ from typing import Any, TypeVar
 
 import attrs
 
-from edgegap_async.api.models.endpoint_storage import (
-    EndpointStorage,
-    PullProfile,
-    PullProfileLink,
-)
 from edgegap_async.api.requests import RequestModel
-from edgegap_async.api.resources.endpoint_storage import (
+from edgegap_async.api.resources.endpoint_storages import (
+    EndpointStorage,
     EndpointStorageChanges,
+    PullProfile,
     PullProfileChanges,
+    PullProfileLink,
 )
 from edgegap_async.errors import BadRequest, NotFound
 

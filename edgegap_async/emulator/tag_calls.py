@@ -8,8 +8,8 @@ from typing import Final
 import attrs
 
 from edgegap_async.api.models import Status, Tag, TagPage
-from edgegap_async.api.models.context import DeploymentContext
 from edgegap_async.api.requests import TagName
+from edgegap_async.api.resources.deployments import DeploymentContext
 from edgegap_async.errors import BadRequest, Conflict, NotFound
 
 from .cloud_state import CloudState, Reply

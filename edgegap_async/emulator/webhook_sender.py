@@ -28,8 +28,8 @@ from aiohttp.resolver import ThreadedResolver
 
 from edgegap_async.api.codec import dumps, to_json
 from edgegap_async.api.models import Deployment
-from edgegap_async.api.models.relays import RelaySession
 from edgegap_async.api.requests import WEBHOOK_KINDS, Webhook, webhook_option
+from edgegap_async.api.resources.relays import RelaySession
 from edgegap_async.api.validation import check_kind
 from edgegap_async.errors import InvalidRequest, log_fields
 

@@ -20,8 +20,7 @@ import random
 from typing import Final
 
 from edgegap_async.api.messages import HttpRequest, encode
-from edgegap_async.api.models.relays import RelaySession
-from edgegap_async.api.resources.relays import CREATE_RELAY_SESSION, RelayRequest
+from edgegap_async.api.resources.relays import CREATE_RELAY_SESSION, RelayRequest, RelaySession
 from edgegap_async.concurrency import is_cancelled, loop_time
 from edgegap_async.deployments.lives import DeploymentLives
 from edgegap_async.deployments.ownership import DeploymentRegister, OwnedDeployments

@@ -12,7 +12,7 @@ import attrs
 import pytest
 from bare_api import BareApi
 
-from edgegap_async.api.models.applications import SET_AND_ENCRYPTED
+from edgegap_async.api.resources.applications import SET_AND_ENCRYPTED
 from edgegap_async.emulator import (
     Application,
     AppPort,

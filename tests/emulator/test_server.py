@@ -13,8 +13,8 @@ import pytest
 from bare_api import DEPLOY_BODY, BareApi, example_path
 from emulated_cloud import UNKNOWN_ID
 
-from edgegap_async.api.newer_operations import OPERATIONS
 from edgegap_async.api.operations import Auth
+from edgegap_async.api.register import OPERATIONS
 from edgegap_async.emulator import (
     Emulator,
     sample_application,

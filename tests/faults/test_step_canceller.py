@@ -28,8 +28,8 @@ from edgegap_async import (
     ServerPool,
     Status,
 )
-from edgegap_async.api.newer_requests import VersionPortRequest
 from edgegap_async.api.operations import LIST_LOCATIONS
+from edgegap_async.api.resources.applications import VersionPortRequest
 from edgegap_async.emulator import (
     Emulator,
     Fleet,

@@ -18,10 +18,17 @@ import attrs
 import pytest
 from aiohttp import web
 
-from edgegap_async.api import newer_operations, operations
-from edgegap_async.api.newer_operations import OPERATIONS
+from edgegap_async.api import operations
 from edgegap_async.api.operations import Auth, Operation, RetrySafety
-from edgegap_async.api.resources import container_registry, endpoint_storage, relays
+from edgegap_async.api.register import OPERATIONS
+from edgegap_async.api.resources import (
+    applications,
+    container_registry,
+    deployments,
+    endpoint_storages,
+    locations,
+    relays,
+)
 from edgegap_async.emulator import Emulator, Timings, sample_application
 from edgegap_async.emulator.cloud import Cloud
 
@@ -99,6 +106,16 @@ ONLY_IF_UNSENT = {
     "update_pull_profile",
 }
 
+MODULES = (
+    operations,
+    applications,
+    container_registry,
+    deployments,
+    endpoint_storages,
+    locations,
+    relays,
+)
+
 each_operation = pytest.mark.parametrize(
     "operation", OPERATIONS, ids=lambda operation: operation.name
 )
@@ -121,7 +138,7 @@ def test_a_call_is_in_the_table_or_in_the_list_of_those_that_are_not_emulated() 
 @each_operation
 def test_a_call_is_named_as_its_constant(operation: Operation[object]) -> None:
     known: dict[str, object] = {}
-    for module in (operations, newer_operations, relays, container_registry, endpoint_storage):
+    for module in MODULES:
         known |= vars(module)
     constants = {name for name, value in known.items() if isinstance(value, Operation)}
 
@@ -185,7 +202,7 @@ def test_only_calls_that_write_have_a_body_and_no_safe_call_has(
     operation: Operation[object],
 ) -> None:
     assert (operation.body is not None) is (operation.method in {"POST", "PATCH"})
-    only_reads = operation is newer_operations.LOCATE_IPS  # a POST that changes nothing
+    only_reads = operation is locations.LOCATE_IPS  # a POST that changes nothing
     unsafe = operation.retry_safety is RetrySafety.ONLY_IF_NOT_SENT
     assert (operation.body is not None) is (unsafe or only_reads)
 

@@ -19,10 +19,7 @@ from official_description import DESCRIPTION, without_wrong_formats
 
 from edgegap_async.api.models import Status
 from edgegap_async.api.requests import DeployRequest, GeoCoordinates
-from edgegap_async.api.resources.endpoint_storage import (
-    EndpointStorageRequest,
-    PullProfileRequest,
-)
+from edgegap_async.api.resources.endpoint_storages import EndpointStorageRequest, PullProfileRequest
 from edgegap_async.api.resources.relays import RelayRequest
 from edgegap_async.emulator import (
     Emulator,

@@ -22,8 +22,8 @@ from aiohttp.test_utils import TestServer
 
 from edgegap_async import EdgegapClient, EdgegapError, RetryPolicy
 from edgegap_async.api import models, requests
-from edgegap_async.api.newer_requests import VersionPortRequest
 from edgegap_async.api.requests import EnvironmentVariable, StopFilter
+from edgegap_async.api.resources.applications import VersionPortRequest
 
 HERE = Path(__file__).parent
 

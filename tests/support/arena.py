@@ -7,14 +7,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from edgegap_async import (
-    Batch,
-    DeployRequest,
-    EdgegapClient,
-    Outcome,
-    PollingPolicy,
-    ServerPool,
-)
+from edgegap_async import Batch, DeployRequest, EdgegapClient, Outcome, PollingPolicy, ServerPool
 from edgegap_async.emulator import Application, AppPort, Emulator, Simulation, Timings
 
 PLAYERS = [(48.9, 2.4)]

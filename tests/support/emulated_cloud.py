@@ -12,13 +12,7 @@ from typing import Any
 
 from edgegap_async import Deployment, DeployRequest, GeoCoordinates, Status
 from edgegap_async.api.requests import Webhook
-from edgegap_async.emulator import (
-    Application,
-    Fleet,
-    LocalDeployment,
-    Timings,
-    sample_application,
-)
+from edgegap_async.emulator import Application, Fleet, LocalDeployment, Timings, sample_application
 from edgegap_async.emulator.catalogue import Catalogue
 from edgegap_async.emulator.cloud import Cloud
 from edgegap_async.emulator.settings import Settings

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edgegap_async import EdgegapClient, PollingPolicy, RetryPolicy
-from edgegap_async.api.newer_operations import OPERATIONS
+from edgegap_async.api.register import OPERATIONS
 from edgegap_async.errors import CallError, NotSent
 
 __all__ = ["NO_LIMITS", "USERS", "deploy_error", "is_not_sent", "quick_client"]

@@ -19,50 +19,51 @@ from edgegap_async.api.models import (
     Tag,
     TagPage,
 )
-from edgegap_async.api.models.applications import (
+from edgegap_async.api.requests import DeployRequest, FleetDeployRequest, StopFilters, TagName
+from edgegap_async.api.resources.applications import (
     Application,
+    ApplicationChanges,
     ApplicationPage,
+    ApplicationRequest,
     ApplicationVersion,
+    VersionChanges,
     VersionDeleted,
     VersionPage,
+    VersionRequest,
     VersionSaved,
 )
-from edgegap_async.api.models.beacons import (
+from edgegap_async.api.resources.container_registry import (
+    ImageTagDeleted,
+    ImageTagPage,
+    ImageTags,
+    TagDeletions,
+)
+from edgegap_async.api.resources.deployments import DeploymentContext, DeploymentReport
+from edgegap_async.api.resources.endpoint_storages import (
+    EndpointStorage,
+    EndpointStorageChanges,
+    EndpointStoragePage,
+    EndpointStorageRequest,
+    PullProfile,
+    PullProfileChanges,
+    PullProfileLink,
+    PullProfilePage,
+    PullProfileRequest,
+)
+from edgegap_async.api.resources.locations import (
+    Addresses,
     BeaconPage,
     LocatedAddress,
     LocatedAddresses,
     PublicAddress,
 )
-from edgegap_async.api.models.container_registry import ImageTagDeleted, ImageTagPage, TagDeletions
-from edgegap_async.api.models.context import DeploymentContext
-from edgegap_async.api.models.endpoint_storage import (
-    EndpointStorage,
-    EndpointStoragePage,
-    PullProfile,
-    PullProfileLink,
-    PullProfilePage,
-)
-from edgegap_async.api.models.relays import AuthorizedRelayUser, RelaySession, RelaySessionPage
-from edgegap_async.api.newer_requests import (
-    Addresses,
-    ApplicationChanges,
-    ApplicationRequest,
-    DeploymentReport,
-    VersionChanges,
-    VersionRequest,
-)
-from edgegap_async.api.requests import DeployRequest, FleetDeployRequest, StopFilters, TagName
-from edgegap_async.api.resources.container_registry import ImageTags
-from edgegap_async.api.resources.endpoint_storage import (
-    EndpointStorageChanges,
-    EndpointStorageRequest,
-    PullProfileChanges,
-    PullProfileRequest,
-)
 from edgegap_async.api.resources.relays import (
+    AuthorizedRelayUser,
     RelayAuthorization,
     RelayRequest,
     RelayRevocation,
+    RelaySession,
+    RelaySessionPage,
 )
 
 FOLDER = Path(__file__).parents[1] / "reference"

@@ -12,12 +12,7 @@ import pytest
 from raw_server import read_request
 
 from edgegap_async.api.messages import HttpRequest, encode
-from edgegap_async.api.operations import (
-    DEPLOY,
-    GET_DEPLOYMENT,
-    LIST_DEPLOYMENTS,
-    STOP_DEPLOYMENT,
-)
+from edgegap_async.api.operations import DEPLOY, GET_DEPLOYMENT, LIST_DEPLOYMENTS, STOP_DEPLOYMENT
 from edgegap_async.api.requests import DeployRequest, Token
 from edgegap_async.errors import CallError
 from edgegap_async.http.transport import SendState, Timeouts, Transport

@@ -15,19 +15,15 @@ import pytest
 import edgegap_async
 from edgegap_async import errors, models, requests
 from edgegap_async.api import models as api_models
-from edgegap_async.api import newer_requests
 from edgegap_async.api import requests as api_requests
-from edgegap_async.api.models import (
+from edgegap_async.api.resources import (
     applications,
-    beacons,
     container_registry,
-    context,
-    endpoint_storage,
+    deployments,
+    endpoint_storages,
+    locations,
     relays,
 )
-from edgegap_async.api.resources import container_registry as registry_requests
-from edgegap_async.api.resources import endpoint_storage as storage_requests
-from edgegap_async.api.resources import relays as relay_requests
 
 ROOT = Path(__file__).parents[2]
 
@@ -71,16 +67,12 @@ def test_only_packages_and_public_modules_have_all() -> None:
     [
         api_models,
         api_requests,
-        newer_requests,
         applications,
-        beacons,
-        context,
-        relays,
         container_registry,
-        endpoint_storage,
-        relay_requests,
-        registry_requests,
-        storage_requests,
+        deployments,
+        endpoint_storages,
+        locations,
+        relays,
     ],
 )
 def test_every_value_that_callers_send_or_get_is_exported(module: ModuleType) -> None:
@@ -117,8 +109,8 @@ def test_rarely_used_modules_are_imported_on_first_access() -> None:
         "late = 'cluster', 'batch.batch', 'batch.plan', 'deployments.playable'\n"
         "late += 'pool.pool', 'pool.inventory'\n"
         "late += 'webhooks.receiver', 'emulator'\n"
-        "late += 'http.resources.applications', 'http.resources.tags', 'api.newer_operations'\n"
-        "late += 'relays', 'http.resources.relays', 'api.resources', 'api.models.relays'\n"
+        "late += 'http.resources.applications', 'http.resources.tags', 'api.register'\n"
+        "late += 'relays', 'http.resources.relays', 'api.resources'\n"
         "assert not {f'edgegap_async.{name}' for name in late} & set(sys.modules)\n"
         "assert 'cattrs' not in sys.modules\n"
         "client = edgegap_async.EdgegapClient('token')\n"

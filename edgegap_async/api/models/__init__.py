@@ -8,8 +8,8 @@ An answer reads a field from `raw` at the first access: of a list with a hundred
 read a few fields of a few rows.
 
 Times are aware datetimes in UTC. The docstring of a duration names its unit. What a caller sends is
-in `requests`; how JSON is read is in `codec`. Models of calls that few programs make are in
-`applications`, `beacons` and `context`, which this package does not import.
+in `requests`; how JSON is read is in `codec`. Models of calls beyond the published page are in
+`resources`.
 """
 
 from .deployments import (

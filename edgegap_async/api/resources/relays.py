@@ -1,4 +1,4 @@
-"""The calls about relay sessions, and their bodies."""
+"""The calls about relay sessions: models, bodies and operations."""
 
 from __future__ import annotations
 
@@ -8,11 +8,110 @@ from typing import Any, Final, TypeAlias
 
 import attrs
 
-from edgegap_async.api.models.relays import AuthorizedRelayUser, RelaySession, RelaySessionPage
-from edgegap_async.api.operations import Operation, RetrySafety
+from edgegap_async.api.models.response import ApiResponse, Model, Pagination
+from edgegap_async.api.operations import Operation
 from edgegap_async.api.requests import STRICT, IpAddress, RequestModel, Webhook
 from edgegap_async.api.validation import check_list, check_segment, field_name, not_empty, number
 from edgegap_async.errors import InvalidRequest
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class RelayUser(Model):
+    """A player of a relay session."""
+
+    omits_none = True
+
+    ip_address: str | None = None
+    """The player's IP address."""
+    latitude: float | None = None
+    """Degrees north of the player, -90 to 90; None if the API does not know it."""
+    longitude: float | None = None
+    """Degrees east of the player, -180 to 180; None if the API does not know it."""
+    authorization_token: int | None = None
+    """What the player's program shows to the relay. No repr shows it."""
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class RelayPort(Model):
+    """A port of a relay."""
+
+    port: int | None = None
+    """The number of the port."""
+    protocol: str | None = None
+    """The protocol, such as `UDP`."""
+    link: str | None = None
+    """Host name and number, such as `relay.example.net:32000`."""
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class RelayPorts(Model):
+    """The two ports of a relay."""
+
+    server: RelayPort | None = None
+    """For the player whose program is the host of the game."""
+    client: RelayPort | None = None
+    """For the other players."""
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Relay(Model):
+    """The relay that a session is linked to."""
+
+    ip: str | None = None
+    """Its IP address."""
+    host: str | None = None
+    """Its host name."""
+    ports: RelayPorts | None = None
+    """Its ports."""
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class RelaySession(ApiResponse):
+    """A relay session. It costs until it is deleted."""
+
+    omits_none = True
+
+    session_id: str
+    """Identifies the session, such as `7349356945f1-S`."""
+    status: str | None = None
+    """The API's word for its state: `Initializing` at first, `Linked` at last. The API lists no
+    other words; `linked` and `error` say what counts."""
+    ready: bool = False
+    """Whether it can be used."""
+    linked: bool = False
+    """Whether it has a relay."""
+    error: str | None = None
+    """Why it has failed; None if it has not."""
+    authorization_token: int | None = None
+    """What every program of the session shows to the relay. No repr shows it."""
+    session_users: tuple[RelayUser, ...] = ()
+    """Its players."""
+    relay: Relay | None = None
+    """Its relay; None until it is linked."""
+    webhook_url: str | None = attrs.field(default=None, repr=False)
+    """The URL to which the API posts the session once it is ready; None for none. No repr shows
+    it: its path may be a secret."""
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class AuthorizedRelayUser(RelaySession):
+    """A relay session after a player was added to it."""
+
+    session_user: RelayUser | None = None
+    """The player that was added; None if the answer does not name it."""
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class RelaySessionPage(ApiResponse):
+    """One page of the relay sessions of the organization."""
+
+    sessions: tuple[RelaySession, ...] = ()
+    """The sessions of this page."""
+    total_count: int | None = None
+    """How many sessions all pages have together."""
+    pagination: Pagination | None = None
+    """The position of this page."""
+
 
 AnyRelayUser: TypeAlias = str | ipaddress.IPv4Address | ipaddress.IPv6Address | IpAddress
 """A player of a relay session as arguments accept it: an IP address. A place is not enough, because
@@ -100,7 +199,6 @@ CREATE_RELAY_SESSION: Final = Operation(
     returns=RelaySession,
     ok=frozenset({200}),
     may_fail=frozenset({400, 401, 403, 500, 503}),
-    retry_safety=RetrySafety.ONLY_IF_NOT_SENT,
 )
 LIST_RELAY_SESSIONS: Final = Operation(
     name="list_relay_sessions",
@@ -135,7 +233,6 @@ AUTHORIZE_RELAY_USER: Final = Operation(
     returns=AuthorizedRelayUser,
     ok=frozenset({200}),
     may_fail=frozenset({400, 401, 403, 409, 500, 503}),
-    retry_safety=RetrySafety.ONLY_IF_NOT_SENT,
 )
 REVOKE_RELAY_USER: Final = Operation(
     name="revoke_relay_user",
@@ -145,15 +242,4 @@ REVOKE_RELAY_USER: Final = Operation(
     returns=type(None),  # a 200 has the session, a 204 nothing
     ok=frozenset({200, 204}),
     may_fail=frozenset({400, 401, 403, 404, 500, 503}),
-    retry_safety=RetrySafety.ONLY_IF_NOT_SENT,
 )
-
-RELAY_OPERATIONS: Final[tuple[Operation[object], ...]] = (
-    CREATE_RELAY_SESSION,
-    LIST_RELAY_SESSIONS,
-    GET_RELAY_SESSION,
-    DELETE_RELAY_SESSION,
-    AUTHORIZE_RELAY_USER,
-    REVOKE_RELAY_USER,
-)
-"""The calls about relay sessions."""

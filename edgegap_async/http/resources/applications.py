@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from edgegap_async.api.models.applications import (
+from edgegap_async.api.resources.applications import (
     BLANK_PICTURE,
-    Application,
-    ApplicationPage,
-)
-from edgegap_async.api.newer_operations import (
     CREATE_APPLICATION,
     DELETE_APPLICATION,
     GET_APPLICATION,
     LIST_APPLICATIONS,
     UPDATE_APPLICATION,
+    Application,
+    ApplicationChanges,
+    ApplicationPage,
+    ApplicationRequest,
 )
-from edgegap_async.api.newer_requests import ApplicationChanges, ApplicationRequest
 
 from .listing import Listing
 from .resource import Resource

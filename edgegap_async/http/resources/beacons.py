@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from edgegap_async.api.models.beacons import LocationBeacon
+from edgegap_async.api.resources.locations import LocationBeacon
 from edgegap_async.api.validation import check_list, check_number
 from edgegap_async.api.values import Value
 from edgegap_async.concurrency import loop_time

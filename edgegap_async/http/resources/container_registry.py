@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edgegap_async.api.models.container_registry import (
-    ImageTag,
-    ImageTagDeleted,
-    ImageTagPage,
-    TagDeletions,
-)
 from edgegap_async.api.resources.container_registry import (
     BULK_DELETE_IMAGE_TAGS,
     DELETE_IMAGE_TAG,
     LIST_IMAGE_TAGS,
+    ImageTag,
+    ImageTagDeleted,
+    ImageTagPage,
     ImageTags,
+    TagDeletions,
 )
 
 from .listing import Listing

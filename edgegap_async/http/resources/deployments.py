@@ -339,8 +339,7 @@ class Deployments(Resource):
             NoAnswer: the report may have arrived.
         """
         # Few programs report, and the import takes as long as that of this module.
-        from edgegap_async.api.newer_operations import REPORT_DEPLOYMENT  # noqa: PLC0415
-        from edgegap_async.api.newer_requests import DeploymentReport  # noqa: PLC0415
+        from edgegap_async.api.resources.deployments import REPORT_DEPLOYMENT, DeploymentReport  # noqa: PLC0415
 
         body = DeploymentReport(reason=reason, metadata=metadata)
         await self._call(REPORT_DEPLOYMENT, path={"request_id": request_id}, body=body)

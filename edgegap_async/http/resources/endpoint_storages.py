@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from edgegap_async.api.models.endpoint_storage import EndpointStorage, EndpointStoragePage
-from edgegap_async.api.resources.endpoint_storage import (
+from edgegap_async.api.resources.endpoint_storages import (
     CREATE_ENDPOINT_STORAGE,
     DELETE_ENDPOINT_STORAGE,
     GET_ENDPOINT_STORAGE,
     LIST_ENDPOINT_STORAGES,
     UPDATE_ENDPOINT_STORAGE,
+    EndpointStorage,
     EndpointStorageChanges,
+    EndpointStoragePage,
     EndpointStorageRequest,
     OutputFormat,
 )

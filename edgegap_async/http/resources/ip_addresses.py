@@ -5,10 +5,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 
-from edgegap_async.api.models.beacons import LocatedAddress, PublicAddress
-from edgegap_async.api.newer_operations import GET_PUBLIC_IP, LOCATE_IP, LOCATE_IPS
-from edgegap_async.api.newer_requests import MAX_ADDRESSES, Addresses
 from edgegap_async.api.requests import IpAddress
+from edgegap_async.api.resources.locations import (
+    GET_PUBLIC_IP,
+    LOCATE_IP,
+    LOCATE_IPS,
+    MAX_ADDRESSES,
+    Addresses,
+    LocatedAddress,
+    PublicAddress,
+)
 from edgegap_async.api.validation import check_list
 
 from .resource import Resource

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from edgegap_async.api.models import Location, LocationPage
-from edgegap_async.api.models.beacons import BeaconPage, LocationBeacon
-from edgegap_async.api.newer_operations import LIST_BEACONS
 from edgegap_async.api.operations import LIST_LOCATIONS
+from edgegap_async.api.resources.locations import LIST_BEACONS, BeaconPage, LocationBeacon
 from edgegap_async.api.validation import check_kind
 from edgegap_async.errors import InvalidRequest
 

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from edgegap_async.api.models.endpoint_storage import (
-    PullProfile,
-    PullProfileLink,
-    PullProfilePage,
-)
-from edgegap_async.api.resources.endpoint_storage import (
+from edgegap_async.api.resources.endpoint_storages import (
     CREATE_PULL_PROFILE,
     DELETE_PULL_PROFILE,
     GET_PULL_PROFILE,
@@ -15,7 +10,10 @@ from edgegap_async.api.resources.endpoint_storage import (
     LIST_PULL_PROFILES,
     UNLINK_PULL_PROFILE,
     UPDATE_PULL_PROFILE,
+    PullProfile,
     PullProfileChanges,
+    PullProfileLink,
+    PullProfilePage,
     PullProfileRequest,
     SourceType,
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from edgegap_async.api.models.relays import AuthorizedRelayUser, RelaySession, RelaySessionPage
 from edgegap_async.api.resources.relays import (
     AUTHORIZE_RELAY_USER,
     CREATE_RELAY_SESSION,
@@ -13,9 +12,12 @@ from edgegap_async.api.resources.relays import (
     LIST_RELAY_SESSIONS,
     REVOKE_RELAY_USER,
     AnyRelayUser,
+    AuthorizedRelayUser,
     RelayAuthorization,
     RelayRequest,
     RelayRevocation,
+    RelaySession,
+    RelaySessionPage,
 )
 
 from .listing import Listing

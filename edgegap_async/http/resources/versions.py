@@ -7,21 +7,21 @@ from typing import Any, Final, Unpack
 
 import attrs
 
-from edgegap_async.api.models.applications import (
-    SET_AND_ENCRYPTED,
-    ApplicationVersion,
-    VersionPage,
-    VersionSaved,
-)
-from edgegap_async.api.newer_operations import (
+from edgegap_async.api.operations import Operation
+from edgegap_async.api.resources.applications import (
     CREATE_VERSION,
     DELETE_VERSION,
     GET_VERSION,
     LIST_VERSIONS,
+    SET_AND_ENCRYPTED,
     UPDATE_VERSION,
+    ApplicationVersion,
+    VersionChanges,
+    VersionPage,
+    VersionRequest,
+    VersionSaved,
+    VersionSettings,
 )
-from edgegap_async.api.newer_requests import VersionChanges, VersionRequest, VersionSettings
-from edgegap_async.api.operations import Operation
 from edgegap_async.api.values import HiddenText
 from edgegap_async.errors import ImageUnavailable, InvalidRequest
 

@@ -46,8 +46,8 @@ from edgegap_async.api.models import (
     Stopped,
     TagPage,
 )
-from edgegap_async.api.models.container_registry import ImageTagPage
 from edgegap_async.api.requests import DeployRequest, Filter, OrderBy, StopFilters, TagName
+from edgegap_async.api.resources.container_registry import ImageTagPage
 from edgegap_async.errors import InvalidRequest
 
 KIND = pytest.mark.parametrize("kind", SHOWN_ANSWERS, ids=lambda kind: kind.__name__)

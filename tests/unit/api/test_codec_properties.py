@@ -27,21 +27,6 @@ from edgegap_async.api.codec import (
     to_json,
 )
 from edgegap_async.api.models import Deployment, Tag, TagPage
-from edgegap_async.api.models.applications import (
-    Application,
-    ApplicationPage,
-    ApplicationVersion,
-    VersionPage,
-    VersionSaved,
-)
-from edgegap_async.api.models.beacons import PublicAddress
-from edgegap_async.api.models.container_registry import ImageTagPage, TagDeletions
-from edgegap_async.api.models.endpoint_storage import (
-    EndpointStorage,
-    EndpointStoragePage,
-    PullProfile,
-    PullProfilePage,
-)
 from edgegap_async.api.requests import (
     DeployRequest,
     EnvironmentVariable,
@@ -56,6 +41,21 @@ from edgegap_async.api.requests import (
     TagName,
     Webhook,
 )
+from edgegap_async.api.resources.applications import (
+    Application,
+    ApplicationPage,
+    ApplicationVersion,
+    VersionPage,
+    VersionSaved,
+)
+from edgegap_async.api.resources.container_registry import ImageTagPage, TagDeletions
+from edgegap_async.api.resources.endpoint_storages import (
+    EndpointStorage,
+    EndpointStoragePage,
+    PullProfile,
+    PullProfilePage,
+)
+from edgegap_async.api.resources.locations import PublicAddress
 from edgegap_async.errors import InvalidRequest
 
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from edgegap_async.api.messages import HttpRequest, HttpResponse, decode, encode
 from edgegap_async.api.models import DeployAccepted, Status
-from edgegap_async.api.newer_operations import OPERATIONS
 from edgegap_async.api.operations import (
     CREATE_TAG,
     DELETE_TAG,
@@ -30,6 +29,7 @@ from edgegap_async.api.operations import (
     STOP_DEPLOYMENT,
     Operation,
 )
+from edgegap_async.api.register import OPERATIONS
 from edgegap_async.api.requests import DeployRequest, TagName
 from edgegap_async.errors import (
     BadRequest,

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import pkgutil
+from importlib import import_module
+
 import attrs
 import pytest
 
-from edgegap_async.api import newer_operations, operations
-from edgegap_async.api.newer_operations import OPERATIONS
+from edgegap_async.api import operations, resources
 from edgegap_async.api.operations import Auth, Operation
-from edgegap_async.api.resources import container_registry, endpoint_storage, relays
+from edgegap_async.api.register import OPERATIONS
+from edgegap_async.api.resources import deployments
 
 
-def test_the_table_has_every_constant_of_the_module_once() -> None:
+def test_the_table_has_every_constant_of_the_modules_once() -> None:
+    names = [module.name for module in pkgutil.iter_modules(resources.__path__)]
+    modules = [operations, *(import_module(f"{resources.__name__}.{name}") for name in names)]
     constants = [
         value
-        for module in (operations, newer_operations, relays, container_registry, endpoint_storage)
+        for module in modules
         for value in vars(module).values()
         if isinstance(value, Operation)
     ]
 
-    assert list(OPERATIONS) == constants
+    assert set(OPERATIONS) == set(constants)
+    assert len(OPERATIONS) == len(constants)
+    assert OPERATIONS[: len(operations.PAGE_OPERATIONS)] == operations.PAGE_OPERATIONS
     assert len({operation.name for operation in OPERATIONS}) == 55
     assert len({(operation.method, operation.path) for operation in OPERATIONS}) == 55
 
@@ -29,9 +36,9 @@ def test_only_calls_of_a_deployment_about_itself_carry_its_own_token() -> None:
 
     assert own == [
         operations.STOP_SELF,
-        newer_operations.GET_CONTEXT,
-        newer_operations.CREATE_CONTEXT_TAG,
-        newer_operations.DELETE_CONTEXT_TAG,
+        deployments.GET_CONTEXT,
+        deployments.CREATE_CONTEXT_TAG,
+        deployments.DELETE_CONTEXT_TAG,
     ]
 
 

@@ -1,4 +1,4 @@
-"""Bodies and paths of the calls about relays, images and storages."""
+"""Bodies and paths of the calls beyond the page."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ import pytest
 from edgegap_async import IpAddress
 from edgegap_async.api.codec import to_json
 from edgegap_async.api.messages import encode
-from edgegap_async.api.models.container_registry import TagDeletion
+from edgegap_async.api.resources.applications import (
+    ApplicationChanges,
+    VersionChanges,
+    VersionPortRequest,
+)
 from edgegap_async.api.resources.container_registry import (
     BULK_DELETE_IMAGE_TAGS,
     DELETE_IMAGE_TAG,
     LIST_IMAGE_TAGS,
     ImageTags,
+    TagDeletion,
 )
-from edgegap_async.api.resources.endpoint_storage import (
+from edgegap_async.api.resources.endpoint_storages import (
     LINK_PULL_PROFILE,
     EndpointStorageChanges,
     EndpointStorageRequest,
@@ -128,3 +133,21 @@ def test_a_pull_profile_is_checked(wrong: dict[str, Any]) -> None:
     (field,) = wrong
     with pytest.raises(InvalidRequest, match=rf"PullProfileRequest\.{field}"):
         PullProfileRequest(name="maps", **(fields | wrong))
+
+
+def test_the_name_of_an_image_is_in_lower_case() -> None:
+    assert VersionChanges(docker_image="studio/arena").docker_image == "studio/arena"
+    with pytest.raises(InvalidRequest, match=r"docker_image must be in lower case: 'studio/Arena'"):
+        VersionChanges(docker_image="studio/Arena")
+
+
+def test_the_name_of_an_application_has_three_characters_or_more() -> None:
+    assert ApplicationChanges(name="pong").name == "pong"
+    with pytest.raises(InvalidRequest, match=r"name has 2 characters; 3 is the least"):
+        ApplicationChanges(name="go")
+
+
+def test_the_port_0_needs_a_name() -> None:
+    assert VersionPortRequest(port=0, protocol="UDP", name="game").port == 0
+    with pytest.raises(InvalidRequest, match="name is required for the port 0"):
+        VersionPortRequest(port=0, protocol="UDP")

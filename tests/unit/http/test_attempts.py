@@ -13,8 +13,8 @@ from scripted_api import Reply, ScriptedApi
 from scripted_calls import LOST, STOP
 
 from edgegap_async import ApiClient
-from edgegap_async.api.newer_operations import OPERATIONS
 from edgegap_async.api.operations import Operation
+from edgegap_async.api.register import OPERATIONS
 
 pytestmark = pytest.mark.virtual
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from edgegap_async import EdgegapClient, Guard
-from edgegap_async.api.newer_operations import OPERATIONS
 from edgegap_async.api.operations import DEPLOY, STOP_DEPLOYMENT
+from edgegap_async.api.register import OPERATIONS
 from edgegap_async.api.requests import DeployRequest
 from edgegap_async.emulator import Emulator, Fault, Respond, Simulation, sample_application
 from edgegap_async.errors import DryRun, Gone, InvalidRequest, NotAllowed, NotFound

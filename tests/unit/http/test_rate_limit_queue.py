@@ -10,8 +10,8 @@ import pytest
 from limited_calls import cancelled, in_background, send
 from virtual_clock import VirtualLoop, run_virtually
 
-from edgegap_async.api.newer_operations import OPERATIONS
 from edgegap_async.api.operations import DEPLOY, DEPLOY_TO_FLEET, STOP_DEPLOYMENT
+from edgegap_async.api.register import OPERATIONS
 from edgegap_async.concurrency import loop_time
 from edgegap_async.http.rate_limits import Limits, LimitState, Permits, Priority
 

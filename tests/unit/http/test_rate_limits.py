@@ -12,13 +12,13 @@ import pytest
 from limited_calls import in_background, most_in_one_second, send
 from virtual_clock import VirtualLoop, run_virtually
 
-from edgegap_async.api.newer_operations import OPERATIONS
 from edgegap_async.api.operations import (
     DEPLOY,
     GET_DEPLOYMENT,
     LIST_DEPLOYMENTS,
     STOP_DEPLOYMENT,
 )
+from edgegap_async.api.register import OPERATIONS
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import InvalidRequest, WrongLoop
 from edgegap_async.http.rate_limits import Limits, LimitState

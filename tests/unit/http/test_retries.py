@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from edgegap_async.api.newer_operations import OPERATIONS
 from edgegap_async.api.operations import (
     DEPLOY,
     GET_DEPLOYMENT,
@@ -13,6 +12,7 @@ from edgegap_async.api.operations import (
     Operation,
     RetrySafety,
 )
+from edgegap_async.api.register import OPERATIONS
 from edgegap_async.errors import (
     BadRequest,
     CallError,

@@ -13,15 +13,7 @@ import pytest
 from recorded_calls import Recorder
 
 from edgegap_async.api import operations as endpoints
-from edgegap_async.api.models.applications import BLANK_PICTURE
-from edgegap_async.api.models.beacons import LocatedAddress, LocatedAddresses
-from edgegap_async.api.newer_operations import OPERATIONS
-from edgegap_async.api.newer_requests import (
-    Addresses,
-    ApplicationChanges,
-    ApplicationRequest,
-    DeploymentReport,
-)
+from edgegap_async.api.register import OPERATIONS
 from edgegap_async.api.requests import (
     DeployRequest,
     FleetDeployRequest,
@@ -30,18 +22,21 @@ from edgegap_async.api.requests import (
     StopFilters,
     TagName,
 )
+from edgegap_async.api.resources.applications import (
+    BLANK_PICTURE,
+    ApplicationChanges,
+    ApplicationRequest,
+)
 from edgegap_async.api.resources.container_registry import ImageTags
-from edgegap_async.api.resources.endpoint_storage import (
+from edgegap_async.api.resources.deployments import DeploymentReport
+from edgegap_async.api.resources.endpoint_storages import (
     EndpointStorageChanges,
     EndpointStorageRequest,
     PullProfileChanges,
     PullProfileRequest,
 )
-from edgegap_async.api.resources.relays import (
-    RelayAuthorization,
-    RelayRequest,
-    RelayRevocation,
-)
+from edgegap_async.api.resources.locations import Addresses, LocatedAddress, LocatedAddresses
+from edgegap_async.api.resources.relays import RelayAuthorization, RelayRequest, RelayRevocation
 from edgegap_async.errors import InvalidRequest
 from edgegap_async.http.call import CallOptions
 from edgegap_async.http.resources.applications import Applications

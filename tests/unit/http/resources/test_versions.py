@@ -8,22 +8,22 @@ import attrs
 import pytest
 from recorded_calls import Recorder
 
-from edgegap_async.api.models.applications import (
+from edgegap_async.api.requests import EnvironmentVariable
+from edgegap_async.api.resources.applications import (
+    CREATE_VERSION,
+    GET_VERSION,
     SET_AND_ENCRYPTED,
+    UPDATE_VERSION,
     Application,
     ApplicationVersion,
-    VersionPort,
-    VersionSaved,
-    VersionVariable,
-)
-from edgegap_async.api.newer_operations import CREATE_VERSION, GET_VERSION, UPDATE_VERSION
-from edgegap_async.api.newer_requests import (
     VersionChanges,
+    VersionPort,
     VersionPortRequest,
     VersionRequest,
+    VersionSaved,
     VersionSettings,
+    VersionVariable,
 )
-from edgegap_async.api.requests import EnvironmentVariable
 from edgegap_async.errors import InvalidRequest, NoAnswer, NotFound
 from edgegap_async.http.resources.applications import Applications
 from edgegap_async.http.resources.versions import Versions

@@ -1,47 +1,194 @@
-"""Bodies of the calls beyond the published page, as values that check themselves."""
+"""The calls about applications and their versions: models, bodies and operations."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any, Final, Literal, TypeAlias, TypedDict
 
 import attrs
 
-from edgegap_async.errors import InvalidRequest
-
-from .models.applications import VersionPort, VersionVariable
-from .requests import (
+from edgegap_async.api.models.response import ApiResponse, Model, Pagination
+from edgegap_async.api.operations import PAGES, Operation
+from edgegap_async.api.requests import (
     STRICT,
     AnyVariables,
     EnvironmentVariable,
-    IpAddress,
     RequestModel,
-    as_strings,
     as_variables,
     check_text_field,
 )
-from .validation import (
+from edgegap_async.api.validation import (
     Validator,
     check_list,
     check_segment,
-    check_text,
     field_name,
     instance_of,
-    not_empty,
     number,
     one_of,
 )
+from edgegap_async.errors import InvalidRequest
+
+SET_AND_ENCRYPTED: Final = "This value is set and encrypted"
+"""What the API answers in place of a secret."""
+BLANK_PICTURE: Final = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4nGNgYGBgAAAABQABpfZFQAAAAABJRU5E"
+    "rkJggg=="
+)
+"""A PNG of one transparent pixel in base64, as the picture of an application."""
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Application(ApiResponse):
+    """An application: a name for versions that can be deployed."""
+
+    name: str
+    """Its name, 3 to 64 characters."""
+    is_active: bool = False
+    """Whether its versions can be deployed."""
+    image: str | None = attrs.field(default=None, repr=False)
+    """A picture of it, in base64."""
+    create_time: datetime | None = None
+    """When it was created."""
+    last_updated: datetime | None = None
+    """When it was last changed."""
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ApplicationPage(ApiResponse):
+    """One page of the applications of the organization."""
+
+    applications: tuple[Application, ...] = ()
+    """The applications of this page."""
+    total_count: int | None = None
+    """How many applications all pages have together."""
+    pagination: Pagination | None = None
+    """The position of this page."""
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class VersionPort(Model):
+    """A port that a version opens."""
+
+    omits_none = True
+
+    port: int | None = None
+    """The number that the server binds in its container; 0 if it binds the external number."""
+    protocol: str | None = None
+    """The protocol in the API's spelling, which is `Websocket` where `WS` was written."""
+    to_check: bool = True
+    """Whether READY waits until the server has bound it."""
+    tls_upgrade: bool = False
+    """Whether the API adds TLS before the port (HTTP and WebSocket only)."""
+    name: str | None = None
+    """Its name; None for a port without one."""
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class VersionVariable(Model):
+    """A variable in the environment of a version's servers."""
+
+    key: str | None = None
+    """The name of the variable."""
+    value: str | None = attrs.field(default=None, repr=False)
+    """The value; a fixed text in place of a hidden one."""
+    is_hidden: bool = False
+    """Whether the API encrypts the value and never shows it again."""
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class ApplicationVersion(ApiResponse):
+    """A version of an application: a container image, and how it runs."""
+
+    omits_none = True
+
+    name: str
+    """Its name, 1 to 64 characters."""
+    is_active: bool = False
+    """Whether it can be deployed."""
+    docker_repository: str | None = None
+    """The host name of the image's registry."""
+    docker_image: str | None = None
+    """The name of the image."""
+    docker_tag: str | None = None
+    """The tag of the image."""
+    private_username: str | None = None
+    """A fixed text if a name for a private registry is set; None if none is."""
+    private_token: str | None = attrs.field(default=None, repr=False)
+    """A fixed text if a password for a private registry is set; None if none is."""
+    req_cpu: int | None = None
+    """CPU units; 1024 are one virtual CPU."""
+    req_memory: int | None = None
+    """Memory in MB."""
+    req_video: int | None = None
+    """GPU units."""
+    verify_image: bool = False
+    """Whether the API checked that the image exists."""
+    force_cache: bool = False
+    """Whether the API keeps the image in the cache of its locations."""
+    caching_percent: float | None = None
+    """Share of the locations that have the image in their cache, 0 to 1."""
+    time_to_deploy: int | None = None
+    """Seconds in which a location must pull the image; then the deployment is in ERROR."""
+    max_duration: int | None = None
+    """Minutes after which the API stops a deployment, -1 to 1440; -1 for never."""
+    restart_policy: str | None = None
+    """`always`, `never` or `on_failure`: whether a server starts again after an exit by itself."""
+    termination_grace_period_seconds: int | None = None
+    """Seconds from SIGTERM to SIGKILL, 5 to 3600."""
+    will_deploy_in_mainland_china: bool = False
+    """Whether it is deployed in mainland China too."""
+    dns_config: str | None = None
+    """The name of a DNS configuration; None without one."""
+    ports: tuple[VersionPort, ...] = ()
+    """The ports that it opens."""
+    envs: tuple[VersionVariable, ...] = ()
+    """Its environment variables."""
+    endpoint_storage: str | None = None
+    """The name of the storage that keeps its logs; None without one."""
+    create_time: datetime | None = None
+    """When it was created."""
+    last_updated: datetime | None = None
+    """When it was last changed."""
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class VersionPage(ApiResponse):
+    """One page of the versions of an application."""
+
+    versions: tuple[ApplicationVersion, ...] = ()
+    """The versions of this page."""
+    total_count: int | None = None
+    """How many versions all pages have together."""
+    pagination: Pagination | None = None
+    """The position of this page."""
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class VersionSaved(ApiResponse):
+    """The API created or changed a version."""
+
+    success: bool = False
+    """Whether it did."""
+    version: ApplicationVersion | None = None
+    """The version as it is now; None if the answer does not have it."""
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class VersionDeleted(ApiResponse):
+    """The API deleted a version."""
+
+    success: bool = False
+    """Whether it did."""
+    message: str | None = None
+    """A text of the API about the deletion."""
+
 
 _MAX_APPLICATION: Final = 64  # characters of a name
 _MIN_APPLICATION: Final = 3
-_MAX_REASON: Final = 255  # characters
 _MAX_PORT: Final = 59999
-MAX_ADDRESSES: Final = 20
-"""The most IP addresses of one request."""
-
 _WRITTEN: Final = {"Websocket": "WS"}  # how a protocol is written that reads back otherwise
 _RESTART_POLICIES: Final = ("always", "never", "on_failure")
-
 RestartPolicy: TypeAlias = Literal["always", "never", "on_failure"]
 """Whether a server starts again after an exit by itself."""
 
@@ -123,7 +270,6 @@ class VersionPortRequest(RequestModel):
 
 AnyPort: TypeAlias = VersionPortRequest | VersionPort
 """A port as arguments accept it: a `VersionPortRequest`, or one that a version shows."""
-
 AnyVersionVariables: TypeAlias = AnyVariables | Iterable[VersionVariable]
 """Variables as arguments accept them: a mapping, `EnvironmentVariable`s, or those of a version."""
 
@@ -290,33 +436,89 @@ class VersionSettings(TypedDict, total=False):
     """The name of the storage that keeps its logs."""
 
 
-def _reason(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    check_text(field_name(self, attribute), value, _MAX_REASON)
-
-
-@attrs.frozen(kw_only=True, eq=False, repr=False)
-class DeploymentReport(RequestModel):
-    """The body of a report that something is wrong with a deployment."""
-
-    reason: str = attrs.field(validator=_reason)
-    """What is wrong, 1 to 255 characters."""
-    metadata: Mapping[str, object] | None = attrs.field(
-        default=None,
-        validator=instance_of(Mapping, type(None)),
-        metadata={STRICT: "object"},
-    )
-    """More about it, as a JSON object; None for nothing."""
-
-
-@attrs.frozen(eq=False, repr=False)
-class Addresses(RequestModel):
-    """The body of a call that asks where IP addresses are."""
-
-    addresses: tuple[str, ...] = attrs.field(converter=as_strings, validator=not_empty)
-    """The IP addresses, 1 to 20."""
-
-    def __attrs_post_init__(self) -> None:
-        if len(self.addresses) > MAX_ADDRESSES:
-            raise InvalidRequest(f"{MAX_ADDRESSES} addresses at most, not {len(self.addresses)}")
-        for address in self.addresses:
-            IpAddress(address)
+LIST_APPLICATIONS: Final = Operation(
+    name="list_applications",
+    method="GET",
+    path="/v1/apps",
+    query=PAGES,
+    returns=ApplicationPage,
+    ok=frozenset({200}),
+    may_fail=frozenset({400, 401, 403, 500}),
+)
+CREATE_APPLICATION: Final = Operation(
+    name="create_application",
+    method="POST",
+    path="/v1/app",
+    body=ApplicationRequest,
+    returns=Application,
+    ok=frozenset({200}),
+    may_fail=frozenset({400, 401, 409, 500}),
+)
+GET_APPLICATION: Final = Operation(
+    name="get_application",
+    method="GET",
+    path="/v1/app/{application}",
+    returns=Application,
+    ok=frozenset({200}),
+    may_fail=frozenset({400, 401, 404, 500}),
+)
+UPDATE_APPLICATION: Final = Operation(
+    name="update_application",
+    method="PATCH",
+    path="/v1/app/{application}",
+    body=ApplicationChanges,
+    returns=Application,
+    ok=frozenset({200}),
+    may_fail=frozenset({400, 401, 404, 409, 500}),
+)
+DELETE_APPLICATION: Final = Operation(
+    name="delete_application",
+    method="DELETE",
+    path="/v1/app/{application}",
+    returns=type(None),
+    ok=frozenset({200}),
+    may_fail=frozenset({400, 401, 404, 500}),
+)
+LIST_VERSIONS: Final = Operation(
+    name="list_versions",
+    method="GET",
+    path="/v1/app/{application}/versions",
+    query=PAGES,
+    returns=VersionPage,
+    ok=frozenset({200}),
+    may_fail=frozenset({400, 401, 404, 500}),
+)
+CREATE_VERSION: Final = Operation(
+    name="create_version",
+    method="POST",
+    path="/v1/app/{application}/version",
+    body=VersionRequest,
+    returns=VersionSaved,
+    ok=frozenset({200}),
+    may_fail=frozenset({400, 401, 404, 409, 424, 500}),
+)
+GET_VERSION: Final = Operation(
+    name="get_version",
+    method="GET",
+    path="/v1/app/{application}/version/{version}",
+    returns=ApplicationVersion,
+    ok=frozenset({200}),
+    may_fail=frozenset({400, 401, 404, 500}),
+)
+UPDATE_VERSION: Final = Operation(
+    name="update_version",
+    method="PATCH",
+    path="/v1/app/{application}/version/{version}",
+    body=VersionChanges,
+    returns=VersionSaved,
+    ok=frozenset({200}),
+    may_fail=frozenset({400, 401, 404, 424, 500}),
+)
+DELETE_VERSION: Final = Operation(
+    name="delete_version",
+    method="DELETE",
+    path="/v1/app/{application}/version/{version}",
+    returns=VersionDeleted,
+    ok=frozenset({200}),
+    may_fail=frozenset({401, 404, 500}),
+)

@@ -1,29 +1,112 @@
-"""The calls about endpoint storages and pull profiles, and their bodies."""
+"""The calls about endpoint storages and their pull profiles: models, bodies and operations."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import attrs
 
-from edgegap_async.api.models.endpoint_storage import (
-    EndpointStorage,
-    EndpointStoragePage,
-    PullProfile,
-    PullProfileLink,
-    PullProfilePage,
-)
-from edgegap_async.api.operations import Operation, RetrySafety
+from edgegap_async.api.models.response import ApiResponse, Pagination
+from edgegap_async.api.operations import PAGES, Operation
 from edgegap_async.api.requests import RequestModel
 from edgegap_async.api.validation import check_segment, check_text, field_name, one_of
 from edgegap_async.errors import InvalidRequest
 
 _MAX_PATH: Final = 1024  # characters; the most that an S3 key has
-_PAGES: Final = frozenset({"page", "limit"})
 _STORAGE: Final = "/v1/storage/endpoint/{endpoint_name}"
 _PROFILE: Final = _STORAGE + "/pull-profile/{pull_profile_name}"
 _LINK: Final = _PROFILE + "/app/{app_name}/version/{version_name}"
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class EndpointStorage(ApiResponse):
+    """An S3 bucket of yours that the API can use. No answer has its secret key."""
+
+    omits_none = True
+
+    name: str
+    """Its name."""
+    access_key_id: str | None = None
+    """The id of the access key."""
+    endpoint: str | None = None
+    """The URL of the provider, without the bucket."""
+    bucket: str | None = None
+    """The name of the bucket."""
+    output_format: str | None = None
+    """How logs are written: `TEXT` or `NDJSON`."""
+    create_time: datetime | None = None
+    """When it was created."""
+    last_updated: datetime | None = None
+    """When it was last changed."""
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class EndpointStoragePage(ApiResponse):
+    """One page of the endpoint storages of the organization."""
+
+    omits_none = True
+
+    endpoints: tuple[EndpointStorage, ...] = ()
+    """The storages of this page."""
+    total_count: int | None = None
+    """How many storages all pages have together; None if the answer does not say."""
+    pagination: Pagination | None = None
+    """The position of this page."""
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PullProfile(ApiResponse):
+    """What the API copies from a storage into each container of the versions that are linked."""
+
+    omits_none = True
+
+    name: str
+    """Its name."""
+    source: str | None = None
+    """The path in the bucket."""
+    source_type: str | None = None
+    """`File` or `Folder`."""
+    destination: str | None = None
+    """The folder in the container."""
+    create_time: datetime | None = None
+    """When it was created."""
+    last_updated: datetime | None = None
+    """When it was last changed."""
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PullProfilePage(ApiResponse):
+    """One page of the pull profiles of a storage."""
+
+    pull_profiles: tuple[PullProfile, ...] = ()
+    """The profiles of this page."""
+    total_count: int | None = None
+    """How many profiles all pages have together."""
+    pagination: Pagination | None = None
+    """The position of this page."""
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class PullProfileLink(ApiResponse):
+    """A version whose containers get what a pull profile names."""
+
+    omits_none = True
+
+    app: str | None = None
+    """The name of the application."""
+    app_version: str | None = None
+    """The name of its version."""
+    endpoint: str | None = None
+    """The name of the storage."""
+    pull_profile: str | None = None
+    """The name of the profile."""
+    create_time: datetime | None = None
+    """When they were linked."""
+    last_updated: datetime | None = None
+    """When the link was last changed."""
+
 
 OutputFormat: TypeAlias = Literal["TEXT", "NDJSON"]
 """How logs are written to a storage."""
@@ -137,7 +220,7 @@ LIST_ENDPOINT_STORAGES: Final = Operation(
     name="list_endpoint_storages",
     method="GET",
     path="/v1/storage/endpoints",
-    query=_PAGES,
+    query=PAGES,
     returns=EndpointStoragePage,
     ok=frozenset({200}),
     may_fail=frozenset({400, 401, 500}),
@@ -150,7 +233,6 @@ CREATE_ENDPOINT_STORAGE: Final = Operation(
     returns=EndpointStorage,
     ok=frozenset({200}),
     may_fail=frozenset({400, 401, 500}),
-    retry_safety=RetrySafety.ONLY_IF_NOT_SENT,
 )
 GET_ENDPOINT_STORAGE: Final = Operation(
     name="get_endpoint_storage",
@@ -168,7 +250,6 @@ UPDATE_ENDPOINT_STORAGE: Final = Operation(
     returns=EndpointStorage,
     ok=frozenset({200}),
     may_fail=frozenset({400, 401, 404, 500}),
-    retry_safety=RetrySafety.ONLY_IF_NOT_SENT,
 )
 DELETE_ENDPOINT_STORAGE: Final = Operation(
     name="delete_endpoint_storage",
@@ -182,7 +263,7 @@ LIST_PULL_PROFILES: Final = Operation(
     name="list_pull_profiles",
     method="GET",
     path=_STORAGE + "/pull-profiles",
-    query=_PAGES,
+    query=PAGES,
     returns=PullProfilePage,
     ok=frozenset({200}),
     may_fail=frozenset({400, 401, 404, 500}),
@@ -195,7 +276,6 @@ CREATE_PULL_PROFILE: Final = Operation(
     returns=PullProfile,
     ok=frozenset({200}),
     may_fail=frozenset({400, 401, 404, 500}),
-    retry_safety=RetrySafety.ONLY_IF_NOT_SENT,
 )
 GET_PULL_PROFILE: Final = Operation(
     name="get_pull_profile",
@@ -213,7 +293,6 @@ UPDATE_PULL_PROFILE: Final = Operation(
     returns=PullProfile,
     ok=frozenset({200}),
     may_fail=frozenset({400, 401, 404, 500}),
-    retry_safety=RetrySafety.ONLY_IF_NOT_SENT,
 )
 DELETE_PULL_PROFILE: Final = Operation(
     name="delete_pull_profile",
@@ -239,19 +318,3 @@ UNLINK_PULL_PROFILE: Final = Operation(
     ok=frozenset({204}),
     may_fail=frozenset({400, 401, 404, 500}),
 )
-
-STORAGE_OPERATIONS: Final[tuple[Operation[object], ...]] = (
-    LIST_ENDPOINT_STORAGES,
-    CREATE_ENDPOINT_STORAGE,
-    GET_ENDPOINT_STORAGE,
-    UPDATE_ENDPOINT_STORAGE,
-    DELETE_ENDPOINT_STORAGE,
-    LIST_PULL_PROFILES,
-    CREATE_PULL_PROFILE,
-    GET_PULL_PROFILE,
-    UPDATE_PULL_PROFILE,
-    DELETE_PULL_PROFILE,
-    LINK_PULL_PROFILE,
-    UNLINK_PULL_PROFILE,
-)
-"""The calls about endpoint storages and pull profiles."""

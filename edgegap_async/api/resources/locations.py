@@ -1,11 +1,18 @@
-"""Beacons of locations, and what the API knows of IP addresses."""
+"""The newer calls about places: beacons of locations, and where IP addresses are."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable  # noqa: F401 - the annotation of `as_strings`, which pdoc evaluates here
+from typing import Final
+
 import attrs
 
-from .locations import Location
-from .response import ApiResponse, Model
+from edgegap_async.api.models.locations import Location
+from edgegap_async.api.models.response import ApiResponse, Model
+from edgegap_async.api.operations import PAGES, Operation, RetrySafety
+from edgegap_async.api.requests import IpAddress, RequestModel, as_strings
+from edgegap_async.api.validation import not_empty
+from edgegap_async.errors import InvalidRequest
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -90,3 +97,58 @@ class LocatedAddresses(ApiResponse):
 
     addresses: tuple[LocatedAddress, ...] = ()
     """The IP addresses."""
+
+
+MAX_ADDRESSES: Final = 20
+"""The most IP addresses of one request."""
+
+
+@attrs.frozen(eq=False, repr=False)
+class Addresses(RequestModel):
+    """The body of a call that asks where IP addresses are."""
+
+    addresses: tuple[str, ...] = attrs.field(converter=as_strings, validator=not_empty)
+    """The IP addresses, 1 to 20."""
+
+    def __attrs_post_init__(self) -> None:
+        if len(self.addresses) > MAX_ADDRESSES:
+            raise InvalidRequest(f"{MAX_ADDRESSES} addresses at most, not {len(self.addresses)}")
+        for address in self.addresses:
+            IpAddress(address)
+
+
+LIST_BEACONS: Final = Operation(
+    name="list_beacons",
+    method="GET",
+    path="/v1/locations/beacons",
+    query=PAGES,
+    returns=BeaconPage,
+    ok=frozenset({200}),
+    may_fail=frozenset({400, 401, 500}),
+)
+GET_PUBLIC_IP: Final = Operation(
+    name="get_public_ip",
+    method="GET",
+    path="/v1/ip",
+    returns=PublicAddress,
+    ok=frozenset({200}),
+    may_fail=frozenset({401, 500}),
+)
+LOCATE_IP: Final = Operation(
+    name="locate_ip",
+    method="GET",
+    path="/v1/ip/{ip}/lookup",
+    returns=LocatedAddress,
+    ok=frozenset({200}),
+    may_fail=frozenset({400, 401, 500}),
+)
+LOCATE_IPS: Final = Operation(
+    name="locate_ips",
+    method="POST",
+    path="/v1/ips/lookup",
+    body=Addresses,
+    returns=LocatedAddresses,
+    ok=frozenset({200}),
+    may_fail=frozenset({400, 401, 500}),
+    retry_safety=RetrySafety.SAFE,  # it changes nothing
+)
