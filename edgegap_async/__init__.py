@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from .http.api_client import ApiClient
     from .http.guard import Guard
     from .http.rate_limits import Limits
-    from .http.resources.beacons import nearest
+    from .http.resources.locations import nearest
     from .http.retries import RetryPolicy
     from .http.transport import VERSION as __version__  # noqa: N811 - the usual name
     from .http.transport import Timeouts
@@ -102,7 +102,7 @@ if not TYPE_CHECKING:  # a type checker would accept any name because of __getat
         "ApiClient": "http.api_client",
         "Guard": "http.guard",
         "Limits": "http.rate_limits",
-        "nearest": "http.resources.beacons",
+        "nearest": "http.resources.locations",
         "RetryPolicy": "http.retries",
         "Timeouts": "http.transport",
         "PollingPolicy": "polling.schedule",

@@ -96,44 +96,24 @@ from .deployments.handle import (
 from .http.rate_limits import (
     LimitState,
 )
-from .http.resources.applications import (
-    Applications,
-)
-from .http.resources.beacons import (
-    BeaconReply,
-)
+from .http.resources.applications import Applications, Versions
 from .http.resources.container_registry import (
     ContainerRegistry,
 )
 from .http.resources.deployments import (
     Deployments,
 )
-from .http.resources.endpoint_storages import (
-    EndpointStorages,
-)
-from .http.resources.ip_addresses import (
-    IpAddresses,
-)
-from .http.resources.listing import (
-    Listing,
-)
-from .http.resources.locations import (
-    Locations,
-)
+from .http.resources.endpoint_storages import EndpointStorages, PullProfiles
+from .http.resources.locations import BeaconReply, IpAddresses, Locations
 from .http.resources.private_fleets import (
     PrivateFleets,
-)
-from .http.resources.pull_profiles import (
-    PullProfiles,
 )
 from .http.resources.relays import (
     Relays,
 )
+from .http.resources.resource import Listing
 from .http.resources.tags import (
     Tags,
-)
-from .http.resources.versions import (
-    Versions,
 )
 from .polling.poller import (
     StatusPoller,

@@ -48,16 +48,13 @@ from .transport import SendState, Timeouts, Transport
 from .urls import Proxy, environment_proxy
 
 if TYPE_CHECKING:
-    from .resources.applications import Applications
+    from .resources.applications import Applications, Versions
     from .resources.container_registry import ContainerRegistry
-    from .resources.endpoint_storages import EndpointStorages
-    from .resources.ip_addresses import IpAddresses
-    from .resources.locations import Locations
+    from .resources.endpoint_storages import EndpointStorages, PullProfiles
+    from .resources.locations import IpAddresses, Locations
     from .resources.private_fleets import PrivateFleets
-    from .resources.pull_profiles import PullProfiles
     from .resources.relays import Relays
     from .resources.tags import Tags
-    from .resources.versions import Versions
 
 DEFAULT_BASE_URL: Final = "https://api.edgegap.com"
 _CLOSE_TIMEOUT: Final = 10.0  # seconds that `close` gives to calls, and to stops in progress
@@ -147,14 +144,14 @@ class ApiClient:
     @cached_property
     def versions(self) -> Versions:
         """Lists, reads, creates, copies, changes and deletes versions of applications."""
-        from .resources.versions import Versions  # noqa: PLC0415
+        from .resources.applications import Versions  # noqa: PLC0415
 
         return Versions(self.call)
 
     @cached_property
     def ip_addresses(self) -> IpAddresses:
         """Says where IP addresses are, and which one this program has."""
-        from .resources.ip_addresses import IpAddresses  # noqa: PLC0415
+        from .resources.locations import IpAddresses  # noqa: PLC0415
 
         return IpAddresses(self.call)
 
@@ -189,7 +186,7 @@ class ApiClient:
     @cached_property
     def pull_profiles(self) -> PullProfiles:
         """Copies files of endpoint storages into the containers of versions."""
-        from .resources.pull_profiles import PullProfiles  # noqa: PLC0415
+        from .resources.endpoint_storages import PullProfiles  # noqa: PLC0415
 
         return PullProfiles(self.call)
 

@@ -39,13 +39,11 @@ from edgegap_async.emulator import (
     sample_application,
 )
 from edgegap_async.errors import ClientClosed
-from edgegap_async.http.resources.applications import Applications
+from edgegap_async.http.resources.applications import Applications, Versions
 from edgegap_async.http.resources.deployments import Deployments
-from edgegap_async.http.resources.ip_addresses import IpAddresses
-from edgegap_async.http.resources.locations import Locations
+from edgegap_async.http.resources.locations import IpAddresses, Locations
 from edgegap_async.http.resources.private_fleets import PrivateFleets
 from edgegap_async.http.resources.tags import Tags
-from edgegap_async.http.resources.versions import Versions
 from edgegap_async.requests import StopFilter
 
 A_REQUEST = DeployRequest(application="arena", version="v1", users=USERS)

@@ -6,8 +6,8 @@ limit, retries and the network. Every method raises the errors of `ApiClient.cal
 `ClientClosed`. A wrong argument raises `InvalidRequest` before anything is sent. A method's own
 `Raises` section lists the errors beyond these.
 
-A module here has one class of that kind, which extends `resource.Resource`, and the facts that only
-its calls need; every list is a `listing.Listing`. What several calls do together belongs above, in
-`deployments`, `batch` or `pool`. This file imports nothing: the client imports a group at its first
-use, because most programs use few of them.
+A module here has the classes of one resource, which extend `resource.Resource`, and the facts that
+only its calls need; every list is a `resource.Listing`. What several calls do together belongs
+above, in `deployments`, `batch` or `pool`. This file imports nothing: the client imports a group at
+its first use, because most programs use few of them.
 """

@@ -15,8 +15,7 @@ from edgegap_async.api.resources.container_registry import (
     TagDeletions,
 )
 
-from .listing import Listing
-from .resource import Resource
+from .resource import Listing, Resource
 
 
 class ContainerRegistry(Resource):

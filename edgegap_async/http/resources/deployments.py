@@ -43,8 +43,7 @@ from edgegap_async.api.validation import check_kind, check_list
 from edgegap_async.errors import InvalidRequest
 from edgegap_async.http.call import CallOptions
 
-from .listing import Listing
-from .resource import Resource
+from .resource import Listing, Resource
 
 _METRIC_STEPS: Final = ("30s", "1m", "5m", "10m", "1h")
 _LOG_OPTIONS: Final = CallOptions(max_bytes=64 * 2**20)  # logs are larger than other answers

@@ -1,17 +1,46 @@
-"""The calls about the locations where servers can run."""
+"""The calls about places, and the way there: locations, beacons and IP addresses.
+
+`nearest` makes no call: it measures the round trip to beacons. A player's program, or a server in
+the player's network, asks each beacon some times over UDP and TCP at once. The shortest round trip
+counts, because a longer one has waited somewhere. An answer to a datagram is a round trip, and so
+is the opening of a TCP connection; TCP counts only for a beacon that answers no datagram, which a
+firewall may drop. How a beacon answers a datagram is not documented: any answer counts.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import asyncio
+import contextlib
+import itertools
+import secrets
+from collections.abc import AsyncIterable, Coroutine, Hashable, Iterable
+from typing import Any, Final, Literal
+
+import attrs
 
 from edgegap_async.api.models import Location, LocationPage
 from edgegap_async.api.operations import LIST_LOCATIONS
-from edgegap_async.api.resources.locations import LIST_BEACONS, BeaconPage, LocationBeacon
-from edgegap_async.api.validation import check_kind
+from edgegap_async.api.requests import IpAddress
+from edgegap_async.api.resources.locations import (
+    GET_PUBLIC_IP,
+    LIST_BEACONS,
+    LOCATE_IP,
+    LOCATE_IPS,
+    MAX_ADDRESSES,
+    Addresses,
+    BeaconPage,
+    LocatedAddress,
+    LocationBeacon,
+    PublicAddress,
+)
+from edgegap_async.api.validation import check_kind, check_list, check_number
+from edgegap_async.api.values import Value
+from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import InvalidRequest
 
-from .listing import Listing
-from .resource import Resource
+from .resource import Listing, Resource
+
+_DATAGRAM_SIZE: Final = 8  # bytes
 
 
 class Locations(Resource):
@@ -78,3 +107,161 @@ def _address(beacon: LocationBeacon) -> Hashable:
 def _place(location: Location) -> Hashable:
     """Returns what tells a location apart: the API gives it no id."""
     return location.city, location.country, location.latitude, location.longitude, location.type
+
+
+class IpAddresses(Resource):
+    """Says where IP addresses are, and which one this program has. In the API since 2024."""
+
+    async def own(self) -> PublicAddress:
+        """Returns the public IP address from which this program's calls reach the API."""
+        return await self._call(GET_PUBLIC_IP)
+
+    async def locate(self, ip: str) -> LocatedAddress:
+        """Returns where an IP address is, as far as the API knows it.
+
+        Args:
+            ip: an IPv4 or IPv6 address without zone.
+
+        Raises:
+            BadRequest: the API cannot locate the address.
+        """
+        return await self._call(LOCATE_IP, path={"ip": IpAddress(ip).ip_address})
+
+    async def locate_many(self, ips: Iterable[str]) -> tuple[LocatedAddress, ...]:
+        """Returns where IP addresses are, in one call for each 20 of them.
+
+        Args:
+            ips: IPv4 or IPv6 addresses without zone.
+
+        Raises:
+            BadRequest: the API cannot locate an address.
+        """
+        check_list("ips", ips)
+        found: list[LocatedAddress] = []
+        left = iter([IpAddress(ip).ip_address for ip in ips])
+        while some := tuple(itertools.islice(left, MAX_ADDRESSES)):
+            answer = await self._call(LOCATE_IPS, body=Addresses(some))
+            found += answer.addresses
+        return tuple(found)
+
+
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class BeaconReply(Value):
+    """A beacon that has answered, and how far away it is."""
+
+    beacon: LocationBeacon
+    """The beacon, with its location."""
+    round_trip: float
+    """Seconds from a question to its answer: the shortest of all attempts."""
+    protocol: Literal["udp", "tcp"]
+    """How the beacon has answered."""
+
+
+async def nearest(
+    beacons: Iterable[LocationBeacon] | AsyncIterable[LocationBeacon],
+    *,
+    attempts: int = 3,
+    timeout: float = 1.0,  # noqa: ASYNC109 - of one attempt
+    concurrency: int = 20,
+) -> tuple[BeaconReply, ...]:
+    """Measures the round trip from here to each beacon, and returns the nearest one first.
+
+    ::
+
+        replies = await nearest(client.locations.beacons())
+
+    Beacons without an answer are left out: if none answers, the result is empty. The measurement
+    takes `attempts` times `timeout` for each `concurrency` beacons at most.
+
+    Args:
+        beacons: what is measured, such as `client.locations.beacons()`.
+        attempts: how often each beacon is asked, 1 or more.
+        timeout: seconds that one attempt waits for an answer, above 0.
+        concurrency: how many beacons are asked at once, 1 or more. Many at once delay each other.
+
+    Raises:
+        InvalidRequest: an argument cannot be used.
+        CallError: `beacons` is a list of the API, which could not be read.
+    """
+    check_number("attempts", attempts, least=1, optional=False)
+    check_number("timeout", timeout, above=0, optional=False)
+    check_number("concurrency", concurrency, least=1, optional=False)
+    if isinstance(beacons, AsyncIterable):
+        every = [beacon async for beacon in beacons]
+    else:
+        check_list("beacons", beacons)
+        every = list(beacons)
+    replies: list[BeaconReply] = []
+    left = iter(every)
+
+    async def measure() -> None:
+        for beacon in left:  # all tasks take from one iterator
+            reply = await _measured(beacon, attempts, timeout)
+            replies.extend([reply] if reply else [])
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(min(len(every), int(concurrency))):
+            tasks.create_task(measure())
+    return tuple(sorted(replies, key=lambda reply: reply.round_trip))
+
+
+async def _measured(beacon: LocationBeacon, attempts: int, seconds: float) -> BeaconReply | None:
+    """Returns the shortest round trip; None if the beacon does not answer."""
+    host = beacon.host or beacon.fqdn
+    if not host:
+        return None
+    udp, tcp = list[float](), list[float]()
+    for _ in range(int(attempts)):
+        async with asyncio.TaskGroup() as tasks:
+            if beacon.udp_port:
+                tasks.create_task(_add(udp, _udp(host, beacon.udp_port), seconds))
+            if beacon.tcp_port:
+                tasks.create_task(_add(tcp, _tcp(host, beacon.tcp_port), seconds))
+    if not (udp or tcp):
+        return None
+    return BeaconReply(beacon=beacon, round_trip=min(udp or tcp), protocol="udp" if udp else "tcp")
+
+
+async def _add(times: list[float], measurement: Coroutine[Any, Any, float], seconds: float) -> None:
+    """Adds a round trip, if there is one in time."""
+    with contextlib.suppress(OSError):  # TimeoutError is one; the name or the port is unknown
+        async with asyncio.timeout(seconds):
+            times.append(await measurement)
+
+
+async def _tcp(host: str, port: int) -> float:
+    began = loop_time()
+    _, writer = await asyncio.open_connection(host, port)
+    round_trip = loop_time() - began
+    writer.transport.abort()  # nothing was written
+    return round_trip
+
+
+async def _udp(host: str, port: int) -> float:
+    loop = asyncio.get_running_loop()
+    answered_at: asyncio.Future[float] = loop.create_future()
+    transport, _ = await loop.create_datagram_endpoint(
+        lambda: _Answer(answered_at), remote_addr=(host, port)
+    )
+    try:
+        began = loop.time()
+        transport.sendto(secrets.token_bytes(_DATAGRAM_SIZE))
+        return await answered_at - began
+    finally:
+        transport.close()
+
+
+class _Answer(asyncio.DatagramProtocol):
+    """Notes when the first answer comes."""
+
+    def __init__(self, answered_at: asyncio.Future[float]) -> None:
+        self._answered_at = answered_at
+
+    def datagram_received(self, data: bytes, addr: object) -> None:
+        del data, addr
+        if not self._answered_at.done():
+            self._answered_at.set_result(self._answered_at.get_loop().time())
+
+    def error_received(self, exc: Exception) -> None:
+        if not self._answered_at.done():
+            self._answered_at.set_exception(exc)

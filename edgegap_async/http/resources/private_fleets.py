@@ -8,8 +8,7 @@ from edgegap_async.api.models import DeployAccepted, FleetHost, HostPage
 from edgegap_async.api.operations import DEPLOY_TO_FLEET, LIST_FLEET_HOSTS
 from edgegap_async.api.requests import AnyUser, AnyVariables, FleetDeployRequest, Resources, Webhook
 
-from .listing import Listing
-from .resource import Resource
+from .resource import Listing, Resource
 
 
 class PrivateFleets(Resource):

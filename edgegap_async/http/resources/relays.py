@@ -20,8 +20,7 @@ from edgegap_async.api.resources.relays import (
     RelaySessionPage,
 )
 
-from .listing import Listing
-from .resource import Resource
+from .resource import Listing, Resource
 
 
 class Relays(Resource):

@@ -6,8 +6,7 @@ from edgegap_async.api.models import Tag, TagPage
 from edgegap_async.api.operations import CREATE_TAG, DELETE_TAG, GET_TAG, LIST_TAGS, RENAME_TAG
 from edgegap_async.api.requests import TagName
 
-from .listing import Listing
-from .resource import Resource
+from .resource import Listing, Resource
 
 
 class Tags(Resource):

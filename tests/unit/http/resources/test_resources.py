@@ -39,17 +39,14 @@ from edgegap_async.api.resources.locations import Addresses, LocatedAddress, Loc
 from edgegap_async.api.resources.relays import RelayAuthorization, RelayRequest, RelayRevocation
 from edgegap_async.errors import InvalidRequest
 from edgegap_async.http.call import CallOptions
-from edgegap_async.http.resources.applications import Applications
+from edgegap_async.http.resources.applications import Applications, Versions
 from edgegap_async.http.resources.container_registry import ContainerRegistry
 from edgegap_async.http.resources.deployments import Deployments
-from edgegap_async.http.resources.endpoint_storages import EndpointStorages
-from edgegap_async.http.resources.ip_addresses import IpAddresses
-from edgegap_async.http.resources.locations import Locations
+from edgegap_async.http.resources.endpoint_storages import EndpointStorages, PullProfiles
+from edgegap_async.http.resources.locations import IpAddresses, Locations
 from edgegap_async.http.resources.private_fleets import PrivateFleets
-from edgegap_async.http.resources.pull_profiles import PullProfiles
 from edgegap_async.http.resources.relays import Relays
 from edgegap_async.http.resources.tags import Tags
-from edgegap_async.http.resources.versions import Versions
 
 CANARY = "canary-91b2"
 WHEN = datetime(2026, 1, 2, tzinfo=UTC)

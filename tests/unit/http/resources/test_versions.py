@@ -25,8 +25,7 @@ from edgegap_async.api.resources.applications import (
     VersionVariable,
 )
 from edgegap_async.errors import InvalidRequest, NoAnswer, NotFound
-from edgegap_async.http.resources.applications import Applications
-from edgegap_async.http.resources.versions import Versions
+from edgegap_async.http.resources.applications import Applications, Versions
 
 IMAGE = {"docker_repository": "docker.io", "docker_image": "studio/arena", "docker_tag": "7"}
 NEEDED: dict[str, Any] = {**IMAGE, "req_cpu": 1024, "req_memory": 2048}
