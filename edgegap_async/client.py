@@ -23,14 +23,13 @@ from .concurrency import loop_time
 from .deployments.deployer import Deployer
 from .deployments.handle import DeploymentHandle, RecoveredDeployment
 from .errors import DeploymentFailed, EdgegapError, InvalidRequest, Unprocessable
+from .http.access import Proxy, read_secrets
 from .http.api_client import ApiClient
-from .http.auth import read_secrets
 from .http.guard import Guard
 from .http.rate_limits import Limits
 from .http.retries import RetryPolicy
 from .http.shutdown import Closing
 from .http.transport import Timeouts
-from .http.urls import Proxy
 from .polling.poller import StatusPoller
 from .polling.schedule import PollingPolicy
 from .polling.tracker import WebhookSource

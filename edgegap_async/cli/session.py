@@ -17,7 +17,7 @@ from typing import Final
 
 from edgegap_async.api.requests import Token
 from edgegap_async.client import EdgegapClient
-from edgegap_async.http.auth import read_secrets
+from edgegap_async.http.access import read_secrets
 
 from .exits import AUTHENTICATION, Failure
 

@@ -65,8 +65,8 @@ from .idempotency import (
 )
 from .keys import KeyedDeployments, key_tag
 from .list_lag import ListLag
-from .lives import DeploymentLives
-from .ownership import DeploymentRegister, OwnedDeployments, RegisterObserver
+from .ownership import OwnedDeployments
+from .register import DeploymentLives, DeploymentRegister, RegisterObserver
 
 logger = logging.getLogger(__name__)
 

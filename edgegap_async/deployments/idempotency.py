@@ -56,7 +56,8 @@ from edgegap_async.http.transport import SendState
 from edgegap_async.observability.observer import ObservedCall, Observer
 
 from .list_lag import ListLag
-from .ownership import DeploymentRegister, OwnedDeployments
+from .ownership import OwnedDeployments
+from .register import DeploymentRegister
 
 logger = logging.getLogger(__name__)
 

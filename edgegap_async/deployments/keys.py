@@ -42,7 +42,8 @@ from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.resources.deployments import Deployments
 
 from .idempotency import operation_time
-from .ownership import DeploymentRegister, DeploymentState, OwnedDeployments
+from .ownership import OwnedDeployments
+from .register import DeploymentRegister, DeploymentState
 
 logger = logging.getLogger(__name__)
 

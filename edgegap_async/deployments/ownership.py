@@ -6,21 +6,22 @@ Rule: a deployment has an owner from the moment the API accepts the deploy until
 stop. By default the owner is the caller of the deploy: `add_deployed` records HANDED_OVER. `run`,
 batches and pools make the client the owner (`OwnedDeployments.add`) until they stop the deployment
 or hand it over. If the caller of a deploy is cancelled before it has the handle, the client stops
-the deployment. A stop is a task of the client (`background`): it goes on if the caller that waits
-is cancelled, also the caller of `DeploymentHandle.stop`.
+the deployment. A stop is a task of the client (`BackgroundWork`): it goes on if the caller that
+waits is cancelled, also the caller of `DeploymentHandle.stop`.
+
+A program may end by cancelling all of its tasks. `asyncio.run` does so after SystemExit and after a
+second Ctrl-C, and so do shutdown handlers with `asyncio.all_tasks()`. The tasks that stop servers
+are among them. So work whose task the program cancels begins anew after a short delay
+(`PersistentTask`), until the client is closed. Only `BackgroundWork.cancel_all` ends work for good.
 
 Consequences:
 
-- `DeploymentRegister` has one record for each deployment that the client has deployed or adopted,
-  or that `recover` has given to the caller, with its state. `reap` leaves these alone, `recover`
-  all but its own, and `Guard.max_live` counts them until they end.
+- `DeploymentRegister` (`register`) has one record for each deployment, with its state.
 - `OwnedDeployments` stops deployments. `client.close()` stops what the client still owns, waits for
   the stops in progress, and logs each deployment that may go on running.
 - A stop in the background that fails is repeated until the client is closed, unless the API itself
   refuses the token (401, 403). So is a stop whose task the program cancels.
-- Right after a deploy the API may answer 404 although the deployment exists. The client believes
-  such an answer only from the record's `believe_404_from` on: `PollingPolicy.not_found_grace`
-  seconds (10 s) after the deploy, or after the first stop of a deployment that it did not deploy.
+- A 404 is believed only from the record's `believe_404_from` on.
 - A 400 or 404 whose text is not the API's may come from a proxy. The client believes it only if
   the list of deployments does not show the deployment either.
 """
@@ -29,19 +30,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import functools
 import logging
-import math
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection
-from typing import Final
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from typing import Any, Final, TypeAlias
 
-import attrs
-
-from edgegap_async.api.models import Deployment, DeploymentRow, Status, StatusChange
-from edgegap_async.api.operations import GET_DEPLOYMENT, STOP_DEPLOYMENT
-from edgegap_async.concurrency import loop_time
+from edgegap_async.concurrency import PersistentTask, loop_time
 from edgegap_async.errors import (
     CallError,
     ClientClosed,
@@ -56,291 +50,80 @@ from edgegap_async.errors import (
     UnreadableAnswer,
     log_fields,
 )
-from edgegap_async.observability.observer import ObservedCall, Observer
 from edgegap_async.polling.tracker import is_missing, may_mean_missing
 
-from .background import BackgroundWork, Work
-from .lives import DeploymentLives
+from .register import DeploymentRegister, DeploymentState
 
 logger = logging.getLogger(__name__)
 
-_MAX_ENDED: Final = 20_000  # id and tag of 10,000 deployments: 4 minutes of 40 deploys a second
-# Deployments that have not ended, as far as is known: 22 MB. More are handed over and their ends
-# cannot be learnt, because the API refuses status and list requests.
-_MAX_LIVE: Final = 100_000
 _FIRST_STOP_GAP: Final = 1.0  # seconds from a stop in the background that failed to the next one
 _MAX_STOP_GAP: Final = 30.0  # seconds; the gaps double
 _STOP_RETRY_INTERVAL: Final = 0.5  # seconds between stops that the API answers with an early 404
-# seconds after `believe_404_from` before a 404 to a status request counts as the end; no API hides
-# for longer what runs
-_STATUS_EXTRA_GRACE: Final = 300.0
 _CLOSED_TOO_SOON: Final = "the client was closed before the API answered"
+Work: TypeAlias = Callable[[], Coroutine[Any, Any, None]]
+"""Begins the work; called again if the program cancels the task of the work."""
 
 
-class DeploymentState(enum.Enum):
-    """Where a deployment is between its deploy and its end."""
+class BackgroundWork:
+    """The work of one client that no caller has to wait for."""
 
-    DEPLOYING = "deploying"
-    """The deploy is in progress. The record has the operation tag, because no id is known."""
-    OWNED = "owned"
-    """The client has to stop the deployment."""
-    RECOVERED = "recovered"
-    """`client.recover` has given the deployment to the caller, and does so again."""
-    HANDED_OVER = "handed over"
-    """The caller has the deployment, and has to stop it."""
-    STOPPING = "stopping"
-    """The client is stopping the deployment, or a stop has failed (see the log)."""
-    ENDED = "ended"
-    """The API has accepted a stop, or has said that the deployment is over."""
+    def __init__(self) -> None:
+        self._tasks = set[PersistentTask]()
+        self.is_cancelling = False
+        """Whether `cancel_all` was called. Work that is cancelled then does not begin anew."""
+        self.cancelled = set[str]()
+        """The names of the work that `cancel_all` has cancelled."""
 
+    def begin(
+        self, work: Work, what: str, on_failure: Callable[[BaseException], None]
+    ) -> asyncio.Future[None]:
+        """Begins work, and returns a future of its end, which may be left alone.
 
-@attrs.define(eq=False, repr=False)
-class _Record:
-    state: DeploymentState
-    believe_404_from: float | None = None  # loop time; None before the deploy or the first stop
-    is_shown: bool = False  # whether a status request has found the deployment
+        The future is cancelled only by `cancel_all`.
 
+        Args:
+            work: begins the work.
+            what: names the work in the log.
+            on_failure: called with the error if the work fails; it may begin other work.
+        """
+        task = PersistentTask(work, what)
+        task.is_cancelling = self.is_cancelling
+        self._tasks.add(task)
+        task.ended.add_done_callback(functools.partial(self._on_end, task, on_failure))
+        return task.ended
 
-class DeploymentRegister:
-    """The deployments that one client has deployed or adopted, by id.
-
-    A deploy in progress is in the register by its operation tag. The register remembers 20,000 ids
-    and operation tags that have ended: two for each of the last 10,000 deployments. It holds up to
-    100,000 that have not; beyond, the oldest that was handed over counts as ended. The deployer
-    checks for ends from 1,000 on, so that happens only where the API refuses to tell.
-
-    Args:
-        not_found_grace: seconds during which the answer "no such deployment" is not believed.
-        lives: reports the lives of the deployments.
-    """
-
-    def __init__(self, not_found_grace: float, lives: DeploymentLives) -> None:
-        self._not_found_grace = not_found_grace
-        self._lives = lives
-        self._live = dict[str, _Record]()
-        # the id of the deployment that a deploy has made, by operation tag; None for ids
-        self._ended = OrderedDict[str, str | None]()
-
-    def __len__(self) -> int:
-        """Returns how many deployments have not ended, deploys in progress included."""
-        return len(self._live)
-
-    def __contains__(self, key: str) -> bool:
-        """Returns whether an id or operation tag is known, also of a deployment that has ended."""
-        return key in self._live or key in self._ended
-
-    def state(self, key: str) -> DeploymentState | None:
-        """Returns the state of an id or operation tag; None if it is not known."""
-        record = self._live.get(key)
-        if record is not None:
-            return record.state
-        return DeploymentState.ENDED if key in self._ended else None
-
-    def is_live(self, request_id: str) -> bool:
-        """Returns whether a deployment has neither ended nor is being stopped."""
-        of = DeploymentState
-        return self.state(request_id) in {of.OWNED, of.RECOVERED, of.HANDED_OVER}
-
-    def begin_deploy(
-        self, operation_tag: str, application: str | None = None, version: str | None = None
+    def _on_end(
+        self,
+        task: PersistentTask,
+        on_failure: Callable[[BaseException], None],
+        ended: asyncio.Future[None],
     ) -> None:
-        """Records a deploy in progress."""
-        self._live[operation_tag] = _Record(DeploymentState.DEPLOYING)
-        self._lives.deploying(operation_tag, application, version)
+        self._tasks.discard(task)
+        if ended.cancelled():
+            self.cancelled.add(task.what)
+        elif (error := ended.exception()) is not None:
+            on_failure(error)
 
-    def add_deployed(self, request_id: str, operation_tag: str | None = None) -> float:
-        """Records an accepted deploy, whose caller is the owner unless the client is made it.
+    async def drain(self) -> None:
+        """Begins work that waits for its delay, and returns when no work is in progress."""
+        for task in self._tasks:
+            task.resume()
+        while self._tasks:  # work may begin other work
+            await asyncio.wait([task.ended for task in self._tasks])
 
-        Args:
-            request_id: id of the deployment.
-            operation_tag: the tag of the deploy in progress, which ends.
-
-        Returns:
-            The loop time from which a 404 is believed.
-        """
-        self._lives.created(request_id, operation_tag)
-        if operation_tag is not None:
-            self.end(operation_tag, request_id)
-        self._ended.pop(request_id, None)
-        self._live.setdefault(request_id, _Record(DeploymentState.HANDED_OVER))
-        if len(self._live) > _MAX_LIVE:
-            self._end_oldest_handed_over()
-        return self._begin_grace(request_id)
-
-    def add_recovered(self, request_id: str) -> None:
-        """Records a deployment that `client.recover` gives to the caller."""
-        if self.may_recover(request_id):  # a pool may have adopted it meanwhile
-            self._set(request_id, DeploymentState.RECOVERED)
-
-    def may_recover(self, request_id: str) -> bool:
-        """Returns whether the client has neither deployed nor adopted a deployment."""
-        return self.state(request_id) in {None, DeploymentState.RECOVERED}
-
-    def _end_oldest_handed_over(self) -> None:
-        for key, record in self._live.items():
-            if record.state is DeploymentState.HANDED_OVER:
-                self.lose(key)
-                self._lives.forget(key)
-                self.end(key)
-                return
-
-    def set_owned(self, request_id: str) -> None:
-        """Records that the client has to stop a deployment, which it may have adopted."""
-        self._set(request_id, DeploymentState.OWNED)
-
-    def set_handed_over(self, request_id: str) -> None:
-        """Records that a caller has a deployment, which the client may have adopted."""
-        self._set(request_id, DeploymentState.HANDED_OVER)
-
-    def begin_stop(self, request_id: str) -> float:
-        """Records that the client stops a deployment.
-
-        Returns:
-            The loop time from which a 404 is believed; minus infinity if the deployment has ended.
-        """
-        if request_id in self._ended:
-            return -math.inf
-        self._set(request_id, DeploymentState.STOPPING)
-        return self._begin_grace(request_id)
-
-    def _set(self, request_id: str, state: DeploymentState) -> None:
-        if request_id in self._ended:
+    async def cancel_all(self) -> None:
+        """Cancels the work in progress, and notes its names in `cancelled`."""
+        if not self._tasks:
             return
-        record = self._live.get(request_id)
-        if record is None:
-            record = self._live[request_id] = _Record(state)
-            self._lives.adopted(request_id)
-        record.state = state
-
-    def _begin_grace(self, request_id: str) -> float:
-        record = self._live[request_id]
-        if record.believe_404_from is None:
-            record.believe_404_from = loop_time() + self._not_found_grace
-        return record.believe_404_from
-
-    def believe_404_from(self, request_id: str) -> float:
-        """Returns the loop time from which a 404 is believed; minus infinity if it always is."""
-        record = self._live.get(request_id)
-        if record is None or record.believe_404_from is None:
-            return -math.inf
-        return record.believe_404_from
-
-    def note_shown(self, request_id: str) -> None:
-        """Records that a status request has found a deployment, so that the API knows it."""
-        if record := self._live.get(request_id):
-            record.is_shown = True
-
-    def is_shown(self, request_id: str) -> bool:
-        """Returns whether a status request has found a deployment that has not ended."""
-        record = self._live.get(request_id)
-        return record is not None and record.is_shown
-
-    def note_ready(self, request_id: str, change: StatusChange) -> None:
-        """Records that a request has found a deployment READY."""
-        self._lives.ready(request_id, change.source)
-
-    def lose(self, key: str) -> None:
-        """Records that a deployment, or that of a deploy in progress, may go on running."""
-        self._lives.lost(key)
-
-    def end(self, key: str, made: str | None = None, *, by_client: bool = False) -> None:
-        """Records that a deployment, or a deploy in progress, has ended, if the register has it.
-
-        Args:
-            key: id or operation tag.
-            made: id of the deployment that the deploy has made; None if there is none.
-            by_client: whether the API has accepted a stop of this client.
-        """
-        record = self._live.pop(key, None)
-        if record is None:
-            return
-        if record.state is DeploymentState.DEPLOYING:
-            self._lives.forget(key)
-        else:
-            self._lives.stopped(key, by_client=by_client)
-        self._ended[key] = made
-        if len(self._ended) > _MAX_ENDED:
-            self._ended.popitem(last=False)
-
-    def forget(self, key: str) -> None:
-        """Removes a deployment, or a deploy in progress, without a trace."""
-        self._live.pop(key, None)
-        self._lives.forget(key)
-
-    def kept_instead_of(self, row: DeploymentRow) -> str | None:
-        """Returns the id of the deployment that a deploy has made, if the row is a surplus one.
-
-        Returns:
-            None if the row's deployment is known, or if no deploy of this client has made another
-            one with the same operation tag. While a deploy is in progress, any may be its own.
-        """
-        if row.request_id not in self:
-            for tag in row.tags:
-                made = self._ended.get(tag)
-                if made and made != row.request_id:
-                    return made
-        return None
-
-    def owned(self) -> list[str]:
-        """Returns the ids of the deployments that the client has to stop, sorted."""
-        return sorted(
-            request_id
-            for request_id, record in self._live.items()
-            if record.state is DeploymentState.OWNED
-        )
-
-    def next_404_from(self) -> float:
-        """Returns `believe_404_from` of the first of `next_live`; infinity if there is none."""
-        for key, record in self._live.items():
-            if record.state is not DeploymentState.DEPLOYING:
-                return self.believe_404_from(key)
-        return math.inf
-
-    def next_live(self, count: int) -> list[str]:
-        """Returns ids of deployments that have not ended, `count` at most, in turn."""
-        ids = list[str]()
-        for key, record in self._live.items():
-            if len(ids) == count:
-                break
-            if record.state is not DeploymentState.DEPLOYING:
-                ids.append(key)
-        for request_id in ids:
-            self._live[request_id] = self._live.pop(request_id)  # now the last one
-        return ids
-
-
-class RegisterObserver(Observer):
-    """Records what the answers of the API say of the deployments: READY, and their ends."""
-
-    def __init__(self, register: DeploymentRegister) -> None:
-        self._register = register
-
-    def call_succeeded(self, call: ObservedCall, result: object) -> None:
-        """Records an accepted stop, and the status TERMINATED."""
-        is_over = isinstance(result, Deployment) and result.current_status is Status.TERMINATED
-        if call.operation is GET_DEPLOYMENT:
-            self._register.note_shown(call.request_id or "")
-        is_stop = call.operation is STOP_DEPLOYMENT
-        if is_over or is_stop:
-            self._register.end(call.request_id or "", by_client=is_stop)
-
-    def call_failed(self, call: ObservedCall, error: BaseException) -> None:
-        """Records that the API does not know a deployment, once its answer counts."""
-        if not isinstance(error, Gone | NotFound) or not error.is_certain:
-            return
-        if call.operation not in {STOP_DEPLOYMENT, GET_DEPLOYMENT}:
-            return
-        request_id = call.request_id or ""
-        believe_404_from = self._register.believe_404_from(request_id)
-        if call.operation is GET_DEPLOYMENT:
-            believe_404_from += _STATUS_EXTRA_GRACE
-        if is_missing(error, loop_time(), believe_404_from):
-            self._register.end(request_id)
-
-    def status_changed(self, request_id: str, change: StatusChange) -> None:
-        """Records that a deployment was found READY."""
-        if change.status.is_ready:
-            self._register.note_ready(request_id, change)
+        if not self.is_cancelling:
+            # A task that has not begun could not cancel the task that it waits for.
+            await asyncio.sleep(0)
+            self.is_cancelling = True
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait([task.ended for task in tasks])
 
 
 class OwnedDeployments:

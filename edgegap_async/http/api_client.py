@@ -37,7 +37,7 @@ from edgegap_async.errors import (
 )
 from edgegap_async.observability.observer import ObservedCall, Observer, Observers
 
-from .auth import read_secrets, token_to_send
+from .access import Proxy, environment_proxy, read_secrets, token_to_send
 from .call import DEFAULT_OPTIONS, CallOptions, CallPermit
 from .guard import Guard
 from .rate_limits import Limits, Priority
@@ -45,7 +45,6 @@ from .resources.deployments import Deployments
 from .retries import RetryBudget, RetryPolicy, is_ambiguous
 from .shutdown import CloseScope, Closing, OpenCalls
 from .transport import SendState, Timeouts, Transport
-from .urls import Proxy, environment_proxy
 
 if TYPE_CHECKING:
     from .resources.applications import Applications, Versions

@@ -56,7 +56,7 @@ from edgegap_async.errors import (
     WrongLoop,
 )
 
-from .urls import Proxy, check_proxied, checked_base_url, port_of_this_machine
+from .access import Proxy, check_proxied, checked_base_url, port_of_this_machine
 
 VERSION: Final = "0.1.0"
 

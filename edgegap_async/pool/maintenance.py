@@ -29,7 +29,7 @@ from edgegap_async.api.requests import DeployRequest, Filter
 from edgegap_async.concurrency import PersistentTask, loop_time
 from edgegap_async.deployments.deployer import Deployer
 from edgegap_async.deployments.handle import DeploymentHandle, RecoveredDeployment, tracker_of
-from edgegap_async.deployments.ownership import DeploymentState
+from edgegap_async.deployments.register import DeploymentState
 from edgegap_async.errors import (
     CallError,
     ClientClosed,

@@ -22,8 +22,8 @@ from typing import Final
 from edgegap_async.api.messages import HttpRequest, encode
 from edgegap_async.api.resources.relays import CREATE_RELAY_SESSION, RelayRequest, RelaySession
 from edgegap_async.concurrency import is_cancelled, loop_time
-from edgegap_async.deployments.lives import DeploymentLives
-from edgegap_async.deployments.ownership import DeploymentRegister, OwnedDeployments
+from edgegap_async.deployments.ownership import OwnedDeployments
+from edgegap_async.deployments.register import DeploymentLives, DeploymentRegister
 from edgegap_async.errors import (
     CallError,
     ClientClosed,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from command_line import Terminal, invoke
 
-from edgegap_async.cli.charts import sparkline
+from edgegap_async.cli.commands.readings import sparkline
 from edgegap_async.emulator import Application, AppPort, sample_application
 from edgegap_async.testing import EmulatorThread
 

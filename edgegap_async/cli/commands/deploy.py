@@ -13,7 +13,7 @@ import click
 import edgegap_async as sdk
 from edgegap_async.cli.command import command, with_client
 from edgegap_async.cli.deployment_texts import print_deployment
-from edgegap_async.cli.output import Output
+from edgegap_async.cli.output import Output, Progress
 from edgegap_async.cli.parameters import (
     hidden_variables_option,
     owner_option,
@@ -23,7 +23,6 @@ from edgegap_async.cli.parameters import (
     users_option,
     variables_option,
 )
-from edgegap_async.cli.progress import Progress
 
 if TYPE_CHECKING:
     from edgegap_async import DeploymentHandle, EdgegapClient

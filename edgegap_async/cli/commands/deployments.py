@@ -17,9 +17,8 @@ from edgegap_async.cli.deployment_texts import (
     row_addresses,
     row_status,
 )
-from edgegap_async.cli.output import Output, plural, to_json, visible
+from edgegap_async.cli.output import Output, Progress, plural, to_json, visible
 from edgegap_async.cli.parameters import DURATION, playable_option, timeout_option
-from edgegap_async.cli.progress import Progress
 
 if TYPE_CHECKING:
     from edgegap_async import EdgegapClient

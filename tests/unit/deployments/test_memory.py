@@ -8,8 +8,7 @@ import pytest
 from short_lived_api import ShortLivedApi
 
 from edgegap_async.client import EdgegapClient
-from edgegap_async.deployments.lives import DeploymentLives
-from edgegap_async.deployments.ownership import DeploymentRegister, DeploymentState
+from edgegap_async.deployments.register import DeploymentLives, DeploymentRegister, DeploymentState
 from edgegap_async.http.guard import Guard
 from edgegap_async.observability.observer import Observers
 

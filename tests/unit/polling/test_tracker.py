@@ -14,8 +14,8 @@ from virtual_clock import VirtualLoop
 
 from edgegap_async.api.models import Deployment, Status
 from edgegap_async.deployments.handle import DeploymentHandle
-from edgegap_async.deployments.lives import DeploymentLives
-from edgegap_async.deployments.ownership import DeploymentRegister, OwnedDeployments
+from edgegap_async.deployments.ownership import OwnedDeployments
+from edgegap_async.deployments.register import DeploymentLives, DeploymentRegister
 from edgegap_async.errors import (
     ClientClosed,
     DeploymentFailed,

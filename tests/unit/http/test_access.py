@@ -18,8 +18,8 @@ from raw_server import raw_server, read_request
 
 from edgegap_async import EdgegapClient
 from edgegap_async.errors import CallError, InvalidRequest, NotSent
+from edgegap_async.http.access import as_proxy, checked_base_url, environment_proxy
 from edgegap_async.http.api_client import ApiClient
-from edgegap_async.http.urls import as_proxy, checked_base_url, environment_proxy
 
 # ── base URLs ────────────────────────────────────────────────────────────────────────────────────
 

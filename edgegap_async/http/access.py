@@ -1,15 +1,19 @@
-"""The two URLs that a client is given: the base URL of the API, and a proxy.
+"""How a client reaches the API: the base URL, a proxy, and the token that a call carries.
 
 A value that is copied from a document or a shell brings quotes, spaces or the path of a call with
 it. Each such slip has an error that says what to change. No error shows the credentials of a URL.
 
 The token goes to the API through a proxy only inside TLS: the proxy opens a tunnel (CONNECT) and
 sees host and port. So a proxy needs a base URL with https.
+
+`Token` (in `api.requests`) hides the secret and writes the Authorization header. Another
+authentication scheme changes `Token` and this module.
 """
 
 from __future__ import annotations
 
 import base64
+import os
 import re
 import urllib.request
 from collections.abc import Iterator
@@ -23,6 +27,7 @@ from edgegap_async.errors import InvalidRequest
 
 _EXAMPLE: Final = "https://api.edgegap.com"
 _PROXY_EXAMPLE: Final = "http://user:password@proxy.example:3128"
+_SCHEME: Final = "token"  # first word of the Authorization header
 
 
 def checked_base_url(base_url: str, *, allow_insecure: bool) -> str:
@@ -197,3 +202,43 @@ def _parsed_proxy(proxy: object) -> Proxy | str:
     return Proxy(
         url, Token(base64.b64encode(f"{user}:{password}".encode()).decode(), scheme="Basic")
     )
+
+
+# ── tokens ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def api_token(token: str | Token | None) -> Token | None:
+    """Returns the API token that was passed, or else EDGEGAP_API_TOKEN; None without either.
+
+    Raises:
+        InvalidRequest: the text cannot be a token.
+    """
+    if isinstance(token, Token):
+        return token
+    token = token or os.environ.get("EDGEGAP_API_TOKEN", "").strip()
+    return Token(token, scheme=_SCHEME) if token else None
+
+
+def read_secrets(
+    token: str | Token | None, proxy: str | Proxy | None
+) -> tuple[Token | None, Proxy | None, InvalidRequest | None]:
+    """Returns the API token and the proxy, or the error of one of them for the caller to raise.
+
+    The caller first deletes its own variables: a traceback that shows local variables would show
+    the secrets in them. An error that came through the caller's frame would show them at once.
+    """
+    try:
+        return api_token(token), as_proxy(proxy), None
+    except InvalidRequest as error:
+        return None, None, InvalidRequest(error.message)
+
+
+def token_to_send(token: Token | None) -> Token:
+    """Returns the token that a call carries.
+
+    Raises:
+        InvalidRequest: there is none.
+    """
+    if token is None:
+        raise InvalidRequest("no API token: set EDGEGAP_API_TOKEN, or pass token")
+    return token
