@@ -6,7 +6,7 @@ those of one clock.
 
 - `load`: deploys at a steady rate, the delays of their rows, and the frames and tasks of the page.
   Other programs that run make tasks long on the clock and frames late, and change the CPU time of
-  tasks little: `with_a_frame_of_cpu` are the frames that the page itself has dropped.
+  tasks little: `dropped_by_page` are the frames that the page itself has dropped.
 - `calm`: the same with two deploys a second, to compare with.
 - `memory`: the page's heap before and after many changes of status, after a garbage collection.
 - `rate`: status requests a second with the page closed and open, in interleaved rounds, and for
@@ -51,8 +51,8 @@ HOW = {
     "delay_ms": "from the answer of a deploy to its row in the document; a row that 25 newer ones"
     " replace before it is drawn is not seen",
     "frames": "times of requestAnimationFrame; their period is the median of the gaps, and a gap of"
-    " 1.5 periods or more has dropped frames; with_a_frame_of_cpu: those in gaps in which the tasks"
-    " of the page's main thread used a period of CPU",
+    " 1.5 periods or more has dropped frames; dropped_by_page: of them, one for each period of CPU"
+    " that the tasks of the page's main thread used in the gap",
     "long_tasks": "entries of a PerformanceObserver for longtask: 50 ms or more on the clock",
     "page_tasks": "tasks of the page's main thread in a trace of the browser, which has their CPU",
     "megabytes": "the heap after a garbage collection",
@@ -262,13 +262,14 @@ def frames(times: list[float], tasks: list[Task]) -> dict[str, Any]:
     for begin, end in gaps:
         missing = round((end - begin) / period) - 1
         dropped += missing
-        if missing and sum(one.cpu for one in tasks if begin <= one.began < end) >= period:
-            dropped_by_page += missing
+        if missing:
+            cpu = sum(one.cpu for one in tasks if begin <= one.began < end)
+            dropped_by_page += min(missing, int(cpu / period))
     return {
         "drawn": len(times),
         "period_ms": round(period, 1),
         "dropped": dropped,
-        "with_a_frame_of_cpu": dropped_by_page,
+        "dropped_by_page": dropped_by_page,
         "longest_gap_ms": round(max(end - begin for begin, end in gaps), 1),
     }
 

@@ -2,7 +2,7 @@
 
 import { call, clearFaultsCall } from "./actions.js";
 import { rateChart } from "./charts.js";
-import { clockTime, h } from "./dom.js";
+import { clockTime, h, place } from "./dom.js";
 import { store } from "./store.js";
 
 const SECONDS = 60;
@@ -74,14 +74,19 @@ function faults() {
     { type: "button", class: "small", hidden: true, onclick: () => call(clearFaultsCall) },
     "Remove all",
   );
-  const element = card("Faults to come", "faults-title", empty, list, clear);
+  const box = h(
+    "div",
+    { class: "table-scroll short", tabindex: "0", role: "group", "aria-labelledby": "faults-title", hidden: true },
+    list,
+  );
+  const element = card("Faults to come", "faults-title", empty, box, clear);
   let drawn = null;
 
   function render() {
     if (drawn === store.faults) return;
     drawn = store.faults;
     empty.hidden = store.faults.length > 0;
-    clear.hidden = store.faults.length === 0;
+    box.hidden = clear.hidden = store.faults.length === 0;
     list.replaceChildren(
       ...store.faults.slice(0, 50).map((fault) => {
         const { name, ...fields } = fault.effect;
@@ -131,10 +136,9 @@ function activityTable(title, id, columns, source, makeRow, nothing) {
     if (drawn === list) return;
     drawn = list;
     empty.hidden = list.length > 0;
-    const rows = list.slice(0, SHOWN);
-    // Only the new ones are made: the others stay where they are.
     const known = new Map([...body.children].map((line) => [line.of, line]));
-    body.replaceChildren(...rows.map((one) => known.get(one) ?? Object.assign(makeRow(one), { of: one })));
+    const rows = list.slice(0, SHOWN);
+    place(body, rows.map((one) => known.get(one) ?? Object.assign(makeRow(one), { of: one })));
   }
   return { element, render };
 }
@@ -150,10 +154,10 @@ export function callRow(one) {
       "td",
       { class: "wide" },
       h("span", { class: "method" }, one.method),
-      h("span", { class: "path" }, ` ${one.path}`),
+      h("span", { class: "path" }, ` ${one.path} `),
       one.fault ? h("b", { class: "fault-mark" }, `fault: ${one.fault}`) : null,
     ),
-    h("td", { class: "num" }, `${(one.duration * 1000).toFixed(1)} ms`),
+    h("td", { class: "num" }, took(one.duration, 1)),
   );
 }
 
@@ -172,8 +176,12 @@ export function webhookRow(one) {
       one.problem ? h("span", { class: "row-problem" }, one.problem) : null,
       one.fault ? h("b", { class: "fault-mark" }, `fault: ${one.fault}`) : null,
     ),
-    h("td", { class: "num" }, `${(one.seconds * 1000).toFixed(0)} ms`),
+    h("td", { class: "num" }, took(one.seconds, 0)),
   );
+}
+
+function took(seconds, digits) {
+  return seconds < 1 ? `${(seconds * 1000).toFixed(digits)} ms` : `${seconds.toFixed(1)} s`;
 }
 
 function calls() {

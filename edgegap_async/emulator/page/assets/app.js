@@ -42,9 +42,9 @@ overview.append(
 let view = null; // of one deployment
 
 function route() {
-  const found = /^#\/deployments\/([^/]+)$/.exec(location.hash);
+  const id = idOf(location.hash);
   view?.close();
-  view = found ? deploymentView(decodeURIComponent(found[1])) : null;
+  view = id === null ? null : deploymentView(id);
   overview.hidden = view !== null;
   single.hidden = view === null;
   single.replaceChildren(...(view ? [view.element] : []));
@@ -52,6 +52,16 @@ function route() {
   if (view) view.heading.focus({ preventScroll: true });
   window.scrollTo(0, 0);
   render([]);
+}
+
+// Returns the id of the deployment that an address names, or null.
+function idOf(fragment) {
+  const found = /^#\/deployments\/([^/]+)$/.exec(fragment);
+  try {
+    return found && decodeURIComponent(found[1]);
+  } catch {
+    return null; // not written by this page: a percent sign without its digits
+  }
 }
 
 function render(created) {
@@ -63,12 +73,13 @@ function render(created) {
     return;
   }
   summary.render();
-  map.render(created);
   table.render();
   rates.render();
   faults.render();
   calls.render();
   webhooks.render();
+  // After the frame of these: with the map the work would take longer than a frame has.
+  requestAnimationFrame(() => setTimeout(() => map.render(created)));
 }
 
 window.addEventListener("hashchange", route);

@@ -29,6 +29,18 @@ export function setText(element, text) {
   if (element.textContent !== value) element.textContent = value;
 }
 
+// Makes elements the children of a parent. Those that are in their place already stay: an element
+// that leaves the document and comes back costs style and layout.
+export function place(parent, elements) {
+  const wanted = new Set(elements);
+  for (const child of [...parent.children]) if (!wanted.has(child)) child.remove();
+  let next = parent.firstElementChild;
+  for (const element of elements) {
+    if (element === next) next = next.nextElementSibling;
+    else parent.insertBefore(element, next);
+  }
+}
+
 // Returns a button that copies a text, and says so.
 export function copyButton(text, what) {
   const label = h("span", null, "Copy");

@@ -2,7 +2,8 @@
 //
 // The land is an SVG path, lines and players are drawn on a canvas, and each city with deployments
 // is a button, so that the keyboard and a screen reader reach it. Cities that would overlap are one
-// cluster. The canvas is drawn after a change, and at each frame only while a new line grows.
+// cluster. One canvas is drawn after a change; another one shows the lines that grow, at each frame:
+// to draw hundreds of lines takes longer than a frame has.
 
 import { h, phaseOf, setText, svg } from "./dom.js";
 import { store } from "./store.js";
@@ -39,10 +40,10 @@ export function worldMap(onChoose) {
     svg("path", { class: "graticule", d: graticule() }),
     land,
   );
-  const canvas = h("canvas", { class: "map-lines", "aria-hidden": "true" });
+  const canvases = [1, 2].map(() => h("canvas", { class: "map-lines", "aria-hidden": "true" }));
   const places = h("div", { class: "map-places" });
   const summary = h("p", { class: "map-summary" });
-  const frame = h("div", { class: "map" }, drawing, canvas, places);
+  const frame = h("div", { class: "map" }, drawing, canvases, places);
   const zoomIn = zoomButton("+", "Zoom in", () => zoom(1.8));
   const zoomOut = zoomButton("−", "Zoom out", () => zoom(1 / 1.8));
   const element = h(
@@ -59,18 +60,19 @@ export function worldMap(onChoose) {
     legend(),
   );
 
-  const context = canvas.getContext("2d");
+  const [context, moving] = canvases.map((one) => one.getContext("2d"));
   const still = window.matchMedia("(prefers-reduced-motion: reduce)");
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const view = { zoom: 1, x: WIDTH / 2, y: HEIGHT / 2 };
   const buttons = new Map(); // by the names of their cities
   let size = { width: 0, height: 0 };
   let colours = null;
-  let lines = []; // what the canvas shows
+  let lines = []; // what the first canvas shows
   let players = [];
   let growing = []; // new lines: { from, to, phase, began }
   let drawnVersion = -1;
   let isFramePlanned = false;
+  let isChanged = true; // the first canvas is not drawn yet
 
   // ── what there is ─────────────────────────────────────────────────────────────────────────────
 
@@ -119,7 +121,7 @@ export function worldMap(onChoose) {
       growing = growing.slice(-MAX_GROWING);
     }
     showCities(collect());
-    planFrame();
+    planDrawing();
   }
 
   function showCities(cities) {
@@ -193,6 +195,11 @@ export function worldMap(onChoose) {
 
   // ── drawing ───────────────────────────────────────────────────────────────────────────────────
 
+  function planDrawing() {
+    isChanged = true;
+    planFrame();
+  }
+
   function planFrame() {
     if (isFramePlanned) return;
     isFramePlanned = true;
@@ -202,6 +209,13 @@ export function worldMap(onChoose) {
   function draw(now) {
     isFramePlanned = false;
     colours ??= readColours(element);
+    if (isChanged) drawLines();
+    isChanged = false;
+    drawGrowing(now);
+    if (growing.length) planFrame();
+  }
+
+  function drawLines() {
     context.clearRect(0, 0, size.width, size.height);
     context.lineCap = "round";
     context.globalAlpha = 0.45;
@@ -216,7 +230,7 @@ export function worldMap(onChoose) {
       context.strokeStyle = colours[line.phase];
       context.globalAlpha = Math.min(0.85, 0.38 + 0.07 * line.count);
       context.lineWidth = Math.min(3.5, 1.2 + Math.log2(line.count) * 0.5);
-      stroke(line.from, line.to, 1);
+      stroke(context, line.from, line.to, 1);
     }
     for (const player of players) {
       const [x, y] = toScreen(player.from);
@@ -226,24 +240,26 @@ export function worldMap(onChoose) {
       context.arc(x, y, Math.min(4.5, 1.7 + Math.log2(player.count) * 0.5), 0, 7);
       context.fill();
     }
+  }
+
+  function drawGrowing(now) {
+    moving.clearRect(0, 0, size.width, size.height);
+    moving.lineCap = "round";
+    moving.lineWidth = 2;
+    moving.strokeStyle = moving.fillStyle = colours.accent;
     growing = growing.filter((one) => now - one.began < GROW_MILLISECONDS);
     for (const one of growing) {
       const share = Math.min(1, Math.max(0, (now - one.began) / GROW_MILLISECONDS));
-      context.globalAlpha = 1 - share * share;
-      context.strokeStyle = colours.accent;
-      context.lineWidth = 2;
-      const [x, y] = stroke(one.from, one.to, 1 - (1 - share) ** 3);
-      context.fillStyle = colours.accent;
-      context.beginPath();
-      context.arc(x, y, 2.6, 0, 7);
-      context.fill();
+      moving.globalAlpha = 1 - share * share;
+      const [x, y] = stroke(moving, one.from, one.to, 1 - (1 - share) ** 3);
+      moving.beginPath();
+      moving.arc(x, y, 2.6, 0, 7);
+      moving.fill();
     }
-    context.globalAlpha = 1;
-    if (growing.length) planFrame();
   }
 
   // Draws the first `share` of a bent line. Returns where it ends.
-  function stroke(from, to, share) {
+  function stroke(context, from, to, share) {
     const [x, y] = toScreen(from);
     const [endX, endY] = toScreen(to);
     const bend = Math.hypot(endX - x, endY - y) * 0.18;
@@ -277,7 +293,7 @@ export function worldMap(onChoose) {
     zoomIn.disabled = view.zoom >= MAX_ZOOM;
     frame.classList.toggle("is-zoomed", view.zoom > 1);
     showCities(collect());
-    planFrame();
+    planDrawing();
   }
 
   function zoom(factor) {
@@ -311,14 +327,16 @@ export function worldMap(onChoose) {
     if (!box.width) return;
     const ratio = window.devicePixelRatio || 1;
     size = { width: box.width, height: box.height };
-    canvas.width = Math.round(box.width * ratio);
-    canvas.height = Math.round(box.height * ratio);
-    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    for (const one of canvases) {
+      one.width = Math.round(box.width * ratio);
+      one.height = Math.round(box.height * ratio);
+      one.getContext("2d").setTransform(ratio, 0, 0, ratio, 0, 0);
+    }
     show();
   }).observe(frame);
   dark.addEventListener("change", () => {
     colours = null;
-    planFrame();
+    planDrawing();
   });
 
   return { element, render };

@@ -1,7 +1,7 @@
 // The table of deployments, newest first, with search and filters.
 
 import { call, stopCall } from "./actions.js";
-import { duration, h, phaseOf, setStatus, setText, statusChip } from "./dom.js";
+import { duration, h, phaseOf, place, setStatus, setText, statusChip } from "./dom.js";
 import { store } from "./store.js";
 
 const PAGE = 25; // rows that are shown at first, and with each "more"
@@ -34,7 +34,7 @@ export function deploymentTable(filter) {
   const application = select("Application", "All applications");
   const tag = select("Tag", "All tags");
   for (const name of STATUSES) status.append(h("option", { value: name }, name));
-  const place = h("button", { type: "button", class: "small filter-place", hidden: true });
+  const cities = h("button", { type: "button", class: "small filter-place", hidden: true });
   const count = h("p", { class: "count", "aria-live": "off" });
   const body = h("tbody");
   const more = h("button", { type: "button", class: "more", hidden: true });
@@ -56,17 +56,17 @@ export function deploymentTable(filter) {
   };
   search.addEventListener("input", change);
   for (const each of [status, application, tag]) each.addEventListener("change", change);
-  place.addEventListener("click", () => setCities(null));
+  cities.addEventListener("click", () => setCities(null));
   more.addEventListener("click", () => {
     shown += PAGE;
     render();
   });
 
-  function setCities(cities) {
-    filter.cities = cities;
-    place.hidden = cities === null;
-    setText(place, cities ? `${cities.join(", ")} ×` : "");
-    if (cities) place.setAttribute("aria-label", `Show other cities than ${cities.join(", ")} too`);
+  function setCities(names) {
+    filter.cities = names;
+    cities.hidden = names === null;
+    setText(cities, names ? `${names.join(", ")} ×` : "");
+    if (names) cities.setAttribute("aria-label", `Show other cities than ${names.join(", ")} too`);
     shown = PAGE;
     render();
   }
@@ -114,12 +114,7 @@ export function deploymentTable(filter) {
 
   function placeRows(chosen) {
     const wanted = new Set(chosen.map((row) => row.request_id));
-    for (const [id, line] of rows) {
-      if (wanted.has(id)) continue;
-      line.element.remove();
-      rows.delete(id);
-    }
-    let before = body.firstElementChild;
+    for (const id of rows.keys()) if (!wanted.has(id)) rows.delete(id);
     for (const row of chosen) {
       let line = rows.get(row.request_id);
       if (line === undefined) {
@@ -127,9 +122,8 @@ export function deploymentTable(filter) {
         rows.set(row.request_id, line);
       }
       line.update(row);
-      if (line.element === before) before = before.nextElementSibling;
-      else body.insertBefore(line.element, before);
     }
+    place(body, chosen.map((row) => rows.get(row.request_id).element));
   }
 
   setInterval(() => {
@@ -145,7 +139,7 @@ export function deploymentTable(filter) {
       { class: "card-head" },
       h("h2", { id: "table-title" }, "Deployments"),
       count,
-      place,
+      cities,
       h("div", { class: "filters" }, search, status, application, tag),
     ),
     h(
