@@ -214,6 +214,15 @@ async def test_a_log_is_followed(page: Page, api: BareApi, emulator: Emulator) -
     bottom = await log.evaluate("one => one.scrollHeight - one.scrollTop - one.clientHeight")
     assert bottom < 40
 
+    follow = page.get_by_label("Follow")
+    await log.evaluate("one => { one.scrollTop = 0; }")  # as a scroll bar, a key or a finger
+    await expect(follow).not_to_be_checked()
+    await expect(log).to_contain_text(f"line {len(lines) + 20}\n")
+    assert await log.evaluate("one => one.scrollTop") == 0
+    await follow.check()
+    await expect(follow).to_be_checked()
+    assert await log.evaluate("one => one.scrollTop") > 0
+
 
 # ── faults, webhooks, calls ──────────────────────────────────────────────────────────────────────
 
@@ -396,6 +405,22 @@ async def test_200_hostile_texts_are_text_everywhere() -> None:
 # ── the whole ────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize("fragment", ["%", "%E0%A4%A", "a/b", ""])
+async def test_an_address_that_names_no_deployment_shows_them_all(
+    page: Page, emulator: Emulator, fragment: str
+) -> None:
+    await page.goto(f"{emulator.url}/#/deployments/none")
+    await expect(page.locator(".problem")).to_have_text(re.compile("no such deployment"))
+    assert await page.locator(".deployment .card").count() > 0
+    await expect(
+        page.locator(".deployment .card:visible, .deployment-actions:visible")
+    ).to_have_count(0)
+    await page.goto(f"{emulator.url}/#/deployments/{fragment}")
+
+    await expect(page.get_by_role("heading", name="Where they run")).to_be_visible()
+    await expect(page).to_have_title("Edgegap emulator")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_axe_finds_nothing(scheme: Literal["light", "dark"]) -> None:
     applications = [sample_application(), program("raise SystemExit(1)", name="crash")]
@@ -453,7 +478,7 @@ async def test_the_keyboard_reaches_and_does_everything(page: Page, emulator: Em
 
 
 async def test_nothing_is_wider_than_a_phone(emulator: Emulator, api: BareApi) -> None:
-    request_id = await api.deploy(tags=["a-rather-long-tag-of-a-deployment"])
+    request_id = await api.deploy(tags=[f"{number}{'W' * 38}" for number in range(3)])
     async with a_context(viewport={"width": 360, "height": 740}) as context:
         page = await opened(context, emulator)
         await expect(page.locator("tr[data-id]")).to_contain_text("READY")

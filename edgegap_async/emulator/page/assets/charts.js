@@ -30,9 +30,9 @@ export function lineChart(title, format) {
     drawing,
   );
 
-  function render(measured) {
+  // `nothing` stands in place of the largest value if there is none.
+  function render(measured, nothing) {
     const values = measured.filter((value) => value !== null);
-    const nothing = measured.length ? "not measured" : "no measurement yet";
     const top = Math.max(...values, 0) || 1;
     const last = values.at(-1);
     setText(newest, last === undefined ? "–" : format(last));

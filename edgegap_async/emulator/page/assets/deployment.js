@@ -9,11 +9,13 @@ import { store } from "./store.js";
 const LOG_INTERVAL = 400; // milliseconds
 const METRICS_INTERVAL = 1000;
 const MAX_LOG_CHARACTERS = 400000;
+const END_PIXELS = 40; // a log that is scrolled further up is read, and follows no more
 
 export function deploymentView(id) {
   const path = `/_emulator/deployments/${encodeURIComponent(id)}`;
   const heading = h("h1", { tabindex: "-1" }, id);
   const chip = statusChip("");
+  chip.hidden = true;
   const what = h("p", { class: "muted" });
   const problem = h("p", { class: "problem", role: "status" });
   const stop = h("button", { type: "button", onclick: () => act(stopCall(id)) }, "Stop");
@@ -34,21 +36,15 @@ export function deploymentView(id) {
   let isReading = false;
   let details = null;
 
-  const element = h(
+  const actions = h(
     "div",
-    { class: "deployment" },
-    h("a", { class: "back", href: "#/" }, "← All deployments"),
-    h(
-      "div",
-      { class: "deployment-head" },
-      h("div", null, h("div", { class: "title-row" }, heading, chip, copyButton(id, "the id")), what, problem),
-      h(
-        "div",
-        { class: "deployment-actions" },
-        h("div", { class: "button-row" }, stop, crash),
-        commandBox(() => `${curl(stopCall(id))}\n\n${curl(crashCall(id))}`, "as commands"),
-      ),
-    ),
+    { class: "deployment-actions", hidden: true },
+    h("div", { class: "button-row" }, stop, crash),
+    commandBox(() => `${curl(stopCall(id))}\n\n${curl(crashCall(id))}`, "as commands"),
+  );
+  const parts = h(
+    "div",
+    { class: "deployment", hidden: true },
     card("Time line", line.element),
     h(
       "div",
@@ -61,7 +57,7 @@ export function deploymentView(id) {
     h(
       "p",
       { class: "muted note" },
-      "Traffic is measured for ports with a number of their own and for containers: Linux counts none for a process.",
+      "Network use is measured for ports with a fixed number and for containers: Linux counts none for a process.",
     ),
     h("div", { class: "halves" }, card("Log", logs.element), card("Environment", variables)),
     h(
@@ -70,6 +66,18 @@ export function deploymentView(id) {
       card("Calls about it", activityOf(calls, "Calls about this deployment", "No call is remembered.")),
       card("Webhooks", activityOf(webhooks, "Webhooks of this deployment", "No webhook was sent.")),
     ),
+  );
+  const element = h(
+    "div",
+    { class: "deployment" },
+    h("a", { class: "back", href: "#/" }, "← All deployments"),
+    h(
+      "div",
+      { class: "deployment-head" },
+      h("div", null, h("div", { class: "title-row" }, heading, chip, copyButton(id, "the id")), what, problem),
+      actions,
+    ),
+    parts,
   );
 
   async function act(one) {
@@ -101,6 +109,7 @@ export function deploymentView(id) {
 
   function show(found) {
     details = found;
+    chip.hidden = actions.hidden = parts.hidden = false;
     setStatus(chip, found.status);
     setText(what, `${found.application} ${found.version}${found.tags.length ? ` · ${found.tags.join(", ")}` : ""}`);
     setText(problem, found.error_detail ?? (found.is_stop_requested && found.status !== "TERMINATED" ? "A stop was requested." : ""));
@@ -149,9 +158,11 @@ export function deploymentView(id) {
       if (!document.hidden && details) {
         const usage = await read(`${path}/metrics`);
         if (usage && !isClosed) {
-          cpu.render(usage.cpu);
-          memory.render(usage.memory);
-          network.render(usage.received.map((one, at) => (one === null ? null : one + usage.sent[at])));
+          const nothing = store.isSimulated ? "a simulated server is not measured" : "no measurement yet";
+          cpu.render(usage.cpu, nothing);
+          memory.render(usage.memory, nothing);
+          const sum = usage.received.map((one, at) => (one === null ? null : one + usage.sent[at]));
+          network.render(sum, usage.times.length ? "not measured" : nothing);
         }
       }
       await sleep(METRICS_INTERVAL);
@@ -309,6 +320,7 @@ function logView() {
   const code = h("pre", { class: "log", tabindex: "0", role: "group", "aria-label": "Log", hidden: true }, text);
   const follow = h("input", { type: "checkbox", id: "follow" });
   follow.checked = true;
+  follow.addEventListener("change", () => follow.checked && toEnd());
   const empty = h("p", { class: "muted" }, "The program has written nothing.");
   const element = h(
     "div",
@@ -328,11 +340,14 @@ function logView() {
       code.hidden = false;
       text.appendData(answer.text);
       if (text.length > MAX_LOG_CHARACTERS) text.deleteData(0, text.length - MAX_LOG_CHARACTERS);
-      if (follow.checked) code.scrollTop = code.scrollHeight;
+      if (follow.checked) toEnd();
     },
   };
-  code.addEventListener("wheel", (event) => {
-    if (event.deltaY < 0) follow.checked = false;
+  function toEnd() {
+    code.scrollTop = code.scrollHeight;
+  }
+  code.addEventListener("scroll", () => {
+    if (code.scrollHeight - code.clientHeight - code.scrollTop > END_PIXELS) follow.checked = false;
   });
   return view;
 }
