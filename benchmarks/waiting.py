@@ -53,6 +53,7 @@ ARENA = Application(
     name="arena", version="v1", argv=["arena"], ports=[AppPort("game", "UDP")], time_to_deploy=3000
 )
 AT_ONCE = Timings(**{field.name: 0.0 for field in attrs.fields(Timings)})
+MAX_REQUESTS = 20_000  # that the emulator remembers
 USERS = [(48.9, 2.4)]
 ROUND_TRIP = (0.03, 0.08)  # seconds; of the network, at least and at most
 
@@ -325,6 +326,8 @@ async def run_round(case: Case, wait: Wait, seed: int, result: Result) -> None:
             )
 
         await asyncio.gather(*map(one, ids))
+        if len(emulator.requests) == MAX_REQUESTS:
+            raise SystemExit("the emulator has forgotten the first requests: use fewer")
         requests = [got for got in emulator.requests[requests_before:] if got.method == "GET"]
         result.requests += len(requests)
         result.refused += sum(got.status == 429 for got in requests)

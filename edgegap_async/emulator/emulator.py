@@ -202,7 +202,7 @@ class Emulator:
         self.faults = Faults(self._first_faults)
         """The scripted faults that are still to happen; add more with `faults.add`."""
         self.events = StatusEvents()
-        """The last 10,000 changes of status."""
+        """The last 20,000 changes of status."""
         self.clock = Clock()
         """The clock of deployments: `pause`, `resume`, `await advance(seconds)`."""
         self.expectations = Expectations()
@@ -476,7 +476,7 @@ class Emulator:
         """Returns the changes of status of one deployment, oldest first.
 
         Args:
-            request_id: its id. Only the last 10,000 changes of all deployments are known.
+            request_id: its id. Only the last 20,000 changes of all deployments are known.
         """
         return tuple(one for one in self.events.after(0) if one.request_id == request_id)
 
@@ -498,7 +498,7 @@ class Emulator:
 
     @property
     def requests(self) -> list[RecordedRequest]:
-        """The requests that came, oldest first; the last 100,000."""
+        """The requests that came, oldest first; the last 20,000."""
         return [] if self._server is None else list(self._server.requests)
 
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
-_MAX_RECORDED: Final = 100_000  # requests
+_MAX_RECORDED: Final = 20_000  # requests; 7 MB
 _MAX_WITH_BODY: Final = 1_000  # requests
 _MAX_BODY_CHARACTERS: Final = 4_096
 SECRET_NAME: Final = re.compile(
@@ -50,7 +50,7 @@ class RecordedRequest:
 
 
 class RequestRecord:
-    """The last 100,000 requests.
+    """The last 20,000 requests.
 
     Attributes:
         total: number of requests since the start.

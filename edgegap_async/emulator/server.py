@@ -148,7 +148,7 @@ class Server:
 
     Attributes:
         cloud: what the operations act on.
-        requests: the last 100,000 requests.
+        requests: the last 20,000 requests.
         open_requests: number of requests that are not answered yet.
         failures: exceptions that were answered 500, which are defects of the emulator.
     """
