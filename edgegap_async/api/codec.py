@@ -139,6 +139,8 @@ def _text(value: object, _: object = None) -> str | None:
 
 
 def _required_text(value: object, _: object = None) -> str:
+    if type(value) is str and value:
+        return value  # a shortcut that every request_id takes
     text = _text(value)
     if not text:  # the value may be a secret
         shown = value if value is None or value == "" else f"a {type(value).__name__}"

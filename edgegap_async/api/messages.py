@@ -48,8 +48,9 @@ MAX_RETRY_AFTER: Final = 60.0
 # ── requests as values ───────────────────────────────────────────────────────────────────────────
 
 
-# The next two classes are not frozen: each call makes one of each, in a third of the time.
-@attrs.define(kw_only=True, eq=False, repr=False)
+# The next two classes are not frozen, and `encode` and the transport pass their fields by position:
+# each call makes one of each, in a sixth of the time.
+@attrs.define(eq=False, repr=False)
 class HttpRequest(Value, Generic[Result_co]):
     """A request without its token, which the transport adds."""
 
@@ -86,7 +87,7 @@ class HttpRequest(Value, Generic[Result_co]):
         }
 
 
-@attrs.define(kw_only=True, eq=False, repr=False)
+@attrs.define(eq=False, repr=False)
 class HttpResponse(Value):
     """A complete response."""
 
@@ -131,12 +132,12 @@ def encode(
     except KeyError as missing:
         raise InvalidRequest(f"{operation.name} needs path={{{missing}: …}}") from None
     return HttpRequest(
-        operation=operation,
-        path=encoded_path,
-        query=_query(query) if query else "",
-        body=None if body is None else _json_of(operation, body),
-        request_id=(path or {}).get("request_id"),
-        max_bytes=max_bytes,
+        operation,
+        encoded_path,
+        _query(query) if query else "",
+        None if body is None else _json_of(operation, body),
+        (path or {}).get("request_id"),
+        max_bytes,
     )
 
 
