@@ -217,11 +217,20 @@ class Transport:
         self._proxy = proxy
         self._proxy_url = None if proxy is None else URL(proxy.url)
         self._deadlines = Deadlines(None if timeouts.total == math.inf else timeouts.total)
-        self._timeout = aiohttp.ClientTimeout(
-            total=None,  # `send` has a deadline that it can stop while a call waits for its permit
-            sock_connect=None if timeouts.connect == math.inf else timeouts.connect,
-            ceil_threshold=float("inf"),  # else aiohttp rounds up to whole seconds above 5 s
-        )
+        self._settings: dict[str, Any] = {
+            "timeout": aiohttp.ClientTimeout(
+                total=None,  # `send` has a deadline that stands still while a call awaits a permit
+                sock_connect=None if timeouts.connect == math.inf else timeouts.connect,
+                ceil_threshold=math.inf,  # else aiohttp rounds up to whole seconds above 5 s
+            ),
+            "raise_for_status": False,
+            "auto_decompress": True,
+            "max_line_size": _MAX_HEADER_BYTES,
+            "max_field_size": _MAX_HEADER_BYTES,
+            "max_headers": _MAX_HEADER_LINES,
+        }
+        # Own sessions have the settings; one that was passed in gets them with each request.
+        self._request_settings = {} if session is None else self._settings
         self._trace = _trace_of_sent()
         self._passed_session = session
         self._sessions: dict[str, aiohttp.ClientSession] = {}
@@ -278,6 +287,7 @@ class Transport:
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=[] if operation.method == "GET" else [self._trace],
+            **self._settings,
         )
         # aiohttp repeats a GET or DELETE on a dropped connection, and the repeat has no permit.
         # aiohttp has no public setting for this; a test covers it.
@@ -325,18 +335,13 @@ class Transport:
                     data=request.body,
                     headers={**headers, **token.header},
                     allow_redirects=False,
-                    raise_for_status=False,  # as a session that was passed in might
-                    auto_decompress=True,
-                    timeout=self._timeout,
                     proxy=self._proxy_url,
                     proxy_headers=None if self._proxy is None else self._proxy.headers(),
-                    max_line_size=_MAX_HEADER_BYTES,
-                    max_field_size=_MAX_HEADER_BYTES,
-                    max_headers=_MAX_HEADER_LINES,
+                    **self._request_settings,
                 )
                 body = await _read_body(response, request.max_bytes)
             if body is not None and not 300 <= response.status < 400:  # noqa: PLR2004 - redirects
-                return HttpResponse(status=response.status, headers=response.headers, body=body)
+                return HttpResponse(response.status, response.headers, body)
             call_error = _unusable_answer(request, response, body)
         # TimeoutError is an OSError. A session that was passed in raises ValueError where its own
         # settings, such as `auth`, contradict the request.
