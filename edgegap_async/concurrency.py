@@ -339,26 +339,20 @@ class LoopBinding:
             raise WrongLoop(f"{self._name} was first used in another event loop{closed}")
 
 
-class LocalServers:
-    """The servers of this process that its own clients may call, with their event loops.
+class LocalServers(dict[int, tuple[str, asyncio.AbstractEventLoop]]):
+    """The servers of this process that its own clients may call, by port: name and event loop.
 
     A server whose loop does not run accepts connections, and never answers. Test suites make such
     a server with a fixture of another `loop_scope` than the test.
     """
 
-    def __init__(self) -> None:
-        self._servers = dict[int, tuple[str, asyncio.AbstractEventLoop]]()  # by port
-
-    def __bool__(self) -> bool:
-        return bool(self._servers)
-
     def add(self, port: int, name: str) -> None:
         """Registers a server that listens on a port, in the running event loop."""
-        self._servers[port] = (name, asyncio.get_running_loop())
+        self[port] = (name, asyncio.get_running_loop())
 
     def remove(self, port: int) -> None:
         """Removes a server, if it is registered."""
-        self._servers.pop(port, None)
+        self.pop(port, None)
 
     def check(self, port: int | None) -> None:
         """Checks that the server on a port, if it is registered, can answer.
@@ -366,7 +360,7 @@ class LocalServers:
         Raises:
             WrongLoop: the event loop of the server does not run.
         """
-        name, loop = self._servers.get(port or 0, ("", None))
+        name, loop = self.get(port or 0, ("", None))
         if loop is not None and not loop.is_running():
             state = "is closed" if loop.is_closed() else "is not running now"
             raise WrongLoop(f"{name} belongs to another event loop, which {state}: no answer comes")

@@ -19,6 +19,7 @@ class OpenCalls:
     Attributes:
         scopes: the blocks that `cancel_all` ends.
         is_closing: True from the first `cancel_all` on: no block can be entered then.
+        left: notified for each block that is left while the client closes.
         check_loop: binds the client to the event loop of its first use, see `LoopBinding.check`.
     """
 
@@ -26,7 +27,7 @@ class OpenCalls:
         self.scopes = set[CloseScope]()
         self.is_closing = False
         self.check_loop = LoopBinding("the client").check
-        self._left = ChangeEvent()
+        self.left = ChangeEvent()
         self._closers = set[asyncio.Task[object] | None]()  # the tasks in `cancel_all`
 
     async def cancel_all(self) -> None:
@@ -39,23 +40,17 @@ class OpenCalls:
         closer = asyncio.current_task()
         self._closers.add(closer)
         try:
-            self._left.notify()  # another task in `cancel_all` does not wait for this one
+            self.left.notify()  # another task in `cancel_all` does not wait for this one
             for scope in self.open_scopes():
                 scope.cancel()
             while self.open_scopes():
-                await self._left.wait()
+                await self.left.wait()
         finally:
             self._closers.discard(closer)
 
     def open_scopes(self) -> list[CloseScope]:
         """Returns the blocks in progress, without those of tasks that are in `cancel_all`."""
         return [scope for scope in self.scopes if scope.task not in self._closers]
-
-    def leave(self, scope: CloseScope) -> None:
-        """Takes in that a block was left."""
-        self.scopes.remove(scope)
-        if self.is_closing:
-            self._left.notify()
 
 
 class Closing:
@@ -129,6 +124,8 @@ class CloseScope(CancelScope):
         self._open_calls.scopes.add(self)
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._open_calls.leave(self)
+        self._open_calls.scopes.remove(self)
+        if self._open_calls.is_closing:
+            self._open_calls.left.notify()
         if self._exit(kind):
             raise ClientClosed("the client was closed meanwhile") from None
