@@ -227,6 +227,25 @@ async def test_a_log_is_followed(page: Page, api: BareApi, emulator: Emulator) -
 # ── faults, webhooks, calls ──────────────────────────────────────────────────────────────────────
 
 
+async def test_a_new_call_moves_no_row_that_is_shown(page: Page, api: BareApi) -> None:
+    rows = page.locator("table.activity").first.locator("tbody tr")
+    await api.deploy()
+    await expect(rows).to_have_count(1)
+    await rows.first.evaluate(
+        """row => {
+            window.added = 0;
+            new MutationObserver((all) => {
+                for (const one of all) window.added += one.addedNodes.length;
+            }).observe(row.parentElement, { childList: true });
+        }"""
+    )
+    for count in range(2, 7):
+        await api("GET", "/v1/deployments")
+        await expect(rows).to_have_count(count)
+
+    assert await page.evaluate("window.added") == 5
+
+
 async def test_faults_by_button_happen_and_are_marked(
     page: Page, api: BareApi, emulator: Emulator
 ) -> None:
