@@ -39,7 +39,11 @@ overview.append(
   ),
 );
 
+const MAP_MILLISECONDS = 120; // one and a half pauses of `store`, to fall between two renderings
+
 let view = null; // of one deployment
+let isMapPlanned = false;
+const onMap = []; // deployments that are new on it
 
 function route() {
   const id = idOf(location.hash);
@@ -78,8 +82,20 @@ function render(created) {
   faults.render();
   calls.render();
   webhooks.render();
-  // After the frame of these: with the map the work would take longer than a frame has.
-  requestAnimationFrame(() => setTimeout(() => map.render(created)));
+  planMap(created);
+}
+
+// Draws the map half as often as the rest, and in other frames: both together take longer than one.
+function planMap(created) {
+  onMap.push(...created);
+  if (isMapPlanned) return; // a page that is hidden has no frames
+  isMapPlanned = true;
+  requestAnimationFrame(() =>
+    setTimeout(() => {
+      isMapPlanned = false;
+      map.render(onMap.splice(0));
+    }, MAP_MILLISECONDS),
+  );
 }
 
 window.addEventListener("hashchange", route);
