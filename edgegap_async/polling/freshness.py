@@ -5,9 +5,9 @@ wrong, and a poller that relies on lists is then later than a task that polls th
 
 Rule. A **probe** is an id that a status request has found READY, in ERROR or TERMINATED. A list
 request that is sent after that answer must show the probe so, or omit what has ended; one that does
-not is stale, whatever the reason. A list is fresh if it agrees with a probe, or if it is the first
-answer to show a READY that was not true `max_list_age` seconds ago, by a status answer or because
-the deployment did not exist.
+not is stale, whatever the reason. A deployment that this client stops is no probe from then on. A
+list is fresh if it agrees with a probe, or if it is the first answer to show a READY that was not
+true `max_list_age` seconds ago, by a status answer or because the deployment did not exist.
 
 Consequence. At first freshness is UNKNOWN: two to four status requests a second check deployments
 that lists cover, and lists for few deployments become rarer by as much. One fresh list makes it
@@ -28,7 +28,7 @@ from collections.abc import Collection
 
 import attrs
 
-from edgegap_async.api.models import DeploymentPage, DeploymentRow
+from edgegap_async.api.models import DeploymentPage, DeploymentRow, Status, may_become
 from edgegap_async.errors import log_fields
 
 from .list_strategy import is_last_page, says_ready
@@ -60,12 +60,16 @@ class _Expected:
     def is_shown(self, row: DeploymentRow | None) -> bool | None:
         """Returns whether a row, or its absence, shows it; None if that is unknown."""
         if not self.has_ended:
-            return row is not None and says_ready(row)
+            return row is not None and (says_ready(row) or _comes_after_ready(row.status))
         if row is None:
             return True if self.was_listed else None
         if row.status is None and not row.ready:
             return None
         return row.status is not None and row.status.is_terminal
+
+
+def _comes_after_ready(status: Status | None) -> bool:
+    return status is not None and status.is_known and may_become(Status.READY, status)
 
 
 class ListFreshness:
@@ -120,6 +124,10 @@ class ListFreshness:
         self._expected[request_id] = _Expected(now, by_status, has_ended, was_listed)
         if has_ended:
             self.ended_ids.append(request_id)
+
+    def forget(self, request_id: str) -> None:
+        """Notes that a deployment is about to be stopped, so that lists may omit it."""
+        self._expected.pop(request_id, None)
 
     def read(self, page: DeploymentPage, probes: Collection[str], now: float) -> None:
         """Learns from the answer to a list request that asked for probes."""

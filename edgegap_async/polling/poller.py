@@ -32,7 +32,7 @@ from weakref import WeakValueDictionary
 
 from edgegap_async.api.codec import list_query
 from edgegap_async.api.models import DeploymentPage, Status
-from edgegap_async.api.operations import GET_DEPLOYMENT, LIST_DEPLOYMENTS
+from edgegap_async.api.operations import GET_DEPLOYMENT, LIST_DEPLOYMENTS, STOP_DEPLOYMENT
 from edgegap_async.api.requests import Filter
 from edgegap_async.api.validation import check_segment
 from edgegap_async.concurrency import create_detached_task, loop_time
@@ -41,6 +41,7 @@ from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.call import CallOptions
 from edgegap_async.http.rate_limits import Priority
 from edgegap_async.http.retries import is_transient
+from edgegap_async.observability.observer import ObservedCall, Observer
 
 from .freshness import Freshness, ListFreshness
 from .in_flight import InFlightRequests
@@ -90,6 +91,7 @@ class StatusPoller:
         self._lists_answer = True  # as opposed to lists that fail or hang
         self._page_requested_at = -math.inf
         self._reader = AnswerReader(self._entries, policy, tuning, self._confirm, loop_time)
+        client.add_observer(_StopObserver(self))
 
     def __repr__(self) -> str:
         return f"<StatusPoller: {len(self._entries)} deployments waited for>"
@@ -140,6 +142,14 @@ class StatusPoller:
     def is_tracked(self, request_id: str) -> bool:
         """Returns whether there is a tracker, and so a handle, of a deployment."""
         return request_id in self._trackers
+
+    def stop_begins(self, request_id: str) -> None:
+        """Notes that this client stops a deployment: lists may omit it from now on."""
+        if tracker := self._trackers.get(request_id):
+            tracker.is_stopped = True
+        self._freshness.forget(request_id)
+        if request_id in self._lists.probe_ids:
+            self._lists.probe_ids.remove(request_id)
 
     def waiters_changed(self, tracker: DeploymentTracker) -> None:
         """Starts, changes or ends the polling of a deployment, as its `is_awaited` says now."""
@@ -503,6 +513,8 @@ class StatusPoller:
             return
         if not self._is_covered_by_lists(entry.group):
             return
+        if is_ready and entry.tracker.is_stopped:  # the next list may omit it
+            return
         if is_ready:
             self._lists.probe_ids.append(entry.request_id)
         self._freshness.expect(
@@ -603,16 +615,18 @@ class StatusPoller:
     def _after_list(
         self, page: DeploymentPage, found: Sequence[PollEntry], *, is_full: bool
     ) -> None:
-        arrived = loop_time()
+        arrived, probes = loop_time(), list[str]()
         for entry in found:
             self._freshness.note_found(arrived - entry.not_ready_at)
-            self._freshness.expect(entry.request_id, arrived, by_status=False)
+            if not entry.tracker.is_stopped:
+                self._freshness.expect(entry.request_id, arrived, by_status=False)
+                probes.append(entry.request_id)
         if not is_full:
             least = self._tuning.nearly_full_share * self._lists.page_size
             self._ready_group.is_nearly_full = len(page.data) >= least
             return
         # The next list, which may be a filtered one, must show them too.
-        self._lists.probe_ids.extend(entry.request_id for entry in found)
+        self._lists.probe_ids.extend(probes)
 
     def _learn(
         self,
@@ -645,3 +659,15 @@ class StatusPoller:
         for entry in entries:
             entry.tracker.last_failure = error
         return True
+
+
+class _StopObserver(Observer):
+    """Tells a poller which deployments its client stops."""
+
+    def __init__(self, poller: StatusPoller) -> None:
+        self._poller = poller
+
+    def call_started(self, call: ObservedCall) -> None:
+        """Notes a stop before it is sent."""
+        if call.operation is STOP_DEPLOYMENT:
+            self._poller.stop_begins(call.request_id or "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import signal
@@ -16,8 +17,12 @@ from edgegap_async import cli
 from edgegap_async.emulator import Emulator
 
 
-def test_the_demo_deploys_plays_and_stops_in_three_ways(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_deploys_plays_and_stops_in_three_ways(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
     assert cli.main(["demo"]) == 0
+    assert caplog.messages == []
 
     printed = capsys.readouterr().out
     assert printed.count("sent 'ping', received 'pong'") == 2

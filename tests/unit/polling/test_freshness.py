@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from edgegap_async.api.models import DeploymentPage, DeploymentRow, Pagination
+from edgegap_async.api.models import DeploymentPage, DeploymentRow, Pagination, Status
 from edgegap_async.polling.freshness import Freshness, ListFreshness
 
 
@@ -61,6 +61,22 @@ def test_an_absence_that_has_another_reason_says_nothing(
     freshness.read(answer, probes, at)
 
     assert freshness.state is Freshness.UNKNOWN
+
+
+def test_a_list_that_omits_what_this_client_stops_says_nothing(freshness: ListFreshness) -> None:
+    freshness.forget("a")
+    freshness.read(page(), ["a"], 1)
+
+    assert freshness.state is Freshness.UNKNOWN
+
+
+def test_a_list_that_shows_a_later_status_than_the_status_answer_is_fresh(
+    freshness: ListFreshness,
+) -> None:
+    row = DeploymentRow(request_id="a", ready=False, status=Status.TERMINATING)
+    freshness.read(DeploymentPage(data=(row,)), ["a"], 1)
+
+    assert freshness.state is Freshness.FRESH
 
 
 def test_lists_that_agree_with_lists_may_be_equally_old(freshness: ListFreshness) -> None:
