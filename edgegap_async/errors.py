@@ -566,7 +566,7 @@ class DeploymentError(EdgegapError):
     def _facts(self) -> str:
         if not self.request_id:
             return ""
-        seen = " → ".join(change.status.short for change in self.history)
+        seen = " → ".join(str(change.status) for change in self.history)
         return f"deployment {self.request_id}" + (f" ({seen})" if seen else "")
 
 

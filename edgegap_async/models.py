@@ -86,49 +86,22 @@ from .api.resources.relays import (
     RelaySessionPage,
     RelayUser,
 )
-from .batch.plan import (
-    Outcome,
-    Progress,
-)
-from .deployments.handle import (
-    RecoveredDeployment,
-)
-from .http.rate_limits import (
-    LimitState,
-)
+from .batch.plan import Outcome, Progress
+from .deployments.handle import RecoveredDeployment
+from .http.rate_limits import LimitState
 from .http.resources.applications import Applications, Versions
-from .http.resources.container_registry import (
-    ContainerRegistry,
-)
-from .http.resources.deployments import (
-    Deployments,
-)
+from .http.resources.container_registry import ContainerRegistry
+from .http.resources.deployments import Deployments
 from .http.resources.endpoint_storages import EndpointStorages, PullProfiles
 from .http.resources.locations import BeaconReply, IpAddresses, Locations
-from .http.resources.private_fleets import (
-    PrivateFleets,
-)
-from .http.resources.relays import (
-    Relays,
-)
+from .http.resources.private_fleets import PrivateFleets
+from .http.resources.relays import Relays
 from .http.resources.resource import Listing
-from .http.resources.tags import (
-    Tags,
-)
-from .polling.poller import (
-    StatusPoller,
-)
-from .polling.results import (
-    PollerStats,
-)
-from .pool.inventory import (
-    Allocation,
-    PoolStats,
-)
-from .webhooks.receiver import (
-    WebhookEvent,
-    WebhookStats,
-)
+from .http.resources.tags import Tags
+from .polling.poller import StatusPoller
+from .polling.results import PollerStats
+from .pool.inventory import Allocation, PoolStats
+from .webhooks.receiver import WebhookEvent, WebhookStats
 
 __all__ = [
     "TRANSITIONS",

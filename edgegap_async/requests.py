@@ -4,9 +4,7 @@ Most calls take plain arguments in place of these classes: `client.deploy("arena
 users=["203.0.113.7"])`. `edgegap_async` has the most used ones too.
 """
 
-from .api.operations import (
-    Operation,
-)
+from .api.operations import Operation
 from .api.register import OPERATIONS
 from .api.requests import (
     AnyUser,
@@ -56,27 +54,11 @@ from .api.resources.relays import (
     RelayRevocation,
     RelayUserRequest,
 )
-from .batch.plan import (
-    AnyRequest,
-    AnyRequests,
-    FailurePolicy,
-)
-from .deployments.playable import (
-    Check,
-    PlayableCheck,
-)
-from .http.call import (
-    CallOptions,
-)
-from .http.rate_limits import (
-    LocalPermits,
-    Permits,
-    Priority,
-)
-from .polling.tracker import (
-    WebhookSource,
-    WebhookUrls,
-)
+from .batch.plan import AnyRequest, AnyRequests, FailurePolicy
+from .deployments.playable import Check, PlayableCheck
+from .http.call import CallOptions
+from .http.rate_limits import LocalPermits, Permits, Priority
+from .polling.tracker import WebhookSource, WebhookUrls
 
 __all__ = [
     "OPERATIONS",

@@ -653,7 +653,7 @@ def _filter_value(condition: Filter) -> object:
     if isinstance(value, datetime):
         return _iso(value)
     if condition.field == "status":  # lower case without prefix, as Edgegap's documents show
-        return Status(str(value)).short.lower()
+        return Status(str(value)).lower()
     return value
 
 

@@ -28,12 +28,7 @@ from .models import (
     Tag,
     TagPage,
 )
-from .requests import (
-    DeployRequest,
-    FleetDeployRequest,
-    StopFilters,
-    TagName,
-)
+from .requests import DeployRequest, FleetDeployRequest, StopFilters, TagName
 from .values import Shown
 
 Result_co = TypeVar("Result_co", covariant=True)
@@ -89,9 +84,9 @@ class Operation(Shown, Generic[Result_co]):
     returns: type[Result_co]
     """The model of the answer: an attrs class, such as a subclass of `ApiResponse`, or `dict` for
     the JSON object as it came; `type(None)` for an answer without a body."""
-    ok: frozenset[int] = attrs.field(converter=_as_statuses)
-    """The HTTP statuses of success."""
-    may_fail: frozenset[int] = frozenset()
+    ok: frozenset[int] = attrs.field(default=frozenset({200}), converter=_as_statuses)
+    """The HTTP statuses of success; 200 by default."""
+    may_fail: frozenset[int] = attrs.field(default=frozenset(), converter=_as_statuses)
     """The error statuses that the API documents. Every call can also answer 429, undocumented."""
     query: frozenset[str] = frozenset()
     """The names of the query parameters."""
@@ -126,8 +121,8 @@ DEPLOY: Final = Operation(
     path="/v2/deployments",
     body=DeployRequest,
     returns=DeployAccepted,
-    ok=frozenset({202}),
-    may_fail=frozenset({400, 401, 422, 500}),
+    ok={202},
+    may_fail={400, 401, 422, 500},
     limit=40,
 )
 GET_DEPLOYMENT: Final = Operation(
@@ -135,8 +130,7 @@ GET_DEPLOYMENT: Final = Operation(
     method="GET",
     path="/v1/status/{request_id}",
     returns=Deployment,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 500}),
+    may_fail={400, 401, 500},
     limit=20,
 )
 STOP_DEPLOYMENT: Final = Operation(
@@ -145,8 +139,8 @@ STOP_DEPLOYMENT: Final = Operation(
     path="/v1/stop/{request_id}",
     query=frozenset({"container_log_storage"}),
     returns=Stopped,
-    ok=frozenset({200, 202}),
-    may_fail=frozenset({400, 401, 403, 404, 410, 500}),
+    ok={200, 202},
+    may_fail={400, 401, 403, 404, 410, 500},
 )
 STOP_SELF: Final = Operation(
     name="stop_self",
@@ -154,8 +148,8 @@ STOP_SELF: Final = Operation(
     path="/v1/self/stop/{request_id}/{access_point_id}",
     query=frozenset({"container_log_storage"}),
     returns=Stopped,
-    ok=frozenset({200, 202}),
-    may_fail=frozenset({400, 401, 403, 404, 500}),
+    ok={200, 202},
+    may_fail={400, 401, 403, 404, 500},
     auth=Auth.DEPLOYMENT_TOKEN,
 )
 BULK_STOP: Final = Operation(
@@ -164,8 +158,8 @@ BULK_STOP: Final = Operation(
     path="/v1/deployments/bulk-stop",
     body=StopFilters,
     returns=BulkStop,
-    ok=frozenset({200, 202}),  # the description of 2024 has 200
-    may_fail=frozenset({400, 401, 500}),
+    ok={200, 202},  # the description of 2024 has 200
+    may_fail={400, 401, 500},
     retry_safety=RetrySafety.ONLY_IF_NOT_SENT,  # a repeat may match newer deployments
 )
 LIST_DEPLOYMENTS: Final = Operation(
@@ -174,8 +168,7 @@ LIST_DEPLOYMENTS: Final = Operation(
     path="/v1/deployments",
     query=frozenset({"query", "page", "limit"}),
     returns=DeploymentPage,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 500}),
+    may_fail={400, 401, 500},
     limit=10,
 )
 LIST_LOCATIONS: Final = Operation(
@@ -184,16 +177,14 @@ LIST_LOCATIONS: Final = Operation(
     path="/v1/locations",
     query=frozenset({"app", "version", "type", "tags", "page", "limit"}),  # pages since 2026
     returns=LocationPage,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 500}),
+    may_fail={400, 401, 500},
 )
 GET_CONTAINER_LOGS: Final = Operation(
     name="get_container_logs",
     method="GET",
     path="/v1/deployment/{request_id}/container-logs",
     returns=Logs,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 404, 500}),
+    may_fail={400, 401, 404, 500},
 )
 GET_METRICS: Final = Operation(
     name="get_metrics",
@@ -201,8 +192,7 @@ GET_METRICS: Final = Operation(
     path="/v1/metrics/deployment/{request_id}",
     query=frozenset({"start_time", "end_time", "steps", "raw"}),
     returns=Metrics,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 404, 422, 500}),
+    may_fail={400, 401, 404, 422, 500},
 )
 DEPLOY_TO_FLEET: Final = Operation(
     name="deploy_to_fleet",
@@ -211,8 +201,8 @@ DEPLOY_TO_FLEET: Final = Operation(
     newer_path="/v2/private-fleets/deployments",
     body=FleetDeployRequest,
     returns=DeployAccepted,
-    ok=frozenset({202}),
-    may_fail=frozenset({400, 401, 422, 500}),
+    ok={202},
+    may_fail={400, 401, 422, 500},
     limit=40,
 )
 LIST_FLEET_HOSTS: Final = Operation(
@@ -220,8 +210,7 @@ LIST_FLEET_HOSTS: Final = Operation(
     method="GET",
     path="/v2/private-fleets/{fleet_name}/hosts",
     returns=HostPage,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 500}),
+    may_fail={400, 401, 500},
     limit=10,
 )
 LIST_TAGS: Final = Operation(
@@ -230,16 +219,14 @@ LIST_TAGS: Final = Operation(
     path="/v1/deployments/{request_id}/tags",
     query=PAGES,  # since 2026
     returns=TagPage,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 404, 500}),
+    may_fail={400, 401, 404, 500},
 )
 GET_TAG: Final = Operation(
     name="get_tag",
     method="GET",
     path="/v1/deployments/{request_id}/tags/{tag_name}",
     returns=Tag,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 404, 500}),
+    may_fail={400, 401, 404, 500},
 )
 CREATE_TAG: Final = Operation(
     name="create_tag",
@@ -247,8 +234,7 @@ CREATE_TAG: Final = Operation(
     path="/v1/deployments/{request_id}/tags",
     body=TagName,
     returns=Tag,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 404, 409, 500}),
+    may_fail={400, 401, 404, 409, 500},
 )
 RENAME_TAG: Final = Operation(
     name="rename_tag",
@@ -256,16 +242,15 @@ RENAME_TAG: Final = Operation(
     path="/v1/deployments/{request_id}/tags/{tag_name}",
     body=TagName,
     returns=Tag,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 404, 409, 500}),
+    may_fail={400, 401, 404, 409, 500},
 )
 DELETE_TAG: Final = Operation(
     name="delete_tag",
     method="DELETE",
     path="/v1/deployments/{request_id}/tags/{tag_name}",
     returns=type(None),
-    ok=frozenset({204}),
-    may_fail=frozenset({400, 401, 404, 500}),
+    ok={204},
+    may_fail={400, 401, 404, 500},
 )
 
 PAGE_OPERATIONS: Final = operations_of(globals())

@@ -109,10 +109,7 @@ async def _target(
         )
         return
     try:
-        from edgegap_async.emulator import (  # noqa: PLC0415 - needs an extra
-            Emulator,
-            sample_application,
-        )
+        from edgegap_async.emulator import Emulator, sample_application  # noqa: PLC0415 - needs an extra
     except ImportError as error:
         raise InvalidRequest(
             f"the emulator needs {error.name}: pip install 'edgegap-async[emulator]'"
@@ -147,7 +144,7 @@ async def _run_one(target: _Target, client: EdgegapClient, part: str) -> _Result
     try:
         print_step(f"deployment {server.request_id} accepted, for players at {_players()}")
         async for change in server.changes():
-            print_step(f"{change.status.short:<12} (from a {_SOURCES[change.source]})")
+            print_step(f"{change.status:<12} (from a {_SOURCES[change.source]})")
             if change.status is Status.READY:
                 ready_after, source = time.monotonic() - began, change.source
                 await _use(client, server)

@@ -32,7 +32,7 @@ def print_deployment(output: Output, server: DeploymentHandle) -> None:
         deployment,
         {
             "deployment": server.request_id,
-            "status": deployment.current_status.short,
+            "status": str(deployment.current_status),
             "version": " ".join(filter(None, (deployment.app_name, deployment.app_version))),
             "address": _addresses(server),
             "location": ", ".join(filter(None, where)),
@@ -54,7 +54,7 @@ def _addresses(server: DeploymentHandle) -> list[str]:
 def row_status(row: DeploymentRow) -> str:
     """Returns the status of a row; empty if the row has none."""
     if row.status is not None:
-        return row.status.short
+        return str(row.status)
     return "READY" if row.is_ready else ""
 
 
@@ -105,7 +105,7 @@ async def deployment_rows(
     if status is not None:
         wanted = sdk.Status(status)
         if not wanted.is_known:
-            names = ", ".join(one.short.lower() for one in sdk.Status)
+            names = ", ".join(one.lower() for one in sdk.Status)
             raise click.UsageError(f"no status {status!r}; there is {names}")
         filters.append(sdk.requests.Filter("status", "eq", wanted))
     if applications:

@@ -330,7 +330,7 @@ class Progress:
             with contextlib.suppress(sdk.EdgegapError):  # the block gets the error, too
                 async for change in server.changes():
                     if not (change.status.is_ready or change.status.is_final):
-                        self.step(change.status.short)
+                        self.step(str(change.status))
 
         showing = asyncio.create_task(show_changes())
         try:
@@ -343,14 +343,8 @@ class Progress:
 
 
 def _line_with_spinner() -> Bar:
-    from rich.progress import (  # noqa: PLC0415 - 60 ms, and only for a terminal
-        Progress as Bar,
-    )
-    from rich.progress import (  # noqa: PLC0415
-        SpinnerColumn,
-        TextColumn,
-        TimeElapsedColumn,
-    )
+    from rich.progress import Progress as Bar  # noqa: PLC0415 - 60 ms, and only for a terminal
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
     from rich.table import Column  # noqa: PLC0415
 
     return Bar(

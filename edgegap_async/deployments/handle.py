@@ -68,7 +68,7 @@ class DeploymentHandle:
 
     def __repr__(self) -> str:
         status = self.status
-        return f"<DeploymentHandle {self.request_id} {status.short if status else 'not seen yet'}>"
+        return f"<DeploymentHandle {self.request_id} {str(status) if status else 'not seen yet'}>"
 
     @property
     def request_id(self) -> str:
@@ -327,7 +327,7 @@ class DeploymentHandle:
                 address for it.
         """
         if self.status is not None and self.status.is_terminal:
-            raise InvalidRequest(f"{self.request_id} is {self.status.short}: deploy another")
+            raise InvalidRequest(f"{self.request_id} is {self.status}: deploy another")
         deployment = self.deployment
         if deployment is None or not deployment.current_status.is_ready:
             raise InvalidRequest(f"{self.request_id} is not READY: await wait_ready() first")

@@ -61,10 +61,10 @@ class Console:
         """Writes the line of a change of status: deployment, application, from, to, reason."""
         del deployment
         reason = f": {event.reason}" if event.reason else ""
-        before = "NEW" if event.earlier is None else event.earlier.short
+        before = "NEW" if event.earlier is None else str(event.earlier)
         self.say(
             f"{event.request_id} {event.application} {event.version}"
-            f" {before} → {event.later.short}{reason}"
+            f" {before} → {event.later}{reason}"
         )
 
     def _write(self) -> None:

@@ -40,7 +40,7 @@ _DEFAULT_ROWS: Final = 100
 
 _OF_A_DEPLOYMENT: Final = re.compile("^(/deployments/)([^/]+)")
 
-_Call: TypeAlias = Callable[[web.BaseRequest, bytes], Awaitable[object]]
+_Call: TypeAlias = Callable[[], Awaitable[object]]
 
 
 class Controlled(Protocol):
@@ -77,14 +77,18 @@ class Controlled(Protocol):
 
 
 class Control:
-    """Answers the calls of the control API.
+    """One call of the control API.
 
     Args:
-        emulator: what they act on.
+        emulator: what it acts on.
+        request: the request, whose path begins with `CONTROL_PATH`.
+        body: its body.
     """
 
-    def __init__(self, emulator: Controlled) -> None:
+    def __init__(self, emulator: Controlled, request: web.BaseRequest, body: bytes) -> None:
         self._emulator = emulator
+        self._request = request
+        self._body = body
         self._calls: dict[str, dict[str, _Call]] = {
             "": {"GET": self._overview},
             "/faults": {
@@ -110,18 +114,18 @@ class Control:
             "/reset": {"POST": self._reset},
         }
 
-    async def answer(self, request: web.BaseRequest, body: bytes) -> web.Response:
-        """Answers a call whose path begins with `CONTROL_PATH`."""
-        path = request.path.removeprefix(CONTROL_PATH).rstrip("/")
+    async def answer(self) -> web.Response:
+        """Returns the answer to the call."""
+        path = self._request.path.removeprefix(CONTROL_PATH).rstrip("/")
         calls = self._calls.get(_OF_A_DEPLOYMENT.sub(r"\1ID", path))
         if calls is None:
             paths = ", ".join(f"{CONTROL_PATH}{known}" for known in self._calls)
             return error_response(404, f"Not Found: the control API has {paths}")
-        call = calls.get(request.method)
+        call = calls.get(self._request.method)
         if call is None:
             return error_response(405, "Method Not Allowed", {"Allow": ", ".join(calls)})
         try:
-            value = await call(request, body)
+            value = await call()
         except InvalidRequest as problem:
             return error_response(400, problem.message)
         except NotFound as problem:
@@ -130,8 +134,7 @@ class Control:
 
     # ── calls ────────────────────────────────────────────────────────────────────────────────────
 
-    async def _overview(self, request: web.BaseRequest, body: bytes) -> object:
-        del request, body
+    async def _overview(self) -> object:
         emulator = self._emulator
         return {
             "deployable": list(emulator.cloud.deployable),
@@ -143,23 +146,21 @@ class Control:
             "paths": [f"{CONTROL_PATH}{path}" for path in self._calls],
         }
 
-    async def _list_faults(self, request: web.BaseRequest, body: bytes) -> object:
-        del request, body
+    async def _list_faults(self) -> object:
         return {"faults": [fault_table(fault) for fault in self._emulator.faults.left]}
 
-    async def _add_faults(self, request: web.BaseRequest, body: bytes) -> object:
-        self._emulator.faults.add(*faults_from_tables(_tables(body, "faults")))
-        return await self._list_faults(request, b"")
+    async def _add_faults(self) -> object:
+        self._emulator.faults.add(*faults_from_tables(_tables(self._body, "faults")))
+        return await self._list_faults()
 
-    async def _clear_faults(self, request: web.BaseRequest, body: bytes) -> object:
+    async def _clear_faults(self) -> object:
         self._emulator.faults.clear()
-        return await self._list_faults(request, body)
+        return await self._list_faults()
 
-    async def _list_requests(self, request: web.BaseRequest, body: bytes) -> object:
-        del body
-        operation = request.query.get("operation")
-        request_id = request.query.get("request_id")
-        count = int(_number(request, "limit", _DEFAULT_ROWS, _MAX_ROWS))
+    async def _list_requests(self) -> object:
+        operation = self._request.query.get("operation")
+        request_id = self._request.query.get("request_id")
+        count = int(_number(self._request, "limit", _DEFAULT_ROWS, _MAX_ROWS))
         chosen = [
             one
             for one in self._emulator.record
@@ -171,92 +172,82 @@ class Control:
             "now": loop_time(),
         }
 
-    async def _clear_requests(self, request: web.BaseRequest, body: bytes) -> object:
+    async def _clear_requests(self) -> object:
         self._emulator.record.clear()
-        return await self._list_requests(request, body)
+        return await self._list_requests()
 
-    async def _list_expectations(self, request: web.BaseRequest, body: bytes) -> object:
-        del request, body
+    async def _list_expectations(self) -> object:
         expectations = self._emulator.expectations
         return {"expectations": expectations.as_tables(), "unmet": list(expectations.unmet)}
 
-    async def _add_expectations(self, request: web.BaseRequest, body: bytes) -> object:
-        tables = _tables(body, "expectations")
+    async def _add_expectations(self) -> object:
+        tables = _tables(self._body, "expectations")
         self._emulator.expectations.add(*map(Expectation.from_table, tables))
-        return await self._list_expectations(request, b"")
+        return await self._list_expectations()
 
-    async def _clear_expectations(self, request: web.BaseRequest, body: bytes) -> object:
+    async def _clear_expectations(self) -> object:
         self._emulator.expectations.clear()
-        return await self._list_expectations(request, body)
+        return await self._list_expectations()
 
-    async def _list_deployments(self, request: web.BaseRequest, body: bytes) -> object:
-        del request, body
+    async def _list_deployments(self) -> object:
         cloud = self._emulator.cloud
         return {"deployments": [row(cloud, one) for one in cloud.live()]}
 
-    def _deployment(self, request: web.BaseRequest) -> LocalDeployment:
+    def _deployment(self) -> LocalDeployment:
         """Returns the deployment whose id is in the path.
 
         Raises:
             NotFound: there is none.
         """
-        found = _OF_A_DEPLOYMENT.match(request.path.removeprefix(CONTROL_PATH))
+        found = _OF_A_DEPLOYMENT.match(self._request.path.removeprefix(CONTROL_PATH))
         request_id = found[2] if found else ""
         deployment = self._emulator.cloud.deployments.get(request_id)
         if deployment is None:
             raise NotFound(f"There is no deployment {request_id}, or it has ended a while ago")
         return deployment
 
-    async def _show_deployment(self, request: web.BaseRequest, body: bytes) -> object:
-        del body
-        one = self._deployment(request)
+    async def _show_deployment(self) -> object:
+        one = self._deployment()
         history = [
             event for event in self._emulator.events.after(0) if event.request_id == one.request_id
         ]
         return details(self._emulator.cloud, one, history)
 
-    async def _show_logs(self, request: web.BaseRequest, body: bytes) -> object:
-        del body
-        deployment = self._deployment(request)
-        text, position = deployment.output.after(int(_number(request, "after", 0, 10**15)))
+    async def _show_logs(self) -> object:
+        deployment = self._deployment()
+        text, position = deployment.output.after(int(_number(self._request, "after", 0, 10**15)))
         return {"text": text, "position": position}
 
-    async def _show_metrics(self, request: web.BaseRequest, body: bytes) -> object:
-        del body
-        return usage(self._deployment(request).samples)
+    async def _show_metrics(self) -> object:
+        return usage(self._deployment().samples)
 
-    async def _crash(self, request: web.BaseRequest, body: bytes) -> object:
-        del body
-        deployment = self._deployment(request)
+    async def _crash(self) -> object:
+        deployment = self._deployment()
         if deployment.process is None:
             raise InvalidRequest(
-                f"{deployment.request_id} has no process to crash: it is {deployment.status.short}"
+                f"{deployment.request_id} has no process to crash: it is {deployment.status}"
             )
         await deployment.process.crash()
         return row(self._emulator.cloud, deployment)
 
-    async def _list_webhooks(self, request: web.BaseRequest, body: bytes) -> object:
-        del request, body
+    async def _list_webhooks(self) -> object:
         return {"webhooks": [one.as_table() for one in self._emulator.webhooks.sent]}
 
-    async def _make_login_link(self, request: web.BaseRequest, body: bytes) -> object:
-        del request, body
+    async def _make_login_link(self) -> object:
         return {"url": self._emulator.new_login_link()}
 
-    async def _list_events(self, request: web.BaseRequest, body: bytes) -> object:
-        del body
-        after = int(_number(request, "after", 0, 10**12))
-        seconds = _number(request, "timeout", 0, _MAX_WAIT)
+    async def _list_events(self) -> object:
+        after = int(_number(self._request, "after", 0, 10**12))
+        seconds = _number(self._request, "timeout", 0, _MAX_WAIT)
         events = await self._emulator.events.wait(after, seconds)
         return {"events": [event.as_table() for event in events]}
 
-    async def _show_clock(self, request: web.BaseRequest, body: bytes) -> object:
-        del request, body
+    async def _show_clock(self) -> object:
         clock = self._emulator.clock
         return {"now": clock.now().isoformat(), "is_paused": clock.is_paused}
 
-    async def _set_clock(self, request: web.BaseRequest, body: bytes) -> object:
-        (wanted,) = _tables(body, "") or [None]
+    async def _set_clock(self) -> object:
+        (wanted,) = _tables(self._body, "") or [None]
         if not isinstance(wanted, dict) or not wanted or set(wanted) - {"paused", "advance"}:
             raise InvalidRequest('a clock is set by {"paused": true}, {"advance": seconds} or both')
         paused, seconds = wanted.get("paused"), wanted.get("advance", 0)
@@ -266,11 +257,11 @@ class Control:
         if paused is not None:
             clock.pause() if paused else clock.resume()
         await clock.advance(seconds)
-        return await self._show_clock(request, body)
+        return await self._show_clock()
 
-    async def _reset(self, request: web.BaseRequest, body: bytes) -> object:
+    async def _reset(self) -> object:
         await self._emulator.reset()
-        return await self._overview(request, body)
+        return await self._overview()
 
 
 def _tables(body: bytes, name: str) -> list[Any]:

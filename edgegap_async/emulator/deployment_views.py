@@ -27,7 +27,7 @@ def row(cloud: Cloud, deployment: LocalDeployment) -> dict[str, Any]:
         "request_id": deployment.request_id,
         "application": deployment.application.name,
         "version": deployment.application.version,
-        "status": deployment.status.short,
+        "status": str(deployment.status),
         "seconds_in_status": round(deployment.seconds_in_status, 3),
         "is_stop_requested": deployment.is_stop_requested,
         "error_detail": deployment.error_detail,

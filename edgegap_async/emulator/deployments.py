@@ -666,8 +666,8 @@ class LocalDeployment:
     def _set_status(self, status: Status) -> None:
         if status not in TRANSITIONS[self.status]:
             _impossible(self.status, status)
-        extra = log_fields(request_id=self.request_id, status=status.short)
-        _log.debug("%s: %s → %s", self.request_id, self.status.short, status.short, extra=extra)
+        extra = log_fields(request_id=self.request_id, status=str(status))
+        _log.debug("%s: %s → %s", self.request_id, self.status, status, extra=extra)
         self.last_status, self.status, self.status_since = self.status, status, self.clock.time()
         if status.is_final and self._ended_time is None:
             self._ended_time = self.status_since
@@ -686,7 +686,7 @@ def _written(bindings: Iterable[Binding]) -> str:
 
 
 def _impossible(earlier: Status, later: Status) -> NoReturn:
-    raise AssertionError(f"a deployment cannot go from {earlier.short} to {later.short}")
+    raise AssertionError(f"a deployment cannot go from {earlier} to {later}")
 
 
 def _signal_name(number: int) -> str:

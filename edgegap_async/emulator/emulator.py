@@ -255,7 +255,7 @@ class Emulator:
                 faults=self.faults,
                 round_trip_time=self._round_trip_time,
                 deadlines=self._deadlines,
-                control=Control(self).answer,
+                control=lambda request, body: Control(self, request, body).answer(),
                 page=Page(self, self._sessions, self._guard.refuse_unauthorized),
             )
             self._server.requests.listeners += [self.expectations.count, self._save_changes]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Final, Literal
 
 import attrs
+from attrs.validators import optional
 
 from edgegap_async.api.validation import (
     check_kind,
@@ -60,8 +61,7 @@ def _capacities(self: object, attribute: attrs.Attribute[Any], value: Any) -> No
 
 def _engine(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     del self, attribute
-    if value is not None:
-        check_url(value)
+    check_url(value)
 
 
 def _simulation(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -90,7 +90,7 @@ class Settings:
     """How many may exist, those in ERROR too; a deploy beyond is answered 422. None: no limit."""
     host: str = attrs.field(default=PUBLIC_IP, validator=instance_of(str))
     """The address of this machine on which ports of game servers are forwarded or published."""
-    engine: str | None = attrs.field(default=None, validator=_engine)
+    engine: str | None = attrs.field(default=None, validator=optional(_engine))
     """URL of the container engine for applications with an image; None for this machine's."""
     fqdn: str = attrs.field(default=PUBLIC_IP, validator=_host_name)
     """Host name in statuses and links; `{request_id}` in it is replaced."""

@@ -28,6 +28,7 @@ from edgegap_async.errors import InvalidRequest
 from .catalogue import Application, Catalogue, Fleet, Image
 from .connections import Deadlines
 from .fault_tables import faults_from_tables
+from .settings import Settings
 from .simulation import Simulation
 from .timings import Timings
 
@@ -42,36 +43,17 @@ _KEY: Final = re.compile(r"""\s*([\w-]+|"[^"]*"|'[^']*')\s*[.=]""")
 _PLACE: Final = re.compile(r"(.*?) @ \$(\S*)", re.DOTALL)
 _EXTRA: Final = re.compile(r"extra fields found \((.*)\)")
 
-SETTINGS: Final = (
+_OTHER_SETTINGS: Final = (
     "allowed_hosts",
     "deadlines",
-    "engine",
-    "fqdn",
-    "host",
-    "host_shape",
-    "keep_errors",
-    "keep_terminated",
     "limits",
-    "list_accepts_filters",
-    "list_delay",
-    "list_has_status",
-    "list_includes_errors",
-    "location_capacity",
-    "max_deployments",
-    "metrics_interval",
-    "player_locations",
     "port",
-    "port_range",
-    "port_reuse_delay",
     "round_trip_time",
-    "seed",
-    "simulate",
     "state",
-    "timings",
-    "unknown_id_status",
     "webhook_allow",
     "webhook_timeout",
-)
+)  # of the server and of the clients
+SETTINGS: Final = tuple(sorted([*_OTHER_SETTINGS, *(one.name for one in attrs.fields(Settings))]))
 """The keys of `[settings]`: the arguments of `Emulator` but the token, which is no matter for a
 file that is shared, and what has tables of its own."""
 
@@ -345,22 +327,22 @@ def _plain(value: object) -> object:
     return None if value == "never" else value
 
 
-def _build(kind: type[Any], value: object) -> Any:
+def _table(value: object) -> dict[str, Any]:
+    """Returns a table with tuples in place of lists."""
     if not isinstance(value, dict):
         raise InvalidRequest(f"a table is needed, not {value!r}")
+    return {name: tuple(one) if isinstance(one, list) else one for name, one in value.items()}
+
+
+def _build(kind: type[Any], value: object) -> Any:
+    table = _table(value)
     known = [field.name for field in attrs.fields(kind)]
-    for name in value:
+    for name in table:
         if name not in known:
             raise InvalidRequest(
                 f"{name}: unknown; there are {', '.join(known)}{_similar(name, known)}"
             )
-    return kind(
-        **{name: tuple(one) if isinstance(one, list) else one for name, one in value.items()}
-    )
-
-
-def _tuples(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(one) if isinstance(one, list) else one for name, one in table.items()}
+    return kind(**table)
 
 
 def _port_range(value: object) -> range:
@@ -370,12 +352,6 @@ def _port_range(value: object) -> range:
             f"the first and the last port are needed, such as [30000, 32767], not {value!r}"
         )
     return range(ends[0], ends[1] + 1)
-
-
-def _pairs(value: object) -> object:
-    if not isinstance(value, dict):
-        raise InvalidRequest(f"a table is needed, not {value!r}")
-    return _tuples(value)
 
 
 def _simulate(value: object) -> Simulation | None:
@@ -393,7 +369,7 @@ def _limits(value: object) -> object:
 _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "deadlines": lambda value: _build(Deadlines, value),
     "limits": _limits,
-    "player_locations": _pairs,
+    "player_locations": _table,
     "port_range": _port_range,
     "round_trip_time": lambda value: tuple(value) if isinstance(value, list) else value,
     "simulate": _simulate,

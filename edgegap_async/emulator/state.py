@@ -43,7 +43,7 @@ CREATE TABLE applications (name TEXT PRIMARY KEY, record TEXT NOT NULL);
 CREATE INDEX ended ON deployments (status, changed_at);
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
-_TERMINATED: Final = Status.TERMINATED.short
+_TERMINATED: Final = str(Status.TERMINATED)
 
 Model = TypeVar("Model")
 
@@ -302,7 +302,7 @@ class State:
 def _row(deployment: LocalDeployment) -> tuple[str, str, float, str]:
     changed_at = deployment.clock.now() - timedelta(seconds=deployment.seconds_in_status)
     record = json.dumps(_record(deployment, changed_at), ensure_ascii=False)
-    return (deployment.request_id, deployment.status.short, changed_at.timestamp(), record)
+    return (deployment.request_id, str(deployment.status), changed_at.timestamp(), record)
 
 
 def application_record(application: Application) -> dict[str, Any]:

@@ -48,8 +48,8 @@ class StatusEvent:
             "request_id": self.request_id,
             "application": self.application,
             "version": self.version,
-            "from": None if self.earlier is None else self.earlier.short,
-            "to": self.later.short,
+            "from": None if self.earlier is None else str(self.earlier),
+            "to": str(self.later),
             "reason": self.reason,
         }
 

@@ -32,13 +32,7 @@ from edgegap_async.api.models import DeployAccepted
 from edgegap_async.api.operations import GET_DEPLOYMENT
 from edgegap_async.errors import CallError, RateLimited
 
-from .observer import (
-    LIMIT_WAIT_BUCKETS,
-    READY_BUCKETS,
-    ObservedCall,
-    ObservedDeployment,
-    Observer,
-)
+from .observer import LIMIT_WAIT_BUCKETS, READY_BUCKETS, ObservedCall, ObservedDeployment, Observer
 
 _LIBRARY: Final = "edgegap_async"  # the instrumentation scope
 _MAX_LINKED: Final = 10_000  # deployments whose span contexts are kept for links; 5 MB

@@ -14,13 +14,7 @@ from prometheus_client.registry import Collector
 from edgegap_async.api.models import StatusChange
 from edgegap_async.errors import CallError
 
-from .observer import (
-    LIMIT_WAIT_BUCKETS,
-    READY_BUCKETS,
-    ObservedCall,
-    ObservedDeployment,
-    Observer,
-)
+from .observer import LIMIT_WAIT_BUCKETS, READY_BUCKETS, ObservedCall, ObservedDeployment, Observer
 
 if TYPE_CHECKING:
     from edgegap_async.http.rate_limits import Limits
@@ -141,7 +135,7 @@ class PrometheusObserver(Observer):
 
     def status_changed(self, request_id: str, change: StatusChange) -> None:
         """Counts a change of status; a status that this package does not know as `other`."""
-        status = change.status.short if change.status.is_known else "other"
+        status = str(change.status) if change.status.is_known else "other"
         self._changes.labels(status, change.source).inc()
 
     def deployment_created(self, deployment: ObservedDeployment) -> None:

@@ -231,8 +231,8 @@ class DeploymentTracker:
                 self.status == wanted and self.deployment is not None
             ):  # found in the same turn of the loop
                 return self.deployment
-            seen = self.status.short if self.status else "no status yet"
-            message = f"not {wanted.short} in {round(timeout or 0, 2):g} s; last status: {seen}"
+            seen = str(self.status) if self.status else "no status yet"
+            message = f"not {wanted} in {round(timeout or 0, 2):g} s; last status: {seen}"
             if self.last_failure is not None:
                 message += f"; the last request failed: {self.last_failure}"
             raise WaitTimedOut.of(self, message) from None
@@ -251,7 +251,7 @@ class DeploymentTracker:
             detail = self.deployment and self.deployment.error_detail
             raise DeploymentFailed.of(self, detail or "the API gives no reason")
         if self.status.is_terminal:
-            raise DeploymentTerminated.of(self, f"its status is {self.status.short}")
+            raise DeploymentTerminated.of(self, f"its status is {self.status}")
 
     def update(self, deployment: Deployment, source: ChangeSource = "status") -> bool:
         """Takes in an answer about the deployment and notifies its waiters.
@@ -273,7 +273,7 @@ class DeploymentTracker:
                 self.request_id,
                 status,
                 self.status,
-                extra=log_fields(request_id=self.request_id, status=status.short),
+                extra=log_fields(request_id=self.request_id, status=str(status)),
             )
             return False
         self.deployment = deployment

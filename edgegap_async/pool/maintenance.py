@@ -174,9 +174,9 @@ class PoolMaintenance:
                 "pool %s: %s is %s before it was allocated, and is replaced",
                 self._settings.name,
                 server.request_id,
-                status.short,
+                status,
                 extra=log_fields(
-                    pool=self._settings.name, request_id=server.request_id, status=status.short
+                    pool=self._settings.name, request_id=server.request_id, status=str(status)
                 ),
             )
             inventory.begin_stop(server.request_id)

@@ -247,9 +247,9 @@ def _description(emulator: Emulator, deployment: LocalDeployment) -> str:
     tags = ", ".join(deployment.tags) or "none"
     return "\n".join(
         [
-            f"{application} {deployment.request_id} is {deployment.status.short}, tags: {tags}",
+            f"{application} {deployment.request_id} is {deployment.status}, tags: {tags}",
             *(
-                f"  {(one.at - deployment.created_at).total_seconds():8.3f} s  {one.later.short}"
+                f"  {(one.at - deployment.created_at).total_seconds():8.3f} s  {one.later}"
                 + (f": {one.reason}" if one.reason else "")
                 for one in emulator.history(deployment.request_id)
             ),

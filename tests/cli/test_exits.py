@@ -59,7 +59,7 @@ def test_3_with_rm_nothing_is_left(edgegap_emulator: EmulatorThread) -> None:
 
     assert ran.status == 3
     assert "It goes on" not in ran.stderr
-    assert {one.status.short for one in edgegap_emulator.live()} <= {"TERMINATING", "TERMINATED"}
+    assert {str(one.status) for one in edgegap_emulator.live()} <= {"TERMINATING", "TERMINATED"}
 
 
 @pytest.mark.parametrize("more_settings", [{"max_deployments": 1}])

@@ -63,7 +63,7 @@ async def test_a_game_server_of_debian_answers_players_at_ready_and_ends_in_orde
                     answer = await asyncio.get_running_loop().sock_recv(player, 1000)
             (deployment,) = emulator.cloud.deployments.values()
             output = deployment.output
-        await until(lambda: deployment.status.short == "TERMINATED")
+        await until(lambda: deployment.status == "TERMINATED")
 
     assert answer.startswith(_ANSWER)
     assert "listening on" in output.text()

@@ -101,7 +101,7 @@ async def test_its_deployments_and_their_history_are_public(api: BareApi) -> Non
     assert list(emulator.deployments) == [ended, lives, new]
     assert [one.request_id for one in emulator.live()] == [lives, new]
     assert [one.is_stop_requested for one in emulator.deployments.values()] == [True, False, False]
-    assert [one.later.short for one in emulator.history(ended)] == [
+    assert [str(one.later) for one in emulator.history(ended)] == [
         "INITIALIZING",
         "SEEKING",
         "SEEKED",

@@ -72,7 +72,7 @@ async def test_row_84_a_program_that_ends_without_cleaning_up_leaves_nothing(
             async with ClientSession(emulator.url, headers=headers) as session:
                 await session.post("/v2/deployments", json=DEPLOY_BODY)
             (deployment,) = emulator.cloud.deployments.values()
-            while deployment.status.short != "READY":
+            while deployment.status != "READY":
                 await asyncio.sleep(0.01)
             print(*(one.pid for one in await deployment.process.members()), flush=True)
             if os.fork() == 0:  # has a copy of each file of the emulator

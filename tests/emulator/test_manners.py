@@ -27,7 +27,7 @@ async def test_row_58_a_deployment_in_error_ends_by_itself() -> None:
         assert deployment.status is Status.ERROR
         await asyncio.sleep(2)
 
-        assert deployment.status.short == "TERMINATED"
+        assert str(deployment.status) == "TERMINATED"
 
 
 @pytest.mark.virtual
@@ -49,7 +49,7 @@ async def test_row_58_the_oldest_of_too_many_in_error_end(monkeypatch: pytest.Mo
         made = [await deployed(cloud, ARENA) for _ in range(4)]
         await asyncio.sleep(10)
 
-        assert [one.status.short for one in made] == ["TERMINATED"] * 2 + ["ERROR"] * 2
+        assert [str(one.status) for one in made] == ["TERMINATED"] * 2 + ["ERROR"] * 2
 
 
 async def test_a_deploy_goes_to_the_next_city_when_one_is_full() -> None:

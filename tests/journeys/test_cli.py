@@ -110,7 +110,7 @@ async def test_a_signal_ends_the_demo_and_stops_its_deployments(
 
     assert process.returncode == status
     assert "A stop was sent for each deployment" in printed.decode()
-    assert {one.status.short for one in emulator.cloud.deployments.values()} <= {
+    assert {str(one.status) for one in emulator.cloud.deployments.values()} <= {
         "TERMINATING",
         "TERMINATED",
     }

@@ -88,7 +88,7 @@ async def play(game: Endpoint, *lines: str) -> list[str]:
 
 
 def statuses(server: DeploymentHandle) -> list[str]:
-    return [change.status.short for change in server.history]
+    return [str(change.status) for change in server.history]
 
 
 def without_operation_tag(tags: Iterable[str]) -> list[str]:
@@ -161,7 +161,7 @@ async def test_a_server_is_deployed_played_and_stopped_by_webhooks(cloud: Cloud)
     ):
         server = await deploy_play_and_stop(client)
 
-        sources = {change.status.short: change.source for change in server.history}
+        sources = {str(change.status): change.source for change in server.history}
         assert sources["READY"] == "webhook"
         assert sources["TERMINATED"] == "webhook"
         assert receiver.stats.received == 2

@@ -61,7 +61,7 @@ async def test_the_first_example_of_the_readme_deploys_and_stops_a_server(
 
     assert BLOCKS[0].document == "README.md"
     assert re.fullmatch(r"play at 127\.0\.0\.1:\d+\n", printed)
-    assert [deployment.status.short for deployment in emulator.cloud.deployments.values()] in (
+    assert [str(deployment.status) for deployment in emulator.cloud.deployments.values()] in (
         ["TERMINATING"],
         ["TERMINATED"],
     )

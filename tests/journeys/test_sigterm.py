@@ -84,7 +84,7 @@ async def test_no_server_runs_on_after_sigterm(
         running = [
             one.request_id
             for one in emulator.cloud.deployments.values()
-            if not one.is_stop_requested and one.status.short != "TERMINATED"
+            if not one.is_stop_requested and one.status != "TERMINATED"
         ]
 
     assert running == []

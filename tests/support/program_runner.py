@@ -89,9 +89,9 @@ async def running_deployments(emulator: Emulator) -> list[str]:
             running = [
                 deployment
                 for deployment in emulator.cloud.deployments.values()
-                if deployment.status.short != "TERMINATED"
+                if deployment.status != "TERMINATED"
             ]
-            if not any(deployment.status.short == "TERMINATING" for deployment in running):
+            if not any(deployment.status == "TERMINATING" for deployment in running):
                 return [deployment.request_id for deployment in running]
             await asyncio.sleep(0.01)
 

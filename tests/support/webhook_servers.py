@@ -204,12 +204,12 @@ async def a_cloud(
 
 def sources(server: DeploymentHandle) -> dict[str, str]:
     """Returns what each status of a deployment was learned from."""
-    return {change.status.short: change.source for change in server.history}
+    return {str(change.status): change.source for change in server.history}
 
 
 def statuses(server: DeploymentHandle) -> list[str]:
     """Returns the statuses that a deployment had, in order."""
-    return [change.status.short for change in server.history]
+    return [str(change.status) for change in server.history]
 
 
 def polling_requests(emulator: Emulator) -> int:

@@ -27,19 +27,8 @@ from .deployments import (
     Tag,
     TagPage,
 )
-from .fleets import (
-    Beacon,
-    Centroid,
-    DeleteSchedule,
-    FleetHost,
-    HostPage,
-    HostSpecifications,
-)
-from .locations import (
-    Location,
-    LocationPage,
-    LocationTag,
-)
+from .fleets import Beacon, Centroid, DeleteSchedule, FleetHost, HostPage, HostSpecifications
+from .locations import Location, LocationPage, LocationTag
 from .metrics import MetricRow, Metrics, MetricSeries, MetricTotals, NetworkMetrics
 from .response import (
     ApiResponse,
@@ -50,12 +39,7 @@ from .response import (
     field_readers,
     record_attempts,
 )
-from .status import (
-    TRANSITIONS,
-    Status,
-    StatusChange,
-    may_become,
-)
+from .status import TRANSITIONS, Status, StatusChange, may_become
 
 __all__ = [
     "TRANSITIONS",

@@ -80,11 +80,6 @@ class Status(enum.StrEnum):
         """
         return self in {Status.ERROR, Status.TERMINATED}
 
-    @property
-    def short(self) -> str:
-        """The status without its prefix, such as `READY`; for an unknown status the whole text."""
-        return self.name if self.is_known else self.value
-
 
 TRANSITIONS: Final[Mapping[Status, frozenset[Status]]] = MappingProxyType(
     {

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Final, Literal, TypeAlias, TypedDict
 
 import attrs
+from attrs.validators import optional
 
 from edgegap_async.api.models.response import ApiResponse, Model, Pagination
 from edgegap_async.api.operations import PAGES, Operation
@@ -209,14 +210,6 @@ def _image_name(model: object, attribute: attrs.Attribute[Any], value: Any) -> N
         raise InvalidRequest(f"{field_name(model, attribute)} must be in lower case: {value!r}")
 
 
-def _optional(check: Validator) -> Validator:
-    def check_unless_none(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if value is not None:
-            check(model, attribute, value)
-
-    return check_unless_none
-
-
 _application_name: Final = _named(_MIN_APPLICATION, _MAX_APPLICATION)
 _version_name: Final = _named(1, _MAX_APPLICATION)
 _units: Final = number(least=100, whole=True)
@@ -238,7 +231,7 @@ class ApplicationRequest(RequestModel):
 class ApplicationChanges(RequestModel):
     """The body of a call that changes an application; what is None stays as it is."""
 
-    name: str | None = attrs.field(default=None, validator=_optional(_application_name))
+    name: str | None = attrs.field(default=None, validator=optional(_application_name))
     """Its new name, 3 to 64 characters."""
     is_active: bool | None = attrs.field(default=None, validator=instance_of(bool, type(None)))
     """Whether its versions can be deployed."""
@@ -260,7 +253,7 @@ class VersionPortRequest(RequestModel):
     """Whether READY waits until the server has bound it."""
     tls_upgrade: bool = attrs.field(default=False, validator=instance_of(bool))
     """Whether the API adds TLS before the port (HTTP and WebSocket only)."""
-    name: str | None = attrs.field(default=None, validator=_optional(check_text_field))
+    name: str | None = attrs.field(default=None, validator=optional(check_text_field))
     """Its name; None for a port without one."""
 
     def __attrs_post_init__(self) -> None:
@@ -316,17 +309,17 @@ def _as_envs(values: AnyVersionVariables | None) -> tuple[EnvironmentVariable, .
 class VersionChanges(RequestModel):
     """The body of a call that changes a version; what is None stays as it is."""
 
-    name: str | None = attrs.field(default=None, validator=_optional(_version_name))
+    name: str | None = attrs.field(default=None, validator=optional(_version_name))
     """Its new name, 1 to 64 characters."""
     is_active: bool | None = attrs.field(default=None, validator=instance_of(bool, type(None)))
     """Whether it can be deployed."""
-    docker_repository: str | None = attrs.field(default=None, validator=_optional(check_text_field))
+    docker_repository: str | None = attrs.field(default=None, validator=optional(check_text_field))
     """The host name of the image's registry."""
-    docker_image: str | None = attrs.field(default=None, validator=_optional(_image_name))
+    docker_image: str | None = attrs.field(default=None, validator=optional(_image_name))
     """The name of the image, in lower case."""
-    docker_tag: str | None = attrs.field(default=None, validator=_optional(check_text_field))
+    docker_tag: str | None = attrs.field(default=None, validator=optional(check_text_field))
     """The tag of the image."""
-    private_username: str | None = attrs.field(default=None, validator=_optional(check_text_field))
+    private_username: str | None = attrs.field(default=None, validator=optional(check_text_field))
     """The name for a private registry; None for a public one."""
     private_token: str | None = attrs.field(
         default=None, validator=instance_of(str, type(None)), repr=False
@@ -349,7 +342,7 @@ class VersionChanges(RequestModel):
     )
     """Minutes after which the API stops a deployment, -1 to 1440; -1 for never."""
     restart_policy: RestartPolicy | None = attrs.field(
-        default=None, validator=_optional(one_of(*_RESTART_POLICIES))
+        default=None, validator=optional(one_of(*_RESTART_POLICIES))
     )
     """`always`, `never` or `on_failure`: whether a server starts again after an exit by itself."""
     termination_grace_period_seconds: int | None = attrs.field(
@@ -360,7 +353,7 @@ class VersionChanges(RequestModel):
         default=None, validator=instance_of(bool, type(None))
     )
     """Whether it is deployed in mainland China too."""
-    dns_config: str | None = attrs.field(default=None, validator=_optional(check_text_field))
+    dns_config: str | None = attrs.field(default=None, validator=optional(check_text_field))
     """The name of a DNS configuration."""
     ports: tuple[VersionPortRequest, ...] | None = attrs.field(default=None, converter=_as_ports)
     """The ports that it opens."""
@@ -368,7 +361,7 @@ class VersionChanges(RequestModel):
         default=None, converter=_as_envs, metadata={STRICT: "variables"}
     )
     """Its environment variables."""
-    endpoint_storage: str | None = attrs.field(default=None, validator=_optional(check_text_field))
+    endpoint_storage: str | None = attrs.field(default=None, validator=optional(check_text_field))
     """The name of the storage that keeps its logs."""
 
 
@@ -442,8 +435,7 @@ LIST_APPLICATIONS: Final = Operation(
     path="/v1/apps",
     query=PAGES,
     returns=ApplicationPage,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 403, 500}),
+    may_fail={400, 401, 403, 500},
 )
 CREATE_APPLICATION: Final = Operation(
     name="create_application",
@@ -451,16 +443,14 @@ CREATE_APPLICATION: Final = Operation(
     path="/v1/app",
     body=ApplicationRequest,
     returns=Application,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 409, 500}),
+    may_fail={400, 401, 409, 500},
 )
 GET_APPLICATION: Final = Operation(
     name="get_application",
     method="GET",
     path="/v1/app/{application}",
     returns=Application,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 404, 500}),
+    may_fail={400, 401, 404, 500},
 )
 UPDATE_APPLICATION: Final = Operation(
     name="update_application",
@@ -468,16 +458,14 @@ UPDATE_APPLICATION: Final = Operation(
     path="/v1/app/{application}",
     body=ApplicationChanges,
     returns=Application,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 404, 409, 500}),
+    may_fail={400, 401, 404, 409, 500},
 )
 DELETE_APPLICATION: Final = Operation(
     name="delete_application",
     method="DELETE",
     path="/v1/app/{application}",
     returns=type(None),
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 404, 500}),
+    may_fail={400, 401, 404, 500},
 )
 LIST_VERSIONS: Final = Operation(
     name="list_versions",
@@ -485,8 +473,7 @@ LIST_VERSIONS: Final = Operation(
     path="/v1/app/{application}/versions",
     query=PAGES,
     returns=VersionPage,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 404, 500}),
+    may_fail={400, 401, 404, 500},
 )
 CREATE_VERSION: Final = Operation(
     name="create_version",
@@ -494,16 +481,14 @@ CREATE_VERSION: Final = Operation(
     path="/v1/app/{application}/version",
     body=VersionRequest,
     returns=VersionSaved,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 404, 409, 424, 500}),
+    may_fail={400, 401, 404, 409, 424, 500},
 )
 GET_VERSION: Final = Operation(
     name="get_version",
     method="GET",
     path="/v1/app/{application}/version/{version}",
     returns=ApplicationVersion,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 404, 500}),
+    may_fail={400, 401, 404, 500},
 )
 UPDATE_VERSION: Final = Operation(
     name="update_version",
@@ -511,14 +496,12 @@ UPDATE_VERSION: Final = Operation(
     path="/v1/app/{application}/version/{version}",
     body=VersionChanges,
     returns=VersionSaved,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 404, 424, 500}),
+    may_fail={400, 401, 404, 424, 500},
 )
 DELETE_VERSION: Final = Operation(
     name="delete_version",
     method="DELETE",
     path="/v1/app/{application}/version/{version}",
     returns=VersionDeleted,
-    ok=frozenset({200}),
-    may_fail=frozenset({401, 404, 500}),
+    may_fail={401, 404, 500},
 )

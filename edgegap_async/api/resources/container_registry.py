@@ -130,8 +130,7 @@ LIST_IMAGE_TAGS: Final = Operation(
     path=_IMAGE,
     query=PAGES,
     returns=ImageTagPage,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 404, 500}),
+    may_fail={400, 401, 404, 500},
     slashes=_IMAGE_NAME,
 )
 DELETE_IMAGE_TAG: Final = Operation(
@@ -139,8 +138,7 @@ DELETE_IMAGE_TAG: Final = Operation(
     method="DELETE",
     path=_IMAGE + "/{tag_name}",
     returns=ImageTagDeleted,
-    ok=frozenset({200}),
-    may_fail=frozenset({401, 404, 500}),
+    may_fail={401, 404, 500},
     slashes=_IMAGE_NAME,
 )
 BULK_DELETE_IMAGE_TAGS: Final = Operation(
@@ -149,8 +147,8 @@ BULK_DELETE_IMAGE_TAGS: Final = Operation(
     path=_IMAGE + "/bulk-delete",
     body=ImageTags,
     returns=TagDeletions,
-    ok=frozenset({207}),
-    may_fail=frozenset({400, 401, 404, 500}),
+    ok={207},
+    may_fail={400, 401, 404, 500},
     # A repeat would say 404 of what the first request has deleted.
     slashes=_IMAGE_NAME,
 )

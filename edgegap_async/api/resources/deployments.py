@@ -72,16 +72,14 @@ REPORT_DEPLOYMENT: Final = Operation(
     path="/v1/deployments/{request_id}:report",
     body=DeploymentReport,
     returns=type(None),
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 403, 500, 503}),
+    may_fail={400, 401, 403, 500, 503},
 )
 GET_CONTEXT: Final = Operation(
     name="get_context",
     method="GET",
     path="/v1/context/{request_id}/{access_point_id}",
     returns=DeploymentContext,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 404, 500}),
+    may_fail={400, 401, 404, 500},
     auth=Auth.DEPLOYMENT_TOKEN,
 )
 CREATE_CONTEXT_TAG: Final = Operation(
@@ -90,8 +88,7 @@ CREATE_CONTEXT_TAG: Final = Operation(
     path="/v1/context/{request_id}/{access_point_id}/tags",
     body=TagName,
     returns=Tag,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 404, 409, 500}),
+    may_fail={400, 401, 404, 409, 500},
     auth=Auth.DEPLOYMENT_TOKEN,
 )
 DELETE_CONTEXT_TAG: Final = Operation(
@@ -99,7 +96,7 @@ DELETE_CONTEXT_TAG: Final = Operation(
     method="DELETE",
     path="/v1/context/{request_id}/{access_point_id}/tags/{tag_name}",
     returns=type(None),
-    ok=frozenset({200, 204}),
-    may_fail=frozenset({400, 401, 404, 500}),
+    ok={200, 204},
+    may_fail={400, 401, 404, 500},
     auth=Auth.DEPLOYMENT_TOKEN,
 )

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import attrs
+from attrs.validators import optional
 
 from edgegap_async.api.models.response import ApiResponse, Pagination
 from edgegap_async.api.operations import PAGES, Operation
@@ -115,60 +116,50 @@ SourceType: TypeAlias = Literal["File", "Folder"]
 
 
 def _name(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if value is not None or attribute.default is attrs.NOTHING:
-        check_segment(field_name(model, attribute), value)
+    check_segment(field_name(model, attribute), value)
 
 
 def _text(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if value is not None or attribute.default is attrs.NOTHING:
-        check_text(field_name(model, attribute), value, _MAX_PATH)
+    check_text(field_name(model, attribute), value, _MAX_PATH)
 
 
 def _url(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     _text(model, attribute, value)
-    if value is not None and urlsplit(value).scheme not in {"http", "https"}:
+    if urlsplit(value).scheme not in {"http", "https"}:
         what = field_name(model, attribute)
         raise InvalidRequest(f"{what} needs http:// or https:// before the host, not {value!r}")
 
 
 def _secret(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if value is None and attribute.default is None:
-        return
     # No message shows the value.
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
         what = field_name(model, attribute)
         raise InvalidRequest(f"{what} must be a text of printable characters that is not empty")
 
 
-def _one_of(*allowed: str) -> Any:
-    check = one_of(*allowed)
-
-    def check_unless_none(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if value is not None or attribute.default is attrs.NOTHING:
-            check(model, attribute, value)
-
-    return check_unless_none
-
-
-_output_format: Final = _one_of("TEXT", "NDJSON")
-_source_type: Final = _one_of("File", "Folder")
+_output_format: Final = one_of("TEXT", "NDJSON")
+_source_type: Final = one_of("File", "Folder")
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class EndpointStorageChanges(RequestModel):
     """The body of a call that changes an endpoint storage; what is None stays as it is."""
 
-    name: str | None = attrs.field(default=None, validator=_name)
+    name: str | None = attrs.field(default=None, validator=optional(_name))
     """Its new name."""
-    access_key_id: str | None = attrs.field(default=None, validator=_text)
+    access_key_id: str | None = attrs.field(default=None, validator=optional(_text))
     """The id of the access key."""
-    secret_access_key: str | None = attrs.field(default=None, validator=_secret, repr=False)
+    secret_access_key: str | None = attrs.field(
+        default=None, validator=optional(_secret), repr=False
+    )
     """The secret access key. No repr, no error and no answer shows it."""
-    endpoint: str | None = attrs.field(default=None, validator=_url)
+    endpoint: str | None = attrs.field(default=None, validator=optional(_url))
     """The URL of the provider, best without the bucket."""
-    bucket: str | None = attrs.field(default=None, validator=_text)
+    bucket: str | None = attrs.field(default=None, validator=optional(_text))
     """The name of the bucket."""
-    output_format: OutputFormat | None = attrs.field(default=None, validator=_output_format)
+    output_format: OutputFormat | None = attrs.field(
+        default=None, validator=optional(_output_format)
+    )
     """How logs are written: `TEXT` or `NDJSON`."""
 
 
@@ -192,13 +183,13 @@ class EndpointStorageRequest(EndpointStorageChanges):
 class PullProfileChanges(RequestModel):
     """The body of a call that changes a pull profile; what is None stays as it is."""
 
-    name: str | None = attrs.field(default=None, validator=_name)
+    name: str | None = attrs.field(default=None, validator=optional(_name))
     """Its new name."""
-    source: str | None = attrs.field(default=None, validator=_text)
+    source: str | None = attrs.field(default=None, validator=optional(_text))
     """The path in the bucket."""
-    source_type: SourceType | None = attrs.field(default=None, validator=_source_type)
+    source_type: SourceType | None = attrs.field(default=None, validator=optional(_source_type))
     """`File` or `Folder`."""
-    destination: str | None = attrs.field(default=None, validator=_text)
+    destination: str | None = attrs.field(default=None, validator=optional(_text))
     """The folder in the container, which its user must be able to write to."""
 
 
@@ -222,8 +213,7 @@ LIST_ENDPOINT_STORAGES: Final = Operation(
     path="/v1/storage/endpoints",
     query=PAGES,
     returns=EndpointStoragePage,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 500}),
+    may_fail={400, 401, 500},
 )
 CREATE_ENDPOINT_STORAGE: Final = Operation(
     name="create_endpoint_storage",
@@ -231,16 +221,14 @@ CREATE_ENDPOINT_STORAGE: Final = Operation(
     path="/v1/storage/endpoint",
     body=EndpointStorageRequest,
     returns=EndpointStorage,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 500}),
+    may_fail={400, 401, 500},
 )
 GET_ENDPOINT_STORAGE: Final = Operation(
     name="get_endpoint_storage",
     method="GET",
     path=_STORAGE,
     returns=EndpointStorage,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 404, 500}),
+    may_fail={400, 401, 404, 500},
 )
 UPDATE_ENDPOINT_STORAGE: Final = Operation(
     name="update_endpoint_storage",
@@ -248,16 +236,15 @@ UPDATE_ENDPOINT_STORAGE: Final = Operation(
     path=_STORAGE,
     body=EndpointStorageChanges,
     returns=EndpointStorage,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 404, 500}),
+    may_fail={400, 401, 404, 500},
 )
 DELETE_ENDPOINT_STORAGE: Final = Operation(
     name="delete_endpoint_storage",
     method="DELETE",
     path=_STORAGE,
     returns=type(None),
-    ok=frozenset({204}),
-    may_fail=frozenset({401, 404, 500}),
+    ok={204},
+    may_fail={401, 404, 500},
 )
 LIST_PULL_PROFILES: Final = Operation(
     name="list_pull_profiles",
@@ -265,8 +252,7 @@ LIST_PULL_PROFILES: Final = Operation(
     path=_STORAGE + "/pull-profiles",
     query=PAGES,
     returns=PullProfilePage,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 404, 500}),
+    may_fail={400, 401, 404, 500},
 )
 CREATE_PULL_PROFILE: Final = Operation(
     name="create_pull_profile",
@@ -274,16 +260,14 @@ CREATE_PULL_PROFILE: Final = Operation(
     path=_STORAGE + "/pull-profile",
     body=PullProfileRequest,
     returns=PullProfile,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 404, 500}),
+    may_fail={400, 401, 404, 500},
 )
 GET_PULL_PROFILE: Final = Operation(
     name="get_pull_profile",
     method="GET",
     path=_PROFILE,
     returns=PullProfile,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 404, 500}),
+    may_fail={400, 401, 404, 500},
 )
 UPDATE_PULL_PROFILE: Final = Operation(
     name="update_pull_profile",
@@ -291,30 +275,28 @@ UPDATE_PULL_PROFILE: Final = Operation(
     path=_PROFILE,
     body=PullProfileChanges,
     returns=PullProfile,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 404, 500}),
+    may_fail={400, 401, 404, 500},
 )
 DELETE_PULL_PROFILE: Final = Operation(
     name="delete_pull_profile",
     method="DELETE",
     path=_PROFILE,
     returns=type(None),
-    ok=frozenset({204}),
-    may_fail=frozenset({400, 401, 404, 500}),
+    ok={204},
+    may_fail={400, 401, 404, 500},
 )
 LINK_PULL_PROFILE: Final = Operation(
     name="link_pull_profile",
     method="PUT",
     path=_LINK,
     returns=PullProfileLink,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 404, 500}),
+    may_fail={400, 401, 404, 500},
 )
 UNLINK_PULL_PROFILE: Final = Operation(
     name="unlink_pull_profile",
     method="DELETE",
     path=_LINK,
     returns=type(None),
-    ok=frozenset({204}),
-    may_fail=frozenset({400, 401, 404, 500}),
+    ok={204},
+    may_fail={400, 401, 404, 500},
 )

@@ -123,24 +123,21 @@ LIST_BEACONS: Final = Operation(
     path="/v1/locations/beacons",
     query=PAGES,
     returns=BeaconPage,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 500}),
+    may_fail={400, 401, 500},
 )
 GET_PUBLIC_IP: Final = Operation(
     name="get_public_ip",
     method="GET",
     path="/v1/ip",
     returns=PublicAddress,
-    ok=frozenset({200}),
-    may_fail=frozenset({401, 500}),
+    may_fail={401, 500},
 )
 LOCATE_IP: Final = Operation(
     name="locate_ip",
     method="GET",
     path="/v1/ip/{ip}/lookup",
     returns=LocatedAddress,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 500}),
+    may_fail={400, 401, 500},
 )
 LOCATE_IPS: Final = Operation(
     name="locate_ips",
@@ -148,7 +145,6 @@ LOCATE_IPS: Final = Operation(
     path="/v1/ips/lookup",
     body=Addresses,
     returns=LocatedAddresses,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 500}),
+    may_fail={400, 401, 500},
     retry_safety=RetrySafety.SAFE,  # it changes nothing
 )

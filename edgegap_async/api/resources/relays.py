@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, TypeAlias
 
 import attrs
+from attrs.validators import optional
 
 from edgegap_async.api.models.response import ApiResponse, Model, Pagination
 from edgegap_async.api.operations import Operation
@@ -148,8 +149,7 @@ def _as_filters(values: Iterable[Mapping[str, object]]) -> tuple[Mapping[str, ob
 
 
 def _webhook(_self: object, _: attrs.Attribute[Any], value: Any) -> None:
-    if value is not None:
-        Webhook(value)
+    Webhook(value)
 
 
 def _session_id(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -166,7 +166,7 @@ class RelayRequest(RequestModel):
         default=(), converter=_as_filters, metadata={STRICT: "objects"}
     )
     """Conditions on the location of the relay, as JSON objects. The API does not describe them."""
-    webhook_url: str | None = attrs.field(default=None, validator=_webhook, repr=False)
+    webhook_url: str | None = attrs.field(default=None, validator=optional(_webhook), repr=False)
     """An http or https URL to which the API posts the session once it is ready; None for none. No
     repr and no error shows it."""
 
@@ -197,8 +197,7 @@ CREATE_RELAY_SESSION: Final = Operation(
     path="/v1/relays/sessions",
     body=RelayRequest,
     returns=RelaySession,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 403, 500, 503}),
+    may_fail={400, 401, 403, 500, 503},
 )
 LIST_RELAY_SESSIONS: Final = Operation(
     name="list_relay_sessions",
@@ -206,24 +205,22 @@ LIST_RELAY_SESSIONS: Final = Operation(
     path="/v1/relays/sessions",
     query=frozenset({"page"}),  # undocumented, though the answer says that there are pages
     returns=RelaySessionPage,
-    ok=frozenset({200}),
-    may_fail=frozenset({401, 403, 500}),
+    may_fail={401, 403, 500},
 )
 GET_RELAY_SESSION: Final = Operation(
     name="get_relay_session",
     method="GET",
     path="/v1/relays/sessions/{session_id}",
     returns=RelaySession,
-    ok=frozenset({200}),
-    may_fail=frozenset({401, 403, 404, 500}),
+    may_fail={401, 403, 404, 500},
 )
 DELETE_RELAY_SESSION: Final = Operation(
     name="delete_relay_session",
     method="DELETE",
     path="/v1/relays/sessions/{session_id}",
     returns=type(None),
-    ok=frozenset({204}),
-    may_fail=frozenset({401, 403, 404, 500, 503}),
+    ok={204},
+    may_fail={401, 403, 404, 500, 503},
 )
 AUTHORIZE_RELAY_USER: Final = Operation(
     name="authorize_relay_user",
@@ -231,8 +228,7 @@ AUTHORIZE_RELAY_USER: Final = Operation(
     path="/v1/relays/sessions:authorize-user",
     body=RelayAuthorization,
     returns=AuthorizedRelayUser,
-    ok=frozenset({200}),
-    may_fail=frozenset({400, 401, 403, 409, 500, 503}),
+    may_fail={400, 401, 403, 409, 500, 503},
 )
 REVOKE_RELAY_USER: Final = Operation(
     name="revoke_relay_user",
@@ -240,6 +236,6 @@ REVOKE_RELAY_USER: Final = Operation(
     path="/v1/relays/sessions:revoke-user",
     body=RelayRevocation,
     returns=type(None),  # a 200 has the session, a 204 nothing
-    ok=frozenset({200, 204}),
-    may_fail=frozenset({400, 401, 403, 404, 500, 503}),
+    ok={200, 204},
+    may_fail={400, 401, 403, 404, 500, 503},
 )

@@ -169,5 +169,5 @@ async def _stay(output: Output, progress: Progress, server: DeploymentHandle) ->
 
 
 def _state(server: DeploymentHandle) -> str:
-    status = server.status.short if server.status else "accepted"
+    status = str(server.status) if server.status else "accepted"
     return f"Deployment {server.request_id} is {status}."

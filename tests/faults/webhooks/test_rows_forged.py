@@ -103,7 +103,7 @@ async def test_row_40_the_content_of_a_body_is_not_used(lie: str) -> None:
         await asyncio.sleep(2)
 
         assert server.status is not None
-        assert server.status.short == "DEPLOYING"
+        assert server.status == "DEPLOYING"
         assert (await waiting).current_status is Status.READY
         assert statuses(server) == ["DEPLOYING", "READY"]
 

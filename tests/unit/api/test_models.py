@@ -33,8 +33,8 @@ KNOWN = list(Status)
 @pytest.mark.parametrize("status", KNOWN)
 @pytest.mark.parametrize("prefix", ["Status.", "STATUS_", "status.", ""])
 def test_a_known_status_is_read_in_every_spelling(status: Status, prefix: str) -> None:
-    assert Status(prefix + status.short) is status
-    assert Status((prefix + status.short).lower()) is status
+    assert Status(prefix + str(status)) is status
+    assert Status((prefix + str(status)).lower()) is status
     assert status.is_known
 
 
@@ -52,7 +52,7 @@ def test_a_status_is_its_name() -> None:
 def test_row_23_an_unknown_status_keeps_its_text_and_ends_no_wait(text: str) -> None:
     status = Status(text)
 
-    assert (status, status.value, status.short, str(status)) == (text, text, text, text)
+    assert (status, status.value, str(status)) == (text, text, text)
     assert status.name == "UNKNOWN"
     assert [status.is_known, status.is_ready, status.is_terminal] == [False, False, False]
     assert status not in KNOWN

@@ -44,7 +44,7 @@ async def test_a_handle_waits_until_the_server_is_ready(
 
     assert ready == handle.deployment
     assert handle.status == Status.READY
-    assert [change.status.short for change in handle.history] == ["DEPLOYING", "READY"]
+    assert [str(change.status) for change in handle.history] == ["DEPLOYING", "READY"]
     assert handle.status_requests == 2
     assert repr(handle) == "<DeploymentHandle abc123 READY>"
 
@@ -153,7 +153,7 @@ async def test_changes_come_in_order_and_end_with_the_deployment(
     api.on(*STATUS, *map(deployment, ["SEEKING", "READY", "TERMINATING", "TERMINATED"]))
     handle = client.handle("abc123")
     await handle.wait_ready()
-    reported = [(change.status.short, loop_time()) async for change in handle.changes()]
+    reported = [(str(change.status), loop_time()) async for change in handle.changes()]
 
     assert [status for status, _ in reported] == ["SEEKING", "READY", "TERMINATING", "TERMINATED"]
     assert reported[0][1] == pytest.approx(reported[1][1], abs=0.01)
@@ -163,7 +163,7 @@ async def test_changes_come_in_order_and_end_with_the_deployment(
 async def test_changes_end_with_an_error_too(api: ScriptedApi, client: EdgegapClient) -> None:
     api.on(*STATUS, *map(deployment, ["SEEKING", "ERROR"]))
 
-    assert [change.status.short async for change in client.handle("abc123").changes()] == [
+    assert [str(change.status) async for change in client.handle("abc123").changes()] == [
         "SEEKING",
         "ERROR",
     ]

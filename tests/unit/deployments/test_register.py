@@ -51,7 +51,7 @@ class Recorder(Observer):
         self.note("lost", deployment)
 
     def status_changed(self, request_id: str, change: StatusChange) -> None:
-        self.events.append((change.status.short, request_id, change.source))
+        self.events.append((str(change.status), request_id, change.source))
 
     def webhook_received(self, request_id: str) -> None:
         self.events.append(("webhook", request_id))

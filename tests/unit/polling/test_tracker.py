@@ -68,7 +68,7 @@ def at(status: Status) -> Deployment:
 
 
 def statuses(tracker: DeploymentTracker) -> list[str]:
-    return [change.status.short for change in tracker.history]
+    return [str(change.status) for change in tracker.history]
 
 
 # ── policy ────────────────────────────────────────────────────────────────────────────────────────
