@@ -9,6 +9,7 @@ from .api.register import OPERATIONS
 from .api.requests import (
     AnyUser,
     AnyVariables,
+    DeployFields,
     DeployOptions,
     DeployRequest,
     EnvironmentVariable,
@@ -72,6 +73,7 @@ __all__ = [
     "ApplicationRequest",
     "CallOptions",
     "Check",
+    "DeployFields",
     "DeployOptions",
     "DeployRequest",
     "DeploymentReport",

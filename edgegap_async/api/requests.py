@@ -163,6 +163,11 @@ class RequestModel(Value):
 
     __slots__ = ()
 
+    def given(self) -> dict[str, Any]:
+        """Returns the fields that are not None."""
+        values = {field.name: getattr(self, field.name) for field in self._fields()}
+        return {name: value for name, value in values.items() if value is not None}
+
 
 _ADDRESS_SLIPS: Final = (
     (r".*,.*", "a user has one address: make a user of each"),
@@ -300,7 +305,7 @@ WEBHOOK_KINDS: Final[Mapping[Status, WebhookKind]] = MappingProxyType(
 )
 """The kind of webhook that the API sends when a deployment reaches a status.
 
-A new kind needs a row here, a field in `DeployRequest` and `DeployOptions`, an argument in
+A new kind needs a row here, a field in `DeployRequest` and `DeployFields`, an argument in
 `http.resources`, and a URL in `WebhookUrls` and the webhook receiver."""
 
 
@@ -379,8 +384,8 @@ def deploy_request(given: Mapping[str, Any]) -> DeployRequest:
     return DeployRequest(**{name: given[name] for name in given if name != "private_host_ids"})
 
 
-class DeployOptions(TypedDict, total=False):
-    """The options of a deploy beyond application, version and users."""
+class DeployFields(TypedDict, total=False):
+    """The fields of a deploy's body beyond application, version and users."""
 
     environment_variables: AnyVariables
     """Variables of the game server; they take precedence over those of the version."""
@@ -396,6 +401,11 @@ class DeployOptions(TypedDict, total=False):
     """The URL that the API calls once when the deployment is TERMINATED."""
     resources: Resources | None
     """CPU and memory of the deployment; None for those of the version."""
+
+
+class DeployOptions(DeployFields, total=False):
+    """The options of a deploy beyond application, version and users."""
+
     private_host_ids: Iterable[str]
     """The ids of a private fleet's hosts. The API tries them in order, then the public cloud."""
     operation_tag: bool

@@ -138,6 +138,13 @@ class Output:
         """Prints a line of JSON."""
         self.line(json.dumps(to_json(value)))
 
+    def print_id(self, request_id: str) -> None:
+        """Prints the id of a deployment."""
+        if self.json:
+            self.json_line({"request_id": request_id})
+        else:
+            self.line(request_id)
+
     def one(self, value: object, fields: Mapping[str, object]) -> None:
         """Prints one object.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import abc
 import os
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import attrs
 import click
@@ -16,29 +17,52 @@ if TYPE_CHECKING:
     from edgegap_async.requests import AnyUser, Check, EnvironmentVariable, VersionPortRequest
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+_Value = TypeVar("_Value")
 
 _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-class UserType(click.ParamType["AnyUser"]):
+class WordType(click.ParamType[_Value]):
+    """A kind of word: a subclass reads it."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> _Value:
+        """Returns what a word stands for; a default that is no text stays as it is."""
+        if not isinstance(value, str):
+            return cast("_Value", value)
+        try:
+            return self.read(value)
+        except ValueError as error:  # an InvalidRequest is one
+            self.fail(str(error), param, ctx)
+
+    @abc.abstractmethod
+    def read(self, text: str) -> _Value:
+        """Returns what a word stands for.
+
+        Raises:
+            ValueError: it stands for nothing; the message says why.
+        """
+        ...
+
+
+class UserType(WordType["AnyUser"]):
     """A player: an IP address, or `LATITUDE,LONGITUDE`."""
 
     name = "IP|LAT,LON"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> AnyUser:
+    def read(self, text: str) -> AnyUser:
         """Returns the player as `client.deploy` takes it."""
-        latitude, comma, longitude = str(value).partition(",")
+        latitude, comma, longitude = text.partition(",")
         try:
             if comma:
                 return sdk.GeoCoordinates(float(latitude), float(longitude))
-            return sdk.IpAddress(value)
-        except ValueError as error:  # an InvalidRequest is one
-            self.fail(f"{value!r}: {error}", param, ctx)
+            return sdk.IpAddress(text)
+        except ValueError as error:
+            raise ValueError(f"{text!r}: {error}") from None
 
 
-class VariableType(click.ParamType["EnvironmentVariable"]):
+class VariableType(WordType["EnvironmentVariable"]):
     """An environment variable: `NAME=VALUE`, or `NAME` with the value of this environment.
 
     Args:
@@ -50,33 +74,26 @@ class VariableType(click.ParamType["EnvironmentVariable"]):
         self.name = "NAME" if is_hidden else "NAME[=VALUE]"
         self._is_hidden = is_hidden
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> EnvironmentVariable:
+    def read(self, text: str) -> EnvironmentVariable:
         """Returns the variable."""
-        name, equals, text = str(value).partition("=")
+        name, equals, value = text.partition("=")
         if equals and self._is_hidden:
-            self.fail(f"set {name} in the environment, and give its name alone", param, ctx)
+            raise ValueError(f"set {name} in the environment, and give its name alone")
         if not equals and name not in os.environ:
-            self.fail(f"{name} is not in the environment", param, ctx)
-        try:
-            return sdk.requests.EnvironmentVariable(
-                name, text if equals else os.environ[name], is_hidden=self._is_hidden
-            )
-        except sdk.errors.InvalidRequest as error:
-            self.fail(str(error), param, ctx)
+            raise ValueError(f"{name} is not in the environment")
+        return sdk.requests.EnvironmentVariable(
+            name, value if equals else os.environ[name], is_hidden=self._is_hidden
+        )
 
 
-class CheckType(click.ParamType["Check"]):
+class CheckType(WordType["Check"]):
     """A check that players can connect: `tcp:PORT`, `udp:PORT[:DATAGRAM]`, `http:PORT[/PATH]`."""
 
     name = "CHECK"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Check:
+    def read(self, text: str) -> Check:
         """Returns the check as `wait_ready` takes it."""
-        kind, _, rest = str(value).partition(":")
+        kind, _, rest = text.partition(":")
         if kind == "tcp" and rest:
             return sdk.TcpConnect(rest)
         if kind == "udp" and rest:
@@ -86,21 +103,19 @@ class CheckType(click.ParamType["Check"]):
             port, slash, path = rest.partition("/")
             return sdk.HttpGet(port, path=f"{slash}{path}" or "/")
         form = "tcp:PORT, udp:PORT[:DATAGRAM] or http:PORT[/PATH]"
-        return self.fail(f"{value!r} has not the form {form}", param, ctx)
+        raise ValueError(f"{text!r} has not the form {form}")
 
 
-class DurationType(click.ParamType[float]):
+class DurationType(WordType[float]):
     """A number of seconds, or a number with `s`, `min` (or `m`), `h` or `d`."""
 
     name = "DURATION"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
+    def read(self, text: str) -> float:
         """Returns seconds."""
-        found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([a-z]*)", str(value))
+        found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([a-z]*)", text)
         if found is None or found[2] not in _UNITS:
-            self.fail(f"{value!r} is no duration such as 90, 90s, 5min, 2h or 1d", param, ctx)
+            raise ValueError(f"{text!r} is no duration such as 90, 90s, 5min, 2h or 1d")
         return float(found[1]) * _UNITS[found[2]]
 
 
@@ -116,46 +131,37 @@ class ImageName:
     """Its tag."""
 
 
-class ImageType(click.ParamType[ImageName]):
+class ImageType(WordType[ImageName]):
     """The name of an image, `[REGISTRY/]NAME[:TAG]`, as Docker reads it."""
 
     name = "IMAGE"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> ImageName:
+    def read(self, text: str) -> ImageName:
         """Returns the parts; without a registry `docker.io`, without a tag `latest`."""
-        if isinstance(value, ImageName):
-            return value
-        if "@" in value:
-            self.fail(f"{value!r}: the API takes a tag, not a digest", param, ctx)
-        first, slash, rest = str(value).partition("/")
+        if "@" in text:
+            raise ValueError(f"{text!r}: the API takes a tag, not a digest")
+        first, slash, rest = text.partition("/")
         is_host = bool(slash) and ("." in first or ":" in first or first == "localhost")
-        repository, path = (first, rest) if is_host else ("docker.io", value)
+        repository, path = (first, rest) if is_host else ("docker.io", text)
         name, _, tag = path.partition(":")
         if not name:
-            self.fail(f"{value!r} is no name of an image", param, ctx)
+            raise ValueError(f"{text!r} is no name of an image")
         return ImageName(repository, name, tag or "latest")
 
 
-class PortType(click.ParamType["VersionPortRequest"]):
+class PortType(WordType["VersionPortRequest"]):
     """A port of a version: `NAME:NUMBER/PROTOCOL`."""
 
     name = "NAME:NUMBER/PROTOCOL"
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> VersionPortRequest:
+    def read(self, text: str) -> VersionPortRequest:
         """Returns the port."""
-        found = re.fullmatch(r"([^:]+):(\d+)/(.+)", str(value))
+        found = re.fullmatch(r"([^:]+):(\d+)/(.+)", text)
         if found is None:
-            return self.fail(f"{value!r} has not the form game:7777/udp", param, ctx)
-        try:
-            return sdk.requests.VersionPortRequest(
-                name=found[1], port=int(found[2]), protocol=found[3].upper()
-            )
-        except sdk.errors.InvalidRequest as error:
-            return self.fail(str(error), param, ctx)
+            raise ValueError(f"{text!r} has not the form game:7777/udp")
+        return sdk.requests.VersionPortRequest(
+            name=found[1], port=int(found[2]), protocol=found[3].upper()
+        )
 
 
 USER: Final = UserType()

@@ -118,7 +118,3 @@ class ClockOffset:
     def to_loop_time(self, redis_time: float) -> float:
         """Returns the loop time at which Redis's clock shows `redis_time`."""
         return redis_time - self._offset
-
-    def to_redis_time(self, at: float) -> float:
-        """Returns what Redis's clock shows at a loop time."""
-        return at + self._offset

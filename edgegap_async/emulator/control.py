@@ -208,10 +208,7 @@ class Control:
 
     async def _show_deployment(self) -> object:
         one = self._deployment()
-        history = [
-            event for event in self._emulator.events.after(0) if event.request_id == one.request_id
-        ]
-        return details(self._emulator.cloud, one, history)
+        return details(self._emulator.cloud, one, self._emulator.events.of(one.request_id))
 
     async def _show_logs(self) -> object:
         deployment = self._deployment()

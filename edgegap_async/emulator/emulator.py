@@ -8,7 +8,7 @@ import ipaddress
 import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, TypeVar
 
 import attrs
 
@@ -49,7 +49,7 @@ _APPLICATION_CALLS: Final = frozenset(
     for verb in ("create", "update", "delete")
     for noun in ("application", "version")
 )
-_NOT_STARTED: Final = "the emulator is not started: use it as `async with Emulator(…)`"
+Part = TypeVar("Part")
 
 
 class _WithSettings(str):
@@ -347,9 +347,7 @@ class Emulator:
         Raises:
             InvalidRequest: the emulator is not started.
         """
-        before = self.cloud
-        if self._server is None:
-            raise InvalidRequest(_NOT_STARTED)
+        before, server = self.cloud, _started(self._server)
         self._binding.check(asyncio.get_running_loop())
         known = self.cloud.deployments.keys() | self.cloud.relay_sessions.keys()
         if kept := frozenset(keep) & known:
@@ -357,7 +355,7 @@ class Emulator:
             await self.cloud.forget_others(kept)
         else:
             self.clock = Clock()
-            self._cloud = self._server.cloud = self._make_cloud()
+            self._cloud = server.cloud = self._make_cloud()
             self._cloud.base_url = self.url
             await before.close()
             self._failures += before.failures
@@ -366,8 +364,8 @@ class Emulator:
             self._state.save_applications(application_records(self.cloud.registry))
             for deployment in self.cloud.deployments.values():
                 self._state.save(deployment)
-        self._server.requests.clear()
-        self._server.reset_limits()
+        server.requests.clear()
+        server.reset_limits()
         self.events.clear()
         self.expectations.clear()
         self.faults.clear()
@@ -418,8 +416,7 @@ class Emulator:
         Raises:
             InvalidRequest: the emulator is not started.
         """
-        if self._server is None:
-            raise InvalidRequest(_NOT_STARTED)
+        _started(self._server)
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104
         return f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
 
@@ -438,9 +435,7 @@ class Emulator:
         Raises:
             InvalidRequest: the emulator is not started.
         """
-        if self._cloud is None:
-            raise InvalidRequest(_NOT_STARTED)
-        return self._cloud
+        return _started(self._cloud)
 
     @property
     def deployments(self) -> Mapping[str, LocalDeployment]:
@@ -478,7 +473,7 @@ class Emulator:
         Args:
             request_id: its id. Only the last 20,000 changes of all deployments are known.
         """
-        return tuple(one for one in self.events.after(0) if one.request_id == request_id)
+        return self.events.of(request_id)
 
     @property
     def record(self) -> RequestRecord:
@@ -487,9 +482,7 @@ class Emulator:
         Raises:
             InvalidRequest: the emulator is not started.
         """
-        if self._server is None:
-            raise InvalidRequest(_NOT_STARTED)
-        return self._server.requests
+        return _started(self._server).requests
 
     @property
     def open_requests(self) -> int:
@@ -500,6 +493,17 @@ class Emulator:
     def requests(self) -> list[RecordedRequest]:
         """The requests that came, oldest first; the last 20,000."""
         return [] if self._server is None else list(self._server.requests)
+
+
+def _started(part: Part | None) -> Part:
+    """Returns a part of an emulator that is started.
+
+    Raises:
+        InvalidRequest: the emulator is not started.
+    """
+    if part is None:
+        raise InvalidRequest("the emulator is not started: use it as `async with Emulator(…)`")
+    return part
 
 
 def _faults_of(catalogue: Catalogue, path: object) -> tuple[Fault, ...]:

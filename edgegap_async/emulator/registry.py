@@ -243,7 +243,7 @@ class Registry:
         stored = self.find(name)
         if changes.name not in {None, name} and changes.name in self.applications:
             raise Conflict(f"Application {changes.name} already exists")
-        stored.shown = attrs.evolve(stored.shown, **_given(changes), last_updated=datetime.now(UTC))
+        stored.shown = attrs.evolve(stored.shown, **changes.given(), last_updated=datetime.now(UTC))
         for version in stored.versions.values():
             version.program = attrs.evolve(version.program, name=stored.shown.name)
         self.applications = {one.shown.name: one for one in self.applications.values()}
@@ -320,7 +320,7 @@ class Registry:
         shown = _changed(stored.shown, changes)
         settings = {**_program_settings(changes), **_credential_settings(stored.program, changes)}
         names = {"docker_repository", "docker_image", "docker_tag"}
-        if names & _given(changes).keys():
+        if names & changes.given().keys():
             image = self._image(shown)
             if changes.private_token is not None:
                 _check_credentials(image, changes)
@@ -408,30 +408,15 @@ def _image_names(shown: models.ApplicationVersion) -> tuple[str, str]:
     return f"{name}:{shown.docker_tag}", name
 
 
-def _given(changes: Any) -> dict[str, Any]:
-    """Returns the fields of a request that are set."""
-    values = {field.name: getattr(changes, field.name) for field in attrs.fields(type(changes))}
-    return {name: value for name, value in values.items() if value is not None}
-
-
 def _changed(
     shown: models.ApplicationVersion, changes: VersionChanges
 ) -> models.ApplicationVersion:
     """Returns a version with changes, as the API shows it: without secrets."""
-    values = _given(changes)
+    values = changes.given()
     for secret in {"private_username", "private_token"} & values.keys():
         values[secret] = models.SET_AND_ENCRYPTED
     if changes.ports is not None:
-        values["ports"] = tuple(
-            models.VersionPort(
-                port=port.port,
-                protocol=shown_protocol(port.protocol),
-                to_check=port.to_check,
-                tls_upgrade=port.tls_upgrade,
-                name=port.name,
-            )
-            for port in changes.ports
-        )
+        values["ports"] = tuple(_shown_port(port, port.port) for port in changes.ports)
     if changes.envs is not None:
         values["envs"] = tuple(
             models.VersionVariable(
@@ -537,6 +522,16 @@ def shown_protocol(protocol: str) -> str:
     return "Websocket" if protocol.upper() == "WS" else protocol
 
 
+def _shown_port(port: VersionPortRequest | AppPort, number: int) -> models.VersionPort:
+    return models.VersionPort(
+        port=number,
+        protocol=shown_protocol(port.protocol),
+        to_check=port.to_check,
+        tls_upgrade=port.tls_upgrade,
+        name=port.name,
+    )
+
+
 def _image_part(name: str) -> str:
     return re.sub("[^a-z0-9._-]+", "-", name.lower())
 
@@ -576,16 +571,7 @@ def _described(application: Application, now: datetime) -> models.ApplicationVer
         termination_grace_period_seconds=max(
             _LEAST_GRACE, math.ceil(application.termination_grace_period_seconds)
         ),
-        ports=tuple(
-            models.VersionPort(
-                port=port.number or 0,
-                protocol=shown_protocol(port.protocol),
-                to_check=port.to_check,
-                tls_upgrade=port.tls_upgrade,
-                name=port.name,
-            )
-            for port in application.ports
-        ),
+        ports=tuple(_shown_port(port, port.number or 0) for port in application.ports),
         envs=tuple(
             models.VersionVariable(key=key, value=value, is_hidden=is_hidden)
             for is_hidden, values in variables.items()

@@ -53,13 +53,7 @@ def is_time_range(value: object) -> bool:
     )
 
 
-def _share(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    del self
-    if not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise InvalidRequest(
-            f"Simulation.{attribute.name} must be a share from 0 to 1, not {value!r}"
-        )
-
+_SHARE: Final = number(least=0, most=1)
 
 TimeRange: TypeAlias = tuple[float, float] | Callable[[random.Random], float]
 """Seconds: at least and at most, or a function that draws them from the random source it gets."""
@@ -82,11 +76,11 @@ class Simulation:
     ready_after: TimeRange = attrs.field(default=(0.5, 3.0), validator=_time_range)
     """Seconds from the start until the ports are bound: (at least, at most), or a function that
     draws them: `lambda chance: chance.lognormvariate(1.6, 0.77)`."""
-    crash_share: float = attrs.field(default=0.0, validator=_share)
+    crash_share: float = attrs.field(default=0.0, validator=_SHARE)
     """Share of servers that exit with code 1, before or after READY; from 0 to 1."""
     crash_after: TimeRange = attrs.field(default=(0.0, 30.0), validator=_time_range)
     """Seconds from the start until a failing server exits; in the form of `ready_after`."""
-    never_ready_share: float = attrs.field(default=0.0, validator=_share)
+    never_ready_share: float = attrs.field(default=0.0, validator=_SHARE)
     """Share of servers that never bind a port; from 0 to 1."""
 
 

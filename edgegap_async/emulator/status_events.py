@@ -90,6 +90,10 @@ class StatusEvents:
         """Returns the changes after the one with this number, oldest first."""
         return [event for event in self._events if event.number > number]
 
+    def of(self, request_id: str) -> tuple[StatusEvent, ...]:
+        """Returns the changes of one deployment, oldest first."""
+        return tuple(event for event in self._events if event.request_id == request_id)
+
     async def wait(self, number: int, seconds: float) -> list[StatusEvent]:
         """Returns the changes after that number; waits for one at most that many seconds."""
         with contextlib.suppress(TimeoutError):

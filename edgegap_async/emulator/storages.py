@@ -187,10 +187,9 @@ def _check_free(stored: dict[str, Any], name: str | None, what: str) -> None:
 
 def _given(changes: RequestModel) -> dict[str, Any]:
     """Returns the fields of a request that are set and that the API shows."""
-    kind: Any = type(changes)
-    values = {field.name: getattr(changes, field.name) for field in attrs.fields(kind)}
+    values = changes.given()
     values.pop("secret_access_key", None)
-    return {name: value for name, value in values.items() if value is not None}
+    return values
 
 
 def _created(kind: type[Shown], values: dict[str, Any]) -> Shown:

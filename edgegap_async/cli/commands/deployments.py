@@ -196,14 +196,14 @@ async def stop(
         chosen = [row.request_id for row in rows]
     elif only_shows:
         for request_id in chosen:
-            _print_id(output, request_id)
+            output.print_id(request_id)
         return
 
     async def stop_one(request_id: str) -> None:
         stop = client.handle(request_id).stop
         # An unknown id that the caller has given is an error; one of the list may have ended.
         await stop(wait=waits, timeout=timeout, missing_ok=not request_ids)
-        _print_id(output, request_id)
+        output.print_id(request_id)
 
     outcomes = await asyncio.gather(*map(stop_one, chosen), return_exceptions=True)
     failures = [one for one in outcomes if isinstance(one, Exception)]
@@ -211,10 +211,3 @@ async def stop(
         raise failures[0]
     if failures:
         raise ExceptionGroup("some deployments could not be stopped", failures)
-
-
-def _print_id(output: Output, request_id: str) -> None:
-    if output.json:
-        output.json_line({"request_id": request_id})
-    else:
-        output.line(request_id)

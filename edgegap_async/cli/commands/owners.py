@@ -89,7 +89,4 @@ async def reap(
         return
     await confirm(f"Stop {plural(len(old), 'deployment')} of {owner}?", is_sure=is_sure)
     for request_id in await client.reap(older_than=older_than):
-        if output.json:
-            output.json_line({"request_id": request_id})
-        else:
-            output.line(request_id)
+        output.print_id(request_id)

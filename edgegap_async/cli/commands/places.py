@@ -61,10 +61,6 @@ def _country(beacon: LocationBeacon) -> str | None:
     return beacon.location.country if beacon.location else None
 
 
-def _round_trip(reply: BeaconReply) -> str:
-    return f"{1000 * reply.round_trip:.1f} ms"
-
-
 _BEACONS: Final[Sequence[Column[LocationBeacon]]] = (
     Column("HOST", lambda one: one.host or one.fqdn, is_whole=True),
     Column("UDP", lambda one: one.udp_port, is_whole=True),
@@ -72,16 +68,12 @@ _BEACONS: Final[Sequence[Column[LocationBeacon]]] = (
     Column("CITY", _city),
     Column("COUNTRY", _country),
 )
-_REPLIES: Final = (
-    Column["sdk.models.BeaconReply"](
-        "HOST", lambda one: one.beacon.host or one.beacon.fqdn, is_whole=True
-    ),
-    Column["sdk.models.BeaconReply"](
-        "ROUND TRIP", lambda one: f"{1000 * one.round_trip:.1f} ms", is_whole=True
-    ),
-    Column["sdk.models.BeaconReply"]("BY", lambda one: one.protocol, is_whole=True),
-    Column["sdk.models.BeaconReply"]("CITY", lambda one: _city(one.beacon)),
-    Column["sdk.models.BeaconReply"]("COUNTRY", lambda one: _country(one.beacon)),
+_REPLIES: Final[Sequence[Column[BeaconReply]]] = (
+    Column("HOST", lambda one: one.beacon.host or one.beacon.fqdn, is_whole=True),
+    Column("ROUND TRIP", lambda one: f"{1000 * one.round_trip:.1f} ms", is_whole=True),
+    Column("BY", lambda one: one.protocol, is_whole=True),
+    Column("CITY", lambda one: _city(one.beacon)),
+    Column("COUNTRY", lambda one: _country(one.beacon)),
 )
 
 

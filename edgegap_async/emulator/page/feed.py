@@ -109,7 +109,6 @@ class Stream:
         self._changed: dict[str, None] = {}  # ids, in the order of their first change
         self._known: set[str] = set()
         self._calls: deque[RecordedRequest] = deque(maxlen=_MAX_CALLS)
-        self._call_count = 0
         self._webhooks: deque[SentWebhook] = deque(maxlen=_MAX_CALLS)
         self._sent_second = 0
         self._sent_faults: tuple[object, ...] = ()
@@ -123,7 +122,6 @@ class Stream:
     def add_call(self, request: RecordedRequest) -> None:
         """Notes a call."""
         self._calls.append(request)
-        self._call_count += 1
 
     def add_webhook(self, webhook: SentWebhook) -> None:
         """Notes a webhook."""
