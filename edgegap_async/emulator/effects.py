@@ -1,7 +1,7 @@
 """What a fault does to a call or to a webhook: the effects that `faults` applies.
 
-A new kind of fault is a subclass of `Effect` and an entry in `EFFECTS`; one that changes the body
-is a subclass of `_ChangedAnswer`, with `closes = False` if the connection stays open.
+A new kind of fault is a subclass of `Effect`; one that changes the body is a subclass of
+`_ChangedAnswer`, with `closes = False` if the connection stays open.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import gzip
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import attrs
 from aiohttp import web
@@ -31,6 +31,12 @@ _SECONDS: Final = number(least=0)
 _LEFT_INTERVAL: Final = 0.05  # seconds between two checks whether a client has left
 
 
+Answer: TypeAlias = web.Response | None
+"""The emulator's answer; None before it has acted."""
+Outcome: TypeAlias = web.StreamResponse | None
+"""What the client gets instead of the emulator's answer; None if the exchange goes on."""
+
+
 def _as_bytes(data: bytes | str) -> bytes:
     return data.encode() if isinstance(data, str) else data
 
@@ -47,17 +53,12 @@ class Effect:
     acts: int = 1
     """How often the cloud does what the request asks."""
 
-    async def apply(
-        self, request: web.BaseRequest, answer: web.Response | None
-    ) -> web.StreamResponse | None:
+    async def apply(self, request: web.BaseRequest, answer: Answer) -> Outcome:
         """Applies the effect to a call.
 
         Args:
             request: the request of the client.
             answer: the emulator's answer; None before it has acted.
-
-        Returns:
-            What the client gets instead, or None if the exchange goes on.
         """
         del request, answer
         return None
@@ -76,9 +77,7 @@ class Drop(Effect):
     reset: bool = attrs.field(default=True, validator=instance_of(bool))
     """True to end the connection by a TCP reset, False by an orderly end."""
 
-    async def apply(
-        self, request: web.BaseRequest, answer: web.Response | None
-    ) -> web.StreamResponse | None:
+    async def apply(self, request: web.BaseRequest, answer: Answer) -> Outcome:
         """Ends the connection."""
         if request.transport is not None:
             request.transport.abort() if self.reset else request.transport.close()
@@ -136,13 +135,60 @@ class Respond(Effect):
             return self.body
         return self.body.encode() if isinstance(self.body, str) else dumps(self.body)
 
-    async def apply(
-        self, request: web.BaseRequest, answer: web.Response | None
-    ) -> web.StreamResponse | None:
+    async def apply(self, request: web.BaseRequest, answer: Answer) -> Outcome:
         """Returns the other answer."""
         kind = {"Content-Type": "application/json"} if "Content-Type" not in self.headers else {}
         headers = {**kind, **self.headers}
         return web.Response(status=self.status, body=self.as_bytes, headers=headers)
+
+
+@attrs.frozen
+class ProxyPage(Effect):
+    """The answer of a proxy or gateway in place of the emulator's."""
+
+    status: int = attrs.field(default=502, validator=number(least=400, most=599, whole=True))
+    """HTTP status of the answer, 400 to 599: 502, 504, 408, nginx's 499, Cloudflare's 522, …"""
+    proxy: str = attrs.field(default="nginx", validator=one_of(*PROXIES))
+    """`nginx`, `haproxy`, `cloudflare`, `envoy`, or `gateway`, which answers in JSON."""
+
+    async def apply(self, request: web.BaseRequest, answer: Answer) -> Outcome:
+        """Returns the page."""
+        content_type, text = proxy_page(self.proxy, self.status)
+        headers = {"Content-Type": content_type, "Server": self.proxy}
+        return web.Response(status=self.status, body=text.encode(), headers=headers)
+
+
+@attrs.frozen
+class Raw(Effect):
+    """Bytes in place of an HTTP answer, after which the connection ends."""
+
+    data: bytes = attrs.field(converter=_as_bytes, validator=instance_of(bytes))
+    """The bytes that the client gets; a text is sent in UTF-8."""
+    closes: bool = attrs.field(default=True, validator=instance_of(bool))
+    """False to keep the connection open and silent until the client closes it."""
+
+    async def apply(self, request: web.BaseRequest, answer: Answer) -> Outcome:
+        """Sends the bytes."""
+        return await _send_raw(request, self.data, closes=self.closes)
+
+
+@attrs.frozen
+class Delay(Effect):
+    """The emulator's own answer, or a webhook, late."""
+
+    operations = CALLS | WEBHOOKS
+
+    seconds: float = attrs.field(validator=_SECONDS)
+    """Seconds of delay, 0 or more."""
+
+    async def apply(self, request: web.BaseRequest, answer: Answer) -> Outcome:
+        """Waits."""
+        await asyncio.sleep(self.seconds)
+        return None
+
+    def webhook_delays(self) -> tuple[float, ...]:
+        """Sends the webhook late."""
+        return (self.seconds,)
 
 
 class _ChangedAnswer(Effect):
@@ -151,9 +197,7 @@ class _ChangedAnswer(Effect):
     needs_answer = True
     closes = True
 
-    async def apply(
-        self, request: web.BaseRequest, answer: web.Response | None
-    ) -> web.StreamResponse | None:
+    async def apply(self, request: web.BaseRequest, answer: Answer) -> Outcome:
         """Sends the answer's head, then its body as the effect has it."""
         body = answer.body if answer is not None and isinstance(answer.body, bytes) else b""
         changed = web.StreamResponse(
@@ -184,6 +228,28 @@ class Truncate(_ChangedAnswer):
 
 
 @attrs.frozen
+class WrongLength(Effect):
+    """The emulator's answer, with a Content-Length that is not the length of its body."""
+
+    needs_answer = True
+
+    difference: int = attrs.field(default=10, validator=number(least=-1000, most=10**9, whole=True))
+    """Bytes that are announced beyond those that are sent; the client then waits for them. Below 0:
+    more bytes are sent than announced."""
+
+    async def apply(self, request: web.BaseRequest, answer: Answer) -> Outcome:
+        """Sends the answer."""
+        body = answer.body if answer is not None and isinstance(answer.body, bytes) else b""
+        status = answer.status if answer is not None else 200
+        announced = max(0, len(body) + self.difference)
+        head = (
+            f"HTTP/1.1 {status} OK\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {announced}\r\n\r\n"
+        )
+        return await _send_raw(request, head.encode() + body, closes=self.difference <= 0)
+
+
+@attrs.frozen
 class Dribble(_ChangedAnswer):
     """The emulator's answer, one byte at a time."""
 
@@ -209,24 +275,11 @@ class HangUp(_ChangedAnswer):
 
 
 @attrs.frozen
-class Delay(Effect):
-    """The emulator's own answer, or a webhook, late."""
+class ActTwice(Effect):
+    """A proxy sends the request twice: the cloud acts twice, the client gets the second answer."""
 
-    operations = CALLS | WEBHOOKS
-
-    seconds: float = attrs.field(validator=_SECONDS)
-    """Seconds of delay, 0 or more."""
-
-    async def apply(
-        self, request: web.BaseRequest, answer: web.Response | None
-    ) -> web.StreamResponse | None:
-        """Waits."""
-        await asyncio.sleep(self.seconds)
-        return None
-
-    def webhook_delays(self) -> tuple[float, ...]:
-        """Sends the webhook late."""
-        return (self.seconds,)
+    needs_answer = True
+    acts = 2
 
 
 @attrs.frozen
@@ -258,72 +311,6 @@ class Repeat(Effect):
         return (0.0,) * self.times
 
 
-@attrs.frozen
-class ProxyPage(Effect):
-    """The answer of a proxy or gateway in place of the emulator's."""
-
-    status: int = attrs.field(default=502, validator=number(least=400, most=599, whole=True))
-    """HTTP status of the answer, 400 to 599: 502, 504, 408, nginx's 499, Cloudflare's 522, …"""
-    proxy: str = attrs.field(default="nginx", validator=one_of(*PROXIES))
-    """`nginx`, `haproxy`, `cloudflare`, `envoy`, or `gateway`, which answers in JSON."""
-
-    async def apply(
-        self, request: web.BaseRequest, answer: web.Response | None
-    ) -> web.StreamResponse | None:
-        """Returns the page."""
-        content_type, text = proxy_page(self.proxy, self.status)
-        headers = {"Content-Type": content_type, "Server": self.proxy}
-        return web.Response(status=self.status, body=text.encode(), headers=headers)
-
-
-@attrs.frozen
-class Raw(Effect):
-    """Bytes in place of an HTTP answer, after which the connection ends."""
-
-    data: bytes = attrs.field(converter=_as_bytes, validator=instance_of(bytes))
-    """The bytes that the client gets; a text is sent in UTF-8."""
-    closes: bool = attrs.field(default=True, validator=instance_of(bool))
-    """False to keep the connection open and silent until the client closes it."""
-
-    async def apply(
-        self, request: web.BaseRequest, answer: web.Response | None
-    ) -> web.StreamResponse | None:
-        """Sends the bytes."""
-        return await _send_raw(request, self.data, closes=self.closes)
-
-
-@attrs.frozen
-class WrongLength(Effect):
-    """The emulator's answer, with a Content-Length that is not the length of its body."""
-
-    needs_answer = True
-
-    difference: int = attrs.field(default=10, validator=number(least=-1000, most=10**9, whole=True))
-    """Bytes that are announced beyond those that are sent; the client then waits for them. Below 0:
-    more bytes are sent than announced."""
-
-    async def apply(
-        self, request: web.BaseRequest, answer: web.Response | None
-    ) -> web.StreamResponse | None:
-        """Sends the answer."""
-        body = answer.body if answer is not None and isinstance(answer.body, bytes) else b""
-        status = answer.status if answer is not None else 200
-        announced = max(0, len(body) + self.difference)
-        head = (
-            f"HTTP/1.1 {status} OK\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {announced}\r\n\r\n"
-        )
-        return await _send_raw(request, head.encode() + body, closes=self.difference <= 0)
-
-
-@attrs.frozen
-class ActTwice(Effect):
-    """A proxy sends the request twice: the cloud acts twice, the client gets the second answer."""
-
-    needs_answer = True
-    acts = 2
-
-
 async def _send_raw(
     request: web.BaseRequest, data: bytes, *, closes: bool
 ) -> web.StreamResponse | None:
@@ -337,18 +324,9 @@ async def _send_raw(
     return web.Response()
 
 
-EFFECTS: Final[tuple[type[Effect], ...]] = (
-    Drop,
-    Respond,
-    ProxyPage,
-    Raw,
-    Delay,
-    Truncate,
-    WrongLength,
-    Dribble,
-    HangUp,
-    ActTwice,
-    Hide,
-    Repeat,
+EFFECTS: Final = tuple(
+    kind
+    for name, kind in list(globals().items())
+    if isinstance(kind, type) and issubclass(kind, Effect) and name[0] != "_" and kind is not Effect
 )
-"""Every effect that a file or the control API can name."""
+"""Every effect that a file or the control API can name: the public subclasses of `Effect` above."""

@@ -227,23 +227,8 @@ class Observer:
         return {}
 
 
-_DEPLOYMENT_EVENTS: Final = (
-    Observer.deployment_created,
-    Observer.deployment_adopted,
-    Observer.deployment_ready,
-    Observer.deployment_stopped,
-    Observer.deployment_lost,
-)
-_EVENTS: Final = (
-    Observer.call_started,
-    Observer.attempt_started,
-    Observer.attempt_failed,
-    Observer.call_succeeded,
-    Observer.call_failed,
-    Observer.webhook_received,
-    Observer.status_changed,
-    *_DEPLOYMENT_EVENTS,
-    Observer.environment,
+_EVENTS: Final[tuple[Callable[..., Any], ...]] = tuple(
+    event for name, event in vars(Observer).items() if not name.startswith("_")
 )
 
 
@@ -269,7 +254,7 @@ class Observers:
             method = getattr(observer, event.__name__)
             if getattr(method, "__func__", None) is not event:
                 self._methods[event] += ((observer, method),)
-                self.see_deployments |= event in _DEPLOYMENT_EVENTS
+                self.see_deployments |= event.__name__.startswith("deployment_")
 
     def report(self, event: Callable[[Any, *Details], None], *details: *Details) -> None:
         """Calls one method of all observers.
