@@ -306,7 +306,7 @@ WEBHOOK_KINDS: Final[Mapping[Status, WebhookKind]] = MappingProxyType(
 """The kind of webhook that the API sends when a deployment reaches a status.
 
 A new kind needs a row here, a field in `DeployRequest` and `DeployFields`, an argument in
-`http.resources`, and a URL in `WebhookUrls` and the webhook receiver."""
+`http.resources.deployments`, and a URL in `WebhookUrls` and the webhook receiver."""
 
 
 def webhook_option(kind: WebhookKind) -> str:
