@@ -37,9 +37,9 @@ from .values import HIDDEN_NAMES, Value
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
 
-_SECRET_VALUE: Final = re.compile(
-    rf'("[^"\\]*(?:{HIDDEN_NAMES})[^"\\]*"\s*:\s*)("(?:[^"\\]|\\.)*"?|[\[{{].*|[^\s",}}\]]+)',
-    re.IGNORECASE,
+# Compiled at its first use: that takes as long as the import of some modules.
+_SECRET_VALUE: Final = (
+    rf'("[^"\\]*(?:{HIDDEN_NAMES})[^"\\]*"\s*:\s*)("(?:[^"\\]|\\.)*"?|[\[{{].*|[^\s",}}\]]+)'
 )
 MAX_RETRY_AFTER: Final = 60.0
 """Seconds; a longer `Retry-After` is probably a mistake and is cut to this."""
@@ -306,7 +306,7 @@ def _start_of(body: bytes) -> str:
 
 def without_secrets(text: str) -> str:
     """Returns JSON, or its beginning, with `***` for each value whose name says it is a secret."""
-    return _SECRET_VALUE.sub(r'\1"***"', text)
+    return re.sub(_SECRET_VALUE, r'\1"***"', text, flags=re.IGNORECASE)
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
