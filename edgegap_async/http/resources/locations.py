@@ -191,6 +191,9 @@ async def nearest(
     else:
         check_list("beacons", beacons)
         every = list(beacons)
+    for beacon in every:
+        if not isinstance(beacon, LocationBeacon):
+            raise InvalidRequest(f"beacons is a list of LocationBeacon, not of {beacon!r}")
     replies: list[BeaconReply] = []
     left = iter(every)
 
@@ -224,7 +227,9 @@ async def _measured(beacon: LocationBeacon, attempts: int, seconds: float) -> Be
 
 async def _add(times: list[float], measurement: Coroutine[Any, Any, float], seconds: float) -> None:
     """Adds a round trip, if there is one in time."""
-    with contextlib.suppress(OSError):  # TimeoutError is one; the name or the port is unknown
+    # OSError: no answer, in time or at all. The others: an answer of the API may name a host or a
+    # port that cannot exist.
+    with contextlib.suppress(OSError, ValueError, OverflowError):
         async with asyncio.timeout(seconds):
             times.append(await measurement)
 

@@ -110,7 +110,31 @@ async def test_only_so_many_beacons_are_asked_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"attempts": 0}, {"timeout": 0}, {"concurrency": 0}, {"beacons": "b.example.com"}]
+    "impossible",
+    [
+        LocationBeacon(host="a" * 64, udp_port=1, tcp_port=1),
+        LocationBeacon(fqdn="a..example", tcp_port=1),
+        LocationBeacon(host="a\0b", udp_port=1),
+        LocationBeacon(host="\ud800", tcp_port=1),
+        LocationBeacon(host=HOST, udp_port=70_000, tcp_port=-1),
+    ],
+)
+async def test_a_beacon_that_cannot_exist_is_left_out(impossible: LocationBeacon) -> None:
+    async with tcp_beacon() as beacon:
+        replies = await nearest([impossible, beacon], attempts=1)
+
+    assert [reply.beacon for reply in replies] == [beacon]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"attempts": 0},
+        {"timeout": 0},
+        {"concurrency": 0},
+        {"beacons": "b.example.com"},
+        {"beacons": ["b.example.com"]},
+    ],
 )
 async def test_arguments_of_nearest_are_checked(wrong: dict[str, Any]) -> None:
     with pytest.raises(InvalidRequest, match=next(iter(wrong))):
