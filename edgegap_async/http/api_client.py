@@ -261,7 +261,12 @@ class ApiClient:
 
         Register observers before the first deploy: of a deployment that lives already, an observer
         gets no events, or later ones alone.
+
+        Raises:
+            InvalidRequest: `observer` is not an object of `Observer` or of a subclass.
         """
+        if not isinstance(observer, Observer):
+            raise InvalidRequest(f"observer is an Observer, not {observer!r}")
         self.observers.add(observer)
 
     async def call(

@@ -29,6 +29,7 @@ import attrs
 
 from edgegap_async.api.models import StatusChange
 from edgegap_async.api.operations import Operation
+from edgegap_async.api.requests import as_variables
 from edgegap_async.concurrency import raise_in_loop
 from edgegap_async.errors import log_fields
 
@@ -133,9 +134,10 @@ class Observer:
     """Receives what happens in a client. Subclass it and override the events you need.
 
     Register it with `client.add_observer`. The client calls the methods in the task where something
-    happens, so they must return quickly and must not block. An exception in a method changes
-    nothing; the client logs the first exception of each observer. The first SystemExit or
-    KeyboardInterrupt leaves the event loop after that, as from a callback of the loop.
+    happens, so they must return quickly and must not block. An exception in a method, also
+    `asyncio.CancelledError`, changes nothing; the client logs the first exception of each observer.
+    The first SystemExit or KeyboardInterrupt leaves the event loop after that, as from a callback
+    of the loop.
     """
 
     def call_started(self, call: ObservedCall) -> None:
@@ -222,7 +224,8 @@ class Observer:
         """Returns variables for the environment of the game server that is about to be deployed.
 
         Each deploy of `client.deploy`, `client.run`, batches and pools asks in the task of its
-        caller. A variable that the deploy sets itself goes before one of an observer.
+        caller. A variable that the deploy sets itself goes before one of an observer. A name or
+        value that a deploy cannot have counts as an exception: then none of them is set.
         """
         return {}
 
@@ -266,7 +269,7 @@ class Observers:
         for observer, method in self._methods[event]:
             try:
                 method(*details)
-            except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - logged
+            except BaseException as error:  # noqa: BLE001 - logged
                 self._note_failure(observer, event, error)
 
     def environment(self) -> dict[str, str]:
@@ -274,9 +277,11 @@ class Observers:
         variables = dict[str, str]()
         for observer, method in self._methods[Observer.environment]:
             try:
-                variables.update(cast("Mapping[str, str]", method()))
-            except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 - logged
+                wanted = as_variables(cast("Mapping[str, str]", method()))
+            except BaseException as error:  # noqa: BLE001 - logged
                 self._note_failure(observer, Observer.environment, error)
+            else:
+                variables.update({variable.key: variable.value for variable in wanted})
         return variables
 
     def _note_failure(

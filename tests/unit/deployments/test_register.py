@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import attrs
 import pytest
@@ -212,6 +213,28 @@ async def test_each_event_is_rare_enough_that_an_observer_may_raise_in_all_of_th
     assert [event[0] for event in observer.events] == ["created", "ready", "READY", "stopped"]
     [record] = [one for one in caplog.records if one.levelname == "ERROR"]
     assert "raised in environment" in record.getMessage()
+
+
+@pytest.mark.parametrize("wrong", [{"": "x"}, {"A=B": "x"}, {"GOOD": "x", "LONG": "x" * 5000}, 5])
+async def test_a_variable_of_an_observer_that_no_deploy_can_have_changes_no_deploy(
+    api: ScriptedApi, wrong: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Strange(Observer):
+        def environment(self) -> dict[str, str]:
+            variables: dict[str, str] = wrong
+            return variables
+
+    api.on(*DEPLOY, ACCEPTED)
+    api.on(*STATUS, deployment("READY"))
+    api.on(*STOP, STOPPED)
+    async with EdgegapClient("canary-token", base_url=api.url) as client:
+        client.add_observer(Strange())
+        async with client.run("arena", "v1", users=["8.8.8.8"]):
+            pass
+
+    [request] = api.asked(*DEPLOY)
+    assert "environment_variables" not in request.json
+    assert "raised in environment" in caplog.text
 
 
 async def test_the_environment_of_observers_reaches_the_game_server_and_the_caller_wins(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
 import attrs
 import pytest
 from scripted_api import Reply, ScriptedApi
 
 from edgegap_async import ApiClient, Deployment, RetryPolicy
-from edgegap_async.errors import LimitReached, NoAnswer, NotFound, ServerError
+from edgegap_async.errors import InvalidRequest, LimitReached, NoAnswer, NotFound, ServerError
 from edgegap_async.observability import ObservedCall, Observer
 
 pytestmark = pytest.mark.virtual
@@ -131,13 +132,14 @@ async def test_an_attempt_tells_how_long_it_queued_and_a_call_that_could_not_wai
     assert observer.events[-1] == ("call_failed", 0, None, LimitReached)
 
 
+@pytest.mark.parametrize("kind", [LookupError, asyncio.CancelledError, GeneratorExit])
 async def test_what_an_observer_raises_is_logged_once_and_changes_no_call(
-    api: ScriptedApi, caplog: pytest.LogCaptureFixture
+    api: ScriptedApi, caplog: pytest.LogCaptureFixture, kind: type[BaseException]
 ) -> None:
     class Broken(Recorder):
         def note(self, event: str, call: ObservedCall, *details: object) -> None:
             super().note(event, call, *details)
-            raise LookupError(event)
+            raise kind(event)
 
     api.on(*STATUS, Reply(503), READY, Reply(404))
     broken, whole = Broken(), Recorder()
@@ -170,16 +172,8 @@ async def test_an_observer_needs_only_the_events_that_it_overrides(api: Scripted
     assert observer.count == 1
 
 
-async def test_an_observer_that_ends_an_attempt_keeps_no_connection(api: ScriptedApi) -> None:
-    class Cancelling(Observer):
-        def attempt_started(self, call: ObservedCall) -> None:
-            raise asyncio.CancelledError
-
-    api.on(*STATUS, READY)
-    async with ApiClient(TOKEN, base_url=api.url, limits={"get_deployment": None}) as client:
-        client.add_observer(Cancelling())
-        for _ in range(101):  # as many as there are connections, and one more
-            with pytest.raises(asyncio.CancelledError):
-                await client.deployments.get("r1")
-
-    assert api.requests == []
+@pytest.mark.parametrize("wrong", [None, Observer, logging.getLogger()])
+async def test_what_is_no_observer_is_refused(wrong: Any) -> None:
+    async with ApiClient(TOKEN) as client:
+        with pytest.raises(InvalidRequest, match="observer is an Observer"):
+            client.add_observer(wrong)
