@@ -191,6 +191,11 @@ def _optional_status(value: object, _: object = None) -> Status | None:
     return _status(value) if isinstance(value, str) and value else None
 
 
+_NEVER_RAISE: Final = frozenset[Callable[..., object]](
+    {_text, _list_of_texts, _number, _integer, _flag, read_time, _status, _optional_status}
+)
+
+
 @functools.cache
 def _lenient() -> Converter:
     from cattrs import Converter  # noqa: PLC0415
@@ -292,24 +297,21 @@ def _lenient() -> Converter:
         inner = get_args(kind)[1]
         if not attrs.has(inner):  # in a caller's own model
             return lambda value, _: dict(value) if isinstance(value, dict) else {}
-        read = converter.get_structure_hook(inner)
-        return lambda value, _: (
-            {key: read(item, inner) for key, item in value.items() if isinstance(item, dict)}
-            if isinstance(value, dict)
-            else {}
-        )
+        return _mapping_of(_or_none(inner, converter.get_structure_hook(inner)))
 
     return converter
 
 
 def _hook_of_field(converter: Converter, field: attrs.Attribute[Any]) -> Callable[[Any, Any], Any]:
-    """Returns what reads a field; for another type than this package's models have, or its default.
+    """Returns what reads a field: a value without meaning reads as the field's default.
 
-    A caller's own model may have an `int` or a `list[str]`, whose hooks raise.
+    A caller's own model may have an `int`, a `list[str]` or a `str` with a default, whose hooks
+    raise.
     """
     kind, default = field.type, field.default
     hook: Callable[[Any, Any], Any] = converter.get_structure_hook(kind)
-    if hook.__module__ == __name__:
+    is_ours = hook.__module__ == __name__
+    if hook in _NEVER_RAISE or (is_ours and default is attrs.NOTHING):
         return hook
 
     def read(value: object, _: object) -> object:
@@ -341,6 +343,17 @@ def _or_none(
             return None
 
     return read_or_none
+
+
+def _mapping_of(
+    read: Callable[[Mapping[str, object]], Any],
+) -> Callable[[Any, Any], dict[str, Any]]:
+    def read_all(value: Any, _: Any) -> dict[str, Any]:
+        rows = value.items() if isinstance(value, dict) else ()
+        items = {key: read(row) for key, row in rows if isinstance(row, dict)}
+        return {key: item for key, item in items.items() if item is not None}
+
+    return read_all
 
 
 def _is_lazy_model(kind: Any) -> bool:

@@ -48,6 +48,14 @@ class PlainTicket:
     note: str | None = None
 
 
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Party(ApiResponse):
+    name: str = "nameless"
+    first: PlainTicket = PlainTicket("none")
+    by_player: Mapping[str, PlainTicket] = attrs.field(factory=dict)
+    scores: tuple[int, ...] = (1,)
+
+
 @attrs.frozen
 class NewTicket:
     application: str
@@ -321,3 +329,18 @@ async def test_a_lost_answer_names_the_call(api: ScriptedApi) -> None:
     async with client_of(api) as client:
         with pytest.raises(NoAnswer, match=r"POST /v1/tickets\."):
             await client.call(operation(), body={})
+
+
+@pytest.mark.parametrize("strange", [None, 5.5, [], {}, "x", [None], ["x"], {"a": {}}])
+async def test_a_field_with_a_default_never_fails_at_its_access(
+    api: ScriptedApi, strange: object
+) -> None:
+    names = [field.name for field in attrs.fields(Party) if field.init and field.name != "raw"]
+    api.on("POST", "/v1/tickets", Reply(200, dict.fromkeys(names, strange)))
+    async with client_of(api) as client:
+        party = await client.call(operation(returns=Party), body={})
+
+    assert party.name in {"nameless", "5.5", "x"}
+    assert party.first == PlainTicket("none")
+    assert party.by_player == {}
+    assert party.scores in {(1,), ()}
