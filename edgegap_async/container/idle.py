@@ -116,8 +116,10 @@ class IdleStop:
         end = asyncio.timeout(None)
 
         def end_block(*_: object) -> None:
+            # A signal or an error that comes with the end of the block may call it afterwards.
             if not end.expired():
-                end.reschedule(loop_time())
+                with contextlib.suppress(RuntimeError):
+                    end.reschedule(loop_time())
 
         watching = create_detached_task(self._watch(activity))
         try:

@@ -119,6 +119,16 @@ async def test_sigterm_ends_the_block_before_the_idle_time(api: ScriptedApi) -> 
     assert api.requests == []
 
 
+async def test_sigterm_may_come_as_the_block_ends(api: ScriptedApi) -> None:
+    problems: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: problems.append(context))
+    async with at(api.url).stop_when_idle(300):
+        signal.raise_signal(signal.SIGTERM)
+    await asyncio.sleep(1)
+
+    assert problems == []
+
+
 async def test_a_program_that_handles_sigterm_keeps_its_handler(api: ScriptedApi) -> None:
     loop, asked = asyncio.get_running_loop(), asyncio.Event()
     before = signal.getsignal(signal.SIGTERM)
