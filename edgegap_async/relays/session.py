@@ -220,25 +220,25 @@ class OwnedRelays:
             CallError: the API refuses to tell.
             ClientClosed: the client was closed meanwhile.
         """
-        gap = _FIRST_GAP
+        gap, session_id = _FIRST_GAP, session.session_id
         limit = asyncio.timeout_at(deadline)
         try:
             async with limit:
                 while not (session.linked and session.relay is not None):
-                    if session.error:
-                        raise RelayNotLinked(session.error, session=session)
+                    # An error that is no text, as deployments have, is one too.
+                    if problem := session.error or session.raw.get("error"):
+                        raise RelayNotLinked(str(problem), session=session)
                     with self._client.until_closed():
                         await asyncio.sleep(gap * random.uniform(*_JITTER))  # noqa: S311 - no secret
                     gap = min(gap * 2, _MAX_GAP)
-                    session = await self._next_state(session)
+                    session = await self._next_state(session_id, session)
         except TimeoutError:
             if not limit.expired():
                 raise
             raise RelayTimedOut("it was not linked in time", session=session) from None
         return session
 
-    async def _next_state(self, session: RelaySession) -> RelaySession:
-        session_id = session.session_id
+    async def _next_state(self, session_id: str, session: RelaySession) -> RelaySession:
         try:
             return await self._client.relays.get(session_id)
         except CallError as error:

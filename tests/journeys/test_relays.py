@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from log_capture import logged_errors
+from scripted_api import Reply, ScriptedApi
 
 from edgegap_async import EdgegapClient, PollingPolicy, RetryPolicy
 from edgegap_async.emulator import (
@@ -341,3 +342,31 @@ async def test_an_argument_that_cannot_be_used_sends_nothing(
             async with client.relay(**wrong):
                 pytest.fail("the block must not begin")
         assert client.requests_sent == 0
+
+
+@pytest.mark.parametrize("error", [True, {"message": "no relay"}, "no relay"])
+async def test_an_error_of_any_type_ends_the_wait(error: object) -> None:
+    session = {"session_id": "s1", "linked": False}
+    async with ScriptedApi() as api:
+        api.on("POST", "/v1/relays/sessions", Reply(200, session))
+        api.on("GET", "/v1/relays/sessions/s1", Reply(200, {**session, "error": error}))
+        api.on("DELETE", "/v1/relays/sessions/s1", Reply(204, b""))
+        async with EdgegapClient("token", base_url=api.url) as client:
+            with pytest.raises(RelayNotLinked):
+                async with client.relay(PLAYERS, timeout=20):
+                    pytest.fail("the block must not begin")
+
+
+async def test_an_answer_about_another_session_does_not_change_which_one_is_asked_for() -> None:
+    session = {"session_id": "s1", "linked": False}
+    linked = Reply(200, {**session, "linked": True, "relay": {"ip": "192.0.2.9"}})
+    async with ScriptedApi() as api:
+        api.on("POST", "/v1/relays/sessions", Reply(200, session))
+        other = Reply(200, {**session, "session_id": "other"})
+        api.on("GET", "/v1/relays/sessions/s1", other, linked)
+        api.on("DELETE", "/v1/relays/sessions/s1", Reply(204, b""))
+        async with (
+            EdgegapClient("token", base_url=api.url) as client,
+            client.relay(PLAYERS) as shown,
+        ):
+            assert shown.session_id == "s1"
