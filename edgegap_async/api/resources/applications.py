@@ -275,7 +275,7 @@ def _as_port(value: object) -> VersionPortRequest:
             protocol=_WRITTEN.get(protocol, protocol),
             to_check=value.to_check,
             tls_upgrade=value.tls_upgrade,
-            name=value.name,
+            name=value.name or None,
         )
     if not isinstance(value, VersionPortRequest):
         raise InvalidRequest(f"ports is a list of VersionPortRequest; one of them is {value!r}")

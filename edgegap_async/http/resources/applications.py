@@ -255,7 +255,8 @@ class Versions(Resource):
         copied = await self.get(application, version)
         _check_shown(f"{application} {version}", copied, changes)
         settings: dict[str, Any] = {
-            field.name: getattr(copied, field.name) for field in attrs.fields(VersionRequest)
+            field.name: None if (value := getattr(copied, field.name)) == "" else value
+            for field in attrs.fields(VersionRequest)
         }
         if (copied.time_to_deploy or 0) < _LEAST_TIME_TO_DEPLOY:
             settings["time_to_deploy"] = None

@@ -14,8 +14,8 @@ from collections.abc import (
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from edgegap_async.api.operations import Operation
-from edgegap_async.api.validation import check_kind
-from edgegap_async.errors import CallError, InvalidRequest
+from edgegap_async.api.validation import check_kind, check_number
+from edgegap_async.errors import CallError
 from edgegap_async.http.call import CallOptions
 
 Result = TypeVar("Result")
@@ -108,7 +108,7 @@ class Listing(Generic[Row, Page]):
         has_next: Callable[[Page], bool] = _has_next,
         names_first_page: bool = True,
     ) -> None:
-        _check_number("limit", limit)
+        _check_number("limit", limit, optional=True)
         self._call = call
         self._operation = operation
         self._rows = rows
@@ -133,7 +133,7 @@ class Listing(Generic[Row, Page]):
         Args:
             number: number of the page, from 1.
         """
-        _check_number("page", number)
+        _check_number("page", number, optional=False)
         page = number if number > 1 or self._names_first_page else None
         query = {**self._query, "page": page}
         query = {name: value for name, value in query.items() if value is not None}
@@ -162,7 +162,6 @@ class Listing(Generic[Row, Page]):
                 return
 
 
-def _check_number(name: str, number: int | None) -> None:
+def _check_number(name: str, number: int | None, *, optional: bool) -> None:
     check_kind(name, number, int)
-    if number is not None and number < 1:
-        raise InvalidRequest(f"{name} must be 1 or more, not {number}")
+    check_number(name, number, least=1, optional=optional)

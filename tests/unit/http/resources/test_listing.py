@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from recorded_calls import Recorder
@@ -81,6 +81,8 @@ async def test_pages_and_limits_are_counted_from_one(wrong: dict[str, Any]) -> N
     call = Recorder()
     with pytest.raises(InvalidRequest, match="must be 1 or more"):
         await Deployments(call).list_page(**wrong)
+    with pytest.raises(InvalidRequest, match="page is a number, not None"):
+        await Deployments(call).list().page(cast("Any", None))
 
     assert not call.calls
 

@@ -103,6 +103,22 @@ async def test_a_copy_leaves_out_the_default_that_the_api_shows_and_refuses() ->
     assert [said["body"].time_to_deploy for said in call.calls[1::2]] == [None, 20]
 
 
+async def test_a_copy_leaves_out_what_the_api_shows_as_an_empty_text() -> None:
+    shown = attrs.evolve(
+        SHOWN,
+        private_username="",
+        private_token="",
+        dns_config="",
+        ports=(VersionPort(port=7777, protocol="UDP", name=""),),
+    )
+    call = Recorder([shown, VersionSaved(version=SHOWN)])
+    await Versions(call).copy("arena", "v1", "v2")
+    body = call.calls[1]["body"]
+
+    assert (body.private_username, body.private_token, body.dns_config) == (None, None, None)
+    assert body.ports == (VersionPortRequest(port=7777, protocol="UDP"),)
+
+
 async def test_an_update_sends_only_what_changes_and_reads_what_the_answer_lacks() -> None:
     call = Recorder([VersionSaved(success=True), SHOWN])
     changed = await Versions(call).update("arena", "v1", name="v2", is_active=False)
