@@ -355,11 +355,10 @@ class UnreadableAnswer(CallError):
     advice = "Check that base_url is the Edgegap API and that no proxy answers in its place"
 
     def _advice(self) -> str:
-        return _CHECK_FIRST if self.maybe_created else self.advice
+        return NoAnswer.advice if self.maybe_created else self.advice
 
 
-_CHECK_FIRST: Final = "Check whether a deployment was created before you try again"
-_UNCERTAIN_ADVICE: Final = "A proxy may have answered: check whether the list shows the deployment"
+_UNCERTAIN_ADVICE: Final = "A proxy may have answered: check whether a list shows the object"
 
 
 class Refused(CallError):
@@ -378,7 +377,7 @@ class Refused(CallError):
     deployment does not exist."""
 
     def _advice(self) -> str:
-        return _CHECK_FIRST if self.maybe_created else self.advice
+        return NoAnswer.advice if self.maybe_created else self.advice
 
 
 class BadRequest(Refused):

@@ -244,11 +244,11 @@ def test_the_advice_fits_what_is_known() -> None:
     unreadable = UnreadableAnswer("no JSON", method="POST", status=202)
     assert str(unreadable).endswith("no proxy answers in its place")
     unreadable.maybe_created = True
-    assert str(unreadable).endswith("whether a deployment was created before you try again")
+    assert str(unreadable).endswith("may have acted on the request: check before you repeat it")
     unsure = Gone("Gone", request_id="abc")
     assert str(unsure).endswith("nothing is left to do")
     unsure.is_certain = False
-    assert str(unsure).endswith("check whether the list shows the deployment")
+    assert str(unsure).endswith("check whether a list shows the object")
     seen = WaitTimedOut("late", request_id="abc", last_status=Status.DEPLOYING)
     assert str(seen).endswith("It still exists and is billed: wait again, or stop it")
     unseen = WaitTimedOut("late", request_id="abc")
