@@ -33,7 +33,7 @@ _OVER: Final = {Status.ERROR, Status.TERMINATING, Status.TERMINATED}
 class EmulatorThread:
     """An `Emulator` that runs in a thread and an event loop of its own, from `start` to `close`.
 
-    Every method and attribute can be used in every thread, with and without an event loop.
+    Every method and attribute can be used in every other thread, with and without an event loop.
 
     Args:
         apps: as for `Emulator`.
@@ -44,6 +44,7 @@ class EmulatorThread:
         self._apps, self._settings = apps, settings
         self._emulator: Emulator | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._closing: asyncio.Event | None = None
         self._ended: Future[None] = Future()
 
@@ -59,9 +60,10 @@ class EmulatorThread:
             raise InvalidRequest("the emulator was started before: make another one")
         self._loop = asyncio.SelectorEventLoop()  # not one of the test's policy
         started: Future[Emulator] = Future()
-        threading.Thread(
+        self._thread = threading.Thread(
             target=self._serve, args=(self._loop, started), name="edgegap-emulator", daemon=True
-        ).start()
+        )
+        self._thread.start()
         self._emulator = started.result()
 
     def _serve(self, loop: asyncio.AbstractEventLoop, started: Future[Emulator]) -> None:
@@ -109,11 +111,14 @@ class EmulatorThread:
             What the function returns.
 
         Raises:
-            InvalidRequest: the emulator is not running.
+            InvalidRequest: the emulator is not running, or the call comes from its own event loop,
+                as in an async function that was given to `run`.
             TimeoutError: the function has not returned after 30 seconds.
         """
         if self._emulator is None or self._loop is None:
             raise InvalidRequest("the emulator is not running: use it as `with EmulatorThread(…)`")
+        if threading.current_thread() is self._thread:
+            raise InvalidRequest("the emulator's own thread has the `Emulator`: use that")
         call = asyncio.run_coroutine_threadsafe(function(self._emulator), self._loop)
         try:
             return call.result(_ANSWER_TIMEOUT)

@@ -162,3 +162,11 @@ def test_faults_are_added_by_any_thread_while_calls_take_them(emulator: Emulator
     assert [fault.operation for fault in emulator.faults.left] == [None]
     emulator.faults.clear()
     assert emulator.call(lambda emulator: emulator.faults.left) == ()
+
+
+def test_a_call_from_its_own_thread_is_refused_at_once(emulator: EmulatorThread) -> None:
+    async def ask(_: Emulator) -> str:
+        return emulator.url
+
+    with pytest.raises(InvalidRequest, match="own thread"):
+        emulator.run(ask)
