@@ -9,7 +9,6 @@ from .api.register import OPERATIONS
 from .api.requests import (
     AnyUser,
     AnyVariables,
-    DeployFields,
     DeployOptions,
     DeployRequest,
     EnvironmentVariable,
@@ -73,7 +72,6 @@ __all__ = [
     "ApplicationRequest",
     "CallOptions",
     "Check",
-    "DeployFields",
     "DeployOptions",
     "DeployRequest",
     "DeploymentReport",

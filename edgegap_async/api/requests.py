@@ -305,8 +305,8 @@ WEBHOOK_KINDS: Final[Mapping[Status, WebhookKind]] = MappingProxyType(
 )
 """The kind of webhook that the API sends when a deployment reaches a status.
 
-A new kind needs a row here, a field in `DeployRequest` and `DeployFields`, an argument in
-`http.resources.deployments`, and a URL in `WebhookUrls` and the webhook receiver."""
+A new kind needs a row here, a field in `DeployRequest` and `DeployOptions`, an argument in
+`http.resources`, and a URL in `WebhookUrls` and the webhook receiver."""
 
 
 def webhook_option(kind: WebhookKind) -> str:
@@ -384,8 +384,8 @@ def deploy_request(given: Mapping[str, Any]) -> DeployRequest:
     return DeployRequest(**{name: given[name] for name in given if name != "private_host_ids"})
 
 
-class DeployFields(TypedDict, total=False):
-    """The fields of a deploy's body beyond application, version and users."""
+class DeployOptions(TypedDict, total=False):
+    """The options of a deploy beyond application, version and users."""
 
     environment_variables: AnyVariables
     """Variables of the game server; they take precedence over those of the version."""
@@ -401,11 +401,6 @@ class DeployFields(TypedDict, total=False):
     """The URL that the API calls once when the deployment is TERMINATED."""
     resources: Resources | None
     """CPU and memory of the deployment; None for those of the version."""
-
-
-class DeployOptions(DeployFields, total=False):
-    """The options of a deploy beyond application, version and users."""
-
     private_host_ids: Iterable[str]
     """The ids of a private fleet's hosts. The API tries them in order, then the public cloud."""
     operation_tag: bool

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Unpack
 
 from edgegap_async.api.models import DeployAccepted, FleetHost, HostPage
 from edgegap_async.api.operations import DEPLOY_TO_FLEET, LIST_FLEET_HOSTS
-from edgegap_async.api.requests import AnyUser, DeployFields, FleetDeployRequest
+from edgegap_async.api.requests import AnyUser, AnyVariables, FleetDeployRequest, Resources, Webhook
 
 from .resource import Listing, Resource
 
@@ -22,7 +21,13 @@ class PrivateFleets(Resource):
         *,
         users: Iterable[AnyUser],
         private_host_ids: Iterable[str],
-        **options: Unpack[DeployFields],
+        environment_variables: AnyVariables = (),
+        tags: Iterable[str] = (),
+        require_cached_locations: bool | None = None,
+        webhook_on_ready: Webhook | str | None = None,
+        webhook_on_error: Webhook | str | None = None,
+        webhook_on_terminated: Webhook | str | None = None,
+        resources: Resources | None = None,
     ) -> DeployAccepted:
         """Creates a deployment on a private host and returns its id. At most 40 calls a second.
 
@@ -34,7 +39,13 @@ class PrivateFleets(Resource):
             version: name of its version.
             users: as for `deployments.deploy`.
             private_host_ids: hosts to try, in this order, before the public cloud.
-            options: as for `deployments.deploy`.
+            environment_variables: as for `deployments.deploy`.
+            tags: as for `deployments.deploy`.
+            require_cached_locations: as for `deployments.deploy`.
+            webhook_on_ready: as for `deployments.deploy`.
+            webhook_on_error: as for `deployments.deploy`.
+            webhook_on_terminated: as for `deployments.deploy`.
+            resources: as for `deployments.deploy`.
 
         Raises:
             BadRequest: the application or version does not exist. Nothing was created.
@@ -46,7 +57,13 @@ class PrivateFleets(Resource):
             version=version,
             users=users,
             private_host_ids=private_host_ids,
-            **options,
+            environment_variables=environment_variables,
+            tags=tags,
+            require_cached_locations=require_cached_locations,
+            webhook_on_ready=webhook_on_ready,
+            webhook_on_error=webhook_on_error,
+            webhook_on_terminated=webhook_on_terminated,
+            resources=resources,
         )
         return await self._call(DEPLOY_TO_FLEET, body=body)
 
