@@ -18,6 +18,8 @@ status of deployments, `deployments`, `batch` and `pool` deploy and stop them, `
 webhooks, `cluster` shares rate limits among programs.
 """
 
+import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -119,9 +121,29 @@ if not TYPE_CHECKING:  # a type checker would accept any name because of __getat
         elif name in _MODULES:
             value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
         else:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            raise _error_of_unknown(name, sys._getframe(1).f_code.co_name)  # noqa: SLF001
         globals()[name] = value
         return value
+
+    def _error_of_unknown(name: str, caller: str) -> Exception:
+        places = list[str]()
+        if not name.startswith("_"):  # tools ask for names such as `__wrapped__`
+            for module in (
+                "errors",
+                "models",
+                "requests",
+                "observability",
+                "container",
+                "emulator",
+            ):
+                with suppress(ImportError):  # the emulator needs Linux
+                    if name in import_module(f".{module}", __name__).__all__:
+                        places.append(f"{__name__}.{module}")
+        if not places:
+            return AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        # In `from edgegap_async import …` Python replaces the text of an AttributeError.
+        kind = ImportError if caller == "_handle_fromlist" else AttributeError
+        return kind(f"{name} is in {' and '.join(places)}")
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__, "errors", "models", "requests"})

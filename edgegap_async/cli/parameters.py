@@ -58,8 +58,10 @@ class UserType(WordType["AnyUser"]):
             if comma:
                 return sdk.GeoCoordinates(float(latitude), float(longitude))
             return sdk.IpAddress(text)
-        except ValueError as error:
+        except sdk.errors.InvalidRequest as error:
             raise ValueError(f"{text!r}: {error}") from None
+        except ValueError:  # of `float`
+            raise ValueError(f"{text!r} is no position such as 45.5,-73.6") from None
 
 
 class VariableType(WordType["EnvironmentVariable"]):

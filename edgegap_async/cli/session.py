@@ -101,6 +101,8 @@ def _token() -> Token:
         raise Failure(AUTHENTICATION, f"{source}: {slip}")
     if token is None:
         raise Failure(
-            AUTHENTICATION, f"no API token: set {_TOKEN_VARIABLE}, or {_FILE_VARIABLE} to a file"
+            AUTHENTICATION,
+            f"no API token: set {_TOKEN_VARIABLE}, or {_FILE_VARIABLE} to a file;"
+            " `edgegap-async emulator` prints one",
         )
     return token

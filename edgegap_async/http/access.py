@@ -67,7 +67,7 @@ def _slips_in(base_url: str) -> Iterator[str]:
     if odd := [each for each in base_url if each.isspace() or not each.isprintable()]:
         yield f"have no space, line break or invisible character in it; it has U+{ord(odd[0]):04X}"
     if not re.match(r"https?://", base_url, re.IGNORECASE):
-        yield f"begin with https://, as in {_EXAMPLE}"
+        yield f"begin with https://, as in {_EXAMPLE}, or for an emulator with http://"
     parts = _split(base_url)
     if parts is None:
         yield f"have a valid host, and a valid port if it has one, as in {_EXAMPLE}"
@@ -240,5 +240,7 @@ def token_to_send(token: Token | None) -> Token:
         InvalidRequest: there is none.
     """
     if token is None:
-        raise InvalidRequest("no API token: set EDGEGAP_API_TOKEN, or pass token")
+        raise InvalidRequest(
+            "no API token: set EDGEGAP_API_TOKEN, or pass token; an emulator prints its own"
+        )
     return token

@@ -618,7 +618,7 @@ class Limits:
 
 def _limit_reached(operation: Operation[object], predicted: float, max_wait: float) -> LimitReached:
     error = LimitReached(
-        f"the rate limit would let it go after {predicted:.2f} s, and it may wait {max_wait:g} s",
+        f"The rate limit would let it go after {predicted:.2f} s, and it may wait {max_wait:g} s",
         operation=operation.name,
         method=operation.method,
         path=operation.path,

@@ -85,6 +85,7 @@ def test_a_deploy_carries_tags_variables_and_places(
     [
         ("-u", "here"),
         ("-u", "95,0"),
+        ("-u", "8.8.8.8,0"),
         ("-e", "ABSENT"),
         ("--hidden-env", "KEY=value"),
         ("--playable", "game"),

@@ -146,6 +146,29 @@ def test_124_not_in_time_and_the_deploy_is_undone(
     assert [one.operation for one in edgegap_emulator.requests] == ["deploy", "stop_deployment"]
 
 
+def test_1_a_check_of_a_port_that_the_deployed_server_has_not(
+    edgegap_emulator: EmulatorThread,
+) -> None:
+    ran = invoke("deploy", "arena", "v1", *USER, "--playable", "udp:lobby")
+
+    assert ran.status == 1
+    [server] = edgegap_emulator.live()
+    assert "no port 'lobby'" in ran.stderr
+    assert f"It goes on: edgegap-async stop {server.request_id}" in ran.stderr
+    assert invoke("stop", server.request_id).status == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "similar"),
+    [(("deploys",), "'deploy'"), (("list",), "'ls'"), (("versions", "create-image"), "'create'")],
+)
+def test_a_wrong_command_gets_a_similar_one(words: tuple[str, ...], similar: str) -> None:
+    ran = invoke(*words)
+
+    assert (ran.status, ran.stdout) == (2, "")
+    assert similar in ran.stderr.partition("Did you mean")[2]
+
+
 @pytest.mark.parametrize("words", [(), ("dance",), ("ls", "--colour"), ("demo", "--live", "arena")])
 def test_2_a_wrong_command_line(words: tuple[str, ...]) -> None:
     ran = invoke(*words)

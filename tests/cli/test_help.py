@@ -52,6 +52,19 @@ def test_a_command_says_what_it_does_and_shows_examples(words: tuple[str, ...]) 
     assert all(one.help for one in found.params if isinstance(one, click.Option))
 
 
+GROUPS = {words: found for words, found in ALL.items() if isinstance(found, click.Group)}
+
+
+@pytest.mark.parametrize("words", GROUPS, ids=" ".join)
+def test_the_help_of_a_group_lists_its_commands(words: tuple[str, ...]) -> None:
+    listed = invoke(*words, "--help").stdout.partition("Commands:\n")[2]
+
+    assert GROUPS[words].commands
+    for name, found in GROUPS[words].commands.items():
+        assert f"  {name} " in listed
+        assert found.get_short_help_str()[:20] in listed
+
+
 EXAMPLES = [line for found in ALL.values() for line in found.examples]
 
 

@@ -13,7 +13,7 @@ import attrs
 import pytest
 
 import edgegap_async
-from edgegap_async import errors, models, requests
+from edgegap_async import container, emulator, errors, models, observability, requests
 from edgegap_async.api import models as api_models
 from edgegap_async.api import requests as api_requests
 from edgegap_async.api.resources import (
@@ -129,6 +129,18 @@ def test_rarely_used_modules_are_imported_on_first_access() -> None:
 def test_an_unknown_name_is_named_in_the_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'ServerPol'"):
         edgegap_async.ServerPol  # type: ignore[attr-defined] # noqa: B018
+
+
+@pytest.mark.parametrize("module", [errors, models, requests, observability, container, emulator])
+def test_the_error_for_a_name_of_another_module_says_which(module: ModuleType) -> None:
+    names = {*module.__all__} - {*edgegap_async.__all__}
+    assert names
+    for name in names:
+        place = rf"^{name} is in (edgegap_async\.models and )?{module.__name__}\b"
+        with pytest.raises(ImportError, match=place):
+            exec(f"from edgegap_async import {name}")
+        with pytest.raises(AttributeError, match=place):
+            getattr(edgegap_async, name)
 
 
 def test_the_version_is_that_of_the_installed_package() -> None:

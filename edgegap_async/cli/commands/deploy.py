@@ -13,6 +13,7 @@ import click
 import edgegap_async as sdk
 from edgegap_async.cli.command import command, with_client
 from edgegap_async.cli.deployment_texts import print_deployment
+from edgegap_async.cli.exits import FAILED, Failure
 from edgegap_async.cli.output import Output, Progress
 from edgegap_async.cli.parameters import (
     hidden_variables_option,
@@ -155,6 +156,8 @@ async def _wait_ready(
             async with asyncio.timeout(_LOG_TIMEOUT):
                 problem.logs = await client.deployments.logs(server.request_id)
         raise
+    except sdk.errors.InvalidRequest as problem:  # the check names no port of the server
+        raise Failure(FAILED, str(problem)) from None  # status 2 would say that nothing was sent
     progress.done("READY")
 
 

@@ -76,7 +76,7 @@ async def test_with_on_limit_raise_a_call_over_the_limit_fails_and_is_not_sent(
     assert len(api.requests) == client.requests_sent == 5
     assert (refused[0].attempts, refused[0].request_id) == (1, "r1")
     assert str(refused[0]) == (
-        "GET /v1/status/r1. the rate limit would let it go after "
+        "GET /v1/status/r1. The rate limit would let it go after "
         f"{refused[0].predicted_wait:.2f} s, and it may wait 0 s. Nothing was sent: "
         "try again later, or let calls wait (on_limit, max_wait)"
     )
