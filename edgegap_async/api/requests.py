@@ -417,8 +417,10 @@ def check_options(options: DeployOptions) -> None:
     Raises:
         TypeError: an option is unknown, as for an unknown argument of a function.
     """
-    if unknown := options.keys() - DeployOptions.__annotations__.keys():
-        raise TypeError(f"a deploy has no option {', '.join(sorted(unknown))}")
+    known = DeployOptions.__annotations__.keys()
+    if unknown := options.keys() - known:
+        wrong, right = ", ".join(sorted(unknown)), ", ".join(sorted(known))
+        raise TypeError(f"a deploy has no option {wrong}; there are: {right}")
 
 
 FilterField: TypeAlias = Literal[

@@ -114,8 +114,10 @@ async def test_an_invalid_field_of_a_deploy_is_named_and_nothing_is_sent(
     assert not api.requests
 
 
-async def test_an_unknown_option_is_named(api: ScriptedApi, client: EdgegapClient) -> None:
-    with pytest.raises(TypeError, match="a deploy has no option tag"):
+async def test_an_unknown_option_is_named_with_the_known_ones(
+    api: ScriptedApi, client: EdgegapClient
+) -> None:
+    with pytest.raises(TypeError, match=r"a deploy has no option tag; there are: .*\btags\b"):
         await client.deploy("arena", "v1", users=PLAYERS, tag="eu")  # type: ignore[call-arg]
 
 
