@@ -223,4 +223,4 @@ def not_empty(model: object, attribute: attrs.Attribute[Any], value: Any) -> Non
         InvalidRequest: the collection is empty.
     """
     if not value:
-        raise InvalidRequest(f"{field_name(model, attribute)} must name at least one")
+        raise InvalidRequest(f"{field_name(model, attribute)} must not be empty")

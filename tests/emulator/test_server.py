@@ -85,7 +85,7 @@ async def test_the_emulators_own_origin_is_allowed(api: BareApi) -> None:
     [
         (b"{", "the body is not JSON"),
         (b"[]", "the body is not a JSON object"),
-        (json.dumps({**DEPLOY_BODY, "users": []}).encode(), "users must name at least one"),
+        (json.dumps({**DEPLOY_BODY, "users": []}).encode(), "users must not be empty"),
         (json.dumps({**DEPLOY_BODY, "app_name": "arena"}).encode(), "extra fields"),
         (json.dumps({**DEPLOY_BODY, "version": "v9"}).encode(), "No deployment has been created"),
     ],

@@ -301,7 +301,7 @@ def test_the_requests_of_the_reference_are_read_and_written_unchanged(kind: type
         ({"application": None}, "a str is needed, not None @ $.application"),
         ({"application": 5}, "a str is needed, not 5 @ $.application"),
         ({"app_name": "a"}, "extra fields found (app_name) @ $"),
-        ({"users": []}, "must name at least one"),
+        ({"users": []}, "must not be empty"),
         ({"users": {}}, "a list is needed"),
         ({"users": [5]}, "a user has user_type and user_data @ $.users"),
         ({"users": [{"user_type": "x", "user_data": {}}]}, "user_type is one of ip_address"),
