@@ -272,8 +272,9 @@ class Emulator:
         if self._state_folder is None:
             return
         self._state = State(self._state_folder, keep_terminated=self._settings.keep_terminated)
+        records = self._state.read_applications()
         with self._state.readable():
-            restore_applications(self.cloud.registry, self._state.read_applications())
+            restore_applications(self.cloud.registry, records)
         deployments = self._state.read()
         self.events.listeners.append(self._state.save)
         for deployment in deployments:

@@ -44,6 +44,15 @@ CREATE INDEX ended ON deployments (status, changed_at);
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 _TERMINATED: Final = str(Status.TERMINATED)
+# A record of another form fails by its own type, or by that of any of its fields.
+_UNREADABLE: Final = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    UnreadableAnswer,
+    InvalidRequest,
+)
 
 Model = TypeVar("Model")
 
@@ -179,7 +188,7 @@ class State:
         """Raises `InvalidRequest` in place of errors of a damaged file."""
         try:
             yield
-        except (sqlite3.Error, ValueError, KeyError, UnreadableAnswer, InvalidRequest) as problem:
+        except (sqlite3.Error, *_UNREADABLE) as problem:
             raise InvalidRequest(
                 f"state: {self._path} is damaged ({problem}): name another folder, or move the"
                 " file away"

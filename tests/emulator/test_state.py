@@ -317,6 +317,22 @@ def _spoil_record(path: Path) -> None:
         database.execute("UPDATE deployments SET record = '{}' WHERE rowid = 3")
 
 
+@pytest.mark.parametrize("table", ["deployments", "applications"])
+@pytest.mark.parametrize("record", ["x", "[]", "null", "5", '{"shown": 5, "versions": [[]]}'])
+async def test_row_48_a_record_of_another_form_is_refused_with_the_name_of_the_file(
+    tmp_path: Path, table: str, record: str
+) -> None:
+    path = await _written(tmp_path)
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+        if table == "applications":
+            database.execute("INSERT INTO applications VALUES ('other', '{}')")
+        database.execute(f"UPDATE {table} SET record = ?", [record])
+    with pytest.raises(InvalidRequest) as caught:
+        await Emulator(state=tmp_path).start()
+
+    assert str(caught.value).count("state.sqlite is damaged") == 1
+
+
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
