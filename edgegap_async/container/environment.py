@@ -25,6 +25,7 @@ Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
+_MAX_PORT: Final = 65535
 _TICKET: Final = "MM_TICKET_"
 _TICKET_IDS: Final = "MM_TICKET_IDS"
 
@@ -98,9 +99,16 @@ class Variables:
         """Returns the text of a variable; None if it is absent or empty."""
         return self._environ.get(name, "").strip() or None
 
-    def number(self, name: str) -> int | None:
-        """Returns the whole number of a variable; None if it is absent or 0."""
-        return self._read(name, int) or None
+    def number(self, name: str, *, most: int | None = None) -> int | None:
+        """Returns the whole number of a variable; None if it is absent, unreadable or 0."""
+
+        def read(text: str) -> int:
+            number = int(text)
+            if number < 0 or (most is not None and number > most):
+                raise ValueError
+            return number
+
+        return self._read(name, read) or None
 
     def flag(self, *names: str) -> bool:
         """Returns whether one of the variables says true."""
@@ -126,8 +134,8 @@ class Variables:
             return None
         return HostBeacon(
             public_ip=self.text("ARBITRIUM_HOST_BEACON_PUBLIC_IP"),
-            udp_port=self.number("ARBITRIUM_HOST_BEACON_PORT_UDP_EXTERNAL"),
-            tcp_port=self.number("ARBITRIUM_HOST_BEACON_PORT_TCP_EXTERNAL"),
+            udp_port=self.number("ARBITRIUM_HOST_BEACON_PORT_UDP_EXTERNAL", most=_MAX_PORT),
+            tcp_port=self.number("ARBITRIUM_HOST_BEACON_PORT_TCP_EXTERNAL", most=_MAX_PORT),
         )
 
     def match(self) -> MatchmakerMatch | None:

@@ -80,6 +80,7 @@ def test_the_variables_of_the_matchmaker_are_read() -> None:
         ("ARBITRIUM_DEPLOYMENT_LOCATION", "[]"),
         ("ARBITRIUM_DEPLOYMENT_MEMORY_MB", "much"),
         ("ARBITRIUM_DELETE_URL", "nowhere"),
+        ("ARBITRIUM_DEPLOYMENT_MEMORY_MB", "-1"),
     ],
 )
 def test_an_unreadable_variable_is_absent_and_named_in_the_log(
@@ -92,6 +93,15 @@ def test_an_unreadable_variable_is_absent_and_named_in_the_log(
     assert [record.getMessage() for record in caplog.records] == [
         f"the environment variable {name} is unreadable"
     ]
+
+
+def test_a_port_of_the_beacon_that_cannot_exist_is_absent() -> None:
+    ports = {"UDP": "65536", "TCP": "65535"}
+    variables = {f"ARBITRIUM_HOST_BEACON_PORT_{kind}_EXTERNAL": ports[kind] for kind in ports}
+    beacon = here({"ARBITRIUM_HOST_BEACON_ENABLED": "true", **variables}).beacon
+
+    assert beacon is not None
+    assert (beacon.udp_port, beacon.tcp_port) == (None, 65535)
 
 
 def test_an_unknown_port_names_those_that_exist() -> None:
