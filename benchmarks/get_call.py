@@ -80,7 +80,7 @@ def open_telemetry() -> Observer:
 
 async def measure(url: str, rounds: int, calls: int, observer: Observer) -> dict[str, object]:
     # asyncio reads into a buffer of 256 kB. Until a larger block was freed, glibc maps and unmaps
-    # memory for each read, which costs a fifth of a call, in some runs and not in others.
+    # memory for each read, which adds about 50 µs to a call, in some runs and not in others.
     bytearray(2**20)
 
     token = Token("token", scheme="token")

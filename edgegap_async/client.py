@@ -20,6 +20,8 @@ import aiohttp
 from .api.requests import AnyUser, DeployOptions, DeployRequest, Filter, Token
 from .api.validation import check_kind, check_number
 from .concurrency import loop_time
+from .deployments.deployer import Deployer
+from .deployments.handle import DeploymentHandle, RecoveredDeployment
 from .errors import DeploymentFailed, EdgegapError, InvalidRequest, Unprocessable
 from .http.access import Proxy, read_secrets
 from .http.api_client import ApiClient
@@ -28,16 +30,16 @@ from .http.rate_limits import Limits
 from .http.retries import RetryPolicy
 from .http.shutdown import Closing
 from .http.transport import Timeouts
+from .polling.poller import StatusPoller
+from .polling.schedule import PollingPolicy
+from .polling.tracker import WebhookSource
 
 if TYPE_CHECKING:
     from .api.resources.relays import AnyRelayUser, RelaySession
     from .batch.batch import Batch
     from .batch.plan import AnyRequests, FailurePolicy, Progress
-    from .deployments.handle import DeploymentHandle, RecoveredDeployment
     from .deployments.ownership import OwnedDeployments
     from .deployments.playable import Check
-    from .polling.schedule import PollingPolicy
-    from .polling.tracker import WebhookSource
     from .relays.session import OwnedRelays
 
 __all__ = ["EdgegapClient"]
@@ -126,11 +128,6 @@ class EdgegapClient(ApiClient):
         proxy: str | Proxy | None = None,
         trust_env: bool = False,
     ) -> None:
-        # A program that imports the class may never make a client.
-        from .deployments.deployer import Deployer  # noqa: PLC0415
-        from .polling.poller import StatusPoller  # noqa: PLC0415
-        from .polling.schedule import PollingPolicy  # noqa: PLC0415
-
         secret, chosen_proxy, slip = read_secrets(token, proxy)
         del token, proxy  # a traceback that shows local variables must not show them
         if slip:
@@ -243,7 +240,7 @@ class EdgegapClient(ApiClient):
 
     async def _left_behind(self, wanted: str, tag: str | None = None) -> list[RecoveredDeployment]:
         filters = [Filter("tags", "in", [wanted])]
-        found: dict[str, RecoveredDeployment] = {}
+        found = dict[str, RecoveredDeployment]()
         known = -1
         # A row that vanishes shifts the rows after it, and one of them is then on no page. All
         # lists are read first: a deployment that the caller stops would shift rows, too.

@@ -108,7 +108,6 @@ def test_rarely_used_modules_are_imported_on_first_access() -> None:
         "edgegap_async.EdgegapClient\n"
         "late = 'cluster', 'batch.batch', 'batch.plan', 'deployments.playable'\n"
         "late += 'pool.pool', 'pool.inventory'\n"
-        "late += 'polling', 'deployments'  # the client needs them, and its class does not\n"
         "late += 'webhooks.receiver', 'emulator'\n"
         "late += 'http.resources.applications', 'http.resources.tags', 'api.register'\n"
         "late += 'relays', 'http.resources.relays', 'api.resources'\n"
