@@ -56,7 +56,7 @@ async def test_metrics_come_as_numbers_and_texts(api: BareApi) -> None:
 
     assert said["mem"]["datasets"][0] > 1_000_000
     assert len(said["mem"]["labels"][0]) == len("00:00:00")
-    assert said["total"]["receive_total"]["datasets"][0] == 0
+    assert said["total"]["receive_total"]["datasets"] == []  # no forwarder counts its traffic
     status, said = await api("GET", f"/v1/metrics/deployment/{request_id}?steps=7m")
     assert (status, list(said)) == (422, ["message"])
 

@@ -179,7 +179,7 @@ async def test_row_63_a_deploy_of_which_nothing_is_known_may_have_created_a_serv
         await client.deployments.deploy("arena", "v1", users=PLAYERS)
 
     assert caught.value.maybe_created
-    assert "before you try again" in str(caught.value)
+    assert "check before you repeat it" in str(caught.value)
 
 
 @pytest.mark.parametrize("status", [408, 421, 423, 425, 499])

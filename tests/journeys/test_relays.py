@@ -351,7 +351,7 @@ async def test_an_error_of_any_type_ends_the_wait(error: object) -> None:
         api.on("POST", "/v1/relays/sessions", Reply(200, session))
         api.on("GET", "/v1/relays/sessions/s1", Reply(200, {**session, "error": error}))
         api.on("DELETE", "/v1/relays/sessions/s1", Reply(204, b""))
-        async with EdgegapClient("token", base_url=api.url) as client:
+        async with EdgegapClient("canary-token", base_url=api.url) as client:
             with pytest.raises(RelayNotLinked):
                 async with client.relay(PLAYERS, timeout=20):
                     pytest.fail("the block must not begin")
@@ -366,7 +366,7 @@ async def test_an_answer_about_another_session_does_not_change_which_one_is_aske
         api.on("GET", "/v1/relays/sessions/s1", other, linked)
         api.on("DELETE", "/v1/relays/sessions/s1", Reply(204, b""))
         async with (
-            EdgegapClient("token", base_url=api.url) as client,
+            EdgegapClient("canary-token", base_url=api.url) as client,
             client.relay(PLAYERS) as shown,
         ):
             assert shown.session_id == "s1"

@@ -74,7 +74,8 @@ class Terminal:
             stdin=theirs,
             stdout=theirs if stdout is None else stdout,
             stderr=theirs,
-            env={**os.environ, "TERM": "xterm", **(environment or {})},
+            # The debug mode of asyncio would report slow steps in the middle of a table.
+            env={**os.environ, "PYTHONDEVMODE": "", "TERM": "xterm", **(environment or {})},
         )
         os.close(theirs)
         self._text = ""

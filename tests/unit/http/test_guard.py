@@ -138,7 +138,7 @@ async def test_a_dry_run_refuses_first_what_could_not_be_sent() -> None:
                 r"not in Guard\.applications: arena",
             ),
             (client.deploy("arena", "v1", users=["8.8.8.8"]), "max_live=0 reached"),
-            (client.deploy("arena", "v1", users=[]), "at least one"),
+            (client.deploy("arena", "v1", users=[]), "users must not be empty"),
             (client.deployments.stop("../abc"), "request_id"),
         ):
             with pytest.raises((NotAllowed, InvalidRequest), match=why) as caught:
