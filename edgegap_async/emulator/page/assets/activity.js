@@ -190,7 +190,7 @@ function calls() {
 }
 
 function webhooks() {
-  const columns = ["Time", "Answer", "Webhook", "Took"];
+  const columns = ["Time", "Status", "Webhook", "Took"];
   const nothing = "No webhook was sent.";
   return activityTable("Webhooks", "webhooks-title", columns, () => store.webhooks, webhookRow, nothing);
 }

@@ -28,7 +28,7 @@ export function deploymentView(id) {
   const logs = logView();
   const cpu = lineChart("CPU, percent of one", (value) => `${Math.round(value)} %`);
   const memory = lineChart("Memory", bytes);
-  const network = lineChart("Network, received and sent", bytes);
+  const network = lineChart("Network, in and out", bytes);
   const calls = h("tbody");
   const webhooks = h("tbody");
   let isClosed = false;
