@@ -23,6 +23,8 @@ from edgegap_async import Status
 from edgegap_async.emulator import AppPort
 from edgegap_async.emulator.metrics import Samples
 from edgegap_async.emulator.processes import Usage
+from edgegap_async.emulator.recorded_requests import RecordedRequest, RequestRecord
+from edgegap_async.emulator.status_events import StatusEvents
 from edgegap_async.errors import Unprocessable
 
 CRASHING = python_application("import os; os._exit(1)", ports=(AppPort("game"),))
@@ -131,3 +133,25 @@ async def test_a_start_without_descriptors_is_an_error_that_says_what_to_do() ->
             await reached(deployment, Status.ERROR)
 
         assert "ulimit -n" in (deployment.error_detail or "")
+
+
+def test_the_newest_requests_are_kept_and_the_bodies_of_few() -> None:
+    record = RequestRecord()
+    for number in range(20_050):
+        record.add(RecordedRequest("deploy", "POST", "/v2/deployments", 202, number, body="{}"))
+    kept = list(record)
+
+    assert (record.total, len(kept)) == (20_050, 20_000)
+    assert (kept[0].received_at, kept[-1].received_at) == (50, 20_049)
+    assert sum(one.body is not None for one in kept) == 1_000
+
+
+async def test_the_newest_changes_of_status_are_kept() -> None:
+    events = StatusEvents()
+    async with a_cloud(SLEEPER) as cloud:
+        deployment = await deployed(cloud, SLEEPER)
+        for _ in range(10_050):
+            events.add(deployment, None)
+    kept = events.after(0)
+
+    assert (len(kept), kept[0].number, kept[-1].number) == (10_000, 51, 10_050)
