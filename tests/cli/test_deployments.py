@@ -80,6 +80,12 @@ def test_a_deploy_carries_tags_variables_and_places(
     assert invoke("stop", "-t", "b", "-y").status == 0
 
 
+def test_a_position_that_is_none_is_named_with_one_that_is() -> None:
+    ran = invoke(*ARENA, "-u", "8.8.8.8,0")
+
+    assert "'8.8.8.8,0' is no position such as 45.5,-73.6" in " ".join(ran.stderr.split())
+
+
 @pytest.mark.parametrize(
     "options",
     [
