@@ -176,8 +176,8 @@ def test_row_35_limits_belong_to_the_loop_they_were_first_used_in() -> None:
 
 def test_a_snapshot_can_be_taken_in_a_thread_without_an_event_loop() -> None:
     async def main() -> None:
-        limits = Limits()
-        for _ in range(10):
+        limits = Limits({"deploy": 1})  # so slow that a busy machine does not change the numbers
+        while limits.snapshot()["deploy"].free:
             await limits.acquire(DEPLOY)
         waiting = [in_background(limits.acquire(DEPLOY)) for _ in range(30)]
         await asyncio.sleep(0)
@@ -185,8 +185,9 @@ def test_a_snapshot_can_be_taken_in_a_thread_without_an_event_loop() -> None:
 
         assert state.free == 0
         assert 25 <= state.queued <= 30
-        assert 0.5 < state.predicted_wait < 1.2
-        await asyncio.gather(*waiting)
+        assert 25 < state.predicted_wait < 35
+        for call in waiting:
+            call.cancel()
 
     asyncio.run(main())
 
