@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
 from aiohttp import web
@@ -18,17 +18,14 @@ from edgegap_async.api.validation import check_kind, check_number
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import InvalidRequest, NotFound
 
-from .clock import Clock
-from .cloud import Cloud
 from .deployment_views import details, row, usage
 from .deployments import LocalDeployment
-from .expectations import Expectation, Expectations
+from .expectations import Expectation
 from .fault_tables import fault_table, faults_from_tables
-from .faults import Faults
-from .recorded_requests import RequestRecord
 from .responses import error_response, json_response
-from .status_events import StatusEvents
-from .webhook_sender import WebhookSender
+
+if TYPE_CHECKING:
+    from .emulator import Emulator
 
 CONTROL_PATH: Final = "/_emulator"
 """Where the paths of the control API begin."""
@@ -43,39 +40,6 @@ _OF_A_DEPLOYMENT: Final = re.compile("^(/deployments/)([^/]+)")
 _Call: TypeAlias = Callable[[], Awaitable[object]]
 
 
-class Controlled(Protocol):
-    """What the control API acts on; `Emulator` is it."""
-
-    faults: Faults
-    """The scripted faults."""
-    expectations: Expectations
-    """The expected calls."""
-    clock: Clock
-    """The clock of deployments."""
-    events: StatusEvents
-    """The changes of status."""
-    webhooks: WebhookSender
-    """The webhooks that were sent."""
-
-    @property
-    def cloud(self) -> Cloud:
-        """What exists."""
-        ...
-
-    @property
-    def record(self) -> RequestRecord:
-        """The requests that came."""
-        ...
-
-    def new_login_link(self) -> str:
-        """Returns a link that logs one browser in to the page."""
-        ...
-
-    async def reset(self) -> None:
-        """Ends all deployments, and sets everything as it was at the start."""
-        ...
-
-
 class Control:
     """One call of the control API.
 
@@ -85,7 +49,7 @@ class Control:
         body: its body.
     """
 
-    def __init__(self, emulator: Controlled, request: web.BaseRequest, body: bytes) -> None:
+    def __init__(self, emulator: Emulator, request: web.BaseRequest, body: bytes) -> None:
         self._emulator = emulator
         self._request = request
         self._body = body

@@ -15,7 +15,7 @@ import random
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from importlib.resources import files
-from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
 from urllib.parse import unquote
 
 import attrs
@@ -37,6 +37,9 @@ from .rate_limits import RateLimit
 from .recorded_requests import RecordedRequest, RequestRecord, scrubbed_body
 from .responses import error_response, json_response, refusal_response
 
+if TYPE_CHECKING:
+    from .page import Page
+
 _log: Final = logging.getLogger(__name__)
 
 _CLIENT_GONE: Final = 499  # HTTP status; as web servers log it, no official one fits
@@ -45,22 +48,6 @@ _EXPECTATION: Final = "100-continue"  # the only value of the header Expect that
 
 RespondToControl: TypeAlias = Callable[[web.BaseRequest, bytes], Awaitable[web.Response]]
 """Answers a request of the control API, of which it gets the body too."""
-
-
-class PageServer(Protocol):
-    """Serves the page, which has no limits, no faults and no record; `Page` is it."""
-
-    def has(self, request: web.BaseRequest) -> bool:
-        """Returns whether a request is one for the page."""
-        ...
-
-    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answers such a request, if who sends it may send it."""
-        ...
-
-    def close(self) -> None:
-        """Ends the streams that are open."""
-        ...
 
 
 @attrs.define
@@ -144,7 +131,7 @@ class Server:
         round_trip_time: seconds on the network for one call, at least and at most.
         deadlines: seconds for headers and bodies.
         control: answers the control API, which has no limits, no faults and no record.
-        page: serves the page; None for an emulator without one.
+        page: serves the page, which has no limits, no faults and no record.
 
     Attributes:
         cloud: what the operations act on.
@@ -159,23 +146,23 @@ class Server:
         *,
         guard: HttpGuard,
         limits: Mapping[str, float],
-        faults: Faults | None = None,
-        round_trip_time: tuple[float, float] = (0.0, 0.0),
-        deadlines: Deadlines | None = None,
-        control: RespondToControl | None = None,
-        page: PageServer | None = None,
+        faults: Faults,
+        round_trip_time: tuple[float, float],
+        deadlines: Deadlines,
+        control: RespondToControl,
+        page: Page,
     ) -> None:
         self.requests = RequestRecord()
         self.open_requests = 0
         self.failures: list[BaseException] = []
-        self.faults = Faults() if faults is None else faults
+        self.faults = faults
         self.cloud = cloud
         self._guard = guard
         self._rates = dict(limits)
         self._limits: dict[str, RateLimit] = {}
         self.reset_limits()
         self._round_trip_time = round_trip_time
-        self._deadlines = deadlines or Deadlines()
+        self._deadlines = deadlines
         self._chance = random.Random(0)  # noqa: S311 - network delays are no secret
         self._routes = _Routes(OPERATIONS)
         self._control = control
@@ -197,8 +184,7 @@ class Server:
 
     async def close(self) -> None:
         """Stops listening."""
-        if self._page is not None:
-            self._page.close()
+        self._page.close()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -211,13 +197,13 @@ class Server:
         if one_way:
             await asyncio.sleep(one_way)
         at = loop_time()
-        page = self._page if self._page is not None and self._page.has(request) else None
-        exchange = Exchange(request, is_control=page is not None)
+        is_for_page = self._page.has(request)
+        exchange = Exchange(request, is_control=is_for_page)
         answer: web.StreamResponse
-        self.open_requests += page is None  # a stream of the page stays open
+        self.open_requests += not is_for_page  # a stream of the page stays open
         try:
-            if page is not None:
-                answer = self._guard.refuse_foreign(request) or await page.answer(request)
+            if is_for_page:
+                answer = self._guard.refuse_foreign(request) or await self._page.answer(request)
             else:
                 answer = await self._answer(exchange)
         except web.HTTPRequestEntityTooLarge:
@@ -247,7 +233,7 @@ class Server:
             self.failures.append(problem)
             answer = error_response(500, "Internal error: see the emulator's log")
         finally:
-            self.open_requests -= page is None
+            self.open_requests -= not is_for_page
         if not exchange.is_control:
             self._record(exchange, answer.status, at)
         if one_way:
@@ -281,7 +267,7 @@ class Server:
         refused = self._guard.refuse_foreign(request) or self._check_token(exchange, arguments)
         if refused is not None:
             return refused
-        if request.path.partition("/")[2].partition("/")[0] == _CONTROL and self._control:
+        if request.path.partition("/")[2].partition("/")[0] == _CONTROL:
             exchange.is_control = True
             return self._guard.refuse_other_types(request) or await self._control(
                 request, await self._read(exchange)

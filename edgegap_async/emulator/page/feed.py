@@ -17,54 +17,27 @@ import contextlib
 import itertools
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterator, Mapping
-from typing import Any, Final, Protocol
+from collections.abc import AsyncIterator, Iterator
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
 from edgegap_async.concurrency import loop_time
-from edgegap_async.emulator.cloud import Cloud
 from edgegap_async.emulator.deployment_views import row
 from edgegap_async.emulator.deployments import LocalDeployment
 from edgegap_async.emulator.fault_tables import fault_table
-from edgegap_async.emulator.faults import Faults
-from edgegap_async.emulator.recorded_requests import RecordedRequest, RequestRecord
-from edgegap_async.emulator.status_events import StatusEvent, StatusEvents
-from edgegap_async.emulator.webhook_sender import SentWebhook, WebhookSender
+from edgegap_async.emulator.recorded_requests import RecordedRequest
+from edgegap_async.emulator.status_events import StatusEvent
+from edgegap_async.emulator.webhook_sender import SentWebhook
+
+if TYPE_CHECKING:
+    from edgegap_async.emulator.emulator import Emulator
 
 _COALESCE: Final = 0.05  # seconds from a change to its message; what follows goes along
 _INTERVAL: Final = 0.5  # seconds between two messages without a change of status
 _MAX_CALLS: Final = 60  # newest calls of one message; the page shows no more of them either
 _RATE_SECONDS: Final = 60  # seconds of rates that are kept
 _TOO_MANY: Final = 429  # HTTP status
-
-
-class Shown(Protocol):
-    """What the page shows; `Emulator` is it."""
-
-    faults: Faults
-    """The scripted faults."""
-    events: StatusEvents
-    """The changes of status."""
-    limits: Mapping[str, float]
-    """Calls a second by operation, for those that have a limit."""
-    webhooks: WebhookSender
-    """The webhooks that were sent."""
-
-    @property
-    def url(self) -> str:
-        """The base URL for clients."""
-        ...
-
-    @property
-    def cloud(self) -> Cloud:
-        """What exists."""
-        ...
-
-    @property
-    def record(self) -> RequestRecord:
-        """The requests that came."""
-        ...
 
 
 class _Rates:
@@ -102,7 +75,7 @@ class Stream:
         rates: the calls in each second.
     """
 
-    def __init__(self, shown: Shown, rates: _Rates) -> None:
+    def __init__(self, shown: Emulator, rates: _Rates) -> None:
         self._shown = shown
         self._rates = rates
         self._has_changed = asyncio.Event()
@@ -201,7 +174,7 @@ class Feed:
         shown: what they show.
     """
 
-    def __init__(self, shown: Shown) -> None:
+    def __init__(self, shown: Emulator) -> None:
         self._shown = shown
         self._streams: set[Stream] = set()
         self._rates = _Rates()

@@ -11,7 +11,7 @@ import asyncio
 import html
 from collections.abc import Callable
 from importlib.resources import files
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
@@ -19,8 +19,11 @@ from edgegap_async.api.codec import dumps
 from edgegap_async.concurrency import create_detached_task
 from edgegap_async.emulator.responses import error_response
 
-from .feed import Feed, Shown
+from .feed import Feed
 from .sessions import Sessions
+
+if TYPE_CHECKING:
+    from edgegap_async.emulator.emulator import Emulator
 
 FILES_PATH: Final = "/_emulator/page/"
 """Where the paths of the page's files begin."""
@@ -60,7 +63,7 @@ class Page:
 
     def __init__(
         self,
-        shown: Shown,
+        shown: Emulator,
         sessions: Sessions,
         refuse_unauthorized: Callable[[web.BaseRequest], web.Response | None],
     ) -> None:
