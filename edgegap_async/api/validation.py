@@ -206,12 +206,16 @@ def one_of(*allowed: str | int) -> Validator:
 
 
 def instance_of(*kinds: type) -> Validator:
-    """A validator: an instance of one of the types, of which the error names the first."""
+    """A validator: an instance of one of the types, of which the error names the first.
+
+    The error for a field that no repr shows names the type of the value, which may be a secret.
+    """
 
     def check(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
         if not isinstance(value, kinds):
             what = field_name(model, attribute)
-            raise InvalidRequest(f"{what} is of type {kinds[0].__name__}, not {value!r}")
+            shown = value if attribute.repr else type(value)
+            raise InvalidRequest(f"{what} is of type {kinds[0].__name__}, not {shown!r}")
 
     return check
 

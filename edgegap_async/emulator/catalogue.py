@@ -39,13 +39,14 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal
 
 import attrs
 
-from edgegap_async.api.requests import EnvironmentVariable
+from edgegap_async.api.requests import DeployRequest, EnvironmentVariable, as_strings
 from edgegap_async.api.validation import (
     Validator,
     check_list,
@@ -59,9 +60,6 @@ from edgegap_async.errors import InvalidRequest
 
 from .locations import CITIES
 from .sandbox import Sandbox
-
-Model = TypeVar("Model")
-Item = TypeVar("Item")
 
 _PORT_PLACEHOLDER: Final = re.compile(r"\{port:([^{}]*)\}")
 _LIKE_A_PORT: Final = re.compile(r"\{port\b[^{}]*\}")
@@ -79,17 +77,6 @@ def _at_least(lowest: float, *, optional: bool = False, whole: bool = False) -> 
     return number(least=lowest, most=_MAX_NUMBER, optional=optional, whole=whole)
 
 
-def _secret(*kinds: type) -> Validator:
-    """Returns a validator as `instance_of`, whose error does not show the value."""
-
-    def check(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-        if not isinstance(value, kinds):
-            what = field_name(model, attribute)
-            raise InvalidRequest(f"{what} is of type {kinds[0].__name__}, not {type(value)}")
-
-    return check
-
-
 _TEXT_OR_NONE: Final = instance_of(str, type(None))
 _BOOLEAN: Final = instance_of(bool)
 _MAPPING: Final = instance_of(Mapping)
@@ -99,12 +86,7 @@ _FILES: Final = _at_least(16, whole=True, optional=True)
 
 
 def _first_duplicate(names: Iterable[object]) -> object:
-    seen: set[object] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return None
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 @attrs.frozen
@@ -152,15 +134,6 @@ def _filled(text: str, ports: Mapping[str, int]) -> str:
     )
 
 
-def _texts(values: Any) -> Any:
-    # What is no list is left as it is, for the check of the model.
-    return tuple(values) if _is_list(values) else values
-
-
-def _is_list(value: object) -> bool:
-    return isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping)
-
-
 def _check_argv(what: str, argv: object, *, has_image: bool) -> None:
     if has_image and argv == ():
         return
@@ -180,9 +153,7 @@ def port_names(argv: Iterable[str]) -> list[str]:
 
 
 def _image_name(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if not isinstance(value, str) or not re.fullmatch(
-        r"[^/\s:]+(:\d+)?(/[^/\s:]+)+(:[^/\s:]+)?", value
-    ):
+    if not isinstance(value, str) or not _IMAGE.fullmatch(value):
         raise InvalidRequest(
             f"{field_name(self, attribute)} is REGISTRY/NAME or REGISTRY/NAME:TAG, such as"
             f" registry.example.com/arena:v2, not {value!r}"
@@ -231,7 +202,7 @@ class Application:
     """Name of the application; 64 characters at most."""
     version: str = attrs.field(validator=_name)
     """Name of the version; 64 characters at most."""
-    argv: tuple[str, ...] = attrs.field(default=(), converter=_texts)
+    argv: tuple[str, ...] = attrs.field(default=(), converter=as_strings)
     """The program and its arguments; `{port:NAME}` and `{python}` are replaced, as in the values of
     environment variables. No shell. With an `image` they take the place of its own, and may be left
     out; else they are required."""
@@ -239,16 +210,14 @@ class Application:
     """The container image that it runs, as for `docker run`; None for a program of this machine."""
     private_username: str | None = attrs.field(default=None, validator=_TEXT_OR_NONE)
     """The name for the registry of the image; None for a public one."""
-    private_token: str | None = attrs.field(
-        default=None, validator=_secret(str, type(None)), repr=False
-    )
+    private_token: str | None = attrs.field(default=None, validator=_TEXT_OR_NONE, repr=False)
     """The password for the registry of the image. No repr, answer or file has it."""
     ports: tuple[AppPort, ...] = attrs.field(default=(), converter=_ports, validator=_each(AppPort))
     """The ports that it opens."""
     environment: Mapping[str, str] = attrs.field(factory=dict, validator=_MAPPING)
     """Environment variables of the process."""
     hidden_environment: Mapping[str, str] = attrs.field(
-        factory=dict, validator=_secret(Mapping), repr=False
+        factory=dict, validator=_MAPPING, repr=False
     )
     """Environment variables whose values appear in no repr and no answer."""
     directory: str | None = attrs.field(default=None, validator=_TEXT_OR_NONE)
@@ -305,6 +274,18 @@ class Application:
             EnvironmentVariable(key, value)
             _check_placeholders(f"{what}: environment variable {key}", value, names)
 
+    @property
+    def runs_image(self) -> bool:
+        """Whether it runs as a container of its image."""
+        return self.image is not None
+
+    def resources_for(self, request: DeployRequest) -> tuple[int, int]:
+        """Returns the CPU units and the megabytes of memory of a deploy: its own, or these."""
+        wanted = request.resources
+        if wanted is None:
+            return self.cpu_units, self.memory_mb
+        return wanted.cpu_units, wanted.memory_mib
+
     def command(self, ports: Mapping[str, int]) -> list[str]:
         """Returns the argument list with the port numbers filled in.
 
@@ -336,18 +317,16 @@ class Image:
     image: str = attrs.field(validator=_image_name)
     """Registry and name, such as `registry.example.com/arena`, with a tag or without one: without
     it, for each tag that has no `Image` of its own."""
-    argv: tuple[str, ...] = attrs.field(default=(), converter=_texts)
+    argv: tuple[str, ...] = attrs.field(default=(), converter=as_strings)
     """The program and its arguments, as in `Application`; required unless `sandbox` is `docker`."""
     private_username: str | None = attrs.field(default=None, validator=_TEXT_OR_NONE)
     """The name for the registry; None for a public image. A version of a program must have it. The
     image of a container is pulled with it if its version has none."""
-    private_token: str | None = attrs.field(
-        default=None, validator=_secret(str, type(None)), repr=False
-    )
+    private_token: str | None = attrs.field(default=None, validator=_TEXT_OR_NONE, repr=False)
     """The password for the registry, as `private_username`. No repr, answer or file has it."""
     directory: str | None = attrs.field(default=None, validator=_TEXT_OR_NONE)
     """Working directory of the process, as in `Application`."""
-    tags: tuple[str, ...] = attrs.field(default=(), converter=_texts, validator=_each(str))
+    tags: tuple[str, ...] = attrs.field(default=(), converter=as_strings, validator=_each(str))
     """Tags that the container registry lists, besides that of `image` and those of versions."""
     memory_limit_mb: int | None = attrs.field(default=None, validator=_LIMIT)
     """Megabytes of address space for a process, enforced; None for no limit."""
@@ -360,8 +339,13 @@ class Image:
 
     def __attrs_post_init__(self) -> None:
         what = f"image {self.image!r}"
-        _check_argv(what, self.argv, has_image=self.sandbox == "docker")
+        _check_argv(what, self.argv, has_image=self.runs_image)
         _check_credentials(what, self)
+
+    @property
+    def runs_image(self) -> bool:
+        """Whether the image itself runs, as a container."""
+        return self.sandbox == "docker"
 
 
 @attrs.frozen(kw_only=True)
@@ -426,8 +410,8 @@ class Catalogue:
     @property
     def has_containers(self) -> bool:
         """Whether a container engine is needed."""
-        return any(one.image is not None for one in self.applications) or any(
-            image.sandbox == "docker" for image in self.images
+        return any(one.runs_image for one in self.applications) or any(
+            image.runs_image for image in self.images
         )
 
 

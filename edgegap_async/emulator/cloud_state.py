@@ -305,12 +305,12 @@ class CloudState:
         """Returns what runs the application."""
         if application.image is None or self.engine is None:
             return self._machine
-        wanted = request.resources
+        cpu_units, memory_mb = application.resources_for(request)
         settings = ContainerSettings(
             image=application.image,
             credentials=credentials_of(application.private_username, application.private_token),
-            cpu_units=wanted.cpu_units if wanted else application.cpu_units,
-            memory_bytes=(wanted.memory_mib if wanted else application.memory_mb) * 2**20,
+            cpu_units=cpu_units,
+            memory_bytes=memory_mb * 2**20,
         )
         return ContainerMachine(self.engine, settings)
 

@@ -31,12 +31,7 @@ class DeploymentCalls(CloudState):
     async def deploy_to_fleet(self, *, body: FleetDeployRequest) -> Reply:
         """Accepts a deploy to the first private host with enough resources, else to the cloud."""
         hosts = self._private_hosts()
-        application = self._find_application(body)
-        needed = (
-            (body.resources.cpu_units, body.resources.memory_mib)
-            if body.resources
-            else (application.cpu_units, application.memory_mb)
-        )
+        needed = self._find_application(body).resources_for(body)
         for host in filter(None, map(hosts.get, body.private_host_ids)):
             cpu, memory = self._free_resources(host)
             if host.status == "ACTIVE" and needed[0] <= cpu and needed[1] <= memory:

@@ -170,14 +170,12 @@ class LocalDeployment:
     @property
     def cpu_units(self) -> int:
         """CPU units that it takes of its host; 1,024 for one virtual CPU."""
-        resources = self.request.resources
-        return resources.cpu_units if resources else self.application.cpu_units
+        return self.application.resources_for(self.request)[0]
 
     @property
     def memory_mb(self) -> int:
         """Megabytes of memory that it takes of its host."""
-        resources = self.request.resources
-        return resources.memory_mib if resources else self.application.memory_mb
+        return self.application.resources_for(self.request)[1]
 
     @property
     def ports(self) -> dict[str, Port]:

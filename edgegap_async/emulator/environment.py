@@ -92,7 +92,7 @@ def environment(  # noqa: D417 - the other names say it
         fleet_name: name of its private fleet; None in the public cloud.
     """
     own = secrets.access_point_id
-    resources = request.resources
+    cpu_units, memory_mb = application.resources_for(request)
     declared = {
         **application.variables({name: port.internal or 0 for name, port in ports.items()}),
         **{variable.key: variable.value for variable in request.environment_variables},
@@ -124,8 +124,8 @@ def environment(  # noqa: D417 - the other names say it
         ),
         "HOST_ID": host_id,
         "HOST_BASE_CLOCK_FREQUENCY": "2000",
-        "DEPLOYMENT_VCPU_UNITS": str(resources.cpu_units if resources else application.cpu_units),
-        "DEPLOYMENT_MEMORY_MB": str(resources.memory_mib if resources else application.memory_mb),
+        "DEPLOYMENT_VCPU_UNITS": str(cpu_units),
+        "DEPLOYMENT_MEMORY_MB": str(memory_mb),
         "HOST_IN_PRIVATE_FLEET": "true" if fleet_name else "false",
         "PRIVATE_FLEET_ID": fleet_name or "PUBLIC_CLOUD",
         "HOST_BEACON_ENABLED": "false",

@@ -474,15 +474,8 @@ def _image_settings(
     """Returns the settings of a program that its image gives it."""
     names = ("argv", "directory", "memory_limit_mb", "cpu_limit_seconds", "open_files_limit")
     settings = {name: getattr(source, name) for name in (*names, "sandbox")}
-    settings["image"] = _image_names(shown)[0] if _runs_image(source) else None
+    settings["image"] = _image_names(shown)[0] if source.runs_image else None
     return settings
-
-
-def _runs_image(source: Image | Application) -> bool:
-    """Returns whether the image itself runs, as a container."""
-    return source.sandbox == "docker" or (
-        isinstance(source, Application) and source.image is not None
-    )
 
 
 def _credential_settings(
@@ -490,14 +483,14 @@ def _credential_settings(
 ) -> dict[str, str | None]:
     """Returns the settings for the registry of a container's image; a program needs none."""
     names = (_USERNAME, _TOKEN)
-    if not _runs_image(source):
+    if not source.runs_image:
         return dict.fromkeys(names)
     return {name: getattr(wanted, name) or getattr(source, name) for name in names}
 
 
 def _check_credentials(image: Image | Application, wanted: VersionChanges) -> None:
     """Checks that a version has the credentials that the image of a program needs."""
-    if isinstance(image, Application) or image.private_token is None or _runs_image(image):
+    if isinstance(image, Application) or image.private_token is None or image.runs_image:
         return
     given = (wanted.private_username or "", wanted.private_token or "")
     needed = (image.private_username or "", image.private_token)

@@ -217,7 +217,7 @@ class _Reader:
 
     def _with_directory(self, place: str, one: Application | Image) -> Application | Image:
         """Returns an entry whose directory is an absolute path, unless it is in an image."""
-        if one.sandbox == "docker" or (isinstance(one, Application) and one.image is not None):
+        if one.runs_image:
             if importlib.util.find_spec("aiodocker") is None:
                 text = "a container needs aiodocker: pip install 'edgegap-async[docker]'"
                 self._add(place, text, is_error=False)

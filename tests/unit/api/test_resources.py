@@ -151,3 +151,8 @@ def test_the_port_0_needs_a_name() -> None:
     assert VersionPortRequest(port=0, protocol="UDP", name="game").port == 0
     with pytest.raises(InvalidRequest, match="name is required for the port 0"):
         VersionPortRequest(port=0, protocol="UDP")
+
+
+def test_the_error_for_a_password_of_a_wrong_type_does_not_show_it() -> None:
+    with pytest.raises(InvalidRequest, match="private_token is of type str, not <class 'bytes'>"):
+        VersionChanges(private_token=b"wrong-kind")  # type: ignore[arg-type]
