@@ -390,8 +390,6 @@ class Catalogue:
     """The private fleets."""
     images: tuple[Image, ...] = attrs.field(default=(), validator=_each(Image))
     """What the images of versions stand for that calls create."""
-    fault_tables: tuple[Mapping[str, Any], ...] = ()
-    """The scripted faults of a file, as tables that `faults_from_tables` reads."""
 
     def __attrs_post_init__(self) -> None:
         unique: dict[str, Iterable[object]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgegap_async.api.codec import read_list_query
 from edgegap_async.api.models import BulkStop, DeployAccepted, DeploymentPage, Status, Stopped
 from edgegap_async.api.requests import DeployRequest, FleetDeployRequest, StopFilters
 from edgegap_async.api.resources.deployments import DeploymentReport
@@ -12,7 +13,6 @@ from .list_queries import (
     ids_in,
     matches_stop_filter,
     page_of,
-    parse_list_query,
     parse_time,
     predicate,
 )
@@ -58,7 +58,7 @@ class DeploymentCalls(CloudState):
         """
         if query is not None and not self.settings.list_accepts_filters:
             raise BadRequest("query is not supported")
-        wanted = parse_list_query(query)
+        wanted = read_list_query(query)
         chosen = self._live_deployments(ids_in(wanted.filters))
         hidden = max(hidden, self.settings.list_delay)
         if hidden:

@@ -24,7 +24,6 @@ from .connections import Deadlines
 from .control import Control
 from .deployments import LocalDeployment
 from .expectations import Expectations
-from .fault_tables import faults_from_tables
 from .faults import Fault, Faults
 from .http_guard import HttpGuard
 from .page import Page, Sessions
@@ -34,7 +33,7 @@ from .relays import LocalRelaySession
 from .saved_applications import application_records, restore_applications
 from .server import Server
 from .settings import Settings
-from .settings_file import Problem, load_file, read_file
+from .settings_file import Problem, SettingsFile, load_file, read_file
 from .simulation import Simulation, is_time_range
 from .state import State
 from .status_events import StatusEvent, StatusEvents
@@ -50,12 +49,6 @@ _APPLICATION_CALLS: Final = frozenset(
     for noun in ("application", "version")
 )
 Part = TypeVar("Part")
-
-
-class _WithSettings(str):
-    """The path of a file whose settings are among the arguments."""
-
-    __slots__ = ()
 
 
 class Emulator:
@@ -160,11 +153,11 @@ class Emulator:
         _check_host(host, has_own_token=has_own_token)
         check_kind("deadlines", deadlines, Deadlines)
         check_list("allowed_hosts", allowed_hosts)
-        catalogue = _catalogue_of(apps)
+        file = _file_of(apps)
         check_list("fleets", fleets)
         check_list("images", images)
         self._own_fleets, self._own_images = tuple(fleets), tuple(images)
-        self._catalogue = self._with_own(catalogue)
+        self._catalogue = self._with_own(file.catalogue)
         self._settings = Settings(
             timings=timings,
             port_range=port_range,
@@ -198,7 +191,7 @@ class Emulator:
         check_list("faults", faults)
         check_list("webhook_allow", webhook_allow)
         self._own_faults = tuple(faults)
-        self._first_faults = (*_faults_of(self._catalogue, apps), *self._own_faults)
+        self._first_faults = (*file.faults, *self._own_faults)
         self.faults = Faults(self._first_faults)
         """The scripted faults that are still to happen; add more with `faults.add`."""
         self.events = StatusEvents()
@@ -234,8 +227,8 @@ class Emulator:
         Raises:
             InvalidRequest: something is wrong in the file, or an argument has no valid value.
         """
-        settings = {**load_file(path).settings, **changes}
-        return cls(_WithSettings(path), **settings)
+        file: Any = load_file(path)
+        return cls(file, **{**file.settings, **changes})
 
     async def start(self) -> None:
         """Starts to listen. The `async with` block does this.
@@ -323,8 +316,9 @@ class Emulator:
         """
         faults = self._first_faults
         if isinstance(apps, str | Path):
-            catalogue = self._with_own(load_file(apps).catalogue)
-            faults = (*_faults_of(catalogue, apps), *self._own_faults)
+            file = load_file(apps)
+            catalogue = self._with_own(file.catalogue)
+            faults = (*file.faults, *self._own_faults)
         else:
             check_list("apps", apps)
             catalogue = attrs.evolve(self._catalogue, applications=tuple(apps))
@@ -507,18 +501,6 @@ def _started(part: Part | None) -> Part:
     return part
 
 
-def _faults_of(catalogue: Catalogue, path: object) -> tuple[Fault, ...]:
-    """Returns the faults of a file.
-
-    Raises:
-        InvalidRequest: a table is not a fault; the message names the file.
-    """
-    try:
-        return faults_from_tables(catalogue.fault_tables)
-    except InvalidRequest as problem:
-        raise InvalidRequest(f"{path}: {problem.message}") from None
-
-
 def _check_packages() -> None:
     """Checks that the package of the extra `emulator` is installed.
 
@@ -550,16 +532,19 @@ def _check_host(host: object, *, has_own_token: bool) -> None:
         )
 
 
-def _catalogue_of(apps: Iterable[Application] | str | Path) -> Catalogue:
+def _file_of(apps: Iterable[Application] | str | Path | SettingsFile) -> SettingsFile:
+    """Returns what a file has, or a list in its place. `Emulator.from_file` has read the file."""
+    if isinstance(apps, SettingsFile):
+        return apps
     if not isinstance(apps, str | Path):
         check_list("apps", apps)
-        return Catalogue(applications=tuple(apps))
+        return SettingsFile(Catalogue(applications=tuple(apps)))
     file = load_file(apps)
-    if file.settings and not isinstance(apps, _WithSettings):
+    if file.settings:
         raise InvalidRequest(
             f"{apps} has settings: use Emulator.from_file(path) in place of Emulator(path)"
         )
-    return file.catalogue
+    return file
 
 
 def check_file(path: str | Path) -> list[Problem]:

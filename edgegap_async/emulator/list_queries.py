@@ -8,10 +8,10 @@ from datetime import datetime
 from operator import eq, ge, le
 from typing import Final, TypeVar
 
-from edgegap_async.api.codec import ListQuery, read_list_query, read_time
+from edgegap_async.api.codec import read_time
 from edgegap_async.api.models import Pagination, Paginator, Status
 from edgegap_async.api.requests import Filter, StopFilter
-from edgegap_async.errors import BadRequest, InvalidRequest, Unprocessable
+from edgegap_async.errors import InvalidRequest, Unprocessable
 
 from .deployments import LocalDeployment
 
@@ -21,28 +21,16 @@ _DEFAULT_PAGE_SIZE: Final = 20
 _MAX_PAGE_SIZE: Final = 100
 
 
-def parse_list_query(text: str | None) -> ListQuery:
-    """Reads the query of a list.
-
-    Raises:
-        BadRequest: it does not follow the grammar.
-    """
-    try:
-        return read_list_query(text)
-    except InvalidRequest as problem:
-        raise BadRequest(problem.message) from None
-
-
 def parse_positive(name: str, text: str | None, default: int) -> int:
     """Reads a whole number of 1 or more.
 
     Raises:
-        BadRequest: it is none.
+        InvalidRequest: it is none.
     """
     if text is None:
         return default
     if not re.fullmatch("[1-9][0-9]{0,8}", text):
-        raise BadRequest(f"{name} must be a whole number, 1 or more")
+        raise InvalidRequest(f"{name} must be a whole number, 1 or more")
     return int(text)
 
 
@@ -83,7 +71,7 @@ def page_of(
         is_always_paged: whether a request without both gets a page of 20, and not everything.
 
     Raises:
-        BadRequest: a parameter is no whole number of 1 or more.
+        InvalidRequest: a parameter is no whole number of 1 or more.
     """
     is_paged = is_always_paged or page is not None or limit is not None
     default = _DEFAULT_PAGE_SIZE if is_paged else max(1, len(items))

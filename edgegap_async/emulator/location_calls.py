@@ -18,7 +18,7 @@ from edgegap_async.api.resources.locations import (
     PublicAddress,
     Region,
 )
-from edgegap_async.errors import BadRequest, InvalidRequest
+from edgegap_async.errors import BadRequest
 
 from .beacons import Beacon
 from .cloud_state import CloudState, Reply
@@ -77,10 +77,7 @@ class LocationCalls(CloudState):
 
     async def locate_ip(self, *, ip: str) -> Reply:
         """Returns where an IP address is."""
-        try:
-            return 200, self._located(IpAddress(ip))
-        except InvalidRequest as problem:
-            raise BadRequest(problem.message) from None
+        return 200, self._located(IpAddress(ip))
 
     async def locate_ips(self, *, body: Addresses) -> Reply:
         """Returns where some IP addresses are."""

@@ -13,9 +13,9 @@ import logging
 import math
 import random
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from urllib.parse import unquote
 
 import attrs
@@ -68,35 +68,25 @@ class Exchange:
     """Whether it is a call of the control API, or of the page."""
 
 
-@attrs.frozen
-class _NotEmulated:
-    """A call of the API's description that the emulator does not serve."""
-
-    method: str
-    path: str
-    reason: str
-    newer_path: str | None = None
-    slashes: frozenset[str] = frozenset()
-
-
-def _not_emulated() -> tuple[_NotEmulated, ...]:
+def _not_emulated() -> dict[Operation[None], str]:
+    """Returns the calls of the API's description that the emulator does not serve, and why."""
     text = files(__package__ or __name__).joinpath("not_emulated.json").read_text("utf-8")
-    return tuple(_NotEmulated(*call) for call in json.loads(text))
+    return {
+        Operation(name="", method=method, path=path, returns=type(None)): reason
+        for method, path, reason in json.loads(text)
+    }
 
 
-Route = TypeVar("Route", Operation[Any], _NotEmulated)
-
-
-class _Routes(Generic[Route]):
+class _Routes:
     """Finds operations by method and path."""
 
-    def __init__(self, operations: tuple[Route, ...]) -> None:
-        self._by_length: dict[int, list[tuple[re.Pattern[str], Route]]] = {}
-        self._of_any_length: list[tuple[re.Pattern[str], Route]] = []  # slashes in arguments
+    def __init__(self, operations: Iterable[Operation[Any]]) -> None:
+        self._by_length: dict[int, list[tuple[re.Pattern[str], Operation[Any]]]] = {}
+        self._of_any_length: list[
+            tuple[re.Pattern[str], Operation[Any]]
+        ] = []  # slashes in arguments
         for operation in operations:
-            for path in (operation.path, operation.newer_path):
-                if path is None:
-                    continue
+            for path in filter(None, (operation.path, operation.newer_path)):
                 names = re.split(r"\{(\w+)\}", path)
                 pattern = "".join(
                     f"(?P<{part}>{'.+' if part in operation.slashes else '[^/]+'})"
@@ -111,7 +101,7 @@ class _Routes(Generic[Route]):
                 )
                 same_length.append((re.compile(pattern), operation))
 
-    def find(self, path: str) -> Iterator[tuple[Route, dict[str, str]]]:
+    def find(self, path: str) -> Iterator[tuple[Operation[Any], dict[str, str]]]:
         """Yields the operations of a path, of any method, with the arguments in the path."""
         candidates = (*self._by_length.get(path.count("/"), ()), *self._of_any_length)
         for pattern, operation in candidates:
@@ -167,7 +157,8 @@ class Server:
         self._routes = _Routes(OPERATIONS)
         self._control = control
         self._page = page
-        self._not_emulated = _Routes(_not_emulated())
+        self._not_emulated = _not_emulated()
+        self._not_emulated_routes = _Routes(self._not_emulated)
         self._runner: web.ServerRunner | None = None
 
     async def start(self, host: str, port: int) -> int:
@@ -282,11 +273,10 @@ class Server:
 
     def _unknown_path(self, request: web.BaseRequest) -> web.Response:
         """Returns the 501 of a call that the API has and the emulator has not, or the 404."""
-        for call, _ in self._not_emulated.find(request.rel_url.raw_path):
+        for call, _ in self._not_emulated_routes.find(request.rel_url.raw_path):
             if call.method == request.method:
-                return error_response(
-                    501, f"{call.method} {call.path} is not emulated: {call.reason}"
-                )
+                reason = self._not_emulated[call]
+                return error_response(501, f"{call.method} {call.path} is not emulated: {reason}")
         return error_response(404, "Not Found")
 
     def _check_token(self, exchange: Exchange, arguments: dict[str, Any]) -> web.Response | None:

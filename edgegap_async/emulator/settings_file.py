@@ -28,6 +28,7 @@ from edgegap_async.errors import InvalidRequest
 from .catalogue import Application, Catalogue, Fleet, Image
 from .connections import Deadlines
 from .fault_tables import faults_from_tables
+from .faults import Fault
 from .settings import Settings
 from .simulation import Simulation
 from .timings import Timings
@@ -84,6 +85,8 @@ class SettingsFile:
 
     catalogue: Catalogue = Catalogue()
     """What can be deployed."""
+    faults: tuple[Fault, ...] = ()
+    """The scripted faults of its tables."""
     settings: Mapping[str, Any] = attrs.field(factory=dict)
     """The arguments of `Emulator` that it has."""
     problems: tuple[Problem, ...] = ()
@@ -207,13 +210,13 @@ class _Reader:
         catalogue = Catalogue()
         try:
             catalogue = Catalogue(
-                **{name: tuple(one for _, one in values) for name, values in found.items()},
-                fault_tables=self._read_faults(tables.get("faults", [])),
+                **{name: tuple(one for _, one in values) for name, values in found.items()}
             )
         except InvalidRequest as problem:
             self._add("applications", problem.message)
+        faults = self._read_faults(tables.get("faults", []))
         settings = self._read_settings(tables.get("settings", {}))
-        return SettingsFile(catalogue, settings, tuple(self._problems), self._lines.find)
+        return SettingsFile(catalogue, faults, settings, tuple(self._problems), self._lines.find)
 
     def _with_directory(self, place: str, one: Application | Image) -> Application | Image:
         """Returns an entry whose directory is an absolute path, unless it is in an image."""
@@ -226,17 +229,17 @@ class _Reader:
         self._check_program(f"{place}.argv", one.argv[0], directory)
         return attrs.evolve(one, directory=directory)
 
-    def _read_faults(self, tables: object) -> tuple[Any, ...]:
+    def _read_faults(self, tables: object) -> tuple[Fault, ...]:
         if not isinstance(tables, list):
             self._add("faults", "write [[faults]] once for each fault")
             return ()
         try:
-            faults_from_tables(tables)
+            return faults_from_tables(tables)
         except InvalidRequest as problem:
             match = re.match(r"(faults\[\d+\]): ", problem.message)
             place = match[1] if match else "faults"
             self._add(place, problem.message.removeprefix(f"{place}: "))
-        return tuple(tables)
+        return ()
 
     def _read_each(self, name: str, tables: object) -> list[tuple[str, Any]]:
         if not isinstance(tables, list):

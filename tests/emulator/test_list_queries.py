@@ -23,7 +23,7 @@ from edgegap_async.emulator import (
     PrivateHost,
 )
 from edgegap_async.emulator.list_queries import ids_in
-from edgegap_async.errors import BadRequest
+from edgegap_async.errors import InvalidRequest
 from edgegap_async.requests import FleetDeployRequest
 
 
@@ -150,7 +150,7 @@ async def test_a_list_comes_in_pages() -> None:
 )
 async def test_invalid_arguments_of_a_list_are_a_bad_request(arguments: dict[str, Any]) -> None:
     async with a_cloud() as cloud:
-        with pytest.raises(BadRequest):
+        with pytest.raises(InvalidRequest):
             await cloud.list_deployments(**arguments)
 
 
@@ -160,5 +160,5 @@ async def test_invalid_arguments_of_a_list_are_a_bad_request(arguments: dict[str
 )
 async def test_a_query_that_cannot_be_read_is_named(query: str, text: str) -> None:
     async with a_cloud() as cloud:
-        with pytest.raises(BadRequest, match=text):
+        with pytest.raises(InvalidRequest, match=text):
             await cloud.list_deployments(query=query)

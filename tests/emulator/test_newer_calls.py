@@ -63,7 +63,16 @@ async def test_locations_and_tags_come_in_pages_if_asked(api: BareApi) -> None:
     assert (page["total_count"], page["pagination"]["paginator"]["num_pages"]) == (26, 6)
     assert [tag["name"] for tag in tags["tags"]] == ["ranked"]
     assert (tags["count"], tags["total_count"], tags["pagination"]["number"]) == (2, 2, 2)
-    assert (await api("GET", "/v1/locations?page=0"))[0] == 400
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/locations?page=0", "/v1/deployments?query=%7B", "/v1/ip/nowhere/lookup"]
+)
+async def test_an_argument_that_cannot_be_read_is_a_bad_request(api: BareApi, path: str) -> None:
+    status, said = await api("GET", path)
+
+    assert status == 400
+    assert said["message"]
 
 
 async def test_a_deployment_reads_and_tags_itself_through_its_context(api: BareApi) -> None:
