@@ -1,8 +1,9 @@
 """What exists in the emulated cloud: one coroutine for each operation, with the operation's name.
 
-A coroutine takes the fields of the request and returns the HTTP status and the model of the answer,
-or raises the error that the client is to see. `server` does the rest of HTTP. What happens to a
-deployment between two calls is in `deployments`. The calls share one state, `cloud_state`.
+A coroutine takes the fields of the request and returns the model of the answer, or raises the error
+that the client is to see. `server` does the rest of HTTP: it checks the token, also that of a
+deployment, and takes the status of success from the operation. What happens to a deployment between
+two calls is in `deployments`. The calls share one state, `cloud_state`.
 
 Where the documentation is silent, the emulator does this: lists are ordered oldest first, with 20
 rows a page and 100 at most; a row must pass every filter; `tags eq` means that the deployment has

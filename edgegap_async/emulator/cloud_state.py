@@ -41,9 +41,6 @@ from .simulation import SimulatedMachine, SimulatedPorts
 from .state import SavedDeployment
 from .storages import Storages
 
-Reply: TypeAlias = tuple[int, object]
-"""HTTP status of an answer, and the model of its body."""
-
 _log: Final = logging.getLogger(__name__)
 
 _UNKNOWN_ID_TEXT: Final = "Bad Request ID provided"
@@ -250,7 +247,7 @@ class CloudState:
 
     # ── deploy ───────────────────────────────────────────────────────────────────────────────────
 
-    def _deploy(self, request: DeployRequest, host: PrivateHost | None) -> Reply:
+    def _deploy(self, request: DeployRequest, host: PrivateHost | None) -> DeployAccepted:
         application = self._find_application(request)
         check_variables(variable.key for variable in request.environment_variables)
         self._remove_expired()
@@ -296,7 +293,7 @@ class CloudState:
         self._start(deployment)
         if problem:
             raise Unprocessable(problem, request_id=request_id)
-        return 202, DeployAccepted(request_id=request_id)
+        return DeployAccepted(request_id=request_id)
 
     def _start(self, deployment: LocalDeployment) -> None:
         self._runs[deployment.request_id] = self._spawn(self._run(deployment))
@@ -450,18 +447,26 @@ class CloudState:
             raise self._unknown_id_error(text)
         return deployment
 
-    def _check_own(
-        self, deployment: LocalDeployment, access_point_id: str, own: str, given: str
+    def check_own(
+        self, request_id: str, access_point_id: str, token: str, *, is_stop: bool
     ) -> None:
         """Checks that a call comes from the deployment's own process.
 
+        Args:
+            request_id: the deployment.
+            access_point_id: the number in the URL.
+            token: the token that came.
+            is_stop: whether the call stops the deployment, for which the token is another one.
+
         Raises:
             Unauthorized: the token is another one.
-            BadRequest: the number in the URL is another one; or NotFound.
+            BadRequest: the deployment or the number in the URL is another one; or NotFound.
         """
-        if not hmac.compare_digest(own.encode(), given.encode(errors="replace")):
+        own = self._find(request_id).secrets
+        expected = own.delete_token if is_stop else own.context_token
+        if not hmac.compare_digest(expected.encode(), token.encode(errors="replace")):
             raise Unauthorized("The token is not the one of this deployment")
-        if access_point_id != str(deployment.secrets.access_point_id):
+        if access_point_id != str(own.access_point_id):
             raise self._unknown_id_error()
 
     def _unknown_id_error(self, text: str = _UNKNOWN_ID_TEXT) -> BadRequest | NotFound:

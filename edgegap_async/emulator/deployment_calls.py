@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from edgegap_async.api.codec import read_list_query
-from edgegap_async.api.models import BulkStop, DeployAccepted, DeploymentPage, Status, Stopped
+from edgegap_async.api.models import (
+    BulkStop,
+    DeployAccepted,
+    Deployment,
+    DeploymentPage,
+    Logs,
+    Metrics,
+    Status,
+    Stopped,
+)
 from edgegap_async.api.requests import DeployRequest, FleetDeployRequest, StopFilters
 from edgegap_async.api.resources.deployments import DeploymentReport
 from edgegap_async.errors import BadRequest, Gone, NotFound, Unprocessable
 
-from .cloud_state import UNKNOWN_LOGS_TEXT, CloudState, Reply
+from .cloud_state import UNKNOWN_LOGS_TEXT, CloudState
 from .list_queries import (
     ids_in,
     matches_stop_filter,
@@ -24,11 +33,11 @@ class DeploymentCalls(CloudState):
 
     # ── deploy ───────────────────────────────────────────────────────────────────────────────────
 
-    async def deploy(self, *, body: DeployRequest) -> Reply:
+    async def deploy(self, *, body: DeployRequest) -> DeployAccepted:
         """Accepts a deploy to the public cloud."""
         return self._deploy(body, None)
 
-    async def deploy_to_fleet(self, *, body: FleetDeployRequest) -> Reply:
+    async def deploy_to_fleet(self, *, body: FleetDeployRequest) -> DeployAccepted:
         """Accepts a deploy to the first private host with enough resources, else to the cloud."""
         hosts = self._private_hosts()
         needed = self._find_application(body).resources_for(body)
@@ -40,9 +49,9 @@ class DeploymentCalls(CloudState):
 
     # ── read ─────────────────────────────────────────────────────────────────────────────────────
 
-    async def get_deployment(self, *, request_id: str, hidden: float = 0.0) -> Reply:
+    async def get_deployment(self, *, request_id: str, hidden: float = 0.0) -> Deployment:
         """Returns the status of a deployment, from `hidden` seconds after its deploy on."""
-        return 200, self._find(request_id, hidden).deployment()
+        return self._find(request_id, hidden).deployment()
 
     async def list_deployments(
         self,
@@ -51,7 +60,7 @@ class DeploymentCalls(CloudState):
         page: str | None = None,
         limit: str | None = None,
         hidden: float = 0.0,
-    ) -> Reply:
+    ) -> DeploymentPage:
         """Returns the rows of deployments that are not TERMINATED and pass the filters.
 
         A deployment is listed from `hidden` seconds after its deploy on.
@@ -70,19 +79,19 @@ class DeploymentCalls(CloudState):
         for order in reversed(wanted.order_by):
             if order.field == "created_at":  # deployments have no session sockets here
                 chosen.sort(key=lambda one: one.created_at, reverse=order.order == "desc")
-        rows, position = page_of(chosen, page, limit, is_always_paged=True)
-        return 200, DeploymentPage(
+        rows, position = page_of(chosen, page, limit)
+        return DeploymentPage(
             data=tuple(one.row(with_status=self.settings.list_has_status) for one in rows),
             total_count=len(chosen),
             pagination=position,
         )
 
-    async def get_container_logs(self, *, request_id: str) -> Reply:
+    async def get_container_logs(self, *, request_id: str) -> Logs:
         """Returns what the process has written."""
         deployment = self._find(request_id, text=UNKNOWN_LOGS_TEXT)
         if deployment.status is Status.TERMINATED:
             raise NotFound(f"The logs of {request_id} are gone: it is terminated")
-        return 200, deployment.logs()
+        return deployment.logs()
 
     async def get_metrics(
         self,
@@ -92,7 +101,7 @@ class DeploymentCalls(CloudState):
         end_time: str | None = None,
         steps: str | None = None,
         raw: str | None = None,
-    ) -> Reply:
+    ) -> Metrics:
         """Returns how a deployment has used this machine."""
         deployment = self._find(request_id)
         start, end = parse_time("start_time", start_time), parse_time("end_time", end_time)
@@ -103,13 +112,12 @@ class DeploymentCalls(CloudState):
         if raw not in {None, "true", "false"}:
             raise Unprocessable("raw is true or false")
         step = None if raw == "true" else STEPS[steps or "30s"]
-        return 200, deployment.samples.series(start=start, end=end, step=step)
+        return deployment.samples.series(start=start, end=end, step=step)
 
-    async def report_deployment(self, *, request_id: str, body: DeploymentReport) -> Reply:
+    async def report_deployment(self, *, request_id: str, body: DeploymentReport) -> None:
         """Keeps a report about a deployment, in `reports`."""
         self._find(request_id)
         self.reports.append((request_id, body))
-        return 200, None
 
     # ── stop ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -118,7 +126,7 @@ class DeploymentCalls(CloudState):
         *,
         request_id: str,
         container_log_storage: str | None = None,  # noqa: ARG002 - the emulator has no storage
-    ) -> Reply:
+    ) -> Stopped:
         """Stops a deployment: 200 if it ends now, 202 if it ends once it is READY or in ERROR."""
         deployment = self._find(request_id)
         if deployment.status is Status.TERMINATED:
@@ -126,27 +134,12 @@ class DeploymentCalls(CloudState):
         summary = deployment.deployment()
         deployment.stop()
         if not summary.current_status.is_ready and not summary.current_status.is_terminal:
-            return 202, Stopped(message=f"{request_id} - Delete request will be processed soon")
-        return 200, Stopped(
-            message=f"Instance {request_id} will be deleted", deployment_summary=summary
-        )
+            return Stopped(message=f"{request_id} - Delete request will be processed soon")
+        return Stopped(message=f"Instance {request_id} will be deleted", deployment_summary=summary)
 
-    async def stop_self(
-        self,
-        *,
-        request_id: str,
-        access_point_id: str,
-        token: str,
-        container_log_storage: str | None = None,
-    ) -> Reply:
-        """Stops the deployment that sends the call; its token identifies it."""
-        deployment = self._find(request_id)
-        self._check_own(deployment, access_point_id, deployment.secrets.delete_token, token)
-        return await self.stop_deployment(
-            request_id=request_id, container_log_storage=container_log_storage
-        )
+    stop_self = stop_deployment  # the server has checked the token of the deployment
 
-    async def bulk_stop(self, *, body: StopFilters) -> Reply:
+    async def bulk_stop(self, *, body: StopFilters) -> BulkStop:
         """Stops the deployments that match every filter."""
         chosen = [
             one
@@ -156,6 +149,6 @@ class DeploymentCalls(CloudState):
         ]
         for deployment in chosen:
             deployment.stop()
-        return 202, BulkStop(
+        return BulkStop(
             processable=tuple(DeployAccepted(request_id=one.request_id) for one in chosen)
         )

@@ -10,7 +10,7 @@ from edgegap_async.api.models import Centroid, FleetHost, HostPage, HostSpecific
 from edgegap_async.errors import BadRequest
 
 from .catalogue import PrivateHost
-from .cloud_state import CloudState, Reply
+from .cloud_state import CloudState
 from .environment import PUBLIC_IP
 from .list_queries import pagination
 from .locations import CITIES
@@ -19,16 +19,16 @@ from .locations import CITIES
 class FleetCalls(CloudState):
     """The calls about private fleets."""
 
-    async def list_fleet_hosts(self, *, fleet_name: str) -> Reply:
+    async def list_fleet_hosts(self, *, fleet_name: str) -> HostPage:
         """Returns the hosts of a fleet, with their free resources."""
         fleet = self._fleets.get(fleet_name)
         if fleet is None:
             raise BadRequest(f"There is no private fleet {fleet_name!r}")
         hosts = tuple(self._fleet_host(fleet.name, host) for host in fleet.hosts)
         if self.settings.host_shape == "pin":
-            return 200, HostPage(data=hosts)
+            return HostPage(data=hosts)
         count = len(hosts)
-        return 200, HostPage(
+        return HostPage(
             data=hosts, total_count=count, pagination=pagination(1, max(1, count), count)
         )
 

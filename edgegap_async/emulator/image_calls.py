@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgegap_async.api.resources.container_registry import (
     DeletionSummary,
+    ImageTagDeleted,
     ImageTagPage,
     ImageTags,
     TagDeletion,
@@ -11,26 +12,22 @@ from edgegap_async.api.resources.container_registry import (
 )
 from edgegap_async.errors import NotFound
 
-from .cloud_state import CloudState, Reply
-from .list_queries import page_of
+from .cloud_state import CloudState
+from .list_queries import page_answer
 
 
 class ImageCalls(CloudState):
     """The calls about images of the container registry."""
 
-    async def list_image_tags(
-        self, *, image_name: str, page: str | None = None, limit: str | None = None
-    ) -> Reply:
+    async def list_image_tags(self, *, image_name: str, **pages: str) -> ImageTagPage:
         """Returns the tags of an image, oldest first."""
-        every = self.images.tags(image_name)
-        tags, position = page_of(every, page, limit, is_always_paged=True)
-        return 200, ImageTagPage(data=tags, count=len(every), pagination=position)
+        return page_answer(ImageTagPage, "data", self.images.tags(image_name), pages)
 
-    async def delete_image_tag(self, *, image_name: str, tag_name: str) -> Reply:
+    async def delete_image_tag(self, *, image_name: str, tag_name: str) -> ImageTagDeleted:
         """Deletes a tag."""
-        return 200, self.images.delete(image_name, tag_name)
+        return self.images.delete(image_name, tag_name)
 
-    async def bulk_delete_image_tags(self, *, image_name: str, body: ImageTags) -> Reply:
+    async def bulk_delete_image_tags(self, *, image_name: str, body: ImageTags) -> TagDeletions:
         """Deletes several tags, and says of each what became of it."""
         self.images.tags(image_name)
         results = tuple(self._deleted(image_name, tag) for tag in body.tags)
@@ -38,7 +35,7 @@ class ImageCalls(CloudState):
         summary = DeletionSummary(
             total=len(results), success=success, failed=len(results) - success
         )
-        return 207, TagDeletions(results=results, summary=summary)
+        return TagDeletions(results=results, summary=summary)
 
     def _deleted(self, image_name: str, tag: str) -> TagDeletion:
         try:

@@ -6,16 +6,19 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from operator import eq, ge, le
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
+
+import attrs
 
 from edgegap_async.api.codec import read_time
-from edgegap_async.api.models import Pagination, Paginator, Status
+from edgegap_async.api.models import ApiResponse, Pagination, Paginator, Status
 from edgegap_async.api.requests import Filter, StopFilter
 from edgegap_async.errors import InvalidRequest, Unprocessable
 
 from .deployments import LocalDeployment
 
 Item = TypeVar("Item")
+Page = TypeVar("Page", bound=ApiResponse)
 
 _DEFAULT_PAGE_SIZE: Final = 20
 _MAX_PAGE_SIZE: Final = 100
@@ -60,7 +63,7 @@ def pagination(number: int, size: int, total: int) -> Pagination:
 
 
 def page_of(
-    items: Sequence[Item], page: str | None, limit: str | None, *, is_always_paged: bool = False
+    items: Sequence[Item], page: str | None, limit: str | None, *, is_always_paged: bool = True
 ) -> tuple[tuple[Item, ...], Pagination]:
     """Returns the items of one page, and which page of how many it is.
 
@@ -80,6 +83,40 @@ def page_of(
     number = parse_positive("page", page, 1)
     chosen = items[(number - 1) * size : number * size]
     return tuple(chosen), pagination(number, size, len(items))
+
+
+def page_answer(
+    kind: type[Page],
+    rows: str,
+    items: Sequence[object],
+    pages: Mapping[str, str],
+    *,
+    is_always_paged: bool = True,
+) -> Page:
+    """Returns one page of a list as the model of its answer.
+
+    Args:
+        kind: the model, which has `pagination`, `count` and `total_count`, or some of them.
+        rows: name of its field for the items.
+        items: all of them.
+        pages: the query parameters `page` and `limit`, as far as the request has them.
+        is_always_paged: as for `page_of`.
+
+    Raises:
+        InvalidRequest: a parameter is no whole number of 1 or more.
+    """
+    chosen, position = page_of(
+        items, pages.get("page"), pages.get("limit"), is_always_paged=is_always_paged
+    )
+    count = len(items)
+    values: dict[str, Any] = {
+        rows: chosen,
+        "count": count,
+        "total_count": count,
+        "pagination": position,
+    }
+    names = attrs.fields_dict(kind)
+    return kind(**{name: value for name, value in values.items() if name in names})
 
 
 def ids_in(filters: Iterable[Filter]) -> frozenset[str] | None:

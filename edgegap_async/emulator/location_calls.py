@@ -21,9 +21,9 @@ from edgegap_async.api.resources.locations import (
 from edgegap_async.errors import BadRequest
 
 from .beacons import Beacon
-from .cloud_state import CloudState, Reply
+from .cloud_state import CloudState
 from .environment import PUBLIC_IP
-from .list_queries import page_of
+from .list_queries import page_answer
 from .locations import CITIES
 
 
@@ -37,29 +37,26 @@ class LocationCalls(CloudState):
         version: str | None = None,
         type: str | None = None,
         tags: str | None = None,
-        page: str | None = None,
-        limit: str | None = None,
-    ) -> Reply:
+        **pages: str,
+    ) -> LocationPage:
         """Returns the cities. Each of them runs every application."""
         if app is not None:
             stored = self.registry.applications.get(app)
             if stored is None or version not in {None, *stored.versions}:
                 raise BadRequest("Invalid Application or Application Version")
         labels = (LocationTag(key="emulated", value="true"),) if tags == "true" else ()
-        every = list(CITIES.values()) if type in {None, "standard"} else []
-        cities, position = page_of(every, page, limit)
-        return 200, LocationPage(
-            locations=tuple(attrs.evolve(city, type="standard", tags=labels) for city in cities),
-            total_count=len(every),
-            pagination=position,
-        )
+        every = [
+            attrs.evolve(city, type="standard", tags=labels)
+            for city in CITIES.values()
+            if type in {None, "standard"}
+        ]
+        return page_answer(LocationPage, "locations", every, pages, is_always_paged=False)
 
-    async def list_beacons(self, *, page: str | None = None, limit: str | None = None) -> Reply:
+    async def list_beacons(self, **pages: str) -> BeaconPage:
         """Returns a beacon for each city. It answers pings over UDP and TCP, on this machine."""
         if self._beacon is None:
             self._beacon = await Beacon.start()
-        cities, _ = page_of(list(CITIES.values()), page, limit)
-        beacons = tuple(
+        beacons = [
             LocationBeacon(
                 host=PUBLIC_IP,
                 fqdn=PUBLIC_IP,
@@ -67,21 +64,21 @@ class LocationCalls(CloudState):
                 tcp_port=self._beacon.tcp_port,
                 location=city,
             )
-            for city in cities
-        )
-        return 200, BeaconPage(locations=beacons, count=len(CITIES))
+            for city in CITIES.values()
+        ]
+        return page_answer(BeaconPage, "locations", beacons, pages, is_always_paged=False)
 
-    async def get_public_ip(self) -> Reply:
+    async def get_public_ip(self) -> PublicAddress:
         """Returns the address of every client: that of loopback."""
-        return 200, PublicAddress(public_ip=PUBLIC_IP)
+        return PublicAddress(public_ip=PUBLIC_IP)
 
-    async def locate_ip(self, *, ip: str) -> Reply:
+    async def locate_ip(self, *, ip: str) -> LocatedAddress:
         """Returns where an IP address is."""
-        return 200, self._located(IpAddress(ip))
+        return self._located(IpAddress(ip))
 
-    async def locate_ips(self, *, body: Addresses) -> Reply:
+    async def locate_ips(self, *, body: Addresses) -> LocatedAddresses:
         """Returns where some IP addresses are."""
-        return 200, LocatedAddresses(
+        return LocatedAddresses(
             addresses=tuple(self._located(IpAddress(address)) for address in body.addresses)
         )
 

@@ -14,9 +14,9 @@ from edgegap_async.api.resources.relays import (
 )
 from edgegap_async.errors import BadRequest, NotFound
 
-from .cloud_state import CloudState, Reply
+from .cloud_state import CloudState
 from .environment import PUBLIC_IP
-from .list_queries import page_of
+from .list_queries import page_answer
 from .ports import NoFreePort
 from .relays import LocalRelaySession
 
@@ -24,7 +24,7 @@ from .relays import LocalRelaySession
 class RelayCalls(CloudState):
     """The calls about relay sessions."""
 
-    async def create_relay_session(self, *, body: RelayRequest) -> Reply:
+    async def create_relay_session(self, *, body: RelayRequest) -> RelaySession:
         """Creates a session, which is linked a little later."""
         session = LocalRelaySession(
             locate=lambda ip: self._locations.point_and_country(ip)[0],
@@ -35,29 +35,25 @@ class RelayCalls(CloudState):
             session.authorize(ip)
         self.relay_sessions[session.session_id] = session
         session.linking = self._spawn(self._link(session))
-        return 200, self._shown(session)
+        return self._shown(session)
 
-    async def list_relay_sessions(self, *, page: str | None = None) -> Reply:
+    async def list_relay_sessions(self, **pages: str) -> RelaySessionPage:
         """Returns the sessions, oldest first."""
         until = self.clock.time() - self.settings.list_delay
-        every = [one for one in self.relay_sessions.values() if one.created_at <= until]
-        sessions, position = page_of(every, page, None, is_always_paged=True)
-        return 200, RelaySessionPage(
-            sessions=tuple(map(self._shown, sessions)),
-            total_count=len(every),
-            pagination=position,
-        )
+        every = [
+            self._shown(one) for one in self.relay_sessions.values() if one.created_at <= until
+        ]
+        return page_answer(RelaySessionPage, "sessions", every, pages)
 
-    async def get_relay_session(self, *, session_id: str) -> Reply:
+    async def get_relay_session(self, *, session_id: str) -> RelaySession:
         """Returns a session."""
-        return 200, self._shown(self._relay_session(session_id))
+        return self._shown(self._relay_session(session_id))
 
-    async def delete_relay_session(self, *, session_id: str) -> Reply:
+    async def delete_relay_session(self, *, session_id: str) -> None:
         """Deletes a session at once."""
         self.end_relay_session(self._relay_session(session_id))
-        return 204, None
 
-    async def authorize_relay_user(self, *, body: RelayAuthorization) -> Reply:
+    async def authorize_relay_user(self, *, body: RelayAuthorization) -> AuthorizedRelayUser:
         """Adds a player to a session."""
         session = self.relay_sessions.get(body.session_id)
         if session is None:  # the description has no 404 for this call
@@ -66,12 +62,11 @@ class RelayCalls(CloudState):
         shown = self._shown(session)
         fields = {field.name: getattr(shown, field.name) for field in attrs.fields(RelaySession)}
         del fields["attempts"], fields["waited"], fields["raw"]
-        return 200, AuthorizedRelayUser(**fields, session_user=user)
+        return AuthorizedRelayUser(**fields, session_user=user)
 
-    async def revoke_relay_user(self, *, body: RelayRevocation) -> Reply:
+    async def revoke_relay_user(self, *, body: RelayRevocation) -> None:
         """Removes a player from a session."""
         self._relay_session(body.session_id).revoke(body.authorization_token)
-        return 204, None
 
     def _relay_session(self, session_id: str) -> LocalRelaySession:
         session = self.relay_sessions.get(session_id)

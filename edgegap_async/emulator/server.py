@@ -22,14 +22,13 @@ import attrs
 from aiohttp import web
 
 from edgegap_async.api.codec import read_request, to_json
-from edgegap_async.api.models import DeployAccepted
-from edgegap_async.api.operations import Auth, Operation
+from edgegap_async.api.models import DeployAccepted, Stopped
+from edgegap_async.api.operations import STOP_SELF, Auth, Operation
 from edgegap_async.api.register import OPERATIONS
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import InvalidRequest, Refused, log_fields
 
 from .cloud import Cloud
-from .cloud_state import Reply
 from .connections import BodyTooSlow, Deadlines, HttpServer, MalformedBody, read_body
 from .faults import Fault, Faults
 from .http_guard import HttpGuard
@@ -255,7 +254,7 @@ class Server:
             allowed.append(operation.method)
             if operation.method == request.method:
                 exchange.operation, arguments = operation, {**found}
-        refused = self._guard.refuse_foreign(request) or self._check_token(exchange, arguments)
+        refused = self._guard.refuse_foreign(request) or self._check_token(exchange)
         if refused is not None:
             return refused
         if request.path.partition("/")[2].partition("/")[0] == _CONTROL:
@@ -279,14 +278,12 @@ class Server:
                 return error_response(501, f"{call.method} {call.path} is not emulated: {reason}")
         return error_response(404, "Not Found")
 
-    def _check_token(self, exchange: Exchange, arguments: dict[str, Any]) -> web.Response | None:
+    def _check_token(self, exchange: Exchange) -> web.Response | None:
         """Returns the 401 for a request without its token, or None."""
         operation, header = exchange.operation, exchange.request.headers.get("Authorization")
         if operation is not None and operation.auth is Auth.DEPLOYMENT_TOKEN:
-            if not header:  # a session of the page stands for the API token alone
-                return self._guard.unauthorized()
-            arguments["token"] = header  # the cloud compares it
-            return None
+            # A session of the page stands for the API token alone. The cloud compares the token.
+            return None if header else self._guard.unauthorized()
         return self._guard.refuse_unauthorized(exchange.request)
 
     async def _call(
@@ -341,12 +338,17 @@ class Server:
             return refused
         body = await self._read(exchange)
         try:
+            if operation.auth is Auth.DEPLOYMENT_TOKEN:
+                self.cloud.check_own(
+                    arguments["request_id"],
+                    arguments.pop("access_point_id"),
+                    exchange.request.headers["Authorization"],
+                    is_stop=operation is STOP_SELF,
+                )
             if operation.body is not None:
-                if operation.auth is Auth.DEPLOYMENT_TOKEN:
-                    self.cloud.check_context_token(**arguments)
                 arguments["body"] = read_request(operation.body, body)
-            call: Callable[..., Awaitable[Reply]] = getattr(self.cloud, operation.name)
-            status, model = await call(**arguments)
+            call: Callable[..., Awaitable[object]] = getattr(self.cloud, operation.name)
+            model = await call(**arguments)
         except InvalidRequest as problem:
             return error_response(400, problem.message)
         except Refused as problem:
@@ -354,6 +356,9 @@ class Server:
             return refusal_response(problem)
         if isinstance(model, DeployAccepted):
             exchange.request_id = model.request_id
+        # Of two statuses the higher one is that of newer descriptions, but for a stop at once.
+        stops_now = isinstance(model, Stopped) and model.deployment_summary is not None
+        status = (min if stops_now else max)(operation.ok)
         if model is None:
             return web.Response(status=status)
         return json_response(status, to_json(model))

@@ -3,89 +3,81 @@
 from __future__ import annotations
 
 from edgegap_async.api.resources.endpoint_storages import (
+    EndpointStorage,
     EndpointStorageChanges,
     EndpointStoragePage,
     EndpointStorageRequest,
+    PullProfile,
     PullProfileChanges,
+    PullProfileLink,
     PullProfilePage,
     PullProfileRequest,
 )
 
-from .cloud_state import CloudState, Reply
-from .list_queries import page_of
+from .cloud_state import CloudState
+from .list_queries import page_answer
 
 
 class StorageCalls(CloudState):
     """The calls about endpoint storages and pull profiles."""
 
-    async def list_endpoint_storages(
-        self, *, page: str | None = None, limit: str | None = None
-    ) -> Reply:
+    async def list_endpoint_storages(self, **pages: str) -> EndpointStoragePage:
         """Returns the storages, oldest first."""
         every = [stored.shown for stored in self.storages.by_name.values()]
-        endpoints, position = page_of(every, page, limit, is_always_paged=True)
-        return 200, EndpointStoragePage(
-            endpoints=endpoints, total_count=len(every), pagination=position
-        )
+        return page_answer(EndpointStoragePage, "endpoints", every, pages)
 
-    async def create_endpoint_storage(self, *, body: EndpointStorageRequest) -> Reply:
+    async def create_endpoint_storage(self, *, body: EndpointStorageRequest) -> EndpointStorage:
         """Creates a storage. Its key is not tried."""
-        return 200, self.storages.create(body)
+        return self.storages.create(body)
 
-    async def get_endpoint_storage(self, *, endpoint_name: str) -> Reply:
+    async def get_endpoint_storage(self, *, endpoint_name: str) -> EndpointStorage:
         """Returns a storage, without its secret key."""
-        return 200, self.storages.find(endpoint_name).shown
+        return self.storages.find(endpoint_name).shown
 
     async def update_endpoint_storage(
         self, *, endpoint_name: str, body: EndpointStorageChanges
-    ) -> Reply:
+    ) -> EndpointStorage:
         """Changes a storage."""
-        return 200, self.storages.update(endpoint_name, body)
+        return self.storages.update(endpoint_name, body)
 
-    async def delete_endpoint_storage(self, *, endpoint_name: str) -> Reply:
+    async def delete_endpoint_storage(self, *, endpoint_name: str) -> None:
         """Deletes a storage and its pull profiles."""
         self.storages.delete(endpoint_name)
-        return 204, None
 
-    async def list_pull_profiles(
-        self, *, endpoint_name: str, page: str | None = None, limit: str | None = None
-    ) -> Reply:
+    async def list_pull_profiles(self, *, endpoint_name: str, **pages: str) -> PullProfilePage:
         """Returns the pull profiles of a storage, oldest first."""
         every = [one.shown for one in self.storages.find(endpoint_name).profiles.values()]
-        profiles, position = page_of(every, page, limit, is_always_paged=True)
-        return 200, PullProfilePage(
-            pull_profiles=profiles, total_count=len(every), pagination=position
-        )
+        return page_answer(PullProfilePage, "pull_profiles", every, pages)
 
-    async def create_pull_profile(self, *, endpoint_name: str, body: PullProfileRequest) -> Reply:
+    async def create_pull_profile(
+        self, *, endpoint_name: str, body: PullProfileRequest
+    ) -> PullProfile:
         """Creates a pull profile. Nothing is copied: there is no bucket."""
-        return 200, self.storages.create_profile(endpoint_name, body)
+        return self.storages.create_profile(endpoint_name, body)
 
-    async def get_pull_profile(self, *, endpoint_name: str, pull_profile_name: str) -> Reply:
+    async def get_pull_profile(self, *, endpoint_name: str, pull_profile_name: str) -> PullProfile:
         """Returns a pull profile."""
-        return 200, self.storages.find_profile(endpoint_name, pull_profile_name).shown
+        return self.storages.find_profile(endpoint_name, pull_profile_name).shown
 
     async def update_pull_profile(
         self, *, endpoint_name: str, pull_profile_name: str, body: PullProfileChanges
-    ) -> Reply:
+    ) -> PullProfile:
         """Changes a pull profile."""
-        return 200, self.storages.update_profile(endpoint_name, pull_profile_name, body)
+        return self.storages.update_profile(endpoint_name, pull_profile_name, body)
 
-    async def delete_pull_profile(self, *, endpoint_name: str, pull_profile_name: str) -> Reply:
+    async def delete_pull_profile(self, *, endpoint_name: str, pull_profile_name: str) -> None:
         """Deletes a pull profile and its links."""
         self.storages.delete_profile(endpoint_name, pull_profile_name)
-        return 204, None
 
     async def link_pull_profile(
         self, *, endpoint_name: str, pull_profile_name: str, app_name: str, version_name: str
-    ) -> Reply:
+    ) -> PullProfileLink:
         """Links a version to a pull profile."""
         self.registry.find_version(app_name, version_name)
-        return 200, self.storages.link(endpoint_name, pull_profile_name, app_name, version_name)
+        return self.storages.link(endpoint_name, pull_profile_name, app_name, version_name)
 
     async def unlink_pull_profile(
         self, *, endpoint_name: str, pull_profile_name: str, app_name: str, version_name: str
-    ) -> Reply:
+    ) -> None:
         """Takes a version off a pull profile."""
         self.storages.unlink(endpoint_name, pull_profile_name, app_name, version_name)
-        return 204, None

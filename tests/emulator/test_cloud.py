@@ -72,7 +72,7 @@ async def test_an_unknown_deployment_is_a_bad_request_for_every_call_that_names_
         calls: dict[str, dict[str, Any]] = {
             "get_deployment": {"request_id": UNKNOWN_ID},
             "stop_deployment": {"request_id": UNKNOWN_ID},
-            "stop_self": {"request_id": UNKNOWN_ID, "access_point_id": "1", "token": "x"},
+            "stop_self": {"request_id": UNKNOWN_ID},
             "get_container_logs": {"request_id": UNKNOWN_ID},
             "get_metrics": {"request_id": UNKNOWN_ID},
             "list_tags": {"request_id": UNKNOWN_ID},

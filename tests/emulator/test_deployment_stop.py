@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import aiohttp
 import attrs
 import pytest
+from bare_api import BareApi
 from emulated_cloud import (
     ARENA,
     SLEEPER,
@@ -21,12 +23,8 @@ from emulated_cloud import (
 from edgegap_async import Status
 from edgegap_async.api.codec import to_json
 from edgegap_async.api.requests import StopFilters
-from edgegap_async.emulator import (
-    AppPort,
-    sample_application,
-)
-from edgegap_async.errors import BadRequest, Gone, NotFound, Unauthorized
-from edgegap_async.models import BulkStop
+from edgegap_async.emulator import AppPort, Emulator, Simulation, Timings, sample_application
+from edgegap_async.errors import Gone, NotFound
 from edgegap_async.requests import StopFilter
 
 
@@ -50,7 +48,7 @@ async def test_a_stop_of_a_ready_deployment_answers_200_and_leaves_no_process() 
             await cloud.get_container_logs(request_id=request_id)
 
 
-async def test_row_55_a_stop_before_ready_answers_202_and_takes_effect_at_ready() -> None:
+async def test_row_55_a_stop_before_ready_takes_effect_at_ready() -> None:
     webhooks = SentWebhooks()
     async with a_cloud(ARENA, webhooks=webhooks) as cloud:
         deployment = await deployed(
@@ -58,16 +56,13 @@ async def test_row_55_a_stop_before_ready_answers_202_and_takes_effect_at_ready(
         )
         request_id = deployment.request_id
 
-        status, stopped = await cloud.stop_deployment(request_id=request_id)
+        stopped = await cloud.stop_deployment(request_id=request_id)
         await reached(deployment, Status.TERMINATED)
 
-    assert (status, to_json(stopped)) == (
-        202,
-        {
-            "message": f"{request_id} - Delete request will be processed soon",
-            "deployment_summary": None,
-        },
-    )
+    assert to_json(stopped) == {
+        "message": f"{request_id} - Delete request will be processed soon",
+        "deployment_summary": None,
+    }
     assert [url for url, _ in webhooks.events] == ["http://r/", "http://t/"]
 
 
@@ -152,24 +147,36 @@ async def test_a_max_duration_of_minus_one_never_ends_a_deployment() -> None:
         await reached(deployment, Status.TERMINATED)
 
 
-async def test_only_the_deployment_itself_can_use_its_own_stop() -> None:
-    async with a_cloud(ARENA) as cloud:
-        one = await reached(await deployed(cloud, ARENA), Status.READY)
-        other = await reached(await deployed(cloud, ARENA), Status.READY)
-        own = {"request_id": one.request_id, "access_point_id": str(one.secrets.access_point_id)}
+async def test_row_55_a_stop_before_ready_is_answered_202_and_one_after_it_200() -> None:
+    simulation = Simulation(ready_after=(60.0, 60.0))
+    emulator = Emulator([ARENA], timings=Timings.fast(), simulate=simulation)
+    async with emulator, aiohttp.ClientSession(emulator.url) as session:
+        api = BareApi(emulator, session)
+        one, other = await api.deploy(), await api.deploy()
+        before, _ = await api("DELETE", f"/v1/stop/{one}")
+        await emulator.clock.advance(61)
+        after, _ = await api("DELETE", f"/v1/stop/{other}")
 
-        for token in ("", "é", other.secrets.delete_token):
-            with pytest.raises(Unauthorized):
-                await cloud.stop_self(**own, token=token)
-        token = one.secrets.delete_token
-        with pytest.raises(BadRequest, match="Bad Request ID"):
-            await cloud.stop_self(**own | {"access_point_id": "1"}, token=token)
-        await answer(cloud, "stop_self", **own, token=token, container_log_storage="true")
-        await reached(one, Status.TERMINATED)
-        with pytest.raises(Gone):
-            await cloud.stop_self(**own, token=token)
+    assert (before, after) == (202, 200)
 
-        assert other.status is Status.READY
+
+async def test_only_the_deployment_itself_can_use_its_own_stop(api: BareApi) -> None:
+    one, other = await api.deploy(), await api.deploy()
+    for request_id in (one, other):
+        await api.wait_for_status(request_id, "READY")
+    deployments = api.emulator.deployments
+    own = deployments[one].secrets
+    path = f"/v1/self/stop/{one}/{own.access_point_id}"
+
+    for token in ("x", "é", deployments[other].secrets.delete_token, own.context_token):
+        assert (await api("DELETE", path, authorization=token))[0] == 401
+    status, said = await api("DELETE", f"/v1/self/stop/{one}/1", authorization=own.delete_token)
+    assert (status, said["message"]) == (400, "Bad Request ID provided")
+    path += "?container_log_storage=true"
+    assert (await api("DELETE", path, authorization=own.delete_token))[0] == 200
+    await api.wait_for_status(one, "TERMINATED")
+    assert (await api("DELETE", path, authorization=own.delete_token))[0] == 410
+    assert deployments[other].status is Status.READY
 
 
 async def test_a_bulk_stop_ends_the_deployments_that_match_every_filter() -> None:
@@ -178,9 +185,7 @@ async def test_a_bulk_stop_ends_the_deployments_that_match_every_filter() -> Non
         ids = [(await deployed(cloud, SLEEPER, tags=each)).request_id for each in tags]
 
         async def matching(*filters: StopFilter) -> list[int]:
-            status, stops = await cloud.bulk_stop(body=StopFilters(filters))
-            assert status == 202
-            assert isinstance(stops, BulkStop)
+            stops = await cloud.bulk_stop(body=StopFilters(filters))
             return [ids.index(one) for one in stops.request_ids]
 
         assert await matching(StopFilter("request_id", ["other"])) == []

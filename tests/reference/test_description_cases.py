@@ -130,8 +130,8 @@ class Target:
             request = DeployRequest(
                 application="arena", version="v1", users=[GeoCoordinates(1, 2)], tags=("eu",)
             )
-            _, accepted = await cloud.deploy(body=request)
-            self._request_id = accepted.request_id  # type: ignore[attr-defined]
+            accepted = await cloud.deploy(body=request)
+            self._request_id = accepted.request_id
         return self._request_id
 
 
