@@ -6,8 +6,7 @@ changes. It makes a message 50 ms after a change of status, and twice a second f
 A stream that is read slowly gets fewer and larger messages, and its memory is bounded by the number
 of deployments.
 
-Nothing listens while no stream is open: `Feed` adds its listeners with the first stream, and takes
-them away with the last.
+A stream listens as long as it is open, so that nothing listens while no page is.
 """
 
 from __future__ import annotations
@@ -68,37 +67,58 @@ class _Rates:
 
 
 class Stream:
-    """What one open page has not been sent yet. `Feed.open` makes it.
+    """What one open page has not been sent yet.
 
     Args:
         shown: what the page shows.
-        rates: the calls in each second.
     """
 
-    def __init__(self, shown: Emulator, rates: _Rates) -> None:
+    def __init__(self, shown: Emulator) -> None:
         self._shown = shown
-        self._rates = rates
+        self._rates = _Rates()
         self._has_changed = asyncio.Event()
         self._changed: dict[str, None] = {}  # ids, in the order of their first change
         self._known: set[str] = set()
         self._calls: deque[RecordedRequest] = deque(maxlen=_MAX_CALLS)
-        self._webhooks: deque[SentWebhook] = deque(maxlen=_MAX_CALLS)
+        self._webhooks: deque[SentWebhook] = deque(shown.webhooks.sent, maxlen=_MAX_CALLS)
         self._sent_second = 0
         self._sent_faults: tuple[object, ...] = ()
         self._sent_deployable: tuple[str, ...] | None = None
 
-    def add_change(self, request_id: str) -> None:
-        """Notes that a deployment has changed."""
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Notes what changes during the block."""
+        shown = self._shown
+        since = loop_time() - _RATE_SECONDS
+        for request in itertools.takewhile(
+            lambda one: one.received_at > since, shown.record.newest()
+        ):
+            self._rates.add(request)
+        self._calls.extend(itertools.islice(shown.record.newest(), _MAX_CALLS))
+        self._calls.reverse()
+        shown.events.listeners.append(self._on_status)
+        shown.record.listeners.append(self._on_request)
+        shown.webhooks.listeners.append(self._webhooks.append)
+        try:
+            yield
+        finally:
+            shown.events.listeners.remove(self._on_status)
+            shown.record.listeners.remove(self._on_request)
+            shown.webhooks.listeners.remove(self._webhooks.append)
+
+    def _on_status(self, deployment: LocalDeployment, event: StatusEvent) -> None:
+        del event
+        self._add_change(deployment.request_id)
+
+    def _on_request(self, request: RecordedRequest) -> None:
+        self._rates.add(request)
+        self._calls.append(request)
+        if request.request_id is not None and request.method != "GET":
+            self._add_change(request.request_id)  # its tags, or whether it is to stop
+
+    def _add_change(self, request_id: str) -> None:
         self._changed[request_id] = None
         self._has_changed.set()
-
-    def add_call(self, request: RecordedRequest) -> None:
-        """Notes a call."""
-        self._calls.append(request)
-
-    def add_webhook(self, webhook: SentWebhook) -> None:
-        """Notes a webhook."""
-        self._webhooks.append(webhook)
 
     async def messages(self) -> AsyncIterator[dict[str, Any]]:
         """Yields all that there is, then what has changed; for ever."""
@@ -113,9 +133,6 @@ class Stream:
 
     def _first(self) -> dict[str, Any]:
         shown = self._shown
-        self._calls.extend(itertools.islice(shown.record.newest(), _MAX_CALLS))
-        self._calls.reverse()
-        self._webhooks.extend(shown.webhooks.sent)
         cloud = shown.cloud
         return {
             "is_first": True,
@@ -165,72 +182,6 @@ class Stream:
     def _faults(self) -> list[dict[str, Any]]:
         self._sent_faults = self._shown.faults.left
         return [fault_table(fault) for fault in self._shown.faults.left]
-
-
-class Feed:
-    """The streams of all open pages.
-
-    Args:
-        shown: what they show.
-    """
-
-    def __init__(self, shown: Emulator) -> None:
-        self._shown = shown
-        self._streams: set[Stream] = set()
-        self._rates = _Rates()
-
-    @property
-    def count(self) -> int:
-        """Number of open streams."""
-        return len(self._streams)
-
-    @contextlib.contextmanager
-    def open(self) -> Iterator[Stream]:
-        """Opens a stream for the time of the block."""
-        if not self._streams:
-            self._listen()
-        stream = Stream(self._shown, self._rates)
-        self._streams.add(stream)
-        try:
-            yield stream
-        finally:
-            self._streams.discard(stream)
-            if not self._streams:
-                self._stop_listening()
-
-    def _listen(self) -> None:
-        shown = self._shown
-        self._rates = _Rates()
-        since = loop_time() - _RATE_SECONDS
-        for request in itertools.takewhile(
-            lambda one: one.received_at > since, shown.record.newest()
-        ):
-            self._rates.add(request)
-        shown.events.listeners.append(self._on_status)
-        shown.record.listeners.append(self._on_request)
-        shown.webhooks.listeners.append(self._on_webhook)
-
-    def _stop_listening(self) -> None:
-        shown = self._shown
-        shown.events.listeners.remove(self._on_status)
-        shown.record.listeners.remove(self._on_request)
-        shown.webhooks.listeners.remove(self._on_webhook)
-
-    def _on_status(self, deployment: LocalDeployment, event: StatusEvent) -> None:
-        del event
-        for stream in self._streams:
-            stream.add_change(deployment.request_id)
-
-    def _on_request(self, request: RecordedRequest) -> None:
-        self._rates.add(request)
-        for stream in self._streams:
-            stream.add_call(request)
-            if request.request_id is not None and request.method != "GET":
-                stream.add_change(request.request_id)  # its tags, or whether it is to stop
-
-    def _on_webhook(self, webhook: SentWebhook) -> None:
-        for stream in self._streams:
-            stream.add_webhook(webhook)
 
 
 def _call_table(request: RecordedRequest) -> dict[str, Any]:

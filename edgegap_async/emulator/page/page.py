@@ -8,6 +8,7 @@ these files and ask nothing but this emulator, and that makes it refuse to read 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import html
 from collections.abc import Callable
 from importlib.resources import files
@@ -19,7 +20,7 @@ from edgegap_async.api.codec import dumps
 from edgegap_async.concurrency import create_detached_task
 from edgegap_async.emulator.responses import error_response
 
-from .feed import Feed
+from .feed import Stream
 from .sessions import Sessions
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class Page:
     ) -> None:
         self._sessions = sessions
         self._refuse_unauthorized = refuse_unauthorized
-        self._feed = Feed(shown)
+        self._shown = shown
         self._streams: set[asyncio.Task[None]] = set()
         folder = files(__package__ or __name__).joinpath("assets")
         self._files = {one.name: one for one in folder.iterdir()}
@@ -139,7 +140,7 @@ class Page:
     # ── stream ───────────────────────────────────────────────────────────────────────────────────
 
     async def _stream(self, request: web.BaseRequest) -> web.StreamResponse:
-        if self._feed.count >= _MAX_STREAMS:
+        if len(self._streams) >= _MAX_STREAMS:
             return error_response(503, f"{_MAX_STREAMS} pages are open: close one")
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
@@ -156,9 +157,7 @@ class Page:
 
     async def _send(self, response: web.StreamResponse) -> None:
         """Sends the messages of a stream until the page is closed."""
-        with self._feed.open() as stream:
-            try:
-                async for message in stream.messages():
-                    await response.write(b"data: " + dumps(message) + b"\n\n")
-            except ConnectionError:  # the page is closed
-                return
+        stream = Stream(self._shown)
+        with stream.listening(), contextlib.suppress(ConnectionError):  # the page is closed
+            async for message in stream.messages():
+                await response.write(b"data: " + dumps(message) + b"\n\n")
