@@ -34,10 +34,10 @@ from .saved_applications import application_records, restore_applications
 from .server import Server
 from .settings import Settings
 from .settings_file import Problem, SettingsFile, load_file, read_file
-from .simulation import Simulation, is_time_range
+from .simulation import Simulation
 from .state import State
 from .status_events import StatusEvent, StatusEvents
-from .timings import Timings
+from .timings import Timings, is_time_range
 from .webhook_sender import WebhookSender
 
 _DEFAULT_TIMINGS: Final = Timings()

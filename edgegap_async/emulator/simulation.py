@@ -18,49 +18,24 @@ import itertools
 import math
 import random
 import signal
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, ClassVar, Final, TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import ClassVar, Final
 
 import attrs
 
 from edgegap_async.api.validation import number
 from edgegap_async.concurrency import loop_time
-from edgegap_async.errors import InvalidRequest
 
 from .clock import Clock
 from .processes import Usage
 from .procfs import Binding, Route
+from .timings import Duration, check_duration, draw
 
 _CRASH_EXIT_CODE: Final = 1
 """Exit code of servers that fail."""
 
 
-def _time_range(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    del self
-    if not callable(value) and not is_time_range(value):
-        raise InvalidRequest(
-            f"Simulation.{attribute.name} must be (at least, at most) in seconds, not {value!r}"
-        )
-
-
-def is_time_range(value: object) -> bool:
-    """Returns whether it is two finite numbers of 0 or more in ascending order."""
-    return (
-        isinstance(value, tuple)
-        and len(value) == 2  # noqa: PLR2004 - a span has two ends
-        and all(isinstance(end, int | float) for end in value)
-        and 0 <= value[0] <= value[1] < math.inf
-    )
-
-
 _SHARE: Final = number(least=0, most=1)
-
-TimeRange: TypeAlias = tuple[float, float] | Callable[[random.Random], float]
-"""Seconds: at least and at most, or a function that draws them from the random source it gets."""
-
-
-def _draw(span: TimeRange, chance: random.Random) -> float:
-    return span(chance) if callable(span) else chance.uniform(*span)
 
 
 @attrs.frozen(kw_only=True)
@@ -73,12 +48,12 @@ class Simulation:
 
     seed: int = attrs.field(default=0, validator=number(whole=True))
     """Seed of the random source: the same seed, the same times for servers in the same order."""
-    ready_after: TimeRange = attrs.field(default=(0.5, 3.0), validator=_time_range)
-    """Seconds from the start until the ports are bound: (at least, at most), or a function that
-    draws them: `lambda chance: chance.lognormvariate(1.6, 0.77)`."""
+    ready_after: Duration = attrs.field(default=(0.5, 3.0), validator=check_duration)
+    """Seconds from the start until the ports are bound: a number, (at least, at most), or a
+    function that draws them: `lambda chance: chance.lognormvariate(1.6, 0.77)`."""
     crash_share: float = attrs.field(default=0.0, validator=_SHARE)
     """Share of servers that exit with code 1, before or after READY; from 0 to 1."""
-    crash_after: TimeRange = attrs.field(default=(0.0, 30.0), validator=_time_range)
+    crash_after: Duration = attrs.field(default=(0.0, 30.0), validator=check_duration)
     """Seconds from the start until a failing server exits; in the form of `ready_after`."""
     never_ready_share: float = attrs.field(default=0.0, validator=_SHARE)
     """Share of servers that never bind a port; from 0 to 1."""
@@ -166,7 +141,7 @@ class SimulatedMachine:
         simulation, chance = self._simulation, self._chance
         # Always the same number of draws, so that another share changes no other time.
         binds_after, crash_after = (
-            _draw(span, chance) for span in (simulation.ready_after, simulation.crash_after)
+            draw(span, chance) for span in (simulation.ready_after, simulation.crash_after)
         )
         is_never_ready, crashes = (
             chance.random() < share

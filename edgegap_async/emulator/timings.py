@@ -6,6 +6,7 @@ A relay session has one such time too.
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -15,22 +16,35 @@ from edgegap_async.errors import InvalidRequest
 
 _MAX_SECONDS: Final = 1e9  # no time is longer, and a file may say `inf`
 
-Duration: TypeAlias = float | tuple[float, float]
-"""Seconds: a number, or (at least, at most) for a random number between the two."""
+Duration: TypeAlias = float | tuple[float, float] | Callable[[random.Random], float]
+"""Seconds: a number, (at least, at most) for a random number between the two, or a function that
+draws them from the random source it gets."""
 
 
-def _duration(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    what = field_name(self, attribute)
+def is_time_range(value: object) -> bool:
+    """Returns whether it is two numbers of 0 or more in ascending order."""
+    return (
+        isinstance(value, tuple | list)
+        and len(value) == 2  # noqa: PLR2004 - at least, at most
+        and all(isinstance(end, int | float) for end in value)
+        and 0 <= value[0] <= value[1] <= _MAX_SECONDS
+    )
+
+
+def check_duration(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """A validator: a `Duration`."""
+    what = field_name(model, attribute)
     if isinstance(value, tuple | list):
-        if len(value) != 2 or not value[0] <= value[1]:  # noqa: PLR2004 - at least, at most
+        if not is_time_range(value):
             raise InvalidRequest(f"{what} is a number or (at least, at most), not {value!r}")
-        for end in value:
-            check_number(what, end, least=0, most=_MAX_SECONDS, optional=False)
-    else:
+    elif not callable(value):
         check_number(what, value, least=0, most=_MAX_SECONDS, optional=False)
 
 
-def _drawn(duration: Duration, chance: random.Random) -> float:
+def draw(duration: Duration, chance: random.Random) -> float:
+    """Returns the seconds of one time."""
+    if callable(duration):
+        return duration(chance)
     return chance.uniform(*duration) if isinstance(duration, tuple | list) else duration
 
 
@@ -38,32 +52,32 @@ def _drawn(duration: Duration, chance: random.Random) -> float:
 class Timings:
     """Seconds that a deployment spends in each status, at least.
 
-    Each is a number of 0 or more, or (at least, at most): then each deployment draws its own, from
-    a seed. With the defaults READY comes about one second after the deploy, and half a second where
-    a location has run the version before.
+    Each is a number of 0 or more, (at least, at most) or a function: then each deployment draws its
+    own, from a seed. With the defaults READY comes about one second after the deploy, and half a
+    second where a location has run the version before.
 
     Raises:
         InvalidRequest: a value is below 0 or no number.
     """
 
-    initializing: Duration = attrs.field(default=(0.05, 0.15), validator=_duration)
+    initializing: Duration = attrs.field(default=(0.05, 0.15), validator=check_duration)
     """Seconds in INITIALIZING."""
-    seeking: Duration = attrs.field(default=(0.1, 0.3), validator=_duration)
+    seeking: Duration = attrs.field(default=(0.1, 0.3), validator=check_duration)
     """Seconds in SEEKING."""
-    seeked: Duration = attrs.field(default=(0.05, 0.1), validator=_duration)
+    seeked: Duration = attrs.field(default=(0.05, 0.1), validator=check_duration)
     """Seconds in SEEKED."""
-    scanning: Duration = attrs.field(default=(0.05, 0.1), validator=_duration)
+    scanning: Duration = attrs.field(default=(0.05, 0.1), validator=check_duration)
     """Seconds in SCANNING."""
-    deploying: Duration = attrs.field(default=(0.3, 0.6), validator=_duration)
+    deploying: Duration = attrs.field(default=(0.3, 0.6), validator=check_duration)
     """Seconds in DEPLOYING; longer if the process has not bound its ports."""
-    deploying_cached: Duration = attrs.field(default=(0.05, 0.15), validator=_duration)
+    deploying_cached: Duration = attrs.field(default=(0.05, 0.15), validator=check_duration)
     """Seconds in DEPLOYING at a location where the version has been READY before."""
-    terminating: Duration = attrs.field(default=(0.05, 0.15), validator=_duration)
+    terminating: Duration = attrs.field(default=(0.05, 0.15), validator=check_duration)
     """Seconds in TERMINATING; longer if the process has not ended."""
-    restart_delay: Duration = attrs.field(default=0.5, validator=_duration)
+    restart_delay: Duration = attrs.field(default=0.5, validator=check_duration)
     """Seconds before a process starts again after an exit; doubles each time, up to 60."""
 
-    linking: Duration = attrs.field(default=(0.2, 0.5), validator=_duration)
+    linking: Duration = attrs.field(default=(0.2, 0.5), validator=check_duration)
     """Seconds until a relay session has a relay."""
 
     @classmethod
@@ -80,7 +94,7 @@ class Timings:
             is_cached: whether its location has run the version before.
         """
         drawn = {
-            field.name: _drawn(getattr(self, field.name), chance)
+            field.name: draw(getattr(self, field.name), chance)
             for field in attrs.fields(type(self))
             if field.name != "linking"
         }
@@ -93,7 +107,7 @@ class Timings:
         Args:
             chance: source of random numbers.
         """
-        return _drawn(self.linking, chance)
+        return draw(self.linking, chance)
 
 
 @attrs.frozen(kw_only=True)

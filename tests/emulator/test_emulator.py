@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 from pathlib import Path
 from typing import Any
@@ -257,6 +258,16 @@ def test_an_invalid_time_is_reported_by_name(seconds: Any) -> None:
     for span in (seconds, (seconds, 1), (0.5, seconds)):
         with pytest.raises(InvalidRequest, match=r"Simulation\.ready_after"):
             Simulation(ready_after=span)
+
+
+def test_a_time_is_a_number_a_range_or_a_function() -> None:
+    timings = Timings(seeking=2, seeked=(3, 4), deploying=lambda chance: 5 + chance.random())
+    drawn = timings.drawn(random.Random(0), is_cached=False)
+
+    assert drawn.seeking == 2
+    assert 3 <= drawn.seeked <= 4
+    assert 5 <= drawn.deploying < 6
+    assert Simulation(ready_after=2).ready_after == 2
 
 
 def test_an_emulator_that_is_not_started_answers_nowhere() -> None:
