@@ -15,7 +15,7 @@ import re
 import shutil
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -203,7 +203,7 @@ class _Reader:
     def read(self, tables: dict[str, Any]) -> SettingsFile:
         for name in tables:
             if name not in _KEYS:
-                self._add(name, f"unknown; a file has {', '.join(_KEYS)}{_similar(name, _KEYS)}")
+                self._add(name, _unknown(name, _KEYS))
         found = {name: self._read_each(name, tables.get(name, [])) for name in _TABLES}
         for name in ("applications", "images"):
             found[name] = [(at, self._with_directory(at, one)) for at, one in found[name]]
@@ -269,10 +269,7 @@ class _Reader:
                 continue
             known = [field.name for field in attrs.fields(_kind_at(kind, at))]
             for name in extra[1].split(", "):
-                self._add(
-                    f"{where}.{name}",
-                    f"unknown; there are {', '.join(known)}{_similar(name, known)}",
-                )
+                self._add(f"{where}.{name}", _unknown(name, known))
 
     def _check_program(self, place: str, program: str, directory: str) -> None:
         if "{" in program:
@@ -297,8 +294,7 @@ class _Reader:
         for name, value in table.items():
             place = f"settings.{name}"
             if name not in SETTINGS:
-                known = ", ".join(SETTINGS)
-                self._add(place, f"unknown; there are {known}{_similar(name, SETTINGS)}")
+                self._add(place, _unknown(name, SETTINGS))
                 continue
             try:
                 settings[name] = _READERS.get(name, _plain)(value)
@@ -318,9 +314,10 @@ def _kind_at(kind: type[Any], at: str) -> type[Any]:
     return kind
 
 
-def _similar(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), 1)
-    return f". Did you mean {close[0]}?" if close else ""
+def _unknown(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, 1)
+    advice = f". Did you mean {close[0]}?" if close else ""
+    return f"unknown; there are {', '.join(known)}{advice}"
 
 
 # ── settings that TOML has no type for ───────────────────────────────────────────────────────────
@@ -342,9 +339,7 @@ def _build(kind: type[Any], value: object) -> Any:
     known = [field.name for field in attrs.fields(kind)]
     for name in table:
         if name not in known:
-            raise InvalidRequest(
-                f"{name}: unknown; there are {', '.join(known)}{_similar(name, known)}"
-            )
+            raise InvalidRequest(f"{name}: {_unknown(name, known)}")
     return kind(**table)
 
 

@@ -85,7 +85,7 @@ def test_an_application_of_a_file_starts_beside_the_file(tmp_path: Path) -> None
     ("text", "complaint"),
     [
         ("x = ", "Invalid value"),
-        ("apps = []", "apps: unknown; a file has applications, images, fleets, settings, faults"),
+        ("apps = []", "apps: unknown; there are applications, images, fleets, settings, faults"),
         ("applications = 5", r"write \[\[applications\]\]"),
         (
             '[[applications]]\nversion = "1"\nargv = ["x"]',
