@@ -128,18 +128,11 @@ class Respond(Effect):
         """Returns a few hundred kilobytes that decompress to `size` bytes."""
         return cls(200, gzip.compress(bytes(size)), {"Content-Encoding": "gzip"})
 
-    @property
-    def as_bytes(self) -> bytes:
-        """The body as it is sent."""
-        if isinstance(self.body, bytes):
-            return self.body
-        return self.body.encode() if isinstance(self.body, str) else dumps(self.body)
-
     async def apply(self, request: web.BaseRequest, answer: Answer) -> Outcome:
         """Returns the other answer."""
-        kind = {"Content-Type": "application/json"} if "Content-Type" not in self.headers else {}
-        headers = {**kind, **self.headers}
-        return web.Response(status=self.status, body=self.as_bytes, headers=headers)
+        body = self.body if isinstance(self.body, bytes | str) else dumps(self.body)
+        headers = {"Content-Type": "application/json", **self.headers}
+        return web.Response(status=self.status, body=_as_bytes(body), headers=headers)
 
 
 @attrs.frozen

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import attrs
-
 from edgegap_async.api.models import Centroid, FleetHost, HostPage, HostSpecifications
 from edgegap_async.errors import BadRequest
 
@@ -44,7 +42,7 @@ class FleetCalls(CloudState):
             desired_host_count=len(self._fleets[fleet_name].hosts),
             **(_pin_only(host) if older else {}),
         )
-        described = FleetHost(
+        return FleetHost(
             host_id=host.host_id,
             status=host.status,
             ip_address=PUBLIC_IP,
@@ -59,13 +57,11 @@ class FleetCalls(CloudState):
             allocatable_memory_mb=memory,
             created_at=self._created_at,
             updated_at=self._created_at,
-        )
-        if older:
-            return attrs.evolve(described, pin=point)
-        return attrs.evolve(
-            described,
-            centroid=point,
-            fleet_host_specifications=HostSpecifications(
+            pin=point if older else None,
+            centroid=None if older else point,
+            fleet_host_specifications=None
+            if older
+            else HostSpecifications(
                 cpu_units=host.cpu_units, memory_mb=host.memory_mb, base_clock_speed_mhz=2000
             ),
         )

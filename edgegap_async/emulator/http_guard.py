@@ -56,13 +56,6 @@ class HttpGuard:
         self._has_session = has_session
         self._hosts = _OWN_HOSTS | {name.lower() for name in allowed_hosts}
 
-    def is_authorized(self, request: web.BaseRequest) -> bool:
-        """Returns whether the request carries the API token, or is of a session of the page."""
-        header = request.headers.get("Authorization")
-        if header is None:
-            return self._has_session(request)
-        return hmac.compare_digest(header.encode(errors="surrogateescape"), self._header)
-
     def refuse_foreign(self, request: web.BaseRequest) -> web.Response | None:
         """Returns the 403 for a request that another site may have made a browser send, or None."""
         if not self._is_allowed_host(request.host):
@@ -77,7 +70,13 @@ class HttpGuard:
 
     def refuse_unauthorized(self, request: web.BaseRequest) -> web.Response | None:
         """Returns the 401 for a request without the API token, or None."""
-        return None if self.is_authorized(request) else self.unauthorized()
+        header = request.headers.get("Authorization")
+        if header is None:  # then a session of the page stands for the token
+            is_allowed = self._has_session(request)
+        else:
+            given = header.encode(errors="surrogateescape")
+            is_allowed = hmac.compare_digest(given, self._header)
+        return None if is_allowed else self.unauthorized()
 
     @staticmethod
     def unauthorized() -> web.Response:

@@ -60,19 +60,23 @@ class Output:
         with self._lock:
             return len(self._data if self._compressed is None else self._compressed)
 
+    def _read(self) -> tuple[bytes, int]:
+        """Returns what is kept, and the number of bytes that the program has written."""
+        pipe = self.pipe
+        if pipe is not None:
+            pipe.read_rest()  # what the program wrote before this call
+        with self._lock:
+            packed = self._compressed
+            return bytes(self._data) if packed is None else zlib.decompress(packed), self.written
+
     def text(self, until: int | None = None) -> str:
         """Returns the output as text; bytes that are not UTF-8 are replaced.
 
         Args:
             until: only of the first `until` bytes that the program has written; None for all.
         """
-        pipe = self.pipe
-        if pipe is not None:
-            pipe.read_rest()  # what the program wrote before this call
-        with self._lock:
-            packed = self._compressed
-            data = bytes(self._data) if packed is None else zlib.decompress(packed)
-            later = 0 if until is None else max(0, self.written - until)
+        data, written = self._read()
+        later = 0 if until is None else max(0, written - until)
         return data[: max(0, len(data) - later)].decode("utf-8", "replace")
 
     def after(self, position: int) -> tuple[str, int]:
@@ -84,13 +88,7 @@ class Output:
         Args:
             position: number of bytes that the caller knows; 0 for all that is kept.
         """
-        pipe = self.pipe
-        if pipe is not None:
-            pipe.read_rest()
-        with self._lock:
-            packed = self._compressed
-            data = bytes(self._data) if packed is None else zlib.decompress(packed)
-            written = self.written
+        data, written = self._read()
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         text = decoder.decode(data[max(0, len(data) - max(0, written - position)) :])
         return text, written - len(decoder.getstate()[0])

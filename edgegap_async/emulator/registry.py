@@ -223,13 +223,7 @@ class Registry:
         if wanted.name in self.applications:
             raise Conflict(f"Application {wanted.name} already exists")
         now = datetime.now(UTC)
-        shown = models.Application(
-            name=wanted.name,
-            is_active=wanted.is_active,
-            image=wanted.image,
-            create_time=now,
-            last_updated=now,
-        )
+        shown = models.Application(**wanted.given(), create_time=now, last_updated=now)
         self.applications[wanted.name] = StoredApplication(shown)
         return shown
 

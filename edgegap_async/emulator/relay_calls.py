@@ -59,9 +59,8 @@ class RelayCalls(CloudState):
         if session is None:  # the description has no 404 for this call
             raise BadRequest(f"Session {body.session_id} not found")
         user = session.authorize(body.user_ip)
-        shown = self._shown(session)
-        fields = {field.name: getattr(shown, field.name) for field in attrs.fields(RelaySession)}
-        del fields["attempts"], fields["waited"], fields["raw"]
+        not_shown = attrs.filters.exclude("attempts", "waited", "raw")
+        fields = attrs.asdict(self._shown(session), recurse=False, filter=not_shown)
         return AuthorizedRelayUser(**fields, session_user=user)
 
     async def revoke_relay_user(self, *, body: RelayRevocation) -> None:

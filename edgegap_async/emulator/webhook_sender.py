@@ -226,9 +226,6 @@ class WebhookSender:
     async def _deliver(self, url: str, body: bytes, delay: float, sent: SentWebhook) -> None:
         if delay:
             await asyncio.sleep(delay)
-        await self._post(url, body, sent)
-
-    async def _post(self, url: str, body: bytes, sent: SentWebhook) -> None:
         where = sent.where
         if self._allowed.refuses(urlsplit(url).hostname or ""):
             _log.warning(
