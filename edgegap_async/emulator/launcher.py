@@ -18,7 +18,6 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,24 +70,15 @@ class Launcher:
 
     # ── programs ─────────────────────────────────────────────────────────────────────────────────
 
-    def start(  # noqa: D417 - the other names say it
-        self,
-        argv: Sequence[str],
-        *,
-        name: str,
-        environment: Mapping[str, str],
-        output: int,
-        directory: str | None,
-        limits: Mapping[str, int],
-        is_sandboxed: bool,
-        home: Path,
-    ) -> Program:
+    def start(self, output: int, **message: Any) -> Program:
         """Starts a program; `started` of the result tells whether it could be started.
 
         Args:
             output: the descriptor that the program writes to; closed by this.
-            limits: resource limits by their name in the module `resource`.
-            is_sandboxed: whether the program is bubblewrap, and signals are for the program inside.
+            message: the rest of the message `start`, as the guardian reads it: `argv`, `name`,
+                `environment`, `directory`, `home`, `limits` by their name in the module `resource`,
+                and `is_sandboxed`, whether the program is bubblewrap, and signals are for the
+                program inside.
         """
         program = Program(
             key=next(self._keys),
@@ -97,20 +87,7 @@ class Launcher:
             over=self._loop.create_future(),
         )
         self._programs[program.key] = program
-        self._send(
-            {
-                "do": "start",
-                "key": program.key,
-                "argv": list(argv),
-                "name": name,
-                "environment": dict(environment),
-                "directory": directory,
-                "home": str(home),
-                "limits": dict(limits),
-                "is_sandboxed": is_sandboxed,
-            },
-            output,
-        )
+        self._send({"do": "start", "key": program.key, **message}, output)
         return program
 
     def signal(self, program: Program, number: signal.Signals) -> None:
@@ -278,7 +255,7 @@ class Launcher:
                 program.started.set_result(message["pid"])
             elif "failed" in message:
                 del self._programs[program.key]
-                program.started.set_exception(_os_error(*message["failed"]))
+                program.started.set_exception(OSError(*message["failed"]))
                 program.started.exception()  # so that asyncio does not report it
             elif "code" in message:
                 program.exited.set_result(message["code"])
@@ -301,7 +278,3 @@ def _start_guardian(channel: int, ledger_file: int) -> subprocess.Popen[bytes]:
         pass_fds=(channel, ledger_file),
         start_new_session=True,
     )
-
-
-def _os_error(number: int, text: str, name: str | None) -> OSError:
-    return OSError(number, text) if name is None else OSError(number, text, name)

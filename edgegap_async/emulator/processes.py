@@ -225,7 +225,8 @@ class Machine:
             os.close(writing)
             raise
         program = self.launcher.start(
-            argv,
+            writing,
+            argv=list(argv),
             name=name,
             environment={
                 "PATH": os.environ.get("PATH", os.defpath),
@@ -234,11 +235,10 @@ class Machine:
                 **environment,
                 MARK_VARIABLE: created.mark,
             },
-            output=writing,
             directory=directory if sandbox == "none" else None,
             limits=(limits or Limits()).values(),
             is_sandboxed=sandbox == "bwrap",
-            home=home,
+            home=str(home),
         )
         try:
             await asyncio.wait({program.started})
