@@ -14,6 +14,8 @@ from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
+import attrs
+
 from edgegap_async.api.models import DeployAccepted, Location, Status, Tag
 from edgegap_async.api.requests import DeployRequest
 from edgegap_async.api.resources.deployments import DeploymentReport
@@ -27,7 +29,7 @@ from .clock import Clock
 from .container_engine import ContainerEngine
 from .container_images import ContainerImages
 from .containers import ContainerMachine, ContainerSettings
-from .deployments import LocalDeployment, OnStatus, SendWebhook, ignore_status
+from .deployments import LocalDeployment, OnStatus, SendWebhook
 from .environment import MARK, Secrets, check_variables
 from .locations import CITIES, LocationFinder, Point
 from .machine import Machine, WholeMachine
@@ -48,6 +50,15 @@ UNKNOWN_LOGS_TEXT: Final = (
     "The browser (or proxy) sent a request that this server could not understand."
 )
 """The words of the cloud for the logs of an unknown deployment."""
+_NOT_OF_A_DEPLOYMENT: Final = (
+    "city",
+    "host_id",
+    "tags",
+    "changed_at",
+    "crash_output",
+    "has_just_ended",
+)
+"""Fields of a saved deployment that a deployment has in another form."""
 _MAX_TERMINATED: Final = 1000
 _MAX_REPORTS: Final = 1000
 _MAX_ERRORS: Final = 1000  # deployments in ERROR; the oldest end
@@ -55,11 +66,6 @@ _MAX_ERRORS: Final = 1000  # deployments in ERROR; the oldest end
 
 SendSession: TypeAlias = Callable[[str, RelaySession], None]
 """Posts a relay session to the URL of its webhook."""
-
-
-def ignore_session(url: str, session: RelaySession) -> None:
-    """Posts nothing."""
-    del url, session
 
 
 class _NoCapacity(Exception):
@@ -89,16 +95,15 @@ class CloudState:
         settings: Settings,
         *,
         send_webhook: SendWebhook,
-        base_url: str,
-        on_status: OnStatus = ignore_status,
-        clock: Clock | None = None,
-        send_session: SendSession = ignore_session,
+        send_session: SendSession,
+        on_status: OnStatus,
+        clock: Clock,
     ) -> None:
-        self.clock = clock or Clock()
+        self.clock = clock
         self.deployments: dict[str, LocalDeployment] = {}
         self.failures: list[BaseException] = []
         self.reports: deque[tuple[str, DeploymentReport]] = deque(maxlen=_MAX_REPORTS)
-        self.base_url = base_url
+        self.base_url = ""
         self.settings = settings
         self.registry = Registry(catalogue.applications, catalogue.images)
         self.images = ContainerImages(self.registry)
@@ -195,19 +200,16 @@ class CloudState:
 
     def restore(self, saved: SavedDeployment) -> None:
         """Takes over a deployment of an emulator that has ended: it is in ERROR or TERMINATED."""
-        host = self._private_hosts().get(saved.host_id or "")
+        kept = attrs.asdict(
+            saved, recurse=False, filter=attrs.filters.exclude(*_NOT_OF_A_DEPLOYMENT)
+        )
         output = Output()
         if saved.crash_output is not None:
             output.write(saved.crash_output.encode())
         deployment = LocalDeployment(
-            request_id=saved.request_id,
-            application=saved.application,
-            request=saved.request,
+            **kept,
             location=CITIES[saved.city],
-            fleet_name=saved.fleet_name,
-            host=host,
-            port_numbers=saved.port_numbers,
-            fqdn=saved.fqdn,
+            host=self._private_hosts().get(saved.host_id or ""),
             base_url=self.base_url,
             secrets=_new_secrets(),
             machine=self._machine,
@@ -218,18 +220,11 @@ class CloudState:
             on_status=self._status_changed,
             port_source=self._ports,
             tags={tag.name: tag for tag in saved.tags},
-            status=saved.status,
             status_since=self._time_of(saved.changed_at),
-            last_status=saved.last_status,
-            error_detail=saved.error_detail,
-            created_at=saved.created_at,
             created_time=self._time_of(saved.created_at),
-            ready_at=saved.ready_at,
             ready_time=self._time_of(saved.ready_at or saved.changed_at),
             ended_time=self._time_of(saved.changed_at),
-            removed_at=saved.removed_at,
             output=output,
-            crash=saved.crash,
             written_at_crash=None if saved.crash_output is None else output.written,
             has_ports=False,
         )
@@ -327,14 +322,13 @@ class CloudState:
         Raises:
             _NoCapacity: there is no room, or no location has the version in its cache.
         """
-        live = self._live_deployments() if self._has_capacity_limits else []
-        most = self.settings.max_deployments
+        most, limits = self.settings.max_deployments, self.settings.location_capacity
+        live = self.live() if most is not None or limits else []
         if most is not None and len(live) >= most:
             raise _NoCapacity(f"No capacity: max_deployments={most} reached")
         if host is not None:
             return CITIES[host.city]
         used = Counter(one.location.city for one in live if one.host is None)
-        limits = self.settings.location_capacity
         cities = [city for name, city in CITIES.items() if used[name] < limits.get(name, math.inf)]
         if request.require_cached_locations:
             version = (application.name, application.version)
@@ -344,10 +338,6 @@ class CloudState:
         if not cities:
             raise _NoCapacity("No capacity: every location is full")
         return self._locations.nearest(request.users, cities)
-
-    @property
-    def _has_capacity_limits(self) -> bool:
-        return self.settings.max_deployments is not None or bool(self.settings.location_capacity)
 
     def _status_changed(self, deployment: LocalDeployment, earlier: Status | None) -> None:
         """Keeps which locations have run what, and ends the oldest of too many in ERROR."""
@@ -383,10 +373,6 @@ class CloudState:
             )
         return application
 
-    def live(self) -> tuple[LocalDeployment, ...]:
-        """The deployments that are not TERMINATED, those in ERROR too; oldest first."""
-        return tuple(self._live_deployments())
-
     async def forget_others(self, kept: Container[str]) -> None:
         """Ends every other deployment and relay session at once, and forgets it. Sends no webhook.
 
@@ -410,11 +396,6 @@ class CloudState:
         """Returns the points of a deployment's first players, that many at most."""
         return [self._locations.locate(user) for user in deployment.request.users[:most]]
 
-    @property
-    def city_points(self) -> dict[str, tuple[float | None, float | None]]:
-        """Latitude and longitude of each location, by its city."""
-        return {name: (city.latitude, city.longitude) for name, city in CITIES.items()}
-
     def end_relay_session(self, session: LocalRelaySession) -> None:
         """Ends a relay session at once, and forgets it."""
         del self.relay_sessions[session.session_id]
@@ -430,9 +411,7 @@ class CloudState:
     def _free_resources(self, host: PrivateHost) -> tuple[int, int]:
         """Returns the free CPU units and megabytes of a host."""
         # By its id: a reload of the settings makes other objects.
-        on_it = [
-            one for one in self._live_deployments() if one.host and one.host.host_id == host.host_id
-        ]
+        on_it = [one for one in self.live() if one.host and one.host.host_id == host.host_id]
         cpu = host.cpu_units - sum(one.cpu_units for one in on_it)
         return cpu, host.memory_mb - sum(one.memory_mb for one in on_it)
 
@@ -473,8 +452,8 @@ class CloudState:
         kind = NotFound if self.settings.unknown_id_status == 404 else BadRequest  # noqa: PLR2004 - an HTTP status
         return kind(text)
 
-    def _live_deployments(self, named: frozenset[str] | None = None) -> list[LocalDeployment]:
-        """Returns the deployments that are not TERMINATED, oldest first.
+    def live(self, named: frozenset[str] | None = None) -> list[LocalDeployment]:
+        """Returns the deployments that are not TERMINATED, those in ERROR too; oldest first.
 
         Args:
             named: only those of these ids; None for all.

@@ -68,7 +68,7 @@ class DeploymentCalls(CloudState):
         if query is not None and not self.settings.list_accepts_filters:
             raise BadRequest("query is not supported")
         wanted = read_list_query(query)
-        chosen = self._live_deployments(ids_in(wanted.filters))
+        chosen = self.live(ids_in(wanted.filters))
         hidden = max(hidden, self.settings.list_delay)
         if hidden:
             chosen = [one for one in chosen if one.age >= hidden]
@@ -143,7 +143,7 @@ class DeploymentCalls(CloudState):
         """Stops the deployments that match every filter."""
         chosen = [
             one
-            for one in self._live_deployments()
+            for one in self.live()
             if one.status is not Status.TERMINATING
             and all(matches_stop_filter(one, condition) for condition in body.filters)
         ]

@@ -17,9 +17,9 @@ import itertools
 import logging
 import math
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Final, NoReturn, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import attrs
 
@@ -47,6 +47,7 @@ from .output import Output
 from .ports import NoFreePort, PortInUse
 from .processes import Limits
 from .procfs import Binding, Route
+from .registry import shown_protocol
 from .timings import DrawnTimings
 
 _log: Final = logging.getLogger(__name__)
@@ -64,11 +65,6 @@ _MAX_PLAIN_OUTPUT: Final = 4096
 SendWebhook = Callable[[Webhook, Deployment], None]
 OnStatus: TypeAlias = "Callable[[LocalDeployment, Status | None], None]"
 """Called after a change of status with the deployment and its status before; None at its deploy."""
-
-
-def ignore_status(deployment: LocalDeployment, earlier: Status | None) -> None:
-    """Does nothing with a change of status."""
-    del deployment, earlier
 
 
 def _cloud_time(deployment: LocalDeployment) -> float:
@@ -113,7 +109,7 @@ class LocalDeployment:
     """How long it spends in each status."""
     send_webhook: SendWebhook = attrs.field(repr=False)
     """Sends a webhook."""
-    on_status: OnStatus = attrs.field(default=ignore_status, repr=False)
+    on_status: OnStatus = attrs.field(repr=False)
     """Called after each change of status, with the status before."""
 
     keep_errors: float | None = None
@@ -184,7 +180,7 @@ class LocalDeployment:
             port.name: Port(
                 external=self.port_numbers[port.name],
                 internal=self._internal(port),
-                protocol="Websocket" if port.protocol == "WS" else port.protocol,  # as the cloud
+                protocol=shown_protocol(port.protocol),
                 name=port.name,
                 tls_upgrade=port.tls_upgrade,
                 link=("http://" if port.protocol == "HTTP" else "")
@@ -502,23 +498,12 @@ class LocalDeployment:
         if self.machine.runs_containers and self.status is Status.DEPLOYING:
             await self._prepare(give_up)
         application = self.application
-        variables = environment(
-            application,
-            self.request,
-            request_id=self.request_id,
-            base_url=self.base_url,
-            secrets=self.secrets,
-            location=self.location,
-            ports=self.ports,
-            host_id=self.host_id,
-            fleet_name=self.fleet_name,
-        )
         megabytes = application.memory_limit_mb
         try:
             process: Process = await self.machine.start(
                 application.command(self._opened_numbers),
                 name=self.request_id,
-                environment=variables,
+                environment=environment(self),
                 output=self.output,
                 directory=application.directory,
                 limits=Limits(
@@ -605,9 +590,9 @@ class LocalDeployment:
 
     async def _port_not_opened(self, process: Process | None) -> _DeploymentFailed:
         opened = [] if process is None else await self.machine.opened(process)
+        ports = ", ".join(f"{number}/{kind}" for kind, number in self._required_bindings())
         text = (
-            f"port {_written(self._required_bindings())} not opened by the app in"
-            f" {self.application.time_to_deploy:g} s"
+            f"port {ports or 'none'} not opened by the app in {self.application.time_to_deploy:g} s"
         )
         if opened and self.machine.runs_containers:
             return _DeploymentFailed(
@@ -663,7 +648,7 @@ class LocalDeployment:
 
     def _set_status(self, status: Status) -> None:
         if status not in TRANSITIONS[self.status]:
-            _impossible(self.status, status)
+            raise AssertionError(f"a deployment cannot go from {self.status} to {status}")
         extra = log_fields(request_id=self.request_id, status=str(status))
         _log.debug("%s: %s → %s", self.request_id, self.status, status, extra=extra)
         self.last_status, self.status, self.status_since = self.status, status, self.clock.time()
@@ -677,14 +662,6 @@ class LocalDeployment:
         if webhook is not None:
             self.send_webhook(webhook, self.deployment())
         self.on_status(self, self.last_status)
-
-
-def _written(bindings: Iterable[Binding]) -> str:
-    return ", ".join(f"{number}/{kind}" for kind, number in bindings) or "none"
-
-
-def _impossible(earlier: Status, later: Status) -> NoReturn:
-    raise AssertionError(f"a deployment cannot go from {earlier} to {later}")
 
 
 def _signal_name(number: int) -> str:

@@ -288,7 +288,6 @@ class Emulator:
             self._catalogue,
             self._settings,
             send_webhook=self.webhooks.send,
-            base_url="",
             on_status=self.events.add,
             clock=self.clock,
             send_session=self.webhooks.send_session,
@@ -460,7 +459,7 @@ class Emulator:
         Raises:
             InvalidRequest: the emulator is not started.
         """
-        return self.cloud.live()
+        return tuple(self.cloud.live())
 
     def history(self, request_id: str) -> tuple[StatusEvent, ...]:
         """Returns the changes of status of one deployment, oldest first.

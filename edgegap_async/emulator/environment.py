@@ -7,17 +7,16 @@ version.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Final
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
 
 import attrs
 
 from edgegap_async.api.codec import dumps
-from edgegap_async.api.models import Location, Port
-from edgegap_async.api.requests import DeployRequest
 from edgegap_async.errors import InvalidRequest
 
-from .catalogue import Application
+if TYPE_CHECKING:
+    from .deployments import LocalDeployment
 
 MARK: Final = "ARBITRIUM_DELETE_TOKEN"
 """The variable whose value is unguessable and different for each deployment."""
@@ -74,25 +73,12 @@ class Secrets:
     """Token of its context URL."""
 
 
-def environment(  # noqa: D417 - the other names say it
-    application: Application,
-    request: DeployRequest,
-    *,
-    request_id: str,
-    base_url: str,
-    secrets: Secrets,
-    location: Location,
-    ports: Mapping[str, Port],
-    host_id: str,
-    fleet_name: str | None,
-) -> dict[str, str]:
-    """Returns the environment variables of one deployment.
-
-    Args:
-        fleet_name: name of its private fleet; None in the public cloud.
-    """
+def environment(deployment: LocalDeployment) -> dict[str, str]:
+    """Returns the environment variables of the process of a deployment."""
+    application, request = deployment.application, deployment.request
+    request_id, base_url, ports = deployment.request_id, deployment.base_url, deployment.ports
+    secrets, location = deployment.secrets, deployment.location
     own = secrets.access_point_id
-    cpu_units, memory_mb = application.resources_for(request)
     declared = {
         **application.variables({name: port.internal or 0 for name, port in ports.items()}),
         **{variable.key: variable.value for variable in request.environment_variables},
@@ -122,12 +108,12 @@ def environment(  # noqa: D417 - the other names say it
                 }
             }
         ),
-        "HOST_ID": host_id,
+        "HOST_ID": deployment.host_id,
         "HOST_BASE_CLOCK_FREQUENCY": "2000",
-        "DEPLOYMENT_VCPU_UNITS": str(cpu_units),
-        "DEPLOYMENT_MEMORY_MB": str(memory_mb),
-        "HOST_IN_PRIVATE_FLEET": "true" if fleet_name else "false",
-        "PRIVATE_FLEET_ID": fleet_name or "PUBLIC_CLOUD",
+        "DEPLOYMENT_VCPU_UNITS": str(deployment.cpu_units),
+        "DEPLOYMENT_MEMORY_MB": str(deployment.memory_mb),
+        "HOST_IN_PRIVATE_FLEET": "true" if deployment.fleet_name else "false",
+        "PRIVATE_FLEET_ID": deployment.fleet_name or "PUBLIC_CLOUD",
         "HOST_BEACON_ENABLED": "false",
         "BEACON_ENABLED": "false",  # first-party programs set one name and read the other
         "HOST_BEACON_PUBLIC_IP": "",

@@ -39,7 +39,7 @@ async def test_row_58_a_deploy_without_room_leaves_no_deployment_for_ever() -> N
         page = await answer(cloud, "list_deployments")
 
     assert page.data == ()
-    assert cloud.live() == ()
+    assert cloud.live() == []
 
 
 @pytest.mark.virtual

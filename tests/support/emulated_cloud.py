@@ -14,6 +14,7 @@ from edgegap_async import Deployment, DeployRequest, GeoCoordinates, Status
 from edgegap_async.api.requests import Webhook
 from edgegap_async.emulator import Application, Fleet, LocalDeployment, Timings, sample_application
 from edgegap_async.emulator.catalogue import Catalogue
+from edgegap_async.emulator.clock import Clock
 from edgegap_async.emulator.cloud import Cloud
 from edgegap_async.emulator.settings import Settings
 
@@ -70,8 +71,11 @@ async def a_cloud(
         Catalogue(applications=applications, fleets=tuple(fleets)),
         Settings(**chosen),
         send_webhook=webhooks or SentWebhooks(),
-        base_url="http://127.0.0.1:9",
+        send_session=lambda _url, _session: None,
+        on_status=lambda _deployment, _earlier: None,
+        clock=Clock(),
     )
+    cloud.base_url = "http://127.0.0.1:9"
     try:
         yield cloud
     finally:

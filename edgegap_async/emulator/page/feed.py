@@ -25,6 +25,7 @@ from edgegap_async.concurrency import loop_time
 from edgegap_async.emulator.deployment_views import row
 from edgegap_async.emulator.deployments import LocalDeployment
 from edgegap_async.emulator.fault_tables import fault_table
+from edgegap_async.emulator.locations import CITIES
 from edgegap_async.emulator.recorded_requests import RecordedRequest
 from edgegap_async.emulator.status_events import StatusEvent
 from edgegap_async.emulator.webhook_sender import SentWebhook
@@ -139,7 +140,7 @@ class Stream:
             "url": shown.url,
             "is_simulated": cloud.settings.simulate is not None,
             "limits": dict(shown.limits),
-            "cities": cloud.city_points,
+            "cities": {name: (city.latitude, city.longitude) for name, city in CITIES.items()},
             **self._next(),
             "faults": self._faults(),
         }
