@@ -30,6 +30,7 @@ import attrs
 from edgegap_async.api.models import StatusChange
 from edgegap_async.api.operations import Operation
 from edgegap_async.api.requests import as_variables
+from edgegap_async.api.values import Shown
 from edgegap_async.concurrency import raise_in_loop
 from edgegap_async.errors import log_fields
 
@@ -103,8 +104,8 @@ class ObservedCall:
         return max(0, self.attempts - 1)
 
 
-@attrs.define(eq=False)
-class ObservedDeployment:
+@attrs.define(eq=False, repr=False)
+class ObservedDeployment(Shown):
     """The life of one deployment. The client updates it between events; an observer only reads it.
 
     `client.deploy`, `client.run`, batches and pools have such deployments. A deployment of

@@ -48,7 +48,7 @@ class Freshness(enum.Enum):
     """A list has contradicted an earlier status answer."""
 
 
-@attrs.frozen
+@attrs.frozen(eq=False, repr=False)
 class _Expected:
     """What lists must show of a deployment."""
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import attrs
 
-from edgegap_async.api.values import Documented
+from edgegap_async.api.values import Value
 
 from .locations import Location
 from .response import ApiResponse, LazyModel, Model, Pagination
@@ -51,8 +51,8 @@ class Port(Model):
     """A port number of an older version of the API; None since 2026."""
 
 
-@attrs.frozen
-class Endpoint(Documented):
+@attrs.frozen(eq=False, repr=False)
+class Endpoint(Value):
     """The address that players connect to."""
 
     host: str
