@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
+import hypothesis
 import pytest
 from scripted_api import ScriptedApi
 from virtual_clock import VirtualLoop
@@ -26,6 +28,12 @@ pytest_plugins = ["secret_scanner"]
 def pytest_configure() -> None:
     # A shell starts background jobs with SIGINT ignored, and child processes would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # A busy machine makes slow examples, and slow steps, which asyncio reports in debug mode.
+    hypothesis.settings.register_profile(
+        "suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    )
+    hypothesis.settings.load_profile("suite")
+    logging.getLogger("asyncio").addFilter(lambda record: "Executing" not in str(record.msg))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,6 +54,13 @@ def pytest_asyncio_loop_factories(
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     virtual = item.get_closest_marker("virtual") is not None
     return {"virtual": VirtualLoop} if virtual else {"real": asyncio.new_event_loop}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_debug_mode_in_programs() -> None:
+    """Programs that the tests start show every warning, and report no slow steps."""
+    if os.environ.pop("PYTHONDEVMODE", ""):
+        os.environ.setdefault("PYTHONWARNINGS", "default")
 
 
 @pytest.fixture(autouse=True)

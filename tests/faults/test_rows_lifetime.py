@@ -83,7 +83,7 @@ def test_row_27_tags_made_at_the_same_wall_clock_time_are_different(
 # ── the end of a program ─────────────────────────────────────────────────────────────────────────
 
 BEGIN = """
-import asyncio, gc, logging, os, sys
+import asyncio, gc, logging, os, signal, sys
 from edgegap_async import EdgegapClient, PollingPolicy
 
 logging.basicConfig(stream=sys.stdout, level=logging.WARNING, format="%(message)s")
@@ -112,8 +112,10 @@ except KeyboardInterrupt:
 
 LEFT_RUNNING = """
 async def main():
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, ended.set)
     uses = [asyncio.create_task(use_an_own_client()) for _ in range(3)]
-    await asyncio.wait(uses, timeout=float(sys.argv[2]))  # asyncio.run cancels what is left
+    await ended.wait()  # asyncio.run cancels what is left
 
 asyncio.run(main())
 """
@@ -329,9 +331,12 @@ async def test_row_30_ctrl_c_stops_the_server_and_prints_no_error(emulator: Emul
 async def test_row_30_servers_of_tasks_that_asyncio_run_cancels_at_its_end_are_stopped(
     emulator: Emulator,
 ) -> None:
-    program = await Program.start(emulator, LEFT_RUNNING, 1.0)
+    program = await Program.start(emulator, LEFT_RUNNING)
+    for _ in range(3):
+        assert await program.line() == "in use"
+    program.process.send_signal(signal.SIGUSR1)
 
-    assert await program.end() == (0, "in use\n" * 3, "")
+    assert await program.end() == (0, "", "")
     assert len(emulator.cloud.deployments) == 3
     await until_living(emulator)
 
@@ -340,7 +345,11 @@ async def test_row_30_a_deploy_that_the_end_of_the_program_interrupts_is_found_a
     emulator: Emulator,
 ) -> None:
     emulator.faults.add(Fault("deploy", Delay(30), times=3))
-    program = await Program.start(emulator, LEFT_RUNNING, 1.0)
+    program = await Program.start(emulator, LEFT_RUNNING)
+    async with asyncio.timeout(20):
+        while emulator.open_requests < 3:
+            await asyncio.sleep(0.002)
+    program.process.send_signal(signal.SIGUSR1)
     status, _, errors = await program.end()
 
     assert (status, errors) == (0, "")
@@ -353,7 +362,11 @@ async def test_row_30_a_deploy_that_cannot_be_found_at_the_end_is_logged_and_rec
 ) -> None:
     emulator.faults.add(Fault("deploy", Delay(30), times=3))
     emulator.faults.add(Fault("list_deployments", Respond(503), times=None))
-    program = await Program.start(emulator, LEFT_RUNNING, 1.0)
+    program = await Program.start(emulator, LEFT_RUNNING)
+    async with asyncio.timeout(20):
+        while emulator.open_requests < 3:
+            await asyncio.sleep(0.002)
+    program.process.send_signal(signal.SIGUSR1)
     status, output, errors = await program.end()
     emulator.faults.clear()
 

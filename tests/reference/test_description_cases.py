@@ -163,7 +163,6 @@ def _exercise(operation: Any, mode: Any, target: Target, count: int) -> int:
     @settings(
         max_examples=count,
         database=None,
-        deadline=None,
         derandomize=True,
         suppress_health_check=[
             HealthCheck.filter_too_much,

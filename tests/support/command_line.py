@@ -74,8 +74,7 @@ class Terminal:
             stdin=theirs,
             stdout=theirs if stdout is None else stdout,
             stderr=theirs,
-            # The debug mode of asyncio would report slow steps in the middle of a table.
-            env={**os.environ, "PYTHONDEVMODE": "", "TERM": "xterm", **(environment or {})},
+            env={**os.environ, "TERM": "xterm", **(environment or {})},
         )
         os.close(theirs)
         self._text = ""

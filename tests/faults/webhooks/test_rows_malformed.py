@@ -9,7 +9,7 @@ import json
 import zlib
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from webhook_servers import (
     each_front,
@@ -165,12 +165,7 @@ def test_row_41_random_requests_are_not_answered_with_a_server_error(
         stack.callback(lambda: runner.run(running.__aexit__(None, None, None)))
         subscription = receiver.open(lambda: None)
 
-        @settings(
-            max_examples=examples,
-            deadline=None,
-            suppress_health_check=[HealthCheck.too_slow],
-            database=None,
-        )
+        @settings(max_examples=examples, database=None)
         @given(
             method=METHODS,
             headers=st.lists(st.tuples(NAMES, VALUES), max_size=3),

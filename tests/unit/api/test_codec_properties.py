@@ -63,7 +63,7 @@ def body(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
-FUZZ = settings(max_examples=200, deadline=None)
+FUZZ = settings(max_examples=200)
 
 
 SCALARS = st.one_of(
@@ -411,7 +411,7 @@ def documents(draw: st.DrawFn) -> bytes:
     return raw[:at] + inserted + raw[at + draw(st.integers(0, 2)) :]
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=1000)
 @given(raw=documents())
 def test_row_80_both_readers_of_json_agree(raw: bytes) -> None:
     pytest.importorskip("orjson")

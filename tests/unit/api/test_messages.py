@@ -46,7 +46,7 @@ from edgegap_async.errors import (
 )
 from edgegap_async.http.retries import is_ambiguous, is_transient
 
-FUZZ = settings(max_examples=300, deadline=None)
+FUZZ = settings(max_examples=300)
 
 
 def answer(status: int, body: object = b"", **headers: str) -> HttpResponse:

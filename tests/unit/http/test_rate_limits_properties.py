@@ -14,7 +14,7 @@ from virtual_clock import VirtualLoop, run_virtually
 from edgegap_async.api.operations import DEPLOY
 from edgegap_async.http.rate_limits import Limits, Priority
 
-SETTINGS = settings(max_examples=150, deadline=None)
+SETTINGS = settings(max_examples=150)
 
 
 @attrs.frozen
@@ -164,7 +164,7 @@ def test_no_call_goes_while_a_429_closes_the_limit(
 
 
 @given(st.sampled_from([3.0, 10.0, 40.0]), st.integers(100, 300), STALLS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_under_full_demand_97_percent_of_the_limit_is_used(
     limit: float, count: int, stalls: list[tuple[float, float]]
 ) -> None:
