@@ -172,10 +172,14 @@ def _integer(value: object, _: object = None) -> int | None:
     return int(number) if number is not None and number.is_integer() else None
 
 
-def _flag(value: object, _: object = None) -> bool:
+def _optional_flag(value: object, _: object = None) -> bool | None:
     if type(value) is bool:
         return value
-    return isinstance(value, str) and value.lower() == "true"
+    return {"true": True, "false": False}.get(value.lower()) if isinstance(value, str) else None
+
+
+def _flag(value: object, _: object = None) -> bool:
+    return value if type(value) is bool else _optional_flag(value) or False
 
 
 _STATUSES: Final[Mapping[object, Status]] = {status.api_text: status for status in Status}
@@ -209,6 +213,7 @@ def _lenient() -> Converter:
         int | None: _integer,
         float | None: _number,
         bool: _flag,
+        bool | None: _optional_flag,
         datetime | None: read_time,
         Status: _status,
         Status | None: _optional_status,

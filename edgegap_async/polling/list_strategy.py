@@ -22,6 +22,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from edgegap_async.api.models import Deployment, DeploymentPage, DeploymentRow, Status
+from edgegap_async.api.models.response import more_follow
 from edgegap_async.errors import Forbidden, Refused, Unauthorized, log_fields
 
 from .schedule import DEFAULT_TUNING, PollerTuning
@@ -175,13 +176,8 @@ class ListStrategy:
 
 
 def is_last_page(page: DeploymentPage) -> bool:
-    """Whether no other page follows. An empty page is the last one in any case."""
-    where = page.pagination
-    if not page.data or where is None or not where.has_next:
-        return True
-    # The published example has has_next: true on page 1 of 1.
-    pages = where.paginator.num_pages if where.paginator is not None else None
-    return pages is not None and where.number is not None and where.number >= pages
+    """Whether no other page follows, as far as it says. An empty page is the last in any case."""
+    return not page.data or not more_follow(page, len(page.data))
 
 
 def says_ready(row: DeploymentRow) -> bool:

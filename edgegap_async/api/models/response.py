@@ -86,7 +86,36 @@ class Pagination(Model):
     """The number of the previous page; None on the first page."""
     paginator: Paginator | None = None
     """How many pages the list has."""
-    has_next: bool = False
-    """Whether another page follows."""
+    has_next: bool | None = None
+    """Whether another page follows; None if the answer does not say."""
     has_previous: bool = False
     """Whether another page comes before."""
+
+
+def more_follow(page: object, seen: int) -> bool | None:
+    """Returns whether an answer says that another page follows; None if that is unclear.
+
+    The published example of a single page has `has_next: true` and `next_page_number: 1`.
+
+    Args:
+        page: the answer.
+        seen: how many rows of the list were read until now, with those of this page.
+    """
+    where: Pagination | None = getattr(page, "pagination", None)
+    says = set[bool]()
+    if where is not None:
+        number = where.number
+        pages = None if where.paginator is None else where.paginator.num_pages
+        if where.has_next is not None:
+            says.add(where.has_next)
+        if where.next_page_number is not None:
+            says.add(where.next_page_number > (number or 0))
+        if number is not None and pages is not None:
+            says.add(number < pages)
+    if says:
+        return says.pop() if len(says) == 1 else None
+    counts = (getattr(page, name, None) for name in ("total_count", "count"))
+    total = next((count for count in counts if count is not None), None)
+    if total is None:
+        return False if where is None else None  # lists without pages have no pagination
+    return None if total > seen else False  # rows that cannot be read are counted too

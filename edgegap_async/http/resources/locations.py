@@ -88,14 +88,14 @@ class Locations(Resource):
         Args:
             limit: beacons of one page, 1 or more; None for the API's default.
         """
-        # Its pages do not say whether another one follows: one without new beacons is the last.
+        # Its pages do not say whether another one follows; their count may be of one page.
         return Listing(
             self._call,
             LIST_BEACONS,
             lambda page: page.locations,
             _address,
             limit=limit,
-            has_next=lambda page: bool(page.locations),
+            more_follow=lambda page, seen: None,  # noqa: ARG005
         )
 
 

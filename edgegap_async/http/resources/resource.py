@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -13,15 +14,19 @@ from collections.abc import (
 )
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+from edgegap_async.api.models.response import more_follow
 from edgegap_async.api.operations import Operation
 from edgegap_async.api.validation import check_kind, check_number
-from edgegap_async.errors import CallError
+from edgegap_async.errors import CallError, log_fields
 from edgegap_async.http.call import CallOptions
 
 Result = TypeVar("Result")
 Row = TypeVar("Row")
 Page = TypeVar("Page")
 _MAX_PAGES: Final = 10_000  # of one list, in case the API says for ever that more follow
+_MAX_OLD_PAGES: Final = 3  # in a row without a new row, as rows move to later pages meanwhile
+
+logger = logging.getLogger(__name__)
 
 
 class Call(Protocol):
@@ -75,11 +80,6 @@ class Resource:
         return found
 
 
-def _has_next(page: object) -> bool:
-    pagination = getattr(page, "pagination", None)
-    return pagination is not None and pagination.has_next
-
-
 class Listing(Generic[Row, Page]):
     """A list, read page by page as a program goes through it.
 
@@ -105,7 +105,7 @@ class Listing(Generic[Row, Page]):
         path: Mapping[str, str] | None = None,
         query: Mapping[str, object] | None = None,
         limit: int | None = None,
-        has_next: Callable[[Page], bool] = _has_next,
+        more_follow: Callable[[Page, int], bool | None] = more_follow,
         names_first_page: bool = True,
     ) -> None:
         _check_number("limit", limit, optional=True)
@@ -115,7 +115,7 @@ class Listing(Generic[Row, Page]):
         self._key = key  # tells two rows apart
         self._path = path
         self._query = {**(query or {}), "limit": limit}
-        self._has_next = has_next
+        self._more_follow = more_follow
         self._names_first_page = names_first_page  # False for lists that had no pages until 2026
 
     def __repr__(self) -> str:
@@ -140,7 +140,12 @@ class Listing(Generic[Row, Page]):
         return await self._call(self._operation, path=self._path, query=query)
 
     async def pages(self) -> AsyncIterator[Page]:
-        """Yields every page. One without new rows is the last, even if it says that more follow."""
+        """Yields every page.
+
+        Where a page does not clearly say whether more follow, the first page without a new row is
+        the last. Where pages go on to say so and have nothing new, a warning in the log names the
+        list.
+        """
         async for page, _ in self._turn():
             yield page
 
@@ -151,15 +156,27 @@ class Listing(Generic[Row, Page]):
 
     async def _turn(self) -> AsyncIterator[tuple[Page, list[Row]]]:
         """Yields every page with the rows that no page before had."""
-        seen = set[Hashable]()
+        seen, old_pages, number = set[Hashable](), 0, 0
         for number in range(1, _MAX_PAGES + 1):
             page = await self.page(number)
             fresh = {self._key(row): row for row in self._rows(page)}
             fresh = {key: row for key, row in fresh.items() if key not in seen}
             seen.update(fresh)
             yield page, list(fresh.values())
-            if not fresh or not self._has_next(page):
+            more = self._more_follow(page, len(seen))
+            if not (fresh if more is None else more):
                 return
+            old_pages = 0 if fresh else old_pages + 1
+            if old_pages == _MAX_OLD_PAGES:
+                break
+        operation = self._operation.name
+        logger.warning(
+            "%s: the client has stopped reading the list after page %d, though the API says that"
+            " more follow: rows may be missing",
+            operation,
+            number,
+            extra=log_fields(operation=operation),
+        )
 
 
 def _check_number(name: str, number: int | None, *, optional: bool) -> None:

@@ -197,6 +197,14 @@ def test_an_empty_page_is_the_last_page() -> None:
     assert not is_last_page(page("a", more=True))
 
 
+def test_the_number_of_pages_decides_where_a_page_does_not_say_whether_more_follow() -> None:
+    first = Pagination(number=1, paginator=Paginator(num_pages=2))
+    second = attrs.evolve(first, number=2)
+
+    assert not is_last_page(attrs.evolve(page("a"), pagination=first))
+    assert is_last_page(attrs.evolve(page("b"), pagination=second))
+
+
 @pytest.mark.parametrize(
     ("number", "pages", "last"),
     [(1, 1, True), (3, 3, True), (4, 3, True), (2, 3, False), (None, 3, False), (1, None, False)],

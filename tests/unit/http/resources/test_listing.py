@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, cast
 
 import pytest
 from recorded_calls import Recorder
 
+from edgegap_async.api.codec import read_answer
 from edgegap_async.api.models import (
     DeploymentPage,
     DeploymentRow,
@@ -26,6 +28,11 @@ def page(*ids: str, more: bool | None = True) -> DeploymentPage:
         data=tuple(DeploymentRow(request_id=request_id) for request_id in ids),
         pagination=None if more is None else Pagination(has_next=more),
     )
+
+
+def decoded(*ids: str, **says: object) -> DeploymentPage:
+    rows = [{"request_id": request_id} for request_id in ids]
+    return read_answer(DeploymentPage, json.dumps({"data": rows, **says}).encode())
 
 
 async def listed(call: Recorder, **options: Any) -> list[str]:
@@ -63,17 +70,79 @@ async def test_a_list_without_pagination_is_one_page() -> None:
 
 
 @pytest.mark.parametrize("again", [page("a"), page()], ids=["the same page", "an empty page"])
-async def test_row_26_a_list_that_goes_on_with_nothing_new_ends(again: DeploymentPage) -> None:
-    call = Recorder([page("a"), again, again])
+async def test_row_26_a_list_that_goes_on_with_nothing_new_ends_with_a_warning(
+    again: DeploymentPage, caplog: pytest.LogCaptureFixture
+) -> None:
+    call = Recorder([page("a"), *[again] * 9])
 
     assert await listed(call) == ["a"]
-    assert len(call.calls) == 2
+    assert len(call.calls) == 4
+    assert "list_deployments: the client has stopped reading the list after page 4" in caplog.text
 
 
-async def test_row_26_a_list_that_never_ends_is_ended() -> None:
+@pytest.mark.parametrize("again", [page("a"), page()], ids=["the same page", "an empty page"])
+async def test_row_26_rows_behind_a_page_with_nothing_new_are_found(
+    again: DeploymentPage, caplog: pytest.LogCaptureFixture
+) -> None:
+    pages = [page("a"), again, again, page("b"), again, again, page("c", more=False)]
+
+    assert await listed(Recorder(pages)) == ["a", "b", "c"]
+    assert not caplog.records
+
+
+async def test_row_26_a_list_that_never_ends_is_ended_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     call = Recorder([page(f"r{number}") for number in range(10_001)])
 
     assert len(await listed(call)) == 10_000
+    assert "after page 10000" in caplog.text
+
+
+ONE_OF_TWO = {"number": 1, "paginator": {"num_pages": 2}}
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        {"pagination": {"next_page_number": 2}},
+        {"pagination": ONE_OF_TWO},
+        {"pagination": {**ONE_OF_TWO, "has_next": None}},
+        {"pagination": {**ONE_OF_TWO, "has_next": "yes"}},
+        {"pagination": {"has_next": "True"}},
+        {"pagination": {**ONE_OF_TWO, "has_next": False}},  # contradicts itself
+        {"pagination": {"number": 1, "has_next": True, "paginator": {"num_pages": 1}}},
+        {"pagination": {}},
+        {"pagination": {"has_next": []}, "total_count": 2},
+        {"pagination": [], "total_count": 2},
+        {"total_count": "2"},
+    ],
+    ids=str,
+)
+async def test_row_26_a_list_goes_on_while_more_rows_may_follow(says: dict[str, Any]) -> None:
+    nothing = decoded(**says)
+
+    assert await listed(Recorder([decoded("a", **says), decoded("b", **says), *[nothing] * 3])) == [
+        "a",
+        "b",
+    ]
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        {},
+        {"pagination": {"number": 2, "paginator": {"num_pages": 2}}},
+        {"pagination": {"has_next": "false"}},
+        {"pagination": {}, "total_count": 1},
+        {"total_count": 1},
+    ],
+    ids=str,
+)
+async def test_a_list_ends_at_a_page_that_is_clearly_the_last(says: dict[str, Any]) -> None:
+    call = Recorder([decoded("a", **says)])
+
+    assert await listed(call) == ["a"]
 
 
 @pytest.mark.parametrize("wrong", [{"page": 0}, {"limit": 0}, {"page": -1}])
@@ -88,7 +157,7 @@ async def test_pages_and_limits_are_counted_from_one(wrong: dict[str, Any]) -> N
 
 
 async def test_a_list_gives_its_pages_too() -> None:
-    call = Recorder([page("a", "b"), page("b", "c"), page("c")])
+    call = Recorder([page("a", "b"), page("b", "c"), page("c", more=False)])
     pages = [page async for page in Deployments(call).list().pages()]
 
     assert [len(page.data) for page in pages] == [2, 2, 1]
@@ -121,7 +190,7 @@ async def test_a_list_that_had_no_pages_until_2026_names_only_the_later_ones() -
     call = Recorder(
         [
             LocationPage(locations=(first,), pagination=Pagination(has_next=True)),
-            LocationPage(locations=(second,), pagination=Pagination()),
+            LocationPage(locations=(second,), pagination=Pagination(has_next=False)),
         ]
     )
     cities = [location.city async for location in Locations(call).list(tags=True)]
