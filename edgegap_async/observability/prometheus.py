@@ -37,60 +37,65 @@ class PrometheusObserver(Observer):
     Args:
         limits: rate limits whose state each scrape reads; None for none.
         registry: holds the metrics. A registry can hold the metrics of one observer.
+
+    Raises:
+        ValueError: the registry has a metric of one of these names. It stays as it was.
     """
 
     def __init__(
         self, *, limits: Limits | None = None, registry: CollectorRegistry = REGISTRY
     ) -> None:
+        metrics = _Metrics()
         self._calls = Counter(
             "edgegap_calls",
             "Calls that have ended; outcome is ok, the HTTP status, or the name of an error",
             ["operation", "outcome"],
-            registry=registry,
+            registry=metrics,
         )
         self._requests = Histogram(
             "edgegap_request_duration_seconds",
             "Duration of one attempt; status is the HTTP status, or none",
             ["operation", "status"],
-            registry=registry,
+            registry=metrics,
         )
         self._limit_wait = Histogram(
             "edgegap_limit_wait_seconds",
             "Time that a call waited for its rate limit, all attempts together",
             ["operation"],
             buckets=LIMIT_WAIT_BUCKETS,
-            registry=registry,
+            registry=metrics,
         )
         self._time_to_ready = Histogram(
             "edgegap_time_to_ready_seconds",
             "Time from the accepted deploy until the client found it READY",
             ["source"],
             buckets=READY_BUCKETS,
-            registry=registry,
+            registry=metrics,
         )
         self._live = Gauge(
             "edgegap_deployments_live",
             "Deployments that the client has made or adopted and that are not over",
-            registry=registry,
+            registry=metrics,
         )
         self._deployments = Counter(
             "edgegap_deployments",
             "Events of the lives of deployments: created, adopted, ready, stopped, ended, lost",
             ["event"],
-            registry=registry,
+            registry=metrics,
         )
         self._changes = Counter(
             "edgegap_status_changes",
             "Changes of status that the client has learnt",
             ["status", "source"],
-            registry=registry,
+            registry=metrics,
         )
         self._webhooks = Counter(
-            "edgegap_webhooks", "Webhooks received for known deployments", registry=registry
+            "edgegap_webhooks", "Webhooks received for known deployments", registry=metrics
         )
         self._began_at: dict[ObservedCall, float] = {}  # of each attempt in progress
         if limits is not None:
-            registry.register(_LimitCollector(limits))
+            metrics.register(_LimitCollector(limits))
+        registry.register(metrics)  # all, or after a clash of names none
 
     # ── calls ────────────────────────────────────────────────────────────────────────────────────
 
@@ -164,6 +169,12 @@ class PrometheusObserver(Observer):
     def deployment_lost(self, deployment: ObservedDeployment) -> None:
         """Counts a deployment that may go on running."""
         self._deployments.labels("lost").inc()
+
+
+class _Metrics(CollectorRegistry):
+    """The metrics of one observer, which a registry takes as a single collector."""
+
+    describe = CollectorRegistry.collect  # tells that registry their names
 
 
 class _LimitCollector(Collector):

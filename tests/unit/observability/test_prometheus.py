@@ -6,7 +6,7 @@ import asyncio
 import threading
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from scripted_api import Reply, ScriptedApi, deployment
 
@@ -116,3 +116,20 @@ async def test_a_scrape_in_another_thread_reads_the_rate_limits(
     assert found["edgegap_limit_free get_deployment"] <= 10
     assert found["edgegap_limit_queued get_deployment"] == 0
     assert found["edgegap_limit_rate get_deployment"] > 19
+
+
+@pytest.mark.parametrize("taken", ["edgegap_webhooks", "edgegap_limit_free"])
+async def test_after_a_clash_of_names_a_registry_is_as_it_was(
+    taken: str, registry: CollectorRegistry
+) -> None:
+    clashing = Gauge(taken, "of the program itself", registry=registry)
+    before = scrape(registry)
+    limits = ApiClient("canary-token").limits
+    with pytest.raises(ValueError, match=taken):
+        PrometheusObserver(limits=limits, registry=registry)
+
+    assert scrape(registry) == before
+    registry.unregister(clashing)
+    PrometheusObserver(limits=limits, registry=registry)
+    with pytest.raises(ValueError, match="edgegap_calls"):
+        PrometheusObserver(registry=registry)
