@@ -5,9 +5,10 @@ wrong, and a poller that relies on lists is then later than a task that polls th
 
 Rule. A **probe** is an id that a status request has found READY, in ERROR or TERMINATED. A list
 request that is sent after that answer must show the probe so, or omit what has ended; one that does
-not is stale, whatever the reason. A deployment that this client stops is no probe from then on. A
-list is fresh if it agrees with a probe, or if it is the first answer to show a READY that was not
-true `max_list_age` seconds ago, by a status answer or because the deployment did not exist.
+not is stale, whatever the reason. A deployment that this client stops is no probe from then on; a
+bulk stop may match any. A list is fresh if it agrees with a probe, or if it is the first answer to
+show a READY that was not true `max_list_age` seconds ago, by a status answer or because the
+deployment did not exist.
 
 Consequence. At first freshness is UNKNOWN: two to four status requests a second check deployments
 that lists cover, and lists for few deployments become rarer by as much. One fresh list makes it
@@ -151,11 +152,13 @@ class ListFreshness:
             if self.state is not Freshness.STALE:
                 self.state = Freshness.STALE
                 logger.warning(
-                    "lists are stale: %s is %s by its status, and a later list %s; each"
-                    " deployment is polled by its status too",
+                    "lists seem stale: %s was %s by its status, and a later list %s; each"
+                    " deployment is polled by its status too, until lists agree again",
                     wrong,
                     "at its end" if self._expected[wrong].has_ended else "READY",
-                    "shows another status" if wrong in rows else "omits it",
+                    "shows another status"
+                    if wrong in rows
+                    else "omits it, as it would if another program has stopped it",
                     extra=log_fields(request_id=wrong),
                 )
         elif is_right and self.state is Freshness.STALE:

@@ -32,7 +32,13 @@ from weakref import WeakValueDictionary
 
 from edgegap_async.api.codec import list_query
 from edgegap_async.api.models import DeploymentPage, Status
-from edgegap_async.api.operations import GET_DEPLOYMENT, LIST_DEPLOYMENTS, STOP_DEPLOYMENT
+from edgegap_async.api.operations import (
+    BULK_STOP,
+    GET_DEPLOYMENT,
+    LIST_DEPLOYMENTS,
+    STOP_DEPLOYMENT,
+    STOP_SELF,
+)
 from edgegap_async.api.requests import Filter
 from edgegap_async.api.validation import check_segment
 from edgegap_async.concurrency import create_detached_task, loop_time
@@ -143,13 +149,19 @@ class StatusPoller:
         """Returns whether there is a tracker, and so a handle, of a deployment."""
         return request_id in self._trackers
 
-    def stop_begins(self, request_id: str) -> None:
-        """Notes that this client stops a deployment: lists may omit it from now on."""
-        if tracker := self._trackers.get(request_id):
-            tracker.is_stopped = True
-        self._freshness.forget(request_id)
-        if request_id in self._lists.probe_ids:
-            self._lists.probe_ids.remove(request_id)
+    def stop_begins(self, request_id: str | None) -> None:
+        """Notes that this client stops a deployment: lists may omit it from now on.
+
+        Args:
+            request_id: its id; None for a bulk stop, which may match any deployment.
+        """
+        known = {*self._trackers, *self._lists.probe_ids}
+        for one in known if request_id is None else (request_id,):
+            if tracker := self._trackers.get(one):
+                tracker.is_stopped = True
+            self._freshness.forget(one)
+            if one in self._lists.probe_ids:
+                self._lists.probe_ids.remove(one)
 
     def waiters_changed(self, tracker: DeploymentTracker) -> None:
         """Starts, changes or ends the polling of a deployment, as its `is_awaited` says now."""
@@ -668,6 +680,6 @@ class _StopObserver(Observer):
         self._poller = poller
 
     def call_started(self, call: ObservedCall) -> None:
-        """Notes a stop before it is sent."""
-        if call.operation is STOP_DEPLOYMENT:
-            self._poller.stop_begins(call.request_id or "")
+        """Notes a stop before it is sent, as its answer may be lost."""
+        if call.operation in {STOP_DEPLOYMENT, STOP_SELF, BULK_STOP}:
+            self._poller.stop_begins(call.request_id)

@@ -78,6 +78,8 @@ class FlakyApi:
     """Returns the answer to a status request, or None for the usual one."""
     on_list: Callable[[ReceivedRequest], Reply | None] = lambda _: None
     """Returns the answer to a list request, or None for the usual one."""
+    on_stop: Callable[[], Reply] = lambda: Reply(202)
+    """Returns the answer to a stop or a bulk stop, which takes effect before the answer."""
     round_trip: tuple[float, float] = (0.03, 0.08)
     """Seconds of the network, at least and at most."""
     rng: random.Random = attrs.field(factory=lambda: random.Random(1))
@@ -119,6 +121,8 @@ class FlakyApi:
         application = web.Application()
         application.router.add_get("/v1/status/{request_id}", self._answer_status)
         application.router.add_get("/v1/deployments", self._answer_list)
+        application.router.add_delete("/v1/stop/{request_id}", self._answer_stop)
+        application.router.add_post("/v1/deployments/bulk-stop", self._answer_bulk_stop)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
@@ -151,6 +155,19 @@ class FlakyApi:
         self.requests.append(received)
         reply = self.on_list(received) or Reply(body=self.page(received))
         return await self._send(request, reply)
+
+    async def _answer_stop(self, request: web.Request) -> web.StreamResponse:
+        self._end(request.match_info["request_id"])
+        return await self._send(request, self.on_stop())
+
+    async def _answer_bulk_stop(self, request: web.Request) -> web.StreamResponse:
+        for condition in (await request.json())["filters"]:
+            for request_id in condition["values"]:
+                self._end(request_id)
+        return await self._send(request, self.on_stop())
+
+    def _end(self, request_id: str) -> None:
+        self.lifecycles[request_id] = attrs.evolve(self.lifecycles[request_id], ended_at=now())
 
     def page(self, request: ReceivedRequest) -> Mapping[str, object]:
         """Returns the usual answer to a list request."""

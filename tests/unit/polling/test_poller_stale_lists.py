@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import logging
 import math
 import random
 import statistics
@@ -13,10 +15,12 @@ from typing import Final
 import attrs
 import pytest
 from flaky_api import FlakyApi, now
+from scripted_api import Reply
 
 from edgegap_async.api.models import Status
 from edgegap_async.api.operations import GET_DEPLOYMENT
-from edgegap_async.errors import DeploymentFailed, NotFound
+from edgegap_async.api.requests import StopFilter
+from edgegap_async.errors import CallError, DeploymentFailed, NotFound
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.polling.poller import StatusPoller
 from edgegap_async.polling.schedule import PollingPolicy
@@ -185,3 +189,41 @@ async def test_row_76_the_end_of_a_deployment_is_found_no_later_behind_stale_lis
     flaky_api: FlakyApi, client: ApiClient, count: int, kind: str, status: Status
 ) -> None:
     await check(flaky_api, client, kind, count, status)
+
+
+Stop = Callable[[ApiClient, str], Awaitable[object]]
+
+
+async def stop(client: ApiClient, request_id: str) -> None:
+    await client.deployments.stop(request_id)
+
+
+async def bulk_stop(client: ApiClient, request_id: str) -> None:
+    await client.deployments.bulk_stop([StopFilter("request_id", [request_id])])
+
+
+@pytest.mark.parametrize(
+    "reply", [Reply(202, delay=1), Reply(delay=1, lost=True)], ids=["", "lost"]
+)
+@pytest.mark.parametrize("stop", [stop, bulk_stop])
+async def test_row_76_lists_that_omit_what_this_client_stops_are_not_called_stale(
+    flaky_api: FlakyApi,
+    poller: StatusPoller,
+    caplog: pytest.LogCaptureFixture,
+    stop: Stop,
+    reply: Reply,
+) -> None:
+    caplog.set_level(logging.WARNING, "edgegap_async.polling")
+    flaky_api.on_stop = lambda: reply
+
+    async def use(request_id: str) -> None:
+        await poller.tracker(request_id).wait_for(Status.READY, 60)
+        with contextlib.suppress(CallError):  # of a lost answer
+            await stop(poller.client, request_id)
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(30):
+            tasks.create_task(use(*flaky_api.deploy(1, ready_in=1 + number / 3)))
+
+    assert poller.stats.list_requests > 10
+    assert caplog.messages == []
