@@ -45,7 +45,7 @@ from .requests import (
     StopFilter,
     User,
 )
-from .validation import check_list
+from .validation import items_of
 from .values import Value
 
 if TYPE_CHECKING:
@@ -53,7 +53,6 @@ if TYPE_CHECKING:
     from cattrs.errors import BaseValidationError
 
 Model = TypeVar("Model")
-Item = TypeVar("Item")
 
 logger = logging.getLogger(__name__)
 
@@ -630,23 +629,14 @@ def _read_strictly(kind: type[Model], value: object, what: str) -> Model:
         raise InvalidRequest(_explain(error)) from None
 
 
-def _checked_tuple(what: str, given: Iterable[Item], kind: type[Item]) -> tuple[Item, ...]:
-    check_list(what, given)
-    items = tuple(given)
-    for item in items:
-        if not isinstance(item, kind):
-            raise InvalidRequest(f"{what} is a list of {kind.__name__}, not of {item!r}")
-    return items
-
-
 def list_query(filters: Iterable[Filter], order_by: Iterable[OrderBy]) -> str | None:
     """Returns the `query` parameter of a list; None without filters and order.
 
     Raises:
         InvalidRequest: two filters are on one field, or an item is of another type.
     """
-    chosen = _checked_tuple("filters", filters, Filter)
-    orders = _checked_tuple("order_by", order_by, OrderBy)
+    chosen = items_of("filters", filters, Filter)
+    orders = items_of("order_by", order_by, OrderBy)
     fields = [condition.field for condition in chosen]
     for field in fields:
         if fields.count(field) > 1:

@@ -24,11 +24,13 @@ from .validation import (
     QUOTES,
     check_list,
     check_text,
-    field_name,
     instance_of,
+    items_of,
     not_empty,
     number,
     one_of,
+    text,
+    texts,
 )
 from .values import Value
 
@@ -117,27 +119,6 @@ MAX_TAG: Final = 40
 """Characters of a tag at most, by the API's description since 2026-04 (20 in 2024)."""
 _MAX_VALUE: Final = 4096  # bytes; "up to 4 KB" in the same description
 _NOT_IN_VALUE: Final = "[\0\ud800-\udfff]"  # NUL, and half surrogates, which UTF-8 cannot encode
-
-
-def check_text_field(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    """A validator: a printable text that is not blank."""
-    check_text(field_name(model, attribute), value)
-
-
-def _tag(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    check_text(field_name(model, attribute), value, MAX_TAG)
-
-
-def _strings(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    what = field_name(model, attribute)
-    check_list(what, value)
-    for item in value:
-        if attribute.name == "tags":
-            _tag(model, attribute, item)
-        else:
-            check_text(f"each of {what}", item)
-    if len(set(value)) < len(value):
-        raise InvalidRequest(f"{what} has an item twice: {value!r}")
 
 
 def _as_tuple(what: str, values: Iterable[Item]) -> tuple[Item, ...]:
@@ -239,7 +220,7 @@ def _as_users(values: Iterable[AnyUser]) -> tuple[User, ...]:
 class EnvironmentVariable(RequestModel):
     """A variable in the environment of the game server. No repr and no error shows its value."""
 
-    key: str = attrs.field(validator=check_text_field)
+    key: str = attrs.field(validator=text())
     """The name of the variable, without `=`."""
     value: str = attrs.field(repr=False)
     """The value, up to 4096 bytes in UTF-8."""
@@ -332,9 +313,9 @@ class Resources(RequestModel):
 class DeployRequest(RequestModel):
     """The body of a deploy."""
 
-    application: str = attrs.field(validator=check_text_field)
+    application: str = attrs.field(validator=text())
     """The name of the application."""
-    version: str = attrs.field(validator=check_text_field)
+    version: str = attrs.field(validator=text())
     """The name of the application's version."""
     users: tuple[User, ...] = attrs.field(converter=_as_users, validator=not_empty)
     """The players, at least one. The API chooses a location near all of them."""
@@ -347,7 +328,7 @@ class DeployRequest(RequestModel):
         default=(), converter=as_variables
     )
     """Variables of the game server; they take precedence over those of the version."""
-    tags: tuple[str, ...] = attrs.field(default=(), converter=as_strings, validator=_strings)
+    tags: tuple[str, ...] = attrs.field(default=(), converter=as_strings, validator=texts(MAX_TAG))
     """Tags of the deployment, each of 1 to 40 characters, none twice."""
     webhook_on_ready: Webhook | None = attrs.field(default=None, converter=_as_webhook)
     """The URL that the API calls once when the deployment is READY; None for no call."""
@@ -372,7 +353,7 @@ class FleetDeployRequest(DeployRequest):
     """The body of a deploy to the hosts of a private fleet."""
 
     private_host_ids: tuple[str, ...] = attrs.field(
-        converter=as_strings, validator=[not_empty, _strings]
+        converter=as_strings, validator=[not_empty, texts()]
     )
     """The ids of hosts. The API tries them in this order, then the public cloud."""
 
@@ -510,7 +491,7 @@ class StopFilter(RequestModel):
         validator=one_of("request_id", "deployment_tags")
     )
     """The field to compare: the id, or the tags."""
-    values: tuple[str, ...] = attrs.field(converter=as_strings, validator=[not_empty, _strings])
+    values: tuple[str, ...] = attrs.field(converter=as_strings, validator=[not_empty, texts()])
     """The values to compare with, at least one."""
     filter_type: Literal["any", "all", "not"] = attrs.field(
         default="any", validator=one_of("any", "all", "not")
@@ -520,10 +501,7 @@ class StopFilter(RequestModel):
 
 
 def _as_stop_filters(values: Iterable[StopFilter]) -> tuple[StopFilter, ...]:
-    filters = _as_tuple("filters", values)
-    if not all(isinstance(item, StopFilter) for item in filters):
-        raise InvalidRequest("filters is a list of StopFilter")
-    return filters
+    return items_of("filters", values, StopFilter)
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -538,5 +516,5 @@ class StopFilters(RequestModel):
 class TagName(RequestModel):
     """The body of a call that creates or renames a tag."""
 
-    name: str = attrs.field(validator=_tag)
+    name: str = attrs.field(validator=text(MAX_TAG))
     """The text of the tag, 1 to 40 characters."""

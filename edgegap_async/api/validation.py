@@ -12,7 +12,7 @@ import ipaddress
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
 import attrs
 
@@ -20,6 +20,8 @@ from edgegap_async.errors import InvalidRequest
 
 Validator: TypeAlias = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 """A validator of an attrs field: called with the object, the field and the value."""
+
+Item = TypeVar("Item")
 
 QUOTES: Final = "\"'`\u201c\u201d\u2018\u2019<>"
 """What stands around a value that was copied from a document."""
@@ -135,6 +137,21 @@ def check_list(what: str, values: object) -> None:
         raise InvalidRequest(f"{what} is a list, not {values!r}")
 
 
+def items_of(what: str, values: Iterable[object], kind: type[Item]) -> tuple[Item, ...]:
+    """Returns the items of a list, all of one type.
+
+    Raises:
+        InvalidRequest: the values are no list, or an item is of another type.
+    """
+    check_list(what, values)
+    items: list[Item] = []
+    for item in values:
+        if not isinstance(item, kind):
+            raise InvalidRequest(f"{what} is a list of {kind.__name__}, not of {item!r}")
+        items.append(item)
+    return tuple(items)
+
+
 def is_coroutine_function(function: object) -> bool:
     """Whether a call of the object returns a coroutine.
 
@@ -190,6 +207,41 @@ def number(
         if whole:
             check_kind(what, value, int)
         check_number(what, value, above=above, least=least, most=most, optional=optional)
+
+    return check
+
+
+def text(most: int = _MAX_TEXT) -> Validator:
+    """A validator: a text as for `check_text`."""
+
+    def check(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        check_text(field_name(model, attribute), value, most)
+
+    return check
+
+
+def texts(most: int = _MAX_TEXT) -> Validator:
+    """A validator: a list of texts as for `check_text`, none of them twice."""
+
+    def check(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        what = field_name(model, attribute)
+        check_list(what, value)
+        for item in value:
+            check_text(f"each of {what}", item, most)
+        if len(set(value)) < len(value):
+            raise InvalidRequest(f"{what} has an item twice: {value!r}")
+
+    return check
+
+
+def segment(*, least: int = 1, most: int = _MAX_TEXT) -> Validator:
+    """A validator: a text of so many characters that is safe as one segment of a URL path."""
+
+    def check(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        what = field_name(model, attribute)
+        check_segment(what, value, most)
+        if len(value) < least:
+            raise InvalidRequest(f"{what} has {len(value)} characters; {least} is the least")
 
     return check
 

@@ -17,16 +17,16 @@ from edgegap_async.api.requests import (
     EnvironmentVariable,
     RequestModel,
     as_variables,
-    check_text_field,
 )
 from edgegap_async.api.validation import (
-    Validator,
     check_list,
-    check_segment,
+    check_text,
     field_name,
     instance_of,
     number,
     one_of,
+    segment,
+    text,
 )
 from edgegap_async.errors import InvalidRequest
 
@@ -185,8 +185,6 @@ class VersionDeleted(ApiResponse):
     """A text of the API about the deletion."""
 
 
-_MAX_APPLICATION: Final = 64  # characters of a name
-_MIN_APPLICATION: Final = 3
 _MAX_PORT: Final = 59999
 _WRITTEN: Final = {"Websocket": "WS"}  # how a protocol is written that reads back otherwise
 _RESTART_POLICIES: Final = ("always", "never", "on_failure")
@@ -194,24 +192,14 @@ RestartPolicy: TypeAlias = Literal["always", "never", "on_failure"]
 """Whether a server starts again after an exit by itself."""
 
 
-def _named(least: int, most: int) -> Validator:
-    def check(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-        what = field_name(model, attribute)
-        check_segment(what, value, most)
-        if len(value) < least:
-            raise InvalidRequest(f"{what} has {len(value)} characters; {least} is the least")
-
-    return check
-
-
 def _image_name(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    check_text_field(model, attribute, value)
+    check_text(field_name(model, attribute), value)
     if value != value.lower():
         raise InvalidRequest(f"{field_name(model, attribute)} must be in lower case: {value!r}")
 
 
-_application_name: Final = _named(_MIN_APPLICATION, _MAX_APPLICATION)
-_version_name: Final = _named(1, _MAX_APPLICATION)
+_application_name: Final = segment(least=3, most=64)
+_version_name: Final = segment(most=64)
 _units: Final = number(least=100, whole=True)
 
 
@@ -247,13 +235,13 @@ class VersionPortRequest(RequestModel):
 
     port: int = attrs.field(validator=number(least=0, most=_MAX_PORT, whole=True))
     """The number that the server binds, 0 to 59999; 0 if it binds the external number."""
-    protocol: str = attrs.field(validator=check_text_field)
+    protocol: str = attrs.field(validator=text())
     """UDP, TCP, TCP/UDP, HTTP, HTTPS, WS or WSS."""
     to_check: bool = attrs.field(default=True, validator=instance_of(bool))
     """Whether READY waits until the server has bound it."""
     tls_upgrade: bool = attrs.field(default=False, validator=instance_of(bool))
     """Whether the API adds TLS before the port (HTTP and WebSocket only)."""
-    name: str | None = attrs.field(default=None, validator=optional(check_text_field))
+    name: str | None = attrs.field(default=None, validator=optional(text()))
     """Its name; None for a port without one."""
 
     def __attrs_post_init__(self) -> None:
@@ -313,13 +301,13 @@ class VersionChanges(RequestModel):
     """Its new name, 1 to 64 characters."""
     is_active: bool | None = attrs.field(default=None, validator=instance_of(bool, type(None)))
     """Whether it can be deployed."""
-    docker_repository: str | None = attrs.field(default=None, validator=optional(check_text_field))
+    docker_repository: str | None = attrs.field(default=None, validator=optional(text()))
     """The host name of the image's registry."""
     docker_image: str | None = attrs.field(default=None, validator=optional(_image_name))
     """The name of the image, in lower case."""
-    docker_tag: str | None = attrs.field(default=None, validator=optional(check_text_field))
+    docker_tag: str | None = attrs.field(default=None, validator=optional(text()))
     """The tag of the image."""
-    private_username: str | None = attrs.field(default=None, validator=optional(check_text_field))
+    private_username: str | None = attrs.field(default=None, validator=optional(text()))
     """The name for a private registry; None for a public one."""
     private_token: str | None = attrs.field(
         default=None, validator=instance_of(str, type(None)), repr=False
@@ -353,7 +341,7 @@ class VersionChanges(RequestModel):
         default=None, validator=instance_of(bool, type(None))
     )
     """Whether it is deployed in mainland China too."""
-    dns_config: str | None = attrs.field(default=None, validator=optional(check_text_field))
+    dns_config: str | None = attrs.field(default=None, validator=optional(text()))
     """The name of a DNS configuration."""
     ports: tuple[VersionPortRequest, ...] | None = attrs.field(default=None, converter=_as_ports)
     """The ports that it opens."""
@@ -361,7 +349,7 @@ class VersionChanges(RequestModel):
         default=None, converter=_as_envs, metadata={STRICT: "variables"}
     )
     """Its environment variables."""
-    endpoint_storage: str | None = attrs.field(default=None, validator=optional(check_text_field))
+    endpoint_storage: str | None = attrs.field(default=None, validator=optional(text()))
     """The name of the storage that keeps its logs."""
 
 
@@ -371,11 +359,11 @@ class VersionRequest(VersionChanges):
 
     name: str = attrs.field(validator=_version_name)
     """Its name, 1 to 64 characters."""
-    docker_repository: str = attrs.field(validator=check_text_field)
+    docker_repository: str = attrs.field(validator=text())
     """The host name of the image's registry."""
     docker_image: str = attrs.field(validator=_image_name)
     """The name of the image, in lower case."""
-    docker_tag: str = attrs.field(validator=check_text_field)
+    docker_tag: str = attrs.field(validator=text())
     """The tag of the image."""
     req_cpu: int = attrs.field(validator=_units)
     """CPU units, 100 or more; 1024 are one virtual CPU."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
 from edgegap_async.api.models import ApiResponse, Location, Port, Status, Tag
 from edgegap_async.api.operations import Auth, Operation
 from edgegap_async.api.requests import STRICT, RequestModel, TagName
-from edgegap_async.api.validation import check_text, field_name, instance_of
+from edgegap_async.api.validation import instance_of, text
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -45,18 +45,11 @@ class DeploymentContext(ApiResponse):
     """Whether the older matchmaking may add sessions."""
 
 
-_MAX_REASON: Final = 255  # characters
-
-
-def _reason(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    check_text(field_name(self, attribute), value, _MAX_REASON)
-
-
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class DeploymentReport(RequestModel):
     """The body of a report that something is wrong with a deployment."""
 
-    reason: str = attrs.field(validator=_reason)
+    reason: str = attrs.field(validator=text(255))
     """What is wrong, 1 to 255 characters."""
     metadata: Mapping[str, object] | None = attrs.field(
         default=None,

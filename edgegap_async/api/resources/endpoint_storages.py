@@ -12,10 +12,9 @@ from attrs.validators import optional
 from edgegap_async.api.models.response import ApiResponse, Pagination
 from edgegap_async.api.operations import PAGES, Operation
 from edgegap_async.api.requests import RequestModel
-from edgegap_async.api.validation import check_segment, check_text, field_name, one_of
+from edgegap_async.api.validation import field_name, one_of, segment, text
 from edgegap_async.errors import InvalidRequest
 
-_MAX_PATH: Final = 1024  # characters; the most that an S3 key has
 _STORAGE: Final = "/v1/storage/endpoint/{endpoint_name}"
 _PROFILE: Final = _STORAGE + "/pull-profile/{pull_profile_name}"
 _LINK: Final = _PROFILE + "/app/{app_name}/version/{version_name}"
@@ -115,12 +114,8 @@ SourceType: TypeAlias = Literal["File", "Folder"]
 """Whether a pull profile copies a file or a folder."""
 
 
-def _name(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    check_segment(field_name(model, attribute), value)
-
-
-def _text(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    check_text(field_name(model, attribute), value, _MAX_PATH)
+_name: Final = segment()
+_text: Final = text(1024)  # characters; the most that an S3 key has
 
 
 def _url(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:

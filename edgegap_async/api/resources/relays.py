@@ -12,7 +12,7 @@ from attrs.validators import optional
 from edgegap_async.api.models.response import ApiResponse, Model, Pagination
 from edgegap_async.api.operations import Operation
 from edgegap_async.api.requests import STRICT, IpAddress, RequestModel, Webhook
-from edgegap_async.api.validation import check_list, check_segment, field_name, not_empty, number
+from edgegap_async.api.validation import check_list, not_empty, number, segment
 from edgegap_async.errors import InvalidRequest
 
 
@@ -152,10 +152,6 @@ def _webhook(_self: object, _: attrs.Attribute[Any], value: Any) -> None:
     Webhook(value)
 
 
-def _session_id(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    check_segment(field_name(model, attribute), value)
-
-
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class RelayRequest(RequestModel):
     """The body of a call that creates a relay session."""
@@ -175,7 +171,7 @@ class RelayRequest(RequestModel):
 class RelayAuthorization(RequestModel):
     """The body of a call that adds a player to a relay session."""
 
-    session_id: str = attrs.field(validator=_session_id)
+    session_id: str = attrs.field(validator=segment())
     """The session."""
     user_ip: str = attrs.field(converter=_as_address)
     """The player's IP address."""
@@ -185,7 +181,7 @@ class RelayAuthorization(RequestModel):
 class RelayRevocation(RequestModel):
     """The body of a call that removes a player from a relay session."""
 
-    session_id: str = attrs.field(validator=_session_id)
+    session_id: str = attrs.field(validator=segment())
     """The session."""
     authorization_token: int = attrs.field(validator=number(least=0, whole=True))
     """The player's token, `RelayUser.authorization_token`."""
