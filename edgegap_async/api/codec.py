@@ -27,7 +27,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast, get_args, get_origin
 
 import attrs
 
@@ -46,7 +46,6 @@ from .requests import (
     User,
 )
 from .validation import items_of
-from .values import Value
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -276,7 +275,7 @@ def _lenient() -> Converter:
         read = _or_none(inner, converter.get_structure_hook(inner))
         return lambda value, _: read(value) if isinstance(value, dict) else None
 
-    @converter.register_structure_hook_factory(functools.partial(_is_made_of, tuple))
+    @converter.register_structure_hook_factory(_is_tuple)
     def _list(kind: Any) -> Callable[[Any, Any], Any]:
         inner = get_args(kind)[0]
         if inner is str:
@@ -296,7 +295,7 @@ def _lenient() -> Converter:
 
         return read_all
 
-    @converter.register_structure_hook_factory(functools.partial(_is_made_of, Mapping))
+    @converter.register_structure_hook_factory(_is_mapping)
     def _mapping(kind: Any) -> Callable[[Any, Any], Any]:
         inner = get_args(kind)[1]
         if not attrs.has(inner):  # in a caller's own model
@@ -364,8 +363,12 @@ def _is_lazy_model(kind: Any) -> bool:
     return isinstance(kind, type) and issubclass(kind, LazyModel)
 
 
-def _is_made_of(wanted: object, kind: Any) -> bool:
-    return get_origin(kind) is wanted
+def _is_tuple(kind: Any) -> bool:
+    return get_origin(kind) is tuple
+
+
+def _is_mapping(kind: Any) -> bool:
+    return get_origin(kind) is Mapping
 
 
 def _is_optional_object(kind: Any) -> bool:
@@ -379,11 +382,11 @@ def prepare() -> None:
     _writing()
 
 
-def read_answer(kind: type[Model], body: bytes) -> Model:
-    """Reads the body of an answer.
+def read_object(body: bytes) -> dict[str, Any]:
+    """Returns the JSON object of a body.
 
     Raises:
-        ValueError: the body is not a JSON object, or lacks a required field.
+        ValueError: the body is something else.
     """
     try:
         value = loads(body)
@@ -391,7 +394,19 @@ def read_answer(kind: type[Model], body: bytes) -> Model:
         raise ValueError("JSON nested too deep") from None
     if not isinstance(value, dict):
         raise ValueError(f"a JSON object is needed, not a {type(value).__name__}")  # noqa: TRY004 - as documented
-    return _lenient().structure(value, kind)
+    return value
+
+
+def read_answer(kind: type[Model], body: bytes) -> Model:
+    """Reads the body of an answer; an answer of `type(None)` has none that counts.
+
+    Raises:
+        ValueError: the body is not a JSON object, or lacks a required field.
+    """
+    if kind is type(None):
+        nothing: Model = cast("Any", None)  # the type of None is Model
+        return nothing
+    return _lenient().structure(read_object(body), kind)
 
 
 _readable_models: Final[set[object]] = {type(None)}  # those that were checked
@@ -456,6 +471,7 @@ def _writing() -> Converter:
             "user_data": {"latitude": user.latitude, "longitude": user.longitude},
         },
     )
+    converter.register_unstructure_hook(Filter, _filter)
     leave_out = override(omit_if_default=True)
     v2_time = override(unstruct_hook=lambda value: value and _iso(value))
     special: dict[type[Any], dict[str, Any]] = {
@@ -480,6 +496,15 @@ def _writing() -> Converter:
         return functools.partial(_host, write) if kind is FleetHost else write
 
     return converter
+
+
+def _filter(condition: Filter) -> dict[str, object]:
+    value = condition.value
+    if isinstance(value, datetime):
+        value = _iso(value)
+    elif condition.field == "status":  # lower case without prefix, as Edgegap's documents show
+        value = Status(str(value)).lower()
+    return {"field": condition.field, "operator": condition.operator, "value": value}
 
 
 _HOST_FIELDS_UNTIL_2025_11: Final = ("pin", "delete_schedules")
@@ -523,7 +548,7 @@ def _strict() -> Converter:
     for kinds in ((str,), (int,), (bool,), (float, int)):
         converter.register_structure_hook(kinds[0], exactly(*kinds))
 
-    @converter.register_structure_hook_factory(functools.partial(_is_made_of, tuple))
+    @converter.register_structure_hook_factory(_is_tuple)
     def _list(kind: Any) -> Callable[[Any, Any], Any]:
         inner = get_args(kind)[0]
         read = converter.get_structure_hook(inner)
@@ -551,26 +576,23 @@ def _strict() -> Converter:
         return Filter(field, operator, compared)
 
     # The next three classes have defaults in Python; the API requires every field.
-    @converter.register_structure_hook
-    def _order(value: Any, _: Any) -> OrderBy:
-        return OrderBy(*parts("an order", value, "field", "order"))
+    whole: dict[type[Any], str] = {
+        OrderBy: "an order",
+        StopFilter: "a stop filter",
+        EnvironmentVariable: "an environment variable",
+    }
 
-    @converter.register_structure_hook
-    def _stop_filter(value: Any, _: Any) -> StopFilter:
-        return StopFilter(*parts("a stop filter", value, "field", "values", "filter_type"))
-
-    @converter.register_structure_hook
-    def _variable(value: Any, _: Any) -> EnvironmentVariable:
-        return EnvironmentVariable(
-            *parts("an environment variable", value, "key", "value", "is_hidden")
-        )
+    @converter.register_structure_hook_factory(lambda kind: kind in whole)
+    def _whole(kind: type[Any]) -> Callable[[Any, Any], Any]:
+        names = [field.name for field in attrs.fields(kind)]
+        return lambda value, _: kind(*parts(whole[kind], value, *names))
 
     is_list, is_object = exactly(list), exactly(dict)
 
     def variables(value: Any, _: Any) -> tuple[EnvironmentVariable, ...]:
         # Those of a version may leave out `is_hidden`.
-        items = [is_object(item, None) for item in is_list(value, None)]
-        return tuple(_variable({"is_hidden": False, **item}, None) for item in items)
+        items = [{"is_hidden": False, **is_object(item, None)} for item in is_list(value, None)]
+        return tuple(converter.structure(item, EnvironmentVariable) for item in items)
 
     def objects(value: Any, _: Any) -> tuple[dict[str, Any], ...]:
         return tuple(is_object(item, None) for item in is_list(value, None))
@@ -615,10 +637,6 @@ def read_request(kind: type[Model], body: bytes, what: str = "the body") -> Mode
         value = loads(body)
     except (ValueError, RecursionError):
         raise InvalidRequest(f"{what} is not JSON") from None
-    return _read_strictly(kind, value, what)
-
-
-def _read_strictly(kind: type[Model], value: object, what: str) -> Model:
     if not isinstance(value, dict):
         raise InvalidRequest(f"{what} is not a JSON object")
     from cattrs.errors import BaseValidationError  # noqa: PLC0415
@@ -629,50 +647,38 @@ def _read_strictly(kind: type[Model], value: object, what: str) -> Model:
         raise InvalidRequest(_explain(error)) from None
 
 
+def _as_filters(values: Iterable[Filter]) -> tuple[Filter, ...]:
+    return items_of("filters", values, Filter)
+
+
+def _as_orders(values: Iterable[OrderBy]) -> tuple[OrderBy, ...]:
+    return items_of("order_by", values, OrderBy)
+
+
+@attrs.frozen(eq=False, repr=False)
+class ListQuery(RequestModel):
+    """The filters and the order of a list."""
+
+    filters: tuple[Filter, ...] = attrs.field(default=(), converter=_as_filters)
+    """The conditions, which each row meets together; at most one for each field."""
+    order_by: tuple[OrderBy, ...] = attrs.field(default=(), converter=_as_orders)
+    """The order; undocumented if empty."""
+
+    def __attrs_post_init__(self) -> None:
+        fields = [condition.field for condition in self.filters]
+        for field in fields:
+            if fields.count(field) > 1:
+                raise InvalidRequest(f"two filters on {field}: the API accepts one for each field")
+
+
 def list_query(filters: Iterable[Filter], order_by: Iterable[OrderBy]) -> str | None:
     """Returns the `query` parameter of a list; None without filters and order.
 
     Raises:
         InvalidRequest: two filters are on one field, or an item is of another type.
     """
-    chosen = items_of("filters", filters, Filter)
-    orders = items_of("order_by", order_by, OrderBy)
-    fields = [condition.field for condition in chosen]
-    for field in fields:
-        if fields.count(field) > 1:
-            raise InvalidRequest(f"two filters on {field}: the API accepts one for each field")
-    query: dict[str, object] = {}
-    if chosen:
-        query["filters"] = [
-            {
-                "field": condition.field,
-                "operator": condition.operator,
-                "value": _filter_value(condition),
-            }
-            for condition in chosen
-        ]
-    if orders:
-        query["order_by"] = [attrs.asdict(order) for order in orders]
+    query = to_json(ListQuery(filters, order_by))
     return json.dumps(query, separators=(",", ":")) if query else None
-
-
-def _filter_value(condition: Filter) -> object:
-    value = condition.value
-    if isinstance(value, datetime):
-        return _iso(value)
-    if condition.field == "status":  # lower case without prefix, as Edgegap's documents show
-        return Status(str(value)).lower()
-    return value
-
-
-@attrs.frozen(eq=False, repr=False)
-class ListQuery(Value):
-    """The filters and the order of a list."""
-
-    filters: tuple[Filter, ...] = ()
-    """The conditions, which each row meets together; at most one for each field."""
-    order_by: tuple[OrderBy, ...] = ()
-    """The order; undocumented if empty."""
 
 
 def read_list_query(text: str | None) -> ListQuery:
@@ -683,6 +689,4 @@ def read_list_query(text: str | None) -> ListQuery:
     """
     if text is None:
         return ListQuery()
-    query = read_request(ListQuery, text.encode(errors="surrogatepass"), "query")
-    list_query(query.filters, ())  # checks that no field has two filters
-    return query
+    return read_request(ListQuery, text.encode(errors="surrogatepass"), "query")

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
 import attrs
@@ -28,7 +28,7 @@ from edgegap_async.errors import (
     refusal,
 )
 
-from .codec import check_answer_model, dumps, format_time, loads, read_answer, to_json
+from .codec import check_answer_model, dumps, format_time, read_answer, read_object, to_json
 from .operations import Operation, RetrySafety
 from .status_codes import OFTEN_FROM_PROXY, meaning, says_missing
 from .validation import check_kind, check_segment
@@ -186,9 +186,6 @@ def decode(request: HttpRequest[Result], response: HttpResponse) -> Result:
     """
     if response.status not in request.operation.ok:
         raise _error_of(request, response)
-    if request.operation.returns is type(None):
-        nothing: Result = cast("Any", None)  # the type of None is Result
-        return nothing
     try:
         return read_answer(request.operation.returns, response.body)
     except ValueError as error:
@@ -207,9 +204,6 @@ def empty_answer(request: HttpRequest[Result], error: CallError) -> Result:
     Raises:
         CallError: `error`, if the answer's model needs more than the request says.
     """
-    if request.operation.returns is type(None):
-        nothing: Result = cast("Any", None)  # the type of None is Result
-        return nothing
     content = {} if request.request_id is None else {"request_id": request.request_id}
     try:
         answer = read_answer(request.operation.returns, dumps(content))
@@ -230,7 +224,9 @@ def _error_of(request: HttpRequest[Any], response: HttpResponse) -> CallError:
     facts = request.facts(response.status)
     if response.status < 400:  # noqa: PLR2004 - neither a documented success nor an error
         return UnreadableAnswer("the call does not document this status", **facts)
-    content = _json_object(response.body)
+    content: dict[str, Any] | None = None
+    with contextlib.suppress(ValueError):
+        content = read_object(response.body)
     if content is None and response.body.strip() and _is_probably_from_proxy(request, response):
         # Taken as the API's word, it would end a wait for a server that runs.
         return _unreadable_answer(request, response, "the answer is not in the API's format")
@@ -276,15 +272,6 @@ def _says_login_failed(operation: Operation[Any], content: Mapping[str, object])
     """Returns whether the API refuses the credentials of an image, for which it answers 400."""
     saves_image = operation.name in {"create_version", "update_version"}
     return saves_image and "login with the given credentials" in str(content.get("message"))
-
-
-def _json_object(body: bytes) -> dict[str, Any] | None:
-    """Returns the JSON object of a body; None if the body is something else."""
-    try:
-        value = loads(body)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _error_text(content: Mapping[str, object], response: HttpResponse) -> str:
