@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             that this program was started with.
 
     Raises:
-        SystemExit: the command line of `demo` or `emulator` is wrong (status 2), or asks for help.
+        SystemExit: the command line of `demo` or `emulator` is wrong (status 2), or asks for help;
+            or a signal has ended `demo`.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     first = words[:1]

@@ -107,16 +107,13 @@ def write_examples(examples: Sequence[str], formatter: click.HelpFormatter) -> N
                 formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
 
 
-def command(
-    *examples: str, name: str | None = None
-) -> Callable[[Callable[..., int | None]], Command]:
+def command(*examples: str) -> Callable[[Callable[..., int | None]], Command]:
     """Returns a decorator that makes a command of a function, with its docstring as help text.
 
     Args:
         examples: command lines for the help text.
-        name: name of the command; None for the name of the function.
     """
-    return click.command(name, cls=Command, examples=examples)
+    return click.command(cls=Command, examples=examples)
 
 
 def with_client(work: Callable[..., Awaitable[int | None]]) -> Callable[..., int | None]:

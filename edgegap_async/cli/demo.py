@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Final
@@ -69,9 +68,6 @@ async def run_demo(
     Raises:
         EdgegapError: a call failed, or a setting is invalid.
     """
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - a coroutine runs in a task
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     results: list[_Result] = []
     requests = 0
     async with _target(application, version, public_url) as target:

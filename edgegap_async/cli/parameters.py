@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import abc
 import os
 import re
 from collections.abc import Callable
@@ -23,7 +22,16 @@ _UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86
 
 
 class WordType(click.ParamType[_Value]):
-    """A kind of word: a subclass reads it."""
+    """A kind of word.
+
+    Args:
+        name: how help texts call it.
+        read: returns what a word stands for. Its ValueError says why a word stands for nothing.
+    """
+
+    def __init__(self, name: str, read: Callable[[str], _Value]) -> None:
+        self.name = name
+        self._read = read
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -32,93 +40,61 @@ class WordType(click.ParamType[_Value]):
         if not isinstance(value, str):
             return cast("_Value", value)
         try:
-            return self.read(value)
+            return self._read(value)
         except ValueError as error:  # an InvalidRequest is one
             self.fail(str(error), param, ctx)
 
-    @abc.abstractmethod
-    def read(self, text: str) -> _Value:
-        """Returns what a word stands for.
 
-        Raises:
-            ValueError: it stands for nothing; the message says why.
-        """
-        ...
-
-
-class UserType(WordType["AnyUser"]):
-    """A player: an IP address, or `LATITUDE,LONGITUDE`."""
-
-    name = "IP|LAT,LON"
-
-    def read(self, text: str) -> AnyUser:
-        """Returns the player as `client.deploy` takes it."""
-        latitude, comma, longitude = text.partition(",")
-        try:
-            if comma:
-                return sdk.GeoCoordinates(float(latitude), float(longitude))
-            return sdk.IpAddress(text)
-        except sdk.errors.InvalidRequest as error:
-            raise ValueError(f"{text!r}: {error}") from None
-        except ValueError:  # of `float`
-            raise ValueError(f"{text!r} is no position such as 45.5,-73.6") from None
+def _user(text: str) -> AnyUser:
+    latitude, comma, longitude = text.partition(",")
+    try:
+        if comma:
+            return sdk.GeoCoordinates(float(latitude), float(longitude))
+        return sdk.IpAddress(text)
+    except sdk.errors.InvalidRequest as error:
+        raise ValueError(f"{text!r}: {error}") from None
+    except ValueError:  # of `float`
+        raise ValueError(f"{text!r} is no position such as 45.5,-73.6") from None
 
 
-class VariableType(WordType["EnvironmentVariable"]):
-    """An environment variable: `NAME=VALUE`, or `NAME` with the value of this environment.
-
-    Args:
-        is_hidden: whether the API hides the value. A hidden value is no argument, because other
-            users of a machine see the arguments of its processes.
-    """
-
-    def __init__(self, *, is_hidden: bool = False) -> None:
-        self.name = "NAME" if is_hidden else "NAME[=VALUE]"
-        self._is_hidden = is_hidden
-
-    def read(self, text: str) -> EnvironmentVariable:
-        """Returns the variable."""
-        name, equals, value = text.partition("=")
-        if equals and self._is_hidden:
-            raise ValueError(f"set {name} in the environment, and give its name alone")
-        if not equals and name not in os.environ:
-            raise ValueError(f"{name} is not in the environment")
-        return sdk.requests.EnvironmentVariable(
-            name, value if equals else os.environ[name], is_hidden=self._is_hidden
-        )
+def _variable(text: str) -> EnvironmentVariable:
+    name, equals, value = text.partition("=")
+    return sdk.requests.EnvironmentVariable(name, value if equals else _of_environment(name))
 
 
-class CheckType(WordType["Check"]):
-    """A check that players can connect: `tcp:PORT`, `udp:PORT[:DATAGRAM]`, `http:PORT[/PATH]`."""
-
-    name = "CHECK"
-
-    def read(self, text: str) -> Check:
-        """Returns the check as `wait_ready` takes it."""
-        kind, _, rest = text.partition(":")
-        if kind == "tcp" and rest:
-            return sdk.TcpConnect(rest)
-        if kind == "udp" and rest:
-            port, _, datagram = rest.partition(":")
-            return sdk.UdpAnswer(port, datagram=(datagram or "ping").encode())
-        if kind == "http" and rest:
-            port, slash, path = rest.partition("/")
-            return sdk.HttpGet(port, path=f"{slash}{path}" or "/")
-        form = "tcp:PORT, udp:PORT[:DATAGRAM] or http:PORT[/PATH]"
-        raise ValueError(f"{text!r} has not the form {form}")
+def _hidden_variable(text: str) -> EnvironmentVariable:
+    # A hidden value is no argument: other users of a machine see the arguments of its processes.
+    name, equals, _ = text.partition("=")
+    if equals:
+        raise ValueError(f"set {name} in the environment, and give its name alone")
+    return sdk.requests.EnvironmentVariable(name, _of_environment(name), is_hidden=True)
 
 
-class DurationType(WordType[float]):
-    """A number of seconds, or a number with `s`, `min` (or `m`), `h` or `d`."""
+def _of_environment(name: str) -> str:
+    if name not in os.environ:
+        raise ValueError(f"{name} is not in the environment")
+    return os.environ[name]
 
-    name = "DURATION"
 
-    def read(self, text: str) -> float:
-        """Returns seconds."""
-        found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([a-z]*)", text)
-        if found is None or found[2] not in _UNITS:
-            raise ValueError(f"{text!r} is no duration such as 90, 90s, 5min, 2h or 1d")
-        return float(found[1]) * _UNITS[found[2]]
+def _check(text: str) -> Check:
+    kind, _, rest = text.partition(":")
+    if kind == "tcp" and rest:
+        return sdk.TcpConnect(rest)
+    if kind == "udp" and rest:
+        port, _, datagram = rest.partition(":")
+        return sdk.UdpAnswer(port, datagram=(datagram or "ping").encode())
+    if kind == "http" and rest:
+        port, slash, path = rest.partition("/")
+        return sdk.HttpGet(port, path=f"{slash}{path}" or "/")
+    form = "tcp:PORT, udp:PORT[:DATAGRAM] or http:PORT[/PATH]"
+    raise ValueError(f"{text!r} has not the form {form}")
+
+
+def _seconds(text: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?([a-z]*)", text)
+    if found is None or found[2] not in _UNITS:
+        raise ValueError(f"{text!r} is no duration such as 90, 90s, 5min, 2h or 1d")
+    return float(found[1]) * _UNITS[found[2]]
 
 
 @attrs.frozen
@@ -133,48 +109,40 @@ class ImageName:
     """Its tag."""
 
 
-class ImageType(WordType[ImageName]):
-    """The name of an image, `[REGISTRY/]NAME[:TAG]`, as Docker reads it."""
-
-    name = "IMAGE"
-
-    def read(self, text: str) -> ImageName:
-        """Returns the parts; without a registry `docker.io`, without a tag `latest`."""
-        if "@" in text:
-            raise ValueError(f"{text!r}: the API takes a tag, not a digest")
-        first, slash, rest = text.partition("/")
-        is_host = bool(slash) and ("." in first or ":" in first or first == "localhost")
-        repository, path = (first, rest) if is_host else ("docker.io", text)
-        name, _, tag = path.partition(":")
-        if not name:
-            raise ValueError(f"{text!r} is no name of an image")
-        return ImageName(repository, name, tag or "latest")
+def _image(text: str) -> ImageName:
+    """Returns the parts, as Docker reads them: the default registry is `docker.io`."""
+    if "@" in text:
+        raise ValueError(f"{text!r}: the API takes a tag, not a digest")
+    first, slash, rest = text.partition("/")
+    is_host = bool(slash) and ("." in first or ":" in first or first == "localhost")
+    repository, path = (first, rest) if is_host else ("docker.io", text)
+    name, _, tag = path.partition(":")
+    if not name:
+        raise ValueError(f"{text!r} is no name of an image")
+    return ImageName(repository, name, tag or "latest")
 
 
-class PortType(WordType["VersionPortRequest"]):
-    """A port of a version: `NAME:NUMBER/PROTOCOL`."""
-
-    name = "NAME:NUMBER/PROTOCOL"
-
-    def read(self, text: str) -> VersionPortRequest:
-        """Returns the port."""
-        found = re.fullmatch(r"([^:]+):(\d+)/(.+)", text)
-        if found is None:
-            raise ValueError(f"{text!r} has not the form game:7777/udp")
-        return sdk.requests.VersionPortRequest(
-            name=found[1], port=int(found[2]), protocol=found[3].upper()
-        )
+def _port(text: str) -> VersionPortRequest:
+    found = re.fullmatch(r"([^:]+):(\d+)/(.+)", text)
+    if found is None:
+        raise ValueError(f"{text!r} has not the form game:7777/udp")
+    return sdk.requests.VersionPortRequest(
+        name=found[1], port=int(found[2]), protocol=found[3].upper()
+    )
 
 
-USER: Final = UserType()
-DURATION: Final = DurationType()
-CHECK: Final = CheckType()
+DURATION: Final = WordType("DURATION", _seconds)
+"""A number of seconds, or a number with `s`, `min` (or `m`), `h` or `d`."""
+IMAGE: Final = WordType("IMAGE", _image)
+"""The name of an image, `[REGISTRY/]NAME[:TAG]`."""
+PORT: Final = WordType("NAME:NUMBER/PROTOCOL", _port)
+"""A port of a version."""
 
 users_option = click.option(
     "--user",
     "-u",
     "users",
-    type=USER,
+    type=WordType("IP|LAT,LON", _user),
     multiple=True,
     required=True,
     help="A player, by IP address or by position in degrees north and east; repeat it for each.",
@@ -186,20 +154,20 @@ variables_option = click.option(
     "--env",
     "-e",
     "variables",
-    type=VariableType(),
+    type=WordType("NAME[=VALUE]", _variable),
     multiple=True,
     help="A variable of the game server; NAME alone passes on the value of this environment.",
 )
 hidden_variables_option = click.option(
     "--hidden-env",
     "hidden_variables",
-    type=VariableType(is_hidden=True),
+    type=WordType("NAME", _hidden_variable),
     multiple=True,
     help="As -e NAME, and the API never shows the value again.",
 )
 playable_option = click.option(
     "--playable",
-    type=CHECK,
+    type=WordType("CHECK", _check),
     help="What must succeed after READY: tcp:PORT, udp:PORT[:DATAGRAM] or http:PORT[/PATH], with"
     " the name of the port.",
 )

@@ -23,25 +23,19 @@ def run_emulator(words: list[str]) -> int:
 def run_demo(words: list[str]) -> int:
     """Runs `edgegap-async demo` and returns its exit status."""
     options = _demo_parser().parse_args(words)
-    import asyncio  # noqa: PLC0415 - not for --help
+    from edgegap_async import EdgegapError, run  # noqa: PLC0415 - not for --help
 
-    from edgegap_async.errors import EdgegapError  # noqa: PLC0415
-
-    from .demo import run_demo as run  # noqa: PLC0415 - imports the client
+    from . import demo  # noqa: PLC0415 - imports the client
 
     application, version = options.live or (None, None)
+    running = demo.run_demo(
+        application, version, public_url=options.public_url, webhook_port=options.webhook_port
+    )
     try:
-        asyncio.run(
-            run(
-                application,
-                version,
-                public_url=options.public_url,
-                webhook_port=options.webhook_port,
-            )
-        )
-    except (KeyboardInterrupt, asyncio.CancelledError) as end:  # Ctrl-C, SIGTERM
+        run(running)
+    except SystemExit:  # Ctrl-C, SIGTERM
         print("Interrupted. A stop was sent for each deployment of the demo.", file=sys.stderr)
-        return 130 if isinstance(end, KeyboardInterrupt) else 143
+        raise
     except EdgegapError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1

@@ -10,7 +10,7 @@ import click
 
 from edgegap_async.cli.command import Group, command, with_client
 from edgegap_async.cli.output import Column, Output
-from edgegap_async.cli.parameters import ImageType, PortType, variables_option
+from edgegap_async.cli.parameters import IMAGE, PORT, variables_option
 
 if TYPE_CHECKING:
     from edgegap_async import EdgegapClient
@@ -116,7 +116,7 @@ async def list_versions(client: EdgegapClient, output: Output, *, application: s
 )
 @click.argument("application", metavar="APP")
 @click.argument("version", metavar="VERSION")
-@click.argument("image", type=ImageType())
+@click.argument("image", type=IMAGE)
 @click.option(
     "--cpu",
     type=click.IntRange(100),
@@ -131,7 +131,7 @@ async def list_versions(client: EdgegapClient, output: Output, *, application: s
     "--port",
     "-p",
     "ports",
-    type=PortType(),
+    type=PORT,
     multiple=True,
     help="A port that the server opens; repeat it for each.",
 )
@@ -183,7 +183,7 @@ async def create(
 @click.argument("application", metavar="APP")
 @click.argument("version", metavar="VERSION")
 @click.argument("name", metavar="NEW")
-@click.option("--image", type=ImageType(), help="Another image.")
+@click.option("--image", type=IMAGE, help="Another image.")
 @click.option("--tag", "-t", help="Another tag of the image.")
 @_registry_user_option
 @with_client
@@ -222,7 +222,7 @@ async def copy(
 )
 @click.argument("application", metavar="APP")
 @click.argument("version", metavar="VERSION")
-@click.argument("image", type=ImageType())
+@click.argument("image", type=IMAGE)
 @_registry_user_option
 @with_client
 async def set_image(
