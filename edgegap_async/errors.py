@@ -274,6 +274,9 @@ class CallError(EdgegapError):
             parts.append(f"after {self.attempts} attempts")
         return " ".join(part for part in parts if part)
 
+    def _advice(self) -> str:
+        return NoAnswer.advice if self.maybe_created else self.advice
+
 
 class NotSent(CallError):
     """The request never reached the API, so it created and changed nothing."""
@@ -354,9 +357,6 @@ class UnreadableAnswer(CallError):
 
     advice = "Check that base_url is the Edgegap API and that no proxy answers in its place"
 
-    def _advice(self) -> str:
-        return NoAnswer.advice if self.maybe_created else self.advice
-
 
 _UNCERTAIN_ADVICE: Final = "A proxy may have answered: check whether a list shows the object"
 
@@ -375,9 +375,6 @@ class Refused(CallError):
     That is an empty 401, 403, 404, 410 or 421, and a 400, 404 or 410 about a deployment whose text
     is not the API's. The client repeats such calls, and confirms by the list of deployments that a
     deployment does not exist."""
-
-    def _advice(self) -> str:
-        return NoAnswer.advice if self.maybe_created else self.advice
 
 
 class BadRequest(Refused):

@@ -8,9 +8,10 @@ unreadable variable, without its value, which may be a secret.
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 import attrs
 
@@ -99,12 +100,12 @@ class Variables:
         """Returns the text of a variable; None if it is absent or empty."""
         return self._environ.get(name, "").strip() or None
 
-    def number(self, name: str, *, most: int | None = None) -> int | None:
+    def number(self, name: str, *, most: float = math.inf) -> int | None:
         """Returns the whole number of a variable; None if it is absent, unreadable or 0."""
 
         def read(text: str) -> int:
             number = int(text)
-            if number < 0 or (most is not None and number > most):
+            if not 0 <= number <= most:
                 raise ValueError
             return number
 
@@ -120,12 +121,12 @@ class Variables:
 
     def ports(self) -> Mapping[str, Port]:
         """Returns the ports by name."""
-        mapping = self._model("ARBITRIUM_PORTS_MAPPING", _PortsMapping)
+        mapping = self._read("ARBITRIUM_PORTS_MAPPING", _reader_of(_PortsMapping))
         return {} if mapping is None else mapping.ports
 
     def location(self) -> Location | None:
         """Returns where the deployment runs; None if Edgegap does not say."""
-        return self._model("ARBITRIUM_DEPLOYMENT_LOCATION", Location)
+        return self._read("ARBITRIUM_DEPLOYMENT_LOCATION", _reader_of(Location))
 
     def beacon(self) -> HostBeacon | None:
         """Returns the beacon of the host; None without one."""
@@ -178,14 +179,7 @@ class Variables:
 
         return self._read(url_name, read) if self.text(token_name) else None
 
-    def _model(self, name: str, kind: type[Result]) -> Result | None:
-        model: Any = kind
-        found: Result | None = self._read(
-            name, lambda text: codec.read_answer(model, text.encode())
-        )
-        return found
-
-    def _read(self, name: str, read: Callable[[str], Any]) -> Any:
+    def _read(self, name: str, read: Callable[[str], Result]) -> Result | None:
         text = self.text(name)
         try:
             return None if text is None else read(text)
@@ -194,3 +188,7 @@ class Variables:
                 "the environment variable %s is unreadable", name, extra=log_fields(variable=name)
             )
             return None
+
+
+def _reader_of(kind: type[Result]) -> Callable[[str], Result]:
+    return lambda text: codec.read_answer(kind, text.encode())

@@ -19,7 +19,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Final
 
-from edgegap_async.concurrency import create_detached_task, handling_signal, loop_time
+from edgegap_async.concurrency import ChangeEvent, create_detached_task, handling_signal, loop_time
 from edgegap_async.errors import CallError, NotFound, log_fields
 from edgegap_async.http.retries import is_ambiguous, is_transient
 
@@ -34,7 +34,7 @@ class Activity:
     """What a server tells of its players; from `ThisDeployment.stop_when_idle`."""
 
     def __init__(self) -> None:
-        self._changed = asyncio.Event()
+        self._changed = ChangeEvent()
         self._active_at = loop_time()
         self._blocks = 0
         self._players = 0
@@ -82,8 +82,7 @@ class Activity:
 
     def _mark(self) -> None:
         self.touch()
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._changed.notify()
 
     async def _until_idle(self, seconds: float) -> None:
         while (left := seconds - self.idle_for) > 0:
@@ -93,84 +92,79 @@ class Activity:
                 await asyncio.sleep(left)
 
 
-class IdleStop:
-    """Asks for the stop of a server that is idle, and ends the server's block at SIGTERM.
+@contextlib.asynccontextmanager
+async def stopping_when_idle(
+    stop: Callable[[], Awaitable[None]], seconds: float
+) -> AsyncIterator[Activity]:
+    """Returns the block of a server, which asks for its stop when it is idle and ends at SIGTERM.
 
     Args:
         stop: asks the API to stop this deployment.
         seconds: how long the server may be idle.
+
+    Raises:
+        CallError: the API has refused the stop for good.
     """
+    activity = Activity()
+    end = asyncio.timeout(None)
 
-    def __init__(self, stop: Callable[[], Awaitable[None]], seconds: float) -> None:
-        self._stop = stop
-        self._seconds = seconds
+    def end_block(*_: object) -> None:
+        # A signal or an error that comes with the end of the block may call it afterwards.
+        if not end.expired():
+            with contextlib.suppress(RuntimeError):
+                end.reschedule(loop_time())
 
-    @contextlib.asynccontextmanager
-    async def run(self) -> AsyncIterator[Activity]:
-        """Returns the block of the server.
-
-        Raises:
-            CallError: the API has refused the stop for good.
-        """
-        activity = Activity()
-        end = asyncio.timeout(None)
-
-        def end_block(*_: object) -> None:
-            # A signal or an error that comes with the end of the block may call it afterwards.
-            if not end.expired():
-                with contextlib.suppress(RuntimeError):
-                    end.reschedule(loop_time())
-
-        watching = create_detached_task(self._watch(activity))
-        try:
-            async with end:
-                watching.add_done_callback(end_block)  # it only ends by an error
-                try:
-                    if signal.getsignal(signal.SIGTERM) in {signal.SIG_DFL, signal.SIG_IGN}:
-                        with handling_signal(signal.SIGTERM, end_block):
-                            yield activity
-                    else:
-                        yield activity
-                finally:
-                    watching.remove_done_callback(end_block)
-        except TimeoutError:
-            if not end.expired():
-                raise
-        finally:
-            watching.cancel()
-            await asyncio.wait([watching])
-        if not watching.cancelled():
-            watching.result()
-
-    async def _watch(self, activity: Activity) -> None:
-        wait, may_be_accepted = _FIRST_RETRY, False
-        while True:
-            await activity._until_idle(self._seconds)  # noqa: SLF001 - of this module
-            logger.info(
-                "idle for %.0f s: asking the API to stop this deployment",
-                self._seconds,
-                extra=log_fields(seconds=self._seconds),
-            )
+    watching = create_detached_task(_watch(activity, stop, seconds))
+    try:
+        async with end:
+            watching.add_done_callback(end_block)  # it only ends by an error
             try:
-                await self._stop()
-            except CallError as error:
-                if not (may_be_accepted and isinstance(error, NotFound)):
-                    if not is_transient(error):
-                        raise
-                    may_be_accepted |= is_ambiguous(error)
-                    logger.warning(
-                        "%s; the next stop follows in %.0f s",
-                        error,
-                        wait,
-                        extra=log_fields(error, seconds=wait),
-                    )
-                    await asyncio.sleep(wait)
-                    wait = min(2 * wait, _MAX_RETRY)
-                    continue
-            activity._is_stopping = may_be_accepted = True  # noqa: SLF001 - of this module
-            await asyncio.sleep(_SIGTERM_TIMEOUT)
-            logger.warning(
-                "no SIGTERM %.0f s after an accepted stop",
-                _SIGTERM_TIMEOUT,
-                extra=log_fields(seconds=_SIGTERM_TIMEOUT),
-            )
+                if signal.getsignal(signal.SIGTERM) in {signal.SIG_DFL, signal.SIG_IGN}:
+                    with handling_signal(signal.SIGTERM, end_block):
+                        yield activity
+                else:
+                    yield activity
+            finally:
+                watching.remove_done_callback(end_block)
+    except TimeoutError:
+        if not end.expired():
+            raise
+    finally:
+        watching.cancel()
+        await asyncio.wait([watching])
+    if not watching.cancelled():
+        watching.result()
+
+
+async def _watch(activity: Activity, stop: Callable[[], Awaitable[None]], seconds: float) -> None:
+    wait, may_be_accepted = _FIRST_RETRY, False
+    while True:
+        await activity._until_idle(seconds)  # noqa: SLF001 - of this module
+        logger.info(
+            "idle for %.0f s: asking the API to stop this deployment",
+            seconds,
+            extra=log_fields(seconds=seconds),
+        )
+        try:
+            await stop()
+        except CallError as error:
+            if not (may_be_accepted and isinstance(error, NotFound)):
+                if not is_transient(error):
+                    raise
+                may_be_accepted |= is_ambiguous(error)
+                logger.warning(
+                    "%s; the next stop follows in %.0f s",
+                    error,
+                    wait,
+                    extra=log_fields(error, seconds=wait),
+                )
+                await asyncio.sleep(wait)
+                wait = min(2 * wait, _MAX_RETRY)
+                continue
+        activity._is_stopping = may_be_accepted = True  # noqa: SLF001 - of this module
+        await asyncio.sleep(_SIGTERM_TIMEOUT)
+        logger.warning(
+            "no SIGTERM %.0f s after an accepted stop",
+            _SIGTERM_TIMEOUT,
+            extra=log_fields(seconds=_SIGTERM_TIMEOUT),
+        )

@@ -26,9 +26,12 @@ from edgegap_async.http.call import CallOptions
 from edgegap_async.http.resources.deployments import check_storage
 
 from .environment import HostBeacon, MatchmakerMatch, OwnUrl, Variables
-from .idle import Activity, IdleStop
+from .idle import Activity, stopping_when_idle
 
 Result = TypeVar("Result")
+
+_DELETE: Final = ("ARBITRIUM_DELETE_URL", "ARBITRIUM_DELETE_TOKEN")
+_CONTEXT: Final = ("ARBITRIUM_CONTEXT_URL", "ARBITRIUM_CONTEXT_TOKEN")
 
 # A tag that is there already is no error, so a request whose answer is lost can be repeated.
 _ADD_TAG: Final[Operation[Tag]] = attrs.evolve(CREATE_CONTEXT_TAG, retry_safety=RetrySafety.SAFE)
@@ -98,8 +101,8 @@ class ThisDeployment(Shown):
             private_fleet_id=None if fleet == "PUBLIC_CLOUD" else fleet,
             beacon=variables.beacon(),
             match=variables.match(),
-            self_stop=variables.own_url("ARBITRIUM_DELETE_URL", "ARBITRIUM_DELETE_TOKEN"),
-            own_context=variables.own_url("ARBITRIUM_CONTEXT_URL", "ARBITRIUM_CONTEXT_TOKEN"),
+            self_stop=variables.own_url(*_DELETE),
+            own_context=variables.own_url(*_CONTEXT),
         )
 
     def internal_port(self, name: str | None = None) -> int:
@@ -126,7 +129,7 @@ class ThisDeployment(Shown):
             InvalidRequest: ARBITRIUM_CONTEXT_URL or ARBITRIUM_CONTEXT_TOKEN is absent.
             CallError: the call failed.
         """
-        return await _call(GET_CONTEXT, self._required_context())
+        return await _call(GET_CONTEXT, _given(self._context, _CONTEXT))
 
     async def add_tag(self, name: str) -> None:
         """Adds a tag to this deployment. A tag that it has already is no error.
@@ -140,7 +143,7 @@ class ThisDeployment(Shown):
             CallError: the call failed.
         """
         with contextlib.suppress(Conflict):
-            await _call(_ADD_TAG, self._required_context(), body=TagName(name))
+            await _call(_ADD_TAG, _given(self._context, _CONTEXT), body=TagName(name))
 
     async def remove_tag(self, name: str) -> None:
         """Removes a tag of this deployment. A tag that it does not have is no error.
@@ -151,7 +154,7 @@ class ThisDeployment(Shown):
             CallError: the call failed.
         """
         with contextlib.suppress(NotFound):
-            await _call(DELETE_CONTEXT_TAG, self._required_context(), tag_name=name)
+            await _call(DELETE_CONTEXT_TAG, _given(self._context, _CONTEXT), tag_name=name)
 
     async def stop(self, *, container_log_storage: str | bool | None = None) -> None:
         """Asks the API to stop this deployment. SIGTERM follows, then SIGKILL after a grace time.
@@ -168,7 +171,7 @@ class ThisDeployment(Shown):
             CallError: the call failed, and the deployment may go on running.
         """
         check_storage(container_log_storage)
-        own = self._required_self_stop()
+        own = _given(self._self_stop, _DELETE)
         with contextlib.suppress(Gone):
             await _call(STOP_SELF, own, query={"container_log_storage": container_log_storage})
 
@@ -199,23 +202,19 @@ class ThisDeployment(Shown):
         """
         check_number("seconds", seconds, above=0, optional=False)
         check_storage(container_log_storage)
-        self._required_self_stop()
+        _given(self._self_stop, _DELETE)
 
         async def stop() -> None:
             await self.stop(container_log_storage=container_log_storage)
 
-        async with IdleStop(stop, seconds).run() as activity:
+        async with stopping_when_idle(stop, seconds) as activity:
             yield activity
 
-    def _required_self_stop(self) -> OwnUrl:
-        if self._self_stop is None:
-            raise InvalidRequest("a stop needs ARBITRIUM_DELETE_URL and ARBITRIUM_DELETE_TOKEN")
-        return self._self_stop
 
-    def _required_context(self) -> OwnUrl:
-        if self._context is None:
-            raise InvalidRequest("the call needs ARBITRIUM_CONTEXT_URL and ARBITRIUM_CONTEXT_TOKEN")
-        return self._context
+def _given(own: OwnUrl | None, variables: tuple[str, str]) -> OwnUrl:
+    if own is None:
+        raise InvalidRequest(f"the call needs {' and '.join(variables)}")
+    return own
 
 
 async def _call(
