@@ -8,8 +8,9 @@ of `Observer` does anything else. Each adapter imports its library when its name
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .observer import ObservedCall, ObservedDeployment, Observer
+
 if TYPE_CHECKING:
-    from .observer import ObservedCall, ObservedDeployment, Observer
     from .opentelemetry import OpenTelemetryObserver
     from .prometheus import PrometheusObserver
 
@@ -22,24 +23,19 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # a type checker would accept any name because of __getattr__
-    _MODULES = {
-        "ObservedCall": "observer",
-        "ObservedDeployment": "observer",
-        "Observer": "observer",
-        "OpenTelemetryObserver": "opentelemetry",
-        "PrometheusObserver": "prometheus",
+    _ADAPTERS = {  # the module and the extra of each
+        "OpenTelemetryObserver": ("opentelemetry", "otel"),
+        "PrometheusObserver": ("prometheus", "prometheus"),
     }
-    _EXTRAS = {"opentelemetry": "otel", "prometheus": "prometheus"}  # by module
 
     def __getattr__(name: str) -> object:
-        if name not in _MODULES:
+        if name not in _ADAPTERS:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        module = _MODULES[name]
+        module, extra = _ADAPTERS[name]
         try:
             value = getattr(import_module(f".{module}", __name__), name)
         except ImportError as error:
-            extra = _EXTRAS.get(module)
-            if extra is None or (error.name or "").startswith("edgegap_async"):
+            if (error.name or "").startswith("edgegap_async"):
                 raise
             text = f"{name} needs {error.name}: pip install 'edgegap-async[{extra}]'"
             raise ImportError(text, name=error.name) from None
