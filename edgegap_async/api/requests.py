@@ -249,14 +249,10 @@ def as_variables(values: AnyVariables) -> tuple[EnvironmentVariable, ...]:
     """A converter: a mapping or a list of variables as a tuple."""
     if isinstance(values, Mapping):
         return tuple(itertools.starmap(EnvironmentVariable, values.items()))
-    variables: list[EnvironmentVariable] = []
-    for variable in _as_tuple("environment_variables", values):
-        if not isinstance(variable, EnvironmentVariable):
-            raise InvalidRequest(
-                "environment_variables is a mapping or a list of EnvironmentVariable"
-            )
-        variables.append(variable)
-    return tuple(variables)
+    variables = _as_tuple("environment_variables", values)
+    if not all(isinstance(variable, EnvironmentVariable) for variable in variables):
+        raise InvalidRequest("environment_variables is a mapping or a list of EnvironmentVariable")
+    return variables
 
 
 def _url(_self: object, _: attrs.Attribute[Any], value: Any) -> None:

@@ -73,7 +73,10 @@ class Command(click.Command):
         del ctx
         with formatter.section("Global options"):
             formatter.write_text("--json  --quiet  -v; see edgegap-async --help")
-        write_examples(self.examples, formatter)
+        if self.examples:
+            with formatter.section("Examples"):
+                for line in self.examples:  # each whole in its line
+                    formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
 
 
 class Group(Command, click.Group):
@@ -97,14 +100,6 @@ class Group(Command, click.Group):
             raise click.exceptions.NoSuchCommand(
                 error.command_name, possibilities=names, ctx=ctx
             ) from None
-
-
-def write_examples(examples: Sequence[str], formatter: click.HelpFormatter) -> None:
-    """Writes command lines into a help text, each whole in its line."""
-    if examples:
-        with formatter.section("Examples"):
-            for line in examples:
-                formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
 
 
 def command(*examples: str) -> Callable[[Callable[..., int | None]], Command]:

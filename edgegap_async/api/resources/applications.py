@@ -270,9 +270,7 @@ def _as_port(value: object) -> VersionPortRequest:
     return value
 
 
-def _as_ports(values: Iterable[AnyPort] | None) -> tuple[VersionPortRequest, ...] | None:
-    if values is None:
-        return None
+def _as_ports(values: Iterable[AnyPort]) -> tuple[VersionPortRequest, ...]:
     check_list("ports", values)
     return tuple(map(_as_port, values))
 
@@ -283,9 +281,7 @@ def _as_env(value: object) -> object:
     return EnvironmentVariable(value.key or "", value.value or "", is_hidden=value.is_hidden)
 
 
-def _as_envs(values: AnyVersionVariables | None) -> tuple[EnvironmentVariable, ...] | None:
-    if values is None:
-        return None
+def _as_envs(values: AnyVersionVariables) -> tuple[EnvironmentVariable, ...]:
     written: Any = values  # a mapping, or a list of which `as_variables` checks the items
     if not isinstance(values, Mapping):
         check_list("envs", values)
@@ -343,10 +339,12 @@ class VersionChanges(RequestModel):
     """Whether it is deployed in mainland China too."""
     dns_config: str | None = attrs.field(default=None, validator=optional(text()))
     """The name of a DNS configuration."""
-    ports: tuple[VersionPortRequest, ...] | None = attrs.field(default=None, converter=_as_ports)
+    ports: tuple[VersionPortRequest, ...] | None = attrs.field(
+        default=None, converter=attrs.converters.optional(_as_ports)
+    )
     """The ports that it opens."""
     envs: tuple[EnvironmentVariable, ...] | None = attrs.field(
-        default=None, converter=_as_envs, metadata={STRICT: "variables"}
+        default=None, converter=attrs.converters.optional(_as_envs), metadata={STRICT: "variables"}
     )
     """Its environment variables."""
     endpoint_storage: str | None = attrs.field(default=None, validator=optional(text()))
