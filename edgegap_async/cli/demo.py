@@ -35,9 +35,18 @@ class _Target:
 
     application: str
     version: str
-    open_client: Callable[[WebhookReceiver | None, PollingPolicy | None], EdgegapClient]
     receiver: WebhookReceiver | None
     """None if Edgegap cannot reach this machine."""
+    token: str | None = attrs.field(default=None, repr=False)
+    """None for that of the environment."""
+    base_url: str | None = None
+    """None for that of the environment."""
+
+    def client(
+        self, *, webhooks: WebhookReceiver | None = None, polling: PollingPolicy | None = None
+    ) -> EdgegapClient:
+        """Returns a client that can deploy it."""
+        return EdgegapClient(self.token, base_url=self.base_url, webhooks=webhooks, polling=polling)
 
 
 @attrs.frozen
@@ -72,7 +81,7 @@ async def run_demo(
     requests = 0
     async with _target(application, version, public_url) as target:
         _print_title("1. One server; the client polls its status")
-        async with target.open_client(None, None) as client:
+        async with target.client() as client:
             results.append(await _run_one(target, client, "polling"))
             requests += client.requests_sent
         if target.receiver is None:
@@ -81,12 +90,12 @@ async def run_demo(
             _print_title("2. One server; a webhook announces READY")
             async with (
                 target.receiver.serve(port=webhook_port),
-                target.open_client(target.receiver, _SLOW_POLLING) as client,
+                target.client(webhooks=target.receiver, polling=_SLOW_POLLING) as client,
             ):
                 results.append(await _run_one(target, client, "webhook"))
                 requests += client.requests_sent
         _print_title(f"3. {_SERVERS_AT_ONCE} servers at once")
-        async with target.open_client(None, None) as client:
+        async with target.client() as client:
             results += await _run_many(target, client)
             requests += client.requests_sent
     _print_summary(results, requests)
@@ -97,12 +106,7 @@ async def _target(
     application: str | None, version: str | None, public_url: str | None
 ) -> AsyncIterator[_Target]:
     if application is not None and version is not None:
-        yield _Target(
-            application,
-            version,
-            lambda receiver, polling: EdgegapClient(webhooks=receiver, polling=polling),
-            WebhookReceiver(public_url) if public_url else None,
-        )
+        yield _Target(application, version, WebhookReceiver(public_url) if public_url else None)
         return
     try:
         from edgegap_async.emulator import Emulator, sample_application  # noqa: PLC0415 - needs an extra
@@ -116,14 +120,12 @@ async def _target(
             f"The emulator at {emulator.url} runs the sample game {sample.name!r}, version"
             f" {sample.version}.\nTimes are seconds since the client was asked to deploy."
         )
-        token, url = emulator.token, emulator.url
         yield _Target(
             sample.name,
             sample.version,
-            lambda receiver, polling: EdgegapClient(
-                token, base_url=url, webhooks=receiver, polling=polling
-            ),
             WebhookReceiver(),
+            token=emulator.token,
+            base_url=emulator.url,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 from collections.abc import AsyncIterator, Mapping
 from typing import Final, Self, TypeVar
@@ -203,10 +204,7 @@ class ThisDeployment(Shown):
         check_number("seconds", seconds, above=0, optional=False)
         check_storage(container_log_storage)
         _given(self._self_stop, _DELETE)
-
-        async def stop() -> None:
-            await self.stop(container_log_storage=container_log_storage)
-
+        stop = functools.partial(self.stop, container_log_storage=container_log_storage)
         async with stopping_when_idle(stop, seconds) as activity:
             yield activity
 

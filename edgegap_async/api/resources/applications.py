@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Final, Literal, TypeAlias, TypedDict
+from typing import Any, Final, Literal, TypeAlias, TypedDict, get_args
 
 import attrs
 from attrs.validators import optional
@@ -187,7 +187,6 @@ class VersionDeleted(ApiResponse):
 
 _MAX_PORT: Final = 59999
 _WRITTEN: Final = {"Websocket": "WS"}  # how a protocol is written that reads back otherwise
-_RESTART_POLICIES: Final = ("always", "never", "on_failure")
 RestartPolicy: TypeAlias = Literal["always", "never", "on_failure"]
 """Whether a server starts again after an exit by itself."""
 
@@ -326,7 +325,7 @@ class VersionChanges(RequestModel):
     )
     """Minutes after which the API stops a deployment, -1 to 1440; -1 for never."""
     restart_policy: RestartPolicy | None = attrs.field(
-        default=None, validator=optional(one_of(*_RESTART_POLICIES))
+        default=None, validator=optional(one_of(*get_args(RestartPolicy)))
     )
     """`always`, `never` or `on_failure`: whether a server starts again after an exit by itself."""
     termination_grace_period_seconds: int | None = attrs.field(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, get_args
 from urllib.parse import urlsplit
 
 import attrs
@@ -132,8 +132,8 @@ def _secret(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
         raise InvalidRequest(f"{what} must be a text of printable characters that is not empty")
 
 
-_output_format: Final = one_of("TEXT", "NDJSON")
-_source_type: Final = one_of("File", "Folder")
+_output_format: Final = one_of(*get_args(OutputFormat))
+_source_type: Final = one_of(*get_args(SourceType))
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)

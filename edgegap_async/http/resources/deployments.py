@@ -39,7 +39,7 @@ from edgegap_async.api.requests import (
     Token,
     Webhook,
 )
-from edgegap_async.api.validation import check_kind, check_list
+from edgegap_async.api.validation import check_kind
 from edgegap_async.errors import InvalidRequest
 from edgegap_async.http.call import CallOptions
 
@@ -211,8 +211,7 @@ class Deployments(Resource):
             InvalidRequest: the list is empty or has a `not` without `everything`, or has neither
                 with it.
         """
-        check_list("filters", filters)
-        body = StopFilters(tuple(filters))
+        body = StopFilters(filters)
         stops_unnamed = not body.filters or any(one.filter_type == "not" for one in body.filters)
         if everything is not stops_unnamed:
             what = "a filter of type not" if body.filters else "no filter"
@@ -243,8 +242,6 @@ class Deployments(Resource):
         Raises:
             BadRequest: the API does not accept a filter.
         """
-        check_list("filters", filters)
-        check_list("order_by", order_by)
         return Listing(
             self._call,
             LIST_DEPLOYMENTS,

@@ -33,7 +33,7 @@ from edgegap_async.api.resources.locations import (
     LocationBeacon,
     PublicAddress,
 )
-from edgegap_async.api.validation import check_kind, check_list, check_number
+from edgegap_async.api.validation import check_kind, check_list, check_number, items_of
 from edgegap_async.api.values import Value
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import InvalidRequest
@@ -187,15 +187,10 @@ async def nearest(
     check_number("timeout", timeout, above=0, optional=False)
     check_number("concurrency", concurrency, least=1, optional=False)
     if isinstance(beacons, AsyncIterable):
-        every = [beacon async for beacon in beacons]
-    else:
-        check_list("beacons", beacons)
-        every = list(beacons)
-    for beacon in every:
-        if not isinstance(beacon, LocationBeacon):
-            raise InvalidRequest(f"beacons is a list of LocationBeacon, not of {beacon!r}")
-    replies: list[BeaconReply] = []
+        beacons = [beacon async for beacon in beacons]
+    every = items_of("beacons", beacons, LocationBeacon)
     left = iter(every)
+    replies: list[BeaconReply] = []
 
     async def measure() -> None:
         for beacon in left:  # all tasks take from one iterator
