@@ -247,6 +247,15 @@ def test_unset_fields_are_not_sent(request: Any) -> None:
     } <= set(sent)
 
 
+def without_unset(value: Any) -> Any:
+    """Returns a JSON value without fields that are null or empty lists, which say nothing."""
+    if isinstance(value, dict):
+        return {key: without_unset(item) for key, item in value.items() if item not in ([], None)}
+    if isinstance(value, list):
+        return [without_unset(item) for item in value]
+    return value
+
+
 @FUZZ
 @given(kind=st.sampled_from(list(SHOWN_REQUESTS)), data=st.data())
 def test_any_json_at_any_place_of_a_request_is_accepted_or_refused(
@@ -259,9 +268,7 @@ def test_any_json_at_any_place_of_a_request_is_accepted_or_refused(
         request = read_request(kind, json.dumps(odd).encode())
     except InvalidRequest:
         return
-    sent = to_json(request)
-    assert {key for key in sent if sent[key] != odd[key]} == set()
-    assert {key for key in odd if key not in sent and odd[key] not in ([], None)} == set()
+    assert without_unset(to_json(request)) == without_unset(odd)
 
 
 @FUZZ
