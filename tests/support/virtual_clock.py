@@ -65,6 +65,11 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _thread_has_ended(self, _: object) -> None:
         self._jumping.threads -= 1
 
+    async def shutdown_default_executor(self, timeout: object = None) -> None:  # noqa: ASYNC109
+        # Since Python 3.12 asyncio limits this wait, and the clock would jump to the limit before
+        # the threads have ended.
+        await super().shutdown_default_executor()
+
     def time(self) -> float:
         self._reads += 1
         return self._jumping.jumped + self._reads * 1e-7

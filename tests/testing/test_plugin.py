@@ -276,7 +276,8 @@ def test_nothing_is_imported():
 
 
 def test_without_its_fixtures_the_plugin_imports_nothing(tmp_path: Path) -> None:
-    run = run_pytest(tmp_path, IDLE)
+    # pytest's own plugin `debugging` imports pdb, which imports asyncio since Python 3.14.
+    run = run_pytest(tmp_path, IDLE, "-p", "no:debugging")
 
     assert run.outcomes == {"test_nothing_is_imported": "passed"}, run.output
 

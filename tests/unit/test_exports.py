@@ -91,7 +91,7 @@ def test_every_value_that_callers_send_or_get_is_exported(module: ModuleType) ->
 
 def test_the_import_of_the_package_imports_nothing() -> None:
     program = (
-        "import sys, importlib, typing\n"
+        "import sys, contextlib, importlib, typing\n"
         "before = set(sys.modules)\n"
         "import edgegap_async\n"
         "assert set(sys.modules) - before == {'edgegap_async'}\n"
