@@ -20,6 +20,7 @@ from emulated_cloud import (
 )
 
 from edgegap_async import Status
+from edgegap_async.api.resources.deployments import DeploymentReport
 from edgegap_async.emulator import AppPort
 from edgegap_async.emulator.metrics import Samples
 from edgegap_async.emulator.processes import Usage
@@ -155,3 +156,14 @@ async def test_the_newest_changes_of_status_are_kept() -> None:
     kept = events.after(0)
 
     assert (len(kept), kept[0].number, kept[-1].number) == (10_000, 51, 10_050)
+
+
+async def test_the_newest_reports_are_kept() -> None:
+    async with a_cloud(SLEEPER) as cloud:
+        request_id = (await deployed(cloud, SLEEPER)).request_id
+        for number in range(1_050):
+            report = DeploymentReport(reason=f"lag {number}")
+            await cloud.report_deployment(request_id=request_id, body=report)
+    kept = [report.reason for _, report in cloud.reports]
+
+    assert (len(kept), kept[0], kept[-1]) == (1_000, "lag 50", "lag 1049")

@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import attrs
 import pytest
 from aiohttp import web
 from raw_server import raw_server
@@ -304,3 +305,12 @@ async def test_a_delayed_webhook_is_given_up_when_the_emulator_ends(target: Targ
 def test_an_invalid_network_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="webhook_allow"):
         WebhookSender(["everywhere"])
+
+
+async def test_the_newest_webhooks_are_remembered() -> None:
+    sender = WebhookSender(faults=Faults([Fault("webhook_on_ready", Drop(), times=None)]))
+    for number in range(1_050):
+        sender.send(Webhook("http://127.0.0.1/"), attrs.evolve(READY, request_id=f"r{number}"))
+
+    kept = [one.request_id for one in sender.sent]
+    assert (len(kept), kept[0], kept[-1]) == (1_000, "r50", "r1049")
