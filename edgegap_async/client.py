@@ -321,6 +321,10 @@ class EdgegapClient(ApiClient):
             InvalidRequest: an argument cannot be used. Nothing was sent.
         """
         check_number("timeout", timeout, above=0)
+        if playable is not None:  # before the deploy: an invalid check must not cost a server
+            from .deployments.playable import as_check  # noqa: PLC0415 - imported when asked for
+
+            playable = as_check(playable)
         deployer, owned = self._deployer, self._deployer.owned
         deadline = None if timeout is None else loop_time() + timeout
         try:

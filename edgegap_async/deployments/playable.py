@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import attrs
 
-from edgegap_async.api.validation import number
+from edgegap_async.api.validation import instance_of, number
 from edgegap_async.api.values import Documented
 from edgegap_async.concurrency import is_cancelled, loop_time
 from edgegap_async.errors import ClientClosed, InvalidRequest, NotPlayable
@@ -74,7 +74,9 @@ class PlayableCheck(Documented, abc.ABC):
 class PortCheck(PlayableCheck):
     """The base class of checks that connect to a port: `TcpConnect`, `UdpAnswer`, `HttpGet`."""
 
-    port: str | None = attrs.field(default=None, kw_only=False)
+    port: str | None = attrs.field(
+        default=None, kw_only=False, validator=instance_of(str, type(None))
+    )
     """The port's name in the application version; None if the version has one port."""
 
     def tried(self, server: DeploymentHandle) -> str:
@@ -151,9 +153,9 @@ class _FirstAnswer(asyncio.DatagramProtocol):
 class HttpGet(PortCheck):
     """Checks that a port answers an HTTP GET: `HttpGet("status", path="/healthy")`."""
 
-    path: str = "/"
+    path: str = attrs.field(default="/", validator=instance_of(str))
     """The path of the URL, with its query if there is one."""
-    status: int = 200
+    status: int = attrs.field(default=200, validator=number(least=100, most=599, whole=True))
     """The HTTP status that the answer must have. Redirects are not followed."""
 
     shows_as: ClassVar[str] = "GET"

@@ -7,7 +7,7 @@ import contextlib
 import gc
 import socket
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -312,6 +312,34 @@ async def test_a_coroutine_function_that_returns_false_is_called_again(api: Scri
         assert not answers
         with pytest.raises(NotPlayable, match="the last failure: it returned False"):
             await server.wait_ready(300, playable=loaded)
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize("playable", [TcpConnect, 5])
+async def test_run_refuses_what_is_no_check_before_it_sends_a_deploy(
+    api: ScriptedApi, playable: Any
+) -> None:
+    async with EdgegapClient("canary-secret", base_url=api.url) as client:
+        with pytest.raises(InvalidRequest, match="playable"):
+            async with client.run("arena", "v1", users=["8.8.8.8"], playable=playable):
+                pytest.fail("there is no server")
+
+    assert api.requests == []
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: TcpConnect(7777), "TcpConnect.port"),  # type: ignore[arg-type]
+        (lambda: HttpGet(path=None), "HttpGet.path"),  # type: ignore[arg-type]
+        (lambda: HttpGet(status="200"), "HttpGet.status"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_check_refuses_an_argument_that_no_server_could_pass(
+    make: Callable[[], PlayableCheck], named: str
+) -> None:
+    with pytest.raises(InvalidRequest, match=named):
+        make()
 
 
 @pytest.mark.parametrize(
