@@ -25,7 +25,7 @@ import functools
 import json
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast, get_args, get_origin
 
@@ -33,7 +33,8 @@ import attrs
 
 from edgegap_async.errors import InvalidRequest, log_fields
 
-from .models import DeleteSchedule, FleetHost, LazyModel, Location, Status, field_readers
+from .models import LazyModel, Location, Status, field_readers
+from .models.response import Model as AnyModel
 from .requests import (
     STRICT,
     EnvironmentVariable,
@@ -474,16 +475,13 @@ def _writing() -> Converter:
     converter.register_unstructure_hook(Filter, _filter)
     leave_out = override(omit_if_default=True)
     v2_time = override(unstruct_hook=lambda value: value and _iso(value))
-    special: dict[type[Any], dict[str, Any]] = {
-        Location: {"type": leave_out, "tags": leave_out},
-        FleetHost: {"created_at": v2_time, "updated_at": v2_time},
-        DeleteSchedule: {"scheduled_at": v2_time},
-    }
 
     @converter.register_unstructure_hook_factory(attrs.has)
     def _object(kind: type[Any]) -> Callable[[Any], dict[str, Any]]:
         attrs.resolve_types(kind)
-        overrides = dict(special.get(kind, {}))
+        overrides: dict[str, Any] = {}
+        if kind is Location:
+            overrides = dict.fromkeys(("type", "tags"), leave_out)
         omitted: tuple[object, ...] = (None, ()) if issubclass(kind, RequestModel) else ()
         if getattr(kind, "omits_none", False):
             omitted = (None,)
@@ -492,8 +490,13 @@ def _writing() -> Converter:
                 overrides[field.name] = leave_out
         if hasattr(attrs.fields(kind), "raw"):
             overrides["raw"] = override(omit=True)
+        if not issubclass(kind, AnyModel):
+            return make_dict_unstructure_fn(kind, converter, **overrides)
+        overrides |= dict.fromkeys(kind.v2_times, v2_time)
         write = make_dict_unstructure_fn(kind, converter, **overrides)
-        return functools.partial(_host, write) if kind is FleetHost else write
+        if kind.absent_fields is AnyModel.absent_fields:
+            return write
+        return lambda model: _without(model.absent_fields(), write(model))
 
     return converter
 
@@ -507,14 +510,8 @@ def _filter(condition: Filter) -> dict[str, object]:
     return {"field": condition.field, "operator": condition.operator, "value": value}
 
 
-_HOST_FIELDS_UNTIL_2025_11: Final = ("pin", "delete_schedules")
-_HOST_FIELDS_SINCE: Final = ("centroid", "delete_schedule", "fleet_host_specifications")
-
-
-def _host(write: Callable[[FleetHost], dict[str, Any]], host: FleetHost) -> dict[str, Any]:
-    """Returns a host with the fields of one description, the older or the newer."""
-    absent = _HOST_FIELDS_SINCE if host.pin is not None else _HOST_FIELDS_UNTIL_2025_11
-    return {name: value for name, value in write(host).items() if name not in absent}
+def _without(names: Collection[str], json_object: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in json_object.items() if name not in names}
 
 
 def to_json(value: object) -> Any:

@@ -1,16 +1,19 @@
-"""The sixteen calls of the published page, each described once as a constant.
+"""Calls of the published page, each described once as a constant.
 
 The client builds URLs, bodies, results, rate limits and retries from these constants, and the
 emulator serves the same constants. Their agreement therefore shows nothing: the tests in
 `tests/reference` compare the constants with the published reference and the newer description.
 
-A fact that only one call needs stands in the method of that call in `http.resources`.
+The two other calls of the page, whose many models few programs need, are in `resources.metrics` and
+`resources.private_fleets`. A fact that only one call needs stands in the method of that call in
+`http.resources`.
 """
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, Generic, TypeVar
 
 import attrs
@@ -20,10 +23,8 @@ from .models import (
     DeployAccepted,
     Deployment,
     DeploymentPage,
-    HostPage,
     LocationPage,
     Logs,
-    Metrics,
     Stopped,
     Tag,
     TagPage,
@@ -92,7 +93,9 @@ class Operation(Shown, Generic[Result_co]):
     """The names of the query parameters."""
     body: type | None = None
     """The model of the request's body; None for a call without one."""
-    limit: float | None = None
+    limit: float | None = attrs.field(
+        default=attrs.Factory(lambda self: LIMITS.get(self.name), takes_self=True)
+    )
     """Calls a second that the API documents for an organization; None where it documents none."""
     retry_safety: RetrySafety = attrs.field(
         default=attrs.Factory(_safety_of_method, takes_self=True)
@@ -107,11 +110,16 @@ class Operation(Shown, Generic[Result_co]):
     """The names in the path whose values keep their slashes, such as the name of an image."""
 
 
-def operations_of(module: Mapping[str, object]) -> tuple[Operation[object], ...]:
-    """Returns the operations among the names of a module, in the order of their definition."""
-    return tuple(value for value in module.values() if isinstance(value, Operation))
-
-
+LIMITS: Final[Mapping[str, float]] = MappingProxyType(
+    {
+        "deploy": 40,
+        "get_deployment": 20,
+        "list_deployments": 10,
+        "deploy_to_fleet": 40,
+        "list_fleet_hosts": 10,
+    }
+)
+"""Calls a second that the API documents, by operation name."""
 PAGES: Final = frozenset({"page", "limit"})
 """The query parameters of a list that comes in pages."""
 
@@ -123,7 +131,6 @@ DEPLOY: Final = Operation(
     returns=DeployAccepted,
     ok={202},
     may_fail={400, 401, 422, 500},
-    limit=40,
 )
 GET_DEPLOYMENT: Final = Operation(
     name="get_deployment",
@@ -131,7 +138,6 @@ GET_DEPLOYMENT: Final = Operation(
     path="/v1/status/{request_id}",
     returns=Deployment,
     may_fail={400, 401, 500},
-    limit=20,
 )
 STOP_DEPLOYMENT: Final = Operation(
     name="stop_deployment",
@@ -169,7 +175,6 @@ LIST_DEPLOYMENTS: Final = Operation(
     query=frozenset({"query", "page", "limit"}),
     returns=DeploymentPage,
     may_fail={400, 401, 500},
-    limit=10,
 )
 LIST_LOCATIONS: Final = Operation(
     name="list_locations",
@@ -186,14 +191,6 @@ GET_CONTAINER_LOGS: Final = Operation(
     returns=Logs,
     may_fail={400, 401, 404, 500},
 )
-GET_METRICS: Final = Operation(
-    name="get_metrics",
-    method="GET",
-    path="/v1/metrics/deployment/{request_id}",
-    query=frozenset({"start_time", "end_time", "steps", "raw"}),
-    returns=Metrics,
-    may_fail={400, 401, 404, 422, 500},
-)
 DEPLOY_TO_FLEET: Final = Operation(
     name="deploy_to_fleet",
     method="POST",
@@ -203,15 +200,6 @@ DEPLOY_TO_FLEET: Final = Operation(
     returns=DeployAccepted,
     ok={202},
     may_fail={400, 401, 422, 500},
-    limit=40,
-)
-LIST_FLEET_HOSTS: Final = Operation(
-    name="list_fleet_hosts",
-    method="GET",
-    path="/v2/private-fleets/{fleet_name}/hosts",
-    returns=HostPage,
-    may_fail={400, 401, 500},
-    limit=10,
 )
 LIST_TAGS: Final = Operation(
     name="list_tags",
@@ -252,6 +240,3 @@ DELETE_TAG: Final = Operation(
     ok={204},
     may_fail={400, 401, 404, 500},
 )
-
-PAGE_OPERATIONS: Final = operations_of(globals())
-"""The calls of the published page, in its order. `register` has every call."""

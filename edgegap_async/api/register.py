@@ -9,18 +9,22 @@ from types import ModuleType
 from typing import Final
 
 from . import operations
-from .operations import operations_of
+from .operations import Operation
 from .resources import (
     applications,
     container_registry,
     deployments,
     endpoint_storages,
     locations,
+    metrics,
+    private_fleets,
     relays,
 )
 
 _MODULES: Final[tuple[ModuleType, ...]] = (
     operations,
+    metrics,
+    private_fleets,
     applications,
     deployments,
     locations,
@@ -29,7 +33,7 @@ _MODULES: Final[tuple[ModuleType, ...]] = (
     endpoint_storages,
 )
 
-OPERATIONS: Final = tuple(
-    operation for module in _MODULES for operation in operations_of(vars(module))
+OPERATIONS: Final[tuple[Operation[object], ...]] = tuple(
+    value for module in _MODULES for value in vars(module).values() if isinstance(value, Operation)
 )
-"""Every call: first those of the published page, in its order, then the others."""
+"""Every call: first those of the published page, then the others."""

@@ -20,12 +20,15 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from edgegap_async.api.models import Logs, MetricRow, Metrics
+from edgegap_async.api.models import Logs
 from edgegap_async.errors import BadRequest, CallError, Gone, NotFound, log_fields
 from edgegap_async.http.retries import is_transient
 from edgegap_async.polling.tracker import DeploymentTracker
+
+if TYPE_CHECKING:
+    from edgegap_async.api.resources.metrics import MetricRow, Metrics
 
 Item = TypeVar("Item")
 

@@ -16,7 +16,6 @@ from edgegap_async.api.models import (
     Deployment,
     DeploymentRow,
     Endpoint,
-    MetricRow,
     Status,
     StatusChange,
 )
@@ -39,6 +38,8 @@ from .following import LogReader, MetricsReader, follow
 from .ownership import OwnedDeployments, stop_until_confirmed
 
 if TYPE_CHECKING:
+    from edgegap_async.api.resources.metrics import MetricRow
+
     from .playable import Check
 
 _PROTOCOL_ALIASES: Final = {"WEBSOCKET": "WS"}  # the API shows a port of protocol WS so

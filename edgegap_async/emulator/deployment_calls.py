@@ -9,12 +9,12 @@ from edgegap_async.api.models import (
     Deployment,
     DeploymentPage,
     Logs,
-    Metrics,
     Status,
     Stopped,
 )
 from edgegap_async.api.requests import DeployRequest, FleetDeployRequest, StopFilters
 from edgegap_async.api.resources.deployments import DeploymentReport
+from edgegap_async.api.resources.metrics import Metrics
 from edgegap_async.errors import BadRequest, Gone, NotFound, Unprocessable
 
 from .cloud_state import UNKNOWN_LOGS_TEXT, CloudState

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgegap_async.api.models import Centroid, FleetHost, HostPage, HostSpecifications
+from edgegap_async.api.resources.private_fleets import (
+    Centroid,
+    FleetHost,
+    HostPage,
+    HostSpecifications,
+)
 from edgegap_async.errors import BadRequest
 
 from .catalogue import PrivateHost

@@ -18,7 +18,7 @@ from typing import Final
 
 import attrs
 
-from edgegap_async.api.models import Metrics, MetricSeries, MetricTotals, NetworkMetrics
+from edgegap_async.api.resources.metrics import Metrics, MetricSeries, MetricTotals, NetworkMetrics
 
 from .forwarder import Traffic
 from .processes import Usage

@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from edgegap_async.api.operations import PAGE_OPERATIONS
 from edgegap_async.api.requests import Token
 from edgegap_async.api.validation import QUOTES, is_loopback
 from edgegap_async.errors import InvalidRequest
@@ -81,8 +80,10 @@ def _slips_in(base_url: str) -> Iterator[str]:
 
 def _call_in(base_url: str, path: str) -> str:
     for version in re.finditer(r"/+v[12](?=/|$)", path, re.IGNORECASE):
+        from edgegap_async.api.register import OPERATIONS  # noqa: PLC0415 - few base URLs have /v1
+
         call = "/" + path[version.start() :].strip("/").lower()
-        if any(f"{operation.path}/".startswith(f"{call}/") for operation in PAGE_OPERATIONS):
+        if any(f"{operation.path}/".startswith(f"{call}/") for operation in OPERATIONS):
             root = base_url.rstrip("/")[: version.start() - len(path)]
             return f"be {root}, without {path[version.start() :]}: each call adds its own path"
     return ""

@@ -45,7 +45,7 @@ from typing import Final, Protocol
 
 import attrs
 
-from edgegap_async.api.operations import DEPLOY, DEPLOY_TO_FLEET, PAGE_OPERATIONS, Operation
+from edgegap_async.api.operations import DEPLOY, DEPLOY_TO_FLEET, LIMITS, Operation
 from edgegap_async.api.validation import check_kind
 from edgegap_async.api.values import Value
 from edgegap_async.concurrency import LoopBinding, loop_time
@@ -459,10 +459,10 @@ class Limits:
         permits: Callable[[str, float], Permits] | None = None,
     ) -> None:
         check_kind("limits", settings, Mapping)
-        limits = {operation.name: operation.limit for operation in PAGE_OPERATIONS}
+        limits: dict[str, float | None] = {**LIMITS}
         for name, limit in (settings or {}).items():
             if name not in limits:
-                raise InvalidRequest(f"no operation {name!r}; there is {', '.join(limits)}")
+                _check_name(name)
             check_kind(f"the limit of {name}", limit, int, float)
             if limit is not None and not 0 < limit <= _MAX_LIMIT:
                 raise InvalidRequest(
@@ -614,6 +614,14 @@ class Limits:
 
     def _state(self, now: float) -> dict[str, LimitState]:
         return {name: queue.permits.state(now, len(queue)) for name, queue in self._queues.items()}
+
+
+def _check_name(name: str) -> None:
+    from edgegap_async.api.register import OPERATIONS  # noqa: PLC0415 - all models
+
+    names = [operation.name for operation in OPERATIONS]
+    if name not in names:
+        raise InvalidRequest(f"no operation {name!r}; there is {', '.join(names)}")
 
 
 def _limit_reached(operation: Operation[object], predicted: float, max_wait: float) -> LimitReached:

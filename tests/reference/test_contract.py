@@ -27,6 +27,8 @@ from edgegap_async.api.resources import (
     deployments,
     endpoint_storages,
     locations,
+    metrics,
+    private_fleets,
     relays,
 )
 from edgegap_async.emulator import Emulator, Timings, sample_application
@@ -113,6 +115,8 @@ MODULES = (
     deployments,
     endpoint_storages,
     locations,
+    metrics,
+    private_fleets,
     relays,
 )
 

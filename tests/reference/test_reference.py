@@ -20,8 +20,7 @@ import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from edgegap_async import EdgegapClient, EdgegapError, RetryPolicy
-from edgegap_async.api import models, requests
+from edgegap_async import EdgegapClient, EdgegapError, RetryPolicy, models, requests
 from edgegap_async.api.requests import EnvironmentVariable, StopFilter
 from edgegap_async.api.resources.applications import VersionPortRequest
 

@@ -11,10 +11,8 @@ from edgegap_async.api.models import (
     DeployAccepted,
     Deployment,
     DeploymentPage,
-    HostPage,
     LocationPage,
     Logs,
-    Metrics,
     Stopped,
     Tag,
     TagPage,
@@ -57,6 +55,8 @@ from edgegap_async.api.resources.locations import (
     LocatedAddresses,
     PublicAddress,
 )
+from edgegap_async.api.resources.metrics import Metrics
+from edgegap_async.api.resources.private_fleets import HostPage
 from edgegap_async.api.resources.relays import (
     AuthorizedRelayUser,
     RelayAuthorization,

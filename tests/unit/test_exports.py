@@ -110,6 +110,7 @@ def test_rarely_used_modules_are_imported_on_first_access() -> None:
         "late += 'pool.pool', 'pool.inventory'\n"
         "late += 'webhooks.receiver', 'emulator'\n"
         "late += 'http.resources.applications', 'http.resources.tags', 'api.register'\n"
+        "late += 'api.resources.metrics', 'api.resources.private_fleets'\n"
         "late += 'relays', 'http.resources.relays', 'api.resources'\n"
         "assert not {f'edgegap_async.{name}' for name in late} & set(sys.modules)\n"
         "assert 'cattrs' not in sys.modules\n"

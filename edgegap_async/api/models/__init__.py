@@ -27,9 +27,7 @@ from .deployments import (
     Tag,
     TagPage,
 )
-from .fleets import Beacon, Centroid, DeleteSchedule, FleetHost, HostPage, HostSpecifications
 from .locations import Location, LocationPage, LocationTag
-from .metrics import MetricRow, Metrics, MetricSeries, MetricTotals, NetworkMetrics
 from .response import (
     ApiResponse,
     Json,
@@ -44,30 +42,19 @@ from .status import TRANSITIONS, Status, StatusChange, may_become
 __all__ = [
     "TRANSITIONS",
     "ApiResponse",
-    "Beacon",
     "BulkStop",
-    "Centroid",
     "CrashData",
-    "DeleteSchedule",
     "DeployAccepted",
     "Deployment",
     "DeploymentPage",
     "DeploymentRow",
     "Endpoint",
-    "FleetHost",
-    "HostPage",
-    "HostSpecifications",
     "Json",
     "LazyModel",
     "Location",
     "LocationPage",
     "LocationTag",
     "Logs",
-    "MetricRow",
-    "MetricSeries",
-    "MetricTotals",
-    "Metrics",
-    "NetworkMetrics",
     "Pagination",
     "Paginator",
     "Port",

@@ -1,7 +1,7 @@
 """What every answer of the API has: lazily read fields, the JSON as it came, and pages."""
 
 # No `from __future__ import annotations`: subclasses in other modules inherit these annotations.
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
 import attrs
@@ -21,6 +21,12 @@ class Model(Value):
     omits_none: ClassVar[bool] = False
     """Whether JSON of it has no null, which newer descriptions do not allow, for a field that is
     None by default."""
+    v2_times: ClassVar[tuple[str, ...]] = ()
+    """The fields of times that JSON of it has as v2 writes them."""
+
+    def absent_fields(self) -> Collection[str]:
+        """Returns the fields that JSON of it does not have."""
+        return ()
 
     def _fields(self) -> tuple["attrs.Attribute[Any]", ...]:
         return tuple(field for field in super()._fields() if field.repr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from edgegap_async.api.codec import list_query
 from edgegap_async.api.models import (
@@ -14,7 +14,6 @@ from edgegap_async.api.models import (
     DeploymentPage,
     DeploymentRow,
     Logs,
-    Metrics,
     Stopped,
 )
 from edgegap_async.api.operations import (
@@ -22,7 +21,6 @@ from edgegap_async.api.operations import (
     DEPLOY,
     GET_CONTAINER_LOGS,
     GET_DEPLOYMENT,
-    GET_METRICS,
     LIST_DEPLOYMENTS,
     STOP_DEPLOYMENT,
     STOP_SELF,
@@ -44,6 +42,9 @@ from edgegap_async.errors import InvalidRequest
 from edgegap_async.http.call import CallOptions
 
 from .resource import Listing, Resource
+
+if TYPE_CHECKING:
+    from edgegap_async.api.resources.metrics import Metrics
 
 _METRIC_STEPS: Final = ("30s", "1m", "5m", "10m", "1h")
 _LOG_OPTIONS: Final = CallOptions(max_bytes=64 * 2**20)  # logs are larger than other answers
@@ -313,6 +314,8 @@ class Deployments(Resource):
         check_kind("raw", raw, bool)
         if steps not in {None, *_METRIC_STEPS}:
             raise InvalidRequest(f"steps must be one of {', '.join(_METRIC_STEPS)}, not {steps!r}")
+        from edgegap_async.api.resources.metrics import GET_METRICS  # noqa: PLC0415 - for few programs
+
         return await self._call(
             GET_METRICS,
             path={"request_id": request_id},

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edgegap_async.api.models import DeployAccepted, FleetHost, HostPage
-from edgegap_async.api.operations import DEPLOY_TO_FLEET, LIST_FLEET_HOSTS
+from edgegap_async.api.models import DeployAccepted
+from edgegap_async.api.operations import DEPLOY_TO_FLEET
 from edgegap_async.api.requests import AnyUser, AnyVariables, FleetDeployRequest, Resources, Webhook
+from edgegap_async.api.resources.private_fleets import LIST_FLEET_HOSTS, FleetHost, HostPage
 
 from .resource import Listing, Resource
 

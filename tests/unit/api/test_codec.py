@@ -31,16 +31,11 @@ from edgegap_async.api.codec import (
     to_json,
 )
 from edgegap_async.api.models import (
-    Centroid,
     DeployAccepted,
     Deployment,
     DeploymentPage,
-    FleetHost,
-    HostPage,
     Json,
     LocationPage,
-    Metrics,
-    MetricSeries,
     Pagination,
     Status,
     Stopped,
@@ -48,6 +43,8 @@ from edgegap_async.api.models import (
 )
 from edgegap_async.api.requests import DeployRequest, Filter, OrderBy, StopFilters, TagName
 from edgegap_async.api.resources.container_registry import ImageTagPage
+from edgegap_async.api.resources.metrics import Metrics, MetricSeries
+from edgegap_async.api.resources.private_fleets import Centroid, FleetHost, HostPage
 from edgegap_async.errors import InvalidRequest
 
 KIND = pytest.mark.parametrize("kind", SHOWN_ANSWERS, ids=lambda kind: kind.__name__)

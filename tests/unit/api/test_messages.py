@@ -20,10 +20,8 @@ from edgegap_async.api.operations import (
     DELETE_TAG,
     DEPLOY,
     GET_DEPLOYMENT,
-    GET_METRICS,
     GET_TAG,
     LIST_DEPLOYMENTS,
-    LIST_FLEET_HOSTS,
     LIST_LOCATIONS,
     LIST_TAGS,
     STOP_DEPLOYMENT,
@@ -31,6 +29,8 @@ from edgegap_async.api.operations import (
 )
 from edgegap_async.api.register import OPERATIONS
 from edgegap_async.api.requests import DeployRequest, TagName
+from edgegap_async.api.resources.metrics import GET_METRICS
+from edgegap_async.api.resources.private_fleets import LIST_FLEET_HOSTS
 from edgegap_async.errors import (
     BadRequest,
     CallError,

@@ -124,6 +124,11 @@ async def test_a_limit_can_be_lifted() -> None:
     assert loop.time() - began < 0.01
 
 
+@pytest.mark.parametrize("name", ["get_metrics", "list_fleet_hosts", "list_relay_sessions"])
+def test_any_call_can_get_a_limit(name: str) -> None:
+    assert Limits({name: 7}).snapshot()[name].limit == 7
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

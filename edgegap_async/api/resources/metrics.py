@@ -1,13 +1,14 @@
-"""How a deployment uses CPU, memory, network and disk over time."""
+"""The call that says how a deployment uses CPU, memory, network and disk over time."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, TypedDict, cast
+from typing import Any, Final, TypedDict, cast
 
 import attrs
 
-from .response import ApiResponse, Model
+from edgegap_async.api.models.response import ApiResponse, Model
+from edgegap_async.api.operations import Operation
 
 
 class MetricRow(TypedDict):
@@ -137,3 +138,13 @@ class Metrics(ApiResponse):
             cast("MetricRow", dict(zip(columns, row, strict=True)))
             for row in zip(*columns.values(), strict=True)
         ]
+
+
+GET_METRICS: Final = Operation(
+    name="get_metrics",
+    method="GET",
+    path="/v1/metrics/deployment/{request_id}",
+    query=frozenset({"start_time", "end_time", "steps", "raw"}),
+    returns=Metrics,
+    may_fail={400, 401, 404, 422, 500},
+)

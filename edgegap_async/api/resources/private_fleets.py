@@ -1,12 +1,15 @@
-"""The hosts of private fleets."""
+"""The call that lists the hosts of a private fleet. A deploy to them is in `operations`."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
+from typing import Final
 
 import attrs
 
-from .response import ApiResponse, LazyModel, Model, Pagination
+from edgegap_async.api.models.response import ApiResponse, LazyModel, Model, Pagination
+from edgegap_async.api.operations import Operation
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -51,6 +54,8 @@ class Centroid(Model):
 class DeleteSchedule(Model):
     """The planned deletion of a host."""
 
+    v2_times = ("scheduled_at",)
+
     uuid: str | None = None
     """Identifies the schedule."""
     scheduled_at: datetime | None = None
@@ -72,6 +77,8 @@ class HostSpecifications(Model):
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class FleetHost(LazyModel):
     """A host of a private fleet."""
+
+    v2_times = ("created_at", "updated_at")
 
     host_id: str
     """Identifies the host, for `private_host_ids` of a deploy."""
@@ -114,6 +121,12 @@ class FleetHost(LazyModel):
     fleet_host_specifications: HostSpecifications | None = None
     """The hardware of the host; None until 2025-11."""
 
+    def absent_fields(self) -> Collection[str]:
+        """Returns the fields of the other description, the newer or the older."""
+        if self.pin is None:
+            return {"pin", "delete_schedules"}
+        return {"centroid", "delete_schedule", "fleet_host_specifications"}
+
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
 class HostPage(ApiResponse):
@@ -127,3 +140,12 @@ class HostPage(ApiResponse):
     """How many hosts all pages have together; None before 2026-06."""
     pagination: Pagination | None = None
     """The position of this page; None before 2026-06."""
+
+
+LIST_FLEET_HOSTS: Final = Operation(
+    name="list_fleet_hosts",
+    method="GET",
+    path="/v2/private-fleets/{fleet_name}/hosts",
+    returns=HostPage,
+    may_fail={400, 401, 500},
+)
