@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import attrs
 
-from edgegap_async import ApiClient
+from edgegap_async import ApiClient, run
 from edgegap_async.errors import NotFound
 from edgegap_async.models import ApiResponse
 from edgegap_async.requests import Operation, Token
@@ -67,4 +67,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    run(main())

@@ -3,9 +3,7 @@
 python examples/registry.py
 """
 
-import asyncio
-
-from edgegap_async import EdgegapClient
+from edgegap_async import EdgegapClient, run
 from edgegap_async.errors import NotFound
 
 
@@ -24,4 +22,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    run(main())

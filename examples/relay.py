@@ -3,9 +3,7 @@
 python examples/relay.py
 """
 
-import asyncio
-
-from edgegap_async import EdgegapClient
+from edgegap_async import EdgegapClient, run
 from edgegap_async.errors import RelayMaybeCreated, RelayNotLinked
 
 PLAYERS = ["192.0.2.1", "198.51.100.7"]
@@ -31,4 +29,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    run(main())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from program_runner import ROOT, run_program
+from program_runner import ROOT, ServingProgram, run_program, running_deployments
 
 from edgegap_async import EdgegapClient
 from edgegap_async.emulator import Emulator
@@ -34,7 +34,7 @@ class Block(NamedTuple):
     @property
     def is_program(self) -> bool:
         """Whether the block runs by itself; other blocks use names that the test provides."""
-        return re.search(r"^(asyncio|edgegap_async)\.run\(", self.code, re.MULTILINE) is not None
+        return re.search(r"^(\w+\.)?run\(", self.code, re.MULTILINE) is not None
 
     def __str__(self) -> str:
         return f"{self.document}:{self.line}"
@@ -65,6 +65,19 @@ async def test_the_first_example_of_the_readme_deploys_and_stops_a_server(
         ["TERMINATING"],
         ["TERMINATED"],
     )
+
+
+async def test_sigterm_stops_the_server_of_the_first_example(emulator: Emulator) -> None:
+    told = 'print(f"play at {address}")'
+    assert told in BLOCKS[0].code
+    serving = BLOCKS[0].code.replace(
+        told, 'print(f"listening on {address}"); import asyncio; await asyncio.Event().wait()'
+    )
+
+    async with ServingProgram(emulator, "-c", serving, ended_by=signal.SIGTERM):
+        assert [str(one.status) for one in emulator.cloud.deployments.values()] == ["READY"]
+
+    assert await running_deployments(emulator) == []
 
 
 @pytest.mark.parametrize("block", BLOCKS[1:], ids=str)
