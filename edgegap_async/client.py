@@ -297,7 +297,8 @@ class EdgegapClient(ApiClient):
         """Deploys a game server that is READY inside the block, and stops it after the block.
 
         The server is stopped however the block ends: at its end, by an error, by a cancellation, by
-        `client.close()`, and also if the server is not READY in time.
+        `client.close()`, and also if the server is not READY in time. The client does not watch the
+        server inside the block: iterate `server.changes()` to learn of its end.
 
         Args:
             application: name of the application.

@@ -18,7 +18,7 @@ class Bot(discord.Client):
 
     def __init__(self) -> None:
         super().__init__(intents=discord.Intents.default())
-        self.edgegap = EdgegapClient(owner="discord-bot")
+        self.edgegap = EdgegapClient(owner=os.environ.get("POD_NAME", "discord-bot"))
         self.matches: dict[int, DeploymentHandle] = {}  # by the id of the channel
         self.end = AsyncExitStack()
         self.tree = app_commands.CommandTree(self)

@@ -7,11 +7,13 @@
 
 Each match is a task that holds its server. Ctrl-C and SIGTERM cancel `main` and the tasks, and the
 end of each `client.run` block stops the server. If the program is killed, its next run finds the
-servers by their owner and stops them.
+servers by their owner and stops them: programs that run at the same time need names of their own,
+in POD_NAME.
 """
 
 import asyncio
 import json
+import os
 import sys
 from dataclasses import dataclass, field
 
@@ -24,11 +26,11 @@ PLAYERS_IN_A_MATCH = 2
 
 @dataclass
 class Match:
-    """Players of one match, their answer, and its end."""
+    """Players of one match, their answer, and the task that holds their server."""
 
     players: dict[str, str]
     answer: asyncio.Future[dict[str, object]]
-    is_over: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] = field(init=False)
 
 
 class Matchmaker:
@@ -48,13 +50,13 @@ class Matchmaker:
         match.players[player["name"]] = player["ip"]
         if len(match.players) == PLAYERS_IN_A_MATCH:
             self.waiting = None
-            self.tasks.create_task(self.play(match))
+            match.task = self.tasks.create_task(self.play(match))
         # Shielded: when one player disconnects, the others keep their server.
         answer = await asyncio.shield(match.answer)
         return web.json_response(answer, status=503 if "error" in answer else 200)
 
     async def play(self, match: Match) -> None:
-        """Hold a server until the match is over."""
+        """Hold a server until it has ended, or until the end of the match cancels the task."""
         try:
             users = list(match.players.values())
             async with self.client.run("arena", "v1", users=users, tags=["match"]) as server:
@@ -68,7 +70,9 @@ class Matchmaker:
                         "players": list(match.players),
                     }
                 )
-                await match.is_over.wait()
+                async for change in server.changes():  # until ERROR or TERMINATED
+                    print(f"{server.request_id} is {change.status}")
+                self.running.pop(server.request_id, None)
         except EdgegapError as error:
             print(f"no server for {', '.join(match.players)}: {error}")
             if not match.answer.done():
@@ -79,7 +83,7 @@ class Matchmaker:
         match = self.running.pop((await read_body(request, "match"))["match"], None)
         if match is None:
             raise web.HTTPNotFound
-        match.is_over.set()
+        match.task.cancel()
         return web.json_response({"players": list(match.players)})
 
 
@@ -94,7 +98,9 @@ async def read_body(request: web.Request, *names: str) -> dict[str, str]:
 
 async def main(port: int) -> None:
     """Serve until the program is interrupted."""
-    async with EdgegapClient(owner="matchmaker") as client, asyncio.TaskGroup() as matches:
+    # Two programs that run at the same time must not have one owner: `reap` stops its servers.
+    owner = os.environ.get("POD_NAME", "matchmaker-0")
+    async with EdgegapClient(owner=owner) as client, asyncio.TaskGroup() as matches:
         await client.reap()
         matchmaker = Matchmaker(client, matches)
         app = web.Application()

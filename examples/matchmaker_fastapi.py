@@ -48,13 +48,13 @@ class Game(BaseModel):
 
 @dataclass
 class Match:
-    """Players of one match, the future of their server, and the end of the match."""
+    """Players of one match, the future of their server, and the task that holds it."""
 
     players: list[Player] = field(default_factory=list)
     game: asyncio.Future[Game | None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
-    is_over: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] = field(init=False)
 
 
 class Matchmaker:
@@ -72,9 +72,9 @@ class Matchmaker:
         match.players.append(player)
         if len(match.players) == PLAYERS_IN_A_MATCH:
             self.waiting = None
-            task = asyncio.create_task(self.play(match))
-            self.tasks.add(task)
-            task.add_done_callback(self.tasks.discard)
+            match.task = asyncio.create_task(self.play(match))
+            self.tasks.add(match.task)
+            match.task.add_done_callback(self.tasks.discard)
         # Shielded: when one player disconnects, the others keep their server.
         game = await asyncio.shield(match.game)
         if game is None:
@@ -82,7 +82,7 @@ class Matchmaker:
         return game
 
     async def play(self, match: Match) -> None:
-        """Hold a server until the match is over."""
+        """Hold a server until it has ended, or until the end of the match cancels the task."""
         names, users = [one.name for one in match.players], [str(one.ip) for one in match.players]
         try:
             async with self.client.run("arena", "v1", users=users, tags=["match"]) as server:
@@ -91,7 +91,9 @@ class Matchmaker:
                 match.game.set_result(
                     Game(match=server.request_id, host=at.host, port=at.port, players=names)
                 )
-                await match.is_over.wait()
+                async for change in server.changes():  # until ERROR or TERMINATED
+                    print(f"{server.request_id} is {change.status}")
+                self.running.pop(server.request_id, None)
         except EdgegapError as error:
             print(f"no server for {', '.join(names)}: {error}")
         finally:
@@ -130,7 +132,7 @@ def application(client: EdgegapClient, receiver: WebhookReceiver) -> FastAPI:
         ended = request.app.state.matchmaker.running.pop(match, None)
         if ended is None:
             raise HTTPException(404, "there is no such match")
-        ended.is_over.set()
+        ended.task.cancel()
 
     return app
 
@@ -139,8 +141,10 @@ if __name__ == "__main__":
     url = os.environ["PUBLIC_URL"]
     webhooks = WebhookReceiver(url)
     print(f"listening on {url}", flush=True)
+    # Two programs that run at the same time must not have one owner: `reap` stops its servers.
+    owner = os.environ.get("POD_NAME", "matchmaker-0")
     uvicorn.run(
-        application(EdgegapClient(owner="matchmaker", webhooks=webhooks), webhooks),
+        application(EdgegapClient(owner=owner, webhooks=webhooks), webhooks),
         port=urlsplit(url).port or 8080,
         log_level="warning",
         timeout_graceful_shutdown=5,  # players who wait alone would wait for ever

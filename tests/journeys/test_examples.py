@@ -156,6 +156,48 @@ async def test_the_matchmaker_gives_two_players_one_server_and_stops_it(
     assert await running_deployments(emulator) == []
 
 
+@pytest.mark.parametrize(
+    ("example", "arguments"), [("matchmaker", ["0"]), ("matchmaker_fastapi", [])]
+)
+async def test_a_matchmaker_ends_a_match_whose_server_has_crashed(
+    emulator: Emulator, example: str, arguments: list[str]
+) -> None:
+    async with web_example(emulator, example, *arguments) as players:
+
+        async def join(name: str) -> str:
+            async with players.post("/join", json={"name": name, "ip": "8.8.8.8"}) as answer:
+                return str((await answer.json())["match"])
+
+        match, _ = await asyncio.gather(join("Ada"), join("Bob"))
+        process = emulator.deployments[match].process
+        assert process is not None
+        await process.crash()
+        async with asyncio.timeout(20):
+            while not emulator.deployments[match].is_stop_requested:
+                await asyncio.sleep(0.01)
+
+    assert await running_deployments(emulator) == []
+
+
+async def test_a_matchmaker_leaves_the_servers_of_one_with_another_name_alone(
+    emulator: Emulator,
+) -> None:
+    def matchmaker(name: str) -> ServingProgram:
+        return ServingProgram(emulator, "examples/matchmaker.py", "0", POD_NAME=name)
+
+    async with matchmaker("matchmaker-0") as url, aiohttp.ClientSession(url) as players:
+        joining = [
+            players.post("/join", json={"name": name, "ip": "8.8.8.8"}) for name in ("Ada", "Bob")
+        ]
+        for answer in await asyncio.gather(*joining):
+            answer.close()
+        async with matchmaker("matchmaker-1"):
+            [server] = emulator.deployments.values()
+            assert not server.is_stop_requested
+
+    assert await running_deployments(emulator) == []
+
+
 @pytest.mark.parametrize("body", ["no JSON", "[]", '{"name": "Ada"}'])
 async def test_the_matchmaker_says_what_to_send(emulator: Emulator, body: str) -> None:
     async with (
@@ -220,16 +262,15 @@ async def test_the_matchmaker_stops_its_servers_when_it_is_ended(
 
 @contextlib.asynccontextmanager
 async def web_example(
-    emulator: Emulator, example: str, ended_by: signal.Signals = signal.SIGINT
+    emulator: Emulator, example: str, *arguments: str, ended_by: signal.Signals = signal.SIGINT
 ) -> AsyncIterator[aiohttp.ClientSession]:
     """Runs an example that is a web application, and yields a session to it."""
-    port = free_port()
-    public_url = f"http://127.0.0.1:{port}"
+    public_url = f"http://127.0.0.1:{free_port()}"
     program = ServingProgram(
-        emulator, f"examples/{example}.py", ended_by=ended_by, PUBLIC_URL=public_url
+        emulator, f"examples/{example}.py", *arguments, ended_by=ended_by, PUBLIC_URL=public_url
     )
     async with program as url, aiohttp.ClientSession(url) as session:
-        while not await is_listening(port):
+        while not await is_listening(int(url.rpartition(":")[2])):
             await asyncio.sleep(0.05)
         yield session
 
@@ -250,7 +291,7 @@ async def test_an_aiohttp_application_receives_webhooks(emulator: Emulator) -> N
 async def test_an_aiohttp_application_stops_its_servers_when_it_is_ended(
     emulator: Emulator, ended_by: signal.Signals
 ) -> None:
-    async with web_example(emulator, "webhooks_aiohttp", ended_by) as session:
+    async with web_example(emulator, "webhooks_aiohttp", ended_by=ended_by) as session:
         for _ in range(2):
             async with session.post("/servers") as answer:
                 assert answer.status == 200
@@ -263,7 +304,7 @@ async def test_an_aiohttp_application_stops_its_servers_when_it_is_ended(
 async def test_the_matchmaker_in_fastapi_stops_its_servers_when_it_is_ended(
     emulator: Emulator, ended_by: signal.Signals
 ) -> None:
-    async with web_example(emulator, "matchmaker_fastapi", ended_by) as players:
+    async with web_example(emulator, "matchmaker_fastapi", ended_by=ended_by) as players:
         joining = [
             players.post("/join", json={"name": name, "ip": "8.8.8.8"}) for name in ("Ada", "Bob")
         ]
