@@ -66,7 +66,7 @@ from .idempotency import (
 from .keys import KeyedDeployments, key_tag
 from .list_lag import ListLag
 from .ownership import OwnedDeployments
-from .register import DeploymentLives, DeploymentRegister, RegisterObserver
+from .register import DeploymentRegister, RegisterObserver
 
 logger = logging.getLogger(__name__)
 
@@ -110,9 +110,7 @@ class Deployer:
         self.client: Final = client
         self.owner_tag: Final = owner_tag(owner) if owner is not None else None
         """The tag of every deployment of the owner; None without an owner."""
-        self.register: Final = DeploymentRegister(
-            poller.policy.not_found_grace, DeploymentLives(client.observers)
-        )
+        self.register: Final = DeploymentRegister(poller.policy.not_found_grace, client.observers)
         """The deployments that this program has deployed or adopted."""
         self.owned: Final = OwnedDeployments(
             self.register,

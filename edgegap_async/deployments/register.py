@@ -9,8 +9,8 @@ Right after a deploy the API may answer 404 although the deployment exists. The 
 an answer only from the record's `believe_404_from` on: `PollingPolicy.not_found_grace` seconds
 (10 s) after the deploy, or after the first stop of a deployment that it did not deploy.
 
-`DeploymentLives` reports the lives of the deployments to observers. What an observer gets besides
-stands in one `ObservedDeployment`, which exists only while an observer wants these events.
+The register also reports the life of each deployment to observers. What an observer gets stands in
+the record, in one `ObservedDeployment`, which exists only while an observer wants these events.
 """
 
 from __future__ import annotations
@@ -43,65 +43,6 @@ _MAX_LIVE: Final = 100_000
 _STATUS_EXTRA_GRACE: Final = 300.0
 
 
-class DeploymentLives:
-    """The deployments of one client that its observers know, by id or operation tag.
-
-    Args:
-        observers: the observers of the client.
-    """
-
-    def __init__(self, observers: Observers) -> None:
-        self._observers = observers
-        self._observed: dict[str, ObservedDeployment] = {}
-
-    def deploying(self, operation_tag: str, application: str | None, version: str | None) -> None:
-        """Notes a deploy in progress."""
-        if self._observers.see_deployments:
-            observed = ObservedDeployment(application, version, operation_tag)
-            self._observed[operation_tag] = observed
-
-    def created(self, request_id: str, operation_tag: str | None) -> None:
-        """Reports the deployment of a deploy in progress."""
-        observed = self._observed.pop(operation_tag or "", None)
-        if observed is not None:
-            observed.request_id, observed.accepted_at = request_id, loop_time()
-            self._observed[request_id] = observed
-            self._observers.report(Observer.deployment_created, observed)
-
-    def adopted(self, request_id: str) -> None:
-        """Reports a deployment that no deploy of the client has returned."""
-        if self._observers.see_deployments:
-            observed = self._observed[request_id] = ObservedDeployment(request_id=request_id)
-            self._observers.report(Observer.deployment_adopted, observed)
-
-    def ready(self, request_id: str, source: Literal["status", "list", "webhook"]) -> None:
-        """Reports that a deployment was found READY."""
-        observed = self._observed.get(request_id)
-        if observed is None or observed.source is not None:
-            return
-        observed.source = source
-        if observed.accepted_at is not None:
-            observed.ready_after = loop_time() - observed.accepted_at
-        self._observers.report(Observer.deployment_ready, observed)
-
-    def stopped(self, request_id: str, *, by_client: bool) -> None:
-        """Reports that a deployment is over."""
-        observed = self._observed.pop(request_id, None)
-        if observed is not None:
-            by: Literal["client", "other"] = "client" if by_client else "other"
-            self._observers.report(Observer.deployment_stopped, observed, by)
-
-    def lost(self, key: str) -> None:
-        """Reports that a deployment, or that of a deploy, may go on running."""
-        observed = self._observed.get(key)
-        if observed is not None:
-            self._observers.report(Observer.deployment_lost, observed)
-
-    def forget(self, key: str) -> None:
-        """Removes a deployment, or a deploy, and reports nothing."""
-        self._observed.pop(key, None)
-
-
 class DeploymentState(enum.Enum):
     """Where a deployment is between its deploy and its end."""
 
@@ -124,6 +65,7 @@ class _Record:
     state: DeploymentState
     believe_404_from: float | None = None  # loop time; None before the deploy or the first stop
     is_shown: bool = False  # whether a status request has found the deployment
+    observed: ObservedDeployment | None = None  # what observers get; None if none wants it
 
 
 class DeploymentRegister:
@@ -136,12 +78,12 @@ class DeploymentRegister:
 
     Args:
         not_found_grace: seconds during which the answer "no such deployment" is not believed.
-        lives: reports the lives of the deployments.
+        observers: get the lives of the deployments.
     """
 
-    def __init__(self, not_found_grace: float, lives: DeploymentLives) -> None:
+    def __init__(self, not_found_grace: float, observers: Observers) -> None:
         self._not_found_grace = not_found_grace
-        self._lives = lives
+        self._observers = observers
         self._live = dict[str, _Record]()
         # the id of the deployment that a deploy has made, by operation tag; None for ids
         self._ended = OrderedDict[str, str | None]()
@@ -170,8 +112,9 @@ class DeploymentRegister:
         self, operation_tag: str, application: str | None = None, version: str | None = None
     ) -> None:
         """Records a deploy in progress."""
-        self._live[operation_tag] = _Record(DeploymentState.DEPLOYING)
-        self._lives.deploying(operation_tag, application, version)
+        record = self._live[operation_tag] = _Record(DeploymentState.DEPLOYING)
+        if self._observers.see_deployments:
+            record.observed = ObservedDeployment(application, version, operation_tag)
 
     def add_deployed(self, request_id: str, operation_tag: str | None = None) -> float:
         """Records an accepted deploy, whose caller is the owner unless the client is made it.
@@ -183,11 +126,15 @@ class DeploymentRegister:
         Returns:
             The loop time from which a 404 is believed.
         """
-        self._lives.created(request_id, operation_tag)
+        deploy = self._live.get(operation_tag or "")
         if operation_tag is not None:
             self.end(operation_tag, request_id)
         self._ended.pop(request_id, None)
-        self._live.setdefault(request_id, _Record(DeploymentState.HANDED_OVER))
+        record = self._live.setdefault(request_id, _Record(DeploymentState.HANDED_OVER))
+        if deploy is not None and deploy.observed is not None:
+            record.observed = deploy.observed
+            record.observed.request_id, record.observed.accepted_at = request_id, loop_time()
+            self._observers.report(Observer.deployment_created, record.observed)
         if len(self._live) > _MAX_LIVE:
             self._end_oldest_handed_over()
         return self._begin_grace(request_id)
@@ -205,7 +152,7 @@ class DeploymentRegister:
         for key, record in self._live.items():
             if record.state is DeploymentState.HANDED_OVER:
                 self.lose(key)
-                self._lives.forget(key)
+                record.observed = None  # its end is not known
                 self.end(key)
                 return
 
@@ -234,7 +181,9 @@ class DeploymentRegister:
         record = self._live.get(request_id)
         if record is None:
             record = self._live[request_id] = _Record(state)
-            self._lives.adopted(request_id)
+            if self._observers.see_deployments:
+                record.observed = ObservedDeployment(request_id=request_id)
+                self._observers.report(Observer.deployment_adopted, record.observed)
         record.state = state
 
     def _begin_grace(self, request_id: str) -> float:
@@ -261,12 +210,23 @@ class DeploymentRegister:
         return record is not None and record.is_shown
 
     def note_ready(self, request_id: str, change: StatusChange) -> None:
-        """Records that a request has found a deployment READY."""
-        self._lives.ready(request_id, change.source)
+        """Reports that a request has found a deployment READY, the first time."""
+        observed = self._observed(request_id)
+        if observed is None or observed.source is not None:
+            return
+        observed.source = change.source
+        if observed.accepted_at is not None:
+            observed.ready_after = loop_time() - observed.accepted_at
+        self._observers.report(Observer.deployment_ready, observed)
 
     def lose(self, key: str) -> None:
-        """Records that a deployment, or that of a deploy in progress, may go on running."""
-        self._lives.lost(key)
+        """Reports that a deployment, or that of a deploy in progress, may go on running."""
+        if observed := self._observed(key):
+            self._observers.report(Observer.deployment_lost, observed)
+
+    def _observed(self, key: str) -> ObservedDeployment | None:
+        record = self._live.get(key)
+        return None if record is None else record.observed
 
     def end(self, key: str, made: str | None = None, *, by_client: bool = False) -> None:
         """Records that a deployment, or a deploy in progress, has ended, if the register has it.
@@ -279,10 +239,9 @@ class DeploymentRegister:
         record = self._live.pop(key, None)
         if record is None:
             return
-        if record.state is DeploymentState.DEPLOYING:
-            self._lives.forget(key)
-        else:
-            self._lives.stopped(key, by_client=by_client)
+        if record.observed is not None and record.state is not DeploymentState.DEPLOYING:
+            by: Literal["client", "other"] = "client" if by_client else "other"
+            self._observers.report(Observer.deployment_stopped, record.observed, by)
         self._ended[key] = made
         if len(self._ended) > _MAX_ENDED:
             self._ended.popitem(last=False)
@@ -290,7 +249,6 @@ class DeploymentRegister:
     def forget(self, key: str) -> None:
         """Removes a deployment, or a deploy in progress, without a trace."""
         self._live.pop(key, None)
-        self._lives.forget(key)
 
     def kept_instead_of(self, row: DeploymentRow) -> str | None:
         """Returns the id of the deployment that a deploy has made, if the row is a surplus one.

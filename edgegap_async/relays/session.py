@@ -23,7 +23,7 @@ from edgegap_async.api.messages import HttpRequest, encode
 from edgegap_async.api.resources.relays import CREATE_RELAY_SESSION, RelayRequest, RelaySession
 from edgegap_async.concurrency import is_cancelled, loop_time
 from edgegap_async.deployments.ownership import OwnedDeployments
-from edgegap_async.deployments.register import DeploymentLives, DeploymentRegister
+from edgegap_async.deployments.register import DeploymentRegister
 from edgegap_async.errors import (
     CallError,
     ClientClosed,
@@ -74,7 +74,7 @@ class OwnedRelays:
         self._guard = guard
         self._list_delay = list_delay
         # Observers see deployments, not sessions.
-        self._register = DeploymentRegister(not_found_grace, DeploymentLives(Observers()))
+        self._register = DeploymentRegister(not_found_grace, Observers())
         self.owned: Final = OwnedDeployments(
             self._register,
             lambda session_id, _: cleanup.delete(session_id),

@@ -8,7 +8,7 @@ import pytest
 from short_lived_api import ShortLivedApi
 
 from edgegap_async.client import EdgegapClient
-from edgegap_async.deployments.register import DeploymentLives, DeploymentRegister, DeploymentState
+from edgegap_async.deployments.register import DeploymentRegister, DeploymentState
 from edgegap_async.http.guard import Guard
 from edgegap_async.observability.observer import Observers
 
@@ -71,7 +71,7 @@ async def test_row_79_a_live_deployment_stays_in_the_register() -> None:
 
 
 async def test_row_79_the_register_is_bounded_where_no_end_can_be_learnt() -> None:
-    register = DeploymentRegister(10.0, DeploymentLives(Observers()))
+    register = DeploymentRegister(10.0, Observers())
     register.add_deployed("owned")
     register.set_owned("owned")
     for number in range(DEPLOYS):

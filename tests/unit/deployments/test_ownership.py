@@ -13,7 +13,7 @@ from scripted_api import Reply, ScriptedApi
 from edgegap_async.client import EdgegapClient
 from edgegap_async.concurrency import loop_time
 from edgegap_async.deployments.ownership import stop_until_confirmed
-from edgegap_async.deployments.register import DeploymentLives, DeploymentRegister, DeploymentState
+from edgegap_async.deployments.register import DeploymentRegister, DeploymentState
 from edgegap_async.errors import WaitTimedOut
 from edgegap_async.http.resources.deployments import is_listed
 from edgegap_async.observability.observer import Observers
@@ -26,7 +26,7 @@ GRACE = 10.0
 
 @pytest.fixture
 def register() -> DeploymentRegister:
-    return DeploymentRegister(GRACE, DeploymentLives(Observers()))
+    return DeploymentRegister(GRACE, Observers())
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from virtual_clock import VirtualLoop
 from edgegap_async.api.models import Deployment, Status
 from edgegap_async.deployments.handle import DeploymentHandle
 from edgegap_async.deployments.ownership import OwnedDeployments
-from edgegap_async.deployments.register import DeploymentLives, DeploymentRegister
+from edgegap_async.deployments.register import DeploymentRegister
 from edgegap_async.errors import (
     ClientClosed,
     DeploymentFailed,
@@ -365,7 +365,7 @@ async def test_a_new_wait_after_a_final_failure_polls_again_beside_an_older_wait
 ) -> None:
     api.on(*STATUS, deployment("DEPLOYING"), *[Reply(401)] * 2, deployment("READY"))
     owned = OwnedDeployments(
-        DeploymentRegister(0, DeploymentLives(Observers())),
+        DeploymentRegister(0, Observers()),
         lambda request_id, _: client.deployments.stop(request_id),
         functools.partial(is_listed, client.deployments),
     )
