@@ -31,7 +31,7 @@ import weakref
 from collections.abc import Awaitable, Mapping
 from contextvars import ContextVar
 from http import HTTPStatus
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -57,6 +57,9 @@ from edgegap_async.errors import (
 )
 
 from .access import Proxy, check_proxied, checked_base_url, port_of_this_machine
+
+if TYPE_CHECKING:
+    from .call import CallPermit
 
 VERSION: Final = "0.1.0"
 
@@ -97,26 +100,6 @@ class SendState:
     """True once the caller is gone, so that the request is not sent again."""
 
 
-class SendPermit(Protocol):
-    """The permit of the rate limit with which a request is sent: a `CallPermit`."""
-
-    def give_back(self) -> None:
-        """Gives the permit back, before a wait for a connection."""
-        ...
-
-    def is_valid(self) -> bool:
-        """Returns whether the request may be sent now."""
-        ...
-
-    async def take_again(self) -> None:
-        """Waits for another permit."""
-        ...
-
-    def use(self) -> None:
-        """Uses up the permit: what is sent from now on needs another one."""
-        ...
-
-
 class _Attempt(Deadline):
     """One attempt in its time limit, with what the connector and the trace have to know of it."""
 
@@ -127,7 +110,7 @@ class _Attempt(Deadline):
         deadlines: Deadlines,
         trace: aiohttp.TraceConfig,
         send_state: SendState,
-        permit: SendPermit | None,
+        permit: CallPermit | None,
     ) -> None:
         super().__init__(deadlines)
         self.trace = trace
@@ -299,7 +282,7 @@ class Transport:
         request: HttpRequest[Any],
         token: Token,
         send_state: SendState,
-        permit: SendPermit | None = None,
+        permit: CallPermit | None = None,
     ) -> HttpResponse:
         """Returns the answer to a request, with any status. The caller holds a connection slot.
 

@@ -16,7 +16,7 @@ import logging
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import attrs
 
@@ -34,8 +34,10 @@ from edgegap_async.errors import (
     WaitTimedOut,
     log_fields,
 )
-from edgegap_async.http.api_client import ApiClient
 from edgegap_async.observability.observer import Observer
+
+if TYPE_CHECKING:
+    from .poller import StatusPoller
 
 logger = logging.getLogger(__name__)
 
@@ -70,23 +72,6 @@ class WebhookSource(Protocol):
         Args:
             wake: called in the event loop for each webhook that comes to one of them.
         """
-        ...
-
-
-class TrackerPoller(Protocol):
-    """Polls the deployments of trackers: the `StatusPoller`."""
-
-    @property
-    def client(self) -> ApiClient:
-        """The client whose deployments they are."""
-        ...
-
-    def waiters_changed(self, tracker: DeploymentTracker) -> None:
-        """Starts, changes or ends the polling of a deployment, as its `is_awaited` says now."""
-        ...
-
-    def poll_now(self, tracker: DeploymentTracker) -> None:
-        """Makes the next status or list request for a deployment due at once, if a task waits."""
         ...
 
 
@@ -133,7 +118,7 @@ class DeploymentTracker:
 
     def __init__(
         self,
-        poller: TrackerPoller,
+        poller: StatusPoller,
         request_id: str,
         *,
         expects_webhook: bool = False,
