@@ -1,4 +1,4 @@
-"""Asyncio helpers of several packages: clock, tasks, deadlines, loop binding, changes."""
+"""Asyncio helpers of several packages: clock, tasks, time limits, loop binding, changes, UDP."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import contextvars
 import logging
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Final, Self, TypeVar
 
 from .errors import WrongLoop, log_fields
@@ -42,6 +42,69 @@ def create_detached_task(work: Coroutine[Any, Any, Result]) -> asyncio.Task[Resu
     that happened to start it, all its calls would be in that caller's trace and log context.
     """
     return asyncio.create_task(work, context=contextvars.Context())
+
+
+@contextlib.asynccontextmanager
+async def limited(limit: asyncio.Timeout, late: Callable[[], Exception]) -> AsyncIterator[None]:
+    """Returns a block that raises another error than TimeoutError at the end of its time.
+
+    A TimeoutError that the block itself raises passes.
+
+    Args:
+        limit: the time limit, such as `asyncio.timeout(5)`.
+        late: makes the error.
+    """
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        error = late()
+        raise error from error.__cause__
+
+
+async def wait_within(limit: asyncio.Timeout, awaited: Awaitable[object]) -> None:
+    """Returns when `awaited` has ended, or the time limit is over, which cancels it."""
+    with contextlib.suppress(TimeoutError):
+        async with limit:
+            await awaited
+
+
+async def ask_by_datagram(host: str, port: int, datagram: bytes) -> tuple[bytes, float]:
+    """Sends a datagram, and returns the first answer, and the seconds until it came.
+
+    Raises:
+        OSError: the datagram cannot be sent, or the host has refused it.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[tuple[bytes, float]] = loop.create_future()
+    transport, _ = await loop.create_datagram_endpoint(
+        lambda: _FirstAnswer(answer), remote_addr=(host, port)
+    )
+    try:
+        sent_at = loop.time()
+        transport.sendto(datagram)
+        data, answered_at = await answer
+        return data, answered_at - sent_at
+    finally:
+        transport.close()
+
+
+class _FirstAnswer(asyncio.DatagramProtocol):
+    """Notes the first answer, and when it came."""
+
+    def __init__(self, answer: asyncio.Future[tuple[bytes, float]]) -> None:
+        self._answer = answer
+
+    def datagram_received(self, data: bytes, addr: object) -> None:
+        del addr
+        if not self._answer.done():
+            self._answer.set_result((data, self._answer.get_loop().time()))
+
+    def error_received(self, exc: Exception) -> None:
+        if not self._answer.done():
+            self._answer.set_exception(exc)
 
 
 @contextlib.contextmanager

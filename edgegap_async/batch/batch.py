@@ -28,7 +28,7 @@ from typing import Final, Self
 import attrs
 
 from edgegap_async.api.validation import check_number
-from edgegap_async.concurrency import ChangeEvent, loop_time
+from edgegap_async.concurrency import ChangeEvent, loop_time, wait_within
 from edgegap_async.deployments.deployer import Deployer
 from edgegap_async.deployments.handle import DeploymentHandle
 from edgegap_async.deployments.ownership import wait_for_stops
@@ -255,9 +255,7 @@ class Batch:
         self._entered()
         while not self._runner.finished.is_set():
             yield self.progress_now
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(every):
-                    await self._runner.finished.wait()
+            await wait_within(asyncio.timeout(every), self._runner.finished.wait())
         yield self.progress_now
 
     async def _report_progress(self, on_progress: Callable[[Progress], object]) -> None:

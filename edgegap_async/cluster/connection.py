@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from edgegap_async.concurrency import ChangeEvent, PersistentTask, loop_time
+from edgegap_async.concurrency import ChangeEvent, PersistentTask, loop_time, wait_within
 from edgegap_async.errors import InvalidRequest, log_fields
 from edgegap_async.http.learned_limit import REMEMBERED_SECONDS, LearnedState
 
@@ -138,9 +138,7 @@ class RedisConnection:
 
     async def wait_for_change(self, timeout: float) -> None:  # noqa: ASYNC109 - ends without an error
         """Returns when Redis is lost, comes back, or opens the timelines later; or after a time."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                await self._change.wait()
+        await wait_within(asyncio.timeout(timeout), self._change.wait())
 
     def note_call(self, at: float) -> None:
         """Notes that this program sends a call at a loop time, now or later."""

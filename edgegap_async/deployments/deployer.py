@@ -33,7 +33,7 @@ from edgegap_async.api.requests import (
     webhook_option,
 )
 from edgegap_async.api.validation import check_list, check_segment
-from edgegap_async.concurrency import create_detached_task, is_cancelled, loop_time
+from edgegap_async.concurrency import create_detached_task, is_cancelled, limited, loop_time
 from edgegap_async.errors import (
     CallError,
     ClientClosed,
@@ -162,23 +162,19 @@ class Deployer:
             WaitTimedOut: the API did not answer by the deadline. The deploy is undone.
             EdgegapError: as for `EdgegapClient.deploy`.
         """
-        began = loop_time()
-        limit = asyncio.timeout_at(deadline)
-        try:
-            async with limit:
-                return await self._deploy(
-                    application,
-                    version,
-                    users,
-                    options,
-                    ignore_wait_limit=ignore_wait_limit,
-                    send_state=send_state or SendState(),
-                )
-        except TimeoutError:
-            if not limit.expired() or deadline is None:
-                raise
-            seconds = deadline - began
-            raise WaitTimedOut(f"no answer to the deploy in {seconds:g} s; it is undone") from None
+        seconds = 0.0 if deadline is None else deadline - loop_time()
+        async with limited(
+            asyncio.timeout_at(deadline),
+            lambda: WaitTimedOut(f"no answer to the deploy in {seconds:g} s; it is undone"),
+        ):
+            return await self._deploy(
+                application,
+                version,
+                users,
+                options,
+                ignore_wait_limit=ignore_wait_limit,
+                send_state=send_state or SendState(),
+            )
 
     async def deploy_request(
         self, request: DeployRequest, deadline: float | None, send_state: SendState

@@ -16,13 +16,13 @@ the lines of the last second may be lost.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from edgegap_async.api.models import Logs
+from edgegap_async.concurrency import wait_within
 from edgegap_async.errors import BadRequest, CallError, Gone, NotFound, log_fields
 from edgegap_async.http.retries import is_transient
 from edgegap_async.polling.tracker import DeploymentTracker
@@ -139,6 +139,4 @@ async def follow(
             if is_over:
                 return
             gap = _MIN_GAP if items else min(gap * _GAP_GROWTH, _MAX_GAP)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(gap):
-                    await tracker.wait_for_change(known)
+            await wait_within(asyncio.timeout(gap), tracker.wait_for_change(known))

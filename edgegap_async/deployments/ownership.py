@@ -29,13 +29,12 @@ Consequences:
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any, Final, TypeAlias
 
-from edgegap_async.concurrency import PersistentTask, loop_time
+from edgegap_async.concurrency import PersistentTask, loop_time, wait_within
 from edgegap_async.errors import (
     CallError,
     ClientClosed,
@@ -239,12 +238,7 @@ class OwnedDeployments:
             self._on_lost(request_id, error)
         elif request_id not in self._repeated_stops:
             self._repeated_stops.add(request_id)
-            logger.warning(
-                "%s could not be stopped yet, the stop is repeated: %s",
-                request_id,
-                error,
-                extra=log_fields(error, request_id=request_id, owner=self.owner),
-            )
+            self._log_repeated(request_id, error)
             repeating = self.in_background(
                 functools.partial(self._repeat_stop, request_id), request_id
             )
@@ -275,13 +269,16 @@ class OwnedDeployments:
         except EdgegapError as error:
             if not _is_worth_repeating(error):
                 raise
-            logger.warning(
-                "%s could not be stopped yet, the stop is repeated: %s",
-                request_id,
-                error,
-                extra=log_fields(error, request_id=request_id, owner=self.owner),
-            )
+            self._log_repeated(request_id, error)
             await self._repeat_stop(request_id)
+
+    def _log_repeated(self, request_id: str, error: BaseException) -> None:
+        logger.warning(
+            "%s could not be stopped yet, the stop is repeated: %s",
+            request_id,
+            error,
+            extra=log_fields(error, request_id=request_id, owner=self.owner),
+        )
 
     def in_background(self, work: Work, what: str) -> asyncio.Future[None]:
         """Runs work that goes on when its caller is cancelled, and returns a future of its end.
@@ -303,9 +300,7 @@ class OwnedDeployments:
 
     async def sleep_until_closed(self, seconds: float) -> None:
         """Sleeps, and returns early when the client is closed."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._closing.wait()
+        await wait_within(asyncio.timeout(seconds), self._closing.wait())
 
     # ── callers that wait for a stop ─────────────────────────────────────────────────────────────
 

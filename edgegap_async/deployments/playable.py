@@ -19,7 +19,7 @@ import attrs
 
 from edgegap_async.api.validation import instance_of, number
 from edgegap_async.api.values import Documented
-from edgegap_async.concurrency import is_cancelled, loop_time
+from edgegap_async.concurrency import ask_by_datagram, is_cancelled, loop_time
 from edgegap_async.errors import ClientClosed, InvalidRequest, NotPlayable
 
 if TYPE_CHECKING:
@@ -120,33 +120,10 @@ class UdpAnswer(PortCheck):
     async def attempt(self, server: DeploymentHandle) -> None:
         """Sends the datagram once, and compares the first answer."""
         endpoint = server.endpoint(self.port)
-        loop = asyncio.get_running_loop()
-        first: asyncio.Future[bytes] = loop.create_future()
-        transport, _ = await loop.create_datagram_endpoint(
-            lambda: _FirstAnswer(first), remote_addr=(endpoint.host, endpoint.port)
-        )
-        try:
-            transport.sendto(self.datagram)
-            answer = await first
-        finally:
-            transport.close()
+        answer, _ = await ask_by_datagram(endpoint.host, endpoint.port, self.datagram)
         expects = self.expects
         if not (expects(answer) if callable(expects) else answer.startswith(expects or b"")):
             raise _CheckFailed(f"the answer is {answer[:100]!r}, not what is expected")
-
-
-class _FirstAnswer(asyncio.DatagramProtocol):
-    def __init__(self, answer: asyncio.Future[bytes]) -> None:
-        self._answer = answer
-
-    def datagram_received(self, data: bytes, addr: object) -> None:
-        del addr
-        if not self._answer.done():
-            self._answer.set_result(data)
-
-    def error_received(self, exc: Exception) -> None:
-        if not self._answer.done():
-            self._answer.set_exception(exc)
 
 
 @attrs.frozen(kw_only=True)

@@ -13,6 +13,7 @@ cannot be given back is valid for 25 ms, the time by which the limits allow call
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import Any, Final
 
 import attrs
@@ -20,7 +21,7 @@ import attrs
 from edgegap_async.api.messages import HttpRequest
 from edgegap_async.api.requests import Token
 from edgegap_async.api.values import Value
-from edgegap_async.concurrency import loop_time
+from edgegap_async.concurrency import limited, loop_time
 from edgegap_async.errors import LimitReached
 
 from .rate_limits import Limits, Priority
@@ -84,11 +85,9 @@ class CallPermit:
             return
         self.give_back()
         began = loop_time()
-        try:
-            async with asyncio.timeout(self._wait_left()):
-                await self.connections.acquire()
-        except TimeoutError:
-            raise self._described(LimitReached("all connections are in use")) from None
+        late = functools.partial(LimitReached, "all connections are in use", **self.request.facts())
+        async with limited(asyncio.timeout(self._wait_left()), late):
+            await self.connections.acquire()
         self.waited += loop_time() - began
         try:
             await self.take_again()
@@ -129,15 +128,10 @@ class CallPermit:
                 again=again,
             )
         except LimitReached as error:
-            raise self._described(error) from None
+            vars(error).update(self.request.facts())  # with the values in the path
+            raise
         self._is_held, self.taken_at = True, loop_time()
         self.waited += self.taken_at - began
 
     def _wait_left(self) -> float | None:
         return None if self.max_wait is None else max(0.0, self.max_wait - self.waited)
-
-    def _described(self, error: LimitReached) -> LimitReached:
-        operation = self.request.operation
-        error.operation, error.method = operation.name, operation.method
-        error.path, error.request_id = self.request.path, self.request.request_id
-        return error

@@ -48,7 +48,7 @@ import attrs
 from edgegap_async.api.operations import DEPLOY, DEPLOY_TO_FLEET, LIMITS, Operation
 from edgegap_async.api.validation import check_kind
 from edgegap_async.api.values import Value
-from edgegap_async.concurrency import LoopBinding, loop_time
+from edgegap_async.concurrency import LoopBinding, limited, loop_time
 from edgegap_async.errors import InvalidRequest, LimitReached
 
 from .learned_limit import CUT_FACTOR, MIN_CUT_INTERVAL, MIN_RATE_FACTOR, LearnedLimit
@@ -535,15 +535,13 @@ class Limits:
         predicted = queue.permits.expected_wait(ahead, again=again)
         if max_wait <= 0 or predicted > max_wait:
             raise _limit_reached(operation, predicted, max_wait)
-        deadline = asyncio.timeout(max_wait)
-        try:
-            async with deadline:
-                await queue.acquire(priority, front=front, again=again)
-        except TimeoutError:
-            if not deadline.expired():
-                raise
+
+        def late() -> LimitReached:
             more = queue.permits.expected_wait(queue.count_ahead(priority), again=again)
-            raise _limit_reached(operation, max_wait + more, max_wait) from None
+            return _limit_reached(operation, max_wait + more, max_wait)
+
+        async with limited(asyncio.timeout(max_wait), late):
+            await queue.acquire(priority, front=front, again=again)
 
     def give_back(self, operation: Operation[object]) -> bool:
         """Takes back the newest permit of an operation, which was not used.

@@ -24,7 +24,6 @@ do at all, `list_strategy` learns. What an answer means is in `results`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 from collections.abc import Collection, Sequence
 from typing import Final
@@ -41,7 +40,7 @@ from edgegap_async.api.operations import (
 )
 from edgegap_async.api.requests import Filter
 from edgegap_async.api.validation import check_segment
-from edgegap_async.concurrency import create_detached_task, loop_time
+from edgegap_async.concurrency import create_detached_task, loop_time, wait_within
 from edgegap_async.errors import CallError, ClientClosed, EdgegapError, Refused
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.call import CallOptions
@@ -248,9 +247,8 @@ class StatusPoller:
                 while True:
                     self._wakeup.clear()
                     due = self._send_due_requests(loop_time())
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout_at(due if due < math.inf else None):
-                            await self._wakeup.wait()
+                    limit = asyncio.timeout_at(due if due < math.inf else None)
+                    await wait_within(limit, self._wakeup.wait())
         except ClientClosed:
             pass  # each waiter raises ClientClosed itself
         except Exception as error:  # noqa: BLE001 - no waiter may wait for ever

@@ -26,7 +26,7 @@ from typing import Final
 
 from edgegap_async.api.models import Deployment, DeploymentRow, Status
 from edgegap_async.api.requests import DeployRequest, Filter
-from edgegap_async.concurrency import PersistentTask, loop_time
+from edgegap_async.concurrency import PersistentTask, loop_time, wait_within
 from edgegap_async.deployments.deployer import Deployer
 from edgegap_async.deployments.handle import DeploymentHandle, RecoveredDeployment, tracker_of
 from edgegap_async.deployments.register import DeploymentState
@@ -82,9 +82,10 @@ class PoolMaintenance:
         webhook_event = self._inventory.queue.webhook_event
         with contextlib.suppress(ClientClosed):
             while True:
-                with self._client.until_closed(), contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._settings.poll_interval):
-                        await webhook_event.wait()
+                with self._client.until_closed():
+                    await wait_within(
+                        asyncio.timeout(self._settings.poll_interval), webhook_event.wait()
+                    )
                 webhook_event.clear()
                 await self._check_all()
                 self._inventory.changed.notify()

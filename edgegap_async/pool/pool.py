@@ -37,7 +37,7 @@ from edgegap_async.api.requests import (
 from edgegap_async.api.validation import check_list, check_number
 from edgegap_async.batch.plan import Outcome
 from edgegap_async.client import EdgegapClient
-from edgegap_async.concurrency import PersistentTask, loop_time
+from edgegap_async.concurrency import PersistentTask, limited, loop_time, wait_within
 from edgegap_async.deployments.handle import DeploymentHandle, tracker_of
 from edgegap_async.deployments.ownership import wait_for_stops
 from edgegap_async.deployments.playable import Check
@@ -249,14 +249,8 @@ class ServerPool:
 
     async def _allocate(self, timeout: float | None) -> DeploymentHandle:  # noqa: ASYNC109 - as `allocate`
         self._check_usable()
-        limit = asyncio.timeout(timeout)
-        try:
-            async with limit:
-                ready = await self._inventory.take()
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise self._timed_out(f"no server in {timeout:g} s") from self._backoff.failure
+        async with self._within(timeout, "no server"):
+            ready = await self._inventory.take()
         server, owned = ready.server, self._deployer.owned
         tracker_of(server).webhook_event = None
         if owned.closed and server.request_id not in owned:
@@ -295,19 +289,27 @@ class ServerPool:
             RuntimeError: the pool was not entered.
         """
         check_number("timeout", timeout, least=0)
-        limit = asyncio.timeout(timeout)
-        try:
-            async with limit:
-                while not self._is_filled():
-                    await self._inventory.queue.changed.wait()
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise self._timed_out(f"not filled in {timeout:g} s") from self._backoff.failure
+        async with self._within(timeout, "not filled"):
+            while not self._is_filled():
+                await self._inventory.queue.changed.wait()
 
     def _is_filled(self) -> bool:
         self._check_usable(self._settings.min_ready)
         return len(self._inventory.queue) >= self._settings.min_ready
+
+    def _within(
+        self, timeout: float | None, problem: str
+    ) -> contextlib.AbstractAsyncContextManager[None]:
+        """Returns a block that raises `PoolEmpty` with the state of the pool after a time."""
+
+        def late() -> PoolEmpty:
+            failure = self._backoff.failure
+            why = f"; the last failure: {failure}" if failure else ""
+            error = PoolEmpty(f"{problem} in {timeout:g} s; {self.stats}{why}")
+            error.__cause__ = failure
+            return error
+
+        return limited(asyncio.timeout(timeout), late)
 
     def _check_usable(self, needed: int = 1) -> None:
         """Raises unless `needed` servers are ready or may still become ready."""
@@ -323,11 +325,6 @@ class ServerPool:
         is_failing = self._backoff.fails_repeatedly and self._backoff.delay > 0
         if is_failing and len(self._inventory.queue) < needed:
             raise self._deploys_fail()
-
-    def _timed_out(self, what: str) -> PoolEmpty:
-        failure = self._backoff.failure
-        why = f"; the last failure: {failure}" if failure else ""
-        return PoolEmpty(f"{what}; {self.stats}{why}")
 
     def _deploys_fail(self) -> PoolEmpty:
         backoff = self._backoff
@@ -378,9 +375,8 @@ class ServerPool:
                     inventory.starting += 1
                     yield self._request
                     continue
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(None if delay == math.inf else delay):
-                    await inventory.changed.wait()
+            limit = asyncio.timeout(None if delay == math.inf else delay)
+            await wait_within(limit, inventory.changed.wait())
 
     def _add_outcome(self, outcome: Outcome) -> None:
         self._inventory.starting -= 1

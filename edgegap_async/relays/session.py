@@ -21,7 +21,7 @@ from typing import Final
 
 from edgegap_async.api.messages import HttpRequest, encode
 from edgegap_async.api.resources.relays import CREATE_RELAY_SESSION, RelayRequest, RelaySession
-from edgegap_async.concurrency import is_cancelled, loop_time
+from edgegap_async.concurrency import is_cancelled, limited, loop_time
 from edgegap_async.deployments.ownership import OwnedDeployments
 from edgegap_async.deployments.register import DeploymentRegister
 from edgegap_async.errors import (
@@ -100,14 +100,11 @@ class OwnedRelays:
             RelayMaybeCreated: the answer was lost.
             EdgegapError: as for `EdgegapClient.relay`.
         """
-        limit = asyncio.timeout_at(deadline)
-        try:
-            async with limit:
-                return await self._create(body)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise RelayTimedOut("no answer came in time; what was created is deleted") from None
+        late = functools.partial(
+            RelayTimedOut, "no answer came in time; what was created is deleted"
+        )
+        async with limited(asyncio.timeout_at(deadline), late):
+            return await self._create(body)
 
     async def _create(self, body: RelayRequest) -> RelaySession:
         self._guard.check(CREATE_RELAY_SESSION, body)
@@ -221,21 +218,18 @@ class OwnedRelays:
             ClientClosed: the client was closed meanwhile.
         """
         gap, session_id = _FIRST_GAP, session.session_id
-        limit = asyncio.timeout_at(deadline)
-        try:
-            async with limit:
-                while not (session.linked and session.relay is not None):
-                    # An error that is no text, as deployments have, is one too.
-                    if problem := session.error or session.raw.get("error"):
-                        raise RelayNotLinked(str(problem), session=session)
-                    with self._client.until_closed():
-                        await asyncio.sleep(gap * random.uniform(*_JITTER))  # noqa: S311 - no secret
-                    gap = min(gap * 2, _MAX_GAP)
-                    session = await self._next_state(session_id, session)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise RelayTimedOut("it was not linked in time", session=session) from None
+        async with limited(
+            asyncio.timeout_at(deadline),
+            lambda: RelayTimedOut("it was not linked in time", session=session),
+        ):
+            while not (session.linked and session.relay is not None):
+                # An error that is no text, as deployments have, is one too.
+                if problem := session.error or session.raw.get("error"):
+                    raise RelayNotLinked(str(problem), session=session)
+                with self._client.until_closed():
+                    await asyncio.sleep(gap * random.uniform(*_JITTER))  # noqa: S311 - no secret
+                gap = min(gap * 2, _MAX_GAP)
+                session = await self._next_state(session_id, session)
         return session
 
     async def _next_state(self, session_id: str, session: RelaySession) -> RelaySession:

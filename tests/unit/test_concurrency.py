@@ -18,7 +18,9 @@ from edgegap_async.concurrency import (
     LocalServers,
     LoopBinding,
     PersistentTask,
+    limited,
     loop_time,
+    wait_within,
 )
 from edgegap_async.errors import WrongLoop
 
@@ -27,6 +29,32 @@ async def test_loop_time_is_the_clock_of_the_running_loop() -> None:
     loop = asyncio.get_running_loop()
 
     assert loop.time() <= loop_time() <= loop.time()
+
+
+async def test_a_late_block_raises_the_error_of_its_limit_with_the_cause_of_that_error() -> None:
+    def late() -> WrongLoop:
+        error = WrongLoop("late")
+        error.__cause__ = ValueError("why")
+        return error
+
+    with pytest.raises(WrongLoop, match="late") as raised:
+        async with limited(asyncio.timeout(0), late):
+            await asyncio.Event().wait()
+
+    assert isinstance(raised.value.__cause__, ValueError)
+
+
+async def test_a_timeout_that_the_block_itself_raises_is_not_the_end_of_its_time() -> None:
+    with pytest.raises(TimeoutError, match="its own"):
+        async with limited(asyncio.timeout(60), lambda: WrongLoop("late")):
+            raise TimeoutError("its own")
+
+
+async def test_a_wait_ends_with_its_time_limit_or_with_what_it_waits_for() -> None:
+    event = asyncio.Event()
+    await wait_within(asyncio.timeout(0), event.wait())
+    event.set()
+    await wait_within(asyncio.timeout(None), event.wait())
 
 
 async def test_a_binding_accepts_its_first_loop_and_refuses_another() -> None:

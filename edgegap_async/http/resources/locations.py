@@ -35,7 +35,7 @@ from edgegap_async.api.resources.locations import (
 )
 from edgegap_async.api.validation import check_kind, check_list, check_number, items_of
 from edgegap_async.api.values import Value
-from edgegap_async.concurrency import loop_time
+from edgegap_async.concurrency import ask_by_datagram, loop_time
 from edgegap_async.errors import InvalidRequest
 
 from .resource import Listing, Resource
@@ -238,30 +238,5 @@ async def _tcp(host: str, port: int) -> float:
 
 
 async def _udp(host: str, port: int) -> float:
-    loop = asyncio.get_running_loop()
-    answered_at: asyncio.Future[float] = loop.create_future()
-    transport, _ = await loop.create_datagram_endpoint(
-        lambda: _Answer(answered_at), remote_addr=(host, port)
-    )
-    try:
-        began = loop.time()
-        transport.sendto(secrets.token_bytes(_DATAGRAM_SIZE))
-        return await answered_at - began
-    finally:
-        transport.close()
-
-
-class _Answer(asyncio.DatagramProtocol):
-    """Notes when the first answer comes."""
-
-    def __init__(self, answered_at: asyncio.Future[float]) -> None:
-        self._answered_at = answered_at
-
-    def datagram_received(self, data: bytes, addr: object) -> None:
-        del data, addr
-        if not self._answered_at.done():
-            self._answered_at.set_result(self._answered_at.get_loop().time())
-
-    def error_received(self, exc: Exception) -> None:
-        if not self._answered_at.done():
-            self._answered_at.set_exception(exc)
+    _, round_trip = await ask_by_datagram(host, port, secrets.token_bytes(_DATAGRAM_SIZE))
+    return round_trip
