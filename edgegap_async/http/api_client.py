@@ -410,7 +410,7 @@ class ApiClient:
                 error.maybe_created = (
                     operation.retry_safety is RetrySafety.ONLY_IF_NOT_SENT and is_ambiguous(error)
                 )
-                if _says_deleted(error) and _already_deleted(operation, send_state):
+                if _already_deleted(error, operation, send_state):
                     result = empty_answer(request, error)
                     record_attempts(result, attempts=call.attempts, waited=call.waited)
                     return result
@@ -500,31 +500,20 @@ class ApiClient:
     def _permit(
         self, request: HttpRequest[Any], connections: asyncio.Semaphore, options: CallOptions
     ) -> CallPermit:
-        operation, priority = request.operation, options.priority
-        if priority is None:
-            priority = Priority.of(operation)
-        max_wait = None if options.ignore_wait_limit else self._max_wait_of(operation, priority)
+        default = Priority.of(request.operation)
+        priority = default if options.priority is None else options.priority
+        # Other work waits for a stop, and for a call whose priority was raised.
+        is_urgent = default is Priority.STOP or priority < default
+        max_wait = None if is_urgent or options.ignore_wait_limit else self._max_wait
         return CallPermit(self.limits, connections, request, priority, max_wait)
 
-    def _max_wait_of(self, operation: Operation[Any], priority: Priority) -> float | None:
-        """Returns the seconds that a call may wait for its rate limit; None for no limit."""
-        if self._max_wait is None:
-            return None
-        default = Priority.of(operation)
-        # Other work waits for a stop, and for a call whose priority was raised.
-        if default is Priority.STOP or priority < default:
-            return None
-        return self._max_wait
 
-
-def _says_deleted(error: CallError) -> bool:
-    return isinstance(error, Gone | NotFound) and error.is_certain
-
-
-def _already_deleted(operation: Operation[Any], send_state: SendState) -> bool:
+def _already_deleted(error: CallError, operation: Operation[Any], send_state: SendState) -> bool:
     """Returns whether a 404 or 410 is the success of a DELETE whose first answer was lost."""
     return (
-        operation.method == "DELETE"
+        isinstance(error, Gone | NotFound)
+        and error.is_certain
+        and operation.method == "DELETE"
         and operation.retry_safety is RetrySafety.SAFE
         and send_state.times_sent > 1
     )
