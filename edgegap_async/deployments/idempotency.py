@@ -197,7 +197,7 @@ class IdempotentDeploy:
             self.tag,
             extra=log_fields(ambiguous, operation_tag=self.tag),
         )
-        found = await self._find(ambiguous, self.tag, is_first=True)
+        found = await self._find(ambiguous, is_first=True)
         if found is not None:
             return found
         if self.send_state.is_abandoned:
@@ -208,15 +208,15 @@ class IdempotentDeploy:
         except CallError as second:
             if not second.maybe_created:  # the first deployment may still show up
                 # A 422 names the deployment that the second attempt made: the caller decides on it.
-                self._stop_surplus_later(second.request_id, self.tag, "the deployment of a failed")
+                self._stop_surplus_later(second.request_id, "the deployment of a failed")
                 raise
-            found = await self._find(second, self.tag)
+            found = await self._find(second)
             if found is None:
                 raise self._maybe_created(
                     second, "no deployment with its tag shows up in the list"
                 ) from None
             return found
-        self._stop_surplus_later(kept.request_id, self.tag, "a surplus deployment of a")
+        self._stop_surplus_later(kept.request_id, "a surplus deployment of a")
         return kept
 
     async def run_after_cancellation(self) -> DeployAccepted:
@@ -245,7 +245,7 @@ class IdempotentDeploy:
         if self.tag is None:
             raise lost
         self._delivery_time = _DELIVERY_TIME
-        return await self._find(lost, self.tag)
+        return await self._find(lost)
 
     def _lost(self) -> NoAnswer:
         return NoAnswer(
@@ -283,9 +283,7 @@ class IdempotentDeploy:
         wait = first.retry_after if isinstance(first, Refused) else None
         return min(self.lag.list_delay, max(self.lag.search_time, wait or 0.0))
 
-    async def _find(
-        self, ambiguous: CallError, tag: str, *, is_first: bool = False
-    ) -> DeployAccepted | None:
+    async def _find(self, ambiguous: CallError, *, is_first: bool = False) -> DeployAccepted | None:
         """Returns the deployment with the tag, or None if none shows up in time.
 
         If the caller was cancelled, no caller is left that could recover the deployment. So the
@@ -298,68 +296,67 @@ class IdempotentDeploy:
         try:
             while True:
                 try:
-                    return await self._find_once(ambiguous if is_first else None, tag)
+                    return await self._find_once(ambiguous if is_first else None)
                 except CallError as error:
                     failed = f"the list request by its tag failed: {error.reason}"
                     if not self.send_state.is_abandoned or not is_transient(error):
                         raise self._maybe_created(ambiguous, failed) from None
                 logger.warning(
                     "a deploy with the tag %s was cancelled; %s",
-                    tag,
+                    self.tag,
                     failed,
-                    extra=log_fields(ambiguous, operation_tag=tag),
+                    extra=log_fields(ambiguous, operation_tag=self.tag),
                 )
                 await asyncio.sleep(gap)
                 gap = min(gap * 2, _MAX_SEARCH_GAP)
         finally:
             self.waited += loop_time() - began
 
-    async def _find_once(self, first: CallError | None, tag: str) -> DeployAccepted | None:
+    async def _find_once(self, first: CallError | None) -> DeployAccepted | None:
         """Keeps one of the deployments with the tag, and stops the others.
 
         Args:
             first: the error of the first attempt; None after the second one.
-            tag: the operation tag.
         """
-        async with contextlib.aclosing(self._lookups(tag, first)) as lookups:
+        async with contextlib.aclosing(self._lookups(first)) as lookups:
             async for ids in lookups:
                 if ids:
                     self.lag.add(self._first_sent_at)
                     kept, *surplus = ids
                     for request_id in surplus:
                         self.owned.stop_surplus(request_id, kept)
-                    late = functools.partial(self._stop_late_rows, kept, tag)
-                    self.owned.in_background(late, f"a surplus deployment (tag {tag})")
+                    late = functools.partial(self._stop_late_rows, kept)
+                    self.owned.in_background(late, f"a surplus deployment (tag {self.tag})")
                     return DeployAccepted(request_id=kept)
         return None
 
-    async def _stop_late_rows(self, kept: str, tag: str) -> None:
+    async def _stop_late_rows(self, kept: str) -> None:
         """Stops each other deployment with the tag that lists show after the list delay."""
         await self.owned.sleep_until_closed(self.lag.list_delay)
         try:
-            ids = await self._list(tag)
+            ids = await self._list()
         except CallError as error:
             logger.warning(
                 "a surplus deployment with the tag %s may run, if a proxy sent the deploy of %s"
                 " twice: the list request failed: %s",
-                tag,
+                self.tag,
                 kept,
                 error,
-                extra=log_fields(error, operation_tag=tag, request_id=kept),
+                extra=log_fields(error, operation_tag=self.tag, request_id=kept),
             )
             return
         for surplus in set(ids) - {kept}:
             self.owned.stop_surplus(surplus, kept)
 
-    def _stop_surplus_later(self, kept: str | None, tag: str, what: str) -> None:
-        stop = functools.partial(self._stop_surplus, kept, tag)
-        self.owned.in_background(stop, f"{what} deploy (tag {tag})")
+    def _stop_surplus_later(self, kept: str | None, what: str) -> None:
+        stop = functools.partial(self._stop_surplus, kept)
+        self.owned.in_background(stop, f"{what} deploy (tag {self.tag})")
 
-    async def _stop_surplus(self, kept: str | None, tag: str) -> None:
+    async def _stop_surplus(self, kept: str | None) -> None:
         """Stops each other deployment with the tag that shows up before the client is closed."""
         until = loop_time() + self._delivery_time + self.lag.list_delay
         surplus = set[str]()
-        async with contextlib.aclosing(self._lookups(tag, until_closed=True)) as lookups:
+        async with contextlib.aclosing(self._lookups(until_closed=True)) as lookups:
             async for ids in lookups:
                 surplus = set(ids) - {kept}
                 for request_id in surplus:
@@ -369,25 +366,24 @@ class IdempotentDeploy:
                 "the client was closed before the list was sure to show every deployment with the"
                 " tag %s, whose deploy was sent twice: one may go on running; client.recover(%r)"
                 " finds it",
-                tag,
-                tag,
-                extra=log_fields(operation_tag=tag, request_id=kept),
+                self.tag,
+                self.tag,
+                extra=log_fields(operation_tag=self.tag, request_id=kept),
             )
 
     async def _lookups(
-        self, tag: str, first: CallError | None = None, *, until_closed: bool = False
+        self, first: CallError | None = None, *, until_closed: bool = False
     ) -> AsyncGenerator[list[str], None]:
         """Yields the ids of the deployments with the tag, repeatedly during the list delay.
 
         Args:
-            tag: the operation tag.
             first: as for `_search_time`.
             until_closed: whether the last list request is made as soon as the client is closed.
         """
         start, gap = loop_time(), _FIRST_LOOKUP_GAP
         while True:
             began, is_closed = loop_time(), until_closed and self.owned.closed
-            yield await self._list(tag)
+            yield await self._list()
             until = start + self._search_time(
                 first
             )  # shorter or longer than before, if the caller is gone
@@ -397,13 +393,11 @@ class IdempotentDeploy:
             await (self.owned.sleep_until_closed(pause) if until_closed else asyncio.sleep(pause))
             gap = min(gap * 2, _MAX_LOOKUP_GAP)
 
-    async def _list(self, tag: str) -> list[str]:
-        rows = [
-            row
-            async for row in self.cleanup.list(filters=[Filter("tags", "in", [tag])])
-            if tag in row.tags  # the API may ignore the filter
-        ]
-        return sorted(row.request_id for row in rows)
+    async def _list(self) -> list[str]:
+        assert self.tag is not None  # noqa: S101 - without a tag no search begins
+        rows = self.cleanup.list(filters=[Filter("tags", "in", [self.tag])])
+        # The API may ignore the filter.
+        return sorted([row.request_id async for row in rows if self.tag in row.tags])
 
     def _maybe_created(self, ambiguous: CallError, why: str) -> MaybeCreated:
         error = MaybeCreated(

@@ -128,22 +128,17 @@ class ListStrategy:
 
     def note_refusal(self, error: Exception) -> None:
         """Learns from an error that is final for this kind of list request."""
-        is_refused = isinstance(error, Refused)
-        if (
-            isinstance(error, Refused)
-            and error.status in _URL_TOO_LONG
-            and self.max_id_bytes > self._tuning.min_id_bytes
-        ):
+        if not isinstance(error, Refused) or isinstance(error, Unauthorized | Forbidden):
+            self.fall_back(str(error), ListMode.NOT_AT_ALL)  # this client may not list at all
+        elif error.status in _URL_TOO_LONG and self.max_id_bytes > self._tuning.min_id_bytes:
             self.max_id_bytes //= 2
             logger.info(
                 "list requests ask for fewer deployments from now on: %s",
                 error,
                 extra=log_fields(error),
             )
-        elif is_refused and not isinstance(error, Unauthorized | Forbidden):
+        else:
             self.fall_back(str(error))
-        else:  # this client may not list at all
-            self.fall_back(str(error), ListMode.NOT_AT_ALL)
 
     @property
     def knowledge(self) -> tuple[object, ...]:
