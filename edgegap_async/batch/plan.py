@@ -10,7 +10,7 @@ import attrs
 
 from edgegap_async.api.models import Status
 from edgegap_async.api.requests import DeployRequest, deploy_request
-from edgegap_async.api.validation import is_coroutine_function, number
+from edgegap_async.api.validation import is_coroutine_function, number, one_of
 from edgegap_async.api.values import Documented
 from edgegap_async.deployments.handle import DeploymentHandle
 from edgegap_async.deployments.playable import PlayableCheck, as_check
@@ -106,13 +106,6 @@ class Progress(Documented):
         return left / self.rate if self.rate else (None if left else 0.0)
 
 
-def _check_policy(_: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if value not in {"stop_failed", "keep_going", "stop_all"}:
-        raise InvalidRequest(
-            f"{attribute.name} is stop_failed, keep_going or stop_all, not {value!r}"
-        )
-
-
 @attrs.frozen(kw_only=True)
 class BatchOptions:
     """The options of a batch; `client.deploy_many` documents each."""
@@ -122,7 +115,9 @@ class BatchOptions:
     concurrency: int = attrs.field(validator=number(above=0, whole=True))
     timeout: float | None = attrs.field(validator=number(above=0, optional=True))
     timeout_each: float | None = attrs.field(validator=number(above=0, optional=True))
-    on_failure: FailurePolicy = attrs.field(validator=_check_policy)
+    on_failure: FailurePolicy = attrs.field(
+        validator=one_of("stop_failed", "keep_going", "stop_all")
+    )
     attempts: int = attrs.field(validator=number(above=0, whole=True))
     retry_with: Callable[[DeployRequest, EdgegapError], DeployRequest] | None
     playable: PlayableCheck | None = attrs.field(converter=attrs.converters.optional(as_check))

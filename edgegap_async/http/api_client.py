@@ -23,7 +23,7 @@ from edgegap_async.api.messages import HttpRequest, decode, empty_answer, encode
 from edgegap_async.api.models import record_attempts
 from edgegap_async.api.operations import Operation, RetrySafety
 from edgegap_async.api.requests import DeployRequest, Token
-from edgegap_async.api.validation import check_kind
+from edgegap_async.api.validation import check_kind, check_number
 from edgegap_async.errors import (
     CallError,
     ClientClosed,
@@ -522,13 +522,11 @@ def _already_deleted(error: CallError, operation: Operation[Any], send_state: Se
 def _checked_max_wait(on_limit: object, max_wait: float | None) -> float | None:
     if on_limit not in {"wait", "raise"}:
         raise InvalidRequest(f'on_limit must be "wait" or "raise", not {on_limit!r}')
-    check_kind("max_wait", max_wait, int, float)
+    check_number("max_wait", max_wait, least=0)
     if on_limit == "raise":
         if max_wait:
             raise InvalidRequest('on_limit="raise" and max_wait exclude each other: leave one out')
         return 0.0
-    if max_wait is not None and not max_wait >= 0:
-        raise InvalidRequest(f"max_wait must be 0 seconds or more, not {max_wait!r}")
     return max_wait
 
 

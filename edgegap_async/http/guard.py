@@ -14,6 +14,7 @@ import attrs
 
 from edgegap_async.api.messages import HttpRequest
 from edgegap_async.api.operations import Operation
+from edgegap_async.api.validation import number
 from edgegap_async.api.values import Value
 from edgegap_async.errors import DryRun, InvalidRequest, NotAllowed
 
@@ -52,11 +53,6 @@ def _as_names(values: Iterable[str] | None) -> frozenset[str] | None:
     return None if values is None else frozenset(values)
 
 
-def _check_count(_self: object, _: attrs.Attribute[Any], value: Any) -> None:
-    if value is not None and (type(value) is not int or value < 0):
-        raise InvalidRequest(f"Guard.max_live must be a whole number from 0, not {value!r}")
-
-
 def _is_true(environment: Mapping[str, str], name: str) -> bool:
     value = environment.get(name, "").strip().lower()
     if value not in _TRUE_WORDS | _FALSE_WORDS:
@@ -74,7 +70,9 @@ class Guard(Value):
     """Names of the only applications that may be deployed; None for all. A call of your own
     (`client.call`) is refused if its body, or for another method than GET its path, names another
     application."""
-    max_live: int | None = attrs.field(default=None, validator=_check_count)
+    max_live: int | None = attrs.field(
+        default=None, validator=number(least=0, whole=True, optional=True)
+    )
     """How many deployments of this client may be live at once, 0 or more; None for any number.
     Deployments of an earlier run count that a pool has adopted or `client.recover` has given to the
     program, those that an `idempotency_key` has found, and in a batch deployments in
