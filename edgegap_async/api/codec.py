@@ -194,9 +194,18 @@ def _optional_status(value: object, _: object = None) -> Status | None:
     return _status(value) if isinstance(value, str) and value else None
 
 
-_NEVER_RAISE: Final = frozenset[Callable[..., object]](
-    {_text, _list_of_texts, _number, _integer, _flag, read_time, _status, _optional_status}
-)
+_HOOKS: Final[Mapping[object, Callable[[Any, Any], Any]]] = {
+    str: _required_text,
+    str | None: _text,
+    int | None: _integer,
+    float | None: _number,
+    bool: _flag,
+    bool | None: _optional_flag,
+    datetime | None: read_time,
+    Status: _status,
+    Status | None: _optional_status,
+}
+_NEVER_RAISE: Final = {_list_of_texts, *_HOOKS.values()} - {_required_text}
 
 
 @functools.cache
@@ -206,18 +215,7 @@ def _lenient() -> Converter:
 
     # Only `_required_text` raises, so cattrs has no errors to explain.
     converter = Converter(detailed_validation=False)
-    exact: dict[object, Callable[[Any, Any], Any]] = {
-        str: _required_text,
-        str | None: _text,
-        int | None: _integer,
-        float | None: _number,
-        bool: _flag,
-        bool | None: _optional_flag,
-        datetime | None: read_time,
-        Status: _status,
-        Status | None: _optional_status,
-    }
-    for kind, hook in exact.items():
+    for kind, hook in _HOOKS.items():
         converter.register_structure_hook(kind, hook)
 
     @converter.register_structure_hook_factory(attrs.has)

@@ -50,11 +50,11 @@ from edgegap_async.api.requests import DeployRequest, EnvironmentVariable, as_st
 from edgegap_async.api.validation import (
     Validator,
     check_list,
-    check_segment,
     field_name,
     instance_of,
     number,
     one_of,
+    segment,
 )
 from edgegap_async.errors import InvalidRequest
 
@@ -65,18 +65,14 @@ _PORT_PLACEHOLDER: Final = re.compile(r"\{port:([^{}]*)\}")
 _LIKE_A_PORT: Final = re.compile(r"\{port\b[^{}]*\}")
 _IMAGE: Final = re.compile(r"[^/\s:]+(:\d+)?(/[^/\s:]+)+(:[^/\s:]+)?")
 _DOCKER_IMAGE: Final = re.compile(r"[^\s/@-][^\s@]*(@sha256:[0-9a-f]{64})?")
-_MAX_NAME: Final = 64  # characters; the API documents this maximum for names of versions
 _MAX_NUMBER: Final = 1e9  # no setting means more, and a file may say `inf`
-
-
-def _name(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    check_segment(field_name(self, attribute), value, _MAX_NAME)
 
 
 def _at_least(lowest: float, *, optional: bool = False, whole: bool = False) -> Validator:
     return number(least=lowest, most=_MAX_NUMBER, optional=optional, whole=whole)
 
 
+_NAME: Final = segment(most=64)  # characters; the API documents it for names of versions
 _TEXT_OR_NONE: Final = instance_of(str, type(None))
 _BOOLEAN: Final = instance_of(bool)
 _MAPPING: Final = instance_of(Mapping)
@@ -93,7 +89,7 @@ def _first_duplicate(names: Iterable[object]) -> object:
 class AppPort:
     """A port that an application version opens."""
 
-    name: str = attrs.field(validator=_name)
+    name: str = attrs.field(validator=_NAME)
     """Its name, as `endpoint(name)` and `{port:NAME}` use it; 64 characters at most."""
     protocol: str = attrs.field(
         default="UDP", validator=one_of("UDP", "TCP", "TCP/UDP", "HTTP", "HTTPS", "WS", "WSS")
@@ -198,9 +194,9 @@ class Application:
         InvalidRequest: a setting has no valid value; the message says which.
     """
 
-    name: str = attrs.field(validator=_name)
+    name: str = attrs.field(validator=_NAME)
     """Name of the application; 64 characters at most."""
-    version: str = attrs.field(validator=_name)
+    version: str = attrs.field(validator=_NAME)
     """Name of the version; 64 characters at most."""
     argv: tuple[str, ...] = attrs.field(default=(), converter=as_strings)
     """The program and its arguments; `{port:NAME}` and `{python}` are replaced, as in the values of
@@ -352,7 +348,7 @@ class Image:
 class PrivateHost:
     """A host of a private fleet. It exists by name only: all processes run on this machine."""
 
-    host_id: str = attrs.field(validator=_name)
+    host_id: str = attrs.field(validator=_NAME)
     """Its id, as `private_host_ids` of a deploy names it."""
     status: str = attrs.field(default="ACTIVE", validator=one_of("ACTIVE", "PENDING"))
     """ACTIVE or PENDING; only an ACTIVE host gets deployments."""
@@ -368,7 +364,7 @@ class PrivateHost:
 class Fleet:
     """A private fleet."""
 
-    name: str = attrs.field(validator=_name)
+    name: str = attrs.field(validator=_NAME)
     """Its name."""
     hosts: tuple[PrivateHost, ...] = attrs.field(
         default=(), converter=_hosts, validator=_each(PrivateHost)

@@ -11,11 +11,11 @@ from attrs.validators import optional
 from edgegap_async.api.validation import (
     check_kind,
     check_number,
-    check_text,
     field_name,
     instance_of,
     number,
     one_of,
+    text,
 )
 from edgegap_async.errors import InvalidRequest
 
@@ -38,10 +38,6 @@ def _ports(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
             f"{field_name(self, attribute)} is a range of ports from 1 to {_MAX_PORT}, such as"
             f" range(30000, 32768), not {value!r}"
         )
-
-
-def _host_name(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    check_text(field_name(self, attribute), value, _MAX_HOST_NAME)
 
 
 def _locations(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -92,7 +88,7 @@ class Settings:
     """The address of this machine on which ports of game servers are forwarded or published."""
     engine: str | None = attrs.field(default=None, validator=optional(_engine))
     """URL of the container engine for applications with an image; None for this machine's."""
-    fqdn: str = attrs.field(default=PUBLIC_IP, validator=_host_name)
+    fqdn: str = attrs.field(default=PUBLIC_IP, validator=text(_MAX_HOST_NAME))
     """Host name in statuses and links; `{request_id}` in it is replaced."""
     player_locations: Mapping[str, Point] = attrs.field(factory=dict, validator=_locations)
     """Latitude and longitude of players, by network in CIDR form."""
