@@ -23,6 +23,16 @@ Validator: TypeAlias = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
 Item = TypeVar("Item")
 
+EXTRAS: Final[Mapping[str, str]] = {
+    "aiodocker": "docker",
+    "click": "cli",
+    "iptocc": "emulator",
+    "opentelemetry": "otel",
+    "prometheus_client": "prometheus",
+    "redis": "redis",
+}
+"""The extra of each package that may be missing, by the name to import."""
+
 QUOTES: Final = "\"'`\u201c\u201d\u2018\u2019<>"
 """What stands around a value that was copied from a document."""
 
@@ -280,3 +290,8 @@ def not_empty(model: object, attribute: attrs.Attribute[Any], value: Any) -> Non
     """
     if not value:
         raise InvalidRequest(f"{field_name(model, attribute)} must not be empty")
+
+
+def needs_package(what: str, package: str) -> str:
+    """Returns the text that `what` needs a package which is not installed, with its extra."""
+    return f"{what} needs {package}: pip install 'edgegap-async[{EXTRAS[package]}]'"

@@ -24,8 +24,6 @@ usage: edgegap-async demo | emulator | COMMAND
 
   demo      deploys twelve game servers, plays on two of them, and stops them all
   emulator  the Edgegap API on this machine, with real processes
-
-The other commands need click: pip install 'edgegap-async[cli]'
 """
 
 
@@ -54,7 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ImportError as error:
         if error.name != "click":
             raise
+        from edgegap_async.api.validation import needs_package  # noqa: PLC0415 - imports attrs
+
         asks_for_help = first in (["-h"], ["--help"])
-        print(_WITHOUT_CLICK, end="", file=sys.stdout if asks_for_help else sys.stderr)
+        text = f"{_WITHOUT_CLICK}\n{needs_package('Each other command', 'click')}"
+        print(text, file=sys.stdout if asks_for_help else sys.stderr)
         return 0 if asks_for_help else 2
     return run(words)

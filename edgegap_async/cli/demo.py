@@ -16,7 +16,6 @@ import attrs
 from edgegap_async.api.models import Endpoint, Status
 from edgegap_async.client import EdgegapClient
 from edgegap_async.deployments.handle import DeploymentHandle
-from edgegap_async.errors import InvalidRequest
 from edgegap_async.polling.schedule import PollingPolicy
 from edgegap_async.webhooks.receiver import WebhookReceiver
 
@@ -108,12 +107,8 @@ async def _target(
     if application is not None and version is not None:
         yield _Target(application, version, WebhookReceiver(public_url) if public_url else None)
         return
-    try:
-        from edgegap_async.emulator import Emulator, sample_application  # noqa: PLC0415 - needs an extra
-    except ImportError as error:
-        raise InvalidRequest(
-            f"the emulator needs {error.name}: pip install 'edgegap-async[emulator]'"
-        ) from None
+    from edgegap_async.emulator import Emulator, sample_application  # noqa: PLC0415 - needs an extra
+
     sample = sample_application()
     async with Emulator(apps=[sample], metrics_interval=_METRICS_INTERVAL) as emulator:
         print(

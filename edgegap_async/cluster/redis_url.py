@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from edgegap_async.api.validation import check_kind
+from edgegap_async.api.validation import check_kind, needs_package
 from edgegap_async.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def redis_client(url: str) -> Redis:
         from redis.exceptions import ConnectionError as Dropped  # noqa: PLC0415 - an extra
     except ModuleNotFoundError:
         del url
-        raise InvalidRequest("a cluster needs redis: pip install 'edgegap-async[redis]'") from None
+        raise InvalidRequest(needs_package("a cluster", "redis")) from None
     redis, problem = None, _problem(url)
     if not problem:
         try:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import aiohttp
 import attrs
 
+from edgegap_async.api.validation import needs_package
 from edgegap_async.errors import BadRequest, ImageUnavailable, InvalidRequest, log_fields
 
 from .launcher import Launcher
@@ -204,9 +205,7 @@ class ContainerEngine:
 
     def _make_client(self) -> Docker:
         if importlib.util.find_spec("aiodocker") is None:
-            raise EngineError(
-                "an application with an image needs aiodocker: pip install 'edgegap-async[docker]'"
-            )
+            raise EngineError(needs_package("an application with an image", "aiodocker"))
         from aiodocker import Docker  # noqa: PLC0415 - of the extra `docker`
 
         check_url(self.url)

@@ -13,7 +13,13 @@ from typing import Any, Final, Literal, Self, TypeVar
 import attrs
 
 from edgegap_async.api.requests import Token
-from edgegap_async.api.validation import check_kind, check_list, check_number, is_loopback
+from edgegap_async.api.validation import (
+    check_kind,
+    check_list,
+    check_number,
+    is_loopback,
+    needs_package,
+)
 from edgegap_async.concurrency import LoopBinding, local_servers
 from edgegap_async.errors import InvalidRequest
 
@@ -507,7 +513,7 @@ def _check_packages() -> None:
         InvalidRequest: it is not.
     """
     if importlib.util.find_spec("iptocc") is None:
-        raise InvalidRequest("the emulator needs iptocc: pip install 'edgegap-async[emulator]'")
+        raise InvalidRequest(needs_package("the emulator", "iptocc"))
 
 
 def _check_host(host: object, *, has_own_token: bool) -> None:

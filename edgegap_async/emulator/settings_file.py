@@ -22,7 +22,7 @@ from typing import Any, Final, get_args
 import attrs
 
 from edgegap_async.api.codec import dumps, read_request
-from edgegap_async.api.validation import check_kind
+from edgegap_async.api.validation import check_kind, needs_package
 from edgegap_async.errors import InvalidRequest
 
 from .catalogue import Application, Catalogue, Fleet, Image
@@ -222,8 +222,7 @@ class _Reader:
         """Returns an entry whose directory is an absolute path, unless it is in an image."""
         if one.runs_image:
             if importlib.util.find_spec("aiodocker") is None:
-                text = "a container needs aiodocker: pip install 'edgegap-async[docker]'"
-                self._add(place, text, is_error=False)
+                self._add(place, needs_package("a container", "aiodocker"), is_error=False)
             return one
         directory = str(self._folder / (one.directory or "."))
         self._check_program(f"{place}.argv", one.argv[0], directory)

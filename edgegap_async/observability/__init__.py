@@ -23,22 +23,20 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # a type checker would accept any name because of __getattr__
-    _ADAPTERS = {  # the module and the extra of each
-        "OpenTelemetryObserver": ("opentelemetry", "otel"),
-        "PrometheusObserver": ("prometheus", "prometheus"),
-    }
+    _MODULES = {"OpenTelemetryObserver": "opentelemetry", "PrometheusObserver": "prometheus"}
 
     def __getattr__(name: str) -> object:
-        if name not in _ADAPTERS:
+        if name not in _MODULES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        module, extra = _ADAPTERS[name]
         try:
-            value = getattr(import_module(f".{module}", __name__), name)
+            value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
         except ImportError as error:
-            if (error.name or "").startswith("edgegap_async"):
+            from edgegap_async.api.validation import EXTRAS, needs_package  # noqa: PLC0415
+
+            package = (error.name or "").partition(".")[0]
+            if package not in EXTRAS:
                 raise
-            text = f"{name} needs {error.name}: pip install 'edgegap-async[{extra}]'"
-            raise ImportError(text, name=error.name) from None
+            raise ImportError(needs_package(name, package), name=error.name) from None
         globals()[name] = value
         return value
 

@@ -91,7 +91,7 @@ def test_a_missing_token_is_an_error_before_the_first_request(
 def test_a_missing_emulator_extra_is_an_error_that_says_what_to_install(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "edgegap_async.emulator", None)
+    monkeypatch.setitem(sys.modules, "iptocc", None)
 
     assert cli.main(["demo"]) == 1
     assert "pip install 'edgegap-async[emulator]'" in capsys.readouterr().err

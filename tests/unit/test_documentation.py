@@ -7,10 +7,13 @@ import importlib
 import importlib.util
 import inspect
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 from prose import INDEFINITE, METAPHOR, ROOT, find, find_names, words
+
+from edgegap_async.api.validation import EXTRAS
 
 PUBLIC_MODULES = (
     "edgegap_async",
@@ -210,3 +213,24 @@ def test_indefinite_words_are_rare() -> None:
     found = [str(place) for place in find(INDEFINITE, PROSE) if is_checked(place)]
 
     assert len(found) < MAX_INDEFINITE * words(PROSE) / 1000, found
+
+
+def test_a_missing_package_is_named_with_the_extra_that_installs_it() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = settings["project"]["optional-dependencies"]
+
+    for package, extra in EXTRAS.items():
+        assert any(one.startswith(package.replace("_", "-")) for one in extras[extra]), package
+
+
+def test_one_function_makes_every_text_that_names_an_extra() -> None:
+    makers = set[str]()
+    for path in sorted((ROOT / "edgegap_async").rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        docstrings = {id(one.value) for one in nodes if isinstance(one, ast.Expr)}
+        for node in nodes:
+            is_text = isinstance(node, ast.Constant) and id(node) not in docstrings
+            if is_text and "edgegap-async[" in ast.unparse(node):
+                makers.add(path.relative_to(ROOT).as_posix())
+
+    assert makers == {"edgegap_async/api/validation.py"}
