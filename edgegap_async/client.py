@@ -483,9 +483,10 @@ class EdgegapClient(ApiClient):
 
         The client owns the relay sessions of `relay`, and the deployments of `run`, `deploy_many`
         and pools that were not handed to the caller. Calls and waits in progress raise
-        `ClientClosed`. `close` waits 10 s at most for stops that get no answer, and for cancelled
-        deploys whose answer was lost; 2 s at most from its own cancellation on. The log names each
-        deployment or session that may go on running. A session that was passed in stays open.
+        `ClientClosed`. `close` waits 10 s at most: for stops that get no answer, and for deploys
+        that were cancelled in flight, or whose answer was lost, as lists may show such a deployment
+        only after `list_delay`. From its own cancellation on it waits 2 s at most. The log names
+        each deployment or session that may go on running. A session that was passed in stays open.
         Further calls of `close` do nothing.
 
         Raises:

@@ -142,6 +142,7 @@ def run(
     cancel `main`, as Ctrl-C does: the blocks of `main` end, and stop their servers. The program
     then exits with status 143, after Ctrl-C with 130. If `main` returns all the same, its result is
     returned. Another SIGTERM cancels `main` once more, which shortens the end of a client to 2 s.
+    After the end of `main`, while its other tasks end, SIGTERM ends the process at once.
 
     Args:
         main: the program.

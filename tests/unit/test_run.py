@@ -52,6 +52,36 @@ def test_a_signal_cancels_the_program_and_sets_its_exit_status(
     assert (printed, errors, program.returncode) == ("cleaned up\n", "", status)
 
 
+LEAVES_A_TASK = """
+import asyncio, contextlib, edgegap_async
+
+async def clean_up_for_ever():
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.Event().wait()
+    print("cleaning up", flush=True)
+    await asyncio.Event().wait()
+
+async def main():
+    task = asyncio.create_task(clean_up_for_ever())
+    await asyncio.sleep(0)
+    print("running", flush=True)
+    await asyncio.Event().wait()
+
+edgegap_async.run(main())
+"""
+
+
+def test_a_sigterm_after_the_end_of_main_ends_the_process_at_once() -> None:
+    run = [sys.executable, "-c", LEAVES_A_TASK]
+    with subprocess.Popen(run, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        for line in ("running\n", "cleaning up\n"):
+            assert program.stdout.readline() == line
+            program.send_signal(signal.SIGTERM)
+
+        assert program.wait(timeout=50) == -signal.SIGTERM
+
+
 def ended_by(signals: int, *, suppress: bool = False) -> int | str:
     """Runs a program that gets SIGTERM some times; returns its exit status, or its result."""
 
