@@ -516,7 +516,12 @@ class LocalDeployment:
         except PortInUse:
             raise
         except OSError as problem:
-            raise _DeploymentFailed(f"cannot start the application: {problem}") from problem
+            text = f"cannot start the application: {problem}"
+            is_in_home = not (application.image or application.directory)
+            is_relative = is_in_home and application.argv[0].partition("/")[0] in {".", ".."}
+            if is_relative and isinstance(problem, FileNotFoundError):
+                text += "; argv is relative to directory, which is an empty folder by default"
+            raise _DeploymentFailed(text) from problem
         self.process = process
         self.samples.start_process(loop_time())
         return process

@@ -94,13 +94,27 @@ async def test_row_51_a_server_that_never_opens_its_port_is_an_error_and_is_ende
         assert processes_of(deployment) == []
 
 
-async def test_row_54_a_program_that_cannot_be_started_is_an_error_with_the_reason() -> None:
-    application = Application(name="app", version="v1", argv=("/does/not/exist",))
+@pytest.mark.parametrize(
+    ("program", "directory", "advice"),
+    [
+        ("/does/not/exist", None, ""),
+        ("./missing", "/", ""),
+        (
+            "./missing",
+            None,
+            "; argv is relative to directory, which is an empty folder by default",
+        ),
+    ],
+)
+async def test_row_54_a_program_that_cannot_be_started_is_an_error_with_the_reason(
+    program: str, directory: str | None, advice: str
+) -> None:
+    application = Application(name="app", version="v1", argv=(program,), directory=directory)
     async with a_cloud(application) as cloud:
         deployment = await reached(await deployed(cloud, application), Status.ERROR)
 
-    assert "cannot start the application" in (deployment.error_detail or "")
-    assert "No such file" in (deployment.error_detail or "")
+    reason = f"[Errno 2] No such file or directory: {program!r}"
+    assert deployment.error_detail == f"cannot start the application: {reason}{advice}"
 
 
 @pytest.mark.parametrize(("policy", "code"), [("always", 0), ("always", 1), ("on_failure", 1)])

@@ -90,6 +90,7 @@ async def test_every_other_block_runs(
     monkeypatch.setenv("EDGEGAP_API_TOKEN", emulator.token)
     monkeypatch.setenv("EDGEGAP_BASE_URL", emulator.url)
     names: dict[str, Any] = {
+        "__file__": str(ROOT / block.document),
         "asyncio": asyncio,
         "signal": signal,
         "client": client,

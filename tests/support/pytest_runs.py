@@ -52,7 +52,7 @@ def run_pytest(
     """Runs pytest over a suite of one file.
 
     Args:
-        folder: an empty folder.
+        folder: a folder that is empty, or has files of the suite in `tests`.
         suite: the text of the file.
         arguments: arguments of pytest.
         settings: more lines of `pytest.ini`.
@@ -61,7 +61,7 @@ def run_pytest(
     """
     installed, tests, report = folder / "installed", folder / "tests", folder / "report.xml"
     install_plugin(installed)
-    tests.mkdir()
+    tests.mkdir(exist_ok=True)
     (tests / "pytest.ini").write_text(_SETTINGS + textwrap.dedent(settings), "utf-8")
     (tests / "test_suite.py").write_text(textwrap.dedent(suite), "utf-8")
     environment = {**os.environ, "PYTHONPATH": str(installed)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,30 @@ from pytest_runs import run_pytest
 
 SLOW = pytest.mark.timeout(150)
 """For runs that take seconds on an idle machine."""
+
+LOBBY = f"""#!{sys.executable}
+import signal, socket, sys
+
+game = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+game.bind(("127.0.0.1", int(sys.argv[1].removeprefix("--port="))))
+signal.sigwait([signal.SIGTERM])
+"""
+
+
+@SLOW
+def test_the_example_of_the_guide_runs_a_program_that_stands_beside_it(tmp_path: Path) -> None:
+    guide = (ROOT / "examples/README.md").read_text("utf-8").partition("## Test with pytest")[2]
+    code = guide.partition("```python\n")[2].partition("```")[0]
+    (tmp_path / "tests").mkdir()
+    lobby = tmp_path / "tests" / "lobby"
+    lobby.write_text(LOBBY, "utf-8")
+    lobby.chmod(0o755)
+
+    settings = "asyncio_mode = auto\nasyncio_default_fixture_loop_scope = function"
+    run = run_pytest(tmp_path, code, settings=settings, plugins=["asyncio"])
+
+    assert run.outcomes == {"test_a_lobby_opens": "passed"}, run.output
+
 
 PARALLEL = """
 import asyncio
