@@ -5,7 +5,7 @@ of the Envoy kind sends 408 after it has passed the request on. The live API ans
 unknown deployment, and so does nginx for a request that it does not like.
 
 Rule: `meaning` judges a status by two questions: did the API act on the request, and may the same
-request succeed later? `says_unknown_id` knows the texts in which the API says that a deployment
+request succeed later? `says_missing` knows the texts in which the API says that a deployment
 does not exist. Any other text, and any page that is not JSON, may be a proxy's.
 """
 

@@ -48,7 +48,7 @@ class Job:
 
     @property
     def waits_for_limit(self) -> bool:
-        """Whether the newest attempt queues to be sent."""
+        """Whether the newest attempt was not sent: it queues, or its time has run out."""
         return not (self.handle or self.error or self.send_state.times_sent)
 
     def outcome(self, error: EdgegapError | None) -> Outcome:

@@ -1,4 +1,4 @@
-"""Makes exactly one deployment per deploy, also if answers of the API are lost.
+"""Makes one deployment per deploy and never two, also if answers of the API are lost.
 
 Problem: the API has no idempotency key. A deploy that is sent twice makes two servers, and a deploy
 whose answer is lost makes a server that the program does not know.
@@ -19,7 +19,8 @@ operation tag, made once, before the first attempt. After an ambiguous error (se
   it in the background during `list_delay`. The caller has its deployment by then, so `close` cuts
   this search short: it makes the last list request at once, and a warning names the tag.
 - The list request fails, or the second answer is ambiguous too and no deployment is found during
-  `list_delay`: the caller gets `MaybeCreated`, which names the tag.
+  `list_delay`: whether there is one cannot be known. The caller gets `MaybeCreated`, which names
+  the tag.
 
 An operation tag is `op-`, six characters of time (seconds since 1970, base 36) and eleven random
 ones: 20 characters, the most that older API descriptions allow. `recover` reads the age of a

@@ -34,12 +34,13 @@ from edgegap_async.observability.observer import (
 )
 from edgegap_async.polling.tracker import is_missing
 
-_MAX_ENDED: Final = 20_000  # id and tag of 10,000 deployments: 4 minutes of 40 deploys a second
-# Deployments that have not ended, as far as is known: 22 MB. More are handed over and their ends
-# cannot be learnt, because the API refuses status and list requests.
+# Ids and tags of 10,000 deployments: 4 minutes of 40 deploys a second.
+_MAX_ENDED: Final = 20_000
+# Deployments that have not ended, as far as is known: 22 MB. More live at once only if the API
+# refuses status and list requests, so that the client cannot learn their ends.
 _MAX_LIVE: Final = 100_000
-# seconds after `believe_404_from` before a 404 to a status request counts as the end; no API hides
-# for longer what runs
+# Seconds after `believe_404_from` before a 404 to a status request counts as the end: no API hides
+# for longer what runs.
 _STATUS_EXTRA_GRACE: Final = 300.0
 
 

@@ -1,6 +1,6 @@
 """Starts the game servers of one emulator, and ends them when the emulator ends, however it ends.
 
-`supervisor` runs this file as a program of its own: `python -I -S guardian.py CHANNEL LEDGER`, two
+`launcher` runs this file as a program of its own: `python -I -S guardian.py CHANNEL LEDGER`, two
 file descriptors. It needs the standard library only, and has one thread.
 
 - The emulator has the other end of the channel. When the emulator ends, also by `kill -9` or by

@@ -96,7 +96,7 @@ class _AllowedNetworks:
         """Returns whether a host is an IP address outside the allowed networks."""
         try:
             return not self.contains(host)
-        except ValueError:  # a name: `_Resolver` decides
+        except ValueError:  # a name: `_AllowedResolver` decides
             return False
 
 

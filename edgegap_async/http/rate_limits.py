@@ -23,7 +23,7 @@ runs in the background, and one timer is enough. A call takes its permit when it
 cancelled call takes none with it, and the log is right even if the event loop stood still.
 
 **Connections.** A call that must open a connection first gives its permit back, and takes one again
-when the connection is open, before the calls that come later (`call_permit`). Otherwise a name
+when the connection is open, before the calls that come later (`CallPermit`). Otherwise a name
 server that answers after 3 s would send the permits of 3 s at one moment. The pace lets connections
 begin; a second pace, and the same log, let the calls go when their connections are open.
 

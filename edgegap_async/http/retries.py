@@ -23,9 +23,9 @@ outage. Each retry takes 1 from the budget, and each call that succeeds adds 0.2
 429 are free, because the API says when to come again; so are retries of a DELETE.
 
 **Wait.** The longest wait doubles with each retry, and the wait is drawn between 0 and that ("full
-jitter"), so that clients that failed together do not retry together. `Retry-After` is added, also
-that of a 503. Where
-the operation has a rate limit, the limit waits for it, and then lets the refused call go first.
+jitter"), so that clients that failed together do not retry together. `Retry-After` is added,
+also that of a 503. Where the operation has a rate limit, the limit waits for it, and then lets the
+refused call go first.
 """
 
 from __future__ import annotations

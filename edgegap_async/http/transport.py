@@ -10,7 +10,7 @@ sent. A failure before the signal is `NotSent`; a failure after it is `NoAnswer`
 GET requests are sent without the trace, which would add a tenth to their cost. They change nothing,
 so aiohttp's exception type is exact enough: a connection that was never opened is `NotSent`.
 
-A call that opens a connection takes its permit again when the connection is open (`call_permit`).
+A call that opens a connection takes its permit again when the connection is open (`CallPermit`).
 Own sessions do so in their connector. A session that was passed in has a connector of its own, so
 there the trace does it, where the head is about to be sent.
 

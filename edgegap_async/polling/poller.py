@@ -16,6 +16,9 @@ What a filtered list cannot show. ERROR and TERMINATED. So every few seconds a *
 asks without the status filter, and a deployment that is in ERROR there, or absent, is confirmed by
 a status request. While few wait, every list request is a full one.
 
+Checks. While it is unknown whether lists are fresh (`freshness`), two to four status requests a
+second check deployments that lists cover.
+
 Failures. A request that fails for a while (network, 429, 5xx) ends no wait; the next ones become
 rarer. While lists fail or do not answer, each deployment is asked about by status. What lists can
 do at all, `list_strategy` learns. What an answer means is in `results`.

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-from edgegap_async import EdgegapClient, PollingPolicy, Status
+from edgegap_async import EdgegapClient, PollingPolicy
 from edgegap_async.emulator import (
     Application,
     Emulator,
@@ -27,7 +27,6 @@ _Result = TypeVar("_Result")
 _ANSWER_TIMEOUT: Final = 30.0  # seconds in which the emulator's thread must have done a call
 _POLLING: Final = PollingPolicy(first_delay=0.02, interval=0.05)
 _LIST_DELAY: Final = 1.0  # seconds; lists of the emulator show a deployment at once
-_OVER: Final = {Status.ERROR, Status.TERMINATING, Status.TERMINATED}
 
 
 class EmulatorThread:
@@ -156,7 +155,7 @@ class EmulatorThread:
 
     @property
     def requests(self) -> list[RecordedRequest]:
-        """The requests that came, oldest first; the last 100,000."""
+        """The requests that came, oldest first; the last 20,000."""
         return self.call(lambda emulator: emulator.requests)
 
     @property
@@ -222,7 +221,7 @@ class EmulatorThread:
             left = [
                 _description(emulator, one)
                 for one in emulator.live()
-                if one.status not in _OVER
+                if not one.status.is_terminal
                 and not one.is_stop_requested
                 and one.request_id not in besides
             ]

@@ -69,12 +69,15 @@ class Status(enum.StrEnum):
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the deployment will never be READY again: ERROR, TERMINATING or TERMINATED."""
+        """Whether the deployment is, and stays, unusable: ERROR, TERMINATING or TERMINATED.
+
+        With TERMINATING, which `is_final` leaves out because TERMINATED follows.
+        """
         return self in {Status.ERROR, Status.TERMINATING, Status.TERMINATED}
 
     @property
     def is_final(self) -> bool:
-        """Whether no further status follows by itself: ERROR or TERMINATED.
+        """Whether no further status follows by itself: ERROR or TERMINATED, not TERMINATING.
 
         A deployment in ERROR still exists until it is stopped.
         """
