@@ -21,7 +21,7 @@ from .api.requests import AnyUser, DeployOptions, DeployRequest, Filter, Token
 from .api.validation import check_kind, check_number
 from .concurrency import loop_time
 from .deployments.deployer import Deployer
-from .deployments.handle import DeploymentHandle, RecoveredDeployment
+from .deployments.handle import DeploymentHandle, RecoveredDeployment, wait_ready
 from .errors import DeploymentFailed, EdgegapError, InvalidRequest, Unprocessable
 from .http.access import Proxy, read_secrets
 from .http.api_client import ApiClient
@@ -329,7 +329,9 @@ class EdgegapClient(ApiClient):
         deployer, owned = self._deployer, self._deployer.owned
         deadline = None if timeout is None else loop_time() + timeout
         try:
-            server = await deployer.deploy(application, version, users, options, deadline=deadline)
+            server = await deployer.deploy(
+                application, version, users, options, deadline=deadline, timeout=timeout
+            )
         except Unprocessable as problem:
             if problem.request_id:
                 await owned.stop_because_of(problem, problem.request_id)
@@ -337,7 +339,7 @@ class EdgegapClient(ApiClient):
         owned.add(server.request_id)
         try:
             left = None if deadline is None else max(0.0, deadline - loop_time())
-            await server.wait_ready(left, playable=playable)
+            await wait_ready(server, left, playable, f"timeout={timeout:g} s" if timeout else "")
             deadline = None  # the block itself has no time limit
             yield server
         except BaseException as problem:

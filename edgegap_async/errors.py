@@ -119,7 +119,10 @@ class EdgegapError(Exception):
     """What the caller can do about errors of this class; empty if nothing fits them all."""
 
     stopped: bool = False
-    """Whether `client.run`, a batch or a pool stopped the deployment because of this error."""
+    """Whether the API has accepted a stop of the deployment by `client.run`, a batch or a pool.
+
+    They stop it because of this error. A deployment that is neither READY nor in ERROR goes on
+    until it is one of both, and is billed until then."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
@@ -141,9 +144,11 @@ class EdgegapError(Exception):
     def _advice(self) -> str:
         return self.advice
 
+    def _stop_text(self) -> str:
+        return "It was stopped"
+
     def __str__(self) -> str:
-        advice = "It was stopped" if self.stopped else self._advice()
-        parts = (self.reason, advice)
+        parts = (self.reason, self._stop_text() if self.stopped else self._advice())
         return ". ".join(part.rstrip(". ") for part in parts if part)
 
 
@@ -565,6 +570,12 @@ class DeploymentError(EdgegapError):
         seen = " → ".join(str(change.status) for change in self.history)
         return f"deployment {self.request_id}" + (f" ({seen})" if seen else "")
 
+    def _stop_text(self) -> str:
+        seen = self.last_status
+        if seen is not None and (seen.is_ready or seen.is_terminal):
+            return super()._stop_text()
+        return "The API has accepted its stop: it is billed until READY or ERROR, and then ends"
+
 
 class WaitTimedOut(DeploymentError, TimeoutError):
     """The deployment did not reach the status in time. It still exists until it is stopped."""
@@ -603,15 +614,14 @@ class DeploymentFailed(DeploymentError):
         log = (self.logs and (self.logs.crash_logs or self.logs.logs)) or ""
         return "\n".join(log.splitlines()[-10:])
 
+    def _advice(self) -> str:
+        return self.advice if self.logs is None else "It still exists: stop it"
+
     def __str__(self) -> str:
-        if self.logs is None:
-            return super().__str__()
-        parts = [f"deployment {self.request_id} failed: {self.message}"]
-        if self.exit_code is not None:
-            parts.append(f"exit code {self.exit_code}")
-        if self.last_lines:
-            parts.append(f"its last lines:\n{self.last_lines}")
-        return "; ".join(parts)
+        text = super().__str__()
+        if self.exit_code is not None and not re.search(rf"\bcode {self.exit_code}\b", text):
+            text += f". Exit code {self.exit_code}"
+        return f"{text}. Its last lines:\n{self.last_lines}" if self.last_lines else text
 
 
 class DeploymentTerminated(DeploymentError):

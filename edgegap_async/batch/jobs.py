@@ -14,7 +14,7 @@ import attrs
 from edgegap_async.api.requests import DeployRequest
 from edgegap_async.concurrency import is_cancelled, loop_time
 from edgegap_async.deployments.deployer import Deployer
-from edgegap_async.deployments.handle import DeploymentHandle
+from edgegap_async.deployments.handle import DeploymentHandle, wait_ready
 from edgegap_async.errors import (
     ClientClosed,
     DeploymentError,
@@ -62,7 +62,7 @@ class Job:
             seconds=None if error else loop_time() - self.began_at,
             accepted_at=self.accepted_at,
             ready_at=next((one.at for one in history if one.status.is_ready), None),
-            attempts=self.attempts,
+            attempts=self.attempts - (not self.handle and not self.send_state.times_sent),
         )
 
 
@@ -224,11 +224,12 @@ class JobRunner:
         job.send_state = SendState()
         try:
             job.handle = await self._deployer.deploy_request(
-                job.request, self._deadline, job.send_state
+                job.request, self._deadline, self._options.timeout, job.send_state
             )
             job.accepted_at = datetime.now(UTC)
             self._owned.add(job.handle.request_id)
-            await job.handle.wait_ready(self._time_left(), playable=self._options.playable)
+            seconds, limit = self._time_limit()
+            await wait_ready(job.handle, seconds, self._options.playable, limit)
         except ClientClosed:
             raise
         except EdgegapError as error:
@@ -238,7 +239,7 @@ class JobRunner:
                 job.handle = self._deployer.handle(error.request_id)
                 self._owned.add(error.request_id)
             if isinstance(error, DeploymentFailed):
-                await self._deployer.fetch_logs(error, self._time_left())
+                await self._deployer.fetch_logs(error, self._time_limit()[0])
             return error
         return None
 
@@ -273,11 +274,13 @@ class JobRunner:
             f"timeout={self._options.timeout:g} s passed before the deploy; nothing was sent"
         )
 
-    def _time_left(self) -> float | None:
-        left = math.inf if self._deadline is None else self._deadline - loop_time()
-        each = self._options.timeout_each
-        seconds = left if each is None else min(each, left)
-        return None if seconds == math.inf else max(0.0, seconds)
+    def _time_limit(self) -> tuple[float | None, str]:
+        """Returns the seconds that the next wait may take, and the option that limits them."""
+        timeout, each = self._options.timeout, self._options.timeout_each
+        left = math.inf if self._deadline is None else max(0.0, self._deadline - loop_time())
+        if timeout is not None and (each is None or left < each):
+            return left, f"timeout={timeout:g} s of the batch"
+        return each, "" if each is None else f"timeout_each={each:g} s"
 
 
 def _checked_retry(request: object) -> DeployRequest:

@@ -52,7 +52,7 @@ class Outcome(Documented):
     ready_at: datetime | None = None
     """When the program learnt that the deployment is READY, in UTC; None on an error."""
     attempts: int = 0
-    """How many times the request was deployed; 0 if nothing was sent."""
+    """How many deploys were sent, retries of one deploy not counted; 0 if none was sent."""
 
     @property
     def is_ready(self) -> bool:

@@ -144,6 +144,7 @@ class Deployer:
         options: DeployOptions,
         *,
         deadline: float | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - the deadline is the limit
         ignore_wait_limit: bool = False,
         send_state: SendState | None = None,
     ) -> DeploymentHandle:
@@ -155,17 +156,18 @@ class Deployer:
             users: the players, by IP address or by (latitude, longitude).
             options: the other fields of the deploy.
             deadline: loop time by which the API has to accept the deploy; None for no limit.
+            timeout: the caller's seconds until the deadline, for the text of `WaitTimedOut`.
             ignore_wait_limit: whether the deploy queues for the rate limit without end.
             send_state: changes as the deploy is sent; None if the caller does not read it.
 
         Raises:
-            WaitTimedOut: the API did not answer by the deadline. The deploy is undone.
+            WaitTimedOut: the API did not accept the deploy by the deadline. The deploy is undone.
             EdgegapError: as for `EdgegapClient.deploy`.
         """
-        seconds = 0.0 if deadline is None else deadline - loop_time()
+        state = send_state or SendState()
         async with limited(
             asyncio.timeout_at(deadline),
-            lambda: WaitTimedOut(f"no answer to the deploy in {seconds:g} s; it is undone"),
+            lambda: _timed_out(timeout or 0.0, was_sent=state.times_sent > 0),
         ):
             return await self._deploy(
                 application,
@@ -173,17 +175,22 @@ class Deployer:
                 users,
                 options,
                 ignore_wait_limit=ignore_wait_limit,
-                send_state=send_state or SendState(),
+                send_state=state,
             )
 
     async def deploy_request(
-        self, request: DeployRequest, deadline: float | None, send_state: SendState
+        self,
+        request: DeployRequest,
+        deadline: float | None,
+        timeout: float | None,  # noqa: ASYNC109 - the deadline is the limit
+        send_state: SendState,
     ) -> DeploymentHandle:
         """Deploys one request of many, which queues for the rate limit without end.
 
         Args:
             request: what to deploy.
             deadline: loop time by which the API has to accept the deploy; None for no limit.
+            timeout: as for `deploy`.
             send_state: changes as the deploy is sent.
 
         Raises:
@@ -196,6 +203,7 @@ class Deployer:
             fields.pop("users"),
             cast("DeployOptions", fields),
             deadline=deadline,
+            timeout=timeout,
             ignore_wait_limit=True,
             send_state=send_state,
         )
@@ -489,6 +497,16 @@ class Deployer:
                 error,
                 extra=log_fields(error, request_id=problem.request_id, owner=self.owned.owner),
             )
+
+
+def _timed_out(timeout: float, *, was_sent: bool) -> WaitTimedOut:
+    if was_sent:
+        text = f"the API did not accept the deploy within timeout={timeout:g} s"
+        return WaitTimedOut(f"{text}; what it may have made is being stopped")
+    return WaitTimedOut(
+        f"timeout={timeout:g} s passed before the deploy was sent, such as in the queue for its"
+        " rate limit; nothing was deployed"
+    )
 
 
 def _key_tag(application: str, options: DeployOptions) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -164,13 +164,21 @@ class DeploymentHandle:
             ClientClosed: the client is closed, or was closed meanwhile.
             InvalidRequest: `timeout` or `playable` cannot be used.
         """
+        return await self._wait_ready(timeout, playable)
+
+    async def _wait_ready(
+        self,
+        timeout: float | None,  # noqa: ASYNC109 - WaitTimedOut says more
+        playable: Check | None,
+        limit: str = "",
+    ) -> Deployment:
         if playable is None:
-            return await self._tracker.wait_for(Status.READY, timeout)
+            return await self._tracker.wait_for(Status.READY, timeout, limit)
         from .playable import as_check, until_playable  # noqa: PLC0415 - imported when asked for
 
         check = as_check(playable)
         began = loop_time()
-        deployment = await self._tracker.wait_for(Status.READY, timeout)
+        deployment = await self._tracker.wait_for(Status.READY, timeout, limit)
         left = None if timeout is None else max(0.0, timeout - (loop_time() - began))
         with self._client.until_closed(), self._tracker.waiting():
             try:
@@ -182,6 +190,9 @@ class DeploymentHandle:
 
     async def wait_terminated(self, timeout: float | None = 300.0) -> Deployment:  # noqa: ASYNC109 - WaitTimedOut says more
         """Waits until the deployment has ended, and returns its last state. Does not stop it.
+
+        A deployment in ERROR has not ended: it exists until something stops it, and the wait goes
+        on. `changes` ends at ERROR too.
 
         Args:
             timeout: seconds, 0 or more; None for no limit.
@@ -350,6 +361,23 @@ class DeploymentHandle:
             protocol=_PROTOCOL_ALIASES.get(protocol, protocol),
             link=port.link or f"{host}:{port.external}",
         )
+
+
+def wait_ready(
+    handle: DeploymentHandle,
+    timeout: float | None,
+    playable: Check | None,
+    limit: str,
+) -> Awaitable[Deployment]:
+    """Waits as `DeploymentHandle.wait_ready` does, for a caller that has a time limit of its own.
+
+    Args:
+        handle: the deployment.
+        timeout: seconds that are left of the time limit; None for no limit.
+        playable: as for `DeploymentHandle.wait_ready`.
+        limit: the time limit of the caller, such as `timeout=2 s`, for the text of `WaitTimedOut`.
+    """
+    return handle._wait_ready(timeout, playable, limit)  # noqa: SLF001 - as `tracker_of`
 
 
 def tracker_of(handle: DeploymentHandle) -> DeploymentTracker:

@@ -188,12 +188,19 @@ class DeploymentTracker:
             with self._poller.client.until_closed():
                 await self._changed.wait()
 
-    async def wait_for(self, wanted: Status, timeout: float | None) -> Deployment:  # noqa: ASYNC109 - WaitTimedOut says more
+    async def wait_for(
+        self,
+        wanted: Status,
+        timeout: float | None,  # noqa: ASYNC109 - WaitTimedOut says more
+        limit_text: str = "",
+    ) -> Deployment:
         """Returns the deployment once its status is `wanted`.
 
         Args:
             wanted: the status to wait for.
             timeout: seconds, or None for no limit.
+            limit_text: the time limit of the caller, of which `timeout` may be the rest; for the
+                text of `WaitTimedOut`.
 
         Raises:
             WaitTimedOut: the status was not `wanted` in time.
@@ -216,10 +223,12 @@ class DeploymentTracker:
                 self.status == wanted and self.deployment is not None
             ):  # found in the same turn of the loop
                 return self.deployment
-            seen = str(self.status) if self.status else "no status yet"
-            message = f"not {wanted} in {round(timeout or 0, 2):g} s; last status: {seen}"
+            seen = f"last status: {self.status}" if self.status else "no status was seen"
+            message = f"not {wanted} in {limit_text or f'{round(timeout or 0, 2):g} s'}; {seen}"
+            if self.status == Status.ERROR:
+                message += ", in which it stays until something stops it"
             if self.last_failure is not None:
-                message += f"; the last request failed: {self.last_failure}"
+                message += f"; the last request failed: {self.last_failure.reason}"
             raise WaitTimedOut.of(self, message) from None
         assert self.deployment is not None  # noqa: S101 - its status is `wanted`
         return self.deployment

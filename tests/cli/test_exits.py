@@ -48,7 +48,7 @@ def test_3_the_deployment_failed_and_its_last_lines_are_shown() -> None:
     ran = invoke("deploy", "broken", "v1", *USER)
 
     assert (ran.status, ran.stdout) == (3, "")
-    assert "exit code 7" in ran.stderr
+    assert "exited with code 7. It still exists: stop it" in ran.stderr
     assert "no map" in ran.stderr
     assert "is ERROR. It goes on: edgegap-async stop " in ran.stderr
     assert invoke("stop", "--all", "--yes", "--wait").status == 0
@@ -142,7 +142,7 @@ def test_124_not_in_time_and_the_deploy_is_undone(
     ran = invoke("deploy", "arena", "v1", *USER, "--timeout", "0.2s")
 
     assert ran.status == 124
-    assert "no answer to the deploy in 0.2 s" in ran.stderr
+    assert "the API did not accept the deploy in 0.2 s; what it may have made is" in ran.stderr
     assert [one.operation for one in edgegap_emulator.requests] == ["deploy", "stop_deployment"]
 
 

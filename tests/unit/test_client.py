@@ -307,12 +307,42 @@ async def test_the_timeout_of_run_also_ends_a_deploy_without_an_answer(
 ) -> None:
     api.on(*DEPLOY, attrs.evolve(ACCEPTED, delay=20))
     began = loop_time()
-    with pytest.raises(WaitTimedOut, match="no answer to the deploy in 3 s"):
+    with pytest.raises(WaitTimedOut, match="did not accept the deploy within timeout=3 s; what it"):
         await run_server(client, timeout=3)
     assert loop_time() - began == pytest.approx(3, abs=0.1)
 
     await asyncio.sleep(30)
     assert stops(api) == 1
+
+
+async def test_a_timeout_in_the_queue_for_the_rate_limit_says_that_nothing_was_deployed(
+    api: ScriptedApi,
+) -> None:
+    async with EdgegapClient(CANARY, base_url=api.url, limits={"deploy": 0.01}) as client:
+        await run_server(client, 0)
+        with pytest.raises(WaitTimedOut, match=r"timeout=0.3 s passed .* rate limit; nothing was"):
+            await run_server(client, timeout=0.3)
+        request = {"application": "arena", "version": "v1", "users": PLAYERS}
+        [outcome] = await client.deploy_many([request], timeout=0.3).all()
+
+    assert "timeout=0.3 s passed before the deploy was sent" in str(outcome.error)
+    assert outcome.attempts == 0
+    assert len(api.asked(*DEPLOY)) == 1
+
+
+async def test_an_error_names_the_time_limit_that_the_caller_has_set(
+    api: ScriptedApi, client: EdgegapClient
+) -> None:
+    api.on(*DEPLOY, attrs.evolve(ACCEPTED, delay=1))
+    api.on(*STATUS, DEPLOYING)
+    with pytest.raises(WaitTimedOut, match="not READY in timeout=5 s; last status: DEPLOYING"):
+        await run_server(client, timeout=5)
+    request = {"application": "arena", "version": "v1", "users": PLAYERS}
+    [late] = await client.deploy_many([request], timeout=5).all()
+    [each] = await client.deploy_many([request], timeout_each=5).all()
+
+    assert "not READY in timeout=5 s of the batch" in str(late.error)
+    assert "not READY in timeout_each=5 s" in str(each.error)
 
 
 async def test_a_timeout_of_the_caller_around_run_is_no_wait_timed_out(
@@ -358,11 +388,12 @@ async def test_an_unreachable_api_gives_not_sent() -> None:
     assert caught.value.attempts == 2
 
 
-async def test_an_error_of_run_says_that_its_server_was_stopped(
+async def test_an_error_of_run_says_that_its_server_ends_only_once_it_is_deployed(
     api: ScriptedApi, client: EdgegapClient
 ) -> None:
     api.on(*STATUS, deployment("DEPLOYING"))
-    with pytest.raises(WaitTimedOut, match=r"It was stopped$") as caught:
+    accepted = r"The API has accepted its stop: it is billed until READY or ERROR, and then ends$"
+    with pytest.raises(WaitTimedOut, match=accepted) as caught:
         async with client.run("arena", "v1", users=["192.0.2.1"], timeout=5):
             pass
 

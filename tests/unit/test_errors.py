@@ -194,23 +194,25 @@ def test_an_error_can_be_pickled(error: EdgegapError) -> None:
 @pytest.mark.parametrize(
     ("logs", "text"),
     [
-        (Logs(), "deployment abc failed: pulled the plug"),
-        (
-            Logs(crash_data=CrashData(exit_code=3)),
-            "deployment abc failed: pulled the plug; exit code 3",
-        ),
+        (Logs(), ""),
+        (Logs(crash_data=CrashData(exit_code=3)), ". Exit code 3"),
+        (Logs(crash_data=CrashData(exit_code=137)), ""),  # the API has named it
         (
             Logs(logs="one\ntwo", crash_data=CrashData(exit_code=3)),
-            "deployment abc failed: pulled the plug; exit code 3; its last lines:\none\ntwo",
+            ". Exit code 3. Its last lines:\none\ntwo",
         ),
     ],
 )
 def test_a_failed_deployment_shows_exit_code_and_last_lines(logs: Logs, text: str) -> None:
-    error = DeploymentFailed("pulled the plug", request_id="abc")
+    history = (StatusChange(Status.ERROR, datetime.now(UTC), "status"),)
+    error = DeploymentFailed("killed (exit code 137)", request_id="abc", history=history)
     assert error.last_lines == ""
     error.logs = logs
 
-    assert str(error) == text
+    failed = "deployment abc (ERROR). killed (exit code 137). "
+    assert str(error) == f"{failed}It still exists: stop it{text}"
+    error.last_status, error.stopped = Status.ERROR, True
+    assert str(error) == f"{failed}It was stopped{text}"
 
 
 @pytest.mark.parametrize(

@@ -133,8 +133,8 @@ async def _accepted(
     except TimeoutError:
         if not limit.expired():
             raise
-        text = f"no answer to the deploy in {timeout:g} s; it is undone"
-        raise sdk.errors.WaitTimedOut(text) from None
+        text = f"the API did not accept the deploy in {timeout:g} s; what it may have made is"
+        raise sdk.errors.WaitTimedOut(f"{text} being stopped") from None
     except asyncio.CancelledError:
         progress.hide()
         output.warn("Interrupted before the API had answered: what it may have made is stopped.")

@@ -49,7 +49,7 @@ async def test_a_request_that_was_not_begun_at_the_deadline_says_so() -> None:
         assert [type(outcome.error) for outcome in outcomes] == [WaitTimedOut] * 3
         assert "nothing was sent" in str(outcomes[2].error)
         assert "billed" not in str(outcomes[2].error)
-        assert "It was stopped" in str(outcomes[0].error)
+        assert "The API has accepted its stop" in str(outcomes[0].error)
         assert requests_by_operation(emulator)["deploy"] == 1
 
 

@@ -112,10 +112,10 @@ async def test_deployments_stopped_with_the_batch_say_that_nothing_is_left() -> 
     async with arena_cloud(simulate=never_ready(True, False)) as emulator:
         *made, not_begun = await stopped_by_a_400(emulator)
 
-        for outcome in made:
+        for outcome, end in zip(made, ("and then ends", "It was stopped"), strict=True):
             assert isinstance(outcome.error, BatchStopped)
             assert outcome.error.stopped
-            assert str(outcome.error).endswith("It was stopped")
+            assert str(outcome.error).endswith(end)
             assert not hasattr(outcome.error, "__notes__")
         assert isinstance(not_begun.error, BatchStopped)
         assert str(not_begun.error).endswith("unless the log names one: deploy it again")

@@ -127,6 +127,14 @@ async def test_a_stop_that_takes_too_long_raises_wait_timed_out(
         await client.handle("abc123").stop(wait=True, timeout=5)
 
 
+async def test_a_wait_for_the_end_says_that_a_deployment_in_error_does_not_end(
+    api: ScriptedApi, client: EdgegapClient
+) -> None:
+    api.on(*STATUS, deployment("ERROR"))
+    with pytest.raises(WaitTimedOut, match="ERROR, in which it stays until something stops it"):
+        await client.handle("abc123").wait_terminated(timeout=5)
+
+
 async def test_a_stop_brings_the_next_status_request_forward(
     api: ScriptedApi, client: EdgegapClient
 ) -> None:

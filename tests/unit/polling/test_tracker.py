@@ -310,7 +310,7 @@ async def test_an_unreachable_server_does_not_end_a_wait(
         unreachable = ApiClient("canary-t", base_url=gone.url, retries=ONE_ATTEMPT)
     tracker = old_tracker(unreachable)
     with pytest.raises(
-        WaitTimedOut, match="no status yet; the last request failed: GET /v1/status"
+        WaitTimedOut, match="no status was seen; the last request failed: GET /v1/status"
     ):
         await tracker.wait_for(Status.READY, 60)
     await unreachable.close()
