@@ -121,8 +121,7 @@ class EdgegapError(Exception):
     stopped: bool = False
     """Whether the API has accepted a stop of the deployment by `client.run`, a batch or a pool.
 
-    They stop it because of this error. A deployment that is neither READY nor in ERROR goes on
-    until it is one of both, and is billed until then."""
+    A deployment that is neither READY nor in ERROR yet is billed until it is, and then ends."""
 
     def __init__(self, message: str = "") -> None:
         super().__init__(message)
@@ -279,8 +278,11 @@ class CallError(EdgegapError):
             parts.append(f"after {self.attempts} attempts")
         return " ".join(part for part in parts if part)
 
+    _advice_of: ClassVar[Mapping[str, str]] = {}  # the advice by operation, if it is another
+
     def _advice(self) -> str:
-        return NoAnswer.advice if self.maybe_created else self.advice
+        special = self._advice_of.get(self.operation)
+        return NoAnswer.advice if self.maybe_created else special or self.advice
 
 
 class NotSent(CallError):
@@ -386,10 +388,9 @@ class BadRequest(Refused):
     """400: the API does not accept the request. No deployment was created."""
 
     advice = "Check the arguments"
-
-    def _advice(self) -> str:
-        is_deploy = self.operation.startswith("deploy")
-        return "Check that the application and version exist" if is_deploy else self.advice
+    _advice_of = dict.fromkeys(
+        ("deploy", "deploy_to_fleet"), "Check that the application and version exist"
+    )
 
 
 class Unauthorized(Refused):
@@ -399,10 +400,9 @@ class Unauthorized(Refused):
         "Check EDGEGAP_API_TOKEN, which may stand with or without the word `token` before it: the"
         " token is wrong, or was deleted"
     )
-
-    def _advice(self) -> str:
-        own = "Check that the token is this deployment's ARBITRIUM_DELETE_TOKEN"
-        return own if self.operation == "stop_self" else self.advice
+    _advice_of: ClassVar[Mapping[str, str]] = {
+        "stop_self": "Check that the token is this deployment's ARBITRIUM_DELETE_TOKEN"
+    }
 
 
 class Forbidden(Refused):
@@ -412,6 +412,9 @@ class Forbidden(Refused):
         "The token was probably deleted, or is the template token of the documentation: use a token"
         " of the organization that owns the deployment"
     )
+    _advice_of: ClassVar[Mapping[str, str]] = {
+        "stop_deployment": "It may go on running and be billed: use a token of its organization"
+    }
 
 
 class NotFound(Refused):
@@ -571,8 +574,7 @@ class DeploymentError(EdgegapError):
         return f"deployment {self.request_id}" + (f" ({seen})" if seen else "")
 
     def _stop_text(self) -> str:
-        seen = self.last_status
-        if seen is not None and (seen.is_ready or seen.is_terminal):
+        if (seen := self.last_status) and (seen.is_ready or seen.is_terminal):
             return super()._stop_text()
         return "The API has accepted its stop: it is billed until READY or ERROR, and then ends"
 
@@ -583,9 +585,7 @@ class WaitTimedOut(DeploymentError, TimeoutError):
     advice = "It still exists and is billed: wait again, or stop it"
 
     def _advice(self) -> str:
-        if not self.request_id:  # no deployment was accepted
-            return ""
-        unseen = "It may exist and be billed: wait again, or stop it"
+        unseen = "It may exist and be billed: wait again, or stop it" if self.request_id else ""
         return self.advice if self.last_status else unseen
 
 

@@ -154,7 +154,7 @@ async def _watch(activity: Activity, stop: Callable[[], Awaitable[None]], second
                 may_be_accepted |= is_ambiguous(error)
                 logger.warning(
                     "%s; the next stop follows in %.0f s",
-                    error,
+                    error.reason,
                     wait,
                     extra=log_fields(error, seconds=wait),
                 )

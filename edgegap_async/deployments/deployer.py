@@ -298,7 +298,7 @@ class Deployer:
                     " renamed: %s",
                     theirs[0],
                     request_id,
-                    error,
+                    error.reason,
                     extra=log_fields(error, request_id=request_id, owner=self.owned.owner),
                 )
         return handle

@@ -130,7 +130,7 @@ async def follow(
                 logger.log(
                     logging.WARNING if failures == 1 else logging.INFO,
                     "%s; the next request follows in %.0f s",
-                    error,
+                    error.reason,
                     gap,
                     extra=log_fields(error, seconds=gap),
                 )

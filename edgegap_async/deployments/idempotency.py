@@ -194,7 +194,7 @@ class IdempotentDeploy:
             ambiguous = error
         logger.info(
             "%s; listing deployments with the tag %s",
-            ambiguous,
+            ambiguous.reason,
             self.tag,
             extra=log_fields(ambiguous, operation_tag=self.tag),
         )
@@ -342,7 +342,7 @@ class IdempotentDeploy:
                 " twice: the list request failed: %s",
                 self.tag,
                 kept,
-                error,
+                error.reason,
                 extra=log_fields(error, operation_tag=self.tag, request_id=kept),
             )
             return

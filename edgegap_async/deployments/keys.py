@@ -136,7 +136,7 @@ class KeyedDeployments:
             logger.info(
                 "the list of deployments with the tag %s could not be read: %s",
                 key,
-                error,
+                error.reason,
                 extra=log_fields(error, key_tag=key),
             )
         if other is None:
@@ -163,7 +163,7 @@ class KeyedDeployments:
                 "two deployments with the tag %s may run, if another program has deployed with the"
                 " same key at the same time: %s",
                 key,
-                error,
+                error.reason,
                 extra=log_fields(error, key_tag=key),
             )
 
@@ -200,16 +200,9 @@ class KeyedDeployments:
         return key in row.tags and is_live and not (is_over or is_undone)
 
     def _stop(self, request_id: str, kept: str, *, is_own: bool) -> None:
-        if not is_own:
-            self._owned.stop_surplus(request_id, kept)
-        elif self._register.is_live(request_id):
-            logger.warning(
-                "%s is stopped: another program has deployed %s with the same idempotency key",
-                request_id,
-                kept,
-                extra=log_fields(request_id=request_id, kept=kept),
-            )
-            self._owned.begin_stop(request_id)
+        if not is_own or self._register.is_live(request_id):
+            reason = "two deploys had the same idempotency key"
+            self._owned.stop_surplus(request_id, kept, reason, is_own=is_own)
 
 
 async def _living(deployments: Deployments, request_id: str) -> Deployment | None:

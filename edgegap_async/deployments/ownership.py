@@ -32,7 +32,7 @@ import asyncio
 import functools
 import logging
 from collections.abc import Awaitable, Callable, Collection, Coroutine
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeGuard
 
 from edgegap_async.concurrency import PersistentTask, loop_time, wait_within
 from edgegap_async.errors import (
@@ -202,18 +202,28 @@ class OwnedDeployments:
             self.record_stop_on(problem, request_id)
         return stopping
 
-    def stop_surplus(self, request_id: str, kept: str | None) -> None:
+    def stop_surplus(
+        self,
+        request_id: str,
+        kept: str | None,
+        reason: str = "a deploy was carried out twice",
+        *,
+        is_own: bool = False,
+    ) -> None:
         """Stops a surplus deployment in the background, unless the register has it.
 
         Args:
             request_id: which deployment.
-            kept: id of the deployment with the same operation tag that is kept; None for none.
+            kept: id of the deployment that is kept in its place; None for none.
+            reason: why there are two, for the log.
+            is_own: whether it is stopped also if the register has it.
         """
-        if request_id not in self._register:
+        if is_own or request_id not in self._register:
             logger.warning(
-                "%s is stopped: a deploy was carried out twice, and %s is its deployment",
+                "%s is stopped: %s, and %s is kept",
                 request_id,
-                kept,
+                reason,
+                kept or "no deployment",
                 extra=log_fields(request_id=request_id, kept=kept, owner=self.owner),
             )
             self.begin_stop(request_id)
@@ -272,11 +282,11 @@ class OwnedDeployments:
             self._log_repeated(request_id, error)
             await self._repeat_stop(request_id)
 
-    def _log_repeated(self, request_id: str, error: BaseException) -> None:
+    def _log_repeated(self, request_id: str, error: EdgegapError) -> None:
         logger.warning(
             "%s could not be stopped yet, the stop is repeated: %s",
             request_id,
-            error,
+            error.reason,
             extra=log_fields(error, request_id=request_id, owner=self.owner),
         )
 
@@ -392,12 +402,20 @@ def _record_stop_on(problem: BaseException, request_id: str, error: object) -> N
         error: why the stop failed; None if it succeeded.
     """
     if error is not None:
-        problem.add_note(f"{request_id} could not be stopped: {error}")
+        problem.add_note(f"{request_id} {_failed_stop(error)}")
     elif isinstance(problem, DeploymentError | Unprocessable) and problem.request_id == request_id:
         problem.stopped = True  # the error of another deployment says how that one ended
 
 
-def _is_worth_repeating(error: BaseException) -> bool:
+def _failed_stop(error: object) -> str:
+    """Returns the text about a stop that failed, which the client may repeat."""
+    if isinstance(error, BaseException) and _is_worth_repeating(error):
+        text = "could not be stopped yet, the client repeats the stop until it is closed"
+        return f"{text}: {error.reason}"
+    return f"could not be stopped: {error}"
+
+
+def _is_worth_repeating(error: BaseException) -> TypeGuard[CallError]:
     """Returns whether a stop that failed may succeed later, in the same client."""
     is_refusal = isinstance(error, Unauthorized | Forbidden) and error.is_certain
     return isinstance(error, CallError) and not is_refusal
@@ -472,6 +490,6 @@ async def wait_for_stops(
     ]
     if problem is not None:
         for error in failures:
-            problem.add_note(f"a deployment could not be stopped: {error}")
+            problem.add_note(f"a deployment {_failed_stop(error)}")
     elif failures:
         raise ExceptionGroup("some deployments could not be stopped", failures)

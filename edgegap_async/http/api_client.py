@@ -449,7 +449,7 @@ class ApiClient:
                     send_state.times_sent -= 1  # it was refused, so it changed nothing
                 logger.info(
                     "%s; the next attempt follows in %.2f s",
-                    error,
+                    error.reason,
                     wait,
                     extra=log_fields(error, seconds=wait),
                 )

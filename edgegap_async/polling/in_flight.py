@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from edgegap_async.api.operations import Operation
 from edgegap_async.concurrency import create_detached_task, loop_time
-from edgegap_async.errors import RateLimited, Refused, log_fields
+from edgegap_async.errors import CallError, RateLimited, Refused, log_fields
 from edgegap_async.http.rate_limits import Limits, Priority
 
 from .schedule import PollerTuning
@@ -81,7 +81,7 @@ class InFlightRequests:
         self.failures = 0
         self._answered_at = now
 
-    def note_failure(self, error: Exception) -> None:
+    def note_failure(self, error: CallError) -> None:
         """Notes that a request failed in a way that the next one may not."""
         is_limited = isinstance(error, RateLimited)  # then the rate limit waits
         if isinstance(error, Refused) and error.retry_after is not None and not is_limited:
@@ -93,7 +93,7 @@ class InFlightRequests:
             "%s failed (%d in a row), the poller will repeat it: %s",
             self._operation.name,
             self.failures,
-            error,
+            error.reason,
             extra=log_fields(error, operation=self._operation.name, count=self.failures),
         )
 

@@ -128,17 +128,18 @@ class ListStrategy:
 
     def note_refusal(self, error: Exception) -> None:
         """Learns from an error that is final for this kind of list request."""
+        reason = getattr(error, "reason", str(error))
         if not isinstance(error, Refused) or isinstance(error, Unauthorized | Forbidden):
-            self.fall_back(str(error), ListMode.NOT_AT_ALL)  # this client may not list at all
+            self.fall_back(reason, ListMode.NOT_AT_ALL)  # this client may not list at all
         elif error.status in _URL_TOO_LONG and self.max_id_bytes > self._tuning.min_id_bytes:
             self.max_id_bytes //= 2
             logger.info(
                 "list requests ask for fewer deployments from now on: %s",
-                error,
+                error.reason,
                 extra=log_fields(error),
             )
         else:
-            self.fall_back(str(error))
+            self.fall_back(reason)
 
     @property
     def knowledge(self) -> tuple[object, ...]:

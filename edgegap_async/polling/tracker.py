@@ -245,7 +245,13 @@ class DeploymentTracker:
             detail = self.deployment and self.deployment.error_detail
             raise DeploymentFailed.of(self, detail or "the API gives no reason")
         if self.status.is_terminal:
-            raise DeploymentTerminated.of(self, f"its status is {self.status}")
+            said = f"its status is {self.status}"
+            if not self.is_stopped:
+                said += (
+                    ", and this handle knows of no stop: perhaps the game server has exited, or"
+                    " max_duration, another program, or reap() with the same owner has ended it"
+                )
+            raise DeploymentTerminated.of(self, said)
 
     def update(self, deployment: Deployment, source: ChangeSource = "status") -> bool:
         """Takes in an answer about the deployment and notifies its waiters.

@@ -120,7 +120,7 @@ class PoolMaintenance:
             logger.info(
                 "pool %s: the list request failed, status requests follow: %s",
                 self._settings.name,
-                error,
+                error.reason,
                 extra=log_fields(error, pool=self._settings.name),
             )
             rows = {}
@@ -220,7 +220,7 @@ class PoolMaintenance:
                 "pool %s: could not rename the tag of %s, which is allocated: %s",
                 settings.name,
                 request_id,
-                error,
+                error.reason,
                 extra=log_fields(error, pool=settings.name, request_id=request_id),
             )
 
@@ -321,7 +321,7 @@ class PoolMaintenance:
                 logger.info(
                     "pool %s: the status request is repeated: %s",
                     self._settings.name,
-                    error,
+                    error.reason,
                     extra=log_fields(error, pool=self._settings.name, request_id=server.request_id),
                 )
             await asyncio.sleep(gap)

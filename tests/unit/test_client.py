@@ -146,6 +146,23 @@ async def test_a_server_that_cannot_be_stopped_is_noted_on_the_error_of_the_bloc
 
     [note] = caught.value.__notes__
     assert note.startswith("abc123 could not be stopped: DELETE /v1/stop/abc123 answered 403")
+    assert "may go on running and be billed" in note
+
+
+async def test_a_stop_that_the_client_repeats_is_noted_as_not_stopped_yet(
+    api: ScriptedApi,
+) -> None:
+    api.on(*STOP, Reply(500), Reply())
+    once = RetryPolicy(attempts=1)
+    async with EdgegapClient(CANARY, base_url=api.url, retries=once) as client:
+        with pytest.raises(LookupError) as caught:
+            async with client.run("arena", "v1", users=PLAYERS):
+                raise LookupError
+
+    [note] = caught.value.__notes__
+    assert note.startswith("abc123 could not be stopped yet, the client repeats the stop until it")
+    assert "Try again" not in note
+    assert stops(api) == 2
 
 
 async def test_the_timeout_of_run_counts_from_the_call(

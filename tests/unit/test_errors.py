@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import pickle
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -277,3 +279,57 @@ def test_an_image_that_cannot_be_pulled_has_suspects(text: str, suspects: tuple[
     assert error.suspects == suspects
     assert str(error).endswith(f". Check its {' and its '.join(suspects)}")
     assert "answered 424 (image docker.io/studio/arena:8). " in str(error)
+
+
+# ── logs ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def errors_in(function: ast.AST) -> set[str]:
+    """Returns the names of the variables of a function that hold an error of this package."""
+    names = set[str]()
+    for node in ast.walk(function):
+        match node:
+            case ast.ExceptHandler(type=ast.expr() as kind, name=str(name)):
+                pass
+            case ast.arg(annotation=ast.expr() as kind, arg=name):
+                pass
+            case ast.Assign(targets=[ast.Name(name)], value=ast.Name(other)) if other in names:
+                names.add(name)
+                continue
+            case _:
+                continue
+        if {"Exception", "BaseException", *errors.__all__} & set(
+            re.findall(r"\w+", ast.unparse(kind))
+        ):
+            names.add(name)
+    return names
+
+
+def test_a_log_of_what_the_client_goes_on_with_has_no_advice() -> None:
+    """Advice such as "try again" contradicts it; `error.reason` has none, and `repr` has none."""
+    found = []
+    for path in Path(errors.__file__).parent.rglob("*.py"):
+        functions = ast.walk(ast.parse(path.read_text()))
+        for function in functions:
+            if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            names = errors_in(function)
+            for call in ast.walk(function):
+                match call:
+                    case ast.Call(func=ast.Attribute(ast.Name("logger"), level)) if (
+                        level != "error"
+                    ):
+                        texts = [ast.unparse(arg) for arg in call.args]
+                        if names & set(texts) and not any("%r" in text for text in texts):
+                            found.append(f"{path.name}:{call.lineno}")
+
+    assert found == []
+
+
+def test_the_advice_after_a_refused_stop_says_that_the_server_may_go_on() -> None:
+    refused = Forbidden("no", operation="stop_deployment", method="DELETE", path="/v1/stop/abc")
+
+    assert str(refused).endswith(
+        "It may go on running and be billed: use a token of its organization"
+    )
+    assert "template token" in str(Forbidden("no", operation="deploy"))

@@ -195,7 +195,7 @@ async def test_a_caller_that_is_cancelled_does_not_stop_a_deployment_of_an_earli
 
 @pytest.mark.parametrize("hidden", [0.0, 0.5, 1.8])
 async def test_of_two_programs_at_the_same_time_one_keeps_its_deployment(
-    emulator: Emulator, hidden: float
+    emulator: Emulator, hidden: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     emulator.faults.add(Fault("list_deployments", Hide(hidden), times=None))
     async with arena_client(emulator) as one, arena_client(emulator) as two:
@@ -210,6 +210,8 @@ async def test_of_two_programs_at_the_same_time_one_keeps_its_deployment(
             with pytest.raises(DeploymentTerminated):
                 await loser.popitem()[1].wait_ready()
         assert (await deploy(one)).request_id == (await deploy(two)).request_id == kept
+    assert "two deploys had the same idempotency key, and" in caplog.text
+    assert "carried out twice" not in caplog.text
 
 
 @pytest.mark.parametrize("made", ["earlier", "later"])

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from edgegap_async.api.operations import GET_DEPLOYMENT
+from edgegap_async.errors import NotSent
 from edgegap_async.http.rate_limits import Limits, Priority
 from edgegap_async.polling.in_flight import InFlightRequests
 from edgegap_async.polling.schedule import DEFAULT_TUNING
@@ -121,12 +122,12 @@ async def test_intervals_double_with_each_failure_up_to_a_limit(requests: HeldRe
     intervals = []
     for _ in range(6):
         intervals.append(requests.backed_off(0.5))
-        requests.note_failure(OSError("gone"))
+        requests.note_failure(NotSent("gone"))
 
     assert intervals == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
     assert requests.backed_off(8.0) == 8.0  # longer than the limit already
     for _ in range(2000):
-        requests.note_failure(OSError("gone"))
+        requests.note_failure(NotSent("gone"))
     assert requests.backed_off(0.5) == 5.0
     requests.note_answer(1.0)
     assert requests.backed_off(0.5) == 0.5
@@ -134,9 +135,9 @@ async def test_intervals_double_with_each_failure_up_to_a_limit(requests: HeldRe
 
 async def test_two_failures_make_requests_unusable_until_an_answer(requests: HeldRequests) -> None:
     assert requests.unusable_at() == math.inf
-    requests.note_failure(OSError("gone"))
+    requests.note_failure(NotSent("gone"))
     assert requests.unusable_at() == math.inf
-    requests.note_failure(OSError("gone"))
+    requests.note_failure(NotSent("gone"))
     assert requests.unusable_at() == -math.inf
     requests.note_answer(1.0)
     assert requests.unusable_at() == math.inf
@@ -160,12 +161,12 @@ async def test_the_fifth_failure_in_a_row_is_logged_as_a_warning(
 
     caplog.set_level("INFO", "edgegap_async")
     for _ in range(4):
-        requests.note_failure(OSError("no route"))
+        requests.note_failure(NotSent("no route"))
     assert warned() == []
     for _ in range(96):
-        requests.note_failure(OSError("no route"))
+        requests.note_failure(NotSent("no route"))
     assert warned() == ["get_deployment failed (5 in a row), the poller will repeat it: no route"]
     requests.note_answer(1.0)
     for _ in range(5):
-        requests.note_failure(OSError("no route"))
+        requests.note_failure(NotSent("no route"))
     assert len(warned()) == 2

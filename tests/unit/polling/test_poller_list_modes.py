@@ -10,7 +10,7 @@ from flaky_api import FlakyApi
 from poller_waits import REFUSED, UNAVAILABLE, max_delay, reply_to_request, wait_all
 from scripted_api import Reply
 
-from edgegap_async.errors import Refused
+from edgegap_async.errors import NotSent, Refused
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.polling.list_strategy import ListMode
 from edgegap_async.polling.poller import StatusPoller
@@ -246,7 +246,7 @@ async def test_one_refusal_counts_when_several_lists_in_flight_are_refused(
     strategy, lists = poller._lists, poller._list_requests
     too_long = Refused("no", operation="", method="", path="", status=414)
     for _ in range(3):
-        lists.note_failure(OSError("gone"))
+        lists.note_failure(NotSent("gone"))
     for _ in range(4):
         poller._note_list_refusal(too_long, (ListMode.CHANGED, 7400))
 
