@@ -39,8 +39,8 @@ class Outcome(Documented):
 
     index: int
     """The position of the request among the requests, from 0."""
-    request: DeployRequest | Any
-    """The request as last deployed. An invalid request stands here as the caller gave it."""
+    request: AnyRequest
+    """The request as last deployed; an invalid one as the caller gave it."""
     handle: DeploymentHandle | None = None
     """The deployment; None if the request made none."""
     error: EdgegapError | None = None

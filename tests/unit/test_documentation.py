@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import importlib
 import importlib.util
 import inspect
+import keyword
 import re
 import tomllib
 from collections.abc import Iterator
@@ -194,6 +196,77 @@ class Row:
         (12, "bare"),
         (15, "method"),
     ]
+
+
+# ── names in prose ───────────────────────────────────────────────────────────────────────────────
+
+NOT_OURS = {
+    "America",
+    "DataFrame",
+    "ExtraAdder",
+    "HttpOnly",
+    "IPv4",
+    "Match",
+    "New_York",
+    "Raises",
+    "Seat",
+    "ServerDisconnectedError",
+    "__del__",
+    "__wrapped__",
+    "edgegap_",
+    "new_event_loop",
+    "pandas",
+    "polars",
+    "uvloop",
+}
+"""Words in back-quotes that are no names of the package."""
+
+
+def names_in_code() -> set[str]:
+    """Returns every name in the package and its settings: identifiers, files, words as data."""
+    names = set(dir(builtins)) | set(keyword.kwlist)
+    for folder in ("examples", "tests"):
+        names.update(word for path in (ROOT / folder).rglob("*") for word in path.name.split("."))
+    for path in [*(ROOT / "edgegap_async").rglob("*"), ROOT / "pyproject.toml"]:
+        names.update(path.name.split("."))
+        if path.suffix == ".py":
+            for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+                for field in ("id", "attr", "arg", "name", "module", "asname"):
+                    if isinstance(word := getattr(node, field, None), str):
+                        names.update(word.split("."))
+                word = node.value if isinstance(node, ast.Constant) else None
+                if isinstance(word, str) and not re.search(r"\s", word):
+                    names.update(re.findall(r"\w+", word))
+        elif path.suffix in {".js", ".lua", ".toml", ".html"}:
+            names.update(re.findall(r"\w+", path.read_text("utf-8")))
+    # Effects and members of enums are shown in lower case: `hang_up` for HangUp.
+    return names | {re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower() for name in names}
+
+
+def unknown_names(text: str, known: set[str]) -> Iterator[tuple[int, str]]:
+    """Yields line and text of each name in back-quotes that is not known."""
+    for number, line in enumerate(text.splitlines(), 1):
+        for name in re.findall(r"(?<!`)`([A-Za-z_][\w./]*)`(?!`)", line):
+            if not known.issuperset(filter(None, re.split(r"[./]", name))):
+                yield number, name
+
+
+def test_every_name_in_back_quotes_exists() -> None:
+    known = names_in_code() | NOT_OURS
+    package = ROOT / "edgegap_async"
+    unknown = [
+        f"{path.relative_to(ROOT)}:{number}: `{name}`"
+        for path in [*sorted(package.rglob("*.py")), package / "README.md"]
+        for number, name in unknown_names(path.read_text("utf-8"), known)
+    ]
+
+    assert unknown == []
+
+
+def test_a_name_that_is_gone_is_found() -> None:
+    text = "`known` and `http/known.py`\n`Gone.known`, ``gone``, `two words`"
+
+    assert list(unknown_names(text, {"known", "http", "py"})) == [(2, "Gone.known")]
 
 
 # ── prose ────────────────────────────────────────────────────────────────────────────────────────
