@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 import hypothesis
 import pytest
+from eager_tasks import start_tasks_eagerly
 from scripted_api import ScriptedApi
 from virtual_clock import VirtualLoop
 
@@ -41,6 +42,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--rounds", type=int, default=20, help="length of each campaign, 20 by default"
     )
     parser.addoption("--seed", type=int, help="repeat one run of a campaign")
+    parser.addoption("--eager", action="store_true", help="run the first step of each task at once")
 
 
 @pytest.fixture
@@ -53,7 +55,10 @@ def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     virtual = item.get_closest_marker("virtual") is not None
-    return {"virtual": VirtualLoop} if virtual else {"real": asyncio.new_event_loop}
+    name, new_loop = ("virtual", VirtualLoop) if virtual else ("real", asyncio.new_event_loop)
+    return {
+        name: (lambda: start_tasks_eagerly(new_loop())) if config.getoption("--eager") else new_loop
+    }
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -276,6 +276,7 @@ class Batch:
 
     async def _run(self) -> None:
         """Runs the batch until every request has its outcome, or an error ends the batch."""
+        self._task = asyncio.current_task()  # an eager task begins before `__aenter__` knows it
         on_progress = self._options.on_progress
         abort: BatchAborted | None = None
         try:

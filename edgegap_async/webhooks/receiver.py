@@ -219,6 +219,7 @@ class WebhookReceiver:
         self._events = deque[WebhookEvent]()
         self._outcomes = Counter[str]()  # of events
         self._handler_task: PersistentTask | None = None
+        self._all_handled = False  # the task ends, and takes no more events
         self._is_closed = False
         self._loop: asyncio.AbstractEventLoop | None = None  # in which it is served
         self._unreported = 0  # rejected requests since the last warning
@@ -534,20 +535,22 @@ class WebhookReceiver:
             return
         subscription.delivered.add(kind)
         self._events.append(event)
-        if self._handler_task is None or self._handler_task.ended.done():
+        task = self._handler_task
+        if task is None or task.ended.done() or self._all_handled:
+            self._all_handled = False
             self._handler_task = PersistentTask(self._handle_events, "on_event")
 
     async def _handle_events(self) -> None:
         """Handles the waiting events; an event whose handling the program cancels has failed."""
         assert self._on_event is not None  # noqa: S101 - events are queued only if it is given
-        assert self._handler_task is not None  # noqa: S101 - this is its work
         while self._events:
             event = self._events.popleft()
             try:
                 await self._on_event(event)
             except (Exception, asyncio.CancelledError) as error:
                 was_cancelled = isinstance(error, asyncio.CancelledError) and is_cancelled()
-                if was_cancelled and self._handler_task.is_cancelling:
+                task = self._handler_task  # an eager task begins before it is known here
+                if was_cancelled and task is not None and task.is_cancelling:
                     raise
                 self._outcomes["failed"] += 1
                 logger.exception(
@@ -562,6 +565,7 @@ class WebhookReceiver:
                     raise
             else:
                 self._outcomes["handled"] += 1
+        self._all_handled = True
 
 
 async def _post(url: str) -> str:

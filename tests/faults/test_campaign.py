@@ -45,8 +45,8 @@ from campaign import (
     living,
     operation_tag,
     run_from_seed,
-    start_tasks_eagerly,
 )
+from eager_tasks import start_tasks_eagerly
 from log_capture import logged_errors
 
 from edgegap_async import DeploymentHandle, EdgegapClient, EdgegapError, Guard
@@ -332,7 +332,7 @@ async def play(seed: int) -> Outcome:
     chance = Chance(seed)
     complaints = errors_of_the_loop()
     if chance.random() < 1 / 4:
-        start_tasks_eagerly()
+        start_tasks_eagerly(asyncio.get_running_loop())
     visible: Visible = chance.choice(("in time",) * 7 + ("late", "late", "never"))
     hidden = 4.0 if visible == "late" else chance.choice((0.0, 0.0, 0.3, 2.0))
     with logged_errors(nothing_less=True, least=logging.WARNING) as lines:

@@ -70,7 +70,6 @@ __all__ = [
     "living",
     "operation_tag",
     "run_from_seed",
-    "start_tasks_eagerly",
 ]
 
 Result = TypeVar("Result")
@@ -282,13 +281,6 @@ def errors_of_the_loop() -> list[str]:
         lambda _, context: errors.append(f"{context['message']}: {context.get('exception')!r}")
     )
     return errors
-
-
-def start_tasks_eagerly() -> None:
-    """Makes the running loop start each task at once, where Python has such a task factory."""
-    factory = getattr(asyncio, "eager_task_factory", None)  # since Python 3.12
-    if factory is not None:
-        asyncio.get_running_loop().set_task_factory(factory)
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from arena import arena_client, arena_request, arena_requests
+from eager_tasks import start_tasks_eagerly
 from emulator_record import alive, requests_by_operation
 
 from edgegap_async import DeployRequest, EdgegapClient, Progress, Status
@@ -126,3 +127,12 @@ async def test_on_progress_that_raises_ends_the_batch(emulator: Emulator) -> Non
         with pytest.raises(ZeroDivisionError, match="mine"):
             await client.deploy_many(arena_requests(5), on_progress=on_progress).all()
     assert alive(emulator) == set()
+
+
+async def test_row_85_progress_is_reported_where_tasks_begin_at_once(client: EdgegapClient) -> None:
+    start_tasks_eagerly(asyncio.get_running_loop())
+    reported: list[Progress] = []
+    outcomes = await client.deploy_many(arena_requests(5), on_progress=reported.append).all()
+
+    assert [outcome.is_ready for outcome in outcomes] == [True] * 5
+    assert reported[-1].ready == 5

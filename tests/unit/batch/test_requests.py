@@ -50,8 +50,9 @@ async def test_requests_may_come_from_any_iterable(client: EdgegapClient, kind: 
         "mappings": [mapping] * 4,
         "tuple": tuple(arena_requests(4)),
     }[kind]
-    async with client.deploy_many(requests) as batch:
-        total = batch.progress_now.total
+    batch = client.deploy_many(requests)
+    total = batch.progress_now.total
+    async with batch:
         outcomes = await batch.all()
 
         assert total == (4 if kind in {"mappings", "tuple"} else None)

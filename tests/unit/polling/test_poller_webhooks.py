@@ -161,7 +161,7 @@ async def test_a_webhook_right_after_a_status_request_triggers_another(
         while tracker.status is None:
             await asyncio.sleep(0.01)
         # No request is in flight any more.
-        assert [request.request_id for request in flaky_api.requests] == [None, one]
+        assert [request.request_id for request in flaky_api.requests][-2:] == [None, one]
         flaky_api.hidden_until = {} if listed else {one: NEVER}
         flaky_api.lifecycles[one] = Lifecycle(error_at=now())
         tracker.webhook_received()

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+from eager_tasks import start_tasks_eagerly
 from raw_server import raw_server, read_request
 from webhook_servers import PUBLIC, status_of
 
@@ -296,6 +297,35 @@ async def test_an_on_event_that_raises_when_it_is_cancelled_has_failed(
         assert await status_of(session, subscription.on_ready, STATUS_OF_ABC123) == 204
 
     assert "on_event failed for webhook 'ready' of deployment abc123" in caplog.text
+
+
+@pytest.mark.parametrize("at_once", [False, True], ids=["tasks begin later", "tasks begin at once"])
+async def test_row_85_an_event_that_arrives_just_after_the_handler_has_ended_is_handled(
+    *, at_once: bool
+) -> None:
+    if at_once:
+        start_tasks_eagerly(asyncio.get_running_loop())
+    handled = list[str]()
+
+    async def on_event(event: WebhookEvent) -> None:
+        handled.append(event.kind)
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": STATUS_OF_ABC123}
+
+    async def send(_: object) -> None:
+        pass
+
+    receiver = WebhookReceiver(PUBLIC, on_event=on_event)
+    application, subscription = receiver.asgi(), receiver.open(lambda: None)
+    for url in (subscription.on_ready, subscription.on_error):
+        scope = {"type": "http", "method": "POST", "path": urlsplit(url).path, "headers": []}
+        await application(scope, receive, send)
+        if not at_once:
+            await asyncio.sleep(0)  # the handler runs; callbacks of its end follow in the next step
+    await receiver.close(timeout=1)
+
+    assert handled == ["ready", "error"]
 
 
 @pytest.mark.shows_secrets("an internal error is logged with its frames, and one holds the URL")
