@@ -162,6 +162,15 @@ def items_of(what: str, values: Iterable[object], kind: type[Item]) -> tuple[Ite
     return tuple(items)
 
 
+def unknown_name(name: object, known: Iterable[str]) -> str:
+    """Returns the end of an error text about an unknown name: the known ones, and the nearest."""
+    import difflib  # noqa: PLC0415 - for errors alone
+
+    names = list(known)
+    close = difflib.get_close_matches(str(name), names, 1)
+    return f"there are {', '.join(names)}" + (f". Did you mean {close[0]}?" if close else "")
+
+
 def is_coroutine_function(function: object) -> bool:
     """Whether a call of the object returns a coroutine.
 

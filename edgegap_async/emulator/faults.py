@@ -34,7 +34,7 @@ from typing import Literal, TypeAlias
 
 import attrs
 
-from edgegap_async.api.validation import number, one_of
+from edgegap_async.api.validation import number, one_of, unknown_name
 from edgegap_async.errors import InvalidRequest
 
 from .effects import CALLS, WEBHOOKS, Effect
@@ -74,8 +74,8 @@ class Fault:
         if not isinstance(self.effect, Effect):
             raise InvalidRequest(f"effect must be a fault such as Drop(), not {self.effect!r}")
         if self.operation is not None and self.operation not in CALLS | WEBHOOKS:
-            names = ", ".join(sorted(CALLS | WEBHOOKS))
-            raise InvalidRequest(f"there is no call {self.operation!r}; there are {names}")
+            advice = unknown_name(self.operation, sorted(CALLS | WEBHOOKS))
+            raise InvalidRequest(f"there is no call {self.operation!r}; {advice}")
         usable = self.effect.operations
         if not (self.operation in usable or (self.operation is None and usable >= CALLS)):
             names = "calls" if usable == CALLS else ", ".join(sorted(usable))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from edgegap_async.api.register import OPERATIONS
-from edgegap_async.api.validation import check_number
+from edgegap_async.api.validation import check_number, unknown_name
 from edgegap_async.errors import InvalidRequest
 
 RateLimits: TypeAlias = bool | Mapping[str, float | None]
@@ -45,8 +45,8 @@ def check_limits(limits: RateLimits) -> dict[str, float]:
     if isinstance(limits, Mapping):
         for name, rate in limits.items():
             if name not in rates:
-                names = ", ".join(rates)
-                raise InvalidRequest(f"limits: there is no call {name!r}; there are {names}")
+                advice = unknown_name(name, rates)
+                raise InvalidRequest(f"limits: there is no call {name!r}; {advice}")
             check_number(f"limits: {name}", rate, least=1)
             rates[name] = rate
     elif limits is not True:

@@ -8,7 +8,6 @@ None. Each problem names the file, the line, the place, and what would be right.
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import os
 import re
@@ -22,7 +21,7 @@ from typing import Any, Final, get_args
 import attrs
 
 from edgegap_async.api.codec import dumps, read_request
-from edgegap_async.api.validation import check_kind, needs_package
+from edgegap_async.api.validation import check_kind, needs_package, unknown_name
 from edgegap_async.errors import InvalidRequest
 
 from .catalogue import Application, Catalogue, Fleet, Image
@@ -314,9 +313,7 @@ def _kind_at(kind: type[Any], at: str) -> type[Any]:
 
 
 def _unknown(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, 1)
-    advice = f". Did you mean {close[0]}?" if close else ""
-    return f"unknown; there are {', '.join(known)}{advice}"
+    return f"unknown; {unknown_name(name, known)}"
 
 
 # ── settings that TOML has no type for ───────────────────────────────────────────────────────────

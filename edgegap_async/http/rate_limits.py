@@ -46,7 +46,7 @@ from typing import Final, Protocol
 import attrs
 
 from edgegap_async.api.operations import DEPLOY, DEPLOY_TO_FLEET, LIMITS, Operation
-from edgegap_async.api.validation import check_kind
+from edgegap_async.api.validation import check_kind, unknown_name
 from edgegap_async.api.values import Value
 from edgegap_async.concurrency import LoopBinding, limited, loop_time
 from edgegap_async.errors import InvalidRequest, LimitReached
@@ -619,7 +619,7 @@ def _check_name(name: str) -> None:
 
     names = [operation.name for operation in OPERATIONS]
     if name not in names:
-        raise InvalidRequest(f"no operation {name!r}; there is {', '.join(names)}")
+        raise InvalidRequest(f"there is no call {name!r}; {unknown_name(name, names)}")
 
 
 def _limit_reached(operation: Operation[object], predicted: float, max_wait: float) -> LimitReached:

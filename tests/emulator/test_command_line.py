@@ -290,6 +290,7 @@ async def test_lines_that_are_never_read_do_not_stop_the_end_of_the_emulator() -
         (["--webhook-allow", "x"], "webhook_allow"),
         (["--allowed-host", "a:1"], "allowed_hosts"),
         (["--expect", "redeploy"], "there is no call 'redeploy'"),
+        (["--expect", "deplo"], "Did you mean deploy?"),
         (["--expect", "deploy=x"], "--expect has the form CALL or CALL=N"),
         (["check", "/does/not/exist.toml"], "No such file"),
         (["init", "/does/not/exist.toml"], "No such file"),

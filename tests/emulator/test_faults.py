@@ -321,6 +321,7 @@ async def test_the_script_can_be_given_at_the_start_and_cleared() -> None:
     ("operation", "effect", "settings", "message"),
     [
         ("redeploy", Drop(), {}, "no call 'redeploy'"),
+        ("deplo", Drop(), {}, r"no call 'deplo'; there are .*Did you mean deploy\?"),
         ("deploy", Drop(), {"when": "later"}, "not 'later'"),
         ("deploy", Drop(), {"times": 0}, "times must be 1 or more"),
         ("deploy", Drop(), {"skip": -1}, "skip must be 0 or more"),

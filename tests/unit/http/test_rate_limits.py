@@ -132,7 +132,7 @@ def test_any_call_can_get_a_limit(name: str) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"deploys": 1}, "no operation 'deploys'"),
+        ({"deploys": 1}, r"there is no call 'deploys'; there are .* Did you mean deploy\?"),
         ({"deploy": 0}, "above 0"),
         ({"deploy": -1}, "above 0"),
         ({"deploy": float("inf")}, "above 0"),
