@@ -346,7 +346,8 @@ class ApiClient:
     ) -> Result:
         """Returns the answer to a request, after as many attempts as the retry policy allows.
 
-        Unlike `call`, it continues while the client closes, so that cleanup can finish.
+        Unlike `call`, it continues while the client closes, so that cleanup can finish, and leaves
+        `Guard.check` to its caller, which knows the body: a new caller must call that first.
 
         Args:
             request: what is sent.

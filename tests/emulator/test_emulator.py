@@ -242,7 +242,7 @@ def test_without_its_extra_the_emulator_names_the_extra(monkeypatch: pytest.Monk
         ({"list_has_status": "no"}, "list_has_status is of type bool, not 'no'"),
         ({"list_accepts_filters": 0}, "list_accepts_filters is of type bool, not 0"),
         ({"list_includes_errors": None}, "list_includes_errors is of type bool, not None"),
-        ({"limits": {"deply": 3}}, r"limits: there is no call 'deply'; .*Did you mean deploy\?"),
+        ({"limits": {"deployy": 3}}, r"limits: there is no call 'deployy'.*Did you mean deploy\?"),
     ],
 )
 def test_an_invalid_setting_is_reported_by_name(settings: dict[str, Any], complaint: str) -> None:

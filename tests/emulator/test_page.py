@@ -17,6 +17,7 @@ from aiohttp.test_utils import make_mocked_request
 from bare_api import BareApi
 from emulated_cloud import python_application, until
 
+from edgegap_async import Status
 from edgegap_async.emulator import Emulator, Simulation, Timings, sample_application
 from edgegap_async.emulator.page import Sessions
 
@@ -464,3 +465,10 @@ async def test_webhooks_and_their_answers_are_listed(emulator: Emulator) -> None
     assert (lost["kind"], lost["fault"], lost["status"]) == ("ready", "Drop", None)
     assert (answered["kind"], answered["fault"], answered["status"]) == ("terminated", None, 401)
     assert "secret-path" not in json.dumps(body)
+
+
+def test_the_page_has_a_colour_for_each_status() -> None:
+    script = ASSETS.joinpath("dom.js").read_text("utf-8")
+    phases = script.partition("const PHASES = {")[2].partition("}")[0]
+
+    assert set(re.findall(r"(\w+):", phases)) == set(Status.__members__)

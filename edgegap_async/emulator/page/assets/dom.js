@@ -96,7 +96,8 @@ export function clockTime(milliseconds) {
 
 // ── statuses ───────────────────────────────────────────────────────────────────────────────────
 
-const PHASES = {
+// The phase of each status, in the order in which statuses follow each other.
+export const PHASES = {
   INITIALIZING: "seeking",
   SEEKING: "seeking",
   SEEKED: "seeking",

@@ -1,21 +1,10 @@
 // The table of deployments, newest first, with search and filters.
 
 import { call, stopCall } from "./actions.js";
-import { duration, h, phaseOf, place, setStatus, setText, statusChip } from "./dom.js";
+import { PHASES, duration, h, phaseOf, place, setStatus, setText, statusChip } from "./dom.js";
 import { store } from "./store.js";
 
 const PAGE = 25; // rows that are shown at first, and with each "more"
-const STATUSES = [
-  "INITIALIZING",
-  "SEEKING",
-  "SEEKED",
-  "SCANNING",
-  "DEPLOYING",
-  "READY",
-  "TERMINATING",
-  "TERMINATED",
-  "ERROR",
-];
 
 export function deploymentTable(filter) {
   let shown = PAGE;
@@ -33,7 +22,7 @@ export function deploymentTable(filter) {
   const status = select("Status", "All statuses");
   const application = select("Application", "All applications");
   const tag = select("Tag", "All tags");
-  for (const name of STATUSES) status.append(h("option", { value: name }, name));
+  for (const name of Object.keys(PHASES)) status.append(h("option", { value: name }, name));
   const cities = h("button", { type: "button", class: "small filter-place", hidden: true });
   const count = h("p", { class: "count", "aria-live": "off" });
   const body = h("tbody");
