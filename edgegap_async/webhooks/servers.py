@@ -285,7 +285,9 @@ async def _respond(handler: RequestHandler, scope: Scope, receive: Receive, send
     status = await handler(incoming)
     if not incoming.is_complete:
         # If uvicorn has rejected the next bytes of the request itself, it processes that now.
-        # Otherwise it would log our answer as an error of this application.
+        # Otherwise it would log our answer as an error of this application. Twice: if tasks begin
+        # at once, the end of the connection comes a step later.
+        await asyncio.sleep(0)
         await asyncio.sleep(0)
     if incoming.is_disconnected:
         return

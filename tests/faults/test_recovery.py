@@ -227,7 +227,7 @@ async def test_row_50_the_error_of_a_failed_run_quotes_the_last_lines_of_the_ser
         assert not living(emulator)
     assert failure.value.exit_code == 3
     assert failure.value.last_lines == "out of ammunition"
-    assert "exit code 3" in str(failure.value)
+    assert "exited with code 3" in str(failure.value)
     assert failure.value.history
 
 

@@ -9,6 +9,7 @@ import json
 import zlib
 
 import pytest
+from eager_tasks import start_tasks_eagerly
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from webhook_servers import (
@@ -60,7 +61,12 @@ async def test_row_41_a_body_that_is_not_an_object_is_400_and_another_method_405
 
 
 @each_front
-async def test_row_41_a_truncated_or_badly_framed_body_does_no_harm(front: str) -> None:
+@pytest.mark.parametrize("at_once", [False, True], ids=["tasks begin later", "tasks begin at once"])
+async def test_row_41_a_truncated_or_badly_framed_body_does_no_harm(
+    front: str, *, at_once: bool
+) -> None:
+    if at_once:
+        start_tasks_eagerly(asyncio.get_running_loop())
     triggered = asyncio.Event()
     async with receiver_in(front) as receiver:
         subscription = receiver.open(triggered.set)
