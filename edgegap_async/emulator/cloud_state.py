@@ -41,7 +41,7 @@ from .relays import LocalRelaySession
 from .settings import Settings
 from .simulation import SimulatedMachine, SimulatedPorts
 from .state import SavedDeployment
-from .storages import Storages
+from .storages import Named, StoredStorage
 
 _log: Final = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ class CloudState:
         self.settings = settings
         self.registry = Registry(catalogue.applications, catalogue.images)
         self.images = ContainerImages(self.registry)
-        self.storages = Storages()
+        self.storages = Named[StoredStorage]("Endpoint storage")
         self.relay_sessions: dict[str, LocalRelaySession] = {}
         self._send_session = send_session
         self._fleets = {fleet.name: fleet for fleet in catalogue.fleets}

@@ -7,21 +7,19 @@ not keep a secret key at all.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import attrs
 
 from edgegap_async.api.requests import RequestModel
 from edgegap_async.api.resources.endpoint_storages import (
     EndpointStorage,
-    EndpointStorageChanges,
+    EndpointStorageRequest,
     PullProfile,
-    PullProfileChanges,
     PullProfileLink,
+    PullProfileRequest,
 )
 from edgegap_async.errors import BadRequest, NotFound
-
-Shown = TypeVar("Shown", EndpointStorage, PullProfile)
 
 
 @attrs.define
@@ -33,6 +31,35 @@ class StoredProfile:
     links: dict[tuple[str, str], PullProfileLink] = attrs.field(factory=dict)
     """Its links by application and version."""
 
+    @classmethod
+    def new(cls, wanted: PullProfileRequest) -> StoredProfile:
+        """Returns the profile of a request."""
+        now = datetime.now(UTC)
+        return cls(PullProfile(**_given(wanted), create_time=now, last_updated=now))
+
+    def link(self, storage: str, application: str, version: str) -> PullProfileLink:
+        """Links a version to this profile of a storage, if it is not linked yet."""
+        now = datetime.now(UTC)
+        link = self.links.get((application, version)) or PullProfileLink(
+            app=application,
+            app_version=version,
+            endpoint=storage,
+            pull_profile=self.shown.name,
+            create_time=now,
+        )
+        self.links[application, version] = attrs.evolve(link, last_updated=now)
+        return self.links[application, version]
+
+    def unlink(self, application: str, version: str) -> None:
+        """Takes a version off this profile.
+
+        Raises:
+            NotFound: there is no such link.
+        """
+        if self.links.pop((application, version), None) is None:
+            name = self.shown.name
+            raise NotFound(f"Version {version} of {application} is not linked to {name}")
+
 
 @attrs.define
 class StoredStorage:
@@ -40,149 +67,80 @@ class StoredStorage:
 
     shown: EndpointStorage
     """What the API shows."""
-    profiles: dict[str, StoredProfile] = attrs.field(factory=dict)
-    """Its pull profiles by name, oldest first."""
+    profiles: Named[StoredProfile] = attrs.field(factory=lambda: Named("Pull profile"))
+    """Its pull profiles."""
+
+    @classmethod
+    def new(cls, wanted: EndpointStorageRequest) -> StoredStorage:
+        """Returns the storage of a request."""
+        now = datetime.now(UTC)
+        values = {"output_format": "TEXT", **_given(wanted)}
+        return cls(EndpointStorage(**values, create_time=now, last_updated=now))
 
 
-class Storages:
-    """The endpoint storages that exist.
+Stored = TypeVar("Stored", StoredProfile, StoredStorage)
+
+
+class Named(Generic[Stored]):
+    """Things that have a name of their own.
+
+    Args:
+        what: what each of them is, for errors.
 
     Attributes:
-        by_name: the storages by name, oldest first.
+        by_name: the things by name, oldest first.
     """
 
-    def __init__(self) -> None:
-        self.by_name: dict[str, StoredStorage] = {}
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self.by_name: dict[str, Stored] = {}
 
-    def find(self, name: str) -> StoredStorage:
-        """Returns a storage.
+    def find(self, name: str) -> Stored:
+        """Returns the thing of this name.
 
         Raises:
-            NotFound: there is none of that name.
+            NotFound: there is none.
         """
-        return _found(self.by_name, name, "Endpoint storage")
+        if name not in self.by_name:
+            raise NotFound(f"{self._what} {name} not found")
+        return self.by_name[name]
 
-    def create(self, wanted: EndpointStorageChanges) -> EndpointStorage:
-        """Creates a storage.
+    def add(self, new: Stored) -> Stored:
+        """Adds a thing, and returns it.
 
         Raises:
-            BadRequest: there is one of that name.
+            BadRequest: there is one of its name.
         """
-        shown = _created(EndpointStorage, {"output_format": "TEXT", **_given(wanted)})
-        _check_free(self.by_name, shown.name, "Endpoint storage")
-        self.by_name[shown.name] = StoredStorage(shown)
-        return shown
+        self._check_free(new.shown.name)
+        self.by_name[new.shown.name] = new
+        return new
 
-    def update(self, name: str, changes: EndpointStorageChanges) -> EndpointStorage:
-        """Changes a storage.
+    def update(self, name: str, changes: RequestModel) -> Stored:
+        """Changes a thing, and returns it; another name leaves it in its place.
 
         Raises:
-            NotFound: there is none of that name.
+            NotFound: there is none of this name.
             BadRequest: there is one of the new name.
         """
-        stored = self.find(name)
-        if changes.name not in {None, name}:
-            _check_free(self.by_name, changes.name, "Endpoint storage")
-        stored.shown = _changed(stored.shown, changes)
+        stored, values = self.find(name), _given(changes)
+        if values.get("name", name) != name:
+            self._check_free(values["name"])
+        stored.shown = attrs.evolve(stored.shown, **values, last_updated=datetime.now(UTC))
         self.by_name = {one.shown.name: one for one in self.by_name.values()}
-        return stored.shown
+        return stored
 
     def delete(self, name: str) -> None:
-        """Deletes a storage and its pull profiles.
+        """Deletes a thing, and what belongs to it.
 
         Raises:
-            NotFound: there is none of that name.
+            NotFound: there is none of this name.
         """
         self.find(name)
         del self.by_name[name]
 
-    def find_profile(self, storage: str, name: str) -> StoredProfile:
-        """Returns a pull profile.
-
-        Raises:
-            NotFound: the storage or the profile does not exist.
-        """
-        return _found(self.find(storage).profiles, name, "Pull profile")
-
-    def create_profile(self, storage: str, wanted: PullProfileChanges) -> PullProfile:
-        """Creates a pull profile.
-
-        Raises:
-            NotFound: the storage does not exist.
-            BadRequest: it has a profile of that name.
-        """
-        profiles = self.find(storage).profiles
-        shown = _created(PullProfile, _given(wanted))
-        _check_free(profiles, shown.name, "Pull profile")
-        profiles[shown.name] = StoredProfile(shown)
-        return shown
-
-    def update_profile(self, storage: str, name: str, changes: PullProfileChanges) -> PullProfile:
-        """Changes a pull profile.
-
-        Raises:
-            NotFound: the storage or the profile does not exist.
-            BadRequest: the storage has a profile of the new name.
-        """
-        stored, profiles = self.find_profile(storage, name), self.find(storage).profiles
-        if changes.name not in {None, name}:
-            _check_free(profiles, changes.name, "Pull profile")
-        stored.shown = _changed(stored.shown, changes)
-        renamed = {one.shown.name: one for one in profiles.values()}
-        profiles.clear()
-        profiles.update(renamed)
-        return stored.shown
-
-    def delete_profile(self, storage: str, name: str) -> None:
-        """Deletes a pull profile and its links.
-
-        Raises:
-            NotFound: the storage or the profile does not exist.
-        """
-        self.find_profile(storage, name)
-        del self.find(storage).profiles[name]
-
-    def link(self, storage: str, name: str, application: str, version: str) -> PullProfileLink:
-        """Links a version to a pull profile, if it is not linked yet.
-
-        Raises:
-            NotFound: the storage or the profile does not exist.
-        """
-        links = self.find_profile(storage, name).links
-        now = datetime.now(UTC)
-        link = links.get((application, version)) or PullProfileLink(
-            app=application,
-            app_version=version,
-            endpoint=storage,
-            pull_profile=name,
-            create_time=now,
-        )
-        links[application, version] = attrs.evolve(link, last_updated=now)
-        return links[application, version]
-
-    def unlink(self, storage: str, name: str, application: str, version: str) -> None:
-        """Takes a version off a pull profile.
-
-        Raises:
-            NotFound: there is no such link.
-        """
-        links = self.find_profile(storage, name).links
-        if links.pop((application, version), None) is None:
-            raise NotFound(f"Version {version} of {application} is not linked to {name}")
-
-
-Stored = TypeVar("Stored")
-
-
-def _found(stored: dict[str, Stored], name: str, what: str) -> Stored:
-    if name not in stored:
-        raise NotFound(f"{what} {name} not found")
-    return stored[name]
-
-
-def _check_free(stored: dict[str, Any], name: str | None, what: str) -> None:
-    if name in stored:
-        raise BadRequest(f"{what} {name} already exists")
+    def _check_free(self, name: str) -> None:
+        if name in self.by_name:
+            raise BadRequest(f"{self._what} {name} already exists")
 
 
 def _given(changes: RequestModel) -> dict[str, Any]:
@@ -190,12 +148,3 @@ def _given(changes: RequestModel) -> dict[str, Any]:
     values = changes.given()
     values.pop("secret_access_key", None)
     return values
-
-
-def _created(kind: type[Shown], values: dict[str, Any]) -> Shown:
-    now = datetime.now(UTC)
-    return kind(**values, create_time=now, last_updated=now)
-
-
-def _changed(shown: Shown, changes: RequestModel) -> Shown:
-    return attrs.evolve(shown, **_given(changes), last_updated=datetime.now(UTC))

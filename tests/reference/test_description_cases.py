@@ -102,21 +102,18 @@ class Target:
     async def _create_others(self) -> None:
         """Creates a storage with a pull profile, and a relay session."""
         cloud = self.emulator.cloud
-        cloud.storages.create(
-            EndpointStorageRequest(
-                name="logs",
-                access_key_id="key",
-                secret_access_key="canary-key",
-                endpoint="https://s3.example.com",
-                bucket="arena",
-            )
+        storage = EndpointStorageRequest(
+            name="logs",
+            access_key_id="key",
+            secret_access_key="canary-key",
+            endpoint="https://s3.example.com",
+            bucket="arena",
         )
-        cloud.storages.create_profile(
-            "logs",
-            PullProfileRequest(
-                name="maps", source="/maps", source_type="Folder", destination="/maps"
-            ),
+        profile = PullProfileRequest(
+            name="maps", source="/maps", source_type="Folder", destination="/maps"
         )
+        await cloud.create_endpoint_storage(body=storage)
+        await cloud.create_pull_profile(endpoint_name="logs", body=profile)
         await cloud.create_relay_session(body=RelayRequest(users=["192.0.2.1"]))
 
     async def _live_deployment(self) -> str:
