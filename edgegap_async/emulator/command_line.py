@@ -159,10 +159,13 @@ def _parser(program: str) -> argparse.ArgumentParser:
 def _serve(words: list[str], program: str) -> int:
     parser = _parser(program)
     options = parser.parse_args(words)
-    token, word = _token(options)
+    changes = _changes(parser, options)
+    changes["token"], word = _token(options)
+    import asyncio  # noqa: PLC0415 - not for --help
+
     from .service import serve  # noqa: PLC0415 - not for --help
 
-    return serve(options, _changes(parser, options), token=token, token_word=word)
+    return asyncio.run(serve(options, changes, token_word=word))
 
 
 def _changes(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, Any]:

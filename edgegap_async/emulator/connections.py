@@ -135,22 +135,16 @@ class _Connection(web.RequestHandler):
         """Answers malformed HTTP. The log and the answer have nothing of what was sent."""
         del message
         name = type(exc).__name__
-        if status < 500:  # noqa: PLR2004 - the client's fault
-            _log.warning(
-                "malformed HTTP from %s: %s",
-                request.remote,
-                name,
-                extra=log_fields(status=status, remote=request.remote, error=name),
-            )
-            answer = error_response(status, f"{_MALFORMED}: {name}")
-        else:
-            _log.error(
-                "a request from %s failed: %s",
-                request.remote,
-                name,
-                extra=log_fields(status=status, remote=request.remote, error=name),
-            )
-            answer = error_response(status, "Internal error: see the emulator's log")
+        is_malformed = status < 500  # noqa: PLR2004 - the client's fault
+        _log.log(
+            logging.WARNING if is_malformed else logging.ERROR,
+            "malformed HTTP from %s: %s" if is_malformed else "a request from %s failed: %s",
+            request.remote,
+            name,
+            extra=log_fields(status=status, remote=request.remote, error=name),
+        )
+        said = f"{_MALFORMED}: {name}" if is_malformed else "Internal error: see the emulator's log"
+        answer = error_response(status, said)
         answer.force_close()
         return answer
 

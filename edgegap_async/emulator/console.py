@@ -51,7 +51,8 @@ class Console:
     def request(self, request: RecordedRequest) -> None:
         """Writes the line of a call: method, path, status, milliseconds."""
         fault = f" [fault: {request.fault}]" if request.fault else ""
-        made = f" {request.request_id}" if request.request_id not in {None, *_ids(request)} else ""
+        is_made = request.request_id and request.request_id not in request.path.split("/")
+        made = f" {request.request_id}" if is_made else ""
         self.say(
             f"{request.method} {request.path} {request.status}"
             f" {request.duration * 1000:.1f} ms{made}{fault}"
@@ -75,10 +76,6 @@ class Console:
                     line += f"{_now()} {left_out} lines were left out: they were not read in time\n"
                 self._stream.write(line)
                 self._stream.flush()
-
-
-def _ids(request: RecordedRequest) -> list[str]:
-    return request.path.split("/")
 
 
 def _now() -> str:

@@ -284,9 +284,12 @@ class ContainerMachine:
     async def _start(
         self, docker: Docker, config: dict[str, Any], name: str, output: Output
     ) -> ContainerProcess:
+        # Another name for each start: the engine may not have removed the container before.
+        self._starts += 1
+        again = "" if self._starts == 1 else f"-{self._starts}"
         try:
             with self._engine.errors():
-                container = await docker.containers.create(config, name=self._name(name))
+                container = await docker.containers.create(config, name=f"edgegap-{name}{again}")
                 try:
                     await container.start()
                     state = (await container.show())["State"]
@@ -298,11 +301,6 @@ class ContainerMachine:
                 raise PortInUse(str(problem)) from problem
             raise
         return ContainerProcess(self._engine, container, output, int(state.get("Pid") or 0))
-
-    def _name(self, name: str) -> str:
-        # Another for each start: the engine may not have removed the container before.
-        self._starts += 1
-        return f"edgegap-{name}" if self._starts == 1 else f"edgegap-{name}-{self._starts}"
 
     def _config(
         self,

@@ -564,5 +564,6 @@ def check_file(path: str | Path) -> list[Problem]:
         try:
             _ = Emulator(**{name: value, "token": "not-a-token"})
         except InvalidRequest as problem:
-            problems.append(file.problem(str(path), name, problem.message))
+            place = f"settings.{name}"
+            problems.append(Problem(str(path), file.find_line(place), place, problem.message))
     return problems

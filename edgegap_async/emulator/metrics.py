@@ -9,9 +9,10 @@ documented; its values are whole numbers.
 
 from __future__ import annotations
 
+import itertools
 import math
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from statistics import fmean
 from typing import Final
@@ -112,15 +113,17 @@ class Samples:
             for sample in self._samples()
             if (start is None or sample.at >= start) and (end is None or sample.at <= end)
         ]
-        groups = [[sample] for sample in chosen] if step is None else _grouped(chosen, step)
-        times = [group[0].at if step is None else _floor(group[0].at, step) for group in groups]
+        groups = [(sample.at, [sample]) for sample in chosen]
+        if step is not None:
+            by_step = itertools.groupby(chosen, lambda sample: _floor(sample.at, step))
+            groups = [(time, list(group)) for time, group in by_step]
 
         def series(
             value: Callable[[Sample], float], join: Callable[[list[float]], float] = fmean
         ) -> MetricSeries:
             known = [
                 (time, round(join(values)))
-                for time, group in zip(times, groups, strict=True)
+                for time, group in groups
                 if (values := [each for each in map(value, group) if not math.isnan(each)])
             ]
             return MetricSeries(
@@ -151,10 +154,3 @@ class Samples:
 def _floor(time: datetime, step: int) -> datetime:
     epoch = datetime(1970, 1, 1, tzinfo=UTC)
     return epoch + timedelta(seconds=(time - epoch).total_seconds() // step * step)
-
-
-def _grouped(samples: Iterable[Sample], step: int) -> list[list[Sample]]:
-    groups: dict[datetime, list[Sample]] = {}
-    for sample in samples:
-        groups.setdefault(_floor(sample.at, step), []).append(sample)
-    return list(groups.values())

@@ -16,21 +16,20 @@ None for no limit. The documented limits hold for operations that are not named.
 
 
 class RateLimit:
-    """A strict rate limit: at most `rate` calls in any `window` seconds."""
+    """A strict rate limit: at most `rate` calls, 1 or more, in any second."""
 
-    def __init__(self, rate: float, window: float = 1.0) -> None:
+    def __init__(self, rate: float) -> None:
         self._rate = rate
-        self._window = window
         self._passed: deque[float] = deque()
 
     def try_pass(self, now: float) -> float:
         """Admits a call at `now` and returns 0, or returns the seconds until one is admitted."""
-        while self._passed and self._passed[0] <= now - self._window:
+        while self._passed and self._passed[0] <= now - 1.0:
             self._passed.popleft()
         if len(self._passed) < self._rate:
             self._passed.append(now)
             return 0.0
-        return self._passed[0] + self._window - now if self._passed else self._window
+        return self._passed[0] + 1.0 - now
 
 
 def check_limits(limits: RateLimits) -> dict[str, float]:

@@ -42,19 +42,14 @@ def check(path: str) -> int:
     return 0
 
 
-def serve(
-    options: argparse.Namespace,
-    changes: dict[str, Any],
-    *,
-    token: str | None,
-    token_word: str | None,
+async def serve(
+    options: argparse.Namespace, changes: dict[str, Any], *, token_word: str | None
 ) -> int:
     """Runs the emulator until a signal comes, and returns the exit status.
 
     Args:
         options: the options of the command line.
-        changes: settings that they change, in place of those of the file.
-        token: the API token; None for one that the emulator invents.
+        changes: arguments of the emulator, in place of those of the file.
         token_word: the word of a shell for the token; None to print the token.
 
     Raises:
@@ -66,24 +61,15 @@ def serve(
     # Each deployment has a few files open; the default limit of a shell is soon reached.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    return asyncio.run(_run(options, changes, token, token_word))
-
-
-async def _run(
-    options: argparse.Namespace,
-    changes: dict[str, Any],
-    token: str | None,
-    token_word: str | None,
-) -> int:
     expectations = [_expectation(text) for text in options.expect]
     if options.fast:
         changes["timings"] = Timings.fast()
     if options.simulate:
         changes["simulate"] = Simulation()
     if options.file is None:
-        emulator = Emulator([sample_application()], token=token, **changes)
+        emulator = Emulator([sample_application()], **changes)
     else:
-        emulator = Emulator.from_file(options.file, token=token, **changes)
+        emulator = Emulator.from_file(options.file, **changes)
     emulator.expectations.add(*expectations)
     over = asyncio.Event()
     for number in _SIGNALS:

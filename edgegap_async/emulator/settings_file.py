@@ -93,11 +93,6 @@ class SettingsFile:
     find_line: Callable[[str], int | None] = lambda _: None
     """Returns the line of a place such as `settings.port`."""
 
-    def problem(self, path: str, setting: str, message: str) -> Problem:
-        """Returns the problem that a setting has no valid value."""
-        place = f"settings.{setting}"
-        return Problem(path, self.find_line(place), place, message)
-
 
 class _Lines:
     """The lines of tables and keys, which `tomllib` does not tell."""

@@ -202,8 +202,9 @@ class State:
         Raises:
             InvalidRequest: the file is damaged.
         """
-        why = "the emulator was closed" if self._take("closed") else "the emulator was killed"
         with self.readable():
+            closed = self._database.execute("DELETE FROM facts WHERE name = 'closed'").rowcount
+            why = "the emulator was closed" if closed else "the emulator was killed"
             rows = self._database.execute(
                 "SELECT record FROM deployments WHERE NOT (status = ? AND changed_at < ?)"
                 " ORDER BY rowid",
@@ -220,11 +221,6 @@ class State:
         with self.readable():
             rows = self._database.execute("SELECT record FROM applications ORDER BY rowid")
             return [json.loads(record) for (record,) in rows.fetchall()]
-
-    def _take(self, name: str) -> bool:
-        with self.readable():
-            taken = self._database.execute("DELETE FROM facts WHERE name = ?", (name,))
-        return taken.rowcount > 0
 
     @property
     def _oldest(self) -> float:

@@ -7,7 +7,7 @@ from typing import Final
 
 import attrs
 
-from edgegap_async.api.models import Status, Tag, TagPage
+from edgegap_async.api.models import Tag, TagPage
 from edgegap_async.api.requests import TagName
 from edgegap_async.api.resources.deployments import DeploymentContext
 from edgegap_async.errors import BadRequest, Conflict, NotFound
@@ -69,17 +69,12 @@ class TagCalls(CloudState):
     async def get_context(self, *, request_id: str) -> DeploymentContext:
         """Returns what a deployment may know about itself, at ARBITRIUM_CONTEXT_URL."""
         seen = self._find(request_id).deployment()
+        same = ("public_ip", "fqdn", "ports", "location", "tags", "sockets", "sockets_usage")
         return DeploymentContext(
             request_id=request_id,
-            public_ip=seen.public_ip,
             status=seen.current_status,
-            ready=seen.current_status is Status.READY,
-            fqdn=seen.fqdn,
-            ports=seen.ports,
-            location=seen.location,
-            tags=seen.tags,
-            sockets=seen.sockets,
-            sockets_usage=seen.sockets_usage,
+            ready=seen.running,
+            **{name: getattr(seen, name) for name in same},
         )
 
     create_context_tag = create_tag
