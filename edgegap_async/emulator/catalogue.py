@@ -107,11 +107,11 @@ class AppPort:
     port, of which the emulator tells it."""
 
     @property
-    def socket_kinds(self) -> frozenset[Literal["udp", "tcp"]]:
+    def socket_kinds(self) -> tuple[Literal["udp", "tcp"], ...]:
         """The kinds of socket that it needs."""
         if self.protocol == "TCP/UDP":
-            return frozenset({"udp", "tcp"})
-        return frozenset({"udp"}) if self.protocol == "UDP" else frozenset({"tcp"})
+            return "tcp", "udp"
+        return ("udp",) if self.protocol == "UDP" else ("tcp",)
 
 
 def _check_placeholders(where: str, text: str, port_names: Collection[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hmac
 import logging
 import math
@@ -30,7 +31,7 @@ from .container_engine import ContainerEngine
 from .container_images import ContainerImages
 from .containers import ContainerMachine, ContainerSettings
 from .deployments import LocalDeployment, OnStatus, SendWebhook
-from .environment import MARK, Secrets, check_variables
+from .environment import MARK, check_variables
 from .locations import CITIES, LocationFinder, Point
 from .machine import Machine, WholeMachine
 from .output import Output
@@ -40,7 +41,7 @@ from .registry import Registry, credentials_of
 from .relays import LocalRelaySession
 from .settings import Settings
 from .simulation import SimulatedMachine, SimulatedPorts
-from .state import SavedDeployment
+from .state import OTHER_FORM, SavedDeployment
 from .storages import Named, StoredStorage
 
 _log: Final = logging.getLogger(__name__)
@@ -50,15 +51,6 @@ UNKNOWN_LOGS_TEXT: Final = (
     "The browser (or proxy) sent a request that this server could not understand."
 )
 """The words of the cloud for the logs of an unknown deployment."""
-_NOT_OF_A_DEPLOYMENT: Final = (
-    "city",
-    "host_id",
-    "tags",
-    "changed_at",
-    "crash_output",
-    "has_just_ended",
-)
-"""Fields of a saved deployment that a deployment has in another form."""
 _MAX_TERMINATED: Final = 1000
 _MAX_REPORTS: Final = 1000
 _MAX_ERRORS: Final = 1000  # deployments in ERROR; the oldest end
@@ -111,7 +103,6 @@ class CloudState:
         self.relay_sessions: dict[str, LocalRelaySession] = {}
         self._send_session = send_session
         self._fleets = {fleet.name: fleet for fleet in catalogue.fleets}
-        self._send_webhook = send_webhook
         self._on_status = on_status
         self._locations = LocationFinder(settings.player_locations)
         self._machine: WholeMachine[Any]
@@ -126,6 +117,14 @@ class CloudState:
         else:
             self._machine = SimulatedMachine(settings.simulate, self.clock)
             self._ports = SimulatedPorts(settings.port_range)
+        self._new_deployment = functools.partial(
+            LocalDeployment,
+            clock=clock,
+            port_source=self._ports,
+            keep_errors=settings.keep_errors,
+            send_webhook=send_webhook,
+            on_status=self._status_changed,
+        )
         self._beacon: Beacon | None = None
         self._terminated_at: dict[str, float] = {}
         self._errors: dict[str, LocalDeployment] = {}
@@ -200,25 +199,17 @@ class CloudState:
 
     def restore(self, saved: SavedDeployment) -> None:
         """Takes over a deployment of an emulator that has ended: it is in ERROR or TERMINATED."""
-        kept = attrs.asdict(
-            saved, recurse=False, filter=attrs.filters.exclude(*_NOT_OF_A_DEPLOYMENT)
-        )
+        kept = attrs.asdict(saved, recurse=False, filter=attrs.filters.exclude(*OTHER_FORM))
         output = Output()
         if saved.crash_output is not None:
             output.write(saved.crash_output.encode())
-        deployment = LocalDeployment(
+        deployment = self._new_deployment(
             **kept,
             location=CITIES[saved.city],
             host=self._private_hosts().get(saved.host_id or ""),
             base_url=self.base_url,
-            secrets=_new_secrets(),
             machine=self._machine,
-            clock=self.clock,
             timings=self.settings.timings.drawn(self._chance, is_cached=False),
-            keep_errors=self.settings.keep_errors,
-            send_webhook=self._send_webhook,
-            on_status=self._status_changed,
-            port_source=self._ports,
             tags={tag.name: tag for tag in saved.tags},
             status_since=self._time_of(saved.changed_at),
             created_time=self._time_of(saved.created_at),
@@ -259,7 +250,7 @@ class CloudState:
         fleets = {one.host_id: fleet.name for fleet in self._fleets.values() for one in fleet.hosts}
         is_cached = (application.name, application.version, city.city) in self._cached
         now = self.clock.now()
-        deployment = LocalDeployment(
+        deployment = self._new_deployment(
             request_id=request_id,
             application=application,
             request=request,
@@ -269,16 +260,10 @@ class CloudState:
             port_numbers=dict(
                 zip((port.name for port in application.ports), numbers, strict=False)
             ),
-            port_source=self._ports,
             fqdn=self.settings.fqdn.replace("{request_id}", request_id),
             base_url=self.base_url if application.image is None else self._container_url,
-            secrets=_new_secrets(),
             machine=self._machine_for(application, request),
-            clock=self.clock,
             timings=self.settings.timings.drawn(self._chance, is_cached=is_cached),
-            keep_errors=self.settings.keep_errors,
-            send_webhook=self._send_webhook,
-            on_status=self._status_changed,
             tags={name: Tag(name=name, create_time=now, last_updated=now) for name in request.tags},
         )
         self.deployments[request_id] = deployment
@@ -474,11 +459,3 @@ class CloudState:
                 break
             del self._terminated_at[request_id], self.deployments[request_id]
             surplus -= 1
-
-
-def _new_secrets() -> Secrets:
-    return Secrets(
-        access_point_id=100000 + secrets.randbelow(900000),
-        delete_token=secrets.token_hex(16),
-        context_token=secrets.token_hex(16),
-    )

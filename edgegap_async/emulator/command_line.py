@@ -120,13 +120,14 @@ def _parser(program: str) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--allowed-host",
+        dest="allowed_hosts",
         action="append",
         default=[],
         metavar="NAME",
         help="name by which clients reach it, such as a service of Docker Compose; can be repeated",
     )
     parser.add_argument("--fast", action="store_true", help="spend no time in each status")
-    parser.add_argument("--no-limits", action="store_true", help="never answer 429")
+    parser.add_argument("--no-limits", dest="limits", action="store_false", help="never answer 429")
     parser.add_argument(
         "--simulate", action="store_true", help="simulate game servers, start no process"
     )
@@ -170,16 +171,12 @@ def _serve(words: list[str], program: str) -> int:
 
 def _changes(parser: argparse.ArgumentParser, options: argparse.Namespace) -> dict[str, Any]:
     """Returns the settings of the emulator that options change, in place of those of the file."""
-    names = {"allowed_host": "allowed_hosts"}
-    settings = ["host", "port", "allowed_host", "max_deployments", "webhook_allow", "fqdn", "state"]
-    changes: dict[str, Any] = {
-        names.get(name, name): getattr(options, name)
-        for name in settings
-        if getattr(options, name) != parser.get_default(name)
+    others = {"file", "token", "token_file", "fast", "simulate", "expect", "quiet", "verbose"}
+    return {
+        name: value
+        for name, value in vars(options).items()
+        if name not in others and value != parser.get_default(name)
     }
-    if options.no_limits:
-        changes["limits"] = False
-    return changes
 
 
 def _token(options: argparse.Namespace) -> tuple[str | None, str | None]:

@@ -99,7 +99,7 @@ class LocalDeployment:
     """Its host name."""
     base_url: str
     """Base URL of the API, for the environment of its process."""
-    secrets: Secrets
+    secrets: Secrets = attrs.field(factory=Secrets)
     """Tokens that only its process gets."""
     machine: Machine[Any] = attrs.field(repr=False)
     """The machine that runs its process."""
@@ -408,7 +408,7 @@ class LocalDeployment:
             (kind, self.port_numbers[port.name], self._internal(port))
             for port in self.application.ports
             if port.name in forwarded
-            for kind in sorted(port.socket_kinds)
+            for kind in port.socket_kinds
         ]
         if routes:
             self._forwarder = await self.machine.forward(routes)
@@ -542,7 +542,7 @@ class LocalDeployment:
             (kind, numbers[port.name])
             for port in self.application.ports
             if port.to_check
-            for kind in sorted(port.socket_kinds)
+            for kind in port.socket_kinds
         ]
 
     async def _wait_until_bound(self, process: Process, give_up: float) -> bool:
@@ -574,7 +574,7 @@ class LocalDeployment:
             (kind, self.port_numbers[port.name])
             for port in self.application.ports
             if port.number is None or port.name in self._with_external
-            for kind in sorted(port.socket_kinds)
+            for kind in port.socket_kinds
         ]
         try:
             # Twice: a process may exit after its socket was seen and before its files are read.

@@ -152,7 +152,8 @@ class Emulator:
         has_own_token = token is not None
         secret = Token(secrets.token_urlsafe(24) if token is None else token, scheme="token")
         del token  # a traceback that shows local variables must not show it
-        _check_packages()
+        if importlib.util.find_spec("iptocc") is None:
+            raise InvalidRequest(needs_package("the emulator", "iptocc"))
         check_kind("port", port, int)
         check_number("port", port, least=0, most=65535, optional=False)
         check_number("webhook_timeout", webhook_timeout, above=0, optional=False)
@@ -504,16 +505,6 @@ def _started(part: Part | None) -> Part:
     if part is None:
         raise InvalidRequest("the emulator is not started: use it as `async with Emulator(…)`")
     return part
-
-
-def _check_packages() -> None:
-    """Checks that the package of the extra `emulator` is installed.
-
-    Raises:
-        InvalidRequest: it is not.
-    """
-    if importlib.util.find_spec("iptocc") is None:
-        raise InvalidRequest(needs_package("the emulator", "iptocc"))
 
 
 def _check_host(host: object, *, has_own_token: bool) -> None:

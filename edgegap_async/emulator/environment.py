@@ -7,6 +7,7 @@ version.
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -63,13 +64,13 @@ def _as_variable(name: str) -> str:
 
 @attrs.frozen(kw_only=True)
 class Secrets:
-    """Values that only the process of one deployment gets."""
+    """Values that only the process of one deployment gets; drawn anew for each."""
 
-    access_point_id: int
+    access_point_id: int = attrs.field(factory=lambda: 100000 + secrets.randbelow(900000))
     """Part of its stop URL."""
-    delete_token: str = attrs.field(repr=False)
+    delete_token: str = attrs.field(factory=lambda: secrets.token_hex(16), repr=False)
     """Token of its stop URL."""
-    context_token: str = attrs.field(repr=False)
+    context_token: str = attrs.field(factory=lambda: secrets.token_hex(16), repr=False)
     """Token of its context URL."""
 
 
@@ -77,8 +78,7 @@ def environment(deployment: LocalDeployment) -> dict[str, str]:
     """Returns the environment variables of the process of a deployment."""
     application, request = deployment.application, deployment.request
     request_id, base_url, ports = deployment.request_id, deployment.base_url, deployment.ports
-    secrets, location = deployment.secrets, deployment.location
-    own = secrets.access_point_id
+    own, location = deployment.secrets, deployment.location
     declared = {
         **application.variables({name: port.internal or 0 for name, port in ports.items()}),
         **{variable.key: variable.value for variable in request.environment_variables},
@@ -87,10 +87,10 @@ def environment(deployment: LocalDeployment) -> dict[str, str]:
     variables = {
         "REQUEST_ID": request_id,
         "PUBLIC_IP": PUBLIC_IP,
-        "DELETE_URL": f"{base_url}/v1/self/stop/{request_id}/{own}",
-        "DELETE_TOKEN": secrets.delete_token,
-        "CONTEXT_URL": f"{base_url}/v1/context/{request_id}/{own}",
-        "CONTEXT_TOKEN": secrets.context_token,
+        "DELETE_URL": f"{base_url}/v1/self/stop/{request_id}/{own.access_point_id}",
+        "DELETE_TOKEN": own.delete_token,
+        "CONTEXT_URL": f"{base_url}/v1/context/{request_id}/{own.access_point_id}",
+        "CONTEXT_TOKEN": own.context_token,
         "DEPLOYMENT_TAGS": ",".join(request.tags),
         "DEPLOYMENT_LOCATION": _json(
             {name: getattr(location, name) for name in (*place, "latitude", "longitude")}

@@ -40,17 +40,21 @@ _RETRY_INTERVAL: Final = 0.02
 """Seconds before a message is sent again whose descriptor the kernel could not take."""
 
 
+def _future() -> asyncio.Future[Any]:
+    return asyncio.get_running_loop().create_future()
+
+
 @attrs.frozen(kw_only=True, eq=False)
 class Program:
     """A program that the guardian has started, or will start."""
 
     key: int
     """Its number in messages."""
-    started: asyncio.Future[int]
+    started: asyncio.Future[int] = attrs.field(factory=_future)
     """Resolves to its process id, or to the `OSError` for which it could not be started."""
-    exited: asyncio.Future[int]
+    exited: asyncio.Future[int] = attrs.field(factory=_future)
     """Resolves to its exit code, or to minus the number of the signal that ended it."""
-    over: asyncio.Future[None]
+    over: asyncio.Future[None] = attrs.field(factory=_future)
     """Resolves once each process that it has left behind has ended, too."""
 
 
@@ -80,12 +84,7 @@ class Launcher:
                 and `is_sandboxed`, whether the program is bubblewrap, and signals are for the
                 program inside.
         """
-        program = Program(
-            key=next(self._keys),
-            started=self._loop.create_future(),
-            exited=self._loop.create_future(),
-            over=self._loop.create_future(),
-        )
+        program = Program(key=next(self._keys))
         self._programs[program.key] = program
         self._send({"do": "start", "key": program.key, **message}, output)
         return program

@@ -84,9 +84,6 @@ class RequestRecord:
     def __iter__(self) -> Iterator[RecordedRequest]:
         return iter(tuple(self._requests))
 
-    def __len__(self) -> int:
-        return len(self._requests)
-
 
 def scrubbed_body(body: bytes) -> str | None:
     """Returns a JSON body without secrets, cut to 4,096 characters; None if it is no JSON."""

@@ -15,10 +15,10 @@ from edgegap_async.api.resources.relays import (
 from edgegap_async.errors import BadRequest, NotFound
 
 from .cloud_state import CloudState
-from .environment import PUBLIC_IP
 from .list_queries import page_answer
 from .ports import NoFreePort
 from .relays import LocalRelaySession
+from .timings import draw
 
 
 class RelayCalls(CloudState):
@@ -75,10 +75,10 @@ class RelayCalls(CloudState):
 
     def _shown(self, session: LocalRelaySession) -> RelaySession:
         host = self.settings.fqdn.replace("{request_id}", session.session_id.lower())
-        return session.shown(host, PUBLIC_IP)
+        return session.shown(host)
 
     async def _link(self, session: LocalRelaySession) -> None:
-        await self.clock.sleep(self.settings.timings.drawn_linking(self._chance))
+        await self.clock.sleep(draw(self.settings.timings.linking, self._chance))
         try:
             session.port_numbers = self._ports.allocate(2)
         except NoFreePort as problem:

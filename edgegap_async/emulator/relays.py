@@ -16,6 +16,7 @@ import attrs
 from edgegap_async.api.resources.relays import Relay, RelayPort, RelayPorts, RelaySession, RelayUser
 from edgegap_async.errors import Conflict, NotFound
 
+from .environment import PUBLIC_IP
 from .locations import Point
 
 _MAX_TOKEN: Final = 2**32  # tokens are below; the clients of relays send four bytes
@@ -85,12 +86,11 @@ class LocalRelaySession:
                 return
         raise NotFound(f"No user of {self.session_id} has that authorization token")
 
-    def shown(self, host: str, ip: str) -> RelaySession:
+    def shown(self, host: str) -> RelaySession:
         """Returns the session as the API shows it.
 
         Args:
             host: host name of its relay.
-            ip: IP address of its relay.
         """
         ports = [
             RelayPort(port=number, protocol="UDP", link=f"{host}:{number}")
@@ -105,7 +105,7 @@ class LocalRelaySession:
             error=self.error,
             session_users=tuple(self._users.values()),
             relay=(
-                Relay(ip=ip, host=host, ports=RelayPorts(server=ports[0], client=ports[1]))
+                Relay(ip=PUBLIC_IP, host=host, ports=RelayPorts(server=ports[0], client=ports[1]))
                 if ports
                 else None
             ),

@@ -60,10 +60,6 @@ def _engine(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     check_url(value)
 
 
-def _simulation(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    check_kind(field_name(self, attribute), value, Simulation)
-
-
 @attrs.frozen(kw_only=True)
 class Settings:
     """How the emulated cloud behaves. `Emulator` has the same settings as arguments.
@@ -116,5 +112,7 @@ class Settings:
     """Whether lists accept a query; else they answer 400 to it."""
     list_includes_errors: bool = attrs.field(default=True, validator=instance_of(bool))
     """Whether lists show deployments in ERROR."""
-    simulate: Simulation | None = attrs.field(default=None, validator=_simulation)
+    simulate: Simulation | None = attrs.field(
+        default=None, validator=optional(instance_of(Simulation))
+    )
     """Simulates game servers; None for real processes."""

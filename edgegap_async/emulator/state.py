@@ -17,7 +17,7 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import attrs
 
@@ -54,7 +54,8 @@ _UNREADABLE: Final = (
     InvalidRequest,
 )
 
-Model = TypeVar("Model")
+OTHER_FORM: Final = {"city", "host_id", "tags", "changed_at", "crash_output", "has_just_ended"}
+"""Fields of a saved deployment that a deployment has in another form, or not at all."""
 
 
 @attrs.frozen(kw_only=True)
@@ -104,22 +105,14 @@ class SavedDeployment:
         """Returns it as it is after the end of the emulator, which ended its process."""
         if self.status in {Status.ERROR, Status.TERMINATED}:
             return self
-        now = datetime.now(UTC)
-        if self.status is Status.TERMINATING:
-            return attrs.evolve(
-                self,
-                status=Status.TERMINATED,
-                last_status=self.status,
-                changed_at=now,
-                removed_at=now,
-                has_just_ended=True,
-            )
+        now, was_ending = datetime.now(UTC), self.status is Status.TERMINATING
         return attrs.evolve(
             self,
-            status=Status.ERROR,
+            status=Status.TERMINATED if was_ending else Status.ERROR,
             last_status=self.status,
+            error_detail=self.error_detail if was_ending else why,
             changed_at=now,
-            error_detail=why,
+            removed_at=now if was_ending else None,
             has_just_ended=True,
         )
 
@@ -306,7 +299,7 @@ class State:
 
 def _row(deployment: LocalDeployment) -> tuple[str, str, float, str]:
     changed_at = deployment.clock.now() - timedelta(seconds=deployment.seconds_in_status)
-    record = json.dumps(_record(deployment, changed_at), ensure_ascii=False)
+    record = json.dumps(_record(deployment, changed_at), ensure_ascii=False, default=_json_value)
     return (deployment.request_id, str(deployment.status), changed_at.timestamp(), record)
 
 
@@ -320,27 +313,22 @@ def _record(deployment: LocalDeployment, changed_at: datetime) -> dict[str, Any]
     request = to_json(deployment.request)
     variables = request.get("environment_variables", [])
     request["environment_variables"] = [one for one in variables if not one["is_hidden"]]
-    crash, crash_output = deployment.crash, deployment.crash_output
+    crash_output = deployment.crash_output
+    names = {field.name for field in attrs.fields(SavedDeployment)}
     return {
-        "request_id": deployment.request_id,
+        **{name: getattr(deployment, name) for name in names - OTHER_FORM},
         "application": application_record(deployment.application),
         "request": request,
         "city": deployment.location.city,
-        "fleet_name": deployment.fleet_name,
         "host_id": None if deployment.host is None else deployment.host.host_id,
-        "port_numbers": dict(deployment.port_numbers),
-        "fqdn": deployment.fqdn,
-        "tags": [to_json(tag) for tag in deployment.tags.values()],
-        "status": deployment.status.value,
-        "last_status": None if deployment.last_status is None else deployment.last_status.value,
-        "error_detail": deployment.error_detail,
-        "created_at": deployment.created_at.isoformat(),
-        "ready_at": _iso(deployment.ready_at),
-        "changed_at": changed_at.isoformat(),
-        "removed_at": _iso(deployment.removed_at),
-        "crash": None if crash is None else to_json(crash),
+        "tags": list(deployment.tags.values()),
+        "changed_at": changed_at,
         "crash_output": None if crash_output is None else crash_output[-_MAX_OUTPUT:],
     }
+
+
+def _json_value(value: object) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else to_json(value)
 
 
 def _saved(record: dict[str, Any]) -> SavedDeployment:
@@ -359,7 +347,3 @@ def _saved(record: dict[str, Any]) -> SavedDeployment:
         "crash": None if crash is None else read_answer(CrashData, dumps(crash)),
     }
     return SavedDeployment(**{**record, **models, **times})
-
-
-def _iso(time: datetime | None) -> str | None:
-    return None if time is None else time.isoformat()

@@ -101,14 +101,6 @@ class Timings:
         cached = drawn.pop("deploying_cached")
         return DrawnTimings(**{**drawn, **({"deploying": cached} if is_cached else {})})
 
-    def drawn_linking(self, chance: random.Random) -> float:
-        """Returns the seconds until a relay session has a relay.
-
-        Args:
-            chance: source of random numbers.
-        """
-        return draw(self.linking, chance)
-
 
 @attrs.frozen(kw_only=True)
 class DrawnTimings:

@@ -184,9 +184,9 @@ def test_ports_and_this_python_take_their_places_in_the_command() -> None:
 
 @pytest.mark.parametrize(
     ("protocol", "kinds"),
-    [("UDP", {"udp"}), ("TCP", {"tcp"}), ("TCP/UDP", {"udp", "tcp"}), ("WSS", {"tcp"})],
+    [("UDP", ("udp",)), ("TCP", ("tcp",)), ("TCP/UDP", ("tcp", "udp")), ("WSS", ("tcp",))],
 )
-def test_a_protocol_says_which_sockets_a_port_takes(protocol: str, kinds: set[str]) -> None:
+def test_a_protocol_says_which_sockets_a_port_takes(protocol: str, kinds: tuple[str]) -> None:
     assert AppPort("game", protocol).socket_kinds == kinds
 
 

@@ -187,9 +187,4 @@ class Stream:
 
 def _call_table(request: RecordedRequest) -> dict[str, Any]:
     at = time.time() - (loop_time() - request.received_at)
-    return {**attrs.asdict(request, filter=_is_not_body), "received_at": at}
-
-
-def _is_not_body(attribute: attrs.Attribute[Any], value: object) -> bool:
-    del value
-    return attribute.name != "body"
+    return {**attrs.asdict(request, filter=attrs.filters.exclude("body")), "received_at": at}
