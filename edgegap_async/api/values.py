@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import attrs
 
-HIDDEN_NAMES: Final = "token|secret|passw|credential|authorization|api_?key"
+HIDDEN_NAMES: Final = "token|secret|passw|credential|authorization|(?:api|private)_?key"
 """A regular expression for names of values that no repr and no error shows, in any case."""
 
 

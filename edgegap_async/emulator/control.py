@@ -35,7 +35,7 @@ _MAX_ADVANCE: Final = 31 * 86400.0  # seconds
 _MAX_ROWS: Final = 1_000
 _DEFAULT_ROWS: Final = 100
 
-_OF_A_DEPLOYMENT: Final = re.compile("^(/deployments/)([^/]+)")
+_OF_A_DEPLOYMENT: Final = re.compile("^(/deployments/)[^/]+")
 
 _Call: TypeAlias = Callable[[], Awaitable[object]]
 
@@ -53,6 +53,7 @@ class Control:
         self._emulator = emulator
         self._request = request
         self._body = body
+        self._path = request.path.removeprefix(CONTROL_PATH).rstrip("/")
         self._calls: dict[str, dict[str, _Call]] = {
             "": {"GET": self._overview},
             "/faults": {
@@ -80,8 +81,7 @@ class Control:
 
     async def answer(self) -> web.Response:
         """Returns the answer to the call."""
-        path = self._request.path.removeprefix(CONTROL_PATH).rstrip("/")
-        calls = self._calls.get(_OF_A_DEPLOYMENT.sub(r"\1ID", path))
+        calls = self._calls.get(_OF_A_DEPLOYMENT.sub(r"\1ID", self._path))
         if calls is None:
             paths = ", ".join(f"{CONTROL_PATH}{known}" for known in self._calls)
             return error_response(404, f"Not Found: the control API has {paths}")
@@ -163,8 +163,7 @@ class Control:
         Raises:
             NotFound: there is none.
         """
-        found = _OF_A_DEPLOYMENT.match(self._request.path.removeprefix(CONTROL_PATH))
-        request_id = found[2] if found else ""
+        request_id = self._path.split("/")[2]
         deployment = self._emulator.cloud.deployments.get(request_id)
         if deployment is None:
             raise NotFound(f"There is no deployment {request_id}, or it has ended a while ago")

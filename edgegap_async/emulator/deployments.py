@@ -537,9 +537,8 @@ class LocalDeployment:
         return port.number
 
     def _required_bindings(self) -> list[Binding]:
-        numbers = self._opened_numbers
         return [
-            (kind, numbers[port.name])
+            (kind, self._internal(port))
             for port in self.application.ports
             if port.to_check
             for kind in port.socket_kinds

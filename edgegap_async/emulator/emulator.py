@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, Self, TypeVar
 
 import attrs
 
+from edgegap_async.api.register import OPERATIONS
 from edgegap_async.api.requests import Token
 from edgegap_async.api.validation import (
     check_kind,
@@ -48,12 +49,9 @@ from .webhook_sender import WebhookSender
 
 _DEFAULT_TIMINGS: Final = Timings()
 _DEFAULT_DEADLINES: Final = Deadlines()
-_TAG_CALLS: Final = frozenset({"create_tag", "rename_tag", "delete_tag"})
-_APPLICATION_CALLS: Final = frozenset(
-    f"{verb}_{noun}"
-    for verb in ("create", "update", "delete")
-    for noun in ("application", "version")
-)
+_CHANGING: Final = tuple(operation for operation in OPERATIONS if operation.method != "GET")
+_TAG_CALLS: Final = {one.name for one in _CHANGING if "tag" in one.name}
+_APPLICATION_CALLS: Final = {one.name for one in _CHANGING if one.path.startswith("/v1/app")}
 Part = TypeVar("Part")
 
 

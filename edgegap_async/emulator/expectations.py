@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -58,8 +58,7 @@ class Expectation:
                 f"an expectation is a table with operation, and perhaps {', '.join(names[1:])},"
                 f" not {table!r}"
             )
-        rest = dict(table)
-        return cls(rest.pop("operation"), **rest)
+        return cls(**table)
 
 
 @attrs.define
@@ -76,9 +75,8 @@ class _Counted:
 class Expectations:
     """The expected calls, and how often each has come since it was added."""
 
-    def __init__(self, expectations: Iterable[Expectation] = ()) -> None:
+    def __init__(self) -> None:
         self._counted: list[_Counted] = []
-        self.add(*expectations)
 
     def add(self, *expectations: Expectation) -> None:
         """Adds expectations; requests count from now on."""

@@ -69,12 +69,9 @@ def fault_table(fault: Fault) -> dict[str, Any]:
         for field in _effect_fields(type(fault.effect))
     }
     return {
-        "operation": fault.operation,
+        **attrs.asdict(fault, recurse=False),
         "effect": {"name": effect_name(type(fault.effect)), **effect},
-        "when": fault.when,
         "times": _FOREVER if fault.times is None else fault.times,
-        "skip": fault.skip,
-        "share": fault.share,
     }
 
 

@@ -17,7 +17,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from edgegap_async.api.models import Location
 from edgegap_async.api.requests import GeoCoordinates, User
@@ -60,18 +60,12 @@ def _cities() -> Mapping[str, Location]:
     Sydney        | Australia      | Oceania       | New South Wales       | Eastern Time         | -33.86882 |  151.20929
     Johannesburg  | South Africa   | Africa        | Gauteng               | South Africa Time    | -26.20410 |   28.04731
     """  # noqa: E501 - a table is read across
+    names = ("city", "country", "continent", "administrative_division", "timezone")
     cities: dict[str, Location] = {}
     for line in table.strip().splitlines():
-        city, country, continent, division, zone, north, east = map(str.strip, line.split("|"))
-        cities[city] = Location(
-            city=city,
-            country=country,
-            continent=continent,
-            administrative_division=division,
-            timezone=zone,
-            latitude=float(north),
-            longitude=float(east),
-        )
+        *texts, north, east = map(str.strip, line.split("|"))
+        place: dict[str, Any] = dict(zip(names, texts, strict=True))
+        cities[texts[0]] = Location(**place, latitude=float(north), longitude=float(east))
     return cities
 
 

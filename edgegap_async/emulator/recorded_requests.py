@@ -14,12 +14,12 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from edgegap_async.api.values import HIDDEN_NAMES
+
 _MAX_RECORDED: Final = 20_000  # requests; 7 MB
 _MAX_WITH_BODY: Final = 1_000  # requests
 _MAX_BODY_CHARACTERS: Final = 4_096
-SECRET_NAME: Final = re.compile(
-    "password|passwd|token|secret|credential|private_key", re.IGNORECASE
-)
+SECRET_NAME: Final = re.compile(HIDDEN_NAMES, re.IGNORECASE)
 """The names of variables and fields whose values are shown nowhere."""
 _HIDDEN: Final = "***"
 

@@ -42,16 +42,8 @@ class StatusEvent:
 
     def as_table(self) -> dict[str, Any]:
         """Returns it with values of JSON types."""
-        return {
-            "number": self.number,
-            "at": self.at.isoformat(),
-            "request_id": self.request_id,
-            "application": self.application,
-            "version": self.version,
-            "from": None if self.earlier is None else str(self.earlier),
-            "to": str(self.later),
-            "reason": self.reason,
-        }
+        same = attrs.asdict(self, filter=attrs.filters.exclude("at", "earlier", "later"))
+        return {**same, "at": self.at.isoformat(), "from": self.earlier, "to": self.later}
 
 
 class StatusEvents:

@@ -102,6 +102,8 @@ async def test_requests_are_listed_with_what_became_of_them_and_without_secrets(
         {"key": "MODE", "value": "ranked", "is_hidden": False},
         {"key": "PLAIN", "value": "canary-hidden", "is_hidden": True},
         {"key": "DB_PASSWORD", "value": "canary-password", "is_hidden": False},
+        {"key": "API_KEY", "value": "canary-key", "is_hidden": False},
+        {"key": "TLS_PRIVATE_KEY", "value": "canary-pem", "is_hidden": False},
     ]
     request_id = await api.deploy(
         environment_variables=variables,

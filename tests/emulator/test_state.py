@@ -67,6 +67,9 @@ async def test_a_restart_keeps_deployments_and_tags(tmp_path: Path) -> None:
         terminated = await api.wait_for_status(ended, "TERMINATED")
         await api("POST", f"/v1/deployments/{live}/tags", json={"name": "rank-7"})
         await api("PATCH", f"/v1/deployments/{live}/tags/eu", json={"name": "us"})
+        own = api.emulator.deployments[live].secrets
+        context = f"/v1/context/{live}/{own.access_point_id}/tags"
+        await api("POST", context, authorization=own.context_token, json={"name": "full"})
 
     async with emulated(tmp_path, *apps) as api:
         statuses = [await api.get_status(one) for one in (live, crashed, ended)]
@@ -81,7 +84,7 @@ async def test_a_restart_keeps_deployments_and_tags(tmp_path: Path) -> None:
     }
     assert statuses[1:] == [before, terminated]
     assert listed == [live, crashed]
-    assert [tag["name"] for tag in tags["tags"]] == ["us", "rank-7"]
+    assert [tag["name"] for tag in tags["tags"]] == ["us", "rank-7", "full"]
     assert (logs["crash_data"]["exit_code"], logs["crash_logs"]) == (7, "last words\n")
 
 
