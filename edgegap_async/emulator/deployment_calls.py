@@ -21,7 +21,7 @@ from .cloud_state import UNKNOWN_LOGS_TEXT, CloudState
 from .list_queries import (
     ids_in,
     matches_stop_filter,
-    page_of,
+    page_answer,
     parse_time,
     predicate,
 )
@@ -54,12 +54,7 @@ class DeploymentCalls(CloudState):
         return self._find(request_id, hidden).deployment()
 
     async def list_deployments(
-        self,
-        *,
-        query: str | None = None,
-        page: str | None = None,
-        limit: str | None = None,
-        hidden: float = 0.0,
+        self, *, query: str | None = None, hidden: float = 0.0, **pages: str
     ) -> DeploymentPage:
         """Returns the rows of deployments that are not TERMINATED and pass the filters.
 
@@ -79,11 +74,12 @@ class DeploymentCalls(CloudState):
         for order in reversed(wanted.order_by):
             if order.field == "created_at":  # deployments have no session sockets here
                 chosen.sort(key=lambda one: one.created_at, reverse=order.order == "desc")
-        rows, position = page_of(chosen, page, limit)
-        return DeploymentPage(
-            data=tuple(one.row(with_status=self.settings.list_has_status) for one in rows),
-            total_count=len(chosen),
-            pagination=position,
+        return page_answer(
+            DeploymentPage,
+            "data",
+            chosen,
+            pages,
+            show=lambda one: one.row(with_status=self.settings.list_has_status),
         )
 
     async def get_container_logs(self, *, request_id: str) -> Logs:

@@ -303,7 +303,7 @@ class LocalDeployment:
             self._set_status(Status.TERMINATING)
             await asyncio.gather(
                 self._end_process(self.application.termination_grace_period_seconds),
-                self.clock.sleep(self.timings.terminating),
+                self.clock.sleep(self.timings["terminating"]),
             )
             self.removed_at = self.clock.now()
             self.output = Output()  # logs are gone after a stop, as in the cloud
@@ -325,7 +325,7 @@ class LocalDeployment:
         try:
             await self._find_location()
             give_up = self.clock.time() + self.application.time_to_deploy
-            earliest = self.clock.time() + self.timings.deploying
+            earliest = self.clock.time() + self.timings["deploying"]
             while (code := await self._run_process(give_up, earliest)) is not None:
                 await self._handle_exit(code)
                 if self._stop_requested.done() and self.status is Status.READY:
@@ -338,15 +338,10 @@ class LocalDeployment:
             self._set_status(Status.ERROR)
 
     async def _find_location(self) -> None:
-        timings = self.timings
-        await self.clock.sleep(timings.initializing)
-        for status, seconds in (
-            (Status.SEEKING, timings.seeking),
-            (Status.SEEKED, timings.seeked),
-            (Status.SCANNING, timings.scanning),
-        ):
+        await self.clock.sleep(self.timings["initializing"])
+        for status in (Status.SEEKING, Status.SEEKED, Status.SCANNING):
             self._set_status(status)
-            await self.clock.sleep(seconds)
+            await self.clock.sleep(self.timings[status.lower()])
         self._set_status(Status.DEPLOYING)
 
     async def _run_process(self, give_up: float, earliest: float) -> int | None:
@@ -637,7 +632,7 @@ class LocalDeployment:
             in_use = "" if self.ready_at else self._numbers_in_use
             raise _DeploymentFailed(f"{self.crash.message}{in_use}")
         await self._end_process(0)
-        pause = min(60.0, self.timings.restart_delay * 2.0**self._restarts)
+        pause = min(60.0, self.timings["restart_delay"] * 2.0**self._restarts)
         self._restarts += 1
         self.crash = attrs.evolve(self.crash, restart_count=self._restarts)
         if self.status is Status.READY:

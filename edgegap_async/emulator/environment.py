@@ -23,6 +23,7 @@ MARK: Final = "ARBITRIUM_DELETE_TOKEN"
 """The variable whose value is unguessable and different for each deployment."""
 PUBLIC_IP: Final = "127.0.0.1"
 """The address of every deployment."""
+_PORT_FACTS: Final = ("internal", "external", "protocol")
 
 
 _RUNS_OTHER_CODE: Final = re.compile(
@@ -98,12 +99,7 @@ def environment(deployment: LocalDeployment) -> dict[str, str]:
         "PORTS_MAPPING": _json(
             {
                 "ports": {
-                    name: {
-                        "name": name,
-                        "internal": port.internal,
-                        "external": port.external,
-                        "protocol": port.protocol,
-                    }
+                    name: {key: getattr(port, key) for key in ("name", *_PORT_FACTS)}
                     for name, port in ports.items()
                 }
             }
@@ -122,9 +118,8 @@ def environment(deployment: LocalDeployment) -> dict[str, str]:
     }
     for name, port in ports.items():
         prefix = f"PORT_{re.sub('[^A-Z0-9]', '_', name.upper())}"
-        variables[f"{prefix}_INTERNAL"] = str(port.internal)
-        variables[f"{prefix}_EXTERNAL"] = str(port.external)
-        variables[f"{prefix}_PROTOCOL"] = str(port.protocol)
+        for fact in _PORT_FACTS:
+            variables[f"{prefix}_{fact.upper()}"] = str(getattr(port, fact))
     return {
         **{_as_variable(key): value for key, value in declared.items()},
         **{f"ARBITRIUM_{name}": value for name, value in variables.items()},

@@ -62,35 +62,13 @@ def pagination(number: int, size: int, total: int) -> Pagination:
     )
 
 
-def page_of(
-    items: Sequence[Item], page: str | None, limit: str | None, *, is_always_paged: bool = True
-) -> tuple[tuple[Item, ...], Pagination]:
-    """Returns the items of one page, and which page of how many it is.
-
-    Args:
-        items: all of them.
-        page: the query parameter, which counts from 1.
-        limit: the query parameter; 100 counts as the most.
-        is_always_paged: whether a request without both gets a page of 20, and not everything.
-
-    Raises:
-        InvalidRequest: a parameter is no whole number of 1 or more.
-    """
-    is_paged = is_always_paged or page is not None or limit is not None
-    default = _DEFAULT_PAGE_SIZE if is_paged else max(1, len(items))
-    size = parse_positive("limit", limit, default)
-    size = min(size, _MAX_PAGE_SIZE) if is_paged else size
-    number = parse_positive("page", page, 1)
-    chosen = items[(number - 1) * size : number * size]
-    return tuple(chosen), pagination(number, size, len(items))
-
-
 def page_answer(
     kind: type[Page],
     rows: str,
-    items: Sequence[object],
+    items: Sequence[Item],
     pages: Mapping[str, str],
     *,
+    show: Callable[[Item], object] = lambda item: item,
     is_always_paged: bool = True,
 ) -> Page:
     """Returns one page of a list as the model of its answer.
@@ -99,21 +77,25 @@ def page_answer(
         kind: the model, which has `pagination`, `count` and `total_count`, or some of them.
         rows: name of its field for the items.
         items: all of them.
-        pages: the query parameters `page` and `limit`, as far as the request has them.
-        is_always_paged: as for `page_of`.
+        pages: the query parameters as far as the request has them: `page`, which counts from 1, and
+            `limit`, of which 100 counts as the most.
+        show: returns a row of an item.
+        is_always_paged: whether a request without both gets a page of 20, and not everything.
 
     Raises:
         InvalidRequest: a parameter is no whole number of 1 or more.
     """
-    chosen, position = page_of(
-        items, pages.get("page"), pages.get("limit"), is_always_paged=is_always_paged
-    )
     count = len(items)
+    if pages or is_always_paged:
+        size = min(parse_positive("limit", pages.get("limit"), _DEFAULT_PAGE_SIZE), _MAX_PAGE_SIZE)
+    else:
+        size = max(1, count)
+    number = parse_positive("page", pages.get("page"), 1)
     values: dict[str, Any] = {
-        rows: chosen,
+        rows: tuple(map(show, items[(number - 1) * size : number * size])),
         "count": count,
         "total_count": count,
-        "pagination": position,
+        "pagination": pagination(number, size, count),
     }
     names = attrs.fields_dict(kind)
     return kind(**{name: value for name, value in values.items() if name in names})

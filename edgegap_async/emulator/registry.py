@@ -307,9 +307,8 @@ class Registry:
             BadRequest: the application has a version of the new name.
             ImageUnavailable: the settings have no program for the new image.
         """
-        stored = self.find_version(application, name)
-        versions = self.find(application).versions
-        if changes.name not in {None, name} and changes.name in versions:
+        stored, owner = self.find_version(application, name), self.find(application)
+        if changes.name not in {None, name} and changes.name in owner.versions:
             raise BadRequest(f"Version {changes.name} already exists")
         shown = _changed(stored.shown, changes)
         settings = {**_program_settings(changes), **_credential_settings(stored.program, changes)}
@@ -327,12 +326,8 @@ class Registry:
         if changes.private_token is not None:
             missing -= {_TOKEN}
         new = StoredVersion(shown, program, missing=missing)
-        changed = {
-            shown.name if version is stored else key: new if version is stored else version
-            for key, version in versions.items()
-        }
-        versions.clear()
-        versions.update(changed)
+        in_order = [new if version is stored else version for version in owner.versions.values()]
+        owner.versions = {version.shown.name: version for version in in_order}
         return shown
 
     def container_image(

@@ -40,10 +40,8 @@ class RelayCalls(CloudState):
     async def list_relay_sessions(self, **pages: str) -> RelaySessionPage:
         """Returns the sessions, oldest first."""
         until = self.clock.time() - self.settings.list_delay
-        every = [
-            self._shown(one) for one in self.relay_sessions.values() if one.created_at <= until
-        ]
-        return page_answer(RelaySessionPage, "sessions", every, pages)
+        every = [one for one in self.relay_sessions.values() if one.created_at <= until]
+        return page_answer(RelaySessionPage, "sessions", every, pages, show=self._shown)
 
     async def get_relay_session(self, *, session_id: str) -> RelaySession:
         """Returns a session."""

@@ -44,13 +44,12 @@ class TagCalls(CloudState):
     async def rename_tag(self, *, request_id: str, tag_name: str, body: TagName) -> Tag:
         """Renames a tag."""
         tag = self._find_tag(request_id, tag_name)
-        tags = self.deployments[request_id].tags
-        if body.name in tags and body.name != tag_name:
+        deployment = self.deployments[request_id]
+        if body.name in deployment.tags and body.name != tag_name:
             raise Conflict(f"Tag {body.name} exists already")
         renamed = attrs.evolve(tag, name=body.name, last_updated=datetime.now(UTC))
-        in_order = [renamed if one is tag else one for one in tags.values()]
-        tags.clear()
-        tags.update((one.name, one) for one in in_order)
+        in_order = [renamed if one is tag else one for one in deployment.tags.values()]
+        deployment.tags = {one.name: one for one in in_order}
         return renamed
 
     async def delete_tag(self, *, request_id: str, tag_name: str) -> None:

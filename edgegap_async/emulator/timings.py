@@ -6,7 +6,7 @@ A relay session has one such time too.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
 import attrs
@@ -19,6 +19,8 @@ _MAX_SECONDS: Final = 1e9  # no time is longer, and a file may say `inf`
 Duration: TypeAlias = float | tuple[float, float] | Callable[[random.Random], float]
 """Seconds: a number, (at least, at most) for a random number between the two, or a function that
 draws them from the random source it gets."""
+DrawnTimings: TypeAlias = Mapping[str, float]
+"""Seconds that one deployment spends in each status, at least, by the names of `Timings`."""
 
 
 def is_time_range(value: object) -> bool:
@@ -99,24 +101,4 @@ class Timings:
             if field.name != "linking"
         }
         cached = drawn.pop("deploying_cached")
-        return DrawnTimings(**{**drawn, **({"deploying": cached} if is_cached else {})})
-
-
-@attrs.frozen(kw_only=True)
-class DrawnTimings:
-    """The seconds that one deployment spends in each status, at least."""
-
-    initializing: float
-    """Seconds in INITIALIZING."""
-    seeking: float
-    """Seconds in SEEKING."""
-    seeked: float
-    """Seconds in SEEKED."""
-    scanning: float
-    """Seconds in SCANNING."""
-    deploying: float
-    """Seconds in DEPLOYING."""
-    terminating: float
-    """Seconds in TERMINATING."""
-    restart_delay: float
-    """Seconds before the first restart of a process."""
+        return {**drawn, "deploying": cached} if is_cached else drawn

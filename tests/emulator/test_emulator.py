@@ -265,9 +265,9 @@ def test_a_time_is_a_number_a_range_or_a_function() -> None:
     timings = Timings(seeking=2, seeked=(3, 4), deploying=lambda chance: 5 + chance.random())
     drawn = timings.drawn(random.Random(0), is_cached=False)
 
-    assert drawn.seeking == 2
-    assert 3 <= drawn.seeked <= 4
-    assert 5 <= drawn.deploying < 6
+    assert drawn["seeking"] == 2
+    assert 3 <= drawn["seeked"] <= 4
+    assert 5 <= drawn["deploying"] < 6
     assert Simulation(ready_after=2).ready_after == 2
 
 

@@ -107,7 +107,7 @@ async def test_times_are_drawn_from_a_seed() -> None:
         timings = Timings(seeking=(1, 5), deploying=(1, 5), deploying_cached=(1, 5))
         async with a_cloud(SLEEPER, simulate=QUICK, timings=timings, seed=seed) as cloud:
             made = [await deployed(cloud, SLEEPER) for _ in range(5)]
-        return [one.timings.seeking for one in made]
+        return [one.timings["seeking"] for one in made]
 
     first = await drawn(1)
     assert all(1 <= seconds <= 5 for seconds in first)
