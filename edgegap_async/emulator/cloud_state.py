@@ -247,7 +247,7 @@ class CloudState:
         except (NoFreePort, _NoCapacity) as nothing:
             problem = str(nothing)
         city = city or self._locations.nearest(request.users)
-        fleets = {one.host_id: fleet.name for fleet in self._fleets.values() for one in fleet.hosts}
+        fleets = (fleet.name for fleet in self._fleets.values() if host in fleet.hosts)
         is_cached = (application.name, application.version, city.city) in self._cached
         now = self.clock.now()
         deployment = self._new_deployment(
@@ -255,7 +255,7 @@ class CloudState:
             application=application,
             request=request,
             location=city,
-            fleet_name=fleets[host.host_id] if host else None,
+            fleet_name=next(fleets, None),
             host=host,
             port_numbers=dict(
                 zip((port.name for port in application.ports), numbers, strict=False)

@@ -276,9 +276,8 @@ class ContainerEngine:
         except EngineError as problem:
             if problem.status != _NOT_FOUND:
                 raise
-            await self._pull(docker, image, credentials)
-
-    async def _pull(self, docker: Docker, image: str, credentials: Credentials | None) -> None:
+        else:
+            return
         auth = None
         if credentials is not None:
             auth = {"username": credentials.username, "password": credentials.token}

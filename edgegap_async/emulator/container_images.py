@@ -67,18 +67,14 @@ class ContainerImages:
 
     def _find(self, image: str) -> list[_Tagged]:
         found: dict[tuple[str, str], _Tagged] = {}
-        for one in self._every():
+        for one in (*self._of_settings(), *self._of_versions()):
             path = one.repository.partition("/")[2]
-            if image in {path, path.partition("/")[2]}:
+            is_deleted = f"{one.repository}:{one.tag}" in self._registry.deleted_images
+            if image in {path, path.partition("/")[2]} and not is_deleted:
                 found.setdefault((one.repository, one.tag), one)
         if not found:
             raise NotFound(f"Image {image} not found")
         return sorted(found.values(), key=lambda one: one.pushed_at)
-
-    def _every(self) -> Iterator[_Tagged]:
-        every = (*self._of_settings(), *self._of_versions())
-        deleted = self._registry.deleted_images
-        return (one for one in every if f"{one.repository}:{one.tag}" not in deleted)
 
     def _of_settings(self) -> Iterator[_Tagged]:
         for image in self._registry.images:

@@ -184,6 +184,12 @@ class Delay(Effect):
         return (self.seconds,)
 
 
+def _parts(answer: Answer) -> tuple[int, bytes]:
+    """Returns status and body of the answer to an effect that needs one."""
+    assert answer is not None  # noqa: S101 - such an effect is applied once the emulator has acted
+    return answer.status, answer.body if isinstance(answer.body, bytes) else b""
+
+
 class _ChangedAnswer(Effect):
     """An effect on how the body of the emulator's answer is sent."""
 
@@ -192,9 +198,9 @@ class _ChangedAnswer(Effect):
 
     async def apply(self, request: web.BaseRequest, answer: Answer) -> Outcome:
         """Sends the answer's head, then its body as the effect has it."""
-        body = answer.body if answer is not None and isinstance(answer.body, bytes) else b""
+        status, body = _parts(answer)
         changed = web.StreamResponse(
-            status=answer.status if answer is not None else 200,
+            status=status,
             headers={"Content-Type": "application/json", "Content-Length": str(len(body))},
         )
         await changed.prepare(request)
@@ -232,8 +238,7 @@ class WrongLength(Effect):
 
     async def apply(self, request: web.BaseRequest, answer: Answer) -> Outcome:
         """Sends the answer."""
-        body = answer.body if answer is not None and isinstance(answer.body, bytes) else b""
-        status = answer.status if answer is not None else 200
+        status, body = _parts(answer)
         announced = max(0, len(body) + self.difference)
         head = (
             f"HTTP/1.1 {status} OK\r\nContent-Type: application/json\r\n"

@@ -125,7 +125,8 @@ class Named(Generic[Stored]):
         stored, values = self.find(name), _given(changes)
         if values.get("name", name) != name:
             self._check_free(values["name"])
-        stored.shown = attrs.evolve(stored.shown, **values, last_updated=datetime.now(UTC))
+        shown: Any = stored.shown
+        stored.shown = attrs.evolve(shown, **values, last_updated=datetime.now(UTC))
         self.by_name = {one.shown.name: one for one in self.by_name.values()}
         return stored
 
