@@ -19,7 +19,7 @@ import math
 import signal
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import attrs
 
@@ -41,14 +41,17 @@ from edgegap_async.errors import ImageUnavailable, log_fields
 from .catalogue import Application, AppPort, PrivateHost
 from .clock import Clock
 from .environment import PUBLIC_IP, Secrets, environment
-from .machine import Forwarder, Machine, PortSource, Process
+from .machine import Forwarder, Machine, Process
 from .metrics import Samples
 from .output import Output
-from .ports import NoFreePort, PortInUse
+from .ports import NoFreePort, PortInUse, Ports
 from .processes import Limits
 from .procfs import Binding, Route
 from .registry import shown_protocol
 from .timings import DrawnTimings
+
+if TYPE_CHECKING:
+    from .simulation import SimulatedPorts
 
 _log: Final = logging.getLogger(__name__)
 
@@ -93,7 +96,7 @@ class LocalDeployment:
     """The private host that it runs on; None in the public cloud."""
     port_numbers: Mapping[str, int]
     """Port numbers by port name; empty if there was no capacity."""
-    port_source: PortSource = attrs.field(repr=False)
+    port_source: Ports | SimulatedPorts = attrs.field(repr=False)
     """Takes the port numbers back once the process is over, or gives others."""
     fqdn: str
     """Its host name."""
@@ -284,7 +287,7 @@ class LocalDeployment:
             self._stop_requested.set_result(None)
 
     def fail(self, why: str) -> None:
-        """Sets ERROR at once, for a deploy without capacity; no process is started."""
+        """Sets ERROR. If it comes before `run`, for want of capacity, no process is started."""
         self.error_detail = why
         self._set_status(Status.ERROR)
 
@@ -334,8 +337,7 @@ class LocalDeployment:
                     raise await self._port_not_opened(self.process)
         except _DeploymentFailed as failure:
             await self._end_process(0)
-            self.error_detail = str(failure)
-            self._set_status(Status.ERROR)
+            self.fail(str(failure))
 
     async def _find_location(self) -> None:
         await self.clock.sleep(self.timings["initializing"])

@@ -113,19 +113,3 @@ class WholeMachine(Machine[ProcessT], Protocol[ProcessT]):
     async def close(self) -> None:
         """Kills the programs that run."""
         ...
-
-
-class PortSource(Protocol):
-    """Gives port numbers: `ports.Ports` or `simulation.SimulatedPorts`."""
-
-    def allocate(self, count: int) -> tuple[int, ...]:
-        """Returns numbers of free ports. It may raise `NoFreePort`."""
-        ...
-
-    def take(self, number: int) -> bool:
-        """Assigns this port if it is free; returns whether it is."""
-        ...
-
-    def release(self, ports: Sequence[int]) -> None:
-        """Takes port numbers back."""
-        ...
