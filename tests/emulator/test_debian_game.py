@@ -34,7 +34,8 @@ def _minetest(port: str, **settings: object) -> Application:
 
 
 def _free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+    # Of TCP, for which connections that have just ended hold thousands of numbers.
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
 
