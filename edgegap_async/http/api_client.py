@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeVar
 
@@ -381,7 +381,7 @@ class ApiClient:
         loop = asyncio.get_running_loop()
         connections = self._transport.connection_slots(operation)
         needs_permit = self.limits.has_limit(operation) or self._max_wait is not None
-        jittered_waits = None
+        jittered_waits = self._retries.waits()
         last_error: CallError | None = None
         began = failed_at = 0.0
         while True:
@@ -415,45 +415,18 @@ class ApiClient:
                     result = empty_answer(request, error)
                     record_attempts(result, attempts=call.attempts, waited=call.waited)
                     return result
-                # If the API sent Retry-After and the operation has a rate limit, the limiter delays
-                # the next attempt; otherwise this method sleeps.
-                limit_waits = (
-                    isinstance(error, RateLimited)
-                    and self.limits.on_rate_limited(
-                        operation, error.retry_after or 0.0, permit.taken_at if permit else None
-                    )
-                    and error.retry_after is not None
-                )
-                jittered_waits = jittered_waits or self._retries.waits()
                 failed_at = loop.time()
-                wait = self._retries.wait_after(
+                wait = self._wait_before_retry(
+                    call,
                     error,
-                    operation,
-                    attempts=call.attempts,
+                    send_state,
+                    jittered_waits,
                     elapsed=failed_at - began,
-                    wait=0.0 if limit_waits else next(jittered_waits),
+                    permit_taken_at=permit.taken_at if permit else None,
+                    once=options.once,
                 )
-                if (
-                    options.once
-                    or wait is None
-                    or send_state.is_abandoned
-                    or not self._retry_budget.try_spend(error, operation)
-                ):
-                    self.observers.report(Observer.attempt_failed, call, error, None)
+                if wait is None:
                     raise
-                self.observers.report(Observer.attempt_failed, call, error, wait)
-                if (
-                    send_state.times_sent
-                    and not is_ambiguous(error)
-                    and not isinstance(error, NotSent)
-                ):
-                    send_state.times_sent -= 1  # it was refused, so it changed nothing
-                logger.info(
-                    "%s; the next attempt follows in %.2f s",
-                    error.reason,
-                    wait,
-                    extra=log_fields(error, seconds=wait),
-                )
                 # Its traceback would hold this frame: a reference cycle.
                 last_error = error.with_traceback(None)
             else:
@@ -461,8 +434,66 @@ class ApiClient:
                 if call.attempts > 1:
                     record_attempts(result, attempts=call.attempts, waited=call.waited)
                 return result
-            if not limit_waits:
+            if wait:
                 await asyncio.sleep(wait)
+
+    def _wait_before_retry(
+        self,
+        call: ObservedCall,
+        error: CallError,
+        send_state: SendState,
+        jittered_waits: Iterator[float],
+        *,
+        elapsed: float,
+        permit_taken_at: float | None,
+        once: bool,
+    ) -> float | None:
+        """Decides whether a call is sent again after an error, and reports the decision.
+
+        Args:
+            call: the call, with its attempts so far.
+            error: how the last attempt failed.
+            send_state: counts how often the request may have been carried out.
+            jittered_waits: yields the wait before each next attempt.
+            elapsed: seconds since the first attempt.
+            permit_taken_at: loop time of the attempt's permit; None without a rate limit.
+            once: whether the caller wants one attempt only.
+
+        Returns:
+            Seconds before the next attempt; 0 if the limiter delays it; None if there is none.
+        """
+        operation = call.operation
+        # After Retry-After the limiter delays the next attempt, if the operation has a rate limit.
+        limit_waits = (
+            isinstance(error, RateLimited)
+            and self.limits.on_rate_limited(operation, error.retry_after or 0.0, permit_taken_at)
+            and error.retry_after is not None
+        )
+        wait = self._retries.wait_after(
+            error,
+            operation,
+            attempts=call.attempts,
+            elapsed=elapsed,
+            wait=0.0 if limit_waits else next(jittered_waits),
+        )
+        if (
+            once
+            or wait is None
+            or send_state.is_abandoned
+            or not self._retry_budget.try_spend(error, operation)
+        ):
+            self.observers.report(Observer.attempt_failed, call, error, None)
+            return None
+        self.observers.report(Observer.attempt_failed, call, error, wait)
+        if send_state.times_sent and not is_ambiguous(error) and not isinstance(error, NotSent):
+            send_state.times_sent -= 1  # it was refused, so it changed nothing
+        logger.info(
+            "%s; the next attempt follows in %.2f s",
+            error.reason,
+            wait,
+            extra=log_fields(error, seconds=wait),
+        )
+        return 0.0 if limit_waits else wait
 
     def _not_sent(
         self, call: ObservedCall, error: LimitReached, last_error: CallError | None
