@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal, Unpack
 
 import aiohttp
 
-from .api.requests import AnyUser, DeployOptions, DeployRequest, Filter, Token
+from .api.requests import AnyUser, DeployOptions, DeployRequest, Filter, Token, check_options
 from .api.validation import check_kind, check_number
 from .concurrency import loop_time
 from .deployments.deployer import Deployer
@@ -148,7 +148,7 @@ class EdgegapClient(ApiClient):
         )
         check_kind("polling", polling, PollingPolicy)
         if webhooks is not None and not callable(getattr(webhooks, "open", None)):
-            raise InvalidRequest(f"webhooks is a WebhookReceiver, not {webhooks!r}")
+            raise InvalidRequest(f"webhooks must be a WebhookReceiver, not {webhooks!r}")
         check_number("list_delay", list_delay, least=0)
         check_kind("owner", owner, str)
         self._list_delay: Final = list_delay
@@ -202,6 +202,7 @@ class EdgegapClient(ApiClient):
             InvalidRequest: an argument cannot be used. Nothing was sent.
             TypeError: there is no such option.
         """
+        check_options(options, self.deploy)
         return await self._deployer.deploy(application, version, users, options)
 
     def handle(self, request_id: str) -> DeploymentHandle:
@@ -321,6 +322,7 @@ class EdgegapClient(ApiClient):
             ClientClosed: the client is closed, or was closed meanwhile.
             InvalidRequest: an argument cannot be used. Nothing was sent.
         """
+        check_options(options, self.run)
         check_number("timeout", timeout, above=0)
         if playable is not None:  # before the deploy: an invalid check must not cost a server
             from .deployments.playable import as_check  # noqa: PLC0415 - imported when asked for

@@ -559,7 +559,7 @@ def _strict() -> Converter:
         user_type, user_data = parts("a user", value, "user_type", "user_data")
         kind = kinds.get(str(user_type))
         if kind is None:
-            raise TypeError(f"user_type is one of {', '.join(kinds)}, not {user_type!r:.50}")
+            raise TypeError(f"user_type must be one of {', '.join(kinds)}, not {user_type!r:.50}")
         return converter.structure(user_data, kind)
 
     # `Filter` checks the value, because its type depends on the field and the operator.

@@ -6,6 +6,7 @@ repeats the value of an environment variable or the path of a webhook, because b
 
 from __future__ import annotations
 
+import inspect
 import ipaddress
 import itertools
 import re
@@ -31,6 +32,7 @@ from .validation import (
     one_of,
     text,
     texts,
+    unknown_name,
 )
 from .values import Value
 
@@ -92,7 +94,9 @@ class Token:
             self._reveal = _header_in_closure(value, scheme)
         del value  # a traceback that shows local variables must not show it
         if slip:
-            raise InvalidRequest(f"a token is a text of printable ASCII without spaces: {slip}")
+            raise InvalidRequest(
+                f"a token must be a text of printable ASCII without spaces: {slip}"
+            )
 
     @property
     def header(self) -> dict[str, str]:
@@ -207,13 +211,18 @@ def _as_user(value: object) -> User:
         return IpAddress(str(value))
     if isinstance(value, tuple | list) and len(value) == 2:  # noqa: PLR2004 - latitude, longitude
         return GeoCoordinates(*value)
-    raise InvalidRequest(
-        f"users is a list; each is an IP address or a pair (latitude, longitude), not {value!r}"
-    )
+    raise InvalidRequest(f"not an IP address or a pair (latitude, longitude): {value!r}")
 
 
 def _as_users(values: Iterable[AnyUser]) -> tuple[User, ...]:
-    return tuple(map(_as_user, _as_tuple("users", values)))
+    check_list("users", values, of_texts=True)
+    users: list[User] = []
+    for index, value in enumerate(values):
+        try:
+            users.append(_as_user(value))
+        except InvalidRequest as error:
+            raise InvalidRequest(f"users[{index}]: {error.message}") from None
+    return tuple(users)
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -233,12 +242,12 @@ class EnvironmentVariable(RequestModel):
         # No message shows the value, because it may be a secret.
         if not isinstance(self.value, str):
             raise InvalidRequest(
-                f"the value of {self.key} is a text, not of type {type(self.value).__name__}"
+                f"the value of {self.key!r} must be a text, not {type(self.value).__name__}"
             )
         if re.search(_NOT_IN_VALUE, self.value):
-            raise InvalidRequest(f"the value of {self.key} must not hold NUL or half surrogates")
+            raise InvalidRequest(f"the value of {self.key!r} must not hold NUL or half surrogates")
         if len(self.value.encode()) > _MAX_VALUE:
-            raise InvalidRequest(f"the value of {self.key} has more than {_MAX_VALUE} bytes")
+            raise InvalidRequest(f"the value of {self.key!r} has more than {_MAX_VALUE} bytes")
 
 
 AnyVariables: TypeAlias = Mapping[str, str] | Iterable[EnvironmentVariable]
@@ -251,7 +260,9 @@ def as_variables(values: AnyVariables) -> tuple[EnvironmentVariable, ...]:
         return tuple(itertools.starmap(EnvironmentVariable, values.items()))
     variables = _as_tuple("environment_variables", values)
     if not all(isinstance(variable, EnvironmentVariable) for variable in variables):
-        raise InvalidRequest("environment_variables is a mapping or a list of EnvironmentVariable")
+        raise InvalidRequest(
+            "environment_variables must be a mapping or a list of EnvironmentVariable"
+        )
     return variables
 
 
@@ -388,16 +399,23 @@ class DeployOptions(TypedDict, total=False):
     application and key lives, `deploy` and `run` give this deployment and make none."""
 
 
-def check_options(options: DeployOptions) -> None:
+def check_options(options: DeployOptions, call: Callable[..., object]) -> None:
     """Checks that a deploy has all of these options.
+
+    Args:
+        options: the options.
+        call: the function or class that was called with them, and has arguments of its own.
 
     Raises:
         TypeError: an option is unknown, as for an unknown argument of a function.
     """
     known = DeployOptions.__annotations__.keys()
     if unknown := options.keys() - known:
-        wrong, right = ", ".join(sorted(unknown)), ", ".join(sorted(known))
-        raise TypeError(f"a deploy has no option {wrong}; there are: {right}")
+        name = min(unknown)
+        # The last parameter is that of the options.
+        arguments = [*list(inspect.signature(call).parameters)[:-1], *known]
+        text = unknown_name(name, sorted(arguments))
+        raise TypeError(f"{call.__qualname__} has no argument {name}; {text}")
 
 
 FilterField: TypeAlias = Literal[

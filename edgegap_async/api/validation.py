@@ -75,7 +75,9 @@ def check_name(what: str, value: object, *, max_length: int) -> str:
         InvalidRequest: the value is not such a text, or is empty or longer than `max_length`.
     """
     if not isinstance(value, str) or not re.fullmatch(rf"[A-Za-z0-9._-]{{1,{max_length}}}", value):
-        raise InvalidRequest(f"{what} is 1 to {max_length} of A-Z a-z 0-9 . _ -, not {value!r}")
+        raise InvalidRequest(
+            f"{what} must be 1 to {max_length} of A-Z a-z 0-9 . _ -, not {value!r}"
+        )
     return value
 
 
@@ -103,7 +105,7 @@ def check_kind(what: str, value: object, *kinds: type) -> None:
         not isinstance(value, kinds) or (type(value) is bool and bool not in kinds)
     ):
         names = " or ".join(kind.__name__ for kind in kinds)
-        raise InvalidRequest(f"{what} is of type {names}, not {value!r}")
+        raise InvalidRequest(f"{what} must be of type {names}, not {value!r}")
 
 
 def check_number(
@@ -129,7 +131,7 @@ def check_number(
         InvalidRequest: the value is something else.
     """
     if value is None and not optional:
-        raise InvalidRequest(f"{what} is a number, not None")
+        raise InvalidRequest(f"{what} must be a number, not None")
     check_kind(what, value, int, float)
     if isinstance(value, int | float) and not (value > above and least <= value <= most):
         bound = f"above {above:g}" if above > -math.inf else f"{least:g} or more"
@@ -137,14 +139,21 @@ def check_number(
         raise InvalidRequest(f"{what} must be {bound}, not {value!r}")
 
 
-def check_list(what: str, values: object) -> None:
+def check_list(what: str, values: object, *, of_texts: bool = False) -> None:
     """Checks that the values can be iterated and are not a text or a mapping.
+
+    Args:
+        what: name of the argument, for the error.
+        values: the values to check.
+        of_texts: whether a single text is probably an item of the list, for the error.
 
     Raises:
         InvalidRequest: the values are something else.
     """
     if isinstance(values, str | bytes | Mapping) or not isinstance(values, Iterable):
-        raise InvalidRequest(f"{what} is a list, not {values!r}")
+        name = what.rpartition(".")[2]
+        advice = f": write {name}=[{values!r}]" if of_texts and isinstance(values, str) else ""
+        raise InvalidRequest(f"{what} must be a list, not {values!r}{advice}")
 
 
 def items_of(what: str, values: Iterable[object], kind: type[Item]) -> tuple[Item, ...]:
@@ -157,7 +166,7 @@ def items_of(what: str, values: Iterable[object], kind: type[Item]) -> tuple[Ite
     items: list[Item] = []
     for item in values:
         if not isinstance(item, kind):
-            raise InvalidRequest(f"{what} is a list of {kind.__name__}, not of {item!r}")
+            raise InvalidRequest(f"{what} must be a list of {kind.__name__}, not of {item!r}")
         items.append(item)
     return tuple(items)
 
@@ -244,9 +253,9 @@ def texts(most: int = _MAX_TEXT) -> Validator:
 
     def check(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
         what = field_name(model, attribute)
-        check_list(what, value)
-        for item in value:
-            check_text(f"each of {what}", item, most)
+        check_list(what, value, of_texts=True)
+        for index, item in enumerate(value):
+            check_text(f"{what}[{index}]", item, most)
         if len(set(value)) < len(value):
             raise InvalidRequest(f"{what} has an item twice: {value!r}")
 
@@ -271,7 +280,9 @@ def one_of(*allowed: str | int) -> Validator:
     def check(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
         if value not in allowed:
             what = field_name(model, attribute)
-            raise InvalidRequest(f"{what} is one of {', '.join(map(str, allowed))}, not {value!r}")
+            raise InvalidRequest(
+                f"{what} must be one of {', '.join(map(str, allowed))}, not {value!r}"
+            )
 
     return check
 
@@ -286,7 +297,7 @@ def instance_of(*kinds: type) -> Validator:
         if not isinstance(value, kinds):
             what = field_name(model, attribute)
             shown = value if attribute.repr else type(value)
-            raise InvalidRequest(f"{what} is of type {kinds[0].__name__}, not {shown!r}")
+            raise InvalidRequest(f"{what} must be of type {kinds[0].__name__}, not {shown!r}")
 
     return check
 

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Literal, TypeAlias
 import attrs
 
 from edgegap_async.api.models import Status
-from edgegap_async.api.requests import DeployRequest, deploy_request
-from edgegap_async.api.validation import is_coroutine_function, number, one_of
+from edgegap_async.api.requests import DeployRequest, FleetDeployRequest, deploy_request
+from edgegap_async.api.validation import is_coroutine_function, number, one_of, unknown_name
 from edgegap_async.api.values import Documented
 from edgegap_async.deployments.handle import DeploymentHandle
 from edgegap_async.deployments.playable import PlayableCheck, as_check
@@ -126,14 +126,14 @@ class BatchOptions:
 
     def __attrs_post_init__(self) -> None:
         if self.retry_with is not None and not callable(self.retry_with):
-            raise InvalidRequest(f"retry_with is a function, not {self.retry_with!r}")
+            raise InvalidRequest(f"retry_with must be a function, not {self.retry_with!r}")
         if self.retry_with is not None and self.attempts == 1:
             raise InvalidRequest("retry_with needs a second attempt: pass attempts=2 or more")
         if self.on_progress is not None and (
             not callable(self.on_progress) or is_coroutine_function(self.on_progress)
         ):
             raise InvalidRequest(
-                f"on_progress is a function, not a coroutine function: {self.on_progress!r}"
+                f"on_progress must be a function, not a coroutine function: {self.on_progress!r}"
             )
 
 
@@ -162,7 +162,14 @@ def _as_request(given: object) -> DeployRequest:
     if isinstance(given, DeployRequest):
         return given
     if not isinstance(given, Mapping):
-        raise InvalidRequest(f"a request is a DeployRequest or a mapping, not {given!r}")
+        raise InvalidRequest(f"a request must be a DeployRequest or a mapping, not {given!r}")
     if "idempotency_key" in given:
         raise InvalidRequest("a batch takes no idempotency_key: use client.deploy or client.run")
+    known = [field.name for field in attrs.fields(FleetDeployRequest)]
+    for name in given:
+        if name not in known:
+            raise InvalidRequest(f"no field {name}; {unknown_name(name, known)}")
+    for name in ("application", "version", "users"):
+        if name not in given:
+            raise InvalidRequest(f"{name} is missing")
     return deploy_request(given)

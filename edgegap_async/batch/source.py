@@ -28,7 +28,7 @@ class RequestSource:
         if isinstance(requests, str | bytes | Mapping | DeployRequest) or not isinstance(
             requests, Iterable | AsyncIterable
         ):
-            raise InvalidRequest(f"requests is a list of DeployRequest, not {requests!r}")
+            raise InvalidRequest(f"requests must be a list of DeployRequest, not {requests!r}")
         self.total: int | None = None
         """The number of requests; None while an iterator has not ended."""
         self._items = collections.deque[BatchItem]()  # of a collection

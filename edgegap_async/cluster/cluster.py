@@ -54,7 +54,9 @@ class Cluster:
     ) -> None:
         check_kind("namespace", namespace, str)
         if namespace is None:
-            raise InvalidRequest("namespace is a name, the same for all programs that share limits")
+            raise InvalidRequest(
+                "namespace must be a name, the same for all programs that share limits"
+            )
         self._safe_url = without_secrets(url)
         try:
             self._redis = redis_client(url)

@@ -28,7 +28,6 @@ from edgegap_async.api.requests import (
     FleetDeployRequest,
     Webhook,
     as_variables,
-    check_options,
     deploy_request,
     webhook_option,
 )
@@ -218,7 +217,6 @@ class Deployer:
         ignore_wait_limit: bool,
         send_state: SendState,
     ) -> DeploymentHandle:
-        check_options(options)
         key = _key_tag(application, options)
         trigger, urls, expects_webhook = WebhookTrigger(), None, False
         if self._webhooks is not None:
@@ -230,7 +228,7 @@ class Deployer:
             options = with_variables(options, variables)
         operation_tag = new_operation_tag()
         tag = operation_tag if options.get("operation_tag", True) else None
-        check_list("tags", options.get("tags", ()))
+        check_list("tags", options.get("tags", ()), of_texts=True)
         tags = (*options.get("tags", ()), *filter(None, (self.owner_tag, tag, key)))
         request = self._encode(application, version, users, {**options, "tags": tags})
 

@@ -111,9 +111,9 @@ class UdpAnswer(PortCheck):
 
     def __attrs_post_init__(self) -> None:
         if not isinstance(self.datagram, bytes):
-            raise InvalidRequest("UdpAnswer.datagram is bytes")
+            raise InvalidRequest("UdpAnswer.datagram must be bytes")
         if not (self.expects is None or isinstance(self.expects, bytes) or callable(self.expects)):
-            raise InvalidRequest("UdpAnswer.expects is bytes, or a function of the answer")
+            raise InvalidRequest("UdpAnswer.expects must be bytes, or a function of the answer")
 
     shows_as: ClassVar[str] = "a datagram to"
 
@@ -170,7 +170,7 @@ class _CallableCheck(PlayableCheck):
         answer = self.function(server)
         if not inspect.isawaitable(answer):
             raise InvalidRequest(
-                f"playable is a coroutine function; this function returned {answer!r}"
+                f"playable must be a coroutine function; this function returned {answer!r}"
             )
         if await answer is False:
             raise _CheckFailed("it returned False")
@@ -194,7 +194,7 @@ def as_check(check: Check) -> PlayableCheck:
     if isinstance(check, PlayableCheck):
         return check
     if isinstance(check, type) or not callable(check):
-        raise InvalidRequest(f"playable is a check such as TcpConnect(), not {check!r}")
+        raise InvalidRequest(f"playable must be a check such as TcpConnect(), not {check!r}")
     return _CallableCheck(function=check)
 
 

@@ -151,7 +151,7 @@ def port_names(argv: Iterable[str]) -> list[str]:
 def _image_name(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     if not isinstance(value, str) or not _IMAGE.fullmatch(value):
         raise InvalidRequest(
-            f"{field_name(self, attribute)} is REGISTRY/NAME or REGISTRY/NAME:TAG, such as"
+            f"{field_name(self, attribute)} must be REGISTRY/NAME or REGISTRY/NAME:TAG, such as"
             f" registry.example.com/arena:v2, not {value!r}"
         )
 
@@ -257,7 +257,9 @@ class Application:
         if self.sandbox == "bwrap" and self.image is not None:
             raise InvalidRequest(f'{what}: an image runs in a container, not in "bwrap"')
         if self.image is not None and not _DOCKER_IMAGE.fullmatch(str(self.image)):
-            raise InvalidRequest(f"{what}: image is a name as for `docker run`, not {self.image!r}")
+            raise InvalidRequest(
+                f"{what}: image must be a name as for `docker run`, not {self.image!r}"
+            )
         _check_argv(what, self.argv, has_image=self.image is not None)
         _check_credentials(what, self)
         names = [port.name for port in self.ports]

@@ -87,7 +87,7 @@ def check_url(value: object) -> None:
     text = value if isinstance(value, str) else ""
     if not (text.startswith("unix:///") or text.partition("tcp://")[2].strip("/")):
         raise InvalidRequest(
-            "engine is the URL of a container engine, unix:///run/docker.sock or"
+            "engine must be the URL of a container engine, unix:///run/docker.sock or"
             f" tcp://127.0.0.1:2375, not {value!r}; an engine behind TLS or SSH can be reached by a"
             " forwarded socket"
         )

@@ -233,7 +233,7 @@ def _tables(body: bytes, name: str) -> list[Any]:
     if isinstance(value, dict):
         value = value.get(name, [value])
     if not isinstance(value, list):
-        raise InvalidRequest(f"{name} is a list of tables")
+        raise InvalidRequest(f"{name} must be a list of tables")
     return value
 
 
@@ -246,5 +246,5 @@ def _number(request: web.BaseRequest, name: str, default: float, most: float) ->
     except ValueError:
         value = -1
     if not 0 <= value <= most:
-        raise InvalidRequest(f"{name} is a number from 0 to {most:g}, not {text!r}")
+        raise InvalidRequest(f"{name} must be a number from 0 to {most:g}, not {text!r}")
     return value

@@ -94,7 +94,9 @@ def _texts(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
         for pair in value.items()
         for text in pair
     ):
-        raise InvalidRequest(f"{field_name(self, attribute)} is a table of texts, not {value!r}")
+        raise InvalidRequest(
+            f"{field_name(self, attribute)} must be a table of texts, not {value!r}"
+        )
 
 
 def _default_body(status: int) -> dict[str, str]:

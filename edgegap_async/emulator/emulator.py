@@ -190,7 +190,7 @@ class Emulator:
         """Calls a second by operation, for those that have a limit."""
         if not is_time_range(round_trip_time):
             raise InvalidRequest(
-                f"round_trip_time is (at least, at most) in seconds, not {round_trip_time!r}"
+                f"round_trip_time must be (at least, at most) in seconds, not {round_trip_time!r}"
             )
         self._round_trip_time = round_trip_time
         check_list("faults", faults)
@@ -517,7 +517,7 @@ def _check_host(host: object, *, has_own_token: bool) -> None:
         ipaddress.ip_address(host if isinstance(host, str) else "")
     except ValueError:
         raise InvalidRequest(
-            f"host is an IP address such as 127.0.0.1 or 0.0.0.0, not {host!r}"
+            f"host must be an IP address such as 127.0.0.1 or 0.0.0.0, not {host!r}"
         ) from None
     if not has_own_token:
         raise InvalidRequest(

@@ -55,8 +55,8 @@ class Expectation:
         names = [field.name for field in attrs.fields(cls)]
         if not isinstance(table, Mapping) or "operation" not in table or set(table) - {*names}:
             raise InvalidRequest(
-                f"an expectation is a table with operation, and perhaps {', '.join(names[1:])},"
-                f" not {table!r}"
+                f"an expectation must be a table with operation, and perhaps"
+                f" {', '.join(names[1:])}, not {table!r}"
             )
         return cls(**table)
 

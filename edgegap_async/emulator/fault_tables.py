@@ -52,7 +52,7 @@ def faults_from_tables(tables: Iterable[object], where: str = "faults") -> tuple
         InvalidRequest: a table is not a fault; the message says which, and what would be right.
     """
     if not isinstance(tables, list | tuple):
-        raise InvalidRequest(f"{where} is a list of tables, not {tables!r}")
+        raise InvalidRequest(f"{where} must be a list of tables, not {tables!r}")
     faults: list[Fault] = []
     for position, table in enumerate(tables):
         try:
@@ -95,7 +95,7 @@ def _effect(table: object) -> Effect:
     if isinstance(table, str):
         table = {"name": table}
     if not isinstance(table, Mapping):
-        raise InvalidRequest(f"effect is a name or a table with a name, not {table!r}")
+        raise InvalidRequest(f"effect must be a name or a table with a name, not {table!r}")
     name = table.get("name")
     kind = _BY_NAME.get(name) if isinstance(name, str) else None
     if kind is None:
@@ -115,7 +115,7 @@ def _effect(table: object) -> Effect:
 
 def _fields(table: object, what: str, known: set[str]) -> dict[str, Any]:
     if not isinstance(table, Mapping):
-        raise InvalidRequest(f"{what} is a table, not {table!r}")
+        raise InvalidRequest(f"{what} must be a table, not {table!r}")
     unknown = [key for key in table if key not in known]
     if unknown:
         fields = ", ".join(sorted(known)) or "no fields"

@@ -97,7 +97,7 @@ class Faults:
         """Adds faults after the present ones."""
         for fault in faults:
             if not isinstance(fault, Fault):
-                raise InvalidRequest(f"each of faults is of type Fault, not {fault!r}")
+                raise InvalidRequest(f"each of faults must be of type Fault, not {fault!r}")
         with self._lock:
             self._left.extend(faults)
 

@@ -51,7 +51,8 @@ class HttpGuard:
         for name in allowed_hosts:
             if not isinstance(name, str) or not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
                 raise InvalidRequest(
-                    f"allowed_hosts has host names without a port, such as 'emulator', not {name!r}"
+                    "allowed_hosts must have host names without a port, such as 'emulator',"
+                    f" not {name!r}"
                 )
         self._has_session = has_session
         self._hosts = _OWN_HOSTS | {name.lower() for name in allowed_hosts}

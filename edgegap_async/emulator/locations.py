@@ -149,6 +149,6 @@ class LocationFinder:
 
 def _checked(point: Point) -> Point:
     if not isinstance(point, tuple | list) or len(point) != 2:  # noqa: PLR2004 - north, east
-        raise InvalidRequest(f"a point is (latitude, longitude) in degrees, not {point!r}")
+        raise InvalidRequest(f"a point must be (latitude, longitude) in degrees, not {point!r}")
     place = GeoCoordinates(*point)
     return place.latitude, place.longitude

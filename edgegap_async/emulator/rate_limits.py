@@ -50,6 +50,6 @@ def check_limits(limits: RateLimits) -> dict[str, float]:
             rates[name] = rate
     elif limits is not True:
         raise InvalidRequest(
-            f"limits is True, False or calls a second by operation, not {limits!r}"
+            f"limits must be True, False or calls a second by operation, not {limits!r}"
         )
     return {name: rate for name, rate in rates.items() if rate is not None}

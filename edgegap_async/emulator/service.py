@@ -103,7 +103,7 @@ def _expectation(text: str) -> Expectation:
     if not equals:
         return Expectation(call)
     if not re.fullmatch(r"\d{1,9}", count):
-        raise InvalidRequest(f"--expect has the form CALL or CALL=N, not {text!r}")
+        raise InvalidRequest(f"--expect must have the form CALL or CALL=N, not {text!r}")
     return Expectation(call, least=int(count), most=int(count))
 
 

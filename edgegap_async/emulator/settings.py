@@ -35,7 +35,7 @@ def _ports(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
         not 1 <= port <= _MAX_PORT for port in (*value[:1], *value[-1:])
     ):
         raise InvalidRequest(
-            f"{field_name(self, attribute)} is a range of ports from 1 to {_MAX_PORT}, such as"
+            f"{field_name(self, attribute)} must be a range of ports from 1 to {_MAX_PORT}, such as"
             f" range(30000, 32768), not {value!r}"
         )
 

@@ -14,7 +14,7 @@ import re
 import shutil
 import sys
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -197,7 +197,7 @@ class _Reader:
     def read(self, tables: dict[str, Any]) -> SettingsFile:
         for name in tables:
             if name not in _KEYS:
-                self._add(name, _unknown(name, _KEYS))
+                self._add(name, f"unknown; {unknown_name(name, _KEYS)}")
         found = {name: self._read_each(name, tables.get(name, [])) for name in _TABLES}
         for name in ("applications", "images"):
             found[name] = [(at, self._with_directory(at, one)) for at, one in found[name]]
@@ -262,7 +262,7 @@ class _Reader:
                 continue
             known = [field.name for field in attrs.fields(_kind_at(kind, at))]
             for name in extra[1].split(", "):
-                self._add(f"{where}.{name}", _unknown(name, known))
+                self._add(f"{where}.{name}", f"unknown; {unknown_name(name, known)}")
 
     def _check_program(self, place: str, program: str, directory: str) -> None:
         if "{" in program:
@@ -287,7 +287,7 @@ class _Reader:
         for name, value in table.items():
             place = f"settings.{name}"
             if name not in SETTINGS:
-                self._add(place, _unknown(name, SETTINGS))
+                self._add(place, f"unknown; {unknown_name(name, SETTINGS)}")
                 continue
             try:
                 settings[name] = _READERS.get(name, _plain)(value)
@@ -305,10 +305,6 @@ def _kind_at(kind: type[Any], at: str) -> type[Any]:
         inner = [part for part in get_args(attrs.fields_dict(kind)[name].type) if attrs.has(part)]
         kind = inner[0] if inner else kind
     return kind
-
-
-def _unknown(name: str, known: Sequence[str]) -> str:
-    return f"unknown; {unknown_name(name, known)}"
 
 
 # ── settings that TOML has no type for ───────────────────────────────────────────────────────────
@@ -330,7 +326,7 @@ def _build(kind: type[Any], value: object) -> Any:
     known = [field.name for field in attrs.fields(kind)]
     for name in table:
         if name not in known:
-            raise InvalidRequest(f"{name}: {_unknown(name, known)}")
+            raise InvalidRequest(f"{name}: unknown; {unknown_name(name, known)}")
     return kind(**table)
 
 

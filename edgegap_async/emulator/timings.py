@@ -38,7 +38,7 @@ def check_duration(model: object, attribute: attrs.Attribute[Any], value: Any) -
     what = field_name(model, attribute)
     if isinstance(value, tuple | list):
         if not is_time_range(value):
-            raise InvalidRequest(f"{what} is a number or (at least, at most), not {value!r}")
+            raise InvalidRequest(f"{what} must be a number or (at least, at most), not {value!r}")
     elif not callable(value):
         check_number(what, value, least=0, most=_MAX_SECONDS, optional=False)
 

@@ -266,7 +266,7 @@ class ApiClient:
             InvalidRequest: `observer` is not an object of `Observer` or of a subclass.
         """
         if not isinstance(observer, Observer):
-            raise InvalidRequest(f"observer is an Observer, not {observer!r}")
+            raise InvalidRequest(f"observer must be an Observer, not {observer!r}")
         self.observers.add(observer)
 
     async def call(

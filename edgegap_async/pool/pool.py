@@ -114,7 +114,7 @@ class ServerPool:
         **options: Unpack[DeployOptions],
     ) -> None:
         if not isinstance(client, EdgegapClient):
-            raise InvalidRequest(f"client is an EdgegapClient, not {client!r}")
+            raise InvalidRequest(f"client must be an EdgegapClient, not {client!r}")
         self._client = client
         self._deployer = client._deployer  # noqa: SLF001 - the pool is a part of this package
         self._settings = PoolSettings(
@@ -426,13 +426,13 @@ def _deploy_request(
     tag: str,
 ) -> DeployRequest:
     """Returns the request for a server of a pool, with the pool's tag."""
-    check_options(options)
+    check_options(options, ServerPool)
     fields: dict[str, Any] = dict(options)
     if not fields.pop("operation_tag", True):
         raise InvalidRequest("operation_tag=False: a pool needs an operation tag on its servers")
     if fields.pop("idempotency_key", None) is not None:
         raise InvalidRequest("idempotency_key: the servers of a pool are for no certain job")
-    check_list("tags", fields.get("tags", ()))
+    check_list("tags", fields.get("tags", ()), of_texts=True)
     fields["tags"] = (*fields.get("tags", ()), tag)
     return deploy_request(
         {**fields, "application": application, "version": version, "users": users}

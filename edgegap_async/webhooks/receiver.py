@@ -196,15 +196,15 @@ class WebhookReceiver:
     ) -> None:
         if public_url is not None and not _is_reachable(public_url):
             raise InvalidRequest(
-                f"public_url is an http:// or https:// URL that the API can reach,"
+                f"public_url must be an http:// or https:// URL that the API can reach,"
                 f" without query or fragment, not {public_url!r}"
             )
         if not path.startswith("/") or not path.strip("/"):
-            raise InvalidRequest(f"path begins with / and is not empty, not {path!r}")
+            raise InvalidRequest(f"path must begin with / and not be empty, not {path!r}")
         if on_event is not None and not is_coroutine_function(on_event):
-            raise InvalidRequest("on_event is a coroutine function: async def on_event(event)")
+            raise InvalidRequest("on_event must be a coroutine function: async def on_event(event)")
         if min(max_reading, max_waiting) < 1:
-            raise InvalidRequest("max_reading and max_waiting are numbers from 1 on")
+            raise InvalidRequest("max_reading and max_waiting must be 1 or more")
         self._public_url = public_url and public_url.rstrip("/")
         self._path = path.rstrip("/")
         self._subscriptions = WeakValueDictionary[bytes, _Subscription]()  # by hash of the secret

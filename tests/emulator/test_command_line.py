@@ -291,7 +291,7 @@ async def test_lines_that_are_never_read_do_not_stop_the_end_of_the_emulator() -
         (["--allowed-host", "a:1"], "allowed_hosts"),
         (["--expect", "redeploy"], "there is no call 'redeploy'"),
         (["--expect", "deplo"], "Did you mean deploy?"),
-        (["--expect", "deploy=x"], "--expect has the form CALL or CALL=N"),
+        (["--expect", "deploy=x"], "--expect must have the form CALL or CALL=N"),
         (["check", "/does/not/exist.toml"], "No such file"),
         (["init", "/does/not/exist.toml"], "No such file"),
     ],
@@ -336,7 +336,7 @@ def test_check_says_what_a_right_file_deploys(
     [
         ('[[faults]]\neffect = "dropp"\n', "faults[0]: there is no effect 'dropp'"),
         ("faults = 5\n", "faults"),
-        ("faults = [5]\n", "faults[0]: a fault is a table, not 5"),
+        ("faults = [5]\n", "faults[0]: a fault must be a table, not 5"),
     ],
 )
 def test_check_names_a_wrong_fault(

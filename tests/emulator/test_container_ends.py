@@ -271,7 +271,7 @@ def test_an_application_that_cannot_run_as_a_container_is_refused(
 
 @pytest.mark.parametrize("engine", ["docker", "ssh://host", "unix://relative", "tcp://", 5])
 def test_an_engine_that_the_emulator_cannot_reach_is_refused(engine: Any) -> None:
-    with pytest.raises(InvalidRequest, match=r"engine is the URL of a container engine"):
+    with pytest.raises(InvalidRequest, match=r"engine must be the URL of a container engine"):
         Emulator(engine=engine)
 
 

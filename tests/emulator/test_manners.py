@@ -120,12 +120,15 @@ async def test_times_are_drawn_from_a_seed() -> None:
     ("settings", "complaint"),
     [
         ({"timings": {"seeking": -1}}, "Timings.seeking must be 0 or more"),
-        ({"timings": {"seeking": (2, 1)}}, r"Timings.seeking is a number or \(at least, at most\)"),
+        (
+            {"timings": {"seeking": (2, 1)}},
+            r"Timings.seeking must be a number or \(at least, at most\)",
+        ),
         ({"location_capacity": {"Atlantis": 1}}, "'Atlantis' is no city here"),
         ({"location_capacity": {"Paris": -1}}, "Paris must be 0 or more"),
         ({"list_delay": -1}, "list_delay must be 0 or more"),
         ({"keep_errors": -1}, "keep_errors must be 0 or more"),
-        ({"seed": 1.5}, "seed is of type int"),
+        ({"seed": 1.5}, "seed must be of type int"),
     ],
 )
 def test_an_invalid_setting_is_named(settings: dict[str, Any], complaint: str) -> None:

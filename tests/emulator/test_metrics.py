@@ -160,7 +160,7 @@ async def test_metrics_are_measured_while_it_runs() -> None:
     [
         ({"start_time": "yesterday"}, "start_time"),
         ({"start_time": "2026-01-02 00:00:00", "end_time": "2026-01-01 00:00:00.5"}, "after"),
-        ({"steps": "2m"}, "steps is one of 30s, 1m, 5m, 10m, 1h"),
+        ({"steps": "2m"}, "steps must be one of 30s, 1m, 5m, 10m, 1h"),
         ({"raw": "maybe"}, "raw"),
     ],
 )

@@ -113,5 +113,7 @@ async def test_an_unknown_fleet_is_a_bad_request() -> None:
 
 
 def test_a_host_in_an_unknown_city_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match=r"PrivateHost\.city is one of Montreal.*'Atlantis'"):
+    with pytest.raises(
+        InvalidRequest, match=r"PrivateHost\.city must be one of Montreal.*'Atlantis'"
+    ):
         PrivateHost(host_id="h", city="Atlantis")

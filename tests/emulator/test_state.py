@@ -410,7 +410,7 @@ async def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_state_is_a_path() -> None:
-    with pytest.raises(InvalidRequest, match="state is of type str or Path, not 5"):
+    with pytest.raises(InvalidRequest, match="state must be of type str or Path, not 5"):
         Emulator(state=5)  # type: ignore[arg-type]
 
 

@@ -203,7 +203,7 @@ async def test_reap_needs_an_owner(connect: Connect) -> None:
 
 @pytest.mark.parametrize("owner", ["", "a" * 41, "mm 1", "mm/1", "ü"])
 def test_an_owner_that_does_not_fit_a_tag_is_refused(owner: str) -> None:
-    with pytest.raises(InvalidRequest, match="owner is 1 to 40"):
+    with pytest.raises(InvalidRequest, match="owner must be 1 to 40"):
         EdgegapClient("canary-t", owner=owner)
 
 

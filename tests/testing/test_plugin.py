@@ -311,6 +311,6 @@ def test_an_unknown_scope_is_refused(tmp_path: Path) -> None:
     run = run_pytest(tmp_path, "def test_nothing(): pass", settings="edgegap_scope = test")
 
     assert run.exit_code == pytest.ExitCode.USAGE_ERROR
-    assert "edgegap_scope is one of function, class, module, package, session, not 'test'" in (
+    assert "edgegap_scope must be one of function, class, module, package, session, not 'test'" in (
         run.output
     )

@@ -655,11 +655,11 @@ async def test_a_stop_whose_answer_is_lost_is_repeated(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"polling": 1}, "polling is of type PollingPolicy"),
-        ({"webhooks": "https://mm.example.com"}, "webhooks is a WebhookReceiver"),
-        ({"list_delay": "10"}, "list_delay is of type int or float"),
+        ({"polling": 1}, "polling must be of type PollingPolicy"),
+        ({"webhooks": "https://mm.example.com"}, "webhooks must be a WebhookReceiver"),
+        ({"list_delay": "10"}, "list_delay must be of type int or float"),
         ({"list_delay": -1}, "list_delay must be 0 or more"),
-        ({"owner": 5}, "owner is of type str"),
+        ({"owner": 5}, "owner must be of type str"),
     ],
 )
 async def test_an_argument_of_a_wrong_type_is_named(settings: dict[str, Any], message: str) -> None:

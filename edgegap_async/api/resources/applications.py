@@ -265,7 +265,9 @@ def _as_port(value: object) -> VersionPortRequest:
             name=value.name or None,
         )
     if not isinstance(value, VersionPortRequest):
-        raise InvalidRequest(f"ports is a list of VersionPortRequest; one of them is {value!r}")
+        raise InvalidRequest(
+            f"ports must be a list of VersionPortRequest; one of them is {value!r}"
+        )
     return value
 
 

@@ -144,7 +144,7 @@ def _as_filters(values: Iterable[Mapping[str, object]]) -> tuple[Mapping[str, ob
     chosen = tuple(values)
     for value in chosen:
         if not isinstance(value, Mapping):
-            raise InvalidRequest(f"filters is a list of JSON objects, not of {value!r}")
+            raise InvalidRequest(f"filters must be a list of JSON objects, not of {value!r}")
     return chosen
 
 

@@ -301,7 +301,7 @@ def test_the_requests_of_the_reference_are_read_and_written_unchanged(kind: type
         ({"users": []}, "must not be empty"),
         ({"users": {}}, "a list is needed"),
         ({"users": [5]}, "a user has user_type and user_data @ $.users"),
-        ({"users": [{"user_type": "x", "user_data": {}}]}, "user_type is one of ip_address"),
+        ({"users": [{"user_type": "x", "user_data": {}}]}, "user_type must be one of ip_address"),
         (
             {"users": [{"user_type": "geo_coordinates", "user_data": {"latitude": "1"}}]},
             "a float is needed, not '1' @ $.users.latitude",
@@ -309,7 +309,7 @@ def test_the_requests_of_the_reference_are_read_and_written_unchanged(kind: type
         ({"environment_variables": [{"key": "a", "value": "b"}]}, "key, value and is_hidden"),
         (
             {"environment_variables": [{"key": "a", "value": "b", "is_hidden": 0}]},
-            "is_hidden is of type bool, not 0",
+            "is_hidden must be of type bool, not 0",
         ),
         ({"webhook_on_ready": "https://a.example"}, "webhook_on_ready"),
         ({"resources": {"cpu_units": 99, "memory_mib": 100}}, "must be 100 or more"),
@@ -336,9 +336,11 @@ def test_a_stop_filter_needs_all_three_of_its_fields(field: str) -> None:
 def test_an_unknown_word_of_a_query_is_refused_and_named() -> None:
     filters = [{"field": "tags", "values": ["a"], "filter_type": "any"}]
 
-    with pytest.raises(InvalidRequest, match="field is one of request_id, deployment_tags, not "):
+    with pytest.raises(
+        InvalidRequest, match="field must be one of request_id, deployment_tags, not "
+    ):
         read_request(StopFilters, body({"filters": filters}))
-    with pytest.raises(InvalidRequest, match="order is one of asc, desc, not 'up'"):
+    with pytest.raises(InvalidRequest, match="order must be one of asc, desc, not 'up'"):
         read_list_query('{"order_by":[{"field":"created_at","order":"up"}]}')
 
 
@@ -496,11 +498,11 @@ def test_an_accepted_stop_is_readable_with_any_summary() -> None:
 @pytest.mark.parametrize(
     ("filters", "order_by", "message"),
     [
-        ({"tags": "x"}, (), "filters is a list"),
-        (Filter("tags", "eq", "x"), (), "filters is a list"),
-        (["tags"], (), "filters is a list of Filter, not of 'tags'"),
-        ((), "created_at", "order_by is a list"),
-        ((), ["created_at"], "order_by is a list of OrderBy, not of 'created_at'"),
+        ({"tags": "x"}, (), "filters must be a list"),
+        (Filter("tags", "eq", "x"), (), "filters must be a list"),
+        (["tags"], (), "filters must be a list of Filter, not of 'tags'"),
+        ((), "created_at", "order_by must be a list"),
+        ((), ["created_at"], "order_by must be a list of OrderBy, not of 'created_at'"),
     ],
 )
 def test_the_error_names_an_invalid_filter_or_order(

@@ -450,7 +450,7 @@ def test_a_token_that_a_header_cannot_have_is_refused_and_not_shown(written: str
 def test_row_62_each_slip_in_a_token_has_advice_and_the_token_is_not_shown(
     written: Any, advice: str
 ) -> None:
-    with pytest.raises(InvalidRequest, match=f"^a token is a text .*: {advice}"):
+    with pytest.raises(InvalidRequest, match=f"^a token must be a text .*: {advice}"):
         Token(written, scheme="token")
 
 
@@ -471,7 +471,7 @@ def test_a_token_of_8_characters_or_more_is_hidden_in_bodies() -> None:
 
 
 def test_a_token_that_is_not_a_text_is_refused() -> None:
-    with pytest.raises(InvalidRequest, match="a token is a text"):
+    with pytest.raises(InvalidRequest, match="a token must be a text"):
         Token(None)  # type: ignore[arg-type]
 
 

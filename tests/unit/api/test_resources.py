@@ -154,5 +154,7 @@ def test_the_port_0_needs_a_name() -> None:
 
 
 def test_the_error_for_a_password_of_a_wrong_type_does_not_show_it() -> None:
-    with pytest.raises(InvalidRequest, match="private_token is of type str, not <class 'bytes'>"):
+    with pytest.raises(
+        InvalidRequest, match="private_token must be of type str, not <class 'bytes'>"
+    ):
         VersionChanges(private_token=b"wrong-kind")  # type: ignore[arg-type]

@@ -94,13 +94,13 @@ async def test_at_most_concurrency_requests_are_in_progress(
 async def test_an_invalid_request_fails_alone_and_is_named_by_its_index(
     emulator: Emulator, client: EdgegapClient
 ) -> None:
-    invalid: list[Any] = [
-        {"application": "arena", "version": "v1", "users": ["nowhere"]},
-        {"application": "arena", "version": "v1"},
-        {"application": "arena", "version": "v1", "users": PLAYERS, "colour": "red"},
-        "arena",
-        None,
-    ]
+    said: dict[str, dict[str, Any]] = {
+        "users[0]: not an IPv4 or IPv6 address: 'nowhere'": {"users": ["nowhere"]},
+        "users is missing": {},
+        "no field user; there are application, version, users,": {"user": PLAYERS},
+    }
+    game = {"application": "arena", "version": "v1"}
+    invalid: list[Any] = [*({**game, **given} for given in said.values()), "arena", None]
     outcomes = await client.deploy_many([*arena_requests(2), *invalid]).all()
 
     assert [outcome.is_ready for outcome in outcomes] == [True, True] + [False] * 5
@@ -109,6 +109,9 @@ async def test_an_invalid_request_fails_alone_and_is_named_by_its_index(
         assert str(outcome.error).startswith(f"requests[{index}]: ")
         assert (outcome.attempts, outcome.handle) == (0, None)
         assert outcome.request is invalid[index - 2]
+    for outcome, text in zip(outcomes[2:], said, strict=False):
+        assert text in str(outcome.error)
+    assert str(outcomes[4].error).endswith("Did you mean users?")
     assert requests_by_operation(emulator)["deploy"] == 2
 
 

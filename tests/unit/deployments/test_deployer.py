@@ -97,12 +97,17 @@ async def test_a_deploy_with_invalid_users_is_not_sent(
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ({"tags": "ranked"}, "tags is a list, not 'ranked'"),
-        ({"users": "192.0.2.1"}, "users is a list, not '192.0.2.1'"),
-        ({"users": (45.5, -73.6)}, "users is a list; each is an IP address or a pair"),
-        ({"environment_variables": {"MODE": 3}}, "the value of MODE is a text, not of type int"),
-        ({"environment_variables": "x"}, "environment_variables is a list"),
-        ({"private_host_ids": "host"}, "private_host_ids is a list"),
+        ({"tags": "ranked"}, r"tags must be a list, not 'ranked': write tags=\['ranked'\]"),
+        ({"users": "192.0.2.1"}, r"users must be a list, .*: write users=\['192.0.2.1'\]"),
+        ({"users": (45.5, -73.6)}, r"users\[0\]: not an IP address or a pair \(latitude"),
+        (
+            {"users": ["192.0.2.1", "nowhere"]},
+            r"users\[1\]: not an IPv4 or IPv6 address: 'nowhere'",
+        ),
+        ({"tags": ["eu", "a" * 41]}, r"DeployRequest.tags\[1\] has 41 characters; 40 is the most"),
+        ({"environment_variables": {"MODE": 3}}, "the value of 'MODE' must be a text, not int"),
+        ({"environment_variables": "x"}, "environment_variables must be a list"),
+        ({"private_host_ids": "host"}, "private_host_ids must be a list"),
     ],
 )
 async def test_an_invalid_field_of_a_deploy_is_named_and_nothing_is_sent(
@@ -117,8 +122,20 @@ async def test_an_invalid_field_of_a_deploy_is_named_and_nothing_is_sent(
 async def test_an_unknown_option_is_named_with_the_known_ones(
     api: ScriptedApi, client: EdgegapClient
 ) -> None:
-    with pytest.raises(TypeError, match=r"a deploy has no option tag; there are: .*\btags\b"):
+    with pytest.raises(
+        TypeError, match=r"Client\.deploy has no argument tag; there are .*\. Did you mean tags\?"
+    ):
         await client.deploy("arena", "v1", users=PLAYERS, tag="eu")  # type: ignore[call-arg]
+
+
+async def test_a_slip_in_a_named_argument_of_run_is_named_with_what_was_meant(
+    api: ScriptedApi, client: EdgegapClient
+) -> None:
+    said = r"Client\.run has no argument timout; there are .*playable.*\. Did you mean timeout\?"
+    with pytest.raises(TypeError, match=said):
+        async with client.run("arena", "v1", users=PLAYERS, timout=3):  # type: ignore[call-arg]
+            pytest.fail("there is no server")
+    assert not api.requests
 
 
 async def test_the_deployment_of_a_422_to_a_second_attempt_is_kept_and_the_first_one_stopped(

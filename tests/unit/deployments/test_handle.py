@@ -269,7 +269,7 @@ async def test_there_is_no_endpoint_before_the_server_is_ready(client: EdgegapCl
 async def test_a_timeout_that_is_not_a_number_is_named(client: EdgegapClient) -> None:
     handle: Any = client.handle("abc123")
     for wait in (handle.wait_ready, handle.wait_terminated):
-        with pytest.raises(InvalidRequest, match="timeout is of type int or float, not '10'"):
+        with pytest.raises(InvalidRequest, match="timeout must be of type int or float, not '10'"):
             await wait("10")
 
 

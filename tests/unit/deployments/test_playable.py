@@ -345,8 +345,8 @@ def test_a_check_refuses_an_argument_that_no_server_could_pass(
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        ({"datagram": "ping"}, "datagram is bytes"),
-        ({"datagram": b"ping", "expects": "pong"}, "expects is bytes"),
+        ({"datagram": "ping"}, "datagram must be bytes"),
+        ({"datagram": b"ping", "expects": "pong"}, "expects must be bytes"),
     ],
 )
 def test_a_datagram_that_is_a_text_is_refused(more: dict[str, Any], message: str) -> None:
@@ -468,7 +468,7 @@ async def test_a_function_that_is_not_a_coroutine_function_is_refused_at_once(
     async with a_server(api, 7777, "UDP") as server:
         await server.wait_ready(300)
         began = loop.time()
-        with pytest.raises(InvalidRequest, match="playable is a coroutine function"):
+        with pytest.raises(InvalidRequest, match="playable must be a coroutine function"):
             await server.wait_ready(300, playable=lambda _: True)  # type: ignore[arg-type]
         await server.wait_ready(300, playable=lambda one: awaited(one))  # noqa: PLW0108 - that is tested
 
@@ -535,6 +535,6 @@ async def test_an_object_that_is_no_check_is_refused_before_the_wait(
     api: ScriptedApi, check: Any
 ) -> None:
     async with EdgegapClient("canary-secret", base_url=api.url) as client:
-        with pytest.raises(InvalidRequest, match="playable is a check"):
+        with pytest.raises(InvalidRequest, match="playable must be a check"):
             await client.handle("abc123").wait_ready(20, playable=check)
     assert api.requests == []

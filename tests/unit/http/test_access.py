@@ -94,7 +94,7 @@ def test_row_62_no_frame_of_the_error_shows_the_token(
 ) -> None:
     if by_variable:
         monkeypatch.setenv("EDGEGAP_API_TOKEN", token)
-    with pytest.raises(InvalidRequest, match="a token is a text"):  # searched by the plugin
+    with pytest.raises(InvalidRequest, match="a token must be a text"):  # searched by the plugin
         kind(None if by_variable else token)
 
 

@@ -141,14 +141,14 @@ async def test_row_11_an_answer_that_repeats_the_token_does_not_show_it(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"base_url": 5}, "base_url is of type str"),
-        ({"session": 3}, "session is of type ClientSession"),
-        ({"timeouts": "5"}, "timeouts is of type Timeouts"),
-        ({"retries": 3}, "retries is of type RetryPolicy"),
-        ({"guard": True}, "guard is of type Guard"),
-        ({"limits": 5}, "limits is of type Mapping"),
-        ({"limits": {"deploy": "20"}}, "the limit of deploy is of type int or float"),
-        ({"limits": {"deploy": True}}, "the limit of deploy is of type int or float"),
+        ({"base_url": 5}, "base_url must be of type str"),
+        ({"session": 3}, "session must be of type ClientSession"),
+        ({"timeouts": "5"}, "timeouts must be of type Timeouts"),
+        ({"retries": 3}, "retries must be of type RetryPolicy"),
+        ({"guard": True}, "guard must be of type Guard"),
+        ({"limits": 5}, "limits must be of type Mapping"),
+        ({"limits": {"deploy": "20"}}, "the limit of deploy must be of type int or float"),
+        ({"limits": {"deploy": True}}, "the limit of deploy must be of type int or float"),
     ],
 )
 async def test_a_setting_of_a_wrong_kind_is_named(settings: dict[str, Any], message: str) -> None:
@@ -157,7 +157,7 @@ async def test_a_setting_of_a_wrong_kind_is_named(settings: dict[str, Any], mess
 
 
 async def test_a_body_of_the_wrong_type_is_not_sent(client: ApiClient) -> None:
-    with pytest.raises(InvalidRequest, match="the body of deploy is of type DeployRequest"):
+    with pytest.raises(InvalidRequest, match="the body of deploy must be of type DeployRequest"):
         await client.call(endpoints.DEPLOY, body={"application": "arena"})
 
 

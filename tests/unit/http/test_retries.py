@@ -159,10 +159,10 @@ def test_a_budget_is_never_fuller_than_it_was() -> None:
     ("settings", "message"),
     [
         ({"attempts": 0}, "RetryPolicy.attempts must be 1 or more"),
-        ({"attempts": "3"}, "RetryPolicy.attempts is of type int"),
-        ({"attempts": 1.5}, "RetryPolicy.attempts is of type int"),
+        ({"attempts": "3"}, "RetryPolicy.attempts must be of type int"),
+        ({"attempts": 1.5}, "RetryPolicy.attempts must be of type int"),
         ({"first_wait": 0}, "RetryPolicy.first_wait must be above 0"),
-        ({"deadline": None}, "RetryPolicy.deadline is a number, not None"),
+        ({"deadline": None}, "RetryPolicy.deadline must be a number, not None"),
         ({"budget": float("nan")}, "RetryPolicy.budget must be 0 or more"),
     ],
 )

@@ -175,5 +175,5 @@ async def test_an_observer_needs_only_the_events_that_it_overrides(api: Scripted
 @pytest.mark.parametrize("wrong", [None, Observer, logging.getLogger()])
 async def test_what_is_no_observer_is_refused(wrong: Any) -> None:
     async with ApiClient(TOKEN) as client:
-        with pytest.raises(InvalidRequest, match="observer is an Observer"):
+        with pytest.raises(InvalidRequest, match="observer must be an Observer"):
             client.add_observer(wrong)

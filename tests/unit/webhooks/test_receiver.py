@@ -61,7 +61,7 @@ def test_max_reading_and_max_waiting_are_numbers_from_one_on(reading: int, waiti
 
 @pytest.mark.parametrize("path", ["", "/", "//", "hooks"])
 def test_a_path_begins_with_a_slash_and_is_not_empty(path: str) -> None:
-    with pytest.raises(InvalidRequest, match="path begins with /"):
+    with pytest.raises(InvalidRequest, match="path must begin with /"):
         WebhookReceiver(PUBLIC, path=path)
 
 

@@ -150,7 +150,7 @@ async def test_pages_and_limits_are_counted_from_one(wrong: dict[str, Any]) -> N
     call = Recorder()
     with pytest.raises(InvalidRequest, match="must be 1 or more"):
         await Deployments(call).list_page(**wrong)
-    with pytest.raises(InvalidRequest, match="page is a number, not None"):
+    with pytest.raises(InvalidRequest, match="page must be a number, not None"):
         await Deployments(call).list().page(cast("Any", None))
 
     assert not call.calls

@@ -384,15 +384,15 @@ async def test_locations_need_no_arguments() -> None:
     ("call", "message"),
     [
         (lambda api: api.metrics("a", steps="2s"), "steps must be one of 30s"),
-        (lambda api: api.metrics("a", start="yesterday"), "start is of type datetime"),
-        (lambda api: api.metrics("a", raw="maybe"), "raw is of type bool"),
+        (lambda api: api.metrics("a", start="yesterday"), "start must be of type datetime"),
+        (lambda api: api.metrics("a", raw="maybe"), "raw must be of type bool"),
         (
             lambda api: api.stop("a", container_log_storage=5),
-            "container_log_storage is of type str",
+            "container_log_storage must be of type str",
         ),
         (lambda api: api.stop("a", container_log_storage=""), "storage's name"),
-        (lambda api: api.list_page("1"), "page is of type int"),
-        (lambda api: api.list_page(limit=True), "limit is of type int"),
+        (lambda api: api.list_page("1"), "page must be of type int"),
+        (lambda api: api.list_page(limit=True), "limit must be of type int"),
     ],
 )
 async def test_what_the_api_would_not_understand_is_not_sent(

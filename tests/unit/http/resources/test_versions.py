@@ -222,7 +222,7 @@ async def test_a_setting_that_no_version_has_is_a_type_error() -> None:
         ({"max_duration": 1441}, "max_duration"),
         ({"termination_grace_period_seconds": 4}, "termination_grace_period_seconds"),
         ({"restart_policy": "sometimes"}, "restart_policy"),
-        ({"ports": [{"port": 7777}]}, "ports is a list of VersionPortRequest"),
+        ({"ports": [{"port": 7777}]}, "ports must be a list of VersionPortRequest"),
     ],
 )
 async def test_what_the_api_would_refuse_is_not_sent(wrong: Any, message: str) -> None:
