@@ -215,13 +215,13 @@ class PoolEmpty(EdgegapError):
     `__cause__` is the error of the last deploy, if failing deploys are the reason.
     """
 
-    advice = "See pool.stats; raise max_total or the timeout, or mend what the last failure names"
+    advice = "See pool.stats; raise max_total or the timeout"
 
     is_over: bool = False
     """Whether the pool has ended and will never have a server again."""
 
     def _advice(self) -> str:
-        return "" if self.is_over else self.advice
+        return "" if self.is_over or self.__cause__ is not None else self.advice
 
 
 class CallError(EdgegapError):
@@ -487,7 +487,7 @@ class ImageUnavailable(Refused):
         return f"Check its {' and its '.join(self.suspects)}"
 
     def _facts(self) -> str:
-        return f"{super()._facts()}{f' (image {self.image})' if self.image else ''}"
+        return super()._facts() + (f" (image {self.image})" if self.image else "")
 
 
 class RateLimited(Refused):

@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 import click
@@ -44,6 +45,12 @@ _STATUSES: Final[tuple[tuple[type[BaseException], int], ...]] = (
 )
 """The first class that an error is of decides."""
 
+_OF_DEPLOYS: Final = (
+    (errors.Unprocessable, DEPLOYMENT_FAILED),
+    (errors.BadRequest, NOT_FOUND),  # the API documents no other reason for a 400
+    *_STATUSES,
+)
+
 
 class Failure(click.ClickException):
     """A failure of the command itself, with the exit status that it ends with.
@@ -70,13 +77,18 @@ def status_of(error: BaseException) -> int:
     if isinstance(error, errors.CallError):
         if error.maybe_created:
             return MAYBE_CREATED
-        if isinstance(error, errors.Unprocessable) and error.operation.startswith("deploy"):
-            return DEPLOYMENT_FAILED
+        if error.operation in {"deploy", "deploy_to_fleet"}:
+            return next((one for kind, one in _OF_DEPLOYS if isinstance(error, kind)), FAILED)
     if isinstance(error, errors.PoolEmpty):
         return status_of(error.__cause__) if error.__cause__ is not None else TIMED_OUT
     if isinstance(error, BaseExceptionGroup):
         return max(map(status_of, error.exceptions))
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), FAILED)
+
+
+def text_of(error: errors.EdgegapError) -> str:
+    """Returns the text of an error, with the variables that the command line has for arguments."""
+    return re.sub(r"\bbase_url\b", "EDGEGAP_BASE_URL", str(error))
 
 
 def report(error: BaseException, output: Output) -> None:
@@ -87,7 +99,7 @@ def report(error: BaseException, output: Output) -> None:
     elif isinstance(error, click.ClickException):
         error.show()
     elif isinstance(error, errors.EdgegapError):
-        output.warn(f"{type(error).__name__}: {error}")
+        output.warn(f"{type(error).__name__}: {text_of(error)}")
         if isinstance(error, errors.CallError) and error.maybe_created and error.operation_tag:
             output.warn(f"To find it later: edgegap-async recover --tag {error.operation_tag}")
             if output.json:

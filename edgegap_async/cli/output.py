@@ -257,6 +257,8 @@ def release_streams() -> None:
 
 def seconds(duration: float) -> str:
     """Returns a duration in the two largest units that it needs, such as `3 min 5 s`."""
+    if duration < 0.9995:  # noqa: PLR2004 - what does not round to a second
+        return f"{1000 * duration:.0f} ms"
     if duration < 60:  # noqa: PLR2004 - seconds of a minute
         return f"{duration:.1f} s"
     minutes, rest = divmod(round(duration), 60)

@@ -78,7 +78,7 @@ class _DeploymentFailed(Exception):
     """The deployment has failed; the message is its `error_detail`."""
 
 
-@attrs.define(kw_only=True, eq=False)
+@attrs.define(kw_only=True, eq=False, repr=False)
 class LocalDeployment:
     """A deployment of the emulator. It ends at TERMINATED; `Cloud` keeps it a while longer."""
 
@@ -86,7 +86,7 @@ class LocalDeployment:
     """Its id."""
     application: Application
     """The application version that it runs."""
-    request: DeployRequest = attrs.field(repr=False)
+    request: DeployRequest
     """The deploy request."""
     location: Location
     """The city that it runs in."""
@@ -96,7 +96,7 @@ class LocalDeployment:
     """The private host that it runs on; None in the public cloud."""
     port_numbers: Mapping[str, int]
     """Port numbers by port name; empty if there was no capacity."""
-    port_source: Ports | SimulatedPorts = attrs.field(repr=False)
+    port_source: Ports | SimulatedPorts
     """Takes the port numbers back once the process is over, or gives others."""
     fqdn: str
     """Its host name."""
@@ -104,15 +104,15 @@ class LocalDeployment:
     """Base URL of the API, for the environment of its process."""
     secrets: Secrets = attrs.field(factory=Secrets)
     """Tokens that only its process gets."""
-    machine: Machine[Any] = attrs.field(repr=False)
+    machine: Machine[Any]
     """The machine that runs its process."""
-    clock: Clock = attrs.field(factory=Clock, repr=False)
+    clock: Clock = attrs.field(factory=Clock)
     """The clock of everything that it waits for."""
-    timings: DrawnTimings = attrs.field(repr=False)
+    timings: DrawnTimings
     """How long it spends in each status."""
-    send_webhook: SendWebhook = attrs.field(repr=False)
+    send_webhook: SendWebhook
     """Sends a webhook."""
-    on_status: OnStatus = attrs.field(repr=False)
+    on_status: OnStatus
     """Called after each change of status, with the status before."""
 
     keep_errors: float | None = None
@@ -138,9 +138,9 @@ class LocalDeployment:
     """Time of READY; None before."""
     removed_at: datetime | None = None
     """Time of TERMINATED; None before."""
-    output: Output = attrs.field(factory=Output, repr=False)
+    output: Output = attrs.field(factory=Output)
     """What its process has written."""
-    samples: Samples = attrs.field(factory=Samples, repr=False)
+    samples: Samples = attrs.field(factory=Samples)
     """Measurements of its process."""
     process: Process | None = None
     """Its process; None if none runs."""
@@ -150,13 +150,17 @@ class LocalDeployment:
     _has_ports: bool = attrs.field(default=True, alias="has_ports")
     _held_numbers: set[int] = attrs.field(factory=set, init=False)
     _with_external: set[str] = attrs.field(factory=set, init=False)  # names of ports
-    _forwarder: Forwarder | None = attrs.field(default=None, init=False, repr=False)
+    _forwarder: Forwarder | None = attrs.field(default=None, init=False)
     _ready_time: float = attrs.field(default=0.0, alias="ready_time")
     _ended_time: float | None = attrs.field(default=None, alias="ended_time")
     _restarts: int = 0
     _stop_requested: asyncio.Future[None] = attrs.field(
-        factory=lambda: asyncio.get_running_loop().create_future(), repr=False
+        factory=lambda: asyncio.get_running_loop().create_future()
     )
+
+    def __repr__(self) -> str:
+        app = self.application
+        return f"<LocalDeployment {self.request_id} {app.name} {app.version} {self.status}>"
 
     # ── as the API shows it ───────────────────────────────────────────────────────────────────────
 

@@ -77,11 +77,13 @@ class HttpGuard:
         else:
             given = header.encode(errors="surrogateescape")
             is_allowed = hmac.compare_digest(given, self._header)
-        return None if is_allowed else self.unauthorized()
+        return None if is_allowed else self.unauthorized(header)
 
     @staticmethod
-    def unauthorized() -> web.Response:
-        """Returns the 401."""
+    def unauthorized(header: str | None = None) -> web.Response:
+        """Returns the 401 for a header Authorization, of which it shows nothing."""
+        if header is not None and header.startswith("token "):
+            return error_response(401, "Unauthorized: the token is not the one of this emulator")
         return error_response(401, "Unauthorized: the header Authorization must be `token …`")
 
     @staticmethod

@@ -124,7 +124,8 @@ class ApiClient:
 
     def __repr__(self) -> str:
         # A traceback may show a client whose constructor failed, which has no transport.
-        return f"{type(self).__name__}({getattr(self, '_transport', None)!r})"
+        base_url = getattr(getattr(self, "_transport", None), "base_url", None)
+        return f"{type(self).__name__}({base_url!r})"
 
     # Each group of calls is made, and its module imported, at its first use.
 

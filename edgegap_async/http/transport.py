@@ -473,7 +473,7 @@ def _network_error(
             text = f"the answer has a header of more than {_MAX_HEADER_BYTES // 1024} kB"
             text += f", or more than {_MAX_HEADER_LINES} headers"
     else:
-        text = str(error)
+        text = str(error).replace(" ssl:default", "")  # aiohttp's word, for http too
     message = f"{text or 'the connection failed'} ({type(error).__name__})"
     if was_sent:
         return NoAnswer(message, **request.facts())

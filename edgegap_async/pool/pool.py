@@ -305,7 +305,8 @@ class ServerPool:
         def late() -> PoolEmpty:
             failure = self._backoff.failure
             why = f"; the last failure: {failure}" if failure else ""
-            error = PoolEmpty(f"{problem} in {timeout:g} s; {self.stats}{why}")
+            name = self._settings.name
+            error = PoolEmpty(f"pool {name}: {problem} in {timeout:g} s; {self.stats}{why}")
             error.__cause__ = failure
             return error
 
@@ -327,8 +328,11 @@ class ServerPool:
             raise self._deploys_fail()
 
     def _deploys_fail(self) -> PoolEmpty:
-        backoff = self._backoff
-        error = PoolEmpty(f"deploys fail, {backoff.failed} so far; the last: {backoff.failure}")
+        backoff, request = self._backoff, self._request
+        error = PoolEmpty(
+            f"pool {self._settings.name}: {request.application} {request.version} cannot be"
+            f" deployed, {backoff.failed} failed; the last: {backoff.failure}"
+        )
         error.__cause__ = backoff.failure
         return error
 

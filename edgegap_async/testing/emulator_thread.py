@@ -47,6 +47,10 @@ class EmulatorThread:
         self._closing: asyncio.Event | None = None
         self._ended: Future[None] = Future()
 
+    def __repr__(self) -> str:
+        emulator = self._emulator
+        return f"<EmulatorThread {emulator.url if emulator else '(not running)'}>"
+
     def start(self) -> None:
         """Starts to listen. The `with` block does this.
 

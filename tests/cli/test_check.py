@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 
 import pytest
@@ -26,7 +27,9 @@ def results(*words: str) -> tuple[int, dict[str, str]]:
 
 def test_check_finds_everything_right(monkeypatch: pytest.MonkeyPatch) -> None:
     assert results() == (0, {"reachability": "ok", "token": "ok", "limits": "ok"})
-    assert "deploy 39 of 40" in invoke("check").stdout
+    shown = invoke("check").stdout
+    assert "deploy 39 of 40" in shown
+    assert re.search(r"the API answered after \d+ ms", shown)
 
 
 def test_check_shows_a_limit_that_is_used_up(edgegap_faults: Faults) -> None:
@@ -49,6 +52,9 @@ def test_check_tells_a_wrong_token_from_an_api_that_is_away(
 
     monkeypatch.setenv("EDGEGAP_BASE_URL", f"http://127.0.0.1:{closed_port}")
     assert results() == (1, {"reachability": "failed", "token": "unknown", "limits": "unknown"})
+    [said, *_] = invoke("check", "--json").objects
+    assert "check the network and EDGEGAP_BASE_URL" in said["detail"]
+    assert "ssl:default" not in said["detail"]
 
 
 def test_locations_are_listed_with_their_places() -> None:

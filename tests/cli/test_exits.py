@@ -37,10 +37,10 @@ def edgegap_apps() -> Iterable[Application]:
     return [sample_application(), broken]
 
 
-def test_1_another_error(edgegap_faults: Faults) -> None:
+def test_5_the_application_version_of_a_deploy_does_not_exist() -> None:
     ran = invoke("deploy", "arena", "v404", *USER)
 
-    assert (ran.status, ran.stdout) == (1, "")
+    assert (ran.status, ran.stdout) == (5, "")
     assert ran.stderr.startswith("BadRequest: POST /v2/deployments answered 400")
 
 

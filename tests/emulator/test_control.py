@@ -43,6 +43,22 @@ async def test_the_control_api_needs_the_token(
     assert (status, list(body)) == (403 if headers else 401, ["message"])
 
 
+@pytest.mark.parametrize(
+    ("authorization", "said"),
+    [
+        ("token canary-other", "the token is not the one of this emulator"),
+        ("Bearer canary-other", "the header Authorization must be `token …`"),
+    ],
+)
+async def test_a_wrong_token_is_told_from_a_wrong_header(
+    api: BareApi, authorization: str, said: str
+) -> None:
+    assert (await api("GET", "/v1/deployments", authorization=authorization)) == (
+        401,
+        {"message": f"Unauthorized: {said}"},
+    )
+
+
 @pytest.mark.parametrize("path", PATHS)
 async def test_a_call_of_the_control_api_is_not_recorded_and_has_no_fault(
     api: BareApi, path: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 
 import attrs
 import pytest
@@ -180,6 +181,8 @@ async def test_a_game_server_has_the_environment_variables_of_the_cloud() -> Non
         for secret in ("s3cret-of-version", "s3cret-of-deploy", deployment.secrets.delete_token):
             assert secret not in repr(deployment)
             assert secret not in json.dumps(to_json(deployment.deployment()))
+        shown = f"<LocalDeployment {deployment.request_id} "
+        assert re.fullmatch(rf"{shown}\S+ \S+ {deployment.status}>", repr(deployment))
 
 
 @pytest.mark.parametrize("protocol", ["TCP", "TCP/UDP"])

@@ -94,6 +94,11 @@ async def test_a_relay_session_that_is_left_is_described_and_can_be_kept(
         assert emulator.left_running() == ""
 
 
+def test_what_runs_is_shown_in_one_line(emulator: EmulatorThread) -> None:
+    assert repr(emulator) == f"<EmulatorThread {emulator.url}>"
+    assert repr(EmulatorThread()) == "<EmulatorThread (not running)>"
+
+
 def test_functions_run_in_its_thread_and_raise_here(emulator: EmulatorThread) -> None:
     def fail(emulator: Emulator) -> None:
         raise ValueError(emulator.url)

@@ -11,7 +11,7 @@ import click
 
 import edgegap_async as sdk
 from edgegap_async.cli.command import command, with_client
-from edgegap_async.cli.exits import FAILED, status_of
+from edgegap_async.cli.exits import FAILED, status_of, text_of
 from edgegap_async.cli.output import Column, Output, plural, seconds
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ async def _check_api(client: EdgegapClient) -> tuple[list[_Result], int]:
     except sdk.errors.CallError as problem:
         is_answer = isinstance(problem, sdk.errors.Refused)
         is_refusal = isinstance(problem, sdk.errors.Unauthorized | sdk.errors.Forbidden)
-        reached = f"the API answered {problem.status}" if is_answer else str(problem)
-        accepted = str(problem) if is_refusal else "not known without an answer of the API"
+        reached = f"the API answered {problem.status}" if is_answer else text_of(problem)
+        accepted = text_of(problem) if is_refusal else "not known without an answer of the API"
         results = [
             _Result(check="reachability", result="ok" if is_answer else "failed", detail=reached),
             _Result(check="token", result="failed" if is_refusal else "unknown", detail=accepted),

@@ -131,9 +131,9 @@ async def test_an_unknown_option_is_named_with_the_known_ones(
 async def test_a_slip_in_a_named_argument_of_run_is_named_with_what_was_meant(
     api: ScriptedApi, client: EdgegapClient
 ) -> None:
-    said = r"Client\.run has no argument timout; there are .*playable.*\. Did you mean timeout\?"
+    said = r"Client\.run has no argument time_out; there are .*playable.*\. Did you mean timeout\?"
     with pytest.raises(TypeError, match=said):
-        async with client.run("arena", "v1", users=PLAYERS, timout=3):  # type: ignore[call-arg]
+        async with client.run("arena", "v1", users=PLAYERS, time_out=3):  # type: ignore[call-arg]
             pytest.fail("there is no server")
     assert not api.requests
 

@@ -85,7 +85,7 @@ async def test_one_variable_for_the_url_wins_over_the_other(
     monkeypatch.setenv("EDGEGAP_API_URL", "https://second.example")
     monkeypatch.setenv("EDGEGAP_BASE_URL", "https://first.example")
 
-    assert repr(ApiClient("canary-abc")) == "ApiClient(Transport('https://first.example'))"
+    assert repr(ApiClient("canary-abc")) == "ApiClient('https://first.example')"
 
 
 @pytest.mark.parametrize("text", ["soon", "0", "-5", "1.5"])

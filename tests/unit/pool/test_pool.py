@@ -74,7 +74,9 @@ async def test_filled_raises_also_if_some_servers_are_ready(
         await pool.filled(timeout=60)
         emulator.faults.add(Fault("deploy", Respond(400), times=None))
         server = await pool.allocate()
-        with pytest.raises(PoolEmpty, match="deploys fail, 3 so far"):
+        with pytest.raises(
+            PoolEmpty, match=r"pool .*: arena v1 cannot be deployed, 3 failed; the last: POST"
+        ):
             await pool.filled()
         assert pool.stats.ready == 1
         await server.stop()
@@ -84,7 +86,9 @@ async def test_filled_raises_the_reason_if_deploys_fail(emulator: Emulator) -> N
     async with arena_client(emulator) as client, arena_pool(client, version="v9") as pool:
         with pytest.raises(PoolEmpty, match=r"not filled in 1 s.*the last failure: POST"):
             await pool.filled(timeout=1)
-        with pytest.raises(PoolEmpty, match="deploys fail, 3 so far"):
+        with pytest.raises(
+            PoolEmpty, match=r"pool .*: arena v9 cannot be deployed, 3 failed; the last: POST"
+        ):
             await pool.filled()
     with pytest.raises(PoolEmpty, match=r"left$"):
         await pool.filled()
