@@ -104,7 +104,7 @@ class DeploymentCalls(CloudState):
         if start and end and end <= start:
             raise Unprocessable("end_time must be after start_time")
         if steps is not None and steps not in STEPS:
-            raise Unprocessable(f"steps is one of {', '.join(STEPS)}")
+            raise Unprocessable(f"steps must be one of {', '.join(STEPS)}")
         if raw not in {None, "true", "false"}:
             raise Unprocessable("raw is true or false")
         step = None if raw == "true" else STEPS[steps or "30s"]

@@ -69,7 +69,7 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     scope = _scope("", config)
     if scope not in _SCOPES:
-        raise pytest.UsageError(f"edgegap_scope is one of {', '.join(_SCOPES)}, not {scope!r}")
+        raise pytest.UsageError(f"edgegap_scope must be one of {', '.join(_SCOPES)}, not {scope!r}")
     if scope != "function":
         config.pluginmanager.register(_EachTest(), "edgegap_async.testing.each_test")
 

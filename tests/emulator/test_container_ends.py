@@ -256,8 +256,8 @@ async def test_a_container_calls_the_api_by_the_name_of_its_host(tmp_path: Path)
     [
         ({"sandbox": "docker", "argv": ["x"]}, "needs the image"),
         ({"sandbox": "bwrap", "image": "a/b"}, 'not in "bwrap"'),
-        ({"image": "two words"}, "image is a name"),
-        ({"image": "--privileged"}, "image is a name"),
+        ({"image": "two words"}, "image must be a name"),
+        ({"image": "--privileged"}, "image must be a name"),
         ({"image": "a/b", "private_username": "x"}, "belong together"),
         ({}, "argv must be a list"),
     ],

@@ -158,7 +158,7 @@ def test_beyond_loopback_the_emulator_needs_a_token_of_ones_own(host: str) -> No
 
 @pytest.mark.parametrize("host", ["example.com", ""])
 def test_the_emulator_listens_on_an_address(host: str) -> None:
-    with pytest.raises(InvalidRequest, match="host is an IP address"):
+    with pytest.raises(InvalidRequest, match="host must be an IP address"):
         Emulator(host=host, token="canary-own")
 
 
