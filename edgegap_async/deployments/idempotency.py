@@ -385,9 +385,8 @@ class IdempotentDeploy:
         while True:
             began, is_closed = loop_time(), until_closed and self.owned.closed
             yield await self._list()
-            until = start + self._search_time(
-                first
-            )  # shorter or longer than before, if the caller is gone
+            # Shorter or longer than before, if the caller is gone.
+            until = start + self._search_time(first)
             if began >= until or is_closed:  # a list that was requested earlier may be older
                 return
             pause = max(0.0, min(gap, until - loop_time()))
