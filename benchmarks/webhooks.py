@@ -97,7 +97,7 @@ async def serve(pipe: Connection) -> None:
             [
                 await listen("bare", application, stack),
                 await listen("attached", attached, stack),
-                ("served", urlsplit(own_subscriptions[0].on_ready).port),
+                ("served", urlsplit(own_subscriptions[0].url("ready")).port),
             ]
         )
         if importlib.util.find_spec("uvicorn"):
@@ -105,8 +105,8 @@ async def serve(pipe: Connection) -> None:
                 await under_uvicorn("bare_uvicorn", bare_asgi, stack),
                 await under_uvicorn("uvicorn", receiver.asgi(), stack),
             ]
-        paths = [urlsplit(subscription.on_ready).path for subscription in subscriptions]
-        own_paths = [urlsplit(subscription.on_ready).path for subscription in own_subscriptions]
+        paths = [urlsplit(subscription.url("ready")).path for subscription in subscriptions]
+        own_paths = [urlsplit(subscription.url("ready")).path for subscription in own_subscriptions]
         pipe.send((ports, {"served": own_paths, "attached": paths, "uvicorn": paths}))
         requested = asyncio.Event()
         asyncio.get_running_loop().add_reader(pipe.fileno(), requested.set)

@@ -293,8 +293,8 @@ WEBHOOK_KINDS: Final[Mapping[Status, WebhookKind]] = MappingProxyType(
 )
 """The kind of webhook that the API sends when a deployment reaches a status.
 
-A new kind needs a row here, a field in `DeployRequest` and `DeployOptions`, an argument in
-`http.resources`, and a URL in `WebhookUrls` and the webhook receiver."""
+A new kind needs a row here, a field in `DeployRequest` and `DeployOptions`, and an argument in
+`http.resources`."""
 
 
 def webhook_option(kind: WebhookKind) -> str:

@@ -538,5 +538,5 @@ def with_webhook_urls(options: DeployOptions, urls: WebhookUrls) -> DeployOption
     completed: dict[str, Any] = {**options}
     for kind in WEBHOOK_KINDS.values():
         if not completed.get(option := webhook_option(kind)):
-            completed[option] = Webhook(getattr(urls, f"on_{kind}"))
+            completed[option] = Webhook(urls.url(kind))
     return cast("DeployOptions", completed)

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 import attrs
 
 from edgegap_async.api.models import Deployment, Status, StatusChange, may_become
+from edgegap_async.api.requests import WebhookKind
 from edgegap_async.api.validation import check_number
 from edgegap_async.concurrency import ChangeEvent
 from edgegap_async.errors import (
@@ -47,19 +48,8 @@ ChangeSource: TypeAlias = Literal["status", "list", "webhook"]
 class WebhookUrls(Protocol):
     """The webhook URLs of one deployment. They accept webhooks as long as this object lives."""
 
-    @property
-    def on_ready(self) -> str:
-        """The URL for the webhook at READY."""
-        ...
-
-    @property
-    def on_error(self) -> str:
-        """The URL for the webhook at ERROR."""
-        ...
-
-    @property
-    def on_terminated(self) -> str:
-        """The URL for the webhook at TERMINATED."""
+    def url(self, kind: WebhookKind) -> str:
+        """Returns the URL for the webhook of an event."""
         ...
 
 

@@ -131,15 +131,17 @@ class _Subscription:
     """The webhook URLs of one deployment."""
 
     def __init__(self, url: str, wake: Callable[[], None]) -> None:
-        self.on_ready = f"{url}/ready"
-        self.on_error = f"{url}/error"
-        self.on_terminated = f"{url}/terminated"
+        self._url = url
         self.open_reads = 0
         self.delivered = set[WebhookKind]()  # kinds that were given to `on_event`
         self.has_events = True
         self._wake = wake
         self._loop = _running_loop()
         self._triggered_at = -math.inf  # loop time; in the future while a trigger is scheduled
+
+    def url(self, kind: WebhookKind) -> str:
+        """Returns the URL for the webhook of an event."""
+        return f"{self._url}/{kind}"
 
     def trigger(self) -> None:
         """Calls `wake` at once, or 0.5 s after the last call, in the loop of the client."""
@@ -309,7 +311,7 @@ class WebhookReceiver:
         problem, limit = f"nothing came in {timeout:g} s", asyncio.timeout(timeout)
         try:
             async with limit:
-                if answer := await _post(subscription.on_ready):
+                if answer := await _post(subscription.url("ready")):
                     problem = answer
                 else:
                     await came.wait()  # another program of a cluster forwards it

@@ -49,12 +49,12 @@ async def post(url: str, body: str = "{}") -> int:
 
 async def test_a_webhook_triggers_a_deployment_of_another_program(redis: RedisServer) -> None:
     async with programs(redis.url, 3) as clusters, behind_one_url(clusters) as behind:
-        assert await post(behind.subscriptions[2].on_ready) == 204
+        assert await post(behind.subscriptions[2].url("ready")) == 204
         await behind.triggered[2].wait()
         assert [triggered.is_set() for triggered in behind.triggered] == [False, False, True]
-        assert await post(behind.subscriptions[0].on_ready) == 204
+        assert await post(behind.subscriptions[0].url("ready")) == 204
         assert behind.triggered[0].is_set()
-        assert await post(behind.subscriptions[1].on_ready) == 204
+        assert await post(behind.subscriptions[1].url("ready")) == 204
         await behind.triggered[1].wait()
         [stream] = await redis.command("KEYS", "*:webhooks")
         assert await redis.command("XLEN", stream) == 2
@@ -62,7 +62,7 @@ async def test_a_webhook_triggers_a_deployment_of_another_program(redis: RedisSe
 
 async def test_an_unknown_webhook_triggers_no_deployment(redis: RedisServer) -> None:
     async with programs(redis.url, 2) as clusters, behind_one_url(clusters) as behind:
-        url = behind.subscriptions[1].on_ready
+        url = behind.subscriptions[1].url("ready")
         secret = url.split("/")[-2]
         assert await post(url.replace(secret, "made-up")) == 404
         assert await post(url.replace(secret, secret[::-1])) == 204
@@ -74,7 +74,7 @@ async def test_an_unknown_webhook_triggers_no_deployment(redis: RedisServer) -> 
 async def test_an_entry_of_another_kind_in_the_stream_is_skipped(redis: RedisServer) -> None:
     async with programs(redis.url, 2) as clusters, behind_one_url(clusters) as behind:
         await redis.command("XADD", clusters[1]._relay._stream, "*", "not", "a webhook")
-        assert await post(behind.subscriptions[1].on_ready) == 204
+        assert await post(behind.subscriptions[1].url("ready")) == 204
         await behind.triggered[1].wait()
 
 
@@ -139,14 +139,14 @@ async def test_a_webhook_source_needs_an_open_cluster() -> None:
 async def test_row_33_webhooks_are_forwarded_again_once_redis_is_back(redis: RedisServer) -> None:
     async with programs(redis.url, 2) as clusters, behind_one_url(clusters) as behind:
         await redis.kill()
-        assert await post(behind.subscriptions[1].on_ready) == 204
+        assert await post(behind.subscriptions[1].url("ready")) == 204
         await until(lambda: not any(cluster.is_shared for cluster in clusters))
-        assert await post(behind.subscriptions[1].on_ready) == 204
+        assert await post(behind.subscriptions[1].url("ready")) == 204
         await redis.start()
         await until(lambda: all(cluster.is_shared for cluster in clusters))
 
         async def arrives() -> bool:
-            assert await post(behind.subscriptions[1].on_ready) == 204
+            assert await post(behind.subscriptions[1].url("ready")) == 204
             return behind.triggered[1].is_set()
 
         await until(arrives)
@@ -175,7 +175,7 @@ async def test_row_81_the_relay_and_the_heartbeat_run_in_no_callers_context(
             subscription = there.webhook_source(other).open(
                 lambda: triggered_in.put_nowait(caller.get())
             )
-            secret = subscription.on_ready.split("/")[-2]
+            secret = subscription.url("ready").split("/")[-2]
             assert own.forward is not None
             own.forward(hashlib.sha256(secret.encode()).digest())
             assert await triggered_in.get() == "none"

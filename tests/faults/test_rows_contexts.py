@@ -146,7 +146,7 @@ async def test_row_81_on_event_runs_in_no_callers_context() -> None:
         "type": "http",
         "http_version": "1.1",
         "method": "POST",
-        "path": urlsplit(subscription.on_ready).path,
+        "path": urlsplit(subscription.url("ready")).path,
         "headers": [],
     }
     sent = list[dict[str, Any]]()

@@ -41,7 +41,7 @@ async def test_row_40_every_unknown_url_gets_the_same_answer_and_no_body_is_read
 ) -> None:
     async with receiver_in(front) as receiver:
         subscription = receiver.open(lambda: pytest.fail("a forged webhook triggered"))
-        known = subscription.on_ready
+        known = subscription.url("ready")
         near = known[: -len("A/ready")] + ("B" if known[-7] == "A" else "A") + "/ready"
         unknown = (
             near,
@@ -69,7 +69,7 @@ async def test_row_40_in_a_cluster_an_unknown_url_is_forwarded_and_no_body_is_re
         forwarded: list[bytes] = []
         receiver.forward = forwarded.append
         subscription = receiver.open(lambda: None)
-        known = subscription.on_ready
+        known = subscription.url("ready")
         secret = known.split("/")[-2]
         unknown_here = known.replace(secret, secret[::-1])
         # Their bodies never come; an open connection would use up `max_reading`.
@@ -158,14 +158,14 @@ async def test_row_40_82_a_webhook_arrives_and_its_secret_is_in_no_log_and_no_re
     access_log.setLevel(logging.NOTSET)
     async with receiver_in(front) as receiver:
         subscription = receiver.open(lambda: None)
-        secret = subscription.on_ready.split("/")[-2]
+        secret = subscription.url("ready").split("/")[-2]
         answers = [
-            await post(subscription.on_ready),
-            await post(f"{subscription.on_ready}/"),
-            await post(subscription.on_ready, b"no"),
-            await post(subscription.on_ready, method="GET"),
-            await post(subscription.on_ready, b"{}", "Content-Encoding: gzip"),
-            await post(subscription.on_ready, b"{}", "Expect: made-up"),
+            await post(subscription.url("ready")),
+            await post(f"{subscription.url('ready')}/"),
+            await post(subscription.url("ready"), b"no"),
+            await post(subscription.url("ready"), method="GET"),
+            await post(subscription.url("ready"), b"{}", "Content-Encoding: gzip"),
+            await post(subscription.url("ready"), b"{}", "Expect: made-up"),
         ]
 
         assert answers == [204, 204, 400, 405, 415, 204]

@@ -30,7 +30,7 @@ virtual = pytest.mark.virtual
 async def test_row_42_a_huge_content_length_is_413_at_once(front: str) -> None:
     async with receiver_in(front) as receiver:
         subscription = receiver.open(lambda: pytest.fail("triggered"))
-        url = subscription.on_ready
+        url = subscription.url("ready")
 
         assert status(await send(url, head(url, HUGE))) == 413
         assert status(await send(url, head(url, "Content-Length: 65537"))) == 413
@@ -41,7 +41,7 @@ async def test_row_42_a_huge_content_length_is_413_at_once(front: str) -> None:
 async def test_row_42_endless_chunks_end_at_64_kilobytes(front: str) -> None:
     async with receiver_in(front) as receiver:
         subscription = receiver.open(lambda: pytest.fail("triggered"))
-        url = subscription.on_ready
+        url = subscription.url("ready")
         chunk = b"1000\r\n" + b" " * 0x1000 + b"\r\n"
         for_ever = itertools.chain([head(url, CHUNKED)], itertools.repeat(chunk))
         # The server ends it by closing the connection; the answer may be lost then.
@@ -60,7 +60,7 @@ async def test_row_42_a_connection_answered_before_the_end_of_its_body_is_closed
 ) -> None:
     async with receiver_in(front) as receiver:
         subscription = receiver.open(lambda: pytest.fail("triggered"))
-        url = subscription.on_ready if known else f"{subscription.on_ready}x"
+        url = subscription.url("ready") if known else f"{subscription.url('ready')}x"
         parts = urlsplit(url)
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
         writer.write(head(url, CHUNKED, "Content-Encoding: made-up"))
@@ -92,7 +92,7 @@ async def test_row_42_a_connection_that_is_silent_or_slow_is_closed(
     said: str, gap: float | None
 ) -> None:
     async with receiver_in("served") as receiver:
-        parts = urlsplit(receiver.open(print).on_ready)
+        parts = urlsplit(receiver.open(print).url("ready"))
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
         began = loop_time()
         writer.write(UNFINISHED_HEADS[said])
@@ -116,7 +116,7 @@ async def test_row_42_a_connection_that_is_silent_or_slow_is_closed(
 async def test_row_42_a_connection_is_kept_for_fifteen_seconds_after_an_answer() -> None:
     async with receiver_in("served") as receiver:
         subscription = receiver.open(lambda: None)
-        url = subscription.on_ready
+        url = subscription.url("ready")
         parts = urlsplit(url)
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
         answered = 0.0
@@ -137,7 +137,7 @@ async def test_row_42_connections_over_the_limit_are_closed_and_the_open_ones_ar
 ) -> None:
     async with receiver_in("served", max_reading=1) as receiver:
         subscription = receiver.open(lambda: None)
-        url = subscription.on_ready
+        url = subscription.url("ready")
         parts = urlsplit(url)
         opened = [await asyncio.open_connection(parts.hostname, parts.port) for _ in range(4)]
         began = loop_time()
@@ -161,7 +161,7 @@ async def test_row_42_exactly_64_kilobytes_are_accepted(front: str) -> None:
     async with receiver_in(front) as receiver:
         subscription = receiver.open(lambda: None)
 
-        assert await post(subscription.on_ready, b"{}" + b" " * 65534) == 204
+        assert await post(subscription.url("ready"), b"{}" + b" " * 65534) == 204
 
 
 @each_front
@@ -176,8 +176,8 @@ async def test_row_42_a_compressed_body_is_rejected_and_not_decompressed(
         line = f"Content-Encoding: {encoding}"
 
         for body in (b"not compressed at all", gzip.compress(b"{}")):
-            assert await post(subscription.on_ready, body, line) in refusals
-        assert await post(subscription.on_ready, bomb, line) in refusals
+            assert await post(subscription.url("ready"), body, line) in refusals
+        assert await post(subscription.url("ready"), bomb, line) in refusals
         assert sum(receiver.stats.refused.values()) <= 3
         assert receiver.stats.received == 0
 
@@ -189,7 +189,7 @@ async def test_row_42_a_slow_body_has_five_seconds_and_others_are_served_meanwhi
 ) -> None:
     async with receiver_in(front) as receiver:
         slow, other = receiver.open(lambda: pytest.fail("triggered")), receiver.open(lambda: None)
-        url = slow.on_ready
+        url = slow.url("ready")
         began = loop_time()
         sending = [
             asyncio.create_task(send(url, head(url, "Content-Length: 50"), b"{")) for _ in range(3)
@@ -197,8 +197,8 @@ async def test_row_42_a_slow_body_has_five_seconds_and_others_are_served_meanwhi
         await until(lambda: slow.open_reads == 3)
 
         # A fourth for the same deployment is not read, one for another is.
-        assert await post(slow.on_error) == 503
-        assert await post(other.on_ready) == 204
+        assert await post(slow.url("error")) == 503
+        assert await post(other.url("ready")) == 204
         assert {status(answer) for answer in await asyncio.gather(*sending)} == {408}
         assert 5 <= loop_time() - began < 6
         assert receiver.stats.refused == {503: 1, 408: 3}
@@ -212,15 +212,17 @@ async def test_row_42_bodies_over_max_reading_are_503(front: str) -> None:
         subscriptions = [receiver.open(lambda: None) for _ in range(3)]
         sending = [
             asyncio.create_task(
-                send(subscription.on_ready, head(subscription.on_ready, "Content-Length: 50"))
+                send(
+                    subscription.url("ready"), head(subscription.url("ready"), "Content-Length: 50")
+                )
             )
             for subscription in subscriptions[:2]
         ]
         await until(lambda: sum(subscription.open_reads for subscription in subscriptions) == 2)
 
-        assert await post(subscriptions[2].on_ready) == 503
+        assert await post(subscriptions[2].url("ready")) == 503
         await asyncio.gather(*sending)
-        assert await post(subscriptions[2].on_ready) == 204
+        assert await post(subscriptions[2].url("ready")) == 204
 
 
 @each_front
@@ -229,7 +231,7 @@ async def test_row_42_100_continue_is_sent_if_the_body_is_going_to_be_read(
 ) -> None:
     async with receiver_in(front) as receiver:
         subscription = receiver.open(lambda: None)
-        url = subscription.on_ready
+        url = subscription.url("ready")
         lines = ("Content-Length: 2", "Expect: 100-continue")
         parts = urlsplit(url)
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)

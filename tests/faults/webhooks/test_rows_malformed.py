@@ -44,12 +44,12 @@ async def test_row_41_a_body_that_is_not_an_object_is_400_and_another_method_405
 ) -> None:
     triggered = asyncio.Event()
     async with receiver_in(front) as receiver:
-        url = receiver.open(triggered.set).on_error
+        url = receiver.open(triggered.set).url("error")
         subscription = receiver.open(triggered.set)
         del url
-        bodies = [await post(subscription.on_error, body) for body in NOT_OBJECTS[:-1]]
+        bodies = [await post(subscription.url("error"), body) for body in NOT_OBJECTS[:-1]]
         methods = [
-            await post(subscription.on_error, method=method)
+            await post(subscription.url("error"), method=method)
             for method in ("GET", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE")
         ]
 
@@ -57,7 +57,7 @@ async def test_row_41_a_body_that_is_not_an_object_is_400_and_another_method_405
         assert set(methods) == {405}
         assert not triggered.is_set()
         assert receiver.stats.refused == {400: len(bodies), 405: len(methods)}
-        assert await post(subscription.on_error) == 204
+        assert await post(subscription.url("error")) == 204
 
 
 @each_front
@@ -70,7 +70,7 @@ async def test_row_41_a_truncated_or_badly_framed_body_does_no_harm(
     triggered = asyncio.Event()
     async with receiver_in(front) as receiver:
         subscription = receiver.open(triggered.set)
-        url = subscription.on_ready
+        url = subscription.url("ready")
         chunked = head(url, "Transfer-Encoding: chunked")
         answers = [
             status(await send(url, head(url, "Content-Length: 100"), b"{", end=True)),
@@ -92,7 +92,7 @@ async def test_row_41_the_own_server_warns_once_a_minute_of_requests_that_are_no
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async with receiver_in("served") as receiver:
-        url = receiver.open(print).on_ready
+        url = receiver.open(print).url("ready")
         for _ in range(3):
             assert status(await send(url, head(url, "Content-Length: -1"))) == 400
 
@@ -110,8 +110,8 @@ async def test_row_41_rejected_webhooks_are_logged_once_a_minute(
     async with receiver_in(front) as receiver:
         subscription = receiver.open(print)
         for _ in range(30):
-            await post(subscription.on_ready, b"no")
-            await post(subscription.on_ready + "x")
+            await post(subscription.url("ready"), b"no")
+            await post(subscription.url("ready") + "x")
             await asyncio.sleep(2.5)
 
     lines = [r.getMessage() for r in caplog.records if r.name.startswith("edgegap_async.webhooks")]
@@ -182,7 +182,7 @@ def test_row_41_random_requests_are_not_answered_with_a_server_error(
         def fuzz(
             method: str, headers: list[tuple[str, str]], body: bytes, frame: str, *, known: bool
         ) -> None:
-            url = subscription.on_ready if known else subscription.on_ready[:-7] + "/ready"
+            url = subscription.url("ready") if known else subscription.url("ready")[:-7] + "/ready"
             lines, sent = framed(body, frame)
             extra = [f"{name}: {value}" for name, value in headers]
             top = head(url, *lines, *extra, method=method)
@@ -190,4 +190,4 @@ def test_row_41_random_requests_are_not_answered_with_a_server_error(
             assert answer == 503 or answer < 500, (top, sent)
 
         fuzz()
-        assert runner.run(post(subscription.on_ready)) == 204
+        assert runner.run(post(subscription.url("ready"))) == 204

@@ -38,15 +38,15 @@ async def test_row_43_an_error_of_on_event_is_logged_and_the_next_event_is_handl
 
     async with receiver_in(front, on_event=raise_first) as receiver:
         one, two = receiver.open(lambda: None), receiver.open(lambda: None)
-        assert await post(one.on_ready, saying("first")) == 204
-        assert await post(two.on_ready, saying("second")) == 204
+        assert await post(one.url("ready"), saying("first")) == 204
+        assert await post(two.url("ready"), saying("second")) == 204
         await until(lambda: receiver.stats.handled == 1)
 
         assert taken == ["first", "second"]
         assert receiver.stats.failed == 1
     assert "on_event failed for webhook 'ready' of deployment first" in caplog.text
     assert "an error of on_event" in caplog.text
-    assert one.on_ready.split("/")[-2] not in caplog.text
+    assert one.url("ready").split("/")[-2] not in caplog.text
 
 
 @each_front
@@ -64,7 +64,7 @@ async def test_row_43_an_on_event_that_blocks_delays_no_answer_and_further_event
             receiver.open(functools.partial(triggered.append, number)) for number in range(5)
         ]
         for number, subscription in enumerate(subscriptions):
-            assert await post(subscription.on_ready, saying(f"number-{number}")) == 204
+            assert await post(subscription.url("ready"), saying(f"number-{number}")) == 204
 
         # One is being handled, two wait, two are dropped; each has triggered.
         assert triggered == [0, 1, 2, 3, 4]
@@ -84,10 +84,10 @@ async def test_row_43_a_dropped_event_is_handled_when_it_is_sent_again() -> None
     async with receiver_in("served", on_event=block, max_waiting=1) as receiver:
         subscriptions = [receiver.open(lambda: None) for _ in range(3)]
         for number, subscription in enumerate(subscriptions):
-            await post(subscription.on_ready, saying(f"number-{number}"))
+            await post(subscription.url("ready"), saying(f"number-{number}"))
         free.set()
         await until(lambda: receiver.stats.handled == 2)
-        await post(subscriptions[2].on_ready, saying("number-2"))
+        await post(subscriptions[2].url("ready"), saying("number-2"))
         await until(lambda: receiver.stats.handled == 3)
 
         assert taken == ["number-0", "number-1", "number-2"]
@@ -101,7 +101,7 @@ async def test_row_43_a_body_without_a_deployment_triggers_and_is_not_an_event()
 
     async with receiver_in("served", on_event=handle) as receiver:
         subscription = receiver.open(triggered.set)
-        assert await post(subscription.on_ready, b"{}") == 204
+        assert await post(subscription.url("ready"), b"{}") == 204
         assert triggered.is_set()
         assert receiver.stats.dropped == 1
 
@@ -120,7 +120,7 @@ async def test_row_43_a_receiver_that_ends_waits_five_seconds_for_on_event(
     async with receiver_in(front, on_event=slowly) as receiver:
         subscriptions = [receiver.open(lambda: None) for _ in range(4)]
         for number, subscription in enumerate(subscriptions):
-            await post(subscription.on_ready, saying(f"number-{number}"))
+            await post(subscription.url("ready"), saying(f"number-{number}"))
         began = loop_time()
 
     assert loop_time() - began < 7
@@ -135,7 +135,7 @@ async def test_row_43_a_closed_receiver_answers_503_and_can_be_closed_twice() ->
         await receiver.close()
         await receiver.close()
 
-        assert await post(subscription.on_ready) == 503
+        assert await post(subscription.url("ready")) == 503
 
 
 @virtual
@@ -151,7 +151,7 @@ async def test_row_74_events_are_handled_although_the_program_cancels_the_task(
     async with receiver_in("served", on_event=slowly) as receiver:
         subscriptions = [receiver.open(lambda: None) for _ in range(4)]
         for number, subscription in enumerate(subscriptions):
-            await post(subscription.on_ready, saying(f"number-{number}"))
+            await post(subscription.url("ready"), saying(f"number-{number}"))
         for _ in range(2):
             cancel_library_tasks("WebhookReceiver._handle_events")
             await asyncio.sleep(0.5)
@@ -172,7 +172,7 @@ async def test_row_74_a_receiver_that_ends_after_a_cancellation_handles_what_wai
 
     async with receiver_in("served", on_event=handle) as receiver:
         subscription = receiver.open(lambda: None)
-        await post(subscription.on_ready, saying("first"))
+        await post(subscription.url("ready"), saying("first"))
         await until(lambda: handled)
         receiver._dispatch(receiver._subscriptions.popitem()[1], "error", saying("second"))
         cancel_library_tasks("WebhookReceiver._handle_events")  # before it has begun

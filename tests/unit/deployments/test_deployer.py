@@ -165,10 +165,10 @@ async def test_the_deployment_of_a_422_to_a_second_attempt_is_kept_and_the_first
 class FakeWebhooks:
     """A webhook source without a network; `fire` is an arriving webhook."""
 
-    on_ready = "https://mm.example/ready"
-    on_error = "https://mm.example/error"
-    on_terminated = "https://mm.example/terminated"
     fire: Callable[[], None] = print
+
+    def url(self, kind: str) -> str:
+        return f"https://mm.example/{kind}"
 
     def open(self, wake: Callable[[], None]) -> FakeWebhooks:
         self.fire = wake
@@ -189,9 +189,9 @@ async def test_webhook_urls_are_sent_with_the_deploy_and_a_webhook_ends_the_wait
 
     assert loop_time() - began < 0.1
     assert [change.source for change in handle.history] == ["webhook"]
-    assert body["webhook_on_ready"]["url"] == webhooks.on_ready
+    assert body["webhook_on_ready"]["url"] == webhooks.url("ready")
     assert body["webhook_on_error"]["url"] == own
-    assert body["webhook_on_terminated"]["url"] == webhooks.on_terminated
+    assert body["webhook_on_terminated"]["url"] == webhooks.url("terminated")
 
 
 async def test_a_url_of_the_caller_for_ready_means_that_the_client_expects_no_webhook(

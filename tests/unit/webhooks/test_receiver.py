@@ -17,6 +17,7 @@ from eager_tasks import start_tasks_eagerly
 from raw_server import raw_server, read_request
 from webhook_servers import PUBLIC, status_of
 
+from edgegap_async.api.requests import WEBHOOK_KINDS, WebhookKind
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import InvalidRequest, WebhookNotReceived
 from edgegap_async.webhooks.receiver import WebhookEvent, WebhookReceiver
@@ -27,11 +28,11 @@ def test_each_deployment_has_urls_of_its_own() -> None:
     receiver = WebhookReceiver(f"{PUBLIC}/", path="/hooks/")
     one, other = receiver.open(print), receiver.open(print)
 
-    assert one.on_ready.startswith(f"{PUBLIC}/hooks/")
-    urls = {one.on_ready, one.on_error, one.on_terminated}
+    assert one.url("ready").startswith(f"{PUBLIC}/hooks/")
+    urls = {one.url("ready"), one.url("error"), one.url("terminated")}
     assert {url.rpartition("/")[2] for url in urls} == {"ready", "error", "terminated"}
-    assert not urls & {other.on_ready, other.on_error, other.on_terminated}
-    assert len(one.on_ready.split("/")[-2]) >= 32
+    assert not urls & {other.url("ready"), other.url("error"), other.url("terminated")}
+    assert len(one.url("ready").split("/")[-2]) >= 32
 
 
 @pytest.mark.parametrize(
@@ -119,8 +120,8 @@ async def test_the_own_server_puts_its_address_into_the_urls(
         subscription = receiver.open(triggered.set)
 
         assert served is receiver
-        assert urlsplit(subscription.on_ready).hostname == host
-        assert await status_of(session, subscription.on_ready) == 204
+        assert urlsplit(subscription.url("ready")).hostname == host
+        assert await status_of(session, subscription.url("ready")) == 204
         assert triggered.is_set()
     with pytest.raises(InvalidRequest):
         receiver.open(print)
@@ -128,7 +129,7 @@ async def test_the_own_server_puts_its_address_into_the_urls(
 
 async def test_a_public_url_takes_precedence_over_the_own_servers_address() -> None:
     async with WebhookReceiver(PUBLIC).serve() as receiver:
-        assert receiver.open(print).on_ready.startswith(PUBLIC)
+        assert receiver.open(print).url("ready").startswith(PUBLIC)
 
 
 async def test_a_port_in_use_is_an_error_at_once() -> None:
@@ -140,18 +141,18 @@ async def test_a_port_in_use_is_an_error_at_once() -> None:
             await WebhookReceiver().serve(port=port).__aenter__()
 
 
-@pytest.mark.parametrize("event", ["on_ready", "on_error", "on_terminated"])
+@pytest.mark.parametrize("kind", WEBHOOK_KINDS.values())
 async def test_a_webhook_triggers_its_own_deployment(
-    session: aiohttp.ClientSession, event: str
+    session: aiohttp.ClientSession, kind: WebhookKind
 ) -> None:
     one, other = asyncio.Event(), asyncio.Event()
     async with WebhookReceiver().serve() as receiver:
         subscription, unused = receiver.open(one.set), receiver.open(other.set)
 
-        assert await status_of(session, getattr(subscription, event)) == 204
+        assert await status_of(session, subscription.url(kind)) == 204
         assert (one.is_set(), other.is_set()) == (True, False)
         assert receiver.stats.received == 1
-        assert unused.on_ready
+        assert unused.url("ready")
 
 
 @pytest.mark.parametrize(
@@ -170,14 +171,14 @@ async def test_an_unknown_url_is_not_found(
     async with WebhookReceiver().serve() as receiver:
         subscription = receiver.open(triggered.set)
 
-        assert await status_of(session, change(subscription.on_ready)) == status
+        assert await status_of(session, change(subscription.url("ready"))) == status
         assert not triggered.is_set()
 
 
 async def test_only_a_post_is_accepted(session: aiohttp.ClientSession) -> None:
     async with WebhookReceiver().serve() as receiver:
         subscription = receiver.open(print)
-        async with session.get(subscription.on_ready) as answer:
+        async with session.get(subscription.url("ready")) as answer:
             assert answer.status == 405
 
 
@@ -191,11 +192,11 @@ async def test_a_body_that_is_not_a_json_object_is_rejected(
     async with WebhookReceiver().serve() as receiver:
         subscription = receiver.open(triggered.set)
 
-        assert await status_of(session, subscription.on_ready, body) == 400
+        assert await status_of(session, subscription.url("ready"), body) == 400
         assert not triggered.is_set()
         assert receiver.stats.received == 0
     assert "rejected" in caplog.text
-    assert subscription.on_ready.split("/")[-2] not in caplog.text
+    assert subscription.url("ready").split("/")[-2] not in caplog.text
 
 
 async def test_the_urls_of_a_deployment_without_a_handle_are_not_found(
@@ -203,7 +204,7 @@ async def test_the_urls_of_a_deployment_without_a_handle_are_not_found(
 ) -> None:
     async with WebhookReceiver().serve() as receiver:
         subscription = receiver.open(print)
-        url = subscription.on_ready
+        url = subscription.url("ready")
         del subscription
         gc.collect()
 
@@ -216,7 +217,7 @@ async def test_a_connection_that_ends_in_the_middle_of_a_body_does_no_harm(
     triggered = asyncio.Event()
     async with WebhookReceiver().serve() as receiver:
         subscription = receiver.open(triggered.set)
-        url = urlsplit(subscription.on_ready)
+        url = urlsplit(subscription.url("ready"))
         _, writer = await asyncio.open_connection(url.hostname, url.port)
         head = f"POST {url.path} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{"
         writer.write(head.encode())
@@ -224,7 +225,7 @@ async def test_a_connection_that_ends_in_the_middle_of_a_body_does_no_harm(
         writer.close()
         await writer.wait_closed()
 
-        assert await status_of(session, subscription.on_ready) == 204
+        assert await status_of(session, subscription.url("ready")) == 204
     assert "Traceback" not in caplog.text
 
 
@@ -247,7 +248,11 @@ async def test_an_on_event_that_awaits_a_cancelled_future_has_failed_and_the_nex
 
     async with WebhookReceiver(on_event=on_event).serve() as receiver:
         subscription = receiver.open(lambda: None)
-        for url in (subscription.on_ready, subscription.on_error, subscription.on_terminated):
+        for url in (
+            subscription.url("ready"),
+            subscription.url("error"),
+            subscription.url("terminated"),
+        ):
             assert await status_of(session, url, STATUS_OF_ABC123) == 204
         assert triggered == ["ready"]
         came.set()
@@ -273,8 +278,8 @@ async def test_an_on_event_that_hangs_is_cancelled_at_the_end_and_has_not_failed
 
     async with WebhookReceiver(on_event=on_event).serve() as receiver:
         subscription = receiver.open(lambda: None)
-        assert await status_of(session, subscription.on_ready, STATUS_OF_ABC123) == 204
-        assert await status_of(session, subscription.on_error, STATUS_OF_ABC123) == 204
+        assert await status_of(session, subscription.url("ready"), STATUS_OF_ABC123) == 204
+        assert await status_of(session, subscription.url("error"), STATUS_OF_ABC123) == 204
         began = loop_time()
 
     assert 5 <= loop_time() - began < 7
@@ -294,7 +299,7 @@ async def test_an_on_event_that_raises_when_it_is_cancelled_has_failed(
 
     async with WebhookReceiver(on_event=on_event).serve() as receiver:
         subscription = receiver.open(lambda: None)
-        assert await status_of(session, subscription.on_ready, STATUS_OF_ABC123) == 204
+        assert await status_of(session, subscription.url("ready"), STATUS_OF_ABC123) == 204
 
     assert "on_event failed for webhook 'ready' of deployment abc123" in caplog.text
 
@@ -318,7 +323,7 @@ async def test_row_85_an_event_that_arrives_just_after_the_handler_has_ended_is_
 
     receiver = WebhookReceiver(PUBLIC, on_event=on_event)
     application, subscription = receiver.asgi(), receiver.open(lambda: None)
-    for url in (subscription.on_ready, subscription.on_error):
+    for url in (subscription.url("ready"), subscription.url("error")):
         scope = {"type": "http", "method": "POST", "path": urlsplit(url).path, "headers": []}
         await application(scope, receive, send)
         if not at_once:
@@ -337,9 +342,9 @@ async def test_an_internal_error_is_answered_500_and_logged_with_its_traceback(
 
     async with WebhookReceiver().serve() as receiver:
         subscription = receiver.open(wake)
-        assert await status_of(session, subscription.on_ready) == 500
+        assert await status_of(session, subscription.url("ready")) == 500
     assert "LookupError: an internal error" in caplog.text
-    assert subscription.on_ready.split("/")[-2] not in caplog.text
+    assert subscription.url("ready").split("/")[-2] not in caplog.text
 
 
 async def test_no_secret_is_logged(
@@ -348,10 +353,10 @@ async def test_no_secret_is_logged(
     caplog.set_level(logging.DEBUG)
     async with WebhookReceiver().serve() as receiver:
         subscription = receiver.open(print)
-        await status_of(session, subscription.on_ready)
-        await status_of(session, subscription.on_ready, b"no")
+        await status_of(session, subscription.url("ready"))
+        await status_of(session, subscription.url("ready"), b"no")
 
-    assert subscription.on_ready.split("/")[-2] not in caplog.text
+    assert subscription.url("ready").split("/")[-2] not in caplog.text
 
 
 async def test_a_receiver_can_be_served_again(session: aiohttp.ClientSession) -> None:
@@ -359,7 +364,7 @@ async def test_a_receiver_can_be_served_again(session: aiohttp.ClientSession) ->
     for _ in range(2):
         async with receiver.serve():
             subscription = receiver.open(lambda: None)
-            assert await status_of(session, subscription.on_ready) == 204
+            assert await status_of(session, subscription.url("ready")) == 204
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", ""])
@@ -385,7 +390,7 @@ def test_row_82_the_filter_hides_secrets_in_the_logs_of_a_program(
     log: Callable[[logging.Logger, str], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    url = WebhookReceiver("https://a.example").open(print).on_ready
+    url = WebhookReceiver("https://a.example").open(print).url("ready")
     logger = logging.getLogger("of a program")
     hiding = WebhookSecretFilter()
     logger.addFilter(hiding)

@@ -35,7 +35,7 @@ async def test_a_receiver_can_be_attached_to_an_aiohttp_application(
     triggered = asyncio.Event()
     subscription = receiver.open(triggered.set)
     runner, port = await running(own_application(receiver))
-    local = subscription.on_ready.replace(PUBLIC, f"http://127.0.0.1:{port}")
+    local = subscription.url("ready").replace(PUBLIC, f"http://127.0.0.1:{port}")
 
     assert await status_of(session, local) == 204
     assert triggered.is_set()
@@ -50,7 +50,7 @@ async def test_the_aiohttp_application_can_be_mounted_as_a_sub_application(
     application = web.Application()
     application.add_subapp("/here", receiver.application())
     runner, port = await running(application)
-    local = subscription.on_ready.replace(PUBLIC, f"http://127.0.0.1:{port}")
+    local = subscription.url("ready").replace(PUBLIC, f"http://127.0.0.1:{port}")
 
     assert await status_of(session, local, b"no") == 400
     await runner.cleanup()
@@ -83,7 +83,7 @@ async def test_a_body_may_come_in_chunks_of_which_some_are_empty() -> None:
     triggered = asyncio.Event()
     receiver = WebhookReceiver(PUBLIC)
     subscription = receiver.open(triggered.set)
-    scope = {"type": "http", "path": urlsplit(subscription.on_ready).path}
+    scope = {"type": "http", "path": urlsplit(subscription.url("ready")).path}
     pieces = [
         request_message(b"{", more=True),
         request_message(more=True),
@@ -99,7 +99,7 @@ async def test_a_body_may_come_in_chunks_of_which_some_are_empty() -> None:
 async def test_a_disconnected_caller_gets_no_answer() -> None:
     receiver = WebhookReceiver(PUBLIC)
     subscription = receiver.open(lambda: pytest.fail("triggered"))
-    scope = {"type": "http", "path": urlsplit(subscription.on_ready).path}
+    scope = {"type": "http", "path": urlsplit(subscription.url("ready")).path}
 
     messages = [request_message(b"{", more=True), {"type": "http.disconnect"}]
 
@@ -127,7 +127,7 @@ async def test_an_asgi_application_that_runs_alone_opens_and_closes_with_its_ser
     receiver = WebhookReceiver(PUBLIC)
     await receiver.close()
     subscription = receiver.open(lambda: None)
-    scope = {"type": "http", "path": urlsplit(subscription.on_ready).path}
+    scope = {"type": "http", "path": urlsplit(subscription.url("ready")).path}
 
     async def status() -> int:
         start, _ = await run_asgi(receiver, scope, [request_message(b"{}")])
@@ -160,6 +160,6 @@ async def test_a_receiver_can_be_attached_again_after_its_application_has_ended(
     subscription = receiver.open(lambda: None)
     for _ in range(2):
         runner, port = await running(own_application(receiver))
-        local = subscription.on_ready.replace(PUBLIC, f"http://127.0.0.1:{port}")
+        local = subscription.url("ready").replace(PUBLIC, f"http://127.0.0.1:{port}")
         assert await status_of(session, local) == 204
         await runner.cleanup()
