@@ -109,7 +109,7 @@ def test_each_problem_names_its_line_and_what_would_be_right(tmp_path: Path) -> 
 
     assert "Did you mean protocol?" in found[5, "applications[0].ports.protoc"]
     assert "unknown; there are name, version" in found[11, "applications[1].notes"]
-    assert "is one of Montreal" in found[21, "fleets[0].hosts.city"]
+    assert "must be one of Montreal" in found[21, "fleets[0].hosts.city"]
     assert "list_delay must be 0 or more" in found[24, "settings.list_delay"]
     assert "Did you mean timings?" in found[25, "settings.timimgs"]
     assert "[30000, 32767]" in found[26, "settings.port_range"]
