@@ -28,7 +28,8 @@ def test_deploy_prints_id_status_and_address_once_the_server_is_ready(
     assert re.search(rf"^deployment +{deployment.request_id}$", ran.stdout, re.MULTILINE)
     assert re.search(r"^status +READY$", ran.stdout, re.MULTILINE)
     assert re.search(r"^address +127\.0\.0\.1:\d+  UDP  game$", ran.stdout, re.MULTILINE)
-    assert re.search(rf"^{deployment.request_id}  READY after [\d.]+ s$", ran.stderr, re.MULTILINE)
+    ready = rf"^{deployment.request_id}  READY after [\d.]+ m?s$"
+    assert re.search(ready, ran.stderr, re.MULTILINE)
     assert invoke("stop", deployment.request_id).stdout == f"{deployment.request_id}\n"
 
 
