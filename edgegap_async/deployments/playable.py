@@ -238,8 +238,10 @@ async def until_playable(
         except Exception as error:  # any error means that players cannot play yet
             if _cancellations() > cancellations:  # the clean-up of the check has failed meanwhile
                 raise asyncio.CancelledError from error
-            cause = error
-            failure = _failure_text(error, is_late=time_limit.expired())
+            is_late = time_limit.expired()
+            # An attempt that the end has cut short says less than the one before.
+            if not (is_late and attempts > 1 and left < check.attempt_timeout):
+                cause, failure = error, _failure_text(error, is_late=is_late)
         else:
             if _cancellations() > cancellations:  # the check has suppressed the cancellation
                 raise asyncio.CancelledError

@@ -283,8 +283,10 @@ async def test_a_stream_tells_what_can_be_deployed_after_a_reload(
 async def test_a_stream_tells_calls_rates_and_faults(emulator: Emulator, stream: Messages) -> None:
     await stream.next()
     request_id = await deploy(emulator)
-    (call, *_) = await stream.until("calls")
-    rates = await stream.until("seconds")
+    told: dict[str, Any] = {}
+    while not {"calls", "seconds"} <= told.keys():  # on a busy machine one message has both
+        told |= await stream.next()
+    (call, *_), rates = told["calls"], told["seconds"]
 
     assert (call["operation"], call["request_id"], call["status"]) == ("deploy", request_id, 202)
     assert "body" not in call

@@ -301,6 +301,24 @@ async def test_a_subclass_chooses_its_times(api: ScriptedApi) -> None:
 
 
 @pytest.mark.virtual
+async def test_the_last_failure_is_that_of_the_last_attempt_that_was_not_cut_short(
+    api: ScriptedApi,
+) -> None:
+    class Failing(PlayableCheck):
+        attempts = 0
+
+        async def attempt(self, server: DeploymentHandle) -> None:
+            Failing.attempts += 1
+            if Failing.attempts > 1:
+                await asyncio.sleep(1000)
+            raise ValueError("no map")
+
+    async with a_server(api, 7777, "UDP") as server:
+        with pytest.raises(NotPlayable, match="2 times in 3 s; the last failure: ValueError: no"):
+            await server.wait_ready(300, playable=Failing(timeout=3, attempt_timeout=5, interval=1))
+
+
+@pytest.mark.virtual
 async def test_a_coroutine_function_that_returns_false_is_called_again(api: ScriptedApi) -> None:
     answers = [False, None]
 
