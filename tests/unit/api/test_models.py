@@ -26,6 +26,7 @@ from edgegap_async.api.models import (
     Status,
     may_become,
 )
+from edgegap_async.api.resources.private_fleets import FleetHost
 
 KNOWN = list(Status)
 
@@ -179,3 +180,8 @@ def test_every_model_is_frozen_and_slotted(kind: type[attrs.AttrsInstance]) -> N
     assert not hasattr(model, "__dict__")
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         setattr(model, attrs.fields(kind)[0].name, "y")
+
+
+def test_json_of_a_model_has_every_field_except_that_of_a_host() -> None:
+    assert models.Pagination().absent_fields() == ()
+    assert FleetHost(host_id="h1").absent_fields() == {"pin", "delete_schedules"}
