@@ -30,6 +30,7 @@ from .validation import (
     not_empty,
     number,
     one_of,
+    read_each,
     text,
     texts,
     unknown_name,
@@ -216,13 +217,7 @@ def _as_user(value: object) -> User:
 
 def _as_users(values: Iterable[AnyUser]) -> tuple[User, ...]:
     check_list("users", values, of_texts=True)
-    users: list[User] = []
-    for index, value in enumerate(values):
-        try:
-            users.append(_as_user(value))
-        except InvalidRequest as error:
-            raise InvalidRequest(f"users[{index}]: {error.message}") from None
-    return tuple(users)
+    return read_each("users", values, _as_user)
 
 
 @attrs.frozen(eq=False, repr=False)

@@ -171,6 +171,21 @@ def items_of(what: str, values: Iterable[object], kind: type[Item]) -> tuple[Ite
     return tuple(items)
 
 
+def read_each(what: str, values: Iterable[object], read: Callable[[Any], Item]) -> tuple[Item, ...]:
+    """Returns what a function makes of each item of a list.
+
+    Raises:
+        InvalidRequest: the function has raised it; the text then begins with the item's place.
+    """
+    items: list[Item] = []
+    for index, value in enumerate(values):
+        try:
+            items.append(read(value))
+        except InvalidRequest as error:
+            raise InvalidRequest(f"{what}[{index}]: {error.message}") from None
+    return tuple(items)
+
+
 def unknown_name(name: object, known: Iterable[str]) -> str:
     """Returns the end of an error text about an unknown name: the known ones, and the nearest."""
     import difflib  # noqa: PLC0415 - for errors alone

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import attrs
 
+from edgegap_async.api.validation import read_each
 from edgegap_async.errors import InvalidRequest
 
 from .effects import EFFECTS, Effect
@@ -53,13 +54,7 @@ def faults_from_tables(tables: Iterable[object], where: str = "faults") -> tuple
     """
     if not isinstance(tables, list | tuple):
         raise InvalidRequest(f"{where} must be a list of tables, not {tables!r}")
-    faults: list[Fault] = []
-    for position, table in enumerate(tables):
-        try:
-            faults.append(_fault(table))
-        except InvalidRequest as problem:
-            raise InvalidRequest(f"{where}[{position}]: {problem.message}") from None
-    return tuple(faults)
+    return read_each(where, tables, _fault)
 
 
 def fault_table(fault: Fault) -> dict[str, Any]:

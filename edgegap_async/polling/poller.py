@@ -157,8 +157,8 @@ class StatusPoller:
         Args:
             request_id: its id; None for a bulk stop, which may match any deployment.
         """
-        known = {*self._trackers, *self._lists.probe_ids}
-        for one in known if request_id is None else (request_id,):
+        every = {*self._trackers, *self._lists.probe_ids}
+        for one in every if request_id is None else {request_id}:
             if tracker := self._trackers.get(one):
                 tracker.is_stopped = True
             self._freshness.forget(one)

@@ -101,7 +101,7 @@ class DeploymentTracker:
         webhook_event: set at each webhook, also while no task waits; None if nothing wants that.
         ready_at: loop time at which READY was found, if a webhook was to report it.
         was_seen: whether an answer of the API has shown that it exists or existed.
-        is_stopped: whether this client has begun to stop it.
+        is_stopped: whether this client has begun to stop it, or made a bulk stop that may match it.
         lacks_address: whether an answer or a row has said READY without an address.
         last_failure: why the last request for it failed, or None if it did not.
     """
