@@ -382,7 +382,7 @@ class ApiClient:
         loop = asyncio.get_running_loop()
         connections = self._transport.connection_slots(operation)
         needs_permit = self.limits.has_limit(operation) or self._max_wait is not None
-        jittered_waits = self._retries.waits()
+        jittered_waits: Iterator[float] | None = None  # for the first retry
         last_error: CallError | None = None
         began = failed_at = 0.0
         while True:
@@ -417,6 +417,7 @@ class ApiClient:
                     record_attempts(result, attempts=call.attempts, waited=call.waited)
                     return result
                 failed_at = loop.time()
+                jittered_waits = jittered_waits or self._retries.waits()
                 wait = self._wait_before_retry(
                     call,
                     error,

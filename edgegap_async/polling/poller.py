@@ -61,6 +61,7 @@ from .tracker import ChangeSource, DeploymentTracker, may_mean_missing
 # The poller decides itself when to send a failed request again.
 _CALL_OPTIONS: Final = CallOptions(priority=Priority.STATUS, once=True)
 _FEWEST: Final = 2  # deployments that share list requests
+_STOPS: Final = frozenset({STOP_DEPLOYMENT, STOP_SELF, BULK_STOP})
 
 
 class StatusPoller:
@@ -682,5 +683,5 @@ class _StopObserver(Observer):
 
     def call_started(self, call: ObservedCall) -> None:
         """Notes a stop before it is sent, as its answer may be lost."""
-        if call.operation in {STOP_DEPLOYMENT, STOP_SELF, BULK_STOP}:
+        if call.operation in _STOPS:
             self._poller.stop_begins(call.request_id)
