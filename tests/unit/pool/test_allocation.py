@@ -106,7 +106,7 @@ async def test_the_server_of_a_caller_that_timed_out_stays_in_the_pool(
     emulator: Emulator, client: EdgegapClient
 ) -> None:
     async with arena_pool(client, min_ready=0, max_idle=None) as pool:
-        with pytest.raises(PoolEmpty, match="no server in 1 s"):
+        with pytest.raises(PoolEmpty, match="pool default: no server in 1 s"):
             await pool.allocate(timeout=1)
         assert pool.stats.waiting == 0
         await becomes_true(lambda: pool.stats.ready == 1)

@@ -62,7 +62,7 @@ async def test_filled_returns_when_min_ready_servers_are_ready(client: EdgegapCl
         assert pool.stats.ready == 3
         await pool.filled(timeout=0)
         servers = [await pool.allocate(timeout=0) for _ in range(3)]
-        with pytest.raises(PoolEmpty, match=r"not filled in 0 s; PoolStats\(ready=0"):
+        with pytest.raises(PoolEmpty, match=r"pool default: not filled in 0 s; PoolStats\(ready=0"):
             await pool.filled(timeout=0)
         await asyncio.gather(*(server.stop() for server in servers))
 
