@@ -224,7 +224,11 @@ class JobRunner:
         job.send_state = SendState()
         try:
             job.handle = await self._deployer.deploy_request(
-                job.request, self._deadline, self._options.timeout, job.send_state
+                job.request,
+                self._deadline,
+                self._options.timeout,
+                ignore_wait_limit=True,
+                send_state=job.send_state,
             )
             job.accepted_at = datetime.now(UTC)
             self._owned.add(job.handle.request_id)

@@ -11,12 +11,12 @@ import contextlib
 import functools
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, Final, cast
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final
 
 import attrs
 
-from edgegap_async.api.messages import HttpRequest, encode
+from edgegap_async.api.messages import encode
 from edgegap_async.api.models import DeployAccepted, Deployment, DeploymentRow
 from edgegap_async.api.operations import DEPLOY, DEPLOY_TO_FLEET
 from edgegap_async.api.requests import (
@@ -31,7 +31,7 @@ from edgegap_async.api.requests import (
     deploy_request,
     webhook_option,
 )
-from edgegap_async.api.validation import check_list, check_segment
+from edgegap_async.api.validation import check_segment
 from edgegap_async.concurrency import create_detached_task, is_cancelled, limited, loop_time
 from edgegap_async.errors import (
     CallError,
@@ -144,8 +144,6 @@ class Deployer:
         *,
         deadline: float | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - the deadline is the limit
-        ignore_wait_limit: bool = False,
-        send_state: SendState | None = None,
     ) -> DeploymentHandle:
         """Deploys, and returns the handle. If the caller is cancelled, the deploy is undone.
 
@@ -153,15 +151,47 @@ class Deployer:
             application: name of the application.
             version: name of its version.
             users: the players, by IP address or by (latitude, longitude).
-            options: the other fields of the deploy.
+            options: the other fields of the deploy, and how it is made.
             deadline: loop time by which the API has to accept the deploy; None for no limit.
             timeout: the caller's seconds until the deadline, for the text of `WaitTimedOut`.
-            ignore_wait_limit: whether the deploy queues for the rate limit without end.
-            send_state: changes as the deploy is sent; None if the caller does not read it.
 
         Raises:
             WaitTimedOut: the API did not accept the deploy by the deadline. The deploy is undone.
             EdgegapError: as for `EdgegapClient.deploy`.
+        """
+        fields: dict[str, Any] = {**options}
+        is_tagged, key = fields.pop("operation_tag", True), fields.pop("idempotency_key", None)
+        if key is not None and not is_tagged:
+            raise InvalidRequest("idempotency_key needs the operation tag: leave out operation_tag")
+        fields |= {"application": application, "version": version, "users": users}
+        return await self.deploy_request(
+            deploy_request(fields), deadline, timeout, is_tagged=is_tagged, key=key
+        )
+
+    async def deploy_request(
+        self,
+        request: DeployRequest,
+        deadline: float | None,
+        timeout: float | None,  # noqa: ASYNC109 - the deadline is the limit
+        *,
+        is_tagged: bool = True,
+        key: str | None = None,
+        ignore_wait_limit: bool = False,
+        send_state: SendState | None = None,
+    ) -> DeploymentHandle:
+        """Deploys a request, as `deploy` does.
+
+        Args:
+            request: what to deploy.
+            deadline: as for `deploy`.
+            timeout: as for `deploy`.
+            is_tagged: False to deploy without an operation tag.
+            key: the caller's idempotency key; None for none.
+            ignore_wait_limit: whether the deploy queues for the rate limit without end.
+            send_state: changes as the deploy is sent; None if the caller does not read it.
+
+        Raises:
+            EdgegapError: as for `deploy`.
         """
         state = send_state or SendState()
         async with limited(
@@ -169,74 +199,35 @@ class Deployer:
             lambda: _timed_out(timeout or 0.0, was_sent=state.times_sent > 0),
         ):
             return await self._deploy(
-                application,
-                version,
-                users,
-                options,
-                ignore_wait_limit=ignore_wait_limit,
-                send_state=state,
+                request, state, is_tagged=is_tagged, key=key, ignore_wait_limit=ignore_wait_limit
             )
-
-    async def deploy_request(
-        self,
-        request: DeployRequest,
-        deadline: float | None,
-        timeout: float | None,  # noqa: ASYNC109 - the deadline is the limit
-        send_state: SendState,
-    ) -> DeploymentHandle:
-        """Deploys one request of many, which queues for the rate limit without end.
-
-        Args:
-            request: what to deploy.
-            deadline: loop time by which the API has to accept the deploy; None for no limit.
-            timeout: as for `deploy`.
-            send_state: changes as the deploy is sent.
-
-        Raises:
-            EdgegapError: as for `deploy`.
-        """
-        fields = {field.name: getattr(request, field.name) for field in attrs.fields(type(request))}
-        return await self.deploy(
-            fields.pop("application"),
-            fields.pop("version"),
-            fields.pop("users"),
-            cast("DeployOptions", fields),
-            deadline=deadline,
-            timeout=timeout,
-            ignore_wait_limit=True,
-            send_state=send_state,
-        )
 
     async def _deploy(
         self,
-        application: str,
-        version: str,
-        users: Iterable[AnyUser],
-        options: DeployOptions,
-        *,
-        ignore_wait_limit: bool,
+        request: DeployRequest,
         send_state: SendState,
+        *,
+        is_tagged: bool,
+        key: str | None,
+        ignore_wait_limit: bool,
     ) -> DeploymentHandle:
-        key = _key_tag(application, options)
+        keyed = None if key is None else key_tag(request.application, key)
         trigger, urls, expects_webhook = WebhookTrigger(), None, False
         if self._webhooks is not None:
             urls = self._webhooks.open(trigger.fire)
             # If the caller has a URL for READY, the API sends that webhook to the caller only.
-            expects_webhook = not options.get("webhook_on_ready")
-            options = with_webhook_urls(options, urls)
-        if variables := self.client.observers.environment():
-            options = with_variables(options, variables)
+            expects_webhook = request.webhook_on_ready is None
         operation_tag = new_operation_tag()
-        tag = operation_tag if options.get("operation_tag", True) else None
-        check_list("tags", options.get("tags", ()), of_texts=True)
-        tags = (*options.get("tags", ()), *filter(None, (self.owner_tag, tag, key)))
-        request = self._encode(application, version, users, {**options, "tags": tags})
-
+        tag = operation_tag if is_tagged else None
+        tags = (*request.tags, *filter(None, (self.owner_tag, tag, keyed)))
+        body = attrs.evolve(request, tags=tags, **self._additions(request, urls))
+        operation = DEPLOY_TO_FLEET if isinstance(body, FleetDeployRequest) else DEPLOY
+        self._guard.check(operation, body)
         deploy = IdempotentDeploy(
             client=self.client,
             cleanup=self._cleanup,
             owned=self.owned,
-            request=request,
+            request=encode(operation, body=body),
             tag=tag,
             lag=self._lag,
             ignore_wait_limit=ignore_wait_limit,
@@ -245,7 +236,7 @@ class Deployer:
 
         async def send() -> DeploymentHandle:
             await self._check_live()
-            self.register.begin_deploy(operation_tag, application, version)
+            self.register.begin_deploy(operation_tag, body.application, body.version)
             accepted = await self._accept(deploy, operation_tag)
             tracker = self._poller.tracker(
                 accepted.request_id,
@@ -256,7 +247,25 @@ class Deployer:
             self._check_ends_if_due()
             return DeploymentHandle(self.client, tracker, self.owned, urls, accepted)
 
-        return await (send() if key is None else self._deploy_once(key, operation_tag, send))
+        return await (send() if keyed is None else self._deploy_once(keyed, operation_tag, send))
+
+    def _additions(self, request: DeployRequest, urls: WebhookUrls | None) -> dict[str, Any]:
+        """Returns the fields to which webhooks and observers add what the caller has not set.
+
+        The URLs are `Webhook`s, whose `repr` hides the path, because a traceback with local
+        variables shows the fields.
+        """
+        added: dict[str, Any] = {}
+        if urls is not None:
+            for kind in WEBHOOK_KINDS.values():
+                if getattr(request, option := webhook_option(kind)) is None:
+                    added[option] = Webhook(urls.url(kind))
+        if variables := self.client.observers.environment():
+            given = request.environment_variables
+            names = {variable.key for variable in given}
+            wanted = {name: value for name, value in variables.items() if name not in names}
+            added["environment_variables"] = (*given, *as_variables(wanted))
+        return added
 
     async def _deploy_once(
         self, key: str, operation_tag: str, send: Callable[[], Awaitable[DeploymentHandle]]
@@ -300,22 +309,6 @@ class Deployer:
                     extra=log_fields(error, request_id=request_id, owner=self.owned.owner),
                 )
         return handle
-
-    def _encode(
-        self, application: str, version: str, users: Iterable[AnyUser], options: DeployOptions
-    ) -> HttpRequest[DeployAccepted]:
-        fields: dict[str, Any] = {
-            "application": application,
-            "version": version,
-            "users": users,
-            **options,
-        }
-        for name in ("operation_tag", "idempotency_key"):
-            fields.pop(name, None)
-        body = deploy_request(fields)
-        operation = DEPLOY_TO_FLEET if isinstance(body, FleetDeployRequest) else DEPLOY
-        self._guard.check(operation, body)
-        return encode(operation, body=body)
 
     async def _accept(self, deploy: IdempotentDeploy, operation_tag: str) -> DeployAccepted:
         """Sends the deploy in a task of its own, which outlives a caller that is cancelled."""
@@ -505,38 +498,3 @@ def _timed_out(timeout: float, *, was_sent: bool) -> WaitTimedOut:
         f"timeout={timeout:g} s passed before the deploy was sent, such as in the queue for its"
         " rate limit; nothing was deployed"
     )
-
-
-def _key_tag(application: str, options: DeployOptions) -> str | None:
-    """Returns the key tag of a deploy; None without an idempotency key.
-
-    Raises:
-        InvalidRequest: the key cannot be used.
-    """
-    key = options.get("idempotency_key")
-    if key is None:
-        return None
-    if not options.get("operation_tag", True):
-        raise InvalidRequest("idempotency_key needs the operation tag: leave out operation_tag")
-    return key_tag(application, key)
-
-
-def with_variables(options: DeployOptions, variables: Mapping[str, str]) -> DeployOptions:
-    """Returns the options with variables of observers where the caller has set none of the name."""
-    given = as_variables(options.get("environment_variables", ()))
-    names = {variable.key for variable in given}
-    added = as_variables({key: one for key, one in variables.items() if key not in names})
-    return {**options, "environment_variables": (*given, *added)}
-
-
-def with_webhook_urls(options: DeployOptions, urls: WebhookUrls) -> DeployOptions:
-    """Returns the options with the URLs of the webhook source where the caller has set none.
-
-    The URLs are `Webhook`s, whose `repr` hides the path, because a traceback with local variables
-    shows the options.
-    """
-    completed: dict[str, Any] = {**options}
-    for kind in WEBHOOK_KINDS.values():
-        if not completed.get(option := webhook_option(kind)):
-            completed[option] = Webhook(urls.url(kind))
-    return cast("DeployOptions", completed)
