@@ -8,7 +8,7 @@ import ipaddress
 import secrets
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar, Unpack
 
 import attrs
 
@@ -40,7 +40,7 @@ from .relays import LocalRelaySession
 from .saved_applications import application_records, restore_applications
 from .server import Server
 from .settings import Settings
-from .settings_file import Problem, SettingsFile, load_file, read_file
+from .settings_file import EmulatorSettings, Problem, SettingsFile, load_file, read_file
 from .simulation import Simulation
 from .state import State
 from .status_events import StatusEvent, StatusEvents
@@ -222,7 +222,7 @@ class Emulator:
         self._deadlines = deadlines
 
     @classmethod
-    def from_file(cls, path: str | Path, **changes: Any) -> Self:
+    def from_file(cls, path: str | Path, **changes: Unpack[EmulatorSettings]) -> Self:
         """Returns an emulator with what a TOML file has: `[settings]` and `[[faults]]` too.
 
         Args:

@@ -14,9 +14,9 @@ import re
 import shutil
 import sys
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, Literal, TypedDict, get_args
 
 import attrs
 
@@ -28,7 +28,7 @@ from .catalogue import Application, Catalogue, Fleet, Image
 from .connections import Deadlines
 from .fault_tables import faults_from_tables
 from .faults import Fault
-from .settings import Settings
+from .rate_limits import RateLimits
 from .simulation import Simulation
 from .timings import Timings
 
@@ -43,17 +43,47 @@ _KEY: Final = re.compile(r"""\s*([\w-]+|"[^"]*"|'[^']*')\s*[.=]""")
 _PLACE: Final = re.compile(r"(.*?) @ \$(\S*)", re.DOTALL)
 _EXTRA: Final = re.compile(r"extra fields found \((.*)\)")
 
-_OTHER_SETTINGS: Final = (
-    "allowed_hosts",
-    "deadlines",
-    "limits",
-    "port",
-    "round_trip_time",
-    "state",
-    "webhook_allow",
-    "webhook_timeout",
-)  # of the server and of the clients
-SETTINGS: Final = tuple(sorted([*_OTHER_SETTINGS, *(one.name for one in attrs.fields(Settings))]))
+
+class EmulatorSettings(TypedDict, total=False):
+    """The arguments of `Emulator` besides `apps`, by name; `Emulator` says what each is."""
+
+    token: str | None
+    host: str
+    allowed_hosts: Iterable[str]
+    deadlines: Deadlines
+    port: int
+    fleets: Iterable[Fleet]
+    images: Iterable[Image]
+    timings: Timings
+    limits: RateLimits
+    max_deployments: int | None
+    port_range: range
+    port_reuse_delay: float
+    engine: str | None
+    fqdn: str
+    player_locations: Mapping[str, tuple[float, float]] | None
+    webhook_allow: Iterable[str]
+    webhook_timeout: float
+    metrics_interval: float
+    keep_terminated: float
+    keep_errors: float | None
+    list_delay: float
+    location_capacity: Mapping[str, int] | None
+    seed: int
+    unknown_id_status: Literal[400, 404]
+    host_shape: Literal["pin", "centroid"]
+    list_has_status: bool
+    list_accepts_filters: bool
+    list_includes_errors: bool
+    round_trip_time: tuple[float, float]
+    state: str | Path | None
+    simulate: Simulation | None
+    faults: Iterable[Fault]
+
+
+SETTINGS: Final = sorted(
+    EmulatorSettings.__annotations__.keys() - {"token", "fleets", "images", "faults"}
+)
 """The keys of `[settings]`: the arguments of `Emulator` but the token, which is no matter for a
 file that is shared, and what has tables of its own."""
 

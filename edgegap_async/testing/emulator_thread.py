@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Container, Coroutine, Iterable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeVar, Unpack
 
 from edgegap_async import EdgegapClient, PollingPolicy
 from edgegap_async.emulator import (
@@ -20,6 +20,7 @@ from edgegap_async.emulator import (
     RecordedRequest,
     StatusEvent,
 )
+from edgegap_async.emulator.settings_file import EmulatorSettings
 from edgegap_async.errors import InvalidRequest
 
 _Result = TypeVar("_Result")
@@ -39,7 +40,11 @@ class EmulatorThread:
         settings: the other arguments of `Emulator`.
     """
 
-    def __init__(self, apps: Iterable[Application] | str | Path = (), **settings: Any) -> None:
+    def __init__(
+        self,
+        apps: Iterable[Application] | str | Path = (),
+        **settings: Unpack[EmulatorSettings],
+    ) -> None:
         self._apps, self._settings = apps, settings
         self._emulator: Emulator | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

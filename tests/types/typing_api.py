@@ -17,6 +17,7 @@ from edgegap_async import (
     nearest,
 )
 from edgegap_async.api.operations import GET_DEPLOYMENT
+from edgegap_async.emulator import Emulator, Timings
 from edgegap_async.models import (
     Application,
     ApplicationPage,
@@ -38,6 +39,7 @@ from edgegap_async.models import (
     TagPage,
 )
 from edgegap_async.requests import EnvironmentVariable, Filter, StopFilter
+from edgegap_async.testing import EmulatorThread
 
 
 async def calls(client: EdgegapClient) -> None:
@@ -109,6 +111,12 @@ async def many(client: EdgegapClient, requests: list[DeployRequest]) -> None:
             assert_type(server, DeploymentHandle)
 
 
+def emulators() -> None:
+    assert_type(Emulator.from_file("edgegap.toml", port=8080, keep_errors=None), Emulator)
+    with EmulatorThread(timings=Timings.fast(), limits={"deploy": 5}) as emulator:
+        assert_type(emulator, EmulatorThread)
+
+
 async def mistakes(client: EdgegapClient) -> None:
     await client.deploy("arena", "v1")  # type: ignore[call-arg]
     await client.deploy("arena", "v1", users=["1.2.3.4"], tag="eu")  # type: ignore[call-arg]
@@ -118,3 +126,7 @@ async def mistakes(client: EdgegapClient) -> None:
     ServerPool(client, "arena", "v1", users=["1.2.3.4"], colour="red")  # type: ignore[call-arg]
     Filter("colour", "eq", "red")  # type: ignore[arg-type]
     await client.deployments.metrics("c0653765de3b", steps="2m")  # type: ignore[arg-type]
+    EmulatorThread(colour="red")  # type: ignore[call-arg]
+    EmulatorThread(host_shape="circle")  # type: ignore[arg-type]
+    Emulator.from_file("edgegap.toml", colour="red")  # type: ignore[call-arg]
+    Emulator.from_file("edgegap.toml", timings="fast")  # type: ignore[arg-type]
