@@ -25,12 +25,11 @@ from edgegap_async.errors import (
     NotFound,
     Refused,
     UnreadableAnswer,
-    refusal,
 )
 
 from .codec import check_answer_model, dumps, format_time, read_answer, read_object, to_json
 from .operations import Operation, RetrySafety
-from .status_codes import OFTEN_FROM_PROXY, meaning, says_missing
+from .status_codes import OFTEN_FROM_PROXY, meaning, refusal, says_missing
 from .validation import check_kind, check_segment
 from .values import HIDDEN_NAMES, Value
 

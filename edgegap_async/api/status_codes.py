@@ -15,6 +15,20 @@ import enum
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from edgegap_async.errors import (
+    BadRequest,
+    Conflict,
+    Forbidden,
+    Gone,
+    ImageUnavailable,
+    NotFound,
+    RateLimited,
+    Refused,
+    ServerError,
+    Unauthorized,
+    Unprocessable,
+)
+
 from .operations import GET_CONTAINER_LOGS, STOP_DEPLOYMENT, STOP_SELF, Operation
 
 
@@ -60,6 +74,24 @@ _UNKNOWN_LOGS_TEXT: Final = "could not understand"  # the live API, for the logs
 
 OFTEN_FROM_PROXY: Final = frozenset({400, 401, 403, 404, 410, 421})
 """Statuses that say something about a deployment or a token, and that proxies send too."""
+
+
+_ERRORS: Final[Mapping[int, type[Refused]]] = {
+    400: BadRequest,
+    401: Unauthorized,
+    403: Forbidden,
+    404: NotFound,
+    409: Conflict,
+    410: Gone,
+    422: Unprocessable,
+    424: ImageUnavailable,
+    429: RateLimited,
+}
+
+
+def refusal(status: int) -> type[Refused]:
+    """Returns the class of error for an HTTP error status (400 to 599)."""
+    return _ERRORS.get(status) or (ServerError if status >= 500 else Refused)  # noqa: PLR2004 - 5xx
 
 
 def meaning(status: int, operation: str = "") -> StatusMeaning:

@@ -8,7 +8,8 @@ from typing import Final
 from aiohttp import web
 
 from edgegap_async.api.codec import dumps
-from edgegap_async.errors import Refused, refusal
+from edgegap_async.api.status_codes import refusal
+from edgegap_async.errors import Refused
 
 _REFUSALS: Final = (400, 401, 403, 404, 409, 410, 422, 424)
 _STATUSES: Final = {refusal(status): status for status in _REFUSALS}

@@ -12,6 +12,7 @@ import pytest
 
 from edgegap_async import errors
 from edgegap_async.api.models import CrashData, Deployment, Logs, Status, StatusChange
+from edgegap_async.api.status_codes import refusal
 from edgegap_async.errors import (
     BadRequest,
     CallError,
@@ -36,7 +37,6 @@ from edgegap_async.errors import (
     Unprocessable,
     UnreadableAnswer,
     WaitTimedOut,
-    refusal,
 )
 
 

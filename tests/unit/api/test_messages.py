@@ -31,6 +31,7 @@ from edgegap_async.api.register import OPERATIONS
 from edgegap_async.api.requests import DeployRequest, TagName
 from edgegap_async.api.resources.metrics import GET_METRICS
 from edgegap_async.api.resources.private_fleets import LIST_FLEET_HOSTS
+from edgegap_async.api.status_codes import refusal
 from edgegap_async.errors import (
     BadRequest,
     CallError,
@@ -42,7 +43,6 @@ from edgegap_async.errors import (
     ServerError,
     Unprocessable,
     UnreadableAnswer,
-    refusal,
 )
 from edgegap_async.http.retries import is_ambiguous, is_transient
 
