@@ -22,6 +22,7 @@ import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 
+from figures import significant
 from redis import ConnectionError as NotReady
 from redis import Redis
 
@@ -121,11 +122,11 @@ def measure(processes: int, seconds: float) -> dict[str, object]:
     rate = (len(times) - 10) / (times[-1] - times[0])  # without the first burst
     return {
         "processes": processes,
-        "permits_per_second": round(rate, 2),
-        "share_of_the_limit": round(rate / LIMIT, 3),
+        "permits_per_second": significant(rate),
+        "share_of_the_limit": significant(rate / LIMIT),
         "most_in_one_second": most_in_one_second(times),
-        "jain": round(sum(counts) ** 2 / len(counts) / sum(count**2 for count in counts), 4),
-        "scripts_per_permit": round(scripts / len(times), 3),
+        "jain": significant(sum(counts) ** 2 / len(counts) / sum(count**2 for count in counts), 4),
+        "scripts_per_permit": significant(scripts / len(times)),
     }
 
 

@@ -25,6 +25,8 @@ import time
 import tracemalloc
 from collections.abc import AsyncIterator
 
+from figures import significant
+
 from edgegap_async import DeployRequest, EdgegapClient, Status
 from edgegap_async.emulator import Application, AppPort, Emulator, Simulation, Timings
 
@@ -86,10 +88,10 @@ async def measure_speed(deployments: int) -> dict[str, object]:
         "deployments": deployments,
         "ready": ready,
         "deploys": attempts,
-        "seconds": round(seconds, 3),
-        "allowed_seconds": round(allowed_seconds, 3),
-        "ratio": round(seconds / allowed_seconds, 4),
-        "requests_per_deployment": round(requests / deployments, 2),
+        "seconds": significant(seconds),
+        "allowed_seconds": significant(allowed_seconds),
+        "ratio": significant(seconds / allowed_seconds),
+        "requests_per_deployment": significant(requests / deployments),
     }
 
 
@@ -116,7 +118,7 @@ async def measure_memory(waiting: int) -> dict[str, object]:
     return {
         "waiting": waiting,
         "bytes_each": round((after - before) / waiting),
-        "tasks_each": round(tasks / waiting, 3),
+        "tasks_each": significant(tasks / waiting),
     }
 
 

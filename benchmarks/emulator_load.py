@@ -26,6 +26,7 @@ from typing import Any
 
 import aiohttp
 import psutil
+from figures import significant
 
 CONNECTIONS = 10  # clients that send one request after the other
 LOGGERS = 10
@@ -91,7 +92,7 @@ class RunningEmulator:
         memory = sum(one.memory_info().rss for one in own + guardians)
         descriptors = self.process.num_fds() - len(self.process.net_connections("tcp"))
         return {
-            "megabytes": round(memory / 1e6, 1),
+            "megabytes": significant(memory / 1e6),
             "descriptors": descriptors,
             "emulator_cpu_s": cpu_seconds(own),
             "guardian_cpu_s": cpu_seconds(guardians),
@@ -100,7 +101,7 @@ class RunningEmulator:
 
 def cpu_seconds(processes: list[psutil.Process]) -> float:
     times = [process.cpu_times() for process in processes]
-    return round(sum(each.user + each.system for each in times), 2)
+    return round(sum(each.user + each.system for each in times), 2)  # what the system counts
 
 
 def cpu_milliseconds(
@@ -109,7 +110,7 @@ def cpu_milliseconds(
     """Returns what each of `count` calls took of the CPU between two measurements."""
     names = ("emulator_cpu_s", "guardian_cpu_s")
     return {
-        name.removesuffix("_cpu_s"): round(1e3 * (after[name] - before[name]) / count, 2)
+        name.removesuffix("_cpu_s"): significant(1e3 * (after[name] - before[name]) / count)
         for name in names
     }
 
@@ -188,13 +189,14 @@ async def calls_per_second(seconds: float, call: Callable[[int], Awaitable[Any]]
             await call(count)
 
     await asyncio.gather(*(some() for _ in range(CONNECTIONS)))
-    return round(count / (time.perf_counter() - began), 1)
+    rate: float = significant(count / (time.perf_counter() - began))
+    return rate
 
 
 def milliseconds(took: list[float]) -> dict[str, float]:
     took = sorted(took)
     points = {"p50_ms": 0.5, "p99_ms": 0.99, "max_ms": 1.0}
-    return {name: round(1e3 * took[int(at * (len(took) - 1))], 1) for name, at in points.items()}
+    return {name: significant(1e3 * took[int(at * (len(took) - 1))]) for name, at in points.items()}
 
 
 # ── the parts ───────────────────────────────────────────────────────────────────────────────────
@@ -221,9 +223,9 @@ async def real_processes(rate: float, seconds: float, measure: float) -> dict[st
                 "stop": cpu_milliseconds(read, after, count),
             },
             "deploy": {"a_second": rate, "deployments": count, **milliseconds(took)},
-            "all_ready_after_last_answer_s": round(ready_after, 2),
+            "all_ready_after_last_answer_s": significant(ready_after),
             "status_requests_per_second": answers,
-            "all_stopped_s": round(stopped_after, 2),
+            "all_stopped_s": significant(stopped_after),
             "held": {"before": before, "live": live, "read": read, "after": after},
         }
 
@@ -274,7 +276,7 @@ async def logging_servers(megabytes: float, measure: float) -> dict[str, Any]:
             return {
                 "servers": LOGGERS,
                 "megabytes_a_second_wanted": megabytes,
-                "megabytes_a_second": round(logged / 1e6, 1),
+                "megabytes_a_second": significant(logged / 1e6),
                 **milliseconds(took),
                 **emulator.held(),
             }
@@ -296,12 +298,12 @@ async def measure(options: argparse.Namespace) -> Mapping[str, Any]:
     seconds = options.measure_seconds
     return {
         "benchmark": "emulator_load",
-        "load_before": round(os.getloadavg()[0], 1),
+        "load_before": significant(os.getloadavg()[0]),
         "real processes": await real_processes(options.rate, options.seconds, seconds),
         "simulated": await simulated(options.simulated, seconds),
         "logging": await logging_servers(options.log_megabytes, seconds),
         **({"cycles": await cycles(options.rate, options.cycles)} if options.cycles else {}),
-        "load_after": round(os.getloadavg()[0], 1),
+        "load_after": significant(os.getloadavg()[0]),
     }
 
 

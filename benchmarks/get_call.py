@@ -24,6 +24,7 @@ from pathlib import Path
 
 import aiohttp
 from aiohttp import web
+from figures import significant
 
 from edgegap_async import EdgegapClient, Timeouts
 from edgegap_async.api import codec
@@ -150,18 +151,20 @@ async def measure(url: str, rounds: int, calls: int, observer: Observer) -> dict
         "json": "json" if codec.loads is json.loads else "orjson",
         "rounds": rounds,
         "calls_per_round": calls,
-        "bare_aiohttp_us": round(medians[0], 1),
-        "edgegap_async_us": round(medians[1], 1),
-        "ratio": round(statistics.median(sample[1] / sample[0] for sample in samples), 3),
-        "ratio_with_ports": round(
-            statistics.median(sample[2] / sample[0] for sample in samples), 3
+        "bare_aiohttp_us": significant(medians[0]),
+        "edgegap_async_us": significant(medians[1]),
+        "ratio": significant(statistics.median(sample[1] / sample[0] for sample in samples)),
+        "ratio_with_ports": significant(
+            statistics.median(sample[2] / sample[0] for sample in samples)
         ),
-        "observed_us": round(medians[3], 1),
-        "observed_ratio": round(statistics.median(sample[3] / sample[1] for sample in samples), 3),
+        "observed_us": significant(medians[3]),
+        "observed_ratio": significant(
+            statistics.median(sample[3] / sample[1] for sample in samples)
+        ),
         "observer": type(observer).__name__,
         "goal": "ratio at most 1.13 with the extra `speed`",
         "profile_us": {
-            stage: round(after - before, 1)
+            stage: significant(after - before)
             for stage, before, after in zip(stages, reached, reached[1:], strict=False)
         },
     }

@@ -18,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 
+from figures import significant
+
 STATEMENTS = {
     "python": "",
     "aiohttp": "import aiohttp",
@@ -53,11 +55,11 @@ def main() -> None:
     result = {
         "benchmark": "import_time",
         "rounds": rounds,
-        "python_ms": round(median["python"], 1),
-        "aiohttp_over_python_ms": round(theirs, 1),
-        "edgegap_async_over_python_ms": round(ours, 1),
-        "ratio": round(ours / theirs, 3),
-        "help_ms": round(median["help"], 1),
+        "python_ms": significant(median["python"]),
+        "aiohttp_over_python_ms": significant(theirs),
+        "edgegap_async_over_python_ms": significant(ours),
+        "ratio": significant(ours / theirs),
+        "help_ms": significant(median["help"]),
         "goal": "ratio at most 1.25, help_ms at most 200",
     }
     print(json.dumps(result, indent=1))

@@ -38,6 +38,7 @@ from edgegap_async import Limits
 from edgegap_async.api.operations import DEPLOY
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
+from figures import significant
 from virtual_clock import VirtualLoop, run_virtually
 
 LIMIT = 40
@@ -312,13 +313,13 @@ def table(arguments: argparse.Namespace) -> dict[str, object]:
         results[title] = {
             "429_in_1000_and_percent_used": {
                 counter: {
-                    jitter: [round(refused, 1), round(100 * used, 1)]
+                    jitter: [significant(refused), significant(100 * used)]
                     for jitter, (refused, used) in row.items()
                 }
                 for counter, row in rows.items()
             },
-            "most_429_in_1000": round(max(refused for refused, _ in cells), 1),
-            "least_percent_used": round(100 * min(used for _, used in cells), 1),
+            "most_429_in_1000": significant(max(refused for refused, _ in cells)),
+            "least_percent_used": significant(100 * min(used for _, used in cells)),
         }
     return results
 
@@ -337,7 +338,7 @@ def lower_limits(arguments: argparse.Namespace) -> dict[str, object]:
         )
         duration = max(network.accepted) - min(network.accepted)
         results[f"{allowed} of {LIMIT} a second, {name}"] = {
-            "times_the_ideal": round(duration * allowed / 400, 2),
+            "times_the_ideal": significant(duration * allowed / 400),
             "answers_429": network.refused,
         }
     return results
@@ -434,7 +435,7 @@ def costs(rounds: int) -> dict[str, object]:
     results: dict[str, object] = {
         name: {
             waiting: {
-                "cpu_us": round(statistics.median(us for us, _ in row), 1),
+                "cpu_us": significant(statistics.median(us for us, _ in row)),
                 "most_in_one_second": max(most for _, most in row),
             }
             for waiting, row in rows.items()

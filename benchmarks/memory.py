@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).parent.parent / "tests/support"))
-
+from figures import significant
 from short_lived_api import ShortLivedApi
 from virtual_clock import run_virtually
 
@@ -49,8 +49,8 @@ async def run(seconds: float, rate: float, lifetime: float, points: int) -> list
                 gc.collect()
                 figures.append(
                     {
-                        "hours": round(number / rate / 3600, 2),
-                        "megabytes": round(tracemalloc.get_traced_memory()[0] / 1e6, 2),
+                        "hours": significant(number / rate / 3600),
+                        "megabytes": significant(tracemalloc.get_traced_memory()[0] / 1e6),
                         "deployments that live": len(api.live),
                         "deployments in the register": len(client._deployer.register),  # noqa: SLF001
                     }

@@ -41,6 +41,7 @@ import aiohttp
 import attrs
 import psutil
 from aiohttp import web
+from figures import significant
 from playwright.async_api import Browser, Page, ViewportSize, async_playwright
 
 TOKEN = "of-the-benchmark"
@@ -216,7 +217,7 @@ async def measure_load(browser: Browser, count: int, rate: float) -> dict[str, A
             deploys.append(asyncio.create_task(deploy()))
         await asyncio.gather(*deploys)
         await emulator.until_ready(count)
-        await page.wait_for_timeout(500)
+        await page.wait_for_function("count => Object.keys(rows).length >= count", arg=count)
         seconds = time.perf_counter() - began
         seen, times, long_tasks = await page.evaluate("[rows, frames, longTasks]")
         tasks = main_tasks(await browser.stop_tracing(), mark)
@@ -226,21 +227,21 @@ async def measure_load(browser: Browser, count: int, rate: float) -> dict[str, A
         "deployments": count,
         "rows_seen": len(delays),
         "delay_ms": {
-            "median": round(statistics.median(delays), 1),
-            "99th_percentile": round(delays[int(len(delays) * 0.99)], 1),
-            "most": round(delays[-1], 1),
+            "median": significant(statistics.median(delays)),
+            "99th_percentile": significant(delays[int(len(delays) * 0.99)]),
+            "most": significant(delays[-1]),
         },
         "frames": frames(times, tasks),
         "long_tasks": {
             "count": len(long_tasks),
-            "most_ms": round(max(long_tasks, default=0.0), 1),
+            "most_ms": significant(max(long_tasks, default=0.0)),
         },
         "page_tasks": {
             "count": len(tasks),
             "beyond_50_ms": sum(one.clock > LONG_TASK for one in tasks),
             "beyond_50_ms_of_cpu": sum(one.cpu > LONG_TASK for one in tasks),
-            "most_cpu_ms": round(max(one.cpu for one in tasks), 1),
-            "cpu_share": round(sum(one.cpu for one in tasks) / 1000 / seconds, 3),
+            "most_cpu_ms": significant(max(one.cpu for one in tasks)),
+            "cpu_share": significant(sum(one.cpu for one in tasks) / 1000 / seconds),
         },
     }
 
@@ -267,10 +268,10 @@ def frames(times: list[float], tasks: list[Task]) -> dict[str, Any]:
             dropped_by_page += min(missing, int(cpu / period))
     return {
         "drawn": len(times),
-        "period_ms": round(period, 1),
+        "period_ms": significant(period),
         "dropped": dropped,
         "dropped_by_page": dropped_by_page,
-        "longest_gap_ms": round(max(end - begin for begin, end in gaps), 1),
+        "longest_gap_ms": significant(max(end - begin for begin, end in gaps)),
     }
 
 
@@ -327,7 +328,7 @@ async def measure_memory(browser: Browser, events: int) -> dict[str, Any]:
         await page.close()
     return {
         "events": cycles * 4 * changes,
-        "megabytes": [round(one, 2) for one in megabytes],
+        "megabytes": [significant(one) for one in megabytes],
         "elements": nodes,
     }
 
@@ -355,15 +356,18 @@ async def measure_rate(browser: Browser, live: int, seconds: float, rounds: int)
                 per_cpu[state].append(count / used)
         await page.close()
     middle = {
-        name: {state: round(statistics.median(each)) for state, each in of.items()}
+        name: {state: statistics.median(each) for state, each in of.items()}
         for name, of in (("a_second", rates), ("for_a_second_of_cpu", per_cpu))
     }
     return {
         "live": live,
-        "status_requests": middle,
-        "kept": round(middle["a_second"]["open"] / middle["a_second"]["closed"], 2),
-        "kept_for_cpu": round(
-            middle["for_a_second_of_cpu"]["open"] / middle["for_a_second_of_cpu"]["closed"], 2
+        "status_requests": {
+            name: {state: significant(each) for state, each in of.items()}
+            for name, of in middle.items()
+        },
+        "kept": significant(middle["a_second"]["open"] / middle["a_second"]["closed"]),
+        "kept_for_cpu": significant(
+            middle["for_a_second_of_cpu"]["open"] / middle["for_a_second_of_cpu"]["closed"]
         ),
     }
 
@@ -382,7 +386,8 @@ async def ask(emulator: Running, ids: list[str], seconds: float) -> tuple[int, f
             number, count = number + 10, count + 1
 
     await asyncio.gather(*(some(first) for first in range(10)))
-    return count, emulator.cpu_seconds() - before
+    # The system counts CPU time in hundredths of a second.
+    return count, max(0.01, emulator.cpu_seconds() - before)
 
 
 async def measure_restart(browser: Browser) -> dict[str, Any]:
@@ -401,7 +406,7 @@ async def measure_restart(browser: Browser) -> dict[str, Any]:
         await page.wait_for_selector("tr[data-id]", state="detached")
         took = time.perf_counter() - began
         await page.close()
-    return {"seconds_until_live": round(took, 2)}
+    return {"seconds_until_live": significant(took)}
 
 
 # ── pictures ─────────────────────────────────────────────────────────────────────────────────────

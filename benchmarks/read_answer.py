@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from figures import significant
 
 from edgegap_async import Deployment
 from edgegap_async.api import codec
@@ -92,7 +93,10 @@ def main() -> None:
             times = max(1, 200_000 // len(body))
             took = best_of(rounds, read, times)
             plain = best_of(rounds, functools.partial(json.loads, body), times)
-            result[f"{case} ({name})"] = {"us": round(took, 1), "ratio": round(took / plain, 2)}
+            result[f"{case} ({name})"] = {
+                "us": significant(took),
+                "ratio": significant(took / plain),
+            }
     print(json.dumps(result, indent=1))
 
 

@@ -21,6 +21,7 @@ import aiohttp
 from edgegap_async import EdgegapClient
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
+from figures import significant
 from strict_api import LIMITS, Arrival, StrictApi, demand
 
 WARM_UP = 2.0  # seconds; the calls after it show the sustained rate
@@ -28,7 +29,8 @@ WARM_UP = 2.0  # seconds; the calls after it show the sustained rate
 
 def used(times: list[float], limit: float) -> float:
     """Returns the used part of the limit between the first and the last call, in percent."""
-    return round(100 * (len(times) - 1) / (times[-1] - times[0]) / limit, 2)
+    percent: float = significant(100 * (len(times) - 1) / (times[-1] - times[0]) / limit)
+    return percent
 
 
 def summary(arrivals: list[Arrival], limit: int, seconds: float) -> dict[str, object]:
@@ -42,7 +44,7 @@ def summary(arrivals: list[Arrival], limit: int, seconds: float) -> dict[str, ob
         "answered_429": sum(not one.accepted for one in arrivals),
         "percent_used": used(times, limit),
         "percent_used_after_two_seconds": used([at for at in times if at > began + WARM_UP], limit),
-        "shortest_time_for_one_more_than_the_limit": round(min(spans), 4),
+        "shortest_time_for_one_more_than_the_limit": significant(min(spans), 4),
     }
 
 
@@ -60,7 +62,7 @@ async def measure(seconds: float) -> dict[str, object]:
         **{
             name: {
                 **summary(api.arrivals[name], limit, seconds),
-                "travel_uneven_by_ms": round(1000 * api.unevenness(name), 1),
+                "travel_uneven_by_ms": significant(1000 * api.unevenness(name)),
             }
             for name, limit in LIMITS.items()
         },

@@ -27,6 +27,7 @@ from aiolimiter import AsyncLimiter
 from edgegap_async.http.api_client import ApiClient
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests/support"))
+from figures import significant
 from slow_connections import LIMITS, StrictServer, call_often, outage, slow_dns
 from virtual_clock import run_virtually
 
@@ -83,7 +84,7 @@ async def measure(who: str, operation: str, slow: str, seconds: int) -> dict[str
         "limit": LIMITS[operation],
         "worst_second": most_in_one_second(times),
         "answers_429": server.refused,
-        "seconds_used": round(times[-1] - times[0], 1),
+        "seconds_used": significant(times[-1] - times[0]),
     }
 
 

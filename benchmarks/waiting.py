@@ -32,7 +32,7 @@ import attrs
 from aiohttp import web
 
 sys.path.append(str(Path(__file__).parent.parent / "tests/support"))
-
+from figures import significant
 from virtual_clock import run_virtually
 
 from edgegap_async import DeploymentHandle, EdgegapClient, Status, WebhookReceiver
@@ -201,10 +201,10 @@ class Result:
         mean, p99 = statistics.fmean(delays), sorted(delays)[math.ceil(len(delays) * 0.99) - 1]
         each = self.requests / (case.count * case.rounds)
         figures: dict[str, Any] = {
-            "mean": round(mean, 3),
-            "p99": round(p99, 3),
-            "max": round(max(delays), 3),
-            "requests": round(each, 2),
+            "mean": significant(mean),
+            "p99": significant(p99),
+            "max": significant(max(delays)),
+            "requests": significant(each),
             "found": len(delays),
             "missed": self.missed,
             "answers 429": self.refused,
@@ -343,7 +343,7 @@ def measure(case: Case, wait: Wait, seed: int) -> dict[str, Any]:
     result, began = Result(), time.perf_counter()
     for number in range(case.rounds):
         run_virtually(run_round(case, wait, seed + number, result))
-    return {**result.as_json(case), "seconds": round(time.perf_counter() - began, 1)}
+    return {**result.as_json(case), "seconds": significant(time.perf_counter() - began)}
 
 
 def main() -> None:

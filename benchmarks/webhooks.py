@@ -28,6 +28,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from figures import significant
 
 from edgegap_async import WebhookReceiver
 
@@ -198,16 +199,18 @@ def measure(pipe: Connection, rounds: int, count: int) -> dict[str, Any]:
         "rounds": rounds,
         "requests_per_round": count,
         "body_bytes": len(body),
-        "per_second": {name: round(statistics.median(t[name][0] for t in turns)) for name in ports},
+        "per_second": {
+            name: significant(statistics.median(t[name][0] for t in turns)) for name in ports
+        },
         "server_cpu_us": {
-            name: round(statistics.median(t[name][1] for t in turns), 1) for name in ports
+            name: significant(statistics.median(t[name][1] for t in turns)) for name in ports
         },
         "rate_of_bare": {
-            name: round(statistics.median(t[name][0] / t[other][0] for t in turns), 3)
+            name: significant(statistics.median(t[name][0] / t[other][0] for t in turns))
             for name, other in pairs.items()
         },
         "rate_of_bare_by_server_cpu": {
-            name: round(statistics.median(t[other][1] / t[name][1] for t in turns), 3)
+            name: significant(statistics.median(t[other][1] / t[name][1] for t in turns))
             for name, other in pairs.items()
         },
         "goal": "rate_of_bare at least 0.4",
