@@ -18,8 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
 
 from edgegap_async.api.models import Logs
 from edgegap_async.concurrency import wait_within
@@ -27,9 +26,6 @@ from edgegap_async.errors import BadRequest, CallError, Gone, NotFound
 from edgegap_async.http.retries import is_transient
 from edgegap_async.log_records import log_fields
 from edgegap_async.polling.tracker import DeploymentTracker
-
-if TYPE_CHECKING:
-    from edgegap_async.api.resources.metrics import MetricRow, Metrics
 
 Item = TypeVar("Item")
 
@@ -81,22 +77,6 @@ def _continuation(seen: str, log: str) -> str | None:
     )
     size = next(shorter, 0)
     return log[size:] if size else None
-
-
-class MetricsReader:
-    """Finds the new measurements in each answer about metrics."""
-
-    def __init__(self) -> None:
-        self.newest: datetime | None = None
-        """The time of the newest measurement; None before the first."""
-
-    def new_rows(self, answer: Metrics) -> list[MetricRow]:
-        """Returns the measurements since the answer before, oldest first."""
-        newest = self.newest
-        rows = [row for row in answer.rows() if newest is None or row["time"] > newest]
-        if rows:
-            self.newest = rows[-1]["time"]
-        return rows
 
 
 async def follow(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -34,7 +34,7 @@ from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.resources.deployments import is_listed
 from edgegap_async.polling.tracker import DeploymentTracker, WebhookUrls
 
-from .following import LogReader, MetricsReader, follow
+from .following import LogReader, follow
 from .ownership import OwnedDeployments, stop_until_confirmed
 
 if TYPE_CHECKING:
@@ -164,29 +164,7 @@ class DeploymentHandle:
             ClientClosed: the client is closed, or was closed meanwhile.
             InvalidRequest: `timeout` or `playable` cannot be used.
         """
-        return await self._wait_ready(timeout, playable)
-
-    async def _wait_ready(
-        self,
-        timeout: float | None,  # noqa: ASYNC109 - WaitTimedOut says more
-        playable: Check | None,
-        limit: str = "",
-    ) -> Deployment:
-        if playable is None:
-            return await self._tracker.wait_for(Status.READY, timeout, limit)
-        from .playable import as_check, until_playable  # noqa: PLC0415 - imported when asked for
-
-        check = as_check(playable)
-        began = loop_time()
-        deployment = await self._tracker.wait_for(Status.READY, timeout, limit)
-        left = None if timeout is None else max(0.0, timeout - (loop_time() - began))
-        with self._client.until_closed(), self._tracker.waiting():
-            try:
-                await until_playable(self, check, left)
-            except (NotPlayable, InvalidRequest):  # an ended deployment has no endpoint
-                self._tracker.raise_if_over(Status.READY)
-                raise
-        return deployment
+        return await wait_ready(self, timeout, playable)
 
     async def wait_terminated(self, timeout: float | None = 300.0) -> Deployment:  # noqa: ASYNC109 - WaitTimedOut says more
         """Waits until the deployment has ended, and returns its last state. Does not stop it.
@@ -318,13 +296,14 @@ class DeploymentHandle:
             Unauthorized, Forbidden: the API does not accept the token for this deployment.
             ClientClosed: the client is closed, or was closed meanwhile.
         """
-        reader = MetricsReader()
+        newest: datetime | None = None
 
         async def read() -> list[MetricRow]:
-            answer = await self._client.deployments.metrics(
-                self.request_id, start=reader.newest, raw=True
-            )
-            return reader.new_rows(answer)
+            nonlocal newest
+            answer = await self._client.deployments.metrics(self.request_id, start=newest, raw=True)
+            rows = [row for row in answer.rows() if newest is None or row["time"] > newest]
+            newest = rows[-1]["time"] if rows else newest
+            return rows
 
         return follow(self._tracker, read)
 
@@ -363,21 +342,37 @@ class DeploymentHandle:
         )
 
 
-def wait_ready(
+async def wait_ready(
     handle: DeploymentHandle,
-    timeout: float | None,
+    timeout: float | None,  # noqa: ASYNC109 - WaitTimedOut says more
     playable: Check | None,
-    limit: str,
-) -> Awaitable[Deployment]:
-    """Waits as `DeploymentHandle.wait_ready` does, for a caller that has a time limit of its own.
+    limit: str = "",
+) -> Deployment:
+    """Waits as `DeploymentHandle.wait_ready` does.
 
     Args:
         handle: the deployment.
         timeout: seconds that are left of the time limit; None for no limit.
         playable: as for `DeploymentHandle.wait_ready`.
-        limit: the time limit of the caller, such as `timeout=2 s`, for the text of `WaitTimedOut`.
+        limit: the time limit of the caller, such as `timeout=2 s`, for the text of `WaitTimedOut`;
+            empty if that is `timeout` itself.
     """
-    return handle._wait_ready(timeout, playable, limit)  # noqa: SLF001 - as `tracker_of`
+    tracker = tracker_of(handle)
+    if playable is None:
+        return await tracker.wait_for(Status.READY, timeout, limit)
+    from .playable import as_check, until_playable  # noqa: PLC0415 - imported when asked for
+
+    check = as_check(playable)
+    began = loop_time()
+    deployment = await tracker.wait_for(Status.READY, timeout, limit)
+    left = None if timeout is None else max(0.0, timeout - (loop_time() - began))
+    with handle._client.until_closed(), tracker.waiting():  # noqa: SLF001 - as `tracker_of`
+        try:
+            await until_playable(handle, check, left)
+        except (NotPlayable, InvalidRequest):  # an ended deployment has no endpoint
+            tracker.raise_if_over(Status.READY)
+            raise
+    return deployment
 
 
 def tracker_of(handle: DeploymentHandle) -> DeploymentTracker:

@@ -252,19 +252,15 @@ async def until_playable(
     message = (
         f"{check.tried(server)} failed {attempts} times in {limit:g} s; the last failure: {failure}"
     )
+    problem = NotPlayable.of(server, message)
+    problem.attempts = attempts
     try:
-        raise _not_playable(server, message, attempts) from cause
+        raise problem from cause
     finally:
-        del cause  # its traceback refers to this frame, which refers to the server
+        del cause, problem  # their tracebacks refer to this frame, which refers to the server
 
 
 def _cancellations() -> int:
     """Returns the number of cancellations of the task. A timeout that has ended does not count."""
     task = asyncio.current_task()
     return task.cancelling() if task else 0
-
-
-def _not_playable(server: DeploymentHandle, message: str, attempts: int) -> NotPlayable:
-    problem = NotPlayable.of(server, message)
-    problem.attempts = attempts
-    return problem
