@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Final, Literal, NoReturn, TypeAlias, TypedDict, TypeVar
+from typing import Any, Final, Literal, NoReturn, TypeAlias, TypedDict
 from urllib.parse import urlsplit
 
 import attrs
@@ -118,17 +118,10 @@ class Token:
         raise TypeError("a token must not be stored or sent: make a client where you need one")
 
 
-Item = TypeVar("Item")
-
 MAX_TAG: Final = 40
 """Characters of a tag at most, by the API's description since 2026-04 (20 in 2024)."""
 _MAX_VALUE: Final = 4096  # bytes; "up to 4 KB" in the same description
 _NOT_IN_VALUE: Final = "[\0\ud800-\udfff]"  # NUL, and half surrogates, which UTF-8 cannot encode
-
-
-def _as_tuple(what: str, values: Iterable[Item]) -> tuple[Item, ...]:
-    check_list(what, values)
-    return tuple(values)
 
 
 def as_strings(values: Iterable[str]) -> tuple[str, ...]:
@@ -253,7 +246,8 @@ def as_variables(values: AnyVariables) -> tuple[EnvironmentVariable, ...]:
     """A converter: a mapping or a list of variables as a tuple."""
     if isinstance(values, Mapping):
         return tuple(itertools.starmap(EnvironmentVariable, values.items()))
-    variables = _as_tuple("environment_variables", values)
+    check_list("environment_variables", values)
+    variables = tuple(values)
     if not all(isinstance(variable, EnvironmentVariable) for variable in variables):
         raise InvalidRequest(
             "environment_variables must be a mapping or a list of EnvironmentVariable"

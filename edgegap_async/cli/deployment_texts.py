@@ -62,8 +62,7 @@ def row_age(row: DeploymentRow) -> str:
     """Returns for how long a deployment has been READY; empty before."""
     if row.start_time is None:
         return ""
-    start = row.start_time if row.start_time.tzinfo else row.start_time.replace(tzinfo=UTC)
-    return seconds(max(0, (datetime.now(UTC) - start).total_seconds()))
+    return seconds(max(0, (datetime.now(UTC) - row.start_time).total_seconds()))
 
 
 def row_addresses(row: DeploymentRow) -> str:

@@ -23,7 +23,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Generic, Self, TextIO, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Self, TextIO, TypeVar
 
 import edgegap_async as sdk
 
@@ -79,25 +79,19 @@ def to_json(value: object) -> object:
     return value
 
 
-class Column(Generic[Row]):
-    """A column of a table.
+class Column(NamedTuple, Generic[Row]):
+    """A column of a table."""
 
-    Args:
-        title: its title.
-        cell: returns the text of a row.
-        is_whole: whether the text is never cut, such as an id.
-    """
-
-    def __init__(
-        self, title: str, cell: Callable[[Row], object], *, is_whole: bool = False
-    ) -> None:
-        self.title = title
-        self.is_whole = is_whole
-        self._cell = cell
+    title: str
+    """Its title."""
+    cell: Callable[[Row], object]
+    """Returns the text of a row."""
+    is_whole: bool = False
+    """Whether the text is never cut, such as an id."""
 
     def text(self, row: Row) -> str:
         """Returns the text of a row, in one line."""
-        return visible(self._cell(row))
+        return visible(self.cell(row))
 
 
 class Output:

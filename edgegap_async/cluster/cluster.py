@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 from collections.abc import Mapping
 from typing import Final, Self, TypeVar
@@ -67,7 +68,7 @@ class Cluster:
         prefix = f"{{edgegap:{account}}}"
         self._connection = RedisConnection(self._redis, prefix)
         self._relay = WebhookRelay(self._connection, self._redis, f"{prefix}:webhooks")
-        self.limits = Limits(limits, permits=self._permits)
+        self.limits = Limits(limits, permits=functools.partial(SharedPermits, self._connection))
 
     def __repr__(self) -> str:
         return f"Cluster({self._safe_url!r})"
@@ -130,6 +131,3 @@ class Cluster:
         self._connection.check_open()
         self._relay.add(receiver)
         return receiver
-
-    def _permits(self, name: str, limit: float) -> SharedPermits:
-        return SharedPermits(self._connection, name, limit)

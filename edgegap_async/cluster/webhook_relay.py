@@ -107,7 +107,8 @@ class WebhookRelay:
                     for number, fields in entries:
                         self._last_read = number
                         if b"url" in fields:  # a later version may add entries of another kind
-                            self._trigger(fields[b"url"])
+                            for receiver in self._receivers:
+                                receiver.trigger(fields[b"url"])
             except Exception as error:  # noqa: BLE001 - see `_log_once`
                 self._log_once(error)
                 # The next connection may lead to a server with other numbers.
@@ -124,10 +125,6 @@ class WebhookRelay:
                 text,
                 extra=log_fields(error),
             )
-
-    def _trigger(self, key: bytes) -> None:
-        for receiver in self._receivers:
-            receiver.trigger(key)
 
 
 def _is_reply(error: Exception) -> bool:

@@ -475,13 +475,10 @@ class Deployer:
             max_seconds: seconds that the call may take, besides its limit of 10; None for no other.
         """
         seconds = _LOG_TIMEOUT if max_seconds is None else min(max_seconds, _LOG_TIMEOUT)
-        limit = asyncio.timeout(seconds)
         try:
-            async with limit:
+            async with asyncio.timeout(seconds):
                 problem.logs = await self.client.deployments.logs(problem.request_id)
         except (EdgegapError, TimeoutError) as error:
-            if not isinstance(error, EdgegapError) and not limit.expired():
-                raise
             logger.info(
                 "the logs of %s could not be read: %r",
                 problem.request_id,

@@ -161,10 +161,6 @@ def _status(error: Refused) -> int:
     return 500 if isinstance(error, ServerError) else 429 if isinstance(error, RateLimited) else 400
 
 
-def _is_refusal(error: UnreadableAnswer) -> bool:
-    return error.status is not None and error.status >= 400  # noqa: PLR2004 - an HTTP error status
-
-
 def _retry_after(error: Refused) -> float:
     """Returns the seconds that an answer asks to wait; 1 for a 429 that names none, else 0."""
     if error.retry_after is not None:
@@ -175,6 +171,6 @@ def _retry_after(error: Refused) -> float:
 def _is_retryable(error: CallError, operation: Operation[object], attempts: int) -> bool:
     if operation.retry_safety is RetrySafety.ONLY_IF_NOT_SENT:
         return isinstance(error, NotSent | RateLimited) and is_transient(error)
-    if isinstance(error, UnreadableAnswer) and not _is_refusal(error):
+    if isinstance(error, UnreadableAnswer) and (error.status or 0) < 400:  # noqa: PLR2004 - no error status
         return attempts == 1  # the API repeats what it says
     return is_transient(error)

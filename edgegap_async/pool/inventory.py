@@ -13,7 +13,7 @@ import collections
 import contextlib
 import logging
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from types import TracebackType
 from typing import Any, ClassVar
 
@@ -238,6 +238,18 @@ class Inventory:
         self.queue.assigned -= 1
         return ready
 
+    def keep(self, request_id: str) -> None:
+        """Makes `client.close` stop a server while its block runs, as a server of `run`."""
+        self._owned.add(request_id)
+
+    async def release(self, request_id: str, problem: BaseException | None) -> None:
+        """Stops a server at the end of its block."""
+        self.allocated.discard(request_id)
+        if problem is None:
+            await self._owned.stop_and_wait(request_id, self.begin_stop)
+        else:
+            await self._owned.stop_because_of(problem, request_id, self.begin_stop)
+
     def begin_stop(self, request_id: str) -> asyncio.Future[None]:
         """Stops a server in the background; `max_total` counts it until the stop is accepted."""
 
@@ -283,17 +295,13 @@ class Allocation:
     be used once, and raises RuntimeError afterwards.
     """
 
-    __slots__ = ("_allocate", "_keep", "_release", "_server", "_used")
+    __slots__ = ("_allocate", "_inventory", "_server", "_used")
 
     def __init__(
-        self,
-        allocate: Callable[[], Coroutine[Any, Any, DeploymentHandle]],
-        keep: Callable[[DeploymentHandle], None],
-        release: Callable[[DeploymentHandle, BaseException | None], Awaitable[None]],
+        self, allocate: Callable[[], Coroutine[Any, Any, DeploymentHandle]], inventory: Inventory
     ) -> None:
         self._allocate = allocate
-        self._keep = keep
-        self._release = release
+        self._inventory = inventory
         self._server: DeploymentHandle | None = None
         self._used = False
 
@@ -308,7 +316,7 @@ class Allocation:
 
     async def __aenter__(self) -> DeploymentHandle:
         self._server = await self._use()
-        self._keep(self._server)
+        self._inventory.keep(self._server.request_id)
         return self._server
 
     async def __aexit__(
@@ -318,4 +326,4 @@ class Allocation:
         _: TracebackType | None,
     ) -> None:
         assert self._server is not None  # noqa: S101 - it was entered
-        await self._release(self._server, problem)
+        await self._inventory.release(self._server.request_id, problem)

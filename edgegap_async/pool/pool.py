@@ -239,7 +239,7 @@ class ServerPool:
             RuntimeError: the pool was not entered.
         """
         check_number("timeout", timeout, least=0)
-        return Allocation(functools.partial(self._allocate, timeout), self._keep, self._release)
+        return Allocation(functools.partial(self._allocate, timeout), self._inventory)
 
     async def _allocate(self, timeout: float | None) -> DeploymentHandle:  # noqa: ASYNC109 - as `allocate`
         self._check_usable()
@@ -256,19 +256,6 @@ class ServerPool:
         self._maintenance.mark_allocated(server.request_id)
         return server
 
-    def _keep(self, server: DeploymentHandle) -> None:
-        """Makes `client.close` stop a server while its block runs, as a server of `run`."""
-        self._deployer.owned.add(server.request_id)
-
-    async def _release(self, server: DeploymentHandle, problem: BaseException | None) -> None:
-        """Stops a server at the end of its block."""
-        owned, begin_stop = self._deployer.owned, self._inventory.begin_stop
-        self._inventory.allocated.discard(server.request_id)
-        if problem is None:
-            await owned.stop_and_wait(server.request_id, begin_stop)
-        else:
-            await owned.stop_because_of(problem, server.request_id, begin_stop)
-
     async def filled(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - PoolEmpty says more
         """Waits until `min_ready` servers are ready, for example before the program takes players.
 
@@ -284,12 +271,11 @@ class ServerPool:
         """
         check_number("timeout", timeout, least=0)
         async with self._within(timeout, "not filled"):
-            while not self._is_filled():
-                await self._inventory.queue.changed.wait()
-
-    def _is_filled(self) -> bool:
-        self._check_usable(self._settings.min_ready)
-        return len(self._inventory.queue) >= self._settings.min_ready
+            queue, wanted = self._inventory.queue, self._settings.min_ready
+            self._check_usable(wanted)
+            while len(queue) < wanted:
+                await queue.changed.wait()
+                self._check_usable(wanted)
 
     def _within(
         self, timeout: float | None, problem: str
