@@ -528,10 +528,13 @@ def _strict() -> Converter:
 
     converter = Converter(forbid_extra_keys=True)
 
+    spelled: dict[type, str] = {int: "an int", dict: "an object"}
+
     def exactly(*kinds: type) -> Callable[[Any, Any], Any]:
         def read(value: Any, _: Any) -> Any:
             if type(value) not in kinds:
-                raise TypeError(f"a {kinds[0].__name__} is needed, not {value!r:.50}")
+                kind = spelled.get(kinds[0]) or f"a {kinds[0].__name__}"
+                raise TypeError(f"{kind} is needed, not {value!r:.50}")
             return value
 
         return read
@@ -544,11 +547,21 @@ def _strict() -> Converter:
     for kinds in ((str,), (int,), (bool,), (float, int)):
         converter.register_structure_hook(kinds[0], exactly(*kinds))
 
+    is_list, is_object = exactly(list), exactly(dict)
+
+    def read_object(kind: type[Any], special: Mapping[str, Any]) -> Callable[[Any, Any], Any]:
+        attrs.resolve_types(kind)
+        read = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True, **special)
+        return lambda value, _: read(is_object(value, None), kind)
+
+    @converter.register_structure_hook_factory(attrs.has)
+    def _object(kind: type[Any]) -> Callable[[Any, Any], Any]:
+        return read_object(kind, {})
+
     @converter.register_structure_hook_factory(_is_tuple)
     def _list(kind: Any) -> Callable[[Any, Any], Any]:
         inner = get_args(kind)[0]
         read = converter.get_structure_hook(inner)
-        is_list = exactly(list)
         return lambda value, _: tuple(read(item, inner) for item in is_list(value, None))
 
     @converter.register_structure_hook
@@ -583,8 +596,6 @@ def _strict() -> Converter:
         names = [field.name for field in attrs.fields(kind)]
         return lambda value, _: kind(*parts(whole[kind], value, *names))
 
-    is_list, is_object = exactly(list), exactly(dict)
-
     def variables(value: Any, _: Any) -> tuple[EnvironmentVariable, ...]:
         # Those of a version may leave out `is_hidden`.
         items = [{"is_hidden": False, **is_object(item, None)} for item in is_list(value, None)]
@@ -604,16 +615,12 @@ def _strict() -> Converter:
 
     @converter.register_structure_hook_factory(has_own_ways)
     def _with_own_ways(kind: type[Any]) -> Callable[[Any, Any], Any]:
-        attrs.resolve_types(kind)
         special: dict[str, Any] = {
             field.name: ways[field.metadata[STRICT]]
             for field in attrs.fields(kind)
             if STRICT in field.metadata
         }
-        read: Callable[[Any, Any], Any] = make_dict_structure_fn(
-            kind, converter, _cattrs_forbid_extra_keys=True, **special
-        )
-        return read
+        return read_object(kind, special)
 
     return converter
 

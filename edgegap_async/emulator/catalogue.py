@@ -136,6 +136,8 @@ def _check_argv(what: str, argv: object, *, has_image: bool) -> None:
     words = argv if isinstance(argv, tuple) else ()
     if not all(isinstance(part, str) for part in words) or not any(words[:1]):
         raise InvalidRequest(f"{what}: argv must be a list of strings, the program first")
+    if any("\0" in part for part in words):
+        raise InvalidRequest(f"{what}: argv must not hold NUL: {argv!r}")
 
 
 def _check_credentials(what: str, model: Application | Image) -> None:

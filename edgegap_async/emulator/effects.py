@@ -18,7 +18,7 @@ from aiohttp import web
 from edgegap_async.api.codec import dumps
 from edgegap_async.api.register import OPERATIONS
 from edgegap_async.api.requests import WEBHOOK_KINDS, webhook_option
-from edgegap_async.api.validation import field_name, instance_of, number, one_of
+from edgegap_async.api.validation import field_name, instance_of, number, one_of, unknown_name
 from edgegap_async.errors import InvalidRequest
 
 from .proxy_pages import PROXIES, proxy_page
@@ -35,6 +35,17 @@ Answer: TypeAlias = web.Response | None
 """The emulator's answer; None before it has acted."""
 Outcome: TypeAlias = web.StreamResponse | None
 """What the client gets instead of the emulator's answer; None if the exchange goes on."""
+
+
+def check_call(name: object, known: frozenset[str]) -> None:
+    """Checks that a name is one of the known calls and webhooks.
+
+    Raises:
+        InvalidRequest: it is another, or no text.
+    """
+    if not isinstance(name, str) or name not in known:
+        advice = unknown_name(name, sorted(known))
+        raise InvalidRequest(f"there is no call {name!r}; {advice}")
 
 
 def _as_bytes(data: bytes | str) -> bytes:

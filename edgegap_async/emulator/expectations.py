@@ -7,17 +7,16 @@ from typing import Any
 
 import attrs
 
-from edgegap_async.api.validation import number, unknown_name
+from edgegap_async.api.validation import number
 from edgegap_async.errors import InvalidRequest
 
-from .effects import CALLS
+from .effects import CALLS, check_call
 from .recorded_requests import RecordedRequest
 
 
 def _call(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     del self, attribute
-    if value not in CALLS:
-        raise InvalidRequest(f"there is no call {value!r}; {unknown_name(value, sorted(CALLS))}")
+    check_call(value, CALLS)
 
 
 @attrs.frozen

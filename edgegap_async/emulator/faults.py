@@ -34,10 +34,10 @@ from typing import Literal, TypeAlias
 
 import attrs
 
-from edgegap_async.api.validation import number, one_of, unknown_name
+from edgegap_async.api.validation import number, one_of
 from edgegap_async.errors import InvalidRequest
 
-from .effects import CALLS, WEBHOOKS, Effect
+from .effects import CALLS, WEBHOOKS, Effect, check_call
 
 When: TypeAlias = Literal["unread", "read", "acted"]
 
@@ -73,9 +73,8 @@ class Fault:
         name = type(self.effect).__name__
         if not isinstance(self.effect, Effect):
             raise InvalidRequest(f"effect must be a fault such as Drop(), not {self.effect!r}")
-        if self.operation is not None and self.operation not in CALLS | WEBHOOKS:
-            advice = unknown_name(self.operation, sorted(CALLS | WEBHOOKS))
-            raise InvalidRequest(f"there is no call {self.operation!r}; {advice}")
+        if self.operation is not None:
+            check_call(self.operation, CALLS | WEBHOOKS)
         usable = self.effect.operations
         if not (self.operation in usable or (self.operation is None and usable >= CALLS)):
             names = "calls" if usable == CALLS else ", ".join(sorted(usable))

@@ -9,6 +9,7 @@ None. Each problem names the file, the line, the place, and what would be right.
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ from typing import Any, Final, Literal, TypedDict, get_args
 
 import attrs
 
-from edgegap_async.api.codec import dumps, read_request
+from edgegap_async.api.codec import read_request
 from edgegap_async.api.validation import check_kind, needs_package, unknown_name
 from edgegap_async.errors import InvalidRequest
 
@@ -40,8 +41,19 @@ _TABLES: Final[Mapping[str, type[Any]]] = {
 _KEYS: Final = (*_TABLES, "settings", "faults")
 _HEADER: Final = re.compile(r"\s*\[\[?\s*([^\[\]]+?)\s*\]\]?\s*(#.*)?")
 _KEY: Final = re.compile(r"""\s*([\w-]+|"[^"]*"|'[^']*')\s*[.=]""")
-_PLACE: Final = re.compile(r"(.*?) @ \$(\S*)", re.DOTALL)
-_EXTRA: Final = re.compile(r"extra fields found \((.*)\)")
+_PROBLEM: Final = re.compile(
+    r"""(.*?)\ @\ \$((?:\.\w+|\['.*?'\]|\[".*?"\])*)(?:;\ |\Z)""", re.DOTALL | re.VERBOSE
+)
+"""A problem that the strict reader has found, and its place."""
+_EXTRA: Final = re.compile(r"extra fields found \((.*)\)", re.DOTALL)
+_STRING_OR_COMMENT: Final = re.compile(
+    r"""
+    (?P<lines> \"{3} (?:\\.|[^\\])*? \"{3,5} | '{3} .*? '{3,5} )
+    | " (?:\\.|[^"\\\n])* " | ' [^'\n]* '
+    | (?P<comment> \#[^\n]* )
+    """,
+    re.DOTALL | re.VERBOSE,
+)
 
 
 class EmulatorSettings(TypedDict, total=False):
@@ -130,13 +142,9 @@ class _Lines:
     def __init__(self, text: str) -> None:
         self._lines: dict[str, int] = {}
         counts: dict[str, int] = {}
-        table, closing = "", ""
-        for number, line in enumerate(text.splitlines(), start=1):
-            if closing:
-                closing = "" if closing in line else closing
-                continue
-            for quotes in ('"""', "'''"):
-                closing = quotes if line.count(quotes) % 2 else closing
+        table = ""
+        bare = _STRING_OR_COMMENT.sub(_without_lines, text)
+        for number, line in enumerate(bare.split("\n"), start=1):
             header = _HEADER.fullmatch(line)
             if header:
                 *parents, last = (part.strip().strip("\"'") for part in header[1].split("."))
@@ -163,8 +171,13 @@ class _Lines:
         while place:
             if place in self._lines:
                 return self._lines[place]
-            place = re.sub(r"(\[\d+\]|\.?[^.\[\]]+)$", "", place)
+            place = re.sub(r"(\[\d+\]|\.?[^.\[\]]+|.)\Z", "", place, flags=re.DOTALL)
         return None
+
+
+def _without_lines(found: re.Match[str]) -> str:
+    """Returns a string or comment without what is no key or header in it; lines stay lines."""
+    return "\n" * found[0].count("\n") if found["lines"] or found["comment"] else found[0]
 
 
 def read_file(path: str | Path) -> SettingsFile:
@@ -176,14 +189,14 @@ def read_file(path: str | Path) -> SettingsFile:
     check_kind("path", path, str, Path)
     name = str(path)
     try:
-        text = Path(path).read_text("utf-8")
+        text = Path(path).read_text("utf-8-sig")  # editors of Windows write a byte order mark
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as problem:
         line = re.search(r"line (\d+)", str(problem))
         return SettingsFile(
             problems=(Problem(name, int(line[1]) if line else None, "", str(problem)),)
         )
-    except (OSError, UnicodeDecodeError) as problem:
+    except (OSError, UnicodeDecodeError, RecursionError) as problem:
         return SettingsFile(problems=(Problem(name, None, "", str(problem)),))
     return _Reader(name, Path(path).resolve().parent, text).read(tables)
 
@@ -222,6 +235,7 @@ class _Reader:
 
     def _add(self, place: str, message: str, *, is_error: bool = True) -> None:
         line = self._lines.find(place)
+        place = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in place)
         self._problems.append(Problem(self._path, line, place, message, is_error))
 
     def read(self, tables: dict[str, Any]) -> SettingsFile:
@@ -249,6 +263,8 @@ class _Reader:
                 self._add(place, needs_package("a container", "aiodocker"), is_error=False)
             return one
         directory = str(self._folder / (one.directory or "."))
+        if not Path(directory).is_dir():
+            self._add(f"{place}.directory", f"there is no folder {directory!r}", is_error=False)
         self._check_program(f"{place}.argv", one.argv[0], directory)
         return attrs.evolve(one, directory=directory)
 
@@ -273,31 +289,30 @@ class _Reader:
             place = f"{name}[{position}]"
             try:
                 # As JSON: the strict reader of requests also checks this.
-                found.append((place, read_request(_TABLES[name], dumps(table), "the table")))
-            except (InvalidRequest, TypeError) as problem:
+                found.append((place, read_request(_TABLES[name], _as_json(table), "the table")))
+            except InvalidRequest as problem:
                 self._explain(place, _TABLES[name], str(problem))
         return found
 
     def _explain(self, place: str, kind: type[Any], text: str) -> None:
         """Adds the problems that the strict reader has found in a table."""
-        for part in re.split(r"; (?=[^;]* @ \$)", text):
-            match = _PLACE.fullmatch(part)
-            message, at = (match[1], match[2].lstrip(".")) if match else (part, "")
-            where = f"{place}.{at}" if at else place
+        for message, path in _PROBLEM.findall(text) or [(text, "")]:
+            names = [one.strip(".[]'\"") for one in re.findall(r"\.\w+|\[.*?\](?=[.\[]|\Z)", path)]
+            where = ".".join((place, *names))
+            within, is_secret = _kind_at(kind, names)
+            known = [field.name for field in attrs.fields(within)]
             of_field = re.match(r"[A-Z]\w+\.(\w+) ", message)  # "AppPort.protocol is one of …"
-            where += f".{of_field[1]}" if of_field else ""
-            extra = _EXTRA.fullmatch(str(message))
+            where += f".{of_field[1]}" if of_field and of_field[1] in known else ""
+            extra = _EXTRA.fullmatch(message)
             if not extra:
-                self._add(where, message)
+                self._add(where, message.partition(", not ")[0] if is_secret else message)
                 continue
-            known = [field.name for field in attrs.fields(_kind_at(kind, at))]
             for name in extra[1].split(", "):
                 self._add(f"{where}.{name}", f"unknown; {unknown_name(name, known)}")
 
     def _check_program(self, place: str, program: str, directory: str) -> None:
-        if "{" in program:
-            found: str | None = sys.executable
-        elif os.sep in program:
+        program = program.replace("{python}", sys.executable)
+        if os.sep in program:
             found = shutil.which(str(Path(directory) / program))
         else:
             found = shutil.which(program)
@@ -328,13 +343,21 @@ class _Reader:
         return settings
 
 
-def _kind_at(kind: type[Any], at: str) -> type[Any]:
-    """Returns the class of the table at a place inside a table."""
-    for name in re.findall(r"[A-Za-z_]\w*", at):
+def _kind_at(kind: type[Any], names: Iterable[str]) -> tuple[type[Any], bool]:
+    """Returns the class of the table at a place inside a table, and whether secrets are there."""
+    for name in names:
         attrs.resolve_types(kind)
-        inner = [part for part in get_args(attrs.fields_dict(kind)[name].type) if attrs.has(part)]
+        field = attrs.fields_dict(kind).get(name)
+        if field is None or not field.repr:
+            return kind, field is not None
+        inner = [part for part in get_args(field.type) if attrs.has(part)]
         kind = inner[0] if inner else kind
-    return kind
+    return kind, False
+
+
+def _as_json(table: object) -> bytes:
+    """Returns a table as JSON, in which a date or a time is an object: no key takes one."""
+    return json.dumps(table, default=lambda value: {"time": str(value)}).encode()
 
 
 # ── settings that TOML has no type for ───────────────────────────────────────────────────────────
@@ -362,7 +385,7 @@ def _build(kind: type[Any], value: object) -> Any:
 
 def _port_range(value: object) -> range:
     ends = value if isinstance(value, list) else []
-    if [type(end) for end in ends] != [int, int]:
+    if [type(end) for end in ends] != [int, int] or ends[0] > ends[1]:
         raise InvalidRequest(
             f"the first and the last port are needed, such as [30000, 32767], not {value!r}"
         )

@@ -105,7 +105,7 @@ def test_an_application_of_a_file_starts_beside_the_file(tmp_path: Path) -> None
         ),
         (
             '[[applications]]\nname = "a"\nversion = 2025-01-01\nargv = ["x"]',
-            r"applications\[0\]: .*JSON",
+            r"applications\[0\]\.version: a str is needed, not",
         ),
         (
             '[[applications]]\nname = "a"\nversion = "1"\nargv = ["{port:gaem}"]',

@@ -170,6 +170,8 @@ async def test_expectations_count_the_calls_that_come_after_them(api: BareApi) -
     "table",
     [
         {"operation": "redeploy"},
+        {"operation": ["deploy"]},
+        {"operation": {}},
         {"least": 1},
         {"operation": "deploy", "often": 1},
         {"operation": "deploy", "least": 2, "most": 1},

@@ -118,6 +118,7 @@ def test_every_effect_has_a_name() -> None:
         ([{"effect": {"name": "proxy_page", "proxy": "x"}}], "proxy must be one of nginx, haproxy"),
         ([{"effect": "drop", "operation": "redeploy"}], "there is no call 'redeploy'"),
         ([{"effect": "drop", "operation": 5}], "there is no call 5"),
+        ([{"effect": "drop", "operation": ["deploy"]}], r"there is no call \['deploy'\]"),
         ([{"effect": "drop", "often": 1}], "a fault has no often; it has effect, operation"),
         ([{"effect": "drop", "times": 0}], "times must be 1 or more"),
         ([{"effect": "drop", "when": "later"}], "when must be one of unread, read, acted"),

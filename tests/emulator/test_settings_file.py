@@ -5,10 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import get_type_hints
 
+import attrs
 import pytest
 
-from edgegap_async.emulator import Emulator, Fault, Respond, Simulation, Timings, check_file
-from edgegap_async.emulator.settings_file import EmulatorSettings
+from edgegap_async.emulator import (
+    Application,
+    AppPort,
+    Emulator,
+    Fault,
+    Image,
+    PrivateHost,
+    Respond,
+    Simulation,
+    Timings,
+    check_file,
+)
+from edgegap_async.emulator.settings_file import SETTINGS, EmulatorSettings
 from edgegap_async.errors import InvalidRequest
 
 RIGHT = """\
@@ -157,3 +169,89 @@ def test_a_missing_file_is_a_problem(tmp_path: Path) -> None:
     (problem,) = check_file(tmp_path / "none.toml")
 
     assert "No such file" in str(problem)
+
+
+APPLICATION = {"name": '"arena"', "version": '"v1"', "argv": '["{python}"]'}
+TABLES = [
+    (Application, "[[applications]]", APPLICATION),
+    (
+        AppPort,
+        "[[applications]]\nname = 'a'\nversion = '1'\nargv = ['{python}']\n[[applications.ports]]",
+        {},
+    ),
+    (Image, "[[images]]", {"image": '"registry.test/arena"', "argv": '["{python}"]'}),
+    (PrivateHost, "[[fleets]]\nname = 'a'\n[[fleets.hosts]]", {"host_id": '"h"'}),
+    (Fault, "[[faults]]", {"operation": '"deploy"', "effect": '"drop"'}),
+]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "{ b = 1 }",
+        "{ b = { c = [] } }",
+        "[[1]]",
+        "[{}]",
+        "-1.5",
+        "nan",
+        "true",
+        "1979-05-27T07:32:00Z",
+    ],
+)
+def test_a_value_of_any_type_in_any_place_is_a_problem_with_a_line_or_right(
+    tmp_path: Path, value: str
+) -> None:
+    lines = []
+    for kind, header, required in TABLES:
+        for field in attrs.fields(kind):
+            lines += header.split("\n")
+            lines += [f"{key} = {one}" for key, one in required.items() if key != field.name]
+            lines.append(f"{field.name} = {value}")
+    lines += ["[settings]", *(f"{name} = {value}" for name in SETTINGS)]
+
+    problems = check_file(written(tmp_path, "\n".join(lines)))
+
+    assert len(problems) > len(SETTINGS) / 2
+    assert all(problem.line for problem in problems)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "place"),
+    [
+        ("environment = { MODE = 5 }", 5, "environment.MODE"),
+        ("environment.MODE = 5", 5, "environment.MODE"),
+        ('environment = { "A]; @ $.\'b" = 5 }', 5, None),
+        ('# x """ y\nprots = 1', 6, "prots"),
+        ("""environment.A = "'''"\nprots = 1""", 6, "prots"),
+        ('environment.A = \'"""\'\nprots = 1', 6, "prots"),
+        ('environment.A = """\nx""""\nprots = 1', 7, "prots"),
+        ("# one \u2028 line \u0085 it is\nprots = 1", 6, "prots"),
+        ("ports = [7777]", 5, "ports"),
+        ("directory = 'none'", 5, "directory"),
+        ("restart_policy = 1979-05-27", 5, "restart_policy"),
+        ('"\\u001b[31m\\n" = 1', 1, r"\x1b[31m\n"),
+    ],
+)
+def test_a_problem_has_the_line_and_the_place_of_its_key(
+    tmp_path: Path, text: str, line: int, place: str | None
+) -> None:
+    application = "\n".join(f"{key} = {value}" for key, value in APPLICATION.items())
+    (problem,) = check_file(written(tmp_path, f"\ufeff[[applications]]\n{application}\n{text}\n"))
+
+    assert problem.line == line
+    assert place is None or problem.place == f"applications[0].{place}"
+
+
+def test_no_problem_shows_a_secret(tmp_path: Path) -> None:
+    application = "\n".join(f"{key} = {value}" for key, value in APPLICATION.items())
+    secrets = "hidden_environment = { PASSWORD = 4711 }\nprivate_token = 4711"
+    problems = check_file(written(tmp_path, f"[[applications]]\n{application}\n{secrets}"))
+
+    assert [one.place.rpartition(".")[2] for one in problems] == ["private_token", "PASSWORD"]
+    assert "4711" not in "".join(map(str, problems))
+
+
+def test_a_file_that_is_nested_too_deeply_is_a_problem(tmp_path: Path) -> None:
+    (problem,) = check_file(written(tmp_path, f"a = {'[' * 9000}{']' * 9000}"))
+
+    assert "recursion" in problem.message

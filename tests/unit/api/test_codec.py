@@ -311,7 +311,11 @@ def test_the_requests_of_the_reference_are_read_and_written_unchanged(kind: type
             {"environment_variables": [{"key": "a", "value": "b", "is_hidden": 0}]},
             "is_hidden must be of type bool, not 0",
         ),
-        ({"webhook_on_ready": "https://a.example"}, "webhook_on_ready"),
+        (
+            {"webhook_on_ready": "https://a.example"},
+            "an object is needed, not 'https://a.example' @ $.webhook_on_ready",
+        ),
+        ({"resources": 5}, "an object is needed, not 5 @ $.resources"),
         ({"resources": {"cpu_units": 99, "memory_mib": 100}}, "must be 100 or more"),
     ],
 )
