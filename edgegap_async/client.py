@@ -90,7 +90,8 @@ class EdgegapClient(ApiClient):
             answer to a deploy is lost, the client searches the list for this time before it sends
             the deploy once more; after a 500 or 503 for three times as long as lists have lagged so
             far, once three new deployments were in lists, and at least 1 s. Default: 10 s.
-        allow_insecure: True to send the token over http to another host. Default: False.
+        allow_insecure: True to send the token over http to another host, as in a network of
+            containers. Default: EDGEGAP_ALLOW_INSECURE (1 or 0), then False.
         proxy: URL of an http or https proxy, such as `http://user:password@proxy.example:3128`. It
             opens a tunnel to the API and sees neither token nor calls, so `base_url` must have
             https. No repr, log or error shows user and password. Default: no proxy.
@@ -124,7 +125,7 @@ class EdgegapClient(ApiClient):
         guard: Guard | None = None,
         owner: str | None = None,
         list_delay: float = 10.0,
-        allow_insecure: bool = False,
+        allow_insecure: bool | None = None,
         proxy: str | Proxy | None = None,
         trust_env: bool = False,
     ) -> None:

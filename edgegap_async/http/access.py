@@ -16,7 +16,7 @@ import base64
 import os
 import re
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -27,6 +27,23 @@ from edgegap_async.errors import InvalidRequest
 _EXAMPLE: Final = "https://api.edgegap.com"
 _PROXY_EXAMPLE: Final = "http://user:password@proxy.example:3128"
 _SCHEME: Final = "token"  # first word of the Authorization header
+_TRUE_WORDS: Final = frozenset({"1", "true", "yes", "on"})
+_FALSE_WORDS: Final = frozenset({"", "0", "false", "no", "off"})
+
+ALLOW_INSECURE: Final = "EDGEGAP_ALLOW_INSECURE"
+"""The variable that allows http to another host, such as a service of Docker Compose."""
+
+
+def is_set(environment: Mapping[str, str], name: str) -> bool:
+    """Returns whether a variable is 1; False without the variable.
+
+    Raises:
+        InvalidRequest: it is neither 1 nor 0, nor a word for one of them.
+    """
+    value = environment.get(name, "").strip().lower()
+    if value not in _TRUE_WORDS | _FALSE_WORDS:
+        raise InvalidRequest(f"{name} must be 1 or 0, not {value!r}")
+    return value in _TRUE_WORDS
 
 
 def checked_base_url(base_url: str, *, allow_insecure: bool) -> str:
@@ -45,8 +62,8 @@ def checked_base_url(base_url: str, *, allow_insecure: bool) -> str:
     parts = urlsplit(base_url)
     if parts.scheme == "http" and not is_loopback(parts.hostname or "") and not allow_insecure:
         raise InvalidRequest(
-            f"http://{parts.hostname} would show the token to the network: use https,"
-            " or allow_insecure=True if that network is yours"
+            f"http://{parts.hostname} would show the token to the network: use https, or set"
+            f" {ALLOW_INSECURE}=1 (in code allow_insecure=True) if that network is yours"
         )
     return base_url.rstrip("/")
 

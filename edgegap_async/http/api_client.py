@@ -37,7 +37,14 @@ from edgegap_async.errors import (
 from edgegap_async.log_records import log_fields
 from edgegap_async.observability.observer import ObservedCall, Observer, Observers
 
-from .access import Proxy, environment_proxy, read_secrets, token_to_send
+from .access import (
+    ALLOW_INSECURE,
+    Proxy,
+    environment_proxy,
+    is_set,
+    read_secrets,
+    token_to_send,
+)
 from .call import DEFAULT_OPTIONS, CallOptions, CallPermit
 from .guard import Guard
 from .rate_limits import Limits, Priority
@@ -84,7 +91,7 @@ class ApiClient:
         guard: Guard | None = None,
         on_limit: Literal["wait", "raise"] = "wait",
         max_wait: float | None = None,
-        allow_insecure: bool = False,
+        allow_insecure: bool | None = None,
         proxy: str | Proxy | None = None,
         trust_env: bool = False,
     ) -> None:
@@ -108,7 +115,9 @@ class ApiClient:
             base_url,
             session=session,
             timeouts=timeouts or _timeouts_from_environment(),
-            allow_insecure=allow_insecure,
+            allow_insecure=(
+                is_set(os.environ, ALLOW_INSECURE) if allow_insecure is None else allow_insecure
+            ),
             proxy=chosen_proxy,
         )
         self.limits: Final = limits if isinstance(limits, Limits) else Limits(limits)

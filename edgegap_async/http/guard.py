@@ -18,9 +18,7 @@ from edgegap_async.api.validation import number
 from edgegap_async.api.values import Value
 from edgegap_async.errors import DryRun, InvalidRequest, NotAllowed
 
-_TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
-_FALSE_WORDS = frozenset({"", "0", "false", "no", "off"})
-
+from .access import is_set
 
 _APPLICATION_FIELDS = frozenset({"application", "application_name", "app", "app_name"})
 
@@ -51,13 +49,6 @@ def _as_names(values: Iterable[str] | None) -> frozenset[str] | None:
     if isinstance(values, str):
         raise InvalidRequest("Guard.applications must be a list of names, not a string")
     return None if values is None else frozenset(values)
-
-
-def _is_true(environment: Mapping[str, str], name: str) -> bool:
-    value = environment.get(name, "").strip().lower()
-    if value not in _TRUE_WORDS | _FALSE_WORDS:
-        raise InvalidRequest(f"{name} must be 1 or 0, not {value!r}")
-    return value in _TRUE_WORDS
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)
@@ -98,8 +89,8 @@ class Guard(Value):
         """
         names = [name.strip() for name in environment.get("EDGEGAP_APP_ALLOWLIST", "").split(",")]
         return cls(
-            read_only=_is_true(environment, "EDGEGAP_READ_ONLY"),
-            dry_run=_is_true(environment, "EDGEGAP_DRY_RUN"),
+            read_only=is_set(environment, "EDGEGAP_READ_ONLY"),
+            dry_run=is_set(environment, "EDGEGAP_DRY_RUN"),
             applications=list(filter(None, names)) or None,
         )
 

@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
+from edgegap_async import EdgegapClient
+
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "edgegap_async/emulator/README.md").read_text("utf-8")
 SECTION = README.partition("## In containers and CI")[2].partition("\n## ")[0]
@@ -128,7 +130,9 @@ def test_the_steps_of_github_actions_start_the_emulator_for_the_tests(tmp_path: 
 
 
 @pytest.mark.parametrize("kind", ["services", "test"])
-def test_clients_have_the_name_port_and_token_of_the_service(kind: str) -> None:
+def test_clients_have_the_name_port_and_token_of_the_service(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = instruction("CMD")
     if kind == "services":
         services = recipe("services")["services"]
@@ -143,3 +147,6 @@ def test_clients_have_the_name_port_and_token_of_the_service(kind: str) -> None:
     assert client["EDGEGAP_BASE_URL"] == f"http://{alias}:{port}"
     assert client["EDGEGAP_API_TOKEN"] == service["EDGEGAP_EMULATOR_TOKEN"]
     assert words[words.index("--allowed-host") + 1] == alias
+    for name, value in client.items():
+        monkeypatch.setenv(name, value)
+    EdgegapClient()  # it takes http to this host, as the programs of the guide call it

@@ -226,6 +226,36 @@ def test_http_to_another_host_needs_allow_insecure() -> None:
 
 
 @pytest.mark.parametrize(
+    ("variable", "argument", "is_allowed"),
+    [
+        ("", None, False),
+        ("0", None, False),
+        ("1", None, True),
+        ("1", False, False),
+        ("0", True, True),
+    ],
+)
+def test_the_environment_allows_http_to_another_host_unless_the_argument_decides(
+    monkeypatch: pytest.MonkeyPatch, *, variable: str, argument: bool | None, is_allowed: bool
+) -> None:
+    monkeypatch.setenv("EDGEGAP_BASE_URL", "http://emulator:8080")
+    monkeypatch.setenv("EDGEGAP_ALLOW_INSECURE", variable)
+
+    if is_allowed:
+        ApiClient("canary-t", allow_insecure=argument)
+    else:
+        with pytest.raises(InvalidRequest, match="set EDGEGAP_ALLOW_INSECURE=1"):
+            ApiClient("canary-t", allow_insecure=argument)
+
+
+def test_a_word_that_is_neither_yes_nor_no_allows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEGAP_ALLOW_INSECURE", "maybe")
+
+    with pytest.raises(InvalidRequest, match="EDGEGAP_ALLOW_INSECURE must be 1 or 0, not 'maybe'"):
+        ApiClient("canary-t", base_url="http://emulator:8080")
+
+
+@pytest.mark.parametrize(
     "host", ["localhost", "127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "LOCALHOST:80"]
 )
 def test_loopback_needs_no_https(host: str) -> None:
