@@ -31,7 +31,7 @@ from .codec import check_answer_model, dumps, format_time, read_answer, read_obj
 from .operations import Operation, RetrySafety
 from .status_codes import OFTEN_FROM_PROXY, meaning, refusal, says_missing
 from .validation import check_kind, check_segment
-from .values import HIDDEN_NAMES, Value
+from .values import HIDDEN_NAMES, Value, one_line
 
 Result = TypeVar("Result")
 Result_co = TypeVar("Result_co", covariant=True)
@@ -92,7 +92,7 @@ class HttpResponse(Value):
 
     status: int
     """The HTTP status."""
-    headers: Mapping[str, str]
+    headers: Mapping[str, str] = attrs.field(repr=False)
     """The headers, by name in any case."""
     body: bytes = attrs.field(repr=False)
     """The body, decompressed."""
@@ -214,7 +214,7 @@ def empty_answer(request: HttpRequest[Result], error: CallError) -> Result:
 def _unreadable_answer(
     request: HttpRequest[Any], response: HttpResponse, reason: str
 ) -> UnreadableAnswer:
-    content_type = response.headers.get("Content-Type", "no content type")
+    content_type = one_line(response.headers.get("Content-Type", "no content type"))
     message = f"{reason} ({content_type}: {_start_of(response.body)!r})"
     return UnreadableAnswer(message, **request.facts(response.status))
 
@@ -281,13 +281,13 @@ def _error_text(content: Mapping[str, object], response: HttpResponse) -> str:
     details = content.get("errors") or content.get("details")
     with contextlib.suppress(RecursionError):  # orjson parses a depth that json cannot write
         if isinstance(details, dict):
-            return f"{message} {without_secrets(json.dumps(details)[:500])}"
-    return message
+            return f"{one_line(message)} {without_secrets(json.dumps(details)[:500])}"
+    return one_line(message)
 
 
 def _start_of(body: bytes) -> str:
     """Returns the first 200 bytes of a body as one line of text, without secrets."""
-    return without_secrets(" ".join(body[:200].decode("utf-8", "replace").split()))
+    return without_secrets(one_line(body[:200].decode("utf-8", "replace")))
 
 
 def without_secrets(text: str) -> str:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Final, Literal, NoReturn, TypeAlias, TypedDict
+from typing import Any, AnyStr, Final, Literal, NoReturn, TypeAlias, TypedDict
 from urllib.parse import urlsplit
 
 import attrs
@@ -104,12 +104,14 @@ class Token:
         """The Authorization header. Do not keep it in a variable, which a traceback may show."""
         return {"Authorization": self._reveal()}
 
-    def hidden_in(self, body: bytes) -> bytes:
-        """Returns an answer's body without the secret, which a server or proxy may repeat in it."""
+    def hidden_in(self, said: AnyStr) -> AnyStr:
+        """Returns what was answered without the secret, which a server or proxy may repeat."""
         # The secret is in no variable, which a traceback may show.
         if len(self._reveal().rpartition(" ")[2]) < _MIN_SECRET:
-            return body
-        return body.replace(self._reveal().rpartition(" ")[2].encode(), b"***")
+            return said
+        if isinstance(said, bytes):
+            return said.replace(self._reveal().rpartition(" ")[2].encode(), b"***")
+        return said.replace(self._reveal().rpartition(" ")[2], "***")
 
     def __repr__(self) -> str:
         return "***"

@@ -22,6 +22,19 @@ def _is_secret(name: str) -> bool:
     return re.search(HIDDEN_NAMES, name, re.IGNORECASE) is not None
 
 
+_MAX_QUOTED: Final = 1000  # characters of a text of a server in an error; the API's have a hundred
+
+
+def one_line(said: str) -> str:
+    """Returns what a server has said as one line of 1,000 printable characters at most.
+
+    Errors quote it, and a log or a terminal must not take a line break or an escape sequence in it
+    for more than a text.
+    """
+    shown = " ".join(said[: 4 * _MAX_QUOTED].split())[:_MAX_QUOTED]
+    return "".join(each if each.isprintable() else "\ufffd" for each in shown)
+
+
 class HiddenText(str):
     """A text that a repr, and a traceback that shows local variables, shows as `***`."""
 

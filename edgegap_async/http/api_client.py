@@ -537,8 +537,12 @@ class ApiClient:
             return decode(request, response)
         except CallError:
             pass
-        # The error quotes the body, and some proxies repeat a header that they refuse.
-        return decode(request, attrs.evolve(response, body=token.hidden_in(response.body)))
+        # The error quotes the answer, and some proxies repeat a header that they refuse.
+        try:
+            return decode(request, attrs.evolve(response, body=token.hidden_in(response.body)))
+        except CallError as error:
+            error.args = (token.hidden_in(error.message),)  # it quotes the content type, too
+            raise
 
     def _permit(
         self, request: HttpRequest[Any], connections: asyncio.Semaphore, options: CallOptions

@@ -40,11 +40,11 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.tracing import Trace
 from yarl import URL
 
-from edgegap_async.api.messages import HttpRequest, HttpResponse
+from edgegap_async.api.messages import HttpRequest, HttpResponse, without_secrets
 from edgegap_async.api.operations import Operation
 from edgegap_async.api.requests import Token
 from edgegap_async.api.validation import number
-from edgegap_async.api.values import Value
+from edgegap_async.api.values import Value, one_line
 from edgegap_async.concurrency import Deadline, Deadlines, local_servers, loop_time
 from edgegap_async.errors import (
     CallError,
@@ -325,7 +325,8 @@ class Transport:
                 body = await _read_body(response, request.max_bytes)
             if body is not None and not 300 <= response.status < 400:  # noqa: PLR2004 - redirects
                 return HttpResponse(response.status, response.headers, body)
-            call_error = _unusable_answer(request, response, body)
+            call_error = _unusable_answer(request, response, body, token)
+            del response  # a traceback that shows local variables would show its headers
         # TimeoutError is an OSError. A session that was passed in raises ValueError where its own
         # settings, such as `auth`, contradict the request.
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -336,7 +337,7 @@ class Transport:
                 | aiohttp.ClientHttpProxyError,
             )
             was_sent = not not_connected if is_read else send_state.times_sent > sent_before
-            call_error = _network_error(request, error, was_sent=was_sent, proxy=self._proxy)
+            call_error = _network_error(request, error, token, was_sent=was_sent, proxy=self._proxy)
         # A traceback through aiohttp's frames could show the headers in local variables.
         except LimitReached as error:
             call_error = error.with_traceback(None)
@@ -445,20 +446,26 @@ async def _read_up_to(response: aiohttp.ClientResponse, max_bytes: int) -> bytes
 
 
 def _unusable_answer(
-    request: HttpRequest[Any], response: aiohttp.ClientResponse, body: bytes | None
+    request: HttpRequest[Any], response: aiohttp.ClientResponse, body: bytes | None, token: Token
 ) -> CallError:
     facts = request.facts(response.status)
     if body is None:
         return UnreadableAnswer(f"the answer is larger than {request.max_bytes} bytes", **facts)
     try:
-        target = urlsplit(response.headers.get("Location", "")).hostname or "the same host"
+        location = token.hidden_in(response.headers.get("Location", ""))
+        target = one_line(urlsplit(location).hostname or "the same host")
     except ValueError:  # an incomplete IPv6 address
         target = "an invalid URL"
     return UnreadableAnswer(f"a redirect to {target}, which is not followed", **facts)
 
 
 def _network_error(
-    request: HttpRequest[Any], error: BaseException, *, was_sent: bool, proxy: Proxy | None
+    request: HttpRequest[Any],
+    error: BaseException,
+    token: Token,
+    *,
+    was_sent: bool,
+    proxy: Proxy | None,
 ) -> CallError:
     may_help = not isinstance(error, aiohttp.ClientSSLError | ValueError)  # the same certificate
     if isinstance(error, TimeoutError):
@@ -474,6 +481,8 @@ def _network_error(
             text += f", or more than {_MAX_HEADER_LINES} headers"
     else:
         text = str(error).replace(" ssl:default", "")  # aiohttp's word, for http too
+    # aiohttp quotes what is no HTTP, in several lines.
+    text = without_secrets(one_line(token.hidden_in(text)))
     message = f"{text or 'the connection failed'} ({type(error).__name__})"
     if was_sent:
         return NoAnswer(message, **request.facts())

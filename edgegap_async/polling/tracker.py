@@ -23,6 +23,7 @@ import attrs
 from edgegap_async.api.models import Deployment, Status, StatusChange, may_become
 from edgegap_async.api.requests import WebhookKind
 from edgegap_async.api.validation import check_number
+from edgegap_async.api.values import one_line
 from edgegap_async.concurrency import ChangeEvent
 from edgegap_async.errors import (
     BadRequest,
@@ -233,7 +234,7 @@ class DeploymentTracker:
             return
         if self.status == Status.ERROR:
             detail = self.deployment and self.deployment.error_detail
-            raise DeploymentFailed.of(self, detail or "the API gives no reason")
+            raise DeploymentFailed.of(self, one_line(detail or "") or "the API gives no reason")
         if self.status.is_terminal:
             said = f"its status is {self.status}"
             if not self.is_stopped:

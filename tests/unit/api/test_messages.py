@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgegap_async.api.messages import HttpRequest, HttpResponse, decode, encode
-from edgegap_async.api.models import DeployAccepted, Status
+from edgegap_async.api.models import DeployAccepted, Json, Status
 from edgegap_async.api.operations import (
     CREATE_TAG,
     DELETE_TAG,
@@ -281,6 +281,20 @@ def test_row_12_an_error_does_not_repeat_a_long_page() -> None:
     assert len(refused(encode(DEPLOY), 502, b"x" * 10**6).message) == 200
     wordy = {"message": "Bad", "details": {"x": "y" * 10**6}}
     assert len(refused(encode(DEPLOY), 400, wordy).message) < 600
+
+
+@pytest.mark.parametrize("details", [{}, {"errors": {"x": "y"}}])
+def test_row_12_an_error_quotes_the_text_of_an_answer_as_one_line(details: Json) -> None:
+    said = {"message": "a\nERROR \x1b[2J\ud800 " + "b" * 10**6, **details}
+    message = refused(encode(DEPLOY), 400, said).message
+
+    assert message.startswith("a ERROR \ufffd[2J\ufffd bbb")
+    assert message.isprintable()
+    assert len(message) < 1100
+
+
+def test_row_12_an_error_does_not_repeat_a_long_content_type() -> None:
+    assert len(refused(GET, 200, b"x", Content_Type="x" * 60_000).message) < 1300
 
 
 @given(status=st.integers(200, 599), body=st.binary(max_size=30))

@@ -463,7 +463,7 @@ def test_a_token_is_not_printed_copied_or_stored() -> None:
             leak(token)
 
 
-def test_a_token_of_8_characters_or_more_is_hidden_in_bodies() -> None:
+def test_a_token_of_8_characters_or_more_is_hidden_in_answers() -> None:
     body = b'{"message": "token s3cret-and-long, take s3cret"}'
 
     assert Token("s3cret-and-long").hidden_in(body) == b'{"message": "token ***, take s3cret"}'

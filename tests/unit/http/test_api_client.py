@@ -125,6 +125,7 @@ async def test_an_error_of_a_call_shows_no_token(
         Reply(502, f"<html>token {CANARY}".encode()),
         Reply(200, f"<html>token {CANARY}".encode()),
         Reply(200, b"<html>" + b" " * 190 + CANARY.encode()),
+        Reply(200, b"[]", {"Content-Type": CANARY}),
     ],
 )
 async def test_row_11_an_answer_that_repeats_the_token_does_not_show_it(

@@ -60,6 +60,8 @@ FAULTS: dict[str, Talk] = {
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 8\r\n\r\nnot gzip"
     ),
     "redirect": answering(b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: /\r\n\r\n"),
+    "repeats the token": answering(f"Authorization: {CANARY}\r\n\r\n".encode()),
+    "repeats the token in a header": answering(f"HTTP/1.1 200 OK\r\n{CANARY}\r\n\r\n".encode()),
     "large": answering(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999\r\n\r\n" + bytes(9 * 2**20)),
 }
 
@@ -76,6 +78,27 @@ async def test_no_error_holds_the_token_or_anything_of_aiohttp(
     assert error.__cause__ is None
     assert error.__context__ is None
     assert CANARY not in shown(error)
+
+
+@pytest.mark.virtual
+@pytest.mark.parametrize(
+    "said", [b"\x00\x1b[2J" * 2000, b'{"password": "hunter2"}', b"HTTP/1.1 200 OK\r\nX\x00\r\n"]
+)
+async def test_an_error_quotes_what_is_no_http_as_one_short_line_without_secrets(
+    said: bytes,
+) -> None:
+    async with raw_server(answering(said + b"\r\n\r\n")) as port, transport_to(port) as transport:
+        message = (await failure(transport, GET)).message
+
+    assert message.isprintable()
+    assert len(message) < 1100
+    assert "hunter2" not in message
+
+
+async def test_a_redirect_to_a_host_with_the_token_does_not_show_it() -> None:
+    head = f"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: http://{CANARY}.example/\r\n\r\n"
+    async with raw_server(answering(head.encode())) as port, transport_to(port) as transport:
+        assert "to ***.example," in (await failure(transport, POST)).message
 
 
 async def test_no_error_before_sending_holds_the_token(closed_port: int) -> None:

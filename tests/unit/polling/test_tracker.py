@@ -178,6 +178,16 @@ async def test_a_failed_deployment_ends_the_wait_with_its_reason(
     assert "DEPLOYING → ERROR" in str(caught.value)
 
 
+async def test_the_reason_of_a_failed_deployment_is_quoted_as_one_line(
+    api: ScriptedApi, tracker: DeploymentTracker
+) -> None:
+    api.on(*STATUS, deployment("ERROR", error_detail="no\n\x1b[2Jimage" + "!" * 10**6))
+    with pytest.raises(DeploymentFailed, match="no \ufffd\\[2Jimage!!!") as caught:
+        await tracker.wait_for(Status.READY, 300)
+
+    assert len(str(caught.value)) < 1200
+
+
 async def test_a_deployment_may_fail_without_a_reason(
     api: ScriptedApi, tracker: DeploymentTracker
 ) -> None:
