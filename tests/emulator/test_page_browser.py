@@ -135,6 +135,19 @@ async def test_a_table_is_filtered_by_text_status_tag_and_city(page: Page, api: 
     await expect(page.get_by_text("No deployment passes the filters.")).to_be_visible()
 
 
+async def test_the_filter_offers_no_tag_that_the_client_has_generated(
+    page: Page, api: BareApi
+) -> None:
+    generated = ["op-tp75qz8mf34fegb1k", "key-mfrggzdfmztwq2lk"]
+    await api.deploy(tags=["eu", *generated])
+    await api.deploy(tags=["op-art", "own-matchmaker"])
+    options = page.get_by_label("Tag", exact=True).locator("option")
+    await expect(options).to_have_text(["All tags", "eu", "op-art", "own-matchmaker"])
+    for tag in generated:
+        await page.get_by_label("Search deployments").fill(tag)
+        await expect(page.locator("tr[data-id]")).to_have_count(1)
+
+
 async def test_a_person_deploys_by_the_form(page: Page, emulator: Emulator) -> None:
     await page.get_by_role("button", name="Deploy", exact=True).click()
     dialog = page.get_by_role("dialog", name="Deploy")
@@ -169,6 +182,7 @@ async def test_a_button_stops_and_another_crashes(
     line = page.locator(f"tr[data-id='{stopped}']")
     await line.get_by_role("button", name=f"Stop {stopped}").click()
     await expect(line).to_contain_text("TERMINATED")
+    await expect(line.get_by_role("button")).to_have_count(0)
 
     await shown(page, emulator, crashed)
     await page.get_by_role("button", name="Crash").click()
@@ -197,8 +211,9 @@ async def test_the_page_of_a_deployment_shows_everything_about_it(
     await expect(page.locator(".facts").first).to_contain_text("Paris")
     await expect(page.locator("table.environment")).to_contain_text("SALThidden")
     await expect(page.locator(".chart-value").nth(1)).to_have_text(re.compile(r"[kM]B"))
-    network = page.locator(".deployment figcaption").filter(has_text="Network")
-    await expect(network).to_contain_text("not measured")
+    captions = page.locator(".deployment figcaption")
+    await expect(captions.filter(has_text="Memory")).to_contain_text(re.compile(r"B in [\d.]+ s$"))
+    await expect(captions.filter(has_text="Network")).to_contain_text("not measured")
     await expect(page.locator("table.activity").first).to_contain_text("/v2/deployments")
     assert "canary" not in await page.content()
 
@@ -506,6 +521,36 @@ async def test_nothing_is_wider_than_a_phone(emulator: Emulator, api: BareApi) -
         await shown(page, emulator, request_id)
         await expect(page.locator(".port-list li")).to_be_visible()
         assert await page.evaluate(wide) == 360
+
+
+WRAPPED = """() => {
+  const isShown = (one) => one.checkVisibility() && !one.querySelector(".visually-hidden");
+  const lines = (one) => {
+    const range = document.createRange();
+    range.selectNodeContents(one);
+    return new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size;
+  };
+  const words = [...document.querySelectorAll("thead th, td.col-city, .chip, .tile-number")];
+  return words.filter((one) => isShown(one) && lines(one) > 1).map((one) => one.textContent);
+}"""
+"""Returns the words of the page that take more than one line."""
+
+
+async def test_no_width_breaks_a_word_or_hides_where_a_deployment_is(
+    page: Page, api: BareApi
+) -> None:
+    place = {"latitude": -26.2, "longitude": 28.0}
+    user = {"user_type": "geo_coordinates", "user_data": place}
+    tags = ["tournament-2026", "casual", "op-tp75qz8mf34fegb1"]
+    request_id = await api.deploy(users=[user], tags=tags)
+    line = page.locator(f"tr[data-id='{request_id}']")
+    await expect(line).to_contain_text("READY")
+    city = line.get_by_text("Johannesburg").filter(visible=True)
+    for width in (360, 390, 560, 768, 900, 1024, 1181, 1240, 1366, 1440, 1920):
+        await page.set_viewport_size({"width": width, "height": 800})
+        await expect(city).to_have_count(1)
+        assert await page.evaluate(WRAPPED) == [], width
+        assert await page.evaluate("document.documentElement.scrollWidth") == width
 
 
 async def test_hundreds_of_deployments_stay_readable() -> None:

@@ -28,6 +28,7 @@ function rates() {
   const charts = new Map(); // by operation
   const list = h("div", { class: "rates" });
   const element = card("Calls a second, and their limits", "rates-title", list);
+  element.firstElementChild.append(h("span", { class: "count" }, "last minute"));
   let drawn = -1;
   let limits = null;
 

@@ -30,13 +30,13 @@ export function lineChart(title, format) {
     drawing,
   );
 
-  // `nothing` stands in place of the largest value if there is none.
-  function render(measured, nothing) {
+  // `nothing` stands in place of the largest value if there is none; `span` is of all values, as a text.
+  function render(measured, nothing, span) {
     const values = measured.filter((value) => value !== null);
     const top = Math.max(...values, 0) || 1;
     const last = values.at(-1);
     setText(newest, last === undefined ? "–" : format(last));
-    setText(most, values.length ? `at most ${format(Math.max(...values))}` : nothing);
+    setText(most, values.length ? `at most ${format(Math.max(...values))}${span ? ` in ${span}` : ""}` : nothing);
     drawing.setAttribute("aria-label", `${title}: ${newest.textContent}, ${most.textContent}`);
     if (values.length < 2) {
       area.setAttribute("d", "");

@@ -29,6 +29,11 @@ export function deploymentView(id) {
   const cpu = lineChart("CPU, percent of one", (value) => `${Math.round(value)} %`);
   const memory = lineChart("Memory", bytes);
   const network = lineChart("Network, in and out", bytes);
+  const note = h(
+    "p",
+    { class: "muted note", hidden: true },
+    "Network use is measured for ports with a fixed number and for containers: Linux counts none for a process.",
+  );
   const calls = h("tbody");
   const webhooks = h("tbody");
   let isClosed = false;
@@ -54,11 +59,7 @@ export function deploymentView(id) {
       card("Resources", resources),
     ),
     h("div", { class: "thirds" }, ...[cpu, memory, network].map((one) => h("section", { class: "card" }, one.element))),
-    h(
-      "p",
-      { class: "muted note" },
-      "Network use is measured for ports with a fixed number and for containers: Linux counts none for a process.",
-    ),
+    note,
     h("div", { class: "halves" }, card("Log", logs.element), card("Environment", variables)),
     h(
       "div",
@@ -159,10 +160,13 @@ export function deploymentView(id) {
         const usage = await read(`${path}/metrics`);
         if (usage && !isClosed) {
           const nothing = store.isSimulated ? "a simulated server is not measured" : "no measurement yet";
-          cpu.render(usage.cpu, nothing);
-          memory.render(usage.memory, nothing);
+          const seconds = usage.times.at(-1) - usage.times[0];
+          const span = seconds > 0 ? duration(seconds) : "";
+          cpu.render(usage.cpu, nothing, span);
+          memory.render(usage.memory, nothing, span);
           const sum = usage.received.map((one, at) => (one === null ? null : one + usage.sent[at]));
-          network.render(sum, usage.times.length ? "not measured" : nothing);
+          network.render(sum, usage.times.length ? "not measured" : nothing, span);
+          note.hidden = !usage.times.length || sum.some((one) => one !== null);
         }
       }
       await sleep(METRICS_INTERVAL);
@@ -325,7 +329,7 @@ function logView() {
   const element = h(
     "div",
     null,
-    h("div", { class: "log-bar" }, h("label", { for: "follow" }, follow, " Follow")),
+    h("div", { class: "log-bar" }, h("label", { for: "follow" }, follow, "Follow")),
     empty,
     code,
   );

@@ -5,6 +5,7 @@ import { PHASES, duration, h, phaseOf, place, setStatus, setText, statusChip } f
 import { store } from "./store.js";
 
 const PAGE = 25; // rows that are shown at first, and with each "more"
+const GENERATED = /^(op-[0-9a-z]{17}|key-[a-z2-7]{16})$/; // tags of the Python client: one a deployment
 
 export function deploymentTable(filter) {
   let shown = PAGE;
@@ -85,7 +86,7 @@ export function deploymentTable(filter) {
     for (const id of store.order) {
       const row = store.deployments.get(id);
       applications.add(`${row.application} ${row.version}`);
-      for (const name of row.tags) if (tags.size < 200) tags.add(name);
+      for (const name of row.tags) if (tags.size < 200 && !GENERATED.test(name)) tags.add(name);
       if (!passes(row)) continue;
       matching += 1;
       if (chosen.length < shown) chosen.push(row);
@@ -181,7 +182,8 @@ function updateOptions(element, values) {
 
 function tableRow(id) {
   const chip = statusChip("");
-  const name = h("span", { class: "row-app" });
+  const name = h("span");
+  const [where, numbers] = ["row-city", "row-ports"].map((one) => h("span", { class: one })); // in a narrow table
   const tags = h("td", { class: "col-tags" });
   const city = h("td", { class: "col-city" });
   const ports = h("td", { class: "col-ports" });
@@ -197,7 +199,7 @@ function tableRow(id) {
       "td",
       { class: "col-id" },
       h("a", { href: `#/deployments/${encodeURIComponent(id)}`, class: "row-id" }, id),
-      name,
+      h("span", { class: "row-app" }, name, where, numbers),
       problem,
     ),
     tags,
@@ -216,15 +218,19 @@ function tableRow(id) {
     setText(name, `${row.application} ${row.version}`);
     setText(problem, row.error_detail);
     setText(city, row.is_placed ? row.city : "–");
-    setText(ports, row.is_placed ? Object.values(row.ports).join(", ") : "–");
+    const open = row.is_placed ? Object.values(row.ports).join(", ") : "";
+    setText(ports, open || "–");
+    setText(where, row.is_placed ? ` · ${row.city}` : "");
+    setText(numbers, open ? ` · ${open}` : "");
     const text = row.tags.join("\n");
     if (text !== shownTags) {
       shownTags = text;
-      tags.replaceChildren(...row.tags.map((tag) => h("span", { class: "tag" }, tag)));
+      tags.replaceChildren(...row.tags.map((tag) => h("span", { class: "tag", "data-generated": GENERATED.test(tag) }, tag)));
     }
     const isOver = row.status === "TERMINATED" || row.status === "TERMINATING";
-    stop.disabled = isOver || (row.is_stop_requested && row.status !== "ERROR");
-    setText(stop, row.is_stop_requested && !isOver ? "Stopping" : "Stop");
+    stop.hidden = isOver;
+    stop.disabled = row.is_stop_requested && row.status !== "ERROR";
+    setText(stop, stop.disabled ? "Stopping" : "Stop");
     element.classList.toggle("is-over", row.status === "TERMINATED");
     tick(row);
   }
