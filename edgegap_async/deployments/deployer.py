@@ -241,6 +241,7 @@ class Deployer:
             tracker = self._poller.tracker(
                 accepted.request_id,
                 expects_webhook=expects_webhook,
+                deployed_at=loop_time(),
                 believe_404_from=self.register.add_deployed(accepted.request_id, operation_tag),
             )
             trigger.connect(tracker)

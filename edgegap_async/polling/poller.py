@@ -125,13 +125,20 @@ class StatusPoller:
     # ── deployments that tasks wait for ──────────────────────────────────────────────────────────
 
     def tracker(
-        self, request_id: str, *, expects_webhook: bool = False, believe_404_from: float = -math.inf
+        self,
+        request_id: str,
+        *,
+        expects_webhook: bool = False,
+        deployed_at: float = -math.inf,
+        believe_404_from: float = -math.inf,
     ) -> DeploymentTracker:
         """Returns the tracker of a deployment; all handles of one id share it.
 
         Args:
             request_id: the deployment's id.
             expects_webhook: whether the API was asked to send a webhook at READY.
+            deployed_at: loop time at which the API accepted the deploy of this client; minus
+                infinity for another deployment.
             believe_404_from: loop time from which the answer "no such deployment" is believed.
 
         Raises:
@@ -139,13 +146,11 @@ class StatusPoller:
         """
         check_segment("request_id", request_id)  # a wrong id would make a whole list request fail
         tracker = self._trackers.get(request_id)
-        if tracker is not None:
-            tracker.believe_404_from = max(tracker.believe_404_from, believe_404_from)
-        else:
-            tracker = DeploymentTracker(
-                self, request_id, expects_webhook=expects_webhook, believe_404_from=believe_404_from
-            )
+        if tracker is None:
+            tracker = DeploymentTracker(self, request_id, expects_webhook=expects_webhook)
             self._trackers[request_id] = tracker
+        tracker.deployed_at = max(tracker.deployed_at, deployed_at)
+        tracker.believe_404_from = max(tracker.believe_404_from, believe_404_from)
         return tracker
 
     def is_tracked(self, request_id: str) -> bool:
@@ -178,8 +183,7 @@ class StatusPoller:
             with self.client.until_closed():  # raises if the client is closed
                 now = loop_time()
             tracker.awaited_at = min(tracker.awaited_at, now)
-            deployed_at = tracker.believe_404_from - self.policy.not_found_grace
-            entry = PollEntry(tracker, now, group, not_ready_at=deployed_at)
+            entry = PollEntry(tracker, now, group, not_ready_at=tracker.deployed_at)
         if entry is not None and tracker.is_awaited:
             self._entries[tracker.request_id] = entry
             group.add(entry)
@@ -340,7 +344,7 @@ class StatusPoller:
         permitted = self._list_requests.permitted_at(self.client.limits, now)
         due = max(group.requested_at + interval, permitted)
         oldest = next(iter(self._entries.values()))
-        is_new = oldest.tracker.believe_404_from > -math.inf  # this client has deployed it
+        is_new = oldest.tracker.deployed_at > -math.inf
         if is_new and not group.is_urgent:
             due = max(due, oldest.since + self.policy.first_delay)
         if now < due:

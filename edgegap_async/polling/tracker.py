@@ -96,6 +96,8 @@ class DeploymentTracker:
         status_requests: status requests sent for it.
         requested_at: loop time of the last status request.
         awaited_at: loop time at which the first wait began.
+        deployed_at: loop time at which the API accepted the deploy of this client; minus infinity
+            for another deployment.
         believe_404_from: loop time from which the answer "no such deployment" is believed.
         expects_webhook: whether the API was asked to send a webhook at READY.
         webhook_pending: whether a webhook came since the last request for it was sent.
@@ -108,12 +110,7 @@ class DeploymentTracker:
     """
 
     def __init__(
-        self,
-        poller: StatusPoller,
-        request_id: str,
-        *,
-        expects_webhook: bool = False,
-        believe_404_from: float = -math.inf,
+        self, poller: StatusPoller, request_id: str, *, expects_webhook: bool = False
     ) -> None:
         self.request_id = request_id
         self.history: tuple[StatusChange, ...] = ()
@@ -121,7 +118,7 @@ class DeploymentTracker:
         self.status_requests = 0
         self.requested_at = -math.inf
         self.awaited_at = math.inf
-        self.believe_404_from = believe_404_from
+        self.deployed_at = self.believe_404_from = -math.inf
         self.expects_webhook = expects_webhook
         self.webhook_pending = False
         self.webhook_event: asyncio.Event | None = None

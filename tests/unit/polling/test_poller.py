@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 
 import pytest
 from flaky_api import FlakyApi, Lifecycle, now
@@ -174,6 +175,24 @@ async def test_the_last_few_of_many_are_asked_about_as_soon_as_the_many(
             await asyncio.sleep(0.01)
 
         assert now() - at < 3  # seconds; for a group of two it would be 16
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+async def test_only_the_deploy_of_this_client_delays_the_first_list_request(
+    flaky_api: FlakyApi, client: ApiClient, *, is_new: bool
+) -> None:
+    poller = StatusPoller(client, PollingPolicy(first_delay=20))
+    deployed_at = now() if is_new else -math.inf
+    two = flaky_api.deploy(2)
+    # A stop of a deployment that another program has deployed has a grace too.
+    trackers = [
+        poller.tracker(one, deployed_at=deployed_at, believe_404_from=now() + 60) for one in two
+    ]
+    async with waiting_for(poller, two):
+        await asyncio.sleep(10)
+
+        assert bool(flaky_api.list_requests) is not is_new
+    assert all(tracker.believe_404_from > now() for tracker in trackers)
 
 
 async def test_intervals_grow_when_no_new_wait_begins(
