@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, AnyStr, Final, Literal, NoReturn, TypeAlias, TypedDict
-from urllib.parse import urlsplit
 
 import attrs
 
@@ -25,6 +24,7 @@ from .validation import (
     QUOTES,
     check_list,
     check_text,
+    http_url,
     instance_of,
     items_of,
     not_empty,
@@ -258,13 +258,7 @@ def as_variables(values: AnyVariables) -> tuple[EnvironmentVariable, ...]:
 
 
 def _url(_self: object, _: attrs.Attribute[Any], value: Any) -> None:
-    try:
-        # urlsplit drops line breaks, which would still be sent; an invalid `port` raises.
-        parts = urlsplit(value if isinstance(value, str) and value.isprintable() else "")
-        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:  # the message does not show the URL, because its path is a secret
+    if http_url(value) is None:  # the message does not show the URL, because its path is a secret
         raise InvalidRequest("a webhook needs an http:// or https:// URL with a host")
 
 

@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias, TypeVar
+from urllib.parse import SplitResult, urlsplit
 
 import attrs
 
@@ -115,6 +116,7 @@ def check_number(
     above: float = -math.inf,
     least: float = -math.inf,
     most: float = math.inf,
+    whole: bool = False,
     optional: bool = True,
 ) -> None:
     """Checks that the value is a number within bounds.
@@ -125,6 +127,7 @@ def check_number(
         above: the number must be greater than this.
         least: the number must not be less than this.
         most: the number must not be greater than this.
+        whole: whether only an int passes.
         optional: whether None passes too.
 
     Raises:
@@ -132,7 +135,7 @@ def check_number(
     """
     if value is None and not optional:
         raise InvalidRequest(f"{what} must be a number, not None")
-    check_kind(what, value, int, float)
+    check_kind(what, value, *((int,) if whole else (int, float)))
     if isinstance(value, int | float) and not (value > above and least <= value <= most):
         bound = f"above {above:g}" if above > -math.inf else f"{least:g} or more"
         bound += f" and {most:g} at most" if most < math.inf else ""
@@ -206,6 +209,17 @@ def is_coroutine_function(function: object) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(called)
 
 
+def http_url(value: object) -> SplitResult | None:
+    """Returns the parts of an http or https URL with a host; None for anything else."""
+    try:
+        # urlsplit drops line breaks, which would still be sent; an invalid `port` raises.
+        parts = urlsplit(value if isinstance(value, str) and value.isprintable() else "")
+        is_usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        return None
+    return parts if is_usable else None
+
+
 def is_loopback(host: str) -> bool:
     """Whether the host is `localhost` or an IP address of this machine's loopback interface."""
     try:
@@ -246,10 +260,15 @@ def number(
     """
 
     def check(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-        what = field_name(model, attribute)
-        if whole:
-            check_kind(what, value, int)
-        check_number(what, value, above=above, least=least, most=most, optional=optional)
+        check_number(
+            field_name(model, attribute),
+            value,
+            above=above,
+            least=least,
+            most=most,
+            whole=whole,
+            optional=optional,
+        )
 
     return check
 

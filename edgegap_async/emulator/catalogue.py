@@ -49,9 +49,9 @@ import attrs
 from edgegap_async.api.requests import DeployRequest, EnvironmentVariable, as_strings
 from edgegap_async.api.validation import (
     Validator,
-    check_list,
     field_name,
     instance_of,
+    items_of,
     number,
     one_of,
     segment,
@@ -168,11 +168,7 @@ def _each(kind: type) -> Validator:
     """Returns a validator: a list of objects of one type."""
 
     def check(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-        what = field_name(model, attribute)
-        check_list(what, value)
-        for item in value:
-            if not isinstance(item, kind):
-                raise InvalidRequest(f"{what} is a list of {kind.__name__}, not of {item!r}")
+        items_of(field_name(model, attribute), value, kind)
 
     return check
 

@@ -503,7 +503,9 @@ class LocalDeployment:
         megabytes = application.memory_limit_mb
         try:
             process: Process = await self.machine.start(
-                application.command(self._opened_numbers),
+                application.command(
+                    {port.name: self._internal(port) for port in application.ports}
+                ),
                 name=self.request_id,
                 environment=environment(self),
                 output=self.output,
@@ -527,11 +529,6 @@ class LocalDeployment:
         self.process = process
         self.samples.start_process(loop_time())
         return process
-
-    @property
-    def _opened_numbers(self) -> dict[str, int]:
-        """The ports that the process is to open, by name."""
-        return {port.name: self._internal(port) for port in self.application.ports}
 
     def _internal(self, port: AppPort) -> int:
         if port.number is None or port.name in self._with_external:

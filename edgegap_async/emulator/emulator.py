@@ -152,8 +152,7 @@ class Emulator:
         del token  # a traceback that shows local variables must not show it
         if importlib.util.find_spec("iptocc") is None:
             raise InvalidRequest(needs_package("the emulator", "iptocc"))
-        check_kind("port", port, int)
-        check_number("port", port, least=0, most=65535, optional=False)
+        check_number("port", port, least=0, most=65535, whole=True, optional=False)
         check_number("webhook_timeout", webhook_timeout, above=0, optional=False)
         _check_host(host, has_own_token=has_own_token)
         check_kind("deadlines", deadlines, Deadlines)

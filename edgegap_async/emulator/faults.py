@@ -113,21 +113,18 @@ class Faults:
     def take(self, operation: str) -> Fault | None:
         """Returns the fault of a call that has just come, or of a webhook to be sent, or None."""
         with self._lock:
-            return self._take(operation)
-
-    def _take(self, operation: str) -> Fault | None:
-        for index, fault in enumerate(self._left):
-            fits_any_call = fault.operation is None and operation not in WEBHOOKS
-            if fault.operation != operation and not fits_any_call:
-                continue
-            if fault.skip:
-                self._left[index] = attrs.evolve(fault, skip=fault.skip - 1)
-                return None
-            if fault.share < 1 and self._chance.random() >= fault.share:
-                return None
-            if fault.times == 1:
-                del self._left[index]
-            elif fault.times is not None:
-                self._left[index] = attrs.evolve(fault, times=fault.times - 1)
-            return fault
+            for index, fault in enumerate(self._left):
+                fits_any_call = fault.operation is None and operation not in WEBHOOKS
+                if fault.operation != operation and not fits_any_call:
+                    continue
+                if fault.skip:
+                    self._left[index] = attrs.evolve(fault, skip=fault.skip - 1)
+                    return None
+                if fault.share < 1 and self._chance.random() >= fault.share:
+                    return None
+                if fault.times == 1:
+                    del self._left[index]
+                elif fault.times is not None:
+                    self._left[index] = attrs.evolve(fault, times=fault.times - 1)
+                return fault
         return None

@@ -51,8 +51,7 @@ def _capacities(self: object, attribute: attrs.Attribute[Any], value: Any) -> No
     for city, most in value.items():
         if city not in CITIES:
             raise InvalidRequest(f"{what}: {city!r} is no city here; there are {', '.join(CITIES)}")
-        check_kind(f"{what}: {city}", most, int)
-        check_number(f"{what}: {city}", most, least=0, optional=False)
+        check_number(f"{what}: {city}", most, least=0, whole=True, optional=False)
 
 
 def _engine(self: object, attribute: attrs.Attribute[Any], value: Any) -> None:

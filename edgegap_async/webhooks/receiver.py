@@ -41,7 +41,6 @@ from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Self, cast
-from urllib.parse import urlsplit
 from weakref import WeakValueDictionary
 
 import attrs
@@ -49,7 +48,7 @@ import attrs
 from edgegap_async.api.codec import loads, read_answer
 from edgegap_async.api.models import Deployment
 from edgegap_async.api.requests import WEBHOOK_KINDS, WebhookKind
-from edgegap_async.api.validation import check_number, is_coroutine_function
+from edgegap_async.api.validation import check_number, http_url, is_coroutine_function
 from edgegap_async.api.values import Documented
 from edgegap_async.concurrency import PersistentTask, is_cancelled, loop_time
 from edgegap_async.errors import InvalidRequest, WebhookNotReceived, WrongLoop
@@ -197,7 +196,8 @@ class WebhookReceiver:
         max_reading: int = 100,
         max_waiting: int = 1000,
     ) -> None:
-        if public_url is not None and not _is_reachable(public_url):
+        parts = http_url(public_url)
+        if public_url is not None and (parts is None or parts.query or parts.fragment):
             raise InvalidRequest(
                 f"public_url must be an http:// or https:// URL that the API can reach,"
                 f" without query or fragment, not {public_url!r}"
@@ -607,15 +607,6 @@ def _is_object(body: bytes) -> bool:
         return isinstance(loads(body), dict)
     except (ValueError, RecursionError):
         return False
-
-
-def _is_reachable(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        is_usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:  # the port is not a number, or half an IPv6 address
-        return False
-    return bool(is_usable) and not (parts.query or parts.fragment)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

@@ -194,7 +194,7 @@ def test_without_its_extra_the_emulator_names_the_extra(monkeypatch: pytest.Monk
     [
         ({"simulate": True}, "simulate must be of type Simulation"),
         ({"timings": 0}, "timings must be of type Timings"),
-        ({"apps": ["arena"]}, "is a list of Application"),
+        ({"apps": ["arena"]}, "must be a list of Application"),
         (
             {"round_trip_time": 5},
             r"round_trip_time must be \(at least, at most\) in seconds, not 5",
@@ -208,9 +208,9 @@ def test_without_its_extra_the_emulator_names_the_extra(monkeypatch: pytest.Monk
         ),
         ({"host_shape": "x"}, "host_shape must be one of pin, centroid, not 'x'"),
         ({"timings": None}, "timings must be of type Timings, not None"),
-        ({"apps": [None]}, "is a list of Application, not of None"),
+        ({"apps": [None]}, "must be a list of Application, not of None"),
         ({"fleets": 5}, "fleets must be a list, not 5"),
-        ({"fleets": ["alpha"]}, "is a list of Fleet, not of 'alpha'"),
+        ({"fleets": ["alpha"]}, "must be a list of Fleet, not of 'alpha'"),
         ({"faults": [None]}, "each of faults must be of type Fault, not None"),
         ({"host": 5}, "host must be an IP address such as 127.0.0.1 or 0.0.0.0, not 5"),
         ({"allowed_hosts": "edgegap"}, "allowed_hosts must be a list, not 'edgegap'"),

@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 from edgegap_async.api.models.response import more_follow
 from edgegap_async.api.operations import Operation
-from edgegap_async.api.validation import check_kind, check_number
+from edgegap_async.api.validation import check_number
 from edgegap_async.errors import CallError
 from edgegap_async.http.call import CallOptions
 from edgegap_async.log_records import log_fields
@@ -109,7 +109,7 @@ class Listing(Generic[Row, Page]):
         more_follow: Callable[[Page, int], bool | None] = more_follow,
         names_first_page: bool = True,
     ) -> None:
-        _check_number("limit", limit, optional=True)
+        check_number("limit", limit, least=1, whole=True)
         self._call = call
         self._operation = operation
         self._rows = rows
@@ -134,7 +134,7 @@ class Listing(Generic[Row, Page]):
         Args:
             number: number of the page, from 1.
         """
-        _check_number("page", number, optional=False)
+        check_number("page", number, least=1, whole=True, optional=False)
         page = number if number > 1 or self._names_first_page else None
         query = {**self._query, "page": page}
         query = {name: value for name, value in query.items() if value is not None}
@@ -178,8 +178,3 @@ class Listing(Generic[Row, Page]):
             number,
             extra=log_fields(operation=operation),
         )
-
-
-def _check_number(name: str, number: int | None, *, optional: bool) -> None:
-    check_kind(name, number, int)
-    check_number(name, number, least=1, optional=optional)
