@@ -17,7 +17,7 @@ async def main() -> None:
             except NotAllowed as error:
                 print(f"refused: {error}")
     async with EdgegapClient(guard=Guard(dry_run=True)) as client:
-        print(f"reading is sent: {(await client.deployments.list_page()).total_count} deployments")
+        print(f"reading is sent: {(await client.deployments.list()).total_count} deployments")
         try:
             await client.deploy("arena", "v1", users=["8.8.8.8"])
         except DryRun as error:

@@ -42,7 +42,7 @@ async def main() -> None:
         await deploy(client, "no-such-application")
     async with EdgegapClient(limits={"list_deployments": 1}, max_wait=0.1) as client:
         try:
-            await asyncio.gather(*(client.deployments.list_page() for _ in range(3)))
+            await asyncio.gather(*(client.deployments.list().page(1) for _ in range(3)))
         except LimitReached as error:
             print(f"would have to wait {error.predicted_wait:.1f} s: {error}")
 

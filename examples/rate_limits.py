@@ -18,7 +18,7 @@ async def main() -> None:
     ) as client:
         loop = asyncio.get_running_loop()
         began = loop.time()
-        lists = [asyncio.create_task(client.deployments.list_page(limit=1)) for _ in range(30)]
+        lists = [asyncio.create_task(client.deployments.list(limit=1).page(1)) for _ in range(30)]
         await asyncio.sleep(0.1)
         state = client.limits.snapshot()["list_deployments"]
         print(f"{state.limit}/s: {state.queued} calls wait, the last {state.predicted_wait:.1f} s")

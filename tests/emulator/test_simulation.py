@@ -254,7 +254,7 @@ async def test_a_list_that_accepts_no_filters_refuses_them_and_shows_all_without
     ):
         server = await client.deploy("arena", "v1", users=[(48.9, 2.4)])
         with pytest.raises(BadRequest):
-            await client.deployments.list_page(filters=[Filter("tags", "in", ["eu"])])
-        page = await client.deployments.list_page()
+            await client.deployments.list(filters=[Filter("tags", "in", ["eu"])])
+        page = await client.deployments.list()
 
         assert [row.request_id for row in page.data] == [server.request_id]

@@ -79,7 +79,7 @@ async def test_row_36_lists_without_an_answer_delay_no_other_call(api: ScriptedA
     api.on(*STOP, Reply())
     api.on(*DEPLOY, Reply(202, {"request_id": "abc123"}))
     async with quick_client(api.url, limits=NO_LIMITS) as client:
-        lists = [asyncio.create_task(client.deployments.list_page()) for _ in range(150)]
+        lists = [asyncio.create_task(client.deployments.list().page(1)) for _ in range(150)]
         await api.until_asked(*LIST, times=100)
         try:
             async with asyncio.timeout(5):

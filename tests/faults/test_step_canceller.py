@@ -209,7 +209,6 @@ LEAVES_NOTHING: dict[str, Work] = {
     "DeploymentHandle.changes": follow,
     "Deployments.get": lambda client, server: client.deployments.get(server.request_id),
     "Deployments.list": list_rows,
-    "Deployments.list_page": lambda client, _: client.deployments.list_page(),
     "Deployments.logs": lambda client, server: client.deployments.logs(server.request_id),
     "Deployments.metrics": lambda client, server: client.deployments.metrics(server.request_id),
     "Applications.list": lambda client, _: client.applications.list(),

@@ -102,7 +102,7 @@ CALLS: dict[str, Call] = {
     "POST /v1/deployments/bulk-stop": lambda client, body: client.deployments.bulk_stop(
         [StopFilter(**condition) for condition in body["filters"]]
     ),
-    "GET /v1/deployments": lambda client, _: client.deployments.list_page(),
+    "GET /v1/deployments": lambda client, _: client.deployments.list(),
     "GET /v1/locations": lambda client, _: client.locations.list(),
     "GET /v1/deployment/{request_id}/container-logs": lambda client, _: client.deployments.logs(
         IDS["request_id"]
@@ -404,7 +404,7 @@ async def test_documented_query_parameters_have_their_documented_names(
     await client.deployments.stop("abc", container_log_storage="true")
     await client.locations.list(application="arena", version="v1", type="standard", tags=True)
     await client.deployments.metrics("abc", start=noon, end=noon, steps="1m", raw=True)
-    await client.deployments.list_page(2, limit=50)
+    await client.deployments.list(limit=50).page(2)
 
     assert [seen.query for seen in cloud.seen] == [
         {"container_log_storage": "my-storage"},

@@ -22,7 +22,7 @@ LIMITS = {"deploy": 40, "get_deployment": 20, "list_deployments": 10}
 CALLS: dict[str, Callable[[ApiClient], Awaitable[object]]] = {
     "deploy": lambda client: client.deployments.deploy("arena", "v1", users=["192.0.2.1"]),
     "get_deployment": lambda client: client.deployments.get("abc123"),
-    "list_deployments": lambda client: client.deployments.list_page(),
+    "list_deployments": lambda client: client.deployments.list().page(1),
 }
 """How a client makes one call, by the name of its operation."""
 

@@ -116,7 +116,7 @@ async def demand(client: EdgegapClient, seconds: float) -> None:
     calls: list[Callable[[], Awaitable[object]]] = [
         lambda: client.deployments.deploy("arena", "v1", users=["192.0.2.1"]),
         lambda: client.deployments.get("abc123"),
-        client.deployments.list_page,
+        lambda: client.deployments.list().page(1),
     ]
     await asyncio.gather(*(worker(call) for call in calls for _ in range(WORKERS)))
 

@@ -86,7 +86,7 @@ async def _check_api(client: EdgegapClient) -> tuple[list[_Result], int]:
     """Returns what one request has shown of network and token, and the exit status."""
     began = time.monotonic()
     try:
-        page = await client.deployments.list_page(limit=1)
+        page = await client.deployments.list(limit=1)
     except sdk.errors.CallError as problem:
         is_answer = isinstance(problem, sdk.errors.Refused)
         is_refusal = isinstance(problem, sdk.errors.Unauthorized | sdk.errors.Forbidden)

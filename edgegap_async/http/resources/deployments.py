@@ -252,27 +252,6 @@ class Deployments(Resource):
             limit=limit,
         )
 
-    async def list_page(
-        self,
-        page: int = 1,
-        *,
-        filters: Iterable[Filter] = (),
-        order_by: Iterable[OrderBy] = (),
-        limit: int | None = None,
-    ) -> DeploymentPage:
-        """Returns one page of deployments, and the total count. At most 10 calls a second.
-
-        Args:
-            page: number of the page, from 1.
-            filters: as for `list`.
-            order_by: as for `list`.
-            limit: as for `list`.
-
-        Raises:
-            BadRequest: the API does not accept a filter.
-        """
-        return await self.list(filters=filters, order_by=order_by, limit=limit).page(page)
-
     async def logs(self, request_id: str) -> Logs:
         """Returns the container's output, and details of a crash; 64 MiB at most.
 

@@ -114,7 +114,7 @@ async def test_stops_and_calls_of_raised_priority_have_no_max_wait(
         with pytest.raises(LimitReached):
             await client.deployments.get("r1")
         with pytest.raises(LimitReached):
-            await client.deployments.list_page()
+            await client.deployments.list()
 
 
 async def test_cleanup_calls_go_before_other_calls(api: ScriptedApi) -> None:
@@ -124,10 +124,10 @@ async def test_cleanup_calls_go_before_other_calls(api: ScriptedApi) -> None:
         served = list[str]()
 
         async def one(name: str, deployments: Deployments) -> None:
-            await deployments.list_page()
+            await deployments.list()
             served.append(name)
 
-        await client.deployments.list_page()
+        await client.deployments.list()
         others = [one(f"other {number}", client.deployments) for number in range(3)]
         await asyncio.gather(*others, one("cleanup", client._cleanup_deployments))
 

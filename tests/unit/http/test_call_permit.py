@@ -222,7 +222,7 @@ async def test_the_second_wait_counts_as_queued() -> None:
     limits = Limits({"list_deployments": 1})
     async with StrictServer() as server, slow_dns(1), client_of(server, limits=limits) as client:
         client.add_observer(Recorder())
-        call = in_background(client.deployments.list_page())
+        call = in_background(client.deployments.list().page(1))
         await asyncio.sleep(0.9)
         await limits.acquire(LIST_DEPLOYMENTS, again=True)
         await call

@@ -145,11 +145,11 @@ async def test_a_list_ends_at_a_page_that_is_clearly_the_last(says: dict[str, An
     assert await listed(call) == ["a"]
 
 
-@pytest.mark.parametrize("wrong", [{"page": 0}, {"limit": 0}, {"page": -1}])
-async def test_pages_and_limits_are_counted_from_one(wrong: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("page", "limit"), [(0, None), (1, 0), (-1, None)])
+async def test_pages_and_limits_are_counted_from_one(page: int, limit: int | None) -> None:
     call = Recorder()
     with pytest.raises(InvalidRequest, match="must be 1 or more"):
-        await Deployments(call).list_page(**wrong)
+        await Deployments(call).list(limit=limit).page(page)
     with pytest.raises(InvalidRequest, match="page must be a number, not None"):
         await Deployments(call).list().page(cast("Any", None))
 
@@ -201,7 +201,7 @@ async def test_a_list_that_had_no_pages_until_2026_names_only_the_later_ones() -
 
 async def test_a_page_is_the_first_one_if_none_is_named() -> None:
     call = Recorder([page("a")])
-    await Deployments(call).list_page()
+    await Deployments(call).list()
 
     assert call.calls[0]["operation"] is LIST_DEPLOYMENTS
     assert call.calls[0]["query"]["page"] == 1

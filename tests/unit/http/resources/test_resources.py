@@ -72,10 +72,10 @@ CASES: dict[str, tuple[str, tuple[Any, ...], dict[str, Any], dict[str, Any]]] = 
         {"body": StopFilters((StopFilter("request_id", ["r1"]),))},
     ),
     "list_deployments": (
-        "deployments.list_page",
-        (2,),
+        "deployments.list",
+        (),
         {"limit": 5},
-        {"query": {"page": 2, "limit": 5}},
+        {"query": {"page": 1, "limit": 5}},
     ),
     "get_container_logs": (
         "deployments.logs",
@@ -391,8 +391,8 @@ async def test_locations_need_no_arguments() -> None:
             "container_log_storage must be of type str",
         ),
         (lambda api: api.stop("a", container_log_storage=""), "storage's name"),
-        (lambda api: api.list_page("1"), "page must be of type int"),
-        (lambda api: api.list_page(limit=True), "limit must be of type int"),
+        (lambda api: api.list().page("1"), "page must be of type int"),
+        (lambda api: api.list(limit=True), "limit must be of type int"),
     ],
 )
 async def test_what_the_api_would_not_understand_is_not_sent(
