@@ -98,7 +98,7 @@ class Batch:
         if self._task is not None:
             raise RuntimeError("a batch can be used once: call deploy_many again")
         self._client.check_loop()
-        self._runner.begin()
+        self._runner.began_at = loop_time()
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(self._on_end)
         return self

@@ -137,12 +137,8 @@ class JobRunner:
         """Set when every request has its outcome, or will never have one."""
         self.is_aborting = False
         """Whether a task of the batch has raised, so that the group cancels the others."""
-        self.began_at = 0.0  # loop time
+        self.began_at = 0.0  # loop time from which the batch's timeout counts
         self.ended_at: float | None = None  # loop time
-
-    def begin(self) -> None:
-        """Records the time from which the batch's timeout counts."""
-        self.began_at = loop_time()
 
     def end(self) -> None:
         """Records that no more outcomes will come."""

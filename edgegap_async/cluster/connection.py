@@ -280,8 +280,29 @@ class RedisConnection:
         )
 
     def error_text(self, error: Exception) -> str:
-        """Returns what a log line says about an error of Redis."""
-        return _error_text(error, self._key_pattern)
+        """Returns what a log line says about an error of Redis: class, cause, and what to do.
+
+        Redis repeats the arguments of a command that it does not know, and one of the commands that
+        a new connection sends holds the password. redis-py has subclasses of its connection errors
+        for such replies, so only the exact classes count as errors of the network. Of other replies
+        only known words are repeated.
+        """
+        from redis import exceptions  # noqa: PLC0415 - an extra, and slow to import
+
+        name, text = type(error).__name__, str(error)
+        if isinstance(error, OSError) or type(error) in {
+            exceptions.ConnectionError,
+            exceptions.TimeoutError,
+        }:
+            return f"{name}: {text}"
+        if command := _COMMAND.search(text):
+            return f"{name}: the Redis user lacks the command +{command[1]}"
+        if isinstance(error, exceptions.NoPermissionError):
+            return f"{name}: the Redis user may not use the keys ~{self._key_pattern}"
+        if _UNKNOWN_EVALSHA.match(text):
+            return f"{name}: the server does not know EVALSHA; name the master and not a Sentinel"
+        advice = _ADVICE.get(name)
+        return f"{name}: {advice}" if advice else name
 
     async def _set_lost(self, error: Exception) -> None:
         if self._lost_at is None:
@@ -335,33 +356,3 @@ def _refusals(
     is_remembered = pause[1] > -REMEMBERED_SECONDS * 1e6
     began, ended = map(loop_time_of, pause) if is_remembered else (-math.inf, -math.inf)
     return Refusals(accepted, factor / 1e6, (began, ended))
-
-
-def _error_text(error: Exception, keys: str) -> str:
-    """Returns what a log line says about an error of Redis: class, cause, and what to do.
-
-    Redis repeats the arguments of a command that it does not know, and one of the commands that a
-    new connection sends holds the password. redis-py has subclasses of its connection errors for
-    such replies, so only the exact classes count as errors of the network. Of other replies only
-    known words are repeated.
-
-    Args:
-        error: what redis-py raised.
-        keys: pattern of the keys of the cluster.
-    """
-    from redis import exceptions  # noqa: PLC0415 - an extra, and slow to import
-
-    name, text = type(error).__name__, str(error)
-    if isinstance(error, OSError) or type(error) in {
-        exceptions.ConnectionError,
-        exceptions.TimeoutError,
-    }:
-        return f"{name}: {text}"
-    if command := _COMMAND.search(text):
-        return f"{name}: the Redis user lacks the command +{command[1]}"
-    if isinstance(error, exceptions.NoPermissionError):
-        return f"{name}: the Redis user may not use the keys ~{keys}"
-    if _UNKNOWN_EVALSHA.match(text):
-        return f"{name}: the server does not know EVALSHA; name the master and not a Sentinel"
-    advice = _ADVICE.get(name)
-    return f"{name}: {advice}" if advice else name

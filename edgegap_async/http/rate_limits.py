@@ -472,7 +472,6 @@ class Limits:
             limits[name] = limit
         self._make_permits = permits or (lambda _, limit: LocalPermits(limit))
         self._known = limits.keys()
-        self._limits = dict[str, float]()
         self._queues = dict[str, _Queue]()
         for name, limit in limits.items():
             self._add_queue(name, limit)
@@ -481,7 +480,6 @@ class Limits:
     def _add_queue(self, name: str, limit: float | None) -> _Queue | None:
         if not limit:
             return None
-        self._limits[name] = limit
         queue = self._queues[name] = _Queue(self._make_permits(name, limit))
         return queue
 
