@@ -8,8 +8,8 @@
 
 How the cloud behaves, and how it fails on demand, belongs here. The emulator shares `api` and
 `errors` with the client and imports nothing else of it: the client must not be tested by itself.
-It starts the programs that its settings name, without a sandbox, and listens on
-loopback by default. Linux.
+By default it starts the programs that its settings name without a sandbox, and listens on loopback.
+Linux.
 """
 
 import sys

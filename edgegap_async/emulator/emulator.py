@@ -199,7 +199,7 @@ class Emulator:
         self.faults = Faults(self._first_faults)
         """The scripted faults that are still to happen; add more with `faults.add`."""
         self.events = StatusEvents()
-        """The last 20,000 changes of status."""
+        """The last 10,000 changes of status."""
         self.clock = Clock()
         """The clock of deployments: `pause`, `resume`, `await advance(seconds)`."""
         self.expectations = Expectations()
@@ -469,7 +469,7 @@ class Emulator:
         """Returns the changes of status of one deployment, oldest first.
 
         Args:
-            request_id: its id. Only the last 20,000 changes of all deployments are known.
+            request_id: its id. Only the last 10,000 changes of all deployments are known.
         """
         return self.events.of(request_id)
 

@@ -183,22 +183,29 @@ class Server:
     # ── one request ──────────────────────────────────────────────────────────────────────────────
 
     async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answers and records a request. Turns exceptions into answers."""
+        """Answers and records a request."""
         one_way = self._chance.uniform(*self._round_trip_time) / 2
         if one_way:
             await asyncio.sleep(one_way)
         at = loop_time()
-        is_for_page = self._page.has(request)
-        exchange = Exchange(request, is_control=is_for_page)
-        answer: web.StreamResponse
+        exchange = Exchange(request, is_control=self._page.has(request))
+        answer = await self._answer_or_error(exchange)
+        if not exchange.is_control:
+            self._record(exchange, answer.status, at)
+        if one_way:
+            await asyncio.sleep(one_way)
+        return answer
+
+    async def _answer_or_error(self, exchange: Exchange) -> web.StreamResponse:
+        """Returns the answer to a request, also where an exception ends it."""
+        request, is_for_page = exchange.request, exchange.is_control
         self.open_requests += not is_for_page  # a stream of the page stays open
         try:
             if is_for_page:
-                answer = self._guard.refuse_foreign(request) or await self._page.answer(request)
-            else:
-                answer = await self._answer(exchange)
+                return self._guard.refuse_foreign(request) or await self._page.answer(request)
+            return await self._answer(exchange)
         except web.HTTPRequestEntityTooLarge:
-            answer = error_response(413, "The body is larger than 1 MiB")
+            return error_response(413, "The body is larger than 1 MiB")
         except MalformedBody as problem:
             _log.warning(
                 "%s %s: malformed body: %s",
@@ -208,12 +215,10 @@ class Server:
                 extra=log_fields(problem, method=request.method, path=request.path),
             )
             answer = error_response(400, f"The body is not valid HTTP: {problem}")
-            answer.force_close()
         except BodyTooSlow:
             answer = error_response(408, "The body was not complete in time")
-            answer.force_close()
         except ConnectionError:  # the client has left; the record keeps the status
-            answer = error_response(_CLIENT_GONE, "The client went away")
+            return error_response(_CLIENT_GONE, "The client went away")
         except Exception as problem:  # noqa: BLE001 - logged, kept, and raised by `close`
             _log.exception(
                 "%s %s failed",
@@ -222,13 +227,10 @@ class Server:
                 extra=log_fields(problem, method=request.method, path=request.path),
             )
             self.failures.append(problem)
-            answer = error_response(500, "Internal error: see the emulator's log")
+            return error_response(500, "Internal error: see the emulator's log")
         finally:
             self.open_requests -= not is_for_page
-        if not exchange.is_control:
-            self._record(exchange, answer.status, at)
-        if one_way:
-            await asyncio.sleep(one_way)
+        answer.force_close()
         return answer
 
     def _record(self, exchange: Exchange, status: int, at: float) -> None:

@@ -7,7 +7,7 @@
 
 Statuses, limits, faults and webhooks work as always. But no process is started: a game server is a
 time at which its ports are bound and, for some, a time at which it crashes. Both are drawn from a
-seeded random source in the order in which servers start, and happen on the loop's clock. A
+seeded random source in the order in which servers start, and happen on the emulator's clock. A
 deployment has neither logs nor metrics, and no socket listens on its ports.
 """
 

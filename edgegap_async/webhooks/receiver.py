@@ -363,20 +363,7 @@ class WebhookReceiver:
         if self._public_url is None and host in {"", "0.0.0.0", "::"}:  # noqa: S104 - what is refused
             raise InvalidRequest("a receiver that listens on all addresses needs a public_url")
         from aiohttp import web  # noqa: PLC0415 - a tenth of the package's import time
-        from aiohttp.http import HttpProcessingError  # noqa: PLC0415 - slow to import
 
-        def log_other_errors(record: logging.LogRecord) -> bool:
-            error = record.exc_info and record.exc_info[1]
-            if isinstance(error, HttpProcessingError):
-                self._warn_rejected("it is not HTTP")
-            else:
-                vars(record).update(log_fields(error or None))
-                logger.handle(record)
-            return False
-
-        # aiohttp would log each request that is not HTTP, with a traceback.
-        server_logger = logging.Logger(logger.name, logging.WARNING)  # noqa: LOG001 - this server's alone
-        server_logger.addFilter(log_other_errors)
         max_connections = _CONNECTIONS_PER_READ * self._max_reading
         server = aiohttp_server(
             self._handle_request,
@@ -384,7 +371,7 @@ class WebhookReceiver:
             on_overflow=lambda: self._warn_rejected(
                 f"too many connections are open: {max_connections}, four times max_reading"
             ),
-            logger=server_logger,
+            logger=self._server_logger(),
         )
         runner = web.ServerRunner(server, shutdown_timeout=1.0)
         await runner.setup()
@@ -402,6 +389,23 @@ class WebhookReceiver:
             self._public_url = given_url
             await runner.cleanup()
             await self.close()
+
+    def _server_logger(self) -> logging.Logger:
+        """Returns the log of the own server: aiohttp's has a traceback of all that is not HTTP."""
+        from aiohttp.http import HttpProcessingError  # noqa: PLC0415 - slow to import
+
+        def log_other_errors(record: logging.LogRecord) -> bool:
+            error = record.exc_info and record.exc_info[1]
+            if isinstance(error, HttpProcessingError):
+                self._warn_rejected("it is not HTTP")
+            else:
+                vars(record).update(log_fields(error or None))
+                logger.handle(record)
+            return False
+
+        server_logger = logging.Logger(logger.name, logging.WARNING)  # noqa: LOG001 - this server's alone
+        server_logger.addFilter(log_other_errors)
+        return server_logger
 
     def _reopen(self) -> None:
         self._is_closed = False
