@@ -198,7 +198,7 @@ async def copy(
     tag: str | None,
     registry_user: str | None,
 ) -> None:
-    """Create a version that is like another one, such as one of a newer image.
+    """Create a version like another one, such as of a newer image.
 
     The API shows no secrets: a version with credentials for its registry needs --registry-user.
     """

@@ -66,9 +66,10 @@ async def check(
     webhook_port: int,
     webhook_host: str,
 ) -> int:
-    """Check token, network, rate limits, and with --public-url the way of webhooks.
+    """Check token, network, rate limits and the way of webhooks.
 
-    Makes one request, which changes nothing. The exit status is that of the first failed check.
+    Makes one request, which changes nothing; --public-url checks webhooks. The exit status is that
+    of the first failed check.
     """
     before = client.limits.snapshot()
     results, status = await _check_api(client)

@@ -50,7 +50,10 @@ def _print(output: Output, found: list[RecoveredDeployment]) -> None:
 async def recover(
     client: EdgegapClient, output: Output, *, owner: str | None, tag: str | None
 ) -> None:
-    """List the deployments that a program left behind, by its owner name or by an operation tag."""
+    """List the deployments that a program left behind.
+
+    They are found by the name of their owner, or by an operation tag.
+    """
     if (owner is None) is (tag is None):
         raise click.UsageError("Give --owner or --tag.")
     _print(output, [one async for one in client.recover(tag)])

@@ -81,7 +81,7 @@ _REPLIES: Final[Sequence[Column[BeaconReply]]] = (
 @click.option("--ping", is_flag=True, help="Measure the round trip to each, nearest first.")
 @with_client
 async def beacons(client: EdgegapClient, output: Output, *, ping: bool) -> None:
-    """List the beacons of the locations: servers that answer pings of players.
+    """List the beacons, which answer pings of players.
 
     With --ping those that answer from here, by UDP, or by TCP where no datagram is answered.
     """

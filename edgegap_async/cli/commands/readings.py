@@ -67,7 +67,7 @@ async def logs(
     count: int | None,
     since: float | None,
 ) -> None:
-    """Print what a game server has written; after a crash also how it ended.
+    """Print the log of a game server; after a crash, how it ended.
 
     With --follow and --json each line of the log is an object.
     """
@@ -286,7 +286,7 @@ async def top(
     interval: float,
     count: int | None,
 ) -> None:
-    """Show deployments with their use of CPU and memory, live in a terminal.
+    """Show deployments and their use of CPU and memory, live.
 
     A refresh is one list, and the metrics of the first READY servers, 20 at most.
     """
