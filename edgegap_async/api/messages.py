@@ -28,9 +28,10 @@ from edgegap_async.errors import (
 )
 
 from .codec import check_answer_model, dumps, format_time, read_answer, read_object, to_json
+from .models import Deployment
 from .operations import Operation, RetrySafety
-from .status_codes import OFTEN_FROM_PROXY, meaning, refusal, says_missing
-from .validation import check_kind, check_segment
+from .status_codes import OFTEN_FROM_PROXY, Effect, meaning, refusal, says_missing
+from .validation import check_kind, check_segment, is_segment
 from .values import HIDDEN_NAMES, Value, one_line
 
 Result = TypeVar("Result")
@@ -186,9 +187,13 @@ def decode(request: HttpRequest[Result], response: HttpResponse) -> Result:
     if response.status not in request.operation.ok:
         raise _error_of(request, response)
     try:
-        return read_answer(request.operation.returns, response.body)
+        answer = read_answer(request.operation.returns, response.body)
     except ValueError as error:
         reason = str(error)
+    else:
+        if not isinstance(answer, Deployment) or answer.request_id == request.request_id:
+            return answer
+        reason = "the answer is about another deployment"  # a cache has mixed them up
     # Raised outside of the `except` block, the error has no context whose frames show the answer.
     raise _unreadable_answer(request, response, reason)
 
@@ -231,8 +236,14 @@ def _error_of(request: HttpRequest[Any], response: HttpResponse) -> CallError:
         return _unreadable_answer(request, response, "the answer is not in the API's format")
     is_certain = content is not None or response.status not in OFTEN_FROM_PROXY
     content = content or {}
-    if isinstance(content.get("request_id"), str):
-        facts["request_id"] = content["request_id"]
+    made = content.get("request_id")
+    # Gateways put an id of their own there, that of the request.
+    if (
+        meaning(response.status).effect is Effect.ACTED
+        and request.request_id is None
+        and is_segment(made)
+    ):
+        facts["request_id"] = made
     kind: type[Refused] = refusal(response.status)
     if kind is BadRequest and _says_login_failed(request.operation, content):
         kind = ImageUnavailable

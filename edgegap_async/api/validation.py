@@ -69,6 +69,15 @@ def check_segment(what: str, value: object, max_length: int = _MAX_TEXT) -> str:
     return value
 
 
+def is_segment(value: object) -> bool:
+    """Returns whether `check_segment` accepts the value."""
+    try:
+        check_segment("the value", value)
+    except InvalidRequest:
+        return False
+    return True
+
+
 def check_name(what: str, value: object, *, max_length: int) -> str:
     """Returns the value if it is a name of ASCII letters, digits and `.`, `_`, `-`: part of a tag.
 

@@ -31,7 +31,7 @@ from edgegap_async.api.requests import (
     deploy_request,
     webhook_option,
 )
-from edgegap_async.api.validation import check_segment
+from edgegap_async.api.validation import check_segment, is_segment
 from edgegap_async.concurrency import create_detached_task, is_cancelled, limited, loop_time
 from edgegap_async.errors import (
     CallError,
@@ -456,8 +456,8 @@ class Deployer:
         Returns:
             None if the row has no such tag, or if this client has deployed or adopted it.
         """
-        # The API may ignore the filter of the list request.
-        may_recover = self.register.may_recover(row.request_id)
+        # The API may ignore the filter of the list request. No call can name an unusable id.
+        may_recover = is_segment(row.request_id) and self.register.may_recover(row.request_id)
         if (tag or self.owner_tag) not in row.tags or not may_recover:
             return None
         operation_tags = [(one, made) for one in row.tags if (made := operation_time(one))]

@@ -46,9 +46,16 @@ from edgegap_async.api.messages import HttpRequest
 from edgegap_async.api.models import DeployAccepted, DeploymentPage, record_attempts
 from edgegap_async.api.operations import LIST_DEPLOYMENTS
 from edgegap_async.api.requests import MAX_TAG, Filter
-from edgegap_async.api.validation import check_name
+from edgegap_async.api.validation import check_name, is_segment
+from edgegap_async.api.values import one_line
 from edgegap_async.concurrency import loop_time
-from edgegap_async.errors import CallError, MaybeCreated, NoAnswer, Refused
+from edgegap_async.errors import (
+    CallError,
+    MaybeCreated,
+    NoAnswer,
+    Refused,
+    UnreadableAnswer,
+)
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.call import CallOptions
 from edgegap_async.http.resources.deployments import Deployments
@@ -180,6 +187,7 @@ class IdempotentDeploy:
         """
         try:
             accepted = await self._run()
+            self._check_id(accepted.request_id)
         except CallError as error:
             error.attempts, error.waited = self.attempts, self.waited
             raise
@@ -220,6 +228,20 @@ class IdempotentDeploy:
             return found
         self._stop_surplus_later(kept.request_id, "a surplus deployment of a")
         return kept
+
+    def _check_id(self, request_id: str) -> None:
+        """Checks that the client can use and stop the deployment: that a URL can have its id.
+
+        Raises:
+            UnreadableAnswer: no URL can have it, and the deploy has no tag.
+            MaybeCreated: no URL can have it.
+        """
+        if is_segment(request_id):
+            return
+        error = UnreadableAnswer("the API has accepted the deploy", **self.request.facts())
+        error.maybe_created = True
+        why = f"no URL can have the request_id of the deployment, {one_line(request_id)[:200]!r}"
+        raise error if self.tag is None else self._maybe_created(error, why)
 
     async def run_after_cancellation(self) -> DeployAccepted:
         """Goes on with a deploy whose task alone the program has cancelled.

@@ -36,7 +36,7 @@ from typing import Final, TypeAlias
 
 from edgegap_async.api.models import Deployment, DeploymentRow
 from edgegap_async.api.requests import Filter
-from edgegap_async.api.validation import check_text
+from edgegap_async.api.validation import check_text, is_segment
 from edgegap_async.errors import BadRequest, CallError, Gone, NotFound
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.resources.deployments import Deployments
@@ -198,7 +198,8 @@ class KeyedDeployments:
         is_undone = any(self._register.state(tag) is DeploymentState.DEPLOYING for tag in row.tags)
         is_unknown = self._register.state(row.request_id) is None
         is_live = is_unknown or self._register.is_live(row.request_id)
-        return key in row.tags and is_live and not (is_over or is_undone)
+        is_usable = is_segment(row.request_id)
+        return key in row.tags and is_usable and is_live and not (is_over or is_undone)
 
     def _stop(self, request_id: str, kept: str, *, is_own: bool) -> None:
         if not is_own or self._register.is_live(request_id):

@@ -16,6 +16,7 @@ import logging
 import math
 from collections.abc import Callable
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 import attrs
@@ -132,6 +133,7 @@ class DeploymentTracker:
         self._waiters_for_ready = 0
         self._waiters_for_any = 0
         self._failure: Exception | None = None
+        self._failure_origin: TracebackType | None = None
 
     @property
     def status(self) -> Status | None:
@@ -172,7 +174,8 @@ class DeploymentTracker:
     async def _wait_for_change(self, known: int) -> None:
         while len(self.history) <= known:
             if self._failure is not None:
-                raise self._failure
+                # Without this, each waiter would make the traceback of the others longer.
+                raise self._failure.with_traceback(self._failure_origin)
             with self._poller.client.until_closed():
                 await self._changed.wait()
 
@@ -298,7 +301,7 @@ class DeploymentTracker:
 
     def fail(self, error: Exception) -> None:
         """Ends each wait with an error, because the deployment cannot be polled."""
-        self._failure = error
+        self._failure, self._failure_origin = error, error.__traceback__
         self._changed.notify()
         self._poller.waiters_changed(self)
 
@@ -309,7 +312,7 @@ class DeploymentTracker:
     def add_waiters(self, count: int, *, only_ready: bool) -> None:
         """Adds `count` waiters, or removes them if it is negative."""
         if count > 0:
-            self._failure = None  # a new wait tries again
+            self._failure = self._failure_origin = None  # a new wait tries again
         if only_ready:
             self._waiters_for_ready += count
         else:

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import itertools
 import logging
+import traceback
 from collections.abc import AsyncIterator
 
 import pytest
@@ -176,6 +177,17 @@ async def test_a_failed_deployment_ends_the_wait_with_its_reason(
     assert caught.value.last_status == Status.ERROR
     assert caught.value.history == tracker.history
     assert "DEPLOYING → ERROR" in str(caught.value)
+
+
+async def test_waits_that_end_with_one_error_do_not_make_its_traceback_longer(
+    api: ScriptedApi, tracker: DeploymentTracker
+) -> None:
+    api.on(*STATUS, Reply(401, {"message": "no such token"}))
+    waits = [tracker.wait_for(Status.READY, 300) for _ in range(200)]
+    *_, last = await asyncio.gather(*waits, return_exceptions=True)
+
+    assert isinstance(last, Unauthorized)
+    assert len(traceback.extract_tb(last.__traceback__)) < 20
 
 
 async def test_the_reason_of_a_failed_deployment_is_quoted_as_one_line(
