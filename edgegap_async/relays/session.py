@@ -217,7 +217,7 @@ class OwnedRelays:
             CallError: the API refuses to tell.
             ClientClosed: the client was closed meanwhile.
         """
-        gap = _FIRST_GAP
+        gap, session_id = _FIRST_GAP, session.session_id
         async with limited(
             asyncio.timeout_at(deadline),
             lambda: RelayTimedOut("it was not linked in time", session=session),
@@ -229,14 +229,14 @@ class OwnedRelays:
                 with self._client.until_closed():
                     await asyncio.sleep(gap * random.uniform(*_JITTER))  # noqa: S311 - no secret
                 gap = min(gap * 2, _MAX_GAP)
-                session = await self._next_state(session)
+                session = await self._next_state(session_id, session)
         return session
 
-    async def _next_state(self, session: RelaySession) -> RelaySession:
+    async def _next_state(self, session_id: str, session: RelaySession) -> RelaySession:
         try:
-            return await self._client.relays.get(session.session_id)
+            return await self._client.relays.get(session_id)
         except CallError as error:
-            is_early = loop_time() < self._register.believe_404_from(session.session_id)
+            is_early = loop_time() < self._register.believe_404_from(session_id)
             if isinstance(error, NotFound) and error.is_certain and not is_early:
                 raise RelayNotLinked("it does not exist any more", session=session) from error
             if not isinstance(error, NotFound) and not is_transient(error):
