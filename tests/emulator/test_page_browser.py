@@ -189,6 +189,8 @@ async def test_a_button_stops_and_another_crashes(
     await expect(page.locator(".deployment-head .chip")).to_have_text("ERROR")
     await expect(page.locator(".problem")).to_contain_text("SIGKILL")
     await expect(page.get_by_role("button", name="Crash")).to_be_disabled()
+    await shown(page, emulator, stopped)
+    await expect(page.get_by_text("The log is gone with the deployment.")).to_be_visible()
 
 
 async def test_the_page_of_a_deployment_shows_everything_about_it(
@@ -523,6 +525,15 @@ async def test_nothing_is_wider_than_a_phone(emulator: Emulator, api: BareApi) -
         assert await page.evaluate(wide) == 360
 
 
+MAP_IS_SEEN = """() => {
+  const area = (one) => one.getBoundingClientRect().width * one.getBoundingClientRect().height;
+  const places = [...document.querySelectorAll(".place")].filter((one) => one.checkVisibility());
+  const covered = places.reduce((sum, one) => sum + area(one) * Math.PI / 4, 0);
+  window.covered = covered / area(document.querySelector(".map"));
+  return places.length > 0 && window.covered < 0.2;
+}"""
+"""Says whether the cities cover less than a fifth of the map."""
+
 WRAPPED = """() => {
   const isShown = (one) => one.checkVisibility() && !one.querySelector(".visually-hidden");
   const lines = (one) => {
@@ -578,6 +589,9 @@ async def test_hundreds_of_deployments_stay_readable() -> None:
 
         assert sum(numbers) == 500
         assert len(numbers) <= 26
+        for width in (390, 900, 1440):
+            await page.set_viewport_size({"width": width, "height": 900})
+            await page.wait_for_function(MAP_IS_SEEN)
         await expect(page.locator("tr[data-id]")).to_have_count(25)
         await page.get_by_role("button", name="Show more: 475 are not shown").click()
         await expect(page.locator("tr[data-id]")).to_have_count(50)

@@ -117,6 +117,8 @@ export function deploymentView(id) {
     const isOver = found.status === "TERMINATED" || found.status === "TERMINATING";
     stop.disabled = isOver;
     crash.disabled = found.pid === null || isOver;
+    const isGone = found.status === "TERMINATED"; // and with it the log
+    setText(logs.empty, isGone ? "The log is gone with the deployment." : "The program has written nothing.");
     line.set(found);
     ports.replaceChildren(portTable(found));
     place.replaceChildren(
@@ -325,7 +327,7 @@ function logView() {
   const follow = h("input", { type: "checkbox", id: "follow" });
   follow.checked = true;
   follow.addEventListener("change", () => follow.checked && toEnd());
-  const empty = h("p", { class: "muted" }, "The program has written nothing.");
+  const empty = h("p", { class: "muted" });
   const element = h(
     "div",
     null,
@@ -335,6 +337,7 @@ function logView() {
   );
   const view = {
     element,
+    empty,
     position: 0,
     add(answer) {
       if (answer.position < view.position) return; // ended: the log that was read stays

@@ -19,6 +19,7 @@ const CELL = 2; // degrees; players that are this near have one line
 const GROW_MILLISECONDS = 900; // for which a new line grows
 const MAX_GROWING = 60;
 const MAX_ZOOM = 8;
+let growth = 1.9; // of a cluster's radius in pixels, by the root of its deployments
 const PHASES = ["error", "deploying", "seeking", "ready", "ending"]; // the first wins a line's colour
 
 // Returns the place of [latitude, longitude] in the drawing, by the Natural Earth projection.
@@ -327,6 +328,7 @@ export function worldMap(onChoose) {
     if (!box.width) return;
     const ratio = window.devicePixelRatio || 1;
     size = { width: box.width, height: box.height };
+    growth = box.width < 600 ? 0.8 : 1.9;
     for (const one of canvases) {
       one.width = Math.round(box.width * ratio);
       one.height = Math.round(box.height * ratio);
@@ -382,7 +384,7 @@ function isFree(cluster, names, clusters, labels) {
 }
 
 function radius(count) {
-  return Math.min(26, 9 + Math.sqrt(count) * 1.9);
+  return 11 + Math.min(8, Math.sqrt(count) - 1) * growth;
 }
 
 // Returns a ring with a part for each phase, as a CSS background.
