@@ -41,6 +41,8 @@ Result_co = TypeVar("Result_co", covariant=True)
 _SECRET_VALUE: Final = (
     rf'("[^"\\]*(?:{HIDDEN_NAMES})[^"\\]*"\s*:\s*)("(?:[^"\\]|\\.)*"?|[\[{{].*|[^\s",}}\]]+)'
 )
+MAX_ANSWER_BYTES: Final = 8 * 2**20
+"""The largest body of a response, in bytes after decompression, unless the call sets another."""
 MAX_RETRY_AFTER: Final = 60.0
 """Seconds; a longer `Retry-After` is probably a mistake and is cut to this."""
 
@@ -64,7 +66,7 @@ class HttpRequest(Value, Generic[Result_co]):
     """The body as JSON; None for a call without one."""
     request_id: str | None = None
     """The deployment that the path names; None if it names none."""
-    max_bytes: int = 8 * 2**20
+    max_bytes: int = MAX_ANSWER_BYTES
     """The maximum size of the response's body in bytes, after decompression."""
 
     @property
@@ -105,7 +107,7 @@ def encode(
     path: Mapping[str, str] | None = None,
     query: Mapping[str, object] | None = None,
     body: object = None,
-    max_bytes: int = 8 * 2**20,
+    max_bytes: int = MAX_ANSWER_BYTES,
 ) -> HttpRequest[Result]:
     """Returns the request of a call.
 

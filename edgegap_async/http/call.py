@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import attrs
 
-from edgegap_async.api.messages import HttpRequest
+from edgegap_async.api.messages import MAX_ANSWER_BYTES, HttpRequest
 from edgegap_async.api.requests import Token
 from edgegap_async.api.values import Value
 from edgegap_async.concurrency import limited, loop_time
@@ -37,7 +37,7 @@ class CallOptions(Value):
     token: Token | None = None
     """Token to send, for an operation that takes the deployment's own token; None for the
     client's API token."""
-    max_bytes: int = 8 * 2**20
+    max_bytes: int = MAX_ANSWER_BYTES
     """Largest answer, in decompressed bytes. A larger one raises `UnreadableAnswer`."""
     priority: Priority | None = None
     """Place in the queue of the operation's rate limit; None for `Priority.of(operation)`."""
