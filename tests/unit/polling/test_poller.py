@@ -177,6 +177,21 @@ async def test_the_last_few_of_many_are_asked_about_as_soon_as_the_many(
         assert now() - at < 3  # seconds; for a group of two it would be 16
 
 
+async def test_the_last_wait_of_two_is_listed_once_more_with_the_deployment_that_was_found(
+    flaky_api: FlakyApi, poller: StatusPoller
+) -> None:
+    [first] = flaky_api.deploy(1, ready_in=2)
+    [last] = flaky_api.deploy(1)
+    async with waiting_for(poller, [first, last]):
+        while poller.stats.waiting == 2:
+            await asyncio.sleep(0.01)
+        before = len(flaky_api.list_requests)
+        await asyncio.sleep(60)
+        [extra] = flaky_api.list_requests[before:]  # proves that lists are fresh
+
+    assert set(extra.ids or ()) == {first, last}
+
+
 @pytest.mark.parametrize("is_new", [True, False])
 async def test_only_the_deploy_of_this_client_delays_the_first_list_request(
     flaky_api: FlakyApi, client: ApiClient, *, is_new: bool
