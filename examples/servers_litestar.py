@@ -28,8 +28,8 @@ from edgegap_async import EdgegapClient, EdgegapError, WebhookReceiver
 URL = os.environ["PUBLIC_URL"]
 RECEIVER = WebhookReceiver(URL)
 CLIENT = EdgegapClient(webhooks=RECEIVER)
-OVER: dict[str, asyncio.Event] = {}  # ends a server, by its id
-TASKS: set[asyncio.Task[None]] = set()
+TASKS: set[asyncio.Task[None]] = set()  # each holds a server, and stops it at its end
+RUNNING: dict[str, asyncio.Task[None]] = {}  # the task of a server, by its id
 
 
 @asynccontextmanager
@@ -41,12 +41,12 @@ async def lifespan(_: Litestar) -> AsyncIterator[None]:
 
 
 async def hold(ready: asyncio.Future[str | None]) -> None:
-    """Run a server until it is over, or the client is closed."""
+    """Run a server until it ends, this task is cancelled, or the client is closed."""
     try:
         async with CLIENT.run("arena", "v1", users=["75.28.35.192"]) as server:
-            OVER[server.request_id] = asyncio.Event()
             ready.set_result(server.request_id)
-            await OVER[server.request_id].wait()
+            async for change in server.changes():
+                print(f"{server.request_id} is {change.status}")
     except EdgegapError as error:
         print(f"no server: {error}")
     finally:
@@ -64,15 +64,17 @@ async def deploy() -> dict[str, str]:
     request_id = await asyncio.shield(ready)
     if request_id is None:
         raise ServiceUnavailableException
+    RUNNING[request_id] = task
+    task.add_done_callback(lambda _: RUNNING.pop(request_id, None))
     return {"request_id": request_id}
 
 
 @delete("/servers/{request_id:str}")
 async def stop(request_id: FromPath[str]) -> None:
     """Stop a server."""
-    if request_id not in OVER:
+    if request_id not in RUNNING:
         raise NotFoundException
-    OVER.pop(request_id).set()
+    RUNNING.pop(request_id).cancel()  # which ends the block of `client.run`
 
 
 webhooks = asgi("/edgegap/webhooks", is_mount=True, copy_scope=False)(RECEIVER.asgi())

@@ -10,20 +10,11 @@ PUBLIC_URL is how Edgegap reaches this program; the emulator reaches it on this 
 
 import asyncio
 import os
-from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from edgegap_async import DeploymentHandle, EdgegapClient, EdgegapError, WebhookReceiver, run
-
-
-@dataclass
-class Server:
-    """A server that runs until `is_over` is set; `ready` has its handle, or None."""
-
-    ready: asyncio.Future[DeploymentHandle | None]
-    is_over: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class Servers:
@@ -32,15 +23,17 @@ class Servers:
     def __init__(self, client: EdgegapClient, tasks: asyncio.TaskGroup) -> None:
         self.client = client
         self.tasks = tasks
-        self.running: dict[str, Server] = {}
+        self.running: dict[str, asyncio.Task[None]] = {}
 
     async def deploy(self, request: web.Request) -> web.Response:
         """Deploy a server near the caller."""
-        server = Server(asyncio.get_running_loop().create_future())
-        self.tasks.create_task(self.hold(server, request.remote or "127.0.0.1"))
-        handle = await asyncio.shield(server.ready)
+        ready = asyncio.get_running_loop().create_future()
+        task = self.tasks.create_task(self.hold(ready, request.remote or "127.0.0.1"))
+        handle = await asyncio.shield(ready)
         if handle is None:
             raise web.HTTPServiceUnavailable
+        self.running[handle.request_id] = task
+        task.add_done_callback(lambda _: self.running.pop(handle.request_id, None))
         return web.json_response(
             {
                 "request_id": handle.request_id,
@@ -49,25 +42,25 @@ class Servers:
             }
         )
 
-    async def hold(self, server: Server, user: str) -> None:
-        """Run a server until it is over, or this program ends."""
+    async def hold(self, ready: asyncio.Future[DeploymentHandle | None], user: str) -> None:
+        """Run a server until it ends, this task is cancelled, or this program ends."""
         try:
             async with self.client.run("arena", "v1", users=[user]) as handle:
-                self.running[handle.request_id] = server
-                server.ready.set_result(handle)
-                await server.is_over.wait()
+                ready.set_result(handle)
+                async for change in handle.changes():
+                    print(f"{handle.request_id} is {change.status}")
         except EdgegapError as error:
             print(f"no server: {error}")
         finally:
-            if not server.ready.done():
-                server.ready.set_result(None)
+            if not ready.done():
+                ready.set_result(None)
 
     async def stop(self, request: web.Request) -> web.Response:
         """Stop a server."""
-        server = self.running.pop(request.match_info["request_id"], None)
-        if server is None:
+        task = self.running.pop(request.match_info["request_id"], None)
+        if task is None:
             raise web.HTTPNotFound
-        server.is_over.set()
+        task.cancel()  # which ends the block of `client.run`
         return web.Response(status=204)
 
 

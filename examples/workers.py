@@ -53,7 +53,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     }
     async with EdgegapClient(owner=owner, limits=limits) as client:
         await client.reap()  # what the worker of this name has left, if it was killed
-        app.state.client, app.state.over, app.state.tasks = client, {}, set()
+        app.state.client, app.state.running, app.state.tasks = client, {}, set()
         yield
 
 
@@ -69,9 +69,9 @@ async def deploy(request: Request) -> dict[str, str]:
     async def hold() -> None:
         try:
             async with state.client.run("arena", "v1", users=["75.28.35.192"]) as server:
-                over = state.over[server.request_id] = asyncio.Event()
                 ready.set_result(server.request_id)
-                await over.wait()
+                async for change in server.changes():
+                    print(f"{server.request_id} is {change.status}")
         except EdgegapError as error:
             print(f"no server: {error}")
         finally:
@@ -84,13 +84,15 @@ async def deploy(request: Request) -> dict[str, str]:
     request_id = await asyncio.shield(ready)
     if request_id is None:
         raise HTTPException(503, "no server, try again")
+    state.running[request_id] = task
+    task.add_done_callback(lambda _: state.running.pop(request_id, None))
     return {"request_id": request_id, "owner": state.client.owner}
 
 
 @app.delete("/servers/{request_id}", status_code=204)
 async def stop(request: Request, request_id: str) -> None:
     """Stop a server of this worker."""
-    over = request.app.state.over.pop(request_id, None)
-    if over is None:
+    task = request.app.state.running.pop(request_id, None)
+    if task is None:
         raise HTTPException(404, "this worker does not hold the server")
-    over.set()
+    task.cancel()  # which ends the block of `client.run`

@@ -287,6 +287,23 @@ async def test_an_aiohttp_application_receives_webhooks(emulator: Emulator) -> N
     assert await running_deployments(emulator) == []
 
 
+@pytest.mark.parametrize("example", ["webhooks_aiohttp", "servers_litestar"])
+async def test_an_application_stops_a_server_that_has_crashed(
+    emulator: Emulator, example: str
+) -> None:
+    async with web_example(emulator, example) as session:
+        async with session.post("/servers") as answer:
+            request_id = (await answer.json())["request_id"]
+        process = emulator.deployments[request_id].process
+        assert process is not None
+        await process.crash()
+        async with asyncio.timeout(20):
+            while not emulator.deployments[request_id].is_stop_requested:
+                await asyncio.sleep(0.01)
+
+    assert await running_deployments(emulator) == []
+
+
 @pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGTERM])
 async def test_an_aiohttp_application_stops_its_servers_when_it_is_ended(
     emulator: Emulator, ended_by: signal.Signals
