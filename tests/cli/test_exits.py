@@ -146,6 +146,21 @@ def test_124_not_in_time_and_the_deploy_is_undone(
     assert [one.operation for one in edgegap_emulator.requests] == ["deploy", "stop_deployment"]
 
 
+@pytest.mark.parametrize("stays_in", ["deploying"])
+def test_124_not_ready_in_time_names_the_limit_of_the_command_line(
+    edgegap_faults: Faults, edgegap_emulator: EmulatorThread
+) -> None:
+    edgegap_faults.add(Fault("deploy", Delay(0.3)))
+
+    ran = invoke("deploy", "arena", "v1", *USER, "--timeout", "4s")
+
+    [server] = edgegap_emulator.live()
+    assert ran.status == 124
+    assert "not READY within --timeout 4 s; " in ran.stderr
+    assert f"It goes on: edgegap-async stop {server.request_id}" in ran.stderr
+    assert invoke("stop", server.request_id).status == 0
+
+
 def test_1_a_check_of_a_port_that_the_deployed_server_has_not(
     edgegap_emulator: EmulatorThread,
 ) -> None:

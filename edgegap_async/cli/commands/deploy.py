@@ -104,7 +104,12 @@ async def deploy(
         try:
             if waits:
                 left = max(0.0, timeout - (time.monotonic() - began))
-                await _wait_ready(client, progress, server, left, playable)
+                try:
+                    await _wait_ready(client, progress, server, left, playable)
+                except sdk.errors.WaitTimedOut as problem:
+                    _, _, seen = problem.message.partition("; ")  # after the rest of the limit
+                    text = f"not READY within --timeout {timeout:g} s; {seen}"
+                    raise sdk.errors.WaitTimedOut.of(server, text) from None
             print_deployment(output, server)
             if removes:
                 await _stay(output, progress, server)
