@@ -408,7 +408,6 @@ class EdgegapClient(ApiClient):
         return OwnedRelays(
             self,
             cleanup=Relays(self._call_for_cleanup),
-            guard=self._guard,
             list_delay=self._list_delay,
             not_found_grace=self.poller.policy.not_found_grace,
             owner=self.owner,

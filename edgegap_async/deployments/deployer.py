@@ -16,7 +16,6 @@ from typing import Any, Final
 
 import attrs
 
-from edgegap_async.api.messages import encode
 from edgegap_async.api.models import DeployAccepted, Deployment, DeploymentRow
 from edgegap_async.api.operations import DEPLOY, DEPLOY_TO_FLEET
 from edgegap_async.api.requests import (
@@ -86,7 +85,7 @@ class Deployer:
         client: makes the calls.
         poller: polls the statuses of the deployments.
         cleanup: makes calls also while the client closes.
-        guard: limits the number of live deployments, and what may be deployed.
+        guard: limits the number of live deployments.
         webhooks: gives each deploy its webhook URLs; None for none.
         owner: name of the program, in the tag of every deploy; None for no such tag.
         list_delay: seconds that a new deployment may be missing from lists.
@@ -222,12 +221,11 @@ class Deployer:
         tags = (*request.tags, *filter(None, (self.owner_tag, tag, keyed)))
         body = attrs.evolve(request, tags=tags, **self._additions(request, urls))
         operation = DEPLOY_TO_FLEET if isinstance(body, FleetDeployRequest) else DEPLOY
-        self._guard.check(operation, body)
         deploy = IdempotentDeploy(
             client=self.client,
             cleanup=self._cleanup,
             owned=self.owned,
-            request=encode(operation, body=body),
+            request=self.client.prepare(operation, body=body),
             tag=tag,
             lag=self._lag,
             ignore_wait_limit=ignore_wait_limit,

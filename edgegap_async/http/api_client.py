@@ -19,7 +19,7 @@ import aiohttp
 import attrs
 
 from edgegap_async.api import codec
-from edgegap_async.api.messages import HttpRequest, decode, empty_answer, encode
+from edgegap_async.api.messages import MAX_ANSWER_BYTES, HttpRequest, decode, empty_answer, encode
 from edgegap_async.api.models import record_attempts
 from edgegap_async.api.operations import Operation, RetrySafety
 from edgegap_async.api.requests import DeployRequest, Token
@@ -332,8 +332,9 @@ class ApiClient:
         body: object,
         options: CallOptions,
     ) -> Result:
-        self._guard.check(operation, body, path)
-        request = encode(operation, path=path, query=query, body=body, max_bytes=options.max_bytes)
+        request = self.prepare(
+            operation, path=path, query=query, body=body, max_bytes=options.max_bytes
+        )
         send_state = SendState()
         try:
             return await self.exchange(request, send_state, options)
@@ -348,6 +349,31 @@ class ApiClient:
                 )
             raise
 
+    def prepare(
+        self,
+        operation: Operation[Result],
+        *,
+        path: Mapping[str, str] | None = None,
+        query: Mapping[str, object] | None = None,
+        body: object = None,
+        max_bytes: int = MAX_ANSWER_BYTES,
+    ) -> HttpRequest[Result]:
+        """Returns the request of a call, for `exchange`.
+
+        Args:
+            operation: as for `call`.
+            path: as for `call`.
+            query: as for `call`.
+            body: as for `call`.
+            max_bytes: as in `CallOptions`.
+
+        Raises:
+            InvalidRequest: an argument cannot be sent.
+            NotAllowed: the client's guard refuses the call.
+        """
+        self._guard.check(operation, body, path)
+        return encode(operation, path=path, query=query, body=body, max_bytes=max_bytes)
+
     async def exchange(
         self,
         request: HttpRequest[Result],
@@ -356,11 +382,10 @@ class ApiClient:
     ) -> Result:
         """Returns the answer to a request, after as many attempts as the retry policy allows.
 
-        Unlike `call`, it continues while the client closes, so that cleanup can finish, and leaves
-        `Guard.check` to its caller, which knows the body: a new caller must call that first.
+        Unlike `call`, it continues while the client closes, so that cleanup can finish.
 
         Args:
-            request: what is sent.
+            request: what is sent, as `prepare` has made it.
             send_state: counts how often the request was sent; `is_abandoned` ends the retries.
             options: how the call is made.
         """

@@ -19,7 +19,7 @@ import functools
 import random
 from typing import Final
 
-from edgegap_async.api.messages import HttpRequest, encode
+from edgegap_async.api.messages import HttpRequest
 from edgegap_async.api.resources.relays import CREATE_RELAY_SESSION, RelayRequest, RelaySession
 from edgegap_async.concurrency import is_cancelled, limited, loop_time
 from edgegap_async.deployments.ownership import OwnedDeployments
@@ -34,7 +34,6 @@ from edgegap_async.errors import (
     RelayTimedOut,
 )
 from edgegap_async.http.api_client import ApiClient
-from edgegap_async.http.guard import Guard
 from edgegap_async.http.resources.relays import Relays
 from edgegap_async.http.retries import is_transient
 from edgegap_async.http.transport import SendState
@@ -52,7 +51,6 @@ class OwnedRelays:
     Args:
         client: makes the calls.
         cleanup: makes calls also while the client closes.
-        guard: what the client may not do.
         list_delay: seconds that a new session may be missing from lists.
         not_found_grace: seconds for which the answer "no such session" is not believed after the
             create.
@@ -64,14 +62,12 @@ class OwnedRelays:
         client: ApiClient,
         *,
         cleanup: Relays,
-        guard: Guard,
         list_delay: float,
         not_found_grace: float,
         owner: str | None,
     ) -> None:
         self._client = client
         self._cleanup = cleanup
-        self._guard = guard
         self._list_delay = list_delay
         # Observers see deployments, not sessions.
         self._register = DeploymentRegister(not_found_grace, Observers())
@@ -107,8 +103,7 @@ class OwnedRelays:
             return await self._create(body)
 
     async def _create(self, body: RelayRequest) -> RelaySession:
-        self._guard.check(CREATE_RELAY_SESSION, body)
-        request, send_state = encode(CREATE_RELAY_SESSION, body=body), SendState()
+        request, send_state = self._client.prepare(CREATE_RELAY_SESSION, body=body), SendState()
         creating: asyncio.Task[RelaySession] | None = None
         try:
             with self._client.until_closed():
