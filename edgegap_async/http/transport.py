@@ -327,9 +327,14 @@ class Transport:
                 return HttpResponse(response.status, response.headers, body)
             call_error = _unusable_answer(request, response, body, token)
             del response  # a traceback that shows local variables would show its headers
-        # TimeoutError is an OSError. A session that was passed in raises ValueError where its own
-        # settings, such as `auth`, contradict the request.
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        # A traceback through aiohttp's frames could show the headers in local variables.
+        except LimitReached as error:
+            call_error = error.with_traceback(None)
+        except (ClientClosed, WrongLoop):
+            raise
+        # A session that was passed in raises ValueError where its own settings, such as `auth`,
+        # contradict the request, and anything in its own trace hooks and middlewares.
+        except Exception as error:  # noqa: BLE001 - the request may have been sent
             not_connected = isinstance(
                 error,
                 aiohttp.ClientConnectorError
@@ -338,9 +343,6 @@ class Transport:
             )
             was_sent = not not_connected if is_read else send_state.times_sent > sent_before
             call_error = _network_error(request, error, token, was_sent=was_sent, proxy=self._proxy)
-        # A traceback through aiohttp's frames could show the headers in local variables.
-        except LimitReached as error:
-            call_error = error.with_traceback(None)
         except asyncio.CancelledError as cancelled:
             cancelled.__traceback__ = None
             raise
@@ -467,7 +469,9 @@ def _network_error(
     was_sent: bool,
     proxy: Proxy | None,
 ) -> CallError:
-    may_help = not isinstance(error, aiohttp.ClientSSLError | ValueError)  # the same certificate
+    is_known = isinstance(error, aiohttp.ClientError | OSError | ValueError)
+    # Otherwise the certificate, or the settings and the code of the session, are the same again.
+    may_help = is_known and not isinstance(error, aiohttp.ClientSSLError | ValueError)
     if isinstance(error, TimeoutError):
         text = "no answer in time"
     elif isinstance(error, aiohttp.ClientConnectorCertificateError):
@@ -481,6 +485,8 @@ def _network_error(
             text += f", or more than {_MAX_HEADER_LINES} headers"
     else:
         text = str(error).replace(" ssl:default", "")  # aiohttp's word, for http too
+        if not is_known:
+            text = f"code of the session that was passed in has failed: {text}"
     # aiohttp quotes what is no HTTP, in several lines.
     text = without_secrets(one_line(token.hidden_in(text)))
     message = f"{text or 'the connection failed'} ({type(error).__name__})"

@@ -34,7 +34,7 @@ async def test_row_14_a_refused_call_goes_first_after_its_retry_after(
     api: ScriptedApi,
 ) -> None:
     api.on(*STATUS, Reply(429, headers={"Retry-After": "7"}), SEEN)
-    api.on("GET", "/v1/status/r2", SEEN)
+    api.on("GET", "/v1/status/r2", Reply(200, {"request_id": "r2"}))
     async with ApiClient("canary-t", base_url=api.url, limits={"get_deployment": 1}) as client:
         first = asyncio.create_task(client.deployments.get("r1"))
         await api.until_asked(*STATUS)

@@ -12,7 +12,7 @@ import aiohttp
 import aiohttp.abc
 import pytest
 from raw_server import raw_server, read_request
-from scripted_api import ScriptedApi
+from scripted_api import Reply, ScriptedApi
 from transports import (
     CANARY,
     GET,
@@ -31,6 +31,7 @@ from transports import (
 from edgegap_async.api.messages import HttpRequest
 from edgegap_async.errors import (
     CallError,
+    NoAnswer,
     NotSent,
 )
 from edgegap_async.http.transport import SendState
@@ -144,6 +145,28 @@ async def test_a_cancellation_while_connecting_shows_no_token(full_port: int) ->
 async def test_the_repr_of_a_transport_shows_its_base_url_only() -> None:
     async with transport_to("https://api.edgegap.com") as transport:
         assert repr(transport) == "Transport('https://api.edgegap.com')"
+
+
+@pytest.mark.parametrize(("signal", "kind"), [("start", NotSent), ("end", NoAnswer)])
+async def test_an_exception_in_a_trace_hook_of_a_session_is_an_error_of_its_call(
+    api: ScriptedApi, signal: str, kind: type[CallError]
+) -> None:
+    async def fail(*_: object) -> None:
+        raise KeyError("no span")
+
+    hooks = aiohttp.TraceConfig()
+    getattr(hooks, f"on_request_{signal}").append(fail)
+    api.on("POST", "/v2/deployments", Reply(202, {"request_id": "r1"}))
+    async with (
+        aiohttp.ClientSession(trace_configs=[hooks]) as session,
+        transport_to(api.url, session=session) as transport,
+    ):
+        error = await failure(transport, POST)
+
+    assert type(error) is kind
+    assert "session that was passed in has failed: 'no span' (KeyError)" in str(error)
+    assert CANARY not in shown(error)
+    assert len(api.requests) == (kind is NoAnswer)
 
 
 @pytest.mark.filterwarnings("ignore:.* is deprecated")
