@@ -26,9 +26,10 @@ WITH_AN_ANSWER = [operation for operation in OPERATIONS if operation.returns is 
 async def test_every_answer_says_how_many_attempts_it_took_and_how_long_they_waited(
     api: ScriptedApi, client: ApiClient, operation: Operation[Any]
 ) -> None:
-    names = dict.fromkeys(re.findall(r"{(\w+)}", operation.path), "x")
+    shown = SHOWN_ANSWERS[operation.returns]
+    names = dict.fromkeys(re.findall(r"{(\w+)}", operation.path), str(shown.get("request_id")))
     path = operation.path.format_map(names)
-    answer = Reply(min(operation.ok), SHOWN_ANSWERS[operation.returns])
+    answer = Reply(min(operation.ok), shown)
     api.on(operation.method, path, Reply(429, headers={"Retry-After": "7"}), answer, answer)
     twice, once = [await client.call(operation, path=names) for _ in range(2)]
 
