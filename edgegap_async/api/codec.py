@@ -113,7 +113,10 @@ def _iso(value: datetime) -> str:
 
 
 def _utc(value: datetime) -> datetime:
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    try:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except OverflowError:
+        raise InvalidRequest(f"in UTC {value} is not in the years 1 to 9999") from None
 
 
 def read_time(value: object, _: object = None) -> datetime | None:
@@ -125,7 +128,7 @@ def read_time(value: object, _: object = None) -> datetime | None:
         if len(value) == len("YYYY-MM-DD HH:MM:SS.ffffff") and value[10] == " ":
             return datetime.fromisoformat(value + "+00:00")
         return _utc(datetime.fromisoformat(value))
-    except (ValueError, OverflowError):
+    except ValueError:
         return None
 
 

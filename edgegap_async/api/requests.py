@@ -465,8 +465,8 @@ class Filter(RequestModel):
             raise InvalidRequest(f"{self.operator!r} takes a list for in and nin, else one value")
         if not self.value:
             raise InvalidRequest(f"the filter on {self.field} has no value")
-        for value in self.value if isinstance(self.value, tuple) else (self.value,):
-            if not isinstance(value, datetime):
+        if not isinstance(self.value, datetime):
+            for value in self.value if isinstance(self.value, tuple) else (self.value,):
                 check_text(f"what {self.field} is compared with", value)
 
 

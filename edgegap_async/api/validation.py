@@ -11,6 +11,7 @@ import inspect
 import ipaddress
 import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias, TypeVar
 from urllib.parse import SplitResult, urlsplit
@@ -145,6 +146,8 @@ def check_number(
     if value is None and not optional:
         raise InvalidRequest(f"{what} must be a number, not None")
     check_kind(what, value, *((int,) if whole else (int, float)))
+    if isinstance(value, int) and abs(value) > sys.float_info.max:  # no clock can count it
+        raise InvalidRequest(f"{what} must be a number that a float can hold")
     if isinstance(value, int | float) and not (value > above and least <= value <= most):
         bound = f"above {above:g}" if above > -math.inf else f"{least:g} or more"
         bound += f" and {most:g} at most" if most < math.inf else ""

@@ -592,7 +592,7 @@ def _already_deleted(error: CallError, operation: Operation[Any], send_state: Se
 
 
 def _checked_max_wait(on_limit: object, max_wait: float | None) -> float | None:
-    if on_limit not in {"wait", "raise"}:
+    if on_limit not in ("wait", "raise"):
         raise InvalidRequest(f'on_limit must be "wait" or "raise", not {on_limit!r}')
     check_number("max_wait", max_wait, least=0)
     if on_limit == "raise":

@@ -14,7 +14,7 @@ import attrs
 
 from edgegap_async.api.messages import HttpRequest
 from edgegap_async.api.operations import Operation
-from edgegap_async.api.validation import number
+from edgegap_async.api.validation import check_list, number
 from edgegap_async.api.values import Value
 from edgegap_async.errors import DryRun, InvalidRequest, NotAllowed
 
@@ -48,7 +48,10 @@ def _applications_in_path(operation: Operation[object], path: Mapping[str, str])
 def _as_names(values: Iterable[str] | None) -> frozenset[str] | None:
     if isinstance(values, str):
         raise InvalidRequest("Guard.applications must be a list of names, not a string")
-    return None if values is None else frozenset(values)
+    if values is None:
+        return None
+    check_list("Guard.applications", values)
+    return frozenset(values)
 
 
 @attrs.frozen(kw_only=True, eq=False, repr=False)

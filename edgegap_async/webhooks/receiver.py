@@ -202,12 +202,12 @@ class WebhookReceiver:
                 f"public_url must be an http:// or https:// URL that the API can reach,"
                 f" without query or fragment, not {public_url!r}"
             )
-        if not path.startswith("/") or not path.strip("/"):
+        if not isinstance(path, str) or not path.startswith("/") or not path.strip("/"):
             raise InvalidRequest(f"path must begin with / and not be empty, not {path!r}")
         if on_event is not None and not is_coroutine_function(on_event):
             raise InvalidRequest("on_event must be a coroutine function: async def on_event(event)")
-        if min(max_reading, max_waiting) < 1:
-            raise InvalidRequest("max_reading and max_waiting must be 1 or more")
+        check_number("max_reading", max_reading, least=1, whole=True, optional=False)
+        check_number("max_waiting", max_waiting, least=1, whole=True, optional=False)
         self._public_url = public_url and public_url.rstrip("/")
         self._path = path.rstrip("/")
         self._subscriptions = WeakValueDictionary[bytes, _Subscription]()  # by hash of the secret

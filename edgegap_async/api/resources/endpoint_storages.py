@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Any, Final, Literal, TypeAlias, get_args
-from urllib.parse import urlsplit
 
 import attrs
 from attrs.validators import optional
@@ -12,7 +11,7 @@ from attrs.validators import optional
 from edgegap_async.api.models.response import ApiResponse, Pagination
 from edgegap_async.api.operations import PAGES, Operation
 from edgegap_async.api.requests import RequestModel
-from edgegap_async.api.validation import field_name, one_of, segment, text
+from edgegap_async.api.validation import field_name, http_url, one_of, segment, text
 from edgegap_async.errors import InvalidRequest
 
 _STORAGE: Final = "/v1/storage/endpoint/{endpoint_name}"
@@ -120,7 +119,7 @@ _text: Final = text(1024)  # characters; the most that an S3 key has
 
 def _url(model: object, attribute: attrs.Attribute[Any], value: Any) -> None:
     _text(model, attribute, value)
-    if urlsplit(value).scheme not in {"http", "https"}:
+    if http_url(value) is None:
         what = field_name(model, attribute)
         raise InvalidRequest(f"{what} needs http:// or https:// before the host, not {value!r}")
 

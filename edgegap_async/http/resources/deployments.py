@@ -291,7 +291,7 @@ class Deployments(Resource):
         check_kind("start", start, datetime)
         check_kind("end", end, datetime)
         check_kind("raw", raw, bool)
-        if steps not in {None, *_METRIC_STEPS}:
+        if steps not in (None, *_METRIC_STEPS):
             raise InvalidRequest(f"steps must be one of {', '.join(_METRIC_STEPS)}, not {steps!r}")
         from edgegap_async.api.resources.metrics import GET_METRICS  # noqa: PLC0415 - for few programs
 

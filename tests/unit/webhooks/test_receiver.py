@@ -56,7 +56,7 @@ def test_a_public_url_is_one_that_the_api_could_reach(public_url: str) -> None:
 
 @pytest.mark.parametrize(("reading", "waiting"), [(0, 1), (1, 0), (-1, 1)])
 def test_max_reading_and_max_waiting_are_numbers_from_one_on(reading: int, waiting: int) -> None:
-    with pytest.raises(InvalidRequest, match="max_reading and max_waiting must be 1 or more"):
+    with pytest.raises(InvalidRequest, match=r"max_(reading|waiting) must be 1 or more"):
         WebhookReceiver(PUBLIC, max_reading=reading, max_waiting=waiting)
 
 
