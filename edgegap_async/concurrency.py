@@ -155,7 +155,14 @@ def run(
 
     Raises:
         SystemExit: a signal has ended the program.
+        RuntimeError: an event loop runs in this thread already, as in a notebook.
+        TypeError: `main` is no coroutine, such as a function that was not called.
     """
+    if not asyncio.iscoroutine(main):
+        raise TypeError(f"run needs a coroutine, as in run(main()), not {main!r}")
+    if _loop_is_running():
+        main.close()  # else Python warns that nothing awaits it
+        raise RuntimeError("an event loop runs here already, as in a notebook: use `await main()`")
     is_terminated = False
 
     async def until_terminated() -> Result:
@@ -182,6 +189,14 @@ def run(
         if not is_terminated:
             raise
         raise SystemExit(128 + signal.SIGTERM) from None
+
+
+def _loop_is_running() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 class PersistentTask:

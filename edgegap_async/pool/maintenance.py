@@ -39,6 +39,7 @@ from .inventory import Inventory, PoolSettings, ReadyServer
 
 logger = logging.getLogger(__name__)
 
+_FAILURES_BEFORE_WARNING: Final = 3  # list requests in a row, each with its retries
 _ERROR_GRACE: Final = 60.0  # seconds; time to read the logs of an allocated server in ERROR
 _FIRST_STATUS_GAP: Final = 0.5  # seconds between status requests for a recovered server; doubled
 _MAX_STATUS_GAP: Final = 10.0  # seconds
@@ -67,6 +68,7 @@ class PoolMaintenance:
         self._request = request
         self._settings = settings
         self._inventory = inventory
+        self._failed_lists = 0  # in a row
         self._error_since = dict[str, float]()  # loop time, by id of an allocated server in ERROR
         self._renaming: dict[str, PersistentTask] = {}
 
@@ -110,13 +112,18 @@ class PoolMaintenance:
         except ClientClosed:
             raise
         except EdgegapError as error:
-            logger.info(
-                "pool %s: the list request failed, status requests follow: %s",
+            self._failed_lists += 1
+            logger.log(
+                logging.WARNING if self._failed_lists == _FAILURES_BEFORE_WARNING else logging.INFO,
+                "pool %s: the list request failed (%d in a row), status requests follow: %s",
                 self._settings.name,
+                self._failed_lists,
                 error.reason,
-                extra=log_fields(error, pool=self._settings.name),
+                extra=log_fields(error, pool=self._settings.name, count=self._failed_lists),
             )
             rows = {}
+        else:
+            self._failed_lists = 0
         if self._deployer.owner_tag is not None:
             self._recover(rows.values())
         for ready in ready_servers:

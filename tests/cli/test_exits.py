@@ -62,6 +62,19 @@ def test_3_with_rm_nothing_is_left(edgegap_emulator: EmulatorThread) -> None:
     assert {str(one.status) for one in edgegap_emulator.live()} <= {"TERMINATING", "TERMINATED"}
 
 
+def test_1_the_stop_of_rm_fails_and_the_server_is_named(
+    edgegap_emulator: EmulatorThread, edgegap_faults: Faults
+) -> None:
+    edgegap_faults.add(Fault("stop_deployment", Respond(403)))
+
+    ran = invoke("deploy", "broken", "v1", *USER, "--rm")
+
+    [request_id] = edgegap_emulator.deployments
+    told = f"Deployment {request_id} may go on running: edgegap-async stop {request_id}"
+    assert told in ran.stderr
+    assert invoke("stop", request_id).status == 0
+
+
 @pytest.mark.parametrize("more_settings", [{"max_deployments": 1}])
 @pytest.mark.parametrize("option", ["--wait", "--rm"])
 def test_3_no_location_has_room(edgegap_emulator: EmulatorThread, option: str) -> None:

@@ -42,7 +42,7 @@ def test_a_pool_keeps_servers_ready_until_its_end(edgegap_emulator: EmulatorThre
             terminal.wait_for("ready 2 +starting 0")
             terminal.send(number)
             assert terminal.status() == status
-        assert "The servers are stopped" in terminal.text
+        assert "The servers are being stopped" in terminal.text
     assert len(edgegap_emulator.deployments) == 4
     assert {one.status for one in edgegap_emulator.live()} <= {
         Status.TERMINATING,
@@ -52,7 +52,8 @@ def test_a_pool_keeps_servers_ready_until_its_end(edgegap_emulator: EmulatorThre
 
 def test_a_pool_says_why_its_deploys_fail(edgegap_emulator: EmulatorThread) -> None:
     with Terminal("pool", "run", "arena", "v404", "-u", "8.8.8.8", "--json") as terminal:
-        terminal.wait_for(r"the last( failure)?: .*answered 400")
+        terminal.wait_for("The last deploy has failed: POST /v2/deployments answered 400")
         assert re.search(r'"failing": true', terminal.text)
+        assert "PoolStats" not in terminal.text
         terminal.press("\x03")
         assert terminal.status() == 130

@@ -151,3 +151,18 @@ def test_outside_the_main_thread_it_runs_without_signals() -> None:
     thread.join()
 
     assert results == [7]
+
+
+async def program() -> str:
+    """A program without work."""
+    return "done"
+
+
+def test_a_function_that_was_not_called_gets_an_error_that_says_so() -> None:
+    with pytest.raises(TypeError, match=r"run needs a coroutine, as in run\(main\(\)\), not <fun"):
+        edgegap_async.run(program)  # type: ignore[arg-type] # the slip
+
+
+async def test_in_a_notebook_the_error_says_to_await_the_program() -> None:
+    with pytest.raises(RuntimeError, match=r"a notebook: use `await main\(\)`"):
+        edgegap_async.run(program())

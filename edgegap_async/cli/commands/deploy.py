@@ -97,7 +97,7 @@ async def deploy(
             server = await _accepted(deploying, output, progress, timeout)
         except sdk.errors.Unprocessable as problem:
             if removes and problem.request_id:  # it was created, and is in ERROR
-                await client.handle(problem.request_id).stop()
+                await _stop(client.handle(problem.request_id), output)
             raise
         progress.subject = server.request_id
         progress.step("accepted")
@@ -122,7 +122,7 @@ async def deploy(
             raise
         finally:
             if removes:
-                await server.stop()
+                await _stop(server, output)
 
 
 async def _accepted(
@@ -174,6 +174,15 @@ async def _stay(output: Output, progress: Progress, server: DeploymentHandle) ->
             detail = server.deployment.error_detail if server.deployment else None
             raise sdk.errors.DeploymentFailed.of(server, detail or "it was READY, and has failed")
     progress.done("TERMINATED")
+
+
+async def _stop(server: DeploymentHandle, output: Output) -> None:
+    try:
+        await server.stop()
+    except sdk.EdgegapError:
+        request_id = server.request_id
+        output.warn(f"Deployment {request_id} may go on running: edgegap-async stop {request_id}")
+        raise
 
 
 def _state(server: DeploymentHandle) -> str:

@@ -10,6 +10,7 @@ import click
 
 import edgegap_async as sdk
 from edgegap_async.cli.command import Group, with_client
+from edgegap_async.cli.exits import text_of
 from edgegap_async.cli.output import Output
 from edgegap_async.cli.parameters import (
     DURATION,
@@ -99,7 +100,7 @@ async def run(
                 shown = stats
                 await asyncio.sleep(_INTERVAL)
     except asyncio.CancelledError:
-        output.say("The servers are stopped.")
+        output.say("The servers are being stopped.")
         raise
 
 
@@ -116,4 +117,6 @@ async def _explain(output: Output, servers: ServerPool) -> None:
     try:
         await servers.filled(timeout=0)
     except sdk.errors.PoolEmpty as problem:
-        output.warn(str(problem))
+        cause = problem.__cause__
+        if isinstance(cause, sdk.EdgegapError):  # the line of counts says the rest
+            output.warn(f"The last deploy has failed: {text_of(cause)}")

@@ -237,3 +237,20 @@ async def test_a_pool_whose_block_was_left_has_no_servers(client: EdgegapClient)
         await becomes_true(lambda: pool.stats.starting)
 
     assert (pool.stats.starting, pool.stats.ready, pool.stats.allocated) == (0, 0, 0)
+
+
+async def test_lists_that_fail_again_and_again_are_one_warning_and_after_a_success_another(
+    emulator: Emulator, client: EdgegapClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with arena_pool(client, poll_interval=1) as pool:
+        await pool.filled()
+        for _ in range(2):
+            emulator.faults.add(Fault("list_deployments", Respond(403), times=None))
+            await asyncio.sleep(60)
+            emulator.faults.clear()
+            await asyncio.sleep(10)
+
+    warnings = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
+    assert len(warnings) == 2
+    for warning in warnings:
+        assert warning.startswith("pool default: the list request failed (3 in a row), status req")
