@@ -158,7 +158,10 @@ class InvalidRequest(EdgegapError, ValueError):
 class NotAllowed(EdgegapError):
     """The client's `Guard` forbids the call. No request was sent."""
 
-    advice = "To allow the call, change the client's guard"
+    advice = (
+        "To allow the call, change the client's guard; EDGEGAP_READ_ONLY and EDGEGAP_APP_ALLOWLIST"
+        " set it by default"
+    )
 
 
 class DryRun(NotAllowed):
@@ -170,7 +173,7 @@ class DryRun(NotAllowed):
         path: path of the URL that the request would have gone to, without query.
     """
 
-    advice = "Take dry_run off the client's guard to send it"
+    advice = "To send it, take dry_run off the client's guard; EDGEGAP_DRY_RUN sets it by default"
 
     def __init__(
         self, message: str = "", *, operation: str = "", method: str = "", path: str = ""

@@ -19,7 +19,7 @@ class Bot(discord.Client):
     def __init__(self) -> None:
         super().__init__(intents=discord.Intents.default())
         self.edgegap = EdgegapClient(owner=os.environ.get("POD_NAME", "discord-bot"))
-        self.matches: dict[int, DeploymentHandle] = {}  # by the id of the channel
+        self.matches: dict[int, DeploymentHandle | None] = {}  # by channel; None during the deploy
         self.end = AsyncExitStack()
         self.tree = app_commands.CommandTree(self)
         self.tree.add_command(match)
@@ -33,8 +33,20 @@ class Bot(discord.Client):
 
     async def stop_matches(self) -> None:
         """Stop the server of every match."""
-        for server in self.matches.values():
-            await server.stop()
+        for channel in list(self.matches):
+            try:
+                await self.end_match(channel)
+            except EdgegapError as error:  # the other servers are stopped all the same
+                print(f"a server may go on running: {error}")
+
+    async def end_match(self, channel: int) -> bool:
+        """Stop the server of a channel, and say whether there is one."""
+        server = self.matches.get(channel)
+        if server is None:
+            return False
+        del self.matches[channel]
+        await server.stop()
+        return True
 
     async def close(self) -> None:
         """Stop every match, and leave Discord."""
@@ -45,13 +57,21 @@ class Bot(discord.Client):
 @app_commands.command()
 async def match(interaction: discord.Interaction[Bot]) -> None:
     """Start a match in this channel."""
-    bot = interaction.client
-    await interaction.response.defer()  # Discord waits 3 s for the first answer
+    bot, channel = interaction.client, interaction.channel_id or 0
+    if channel in bot.matches:  # its server would be forgotten
+        await interaction.response.send_message("This channel has a match: /over ends it.")
+        return
+    bot.matches[channel] = None
     try:
+        await interaction.response.defer()  # Discord waits 3 s for the first answer
         server = await bot.edgegap.deploy("arena", "v1", users=["75.28.35.192"])
-        bot.matches[interaction.channel_id or 0] = server  # from here on the bot stops it
+        bot.matches[channel] = server  # from here on the bot stops it
         await server.wait_ready()
-    except EdgegapError as error:
+    except BaseException as error:
+        await bot.end_match(channel)
+        bot.matches.pop(channel, None)
+        if not isinstance(error, EdgegapError):
+            raise
         await interaction.followup.send(f"No server: {error}")
     else:
         await interaction.followup.send(f"Play at {server.endpoint('game')}")
@@ -60,10 +80,8 @@ async def match(interaction: discord.Interaction[Bot]) -> None:
 @app_commands.command()
 async def over(interaction: discord.Interaction[Bot]) -> None:
     """End the match of this channel."""
-    server = interaction.client.matches.pop(interaction.channel_id or 0, None)
-    if server is not None:
-        await server.stop()
-    await interaction.response.send_message("The match is over." if server else "There is none.")
+    is_over = await interaction.client.end_match(interaction.channel_id or 0)
+    await interaction.response.send_message("The match is over." if is_over else "There is none.")
 
 
 async def main() -> None:

@@ -11,6 +11,7 @@ runs: `session`, which opens the client, is imported by then.
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -38,7 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: the command line of `demo` or `emulator` is wrong (status 2), or asks for help;
             or a signal has ended `demo`.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:  # while modules are imported: a command that runs deals with it
+        return 128 + signal.SIGINT
+
+
+def _run(words: list[str]) -> int:
     first = words[:1]
     if first == ["emulator"]:
         return run_emulator(words[1:])

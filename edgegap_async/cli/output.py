@@ -19,6 +19,7 @@ import importlib.util
 import json
 import os
 import re
+import stat
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -247,6 +248,45 @@ def release_streams() -> None:
             except BrokenPipeError:
                 os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
+
+
+@contextlib.asynccontextmanager
+async def while_read() -> AsyncIterator[None]:
+    """Ends its block with BrokenPipeError once the reader of stdout, a pipe, has left.
+
+    A write would raise that error, too; but a command that waits, such as for the next line of a
+    log, may not write for hours, and `| grep -m 1 PATTERN` would keep a script waiting.
+    """
+    loop, limit = asyncio.get_running_loop(), asyncio.timeout(None)
+    pipe = _pipe_of(sys.stdout)
+
+    def leave() -> None:
+        assert pipe is not None  # noqa: S101 - it has called
+        loop.remove_reader(pipe)  # else it calls again and again
+        limit.reschedule(loop.time())
+
+    try:
+        async with limit:
+            if pipe is not None:  # the end that writes is readable once no reader is left
+                loop.add_reader(pipe, leave)
+            try:
+                yield
+            finally:
+                if pipe is not None:
+                    loop.remove_reader(pipe)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise BrokenPipeError from None
+
+
+def _pipe_of(stream: TextIO) -> int | None:
+    """Returns the file descriptor of a stream that is a pipe; None for another stream."""
+    try:
+        number = stream.fileno()
+        return number if stat.S_ISFIFO(os.fstat(number).st_mode) else None
+    except (OSError, ValueError):  # it has no file, or a closed one
+        return None
 
 
 def seconds(duration: float) -> str:

@@ -5,11 +5,12 @@ it counts. A counter that restarts each second, a sliding counter and a leaky bu
 thing: no window of one second, wherever it starts, may hold more calls than the limit.
 
 **Rule.** A call goes when two checks allow it. The *pace* is aiolimiter's leaky bucket at 97.5 % of
-the limit; it lets the first ten calls of an idle client go at once, so alone it would let ten calls
-plus the rate through in the first second. The *log* holds the times of the last calls, as many as
-the limit; the next call waits until the oldest is 1.025 s old. The 25 ms are for calls that travel
-faster than the calls before them. The first calls after an idle period travel slowest, because they
-open connections: the log counts the calls of the first 0.1 s as sent at the end of it.
+the limit; it lets the first calls of an idle client go at once, a quarter of the limit and ten at
+most, so alone it would let these calls plus the rate through in the first second. The *log* holds
+the times of the last calls, as many as the limit; the next call waits until the oldest is 1.025 s
+old. The 25 ms are for calls that travel faster than the calls before them. The first calls after an
+idle period travel slowest, because they open connections: the log counts the calls of the
+first 0.1 s as sent at the end of it.
 
 **After a 429** no call goes for the time that the API asks, and for at least 0.125 s; each further
 429 doubles that pause, up to 1 s. No burst follows. Pace and log become 7 % slower, once a second

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from command_line import Terminal, closed_pipe, invoke
@@ -114,6 +116,43 @@ def test_a_reader_that_leaves_later_ends_a_watch_silently() -> None:
         second = invoke(*ARENA, "-q").stdout.strip()
         assert (watch.wait(30), watch.stderr.read()) == (0, b"")
     assert invoke("stop", first, second).status == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("logs", "-f"), ("ls", "--watch", "--interval", "1h"), ("top", "-n", "2", "--interval", "1h")],
+    ids=lambda words: words[0],
+)
+def test_a_reader_that_leaves_ends_a_command_that_has_nothing_to_print(
+    words: tuple[str, ...],
+) -> None:
+    request_id = invoke(*ARENA, "-q").stdout.strip()
+    ids = [request_id] if words[0] == "logs" else []
+    program = [sys.executable, "-m", "edgegap_async", *words, *ids]
+
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as waiting:
+        assert waiting.stdout is not None
+        assert waiting.stderr is not None
+        last = "ready" if ids else request_id  # of what it has to print
+        assert any(last in line.decode() for line in waiting.stdout)
+        waiting.stdout.close()
+        try:
+            assert (waiting.wait(30), waiting.stderr.read()) == (0, b"")
+        finally:
+            waiting.kill()
+    assert invoke("stop", request_id).status == 0
+
+
+def test_ctrl_c_while_modules_are_imported_has_no_traceback(tmp_path: Path) -> None:
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt")
+    ran = subprocess.run(
+        [sys.executable, "-m", "edgegap_async", "ls"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        check=False,
+    )
+
+    assert (ran.returncode, ran.stderr) == (130, b"")
 
 
 @pytest.mark.parametrize("words", [("ls",), ("ls", "--colour"), ("--help",)])

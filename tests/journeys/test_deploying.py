@@ -161,7 +161,9 @@ async def test_the_discord_bot_stops_its_matches_when_it_is_closed(emulator: Emu
     )
 
     assert re.fullmatch(
-        r"1; match left; (Play at 127\.0\.0\.1:\d+; ){2}The match is over\.\n", printed
+        r"1; match left; Play at 127\.0\.0\.1:\d+; This channel has a match: /over ends it\.;"
+        r" Play at 127\.0\.0\.1:\d+; The match is over\.\n",
+        printed,
     )
     assert len(emulator.cloud.deployments) == 2
     assert await running_deployments(emulator) == []

@@ -17,7 +17,7 @@ from edgegap_async.cli.deployment_texts import (
     row_addresses,
     row_status,
 )
-from edgegap_async.cli.output import Output, Progress, plural, to_json, visible
+from edgegap_async.cli.output import Output, Progress, plural, to_json, visible, while_read
 from edgegap_async.cli.parameters import DURATION, playable_option, timeout_option
 
 if TYPE_CHECKING:
@@ -81,7 +81,8 @@ async def ls(
             is_over = status is None
             _print_change(output, known[request_id], "TERMINATED" if is_over else "CHANGED")
         known = listed
-        await asyncio.sleep(interval)
+        async with while_read():
+            await asyncio.sleep(interval)
 
 
 def _print_change(output: Output, row: DeploymentRow, status: str) -> None:

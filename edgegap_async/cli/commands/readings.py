@@ -20,7 +20,16 @@ import edgegap_async as sdk
 from edgegap_async.cli.command import command, with_client
 from edgegap_async.cli.deployment_texts import deployment_rows, row_addresses, row_age, row_status
 from edgegap_async.cli.exits import FAILED, Failure
-from edgegap_async.cli.output import Column, Output, console, has_rich, plural, rich_table, visible
+from edgegap_async.cli.output import (
+    Column,
+    Output,
+    console,
+    has_rich,
+    plural,
+    rich_table,
+    visible,
+    while_read,
+)
 from edgegap_async.cli.parameters import DURATION
 
 if TYPE_CHECKING:
@@ -73,10 +82,11 @@ async def logs(
     """
     if follows:
         rest, is_first = "", True
-        async for piece in client.handle(request_id).follow_logs():
-            *lines, rest = (rest + piece).split("\n")
-            _print_lines(output, _chosen(output, lines, count, since) if is_first else lines)
-            is_first = False
+        async with while_read():
+            async for piece in client.handle(request_id).follow_logs():
+                *lines, rest = (rest + piece).split("\n")
+                _print_lines(output, _chosen(output, lines, count, since) if is_first else lines)
+                is_first = False
         _print_lines(output, [rest] if rest else [])
         return
     found = await client.deployments.logs(request_id)
@@ -294,7 +304,8 @@ async def top(
     if not is_live:
         for number in range(count or 1):
             if number:
-                await asyncio.sleep(interval)
+                async with while_read():
+                    await asyncio.sleep(interval)
             loads = await _loads(client, tags)
             if output.json:
                 for one in loads:

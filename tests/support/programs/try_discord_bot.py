@@ -1,4 +1,4 @@
-"""Plays two matches with the bot of the example, without Discord, and closes the bot."""
+"""Plays two matches, one asked for twice, with the bot of the example, and closes the bot."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def main() -> None:
 
     async with Bot() as bot:
         await bot.setup_hook()
-        for channel in (1, 2):
+        for channel in (1, 1, 2):
             interaction: Any = SimpleNamespace(
                 client=bot,
                 channel_id=channel,

@@ -113,7 +113,7 @@ async def test_a_dry_run_sends_reads_and_names_the_calls_that_it_would_have_sent
              "DELETE", "/v1/self/stop/abc/7"),
             (client.tags.create("abc", "eu"), "POST", "/v1/deployments/abc/tags"),
         ):  # fmt: skip
-            with pytest.raises(DryRun, match=f"{method} {path} is not sent. Take") as caught:
+            with pytest.raises(DryRun, match=f"{method} {path} is not sent. To send it") as caught:
                 await call
             again = pickle.loads(pickle.dumps(caught.value))
             assert (again.method, again.path, str(again)) == (method, path, str(caught.value))
