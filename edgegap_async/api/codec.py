@@ -552,14 +552,16 @@ def _strict() -> Converter:
 
     is_list, is_object = exactly(list), exactly(dict)
 
-    def read_object(kind: type[Any], special: Mapping[str, Any]) -> Callable[[Any, Any], Any]:
-        attrs.resolve_types(kind)
-        read = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True, **special)
-        return lambda value, _: read(is_object(value, None), kind)
-
     @converter.register_structure_hook_factory(attrs.has)
     def _object(kind: type[Any]) -> Callable[[Any, Any], Any]:
-        return read_object(kind, {})
+        attrs.resolve_types(kind)
+        special: dict[str, Any] = {
+            field.name: ways[field.metadata[STRICT]]
+            for field in attrs.fields(kind)
+            if STRICT in field.metadata
+        }
+        read = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True, **special)
+        return lambda value, _: read(is_object(value, None), kind)
 
     @converter.register_structure_hook_factory(_is_tuple)
     def _list(kind: Any) -> Callable[[Any, Any], Any]:
@@ -613,19 +615,23 @@ def _strict() -> Converter:
         "objects": override(struct_hook=objects),
     }
 
-    def has_own_ways(kind: Any) -> bool:
-        return attrs.has(kind) and any(STRICT in field.metadata for field in attrs.fields(kind))
-
-    @converter.register_structure_hook_factory(has_own_ways)
-    def _with_own_ways(kind: type[Any]) -> Callable[[Any, Any], Any]:
-        special: dict[str, Any] = {
-            field.name: ways[field.metadata[STRICT]]
-            for field in attrs.fields(kind)
-            if STRICT in field.metadata
-        }
-        return read_object(kind, special)
-
     return converter
+
+
+def read_json(body: bytes, what: str = "the body") -> Any:
+    """Returns the value of a request's JSON text.
+
+    Raises:
+        InvalidRequest: the body is not JSON, or has half surrogates, which no answer could repeat.
+    """
+    try:
+        value = loads(body)
+        dumps(value)
+    except UnicodeEncodeError:
+        raise InvalidRequest(f"{what} has half surrogates") from None
+    except (ValueError, RecursionError):
+        raise InvalidRequest(f"{what} is not JSON") from None
+    return value
 
 
 def read_request(kind: type[Model], body: bytes, what: str = "the body") -> Model:
@@ -639,10 +645,7 @@ def read_request(kind: type[Model], body: bytes, what: str = "the body") -> Mode
     Raises:
         InvalidRequest: the body is not JSON, lacks a field, or has an unknown or invalid field.
     """
-    try:
-        value = loads(body)
-    except (ValueError, RecursionError):
-        raise InvalidRequest(f"{what} is not JSON") from None
+    value = read_json(body, what)
     if not isinstance(value, dict):
         raise InvalidRequest(f"{what} is not a JSON object")
     from cattrs.errors import BaseValidationError  # noqa: PLC0415

@@ -6,7 +6,6 @@ The emulator's README describes each of them.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 import attrs
 from aiohttp import web
 
+from edgegap_async.api.codec import read_json
 from edgegap_async.api.validation import check_kind, check_number
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import InvalidRequest, NotFound
@@ -207,7 +207,7 @@ class Control:
         return {"now": clock.now().isoformat(), "is_paused": clock.is_paused}
 
     async def _set_clock(self) -> object:
-        (wanted,) = _tables(self._body, "") or [None]
+        wanted = read_json(self._body)
         if not isinstance(wanted, dict) or not wanted or set(wanted) - {"paused", "advance"}:
             raise InvalidRequest('a clock is set by {"paused": true}, {"advance": seconds} or both')
         paused, seconds = wanted.get("paused"), wanted.get("advance", 0)
@@ -226,10 +226,7 @@ class Control:
 
 def _tables(body: bytes, name: str) -> list[Any]:
     """Returns the tables of a body: one, a list of them, or the list in a table under this name."""
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        raise InvalidRequest("the body is not JSON") from None
+    value = read_json(body)
     if isinstance(value, dict):
         value = value.get(name, [value])
     if not isinstance(value, list):

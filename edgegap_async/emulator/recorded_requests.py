@@ -91,7 +91,8 @@ def scrubbed_body(body: bytes) -> str | None:
         text = json.dumps(_scrubbed(json.loads(body)), ensure_ascii=False)
     except (ValueError, RecursionError):
         return None
-    return text[:_MAX_BODY_CHARACTERS]
+    # Half surrogates as escapes: the body was refused for them, and the record shows it.
+    return text[:_MAX_BODY_CHARACTERS].encode(errors="backslashreplace").decode()
 
 
 def _scrubbed(value: Any) -> Any:

@@ -12,6 +12,7 @@ from bare_api import DEPLOY_BODY, BareApi
 
 from edgegap_async.emulator import Emulator, Fault, Respond, Timings, sample_application
 
+JSON = {"Content-Type": "application/json"}
 PATHS = ["", "/faults", "/requests", "/expectations", "/deployments", "/events"]
 
 
@@ -104,9 +105,7 @@ async def api_text(api: BareApi, path: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("body", [b"{", b"5", b'{"faults": 5}', b'{"effect": "dropp"}'])
 async def test_a_wrong_fault_is_a_bad_request(api: BareApi, body: bytes) -> None:
-    status, said = await api(
-        "POST", "/_emulator/faults", data=body, headers={"Content-Type": "application/json"}
-    )
+    status, said = await api("POST", "/_emulator/faults", data=body, headers=JSON)
 
     assert (status, list(said)) == (400, ["message"])
 
@@ -183,6 +182,49 @@ async def test_a_wrong_expectation_is_a_bad_request(api: BareApi, table: dict[st
     status, _ = await api("POST", "/_emulator/expectations", json=table)
 
     assert status == 400
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"5",
+        b"[]",
+        b"{}",
+        b'[{"paused": true}, {"advance": 1}]',
+        b'{"": [1, 2]}',
+        b'{"paused": 1}',
+        b'{"advance": "1"}',
+        b'{"advance": NaN}',
+        b'{"advance": -1}',
+        b'{"\\ud800": 1}',
+    ],
+)
+async def test_a_clock_is_set_by_one_table_alone(api: BareApi, body: bytes) -> None:
+    status, _ = await api("POST", "/_emulator/clock", data=body, headers=JSON)
+
+    assert (status, api.emulator.clock.is_paused) == (400, False)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/_emulator/faults", b'{"effect": {"name": "raw", "data": "\\ud800"}}'),
+        ("/_emulator/faults", b'{"effect": {"name": "respond", "status": 500, "body": "\\udc00"}}'),
+        ("/_emulator/expectations", b'{"operation": "\\ud800"}'),
+        ("/v2/deployments", b'{"\\ud800": 1}'),
+        ("/v2/deployments", b'{"application": "\xed\xa0\x80"}'),
+        ("/v1/app", b'{"name": "\\udc00"}'),
+    ],
+)
+async def test_half_surrogates_of_a_body_are_refused_and_recorded(
+    api: BareApi, path: str, body: bytes
+) -> None:
+    status, answer = await api("POST", path, data=body, headers=JSON)
+    requests = (await control(api, "GET", "/requests"))["requests"]
+
+    assert (status, answer["message"]) == (400, "the body has half surrogates")
+    assert len((await control(api, "GET", "/faults"))["faults"]) == 1
+    assert path.startswith("/_emulator") or r"\ud" in requests[-1]["body"]
 
 
 async def test_live_deployments_are_listed_with_their_processes(api: BareApi) -> None:
