@@ -41,6 +41,9 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "edgegap-asyn
         command, words = _COMMANDS[words[0]], words[1:]
     else:
         command = _serve
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed, as by `>&-`
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
     try:
         return command(words, program)
     except (InvalidRequest, OSError) as problem:
@@ -185,7 +188,7 @@ def _token(options: argparse.Namespace) -> tuple[str | None, str | None]:
     The token is None if the emulator invents it; the word is None if the token may be printed.
     """
     if options.token_file is not None:
-        token = Path(options.token_file).read_text("utf-8").strip()
+        token = Path(options.token_file).read_text("utf-8", "replace").strip()
         return token, f'"$(cat {shlex.quote(options.token_file)})"'
     if options.token is None and (token := os.environ.get(TOKEN_VARIABLE, "")):
         return token, f'"${TOKEN_VARIABLE}"'

@@ -137,5 +137,7 @@ def _state(path: str) -> tuple[int, int, int] | None:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
+    """Writes a line. What the encoding of the terminal or pipe does not have is an escape."""
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
     sys.stdout.flush()

@@ -286,6 +286,7 @@ async def test_lines_that_are_never_read_do_not_stop_the_end_of_the_emulator() -
     [
         (["/does/not/exist.toml"], "No such file"),
         (["--token-file", "/does/not/exist"], "No such file"),
+        (["--token-file", sys.executable], "printable ASCII"),
         (["--host", "0.0.0.0", "--verbose"], "set a token of your own"),
         (["--webhook-allow", "x"], "webhook_allow"),
         (["--allowed-host", "a:1"], "allowed_hosts"),
@@ -319,6 +320,28 @@ def test_each_command_has_help(capsys: pytest.CaptureFixture[str], words: list[s
 
     assert end.value.code == 0
     assert "edgegap-async emulator" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("ending", "output"),
+    [("", "is right; it deploys: \\u03b1\\u03b2 v1\n"), (">&-", ""), (">&- 2>&- <&-", "")],
+)
+def test_it_runs_with_an_output_that_is_closed_or_has_few_characters(
+    tmp_path: Path, ending: str, output: str
+) -> None:
+    path = tmp_path / "apps.toml"
+    path.write_text(APPS.format(version="v1").replace("arena", "αβ"), "utf-8")
+    command = f'exec "$0" -m edgegap_async.emulator check "$1" {ending}'
+    ended = subprocess.run(
+        ["bash", "-c", command, sys.executable, str(path)],
+        capture_output=True,
+        check=False,
+        text=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.endswith(output)
 
 
 def test_check_says_what_a_right_file_deploys(
