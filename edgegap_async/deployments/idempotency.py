@@ -280,7 +280,7 @@ class IdempotentDeploy:
     async def _send(self, *, ignore_wait_limit: bool) -> DeployAccepted:
         self.send_state.sent_at = None
         try:
-            options = CallOptions(ignore_wait_limit=ignore_wait_limit)
+            options = CallOptions(ignore_wait_limit=ignore_wait_limit, operation_tag=self.tag)
             accepted = await self.client.exchange(self.request, self.send_state, options)
         except CallError as error:
             error.operation_tag = self.tag

@@ -392,7 +392,10 @@ class ApiClient:
         token = token_to_send(options.token or self._token)
         self._guard.check_dry_run(request)
         call = ObservedCall(
-            request.operation, request.request_id, self._transport.base_url + request.path
+            request.operation,
+            request.request_id,
+            self._transport.base_url + request.path,
+            options.operation_tag,
         )
         report = self.observers.report
         report(Observer.call_started, call)

@@ -45,6 +45,8 @@ class CallOptions(Value):
     """True to send the request at most once, without the retries of `RetryPolicy`."""
     ignore_wait_limit: bool = False
     """True to wait for the rate limit without end, as if the client had no `max_wait`."""
+    operation_tag: str | None = None
+    """The operation tag in the body of a deploy, for observers; None for other calls."""
 
 
 DEFAULT_OPTIONS: Final = CallOptions()

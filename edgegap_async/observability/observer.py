@@ -53,6 +53,7 @@ class ObservedCall:
     __slots__ = (
         "attempts",
         "operation",
+        "operation_tag",
         "queued",
         "queued_total",
         "request_id",
@@ -65,6 +66,9 @@ class ObservedCall:
     """The operation that is called: its name, HTTP method and path template."""
     request_id: str | None
     """The deployment that the call is about; None if it names none, as a deploy or a list."""
+    operation_tag: str | None
+    """The random tag of a deploy, as in `ObservedDeployment`; None for other calls, and for a
+    deploy without one."""
     url: str
     """The URL without its query, which may hold names and ids of other deployments."""
     attempts: int
@@ -80,9 +84,16 @@ class ObservedCall:
     status: int | None
     """HTTP status of the newest answer; None if the newest attempt has no answer."""
 
-    def __init__(self, operation: Operation[Any], request_id: str | None, url: str) -> None:
+    def __init__(
+        self,
+        operation: Operation[Any],
+        request_id: str | None,
+        url: str,
+        operation_tag: str | None = None,
+    ) -> None:
         self.operation = operation
         self.request_id = request_id
+        self.operation_tag = operation_tag
         self.url = url
         self.attempts = 0
         self.queued = self.queued_total = self.waited = 0.0

@@ -51,7 +51,7 @@ class _CallSpans:
 
 
 class _SpanContexts(OrderedDict[str, SpanContext]):
-    """The newest spans of the last deployments, by request_id."""
+    """The newest spans of the last deployments, by request_id; of lost deploys by their tag."""
 
     def note(self, request_id: str, span: Span) -> None:
         self[request_id] = span.get_span_context()
@@ -181,6 +181,8 @@ class OpenTelemetryObserver(Observer):
     def call_failed(self, call: ObservedCall, error: BaseException) -> None:
         """Ends the span of a call, and that of an attempt in progress."""
         self._end_attempt(call, error)
+        if call.operation_tag is not None and call in self._spans:
+            self._deploys.note(call.operation_tag, self._spans[call].call)
         self._end_call(call, error)
 
     def _end_attempt(self, call: ObservedCall, error: BaseException | None) -> None:
@@ -229,7 +231,10 @@ class OpenTelemetryObserver(Observer):
         span.end()
 
     def deployment_created(self, deployment: ObservedDeployment) -> None:
-        """Counts a deployment that lives."""
+        """Counts a deployment that lives, and links it to its deploy if the answer was lost."""
+        lost = self._deploys.pop(deployment.operation_tag or "", None)
+        if lost is not None and deployment.request_id is not None:
+            self._deploys.setdefault(deployment.request_id, lost)
         self._live.add(1, _of(deployment))
 
     def deployment_adopted(self, deployment: ObservedDeployment) -> None:

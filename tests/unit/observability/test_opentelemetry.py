@@ -235,6 +235,26 @@ async def test_the_calls_for_a_deployment_link_to_its_deploy_and_to_the_webhook_
     assert links(deploy) == {}
 
 
+async def test_a_deployment_that_a_list_shows_after_a_lost_answer_links_to_its_deploy(
+    api: ScriptedApi, traces: Traces
+) -> None:
+    api.on(*DEPLOY, Reply(lost=True, delay=1))
+    api.on(*STOP, STOPPED)
+    async with EdgegapClient("canary-token", base_url=api.url) as client:
+        client.add_observer(traces.observer)
+        deploying = asyncio.create_task(client.deploy("arena", "v1", users=["8.8.8.8"]))
+        await asyncio.sleep(0.5)
+        [asked] = api.asked(*DEPLOY)
+        row = {"request_id": "r1", "tags": asked.json["tags"]}
+        api.on("GET", "/v1/deployments", Reply(body={"data": [row]}))
+        await (await deploying).stop()
+
+    [deploy] = traces.named("edgegap.deploy")
+    [stop] = traces.named("edgegap.stop_deployment")
+    assert links(stop) == {"deploy": own_id(deploy)}
+    assert traces.observer._deploys.keys() == set()  # nothing is kept of what has ended
+
+
 async def test_the_game_server_gets_the_trace_of_the_program(
     api: ScriptedApi, traces: Traces
 ) -> None:
