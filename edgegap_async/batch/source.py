@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import collections
 import itertools
+import logging
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, Mapping
 
 from edgegap_async.api.requests import DeployRequest
 from edgegap_async.concurrency import loop_time
 from edgegap_async.errors import InvalidRequest
+from edgegap_async.log_records import log_fields
 
 from .plan import AnyRequest, AnyRequests, BatchItem
+
+logger = logging.getLogger(__name__)
 
 
 class RequestSource:
@@ -66,9 +70,15 @@ class RequestSource:
                     request = await anext(self._iterator)
             except StopAsyncIteration:
                 pass
-            except Exception:
+            except Exception as error:
                 if not limit.expired():
                     raise
+                if not isinstance(error, TimeoutError):
+                    logger.error(  # noqa: TRY400 - the traceback shows how the iterator was ended
+                        "the iterator of a batch has raised %r at the end of the batch's timeout",
+                        error,
+                        extra=log_fields(error),
+                    )
             else:
                 self._taken += 1
                 return BatchItem.of(self._taken - 1, request)

@@ -7,7 +7,6 @@ undone if its caller is cancelled, and is in the register of deployments until i
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
 import math
@@ -417,7 +416,7 @@ class Deployer:
             return
         self._live_checked_at = now
         deployments = self.client.deployments
-        with contextlib.suppress(CallError, ClientClosed):
+        try:
             filters = [Filter("request_id", "in", ids)]
             rows = deployments.list(filters=filters, limit=_LIVE_CHECK_SIZE)
             listed = {row.request_id async for row in rows}
@@ -430,6 +429,15 @@ class Deployer:
                     grace = self._lag.list_delay if is_sure else _UNLISTED_GRACE
                     if now >= self.register.believe_404_from(request_id) + grace:
                         self.register.end(request_id)
+        except ClientClosed:
+            pass  # nothing is deployed any more
+        except CallError as error:
+            logger.warning(
+                "the check for deployments that have ended has failed: those of this client go on"
+                " counting for Guard.max_live: %s",
+                error.reason,
+                extra=log_fields(error, request_ids=ids, owner=self.owned.owner),
+            )
 
     # ── deployments that exist ───────────────────────────────────────────────────────────────────
 

@@ -211,6 +211,23 @@ async def test_no_request_is_taken_from_an_iterator_after_the_deadline(
     assert [outcome.is_ready for outcome in outcomes] == [True]
 
 
+async def test_what_an_iterator_raises_at_the_deadline_is_logged(
+    emulator: Emulator, client: EdgegapClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def one_request() -> AsyncIterator[DeployRequest]:
+        yield arena_request()
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            raise ZeroDivisionError("mine")
+
+    outcomes = await client.deploy_many(one_request(), timeout=20).all()
+
+    assert [outcome.is_ready for outcome in outcomes] == [True]
+    [line] = [one.getMessage() for one in caplog.records if one.levelname == "ERROR"]
+    assert "the iterator of a batch has raised ZeroDivisionError('mine')" in line
+
+
 async def test_an_iterator_that_raises_ends_the_batch_and_loses_no_outcome(
     emulator: Emulator,
 ) -> None:

@@ -31,8 +31,10 @@ from edgegap_async.errors import (
     EdgegapError,
     InvalidRequest,
     NoAnswer,
+    NotAllowed,
     Unprocessable,
 )
+from edgegap_async.http.guard import Guard
 from edgegap_async.webhooks.receiver import WebhookReceiver
 
 pytestmark = pytest.mark.virtual
@@ -156,6 +158,21 @@ async def test_the_deployment_of_a_422_to_a_second_attempt_is_kept_and_the_first
         assert caught.value.request_id == "second"
         assert stops(api) == 1
         assert not api.asked("DELETE", "/v1/stop/second")
+
+
+async def test_a_check_for_ends_that_fails_at_max_live_is_logged(
+    api: ScriptedApi, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.on(*DEPLOY, Reply(202, {"request_id": "abc123"}))
+    api.on(*LIST, Reply(403, {"message": "Forbidden"}))
+    async with EdgegapClient("canary-t", base_url=api.url, guard=Guard(max_live=1)) as client:
+        await client.deploy("arena", "v1", users=PLAYERS)
+        with pytest.raises(NotAllowed, match="max_live=1 reached"):
+            await client.deploy("arena", "v1", users=PLAYERS)
+
+    [line] = [one for one in caplog.records if one.levelname == "WARNING"]
+    assert "GET /v1/deployments answered 403" in line.getMessage()
+    assert vars(line)["request_ids"] == ["abc123"]
 
 
 # ── webhooks ─────────────────────────────────────────────────────────────────────────────────────
