@@ -147,6 +147,7 @@ async def servers_after_a_run(emulator: Emulator, seed: int) -> tuple[set[str], 
         return living(emulator), {server.request_id for server in servers}
 
 
+@pytest.mark.timeout(0)
 def test_row_69_no_mix_of_doubled_lost_and_cancelled_deploys_leaves_a_server(rounds: int) -> None:
     async def run(seed: int) -> tuple[set[str], set[str]]:
         async with new_emulator() as emulator:
