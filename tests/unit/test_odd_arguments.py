@@ -27,9 +27,9 @@ STORAGE: dict[str, Any] = {
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: EdgegapClient("token", on_limit=[]),  # type: ignore[arg-type]
-        lambda: EdgegapClient("token", list_delay=HUGE),
-        lambda: EdgegapClient("token", timeouts=-HUGE),
+        lambda: EdgegapClient("canary-t", on_limit=[]),  # type: ignore[arg-type]
+        lambda: EdgegapClient("canary-t", list_delay=HUGE),
+        lambda: EdgegapClient("canary-t", timeouts=-HUGE),
         lambda: Guard(applications=5),  # type: ignore[arg-type]
         lambda: Guard(max_live=HUGE),
         lambda: RetryPolicy(attempts=HUGE),
@@ -67,7 +67,7 @@ def test_an_odd_setting_is_refused(make: Callable[[], object]) -> None:
 async def test_an_odd_argument_is_refused_before_anything_is_sent(
     api: ScriptedApi, call: Callable[[Any], Any]
 ) -> None:
-    async with EdgegapClient("token", base_url=api.url) as client:
+    async with EdgegapClient("canary-t", base_url=api.url) as client:
         with pytest.raises(InvalidRequest):
             await call(client)
 

@@ -21,7 +21,7 @@ UNUSABLE = ["../app/arena", "x" * 200, "a\nb", " "]
 
 
 def connect(api: ScriptedApi, **options: Any) -> EdgegapClient:
-    return EdgegapClient("token", base_url=api.url, list_delay=1.0, **options)
+    return EdgegapClient("canary-t", base_url=api.url, list_delay=1.0, **options)
 
 
 @pytest.mark.parametrize("odd", UNUSABLE)
