@@ -32,6 +32,7 @@ def test_recover_and_reap_find_what_a_command_left_behind(
     assert invoke("reap", "--owner", "ci-1", "--yes").stdout.strip() == left
     assert edgegap_emulator.deployments[other].status is Status.READY
     assert invoke("recover").status == 2
+    assert "Give one of: --owner, --tag." in invoke("recover", "--owner", "a", "--tag", tag).stderr
     assert invoke("reap", "--owner", "ci-2", "--yes", "--json").objects == [{"request_id": other}]
 
 

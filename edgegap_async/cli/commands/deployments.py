@@ -186,7 +186,7 @@ async def stop(
     Prints the id of each deployment whose stop the API has accepted. --tag and --all ask first.
     """
     if sum(map(bool, (request_ids, tags, everything))) != 1:
-        raise click.UsageError("Give ids, or --tag, or --all.")
+        raise click.UsageError("Give one of: ids, --tag, --all.")
     chosen = list(dict.fromkeys(request_ids))
     if not chosen:
         rows = [row async for row in deployment_rows(client, tags)]

@@ -55,7 +55,7 @@ async def recover(
     They are found by the name of their owner, or by an operation tag.
     """
     if (owner is None) is (tag is None):
-        raise click.UsageError("Give --owner or --tag.")
+        raise click.UsageError("Give one of: --owner, --tag.")
     _print(output, [one async for one in client.recover(tag)])
 
 
