@@ -555,11 +555,8 @@ def _strict() -> Converter:
     @converter.register_structure_hook_factory(attrs.has)
     def _object(kind: type[Any]) -> Callable[[Any, Any], Any]:
         attrs.resolve_types(kind)
-        special: dict[str, Any] = {
-            field.name: ways[field.metadata[STRICT]]
-            for field in attrs.fields(kind)
-            if STRICT in field.metadata
-        }
+        marked = [field for field in attrs.fields(kind) if STRICT in field.metadata]
+        special: dict[str, Any] = {field.name: ways[field.metadata[STRICT]] for field in marked}
         read = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True, **special)
         return lambda value, _: read(is_object(value, None), kind)
 
