@@ -67,11 +67,11 @@ async def cpu_per_call(call: Callable[[], Awaitable[object]], calls: int) -> flo
 
 def open_telemetry() -> Observer:
     """Returns an observer whose spans and metrics the SDK records, and drops."""
-    from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415 - asked for by an option
-    from opentelemetry.sdk.metrics.export import InMemoryMetricReader  # noqa: PLC0415
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
+    from opentelemetry.sdk.metrics import MeterProvider  # asked for by an option
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace import TracerProvider
 
-    from edgegap_async.observability import OpenTelemetryObserver  # noqa: PLC0415
+    from edgegap_async.observability import OpenTelemetryObserver
 
     return OpenTelemetryObserver(
         tracer_provider=TracerProvider(),

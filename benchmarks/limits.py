@@ -371,8 +371,8 @@ def most_in_one_second(times: list[float]) -> int:
 def pyrate_limiter() -> Callable[[], Awaitable[object]] | None:
     """Returns the acquire function of pyrate-limiter on the loop's clock; None without it."""
     try:
-        import pyrate_limiter as pyrate  # noqa: PLC0415 - it may not be there
-        from pyrate_limiter.limiter import SingleBucketFactory  # noqa: PLC0415
+        import pyrate_limiter as pyrate  # it may not be there
+        from pyrate_limiter.limiter import SingleBucketFactory
     except ImportError:
         return None
 

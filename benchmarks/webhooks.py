@@ -57,7 +57,7 @@ async def listen(name: str, application: web.Application, stack: Any) -> tuple[s
 
 
 async def under_uvicorn(name: str, application: Any, stack: Any) -> tuple[str, int]:
-    import uvicorn  # noqa: PLC0415 - optional
+    import uvicorn  # optional
 
     server = uvicorn.Server(
         uvicorn.Config(application, port=0, log_level="warning", access_log=False)

@@ -121,7 +121,7 @@ if not TYPE_CHECKING:  # a type checker would accept any name because of __getat
         elif name in _MODULES:
             value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
         else:
-            raise _error_of_unknown(name, sys._getframe(1).f_code.co_name)  # noqa: SLF001
+            raise _error_of_unknown(name, sys._getframe(1).f_code.co_name)  # noqa: SLF001 - no public way
         globals()[name] = value
         return value
 

@@ -292,7 +292,7 @@ class EdgegapClient(ApiClient):
         version: str,
         *,
         users: Iterable[AnyUser],
-        timeout: float | None = 300.0,  # noqa: ASYNC109 - as in wait_ready
+        timeout: float | None = 300.0,
         playable: Check | None = None,
         **options: Unpack[DeployOptions],
     ) -> AsyncIterator[DeploymentHandle]:
@@ -326,7 +326,7 @@ class EdgegapClient(ApiClient):
         check_options(options, self.run)
         check_number("timeout", timeout, above=0)
         if playable is not None:  # before the deploy: an invalid check must not cost a server
-            from .deployments.playable import as_check  # noqa: PLC0415 - imported when asked for
+            from .deployments.playable import as_check  # imported when asked for
 
             playable = as_check(playable)
         deployer, owned = self._deployer, self._deployer.owned
@@ -363,7 +363,7 @@ class EdgegapClient(ApiClient):
         *,
         filters: Iterable[Mapping[str, object]] = (),
         webhook_url: str | None = None,
-        timeout: float | None = 60.0,  # noqa: ASYNC109 - as in run
+        timeout: float | None = 60.0,
     ) -> AsyncIterator[RelaySession]:
         """Creates a relay session that is linked inside the block, and deletes it after the block.
 
@@ -386,7 +386,7 @@ class EdgegapClient(ApiClient):
             ClientClosed: the client is closed, or was closed meanwhile.
             InvalidRequest: an argument cannot be used. Nothing was sent.
         """
-        from .api.resources.relays import RelayRequest  # noqa: PLC0415 - many programs use none
+        from .api.resources.relays import RelayRequest  # many programs use none
 
         check_number("timeout", timeout, above=0)
         body = RelayRequest(users=users, filters=filters, webhook_url=webhook_url)
@@ -402,8 +402,8 @@ class EdgegapClient(ApiClient):
 
     @functools.cached_property
     def _owned_relays(self) -> OwnedRelays:
-        from .http.resources.relays import Relays  # noqa: PLC0415
-        from .relays.session import OwnedRelays  # noqa: PLC0415
+        from .http.resources.relays import Relays
+        from .relays.session import OwnedRelays
 
         return OwnedRelays(
             self,
@@ -466,8 +466,8 @@ class EdgegapClient(ApiClient):
         Raises:
             InvalidRequest: an argument cannot be used.
         """
-        from .batch.batch import Batch  # noqa: PLC0415 - many programs use no batch
-        from .batch.plan import BatchOptions  # noqa: PLC0415
+        from .batch.batch import Batch  # many programs use no batch
+        from .batch.plan import BatchOptions
 
         batch_options = BatchOptions(
             concurrency=concurrency,

@@ -214,8 +214,8 @@ _NEVER_RAISE: Final = {_list_of_texts, *_HOOKS.values()} - {_required_text}
 
 @functools.cache
 def _lenient() -> Converter:
-    from cattrs import Converter  # noqa: PLC0415
-    from cattrs.gen import make_dict_structure_fn  # noqa: PLC0415
+    from cattrs import Converter
+    from cattrs.gen import make_dict_structure_fn
 
     # Only `_required_text` raises, so cattrs has no errors to explain.
     converter = Converter(detailed_validation=False)
@@ -423,7 +423,7 @@ def check_answer_model(kind: Any) -> None:
     """
     if kind in _readable_models:
         return
-    from cattrs.errors import StructureHandlerNotFoundError  # noqa: PLC0415
+    from cattrs.errors import StructureHandlerNotFoundError
 
     try:
         _lenient().structure({}, kind)
@@ -436,8 +436,8 @@ def check_answer_model(kind: Any) -> None:
 
 
 def _explain(error: BaseValidationError) -> str:
-    from cattrs import transform_error  # noqa: PLC0415
-    from cattrs.v import format_exception  # noqa: PLC0415
+    from cattrs import transform_error
+    from cattrs.v import format_exception
 
     def text(problem: BaseException, kind: type | None) -> str:
         is_ours = isinstance(problem, InvalidRequest | TypeError) or type(problem) is ValueError
@@ -454,8 +454,8 @@ def _explain(error: BaseValidationError) -> str:
 
 @functools.cache
 def _writing() -> Converter:
-    from cattrs import Converter  # noqa: PLC0415
-    from cattrs.gen import make_dict_unstructure_fn, override  # noqa: PLC0415
+    from cattrs import Converter
+    from cattrs.gen import make_dict_unstructure_fn, override
 
     converter = Converter()
     converter.register_unstructure_hook(datetime, format_time)
@@ -526,8 +526,8 @@ def to_json(value: object) -> Any:
 
 @functools.cache
 def _strict() -> Converter:
-    from cattrs import Converter  # noqa: PLC0415
-    from cattrs.gen import make_dict_structure_fn, override  # noqa: PLC0415
+    from cattrs import Converter
+    from cattrs.gen import make_dict_structure_fn, override
 
     converter = Converter(forbid_extra_keys=True)
 
@@ -645,7 +645,7 @@ def read_request(kind: type[Model], body: bytes, what: str = "the body") -> Mode
     value = read_json(body, what)
     if not isinstance(value, dict):
         raise InvalidRequest(f"{what} is not a JSON object")
-    from cattrs.errors import BaseValidationError  # noqa: PLC0415
+    from cattrs.errors import BaseValidationError
 
     try:
         return _strict().structure(value, kind)

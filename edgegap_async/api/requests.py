@@ -130,7 +130,7 @@ def as_strings(values: Iterable[str]) -> tuple[str, ...]:
     """A converter: a list of texts as a tuple."""
     # The validator refuses what is not a list, because it knows the name of the field.
     is_list = isinstance(values, Iterable) and not isinstance(values, str | bytes | Mapping)
-    return tuple(values) if is_list else values  # type: ignore[return-value]
+    return tuple(values) if is_list else values  # type: ignore[return-value] # refused later
 
 
 STRICT: Final = "strict"

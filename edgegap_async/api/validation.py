@@ -203,7 +203,7 @@ def read_each(what: str, values: Iterable[object], read: Callable[[Any], Item]) 
 
 def unknown_name(name: object, known: Iterable[str]) -> str:
     """Returns the end of an error text about an unknown name: the known ones, and the nearest."""
-    import difflib  # noqa: PLC0415 - for errors alone
+    import difflib  # for errors alone
 
     names = list(known)
     close = difflib.get_close_matches(str(name), names, 1)

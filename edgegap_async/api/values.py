@@ -58,9 +58,9 @@ class _FieldDocs(dict[str, str]):
 @functools.cache
 def _docs_of(kind: type) -> dict[str, str]:
     """Returns the texts below the fields of a class from its source: Python does not keep them."""
-    import ast  # noqa: PLC0415 - for `help` alone
-    import inspect  # noqa: PLC0415 - for `help` alone
-    import textwrap  # noqa: PLC0415 - for `help` alone
+    import ast  # for `help` alone
+    import inspect  # for `help` alone
+    import textwrap  # for `help` alone
 
     [definition] = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     body = definition.body if isinstance(definition, ast.ClassDef) else []

@@ -55,11 +55,11 @@ def _run(words: list[str]) -> int:
         print_version()
         return 0
     try:
-        from .program import run  # noqa: PLC0415 - needs an extra
+        from .program import run  # needs an extra
     except ImportError as error:
         if error.name != "click":
             raise
-        from edgegap_async.api.validation import needs_package  # noqa: PLC0415 - imports attrs
+        from edgegap_async.api.validation import needs_package  # imports attrs
 
         asks_for_help = first in (["-h"], ["--help"])
         text = f"{_WITHOUT_CLICK}\n{needs_package('Each other command', 'click')}"

@@ -120,7 +120,7 @@ def with_client(work: Callable[..., Awaitable[int | None]]) -> Callable[..., int
 
     @functools.wraps(work)
     def run(**arguments: Any) -> int | None:
-        from .session import run_with_client  # noqa: PLC0415 - imports the client
+        from .session import run_with_client  # imports the client
 
         output = output_of(click.get_current_context())
         return run_with_client(

@@ -107,7 +107,7 @@ async def _target(
     if application is not None and version is not None:
         yield _Target(application, version, WebhookReceiver(public_url) if public_url else None)
         return
-    from edgegap_async.emulator import Emulator, sample_application  # noqa: PLC0415 - needs an extra
+    from edgegap_async.emulator import Emulator, sample_application  # needs an extra
 
     sample = sample_application()
     async with Emulator(apps=[sample], metrics_interval=_METRICS_INTERVAL) as emulator:

@@ -203,8 +203,8 @@ def rich_table(rows: Sequence[Row], columns: Sequence[Column[Row]], width: int) 
         columns: the columns. The last ones are left out if the terminal is too narrow for them.
         width: of the terminal, in characters.
     """
-    from rich.table import Table  # noqa: PLC0415 - 50 ms, and only for a terminal
-    from rich.text import Text  # noqa: PLC0415
+    from rich.table import Table  # 50 ms, and only for a terminal
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     left, shown = width, 0
@@ -230,7 +230,7 @@ def has_rich(stream: TextIO) -> bool:
 
 def console(stream: TextIO) -> Console:
     """Returns rich's console on a stream; it obeys NO_COLOR, and texts are no markup."""
-    from rich.console import Console  # noqa: PLC0415 - 50 ms, and only for a terminal
+    from rich.console import Console  # 50 ms, and only for a terminal
 
     return Console(file=stream, markup=False, highlight=False, emoji=False)
 
@@ -380,9 +380,9 @@ class Progress:
 
 
 def _line_with_spinner() -> Bar:
-    from rich.progress import Progress as Bar  # noqa: PLC0415 - 60 ms, and only for a terminal
-    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn  # noqa: PLC0415
-    from rich.table import Column  # noqa: PLC0415
+    from rich.progress import Progress as Bar  # 60 ms, and only for a terminal
+    from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.table import Column
 
     return Bar(
         SpinnerColumn(),

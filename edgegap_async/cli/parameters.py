@@ -38,7 +38,7 @@ class WordType(click.ParamType[_Value]):
     ) -> _Value:
         """Returns what a word stands for; a default that is no text stays as it is."""
         if not isinstance(value, str):
-            return cast("_Value", value)
+            return cast("_Value", value)  # a default, which has the type already
         try:
             return self._read(value)
         except ValueError as error:  # an InvalidRequest is one

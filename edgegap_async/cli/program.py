@@ -134,7 +134,7 @@ _program_with_a_parser_of_its_own(
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
     """Print a script that completes commands and options in a shell."""
-    from click.shell_completion import get_completion_class  # noqa: PLC0415 - for this alone
+    from click.shell_completion import get_completion_class  # for this alone
 
     kind = get_completion_class(shell)
     assert kind is not None  # noqa: S101 - click has the three
@@ -152,7 +152,7 @@ def run(words: Sequence[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     output = Output()
     if instruction := os.environ.get(_COMPLETE_VARIABLE):
-        from click.shell_completion import shell_complete  # noqa: PLC0415 - for this alone
+        from click.shell_completion import shell_complete  # for this alone
 
         return shell_complete(program, {}, NAME, _COMPLETE_VARIABLE, instruction)
     try:

@@ -8,14 +8,14 @@ import sys
 
 def print_version() -> None:
     """Prints the name and the version of the package."""
-    from edgegap_async import __version__  # noqa: PLC0415 - imports the client
+    from edgegap_async import __version__  # imports the client
 
     print(f"edgegap-async {__version__}")
 
 
 def run_emulator(words: list[str]) -> int:
     """Runs `edgegap-async emulator` and returns its exit status."""
-    from edgegap_async.emulator.command_line import main as run  # noqa: PLC0415 - needs an extra
+    from edgegap_async.emulator.command_line import main as run  # needs an extra
 
     return run(words, program="edgegap-async emulator")
 
@@ -23,9 +23,9 @@ def run_emulator(words: list[str]) -> int:
 def run_demo(words: list[str]) -> int:
     """Runs `edgegap-async demo` and returns its exit status."""
     options = _demo_parser().parse_args(words)
-    from edgegap_async import EdgegapError, run  # noqa: PLC0415 - not for --help
+    from edgegap_async import EdgegapError, run  # not for --help
 
-    from . import demo  # noqa: PLC0415 - imports the client
+    from . import demo  # imports the client
 
     application, version = options.live or (None, None)
     running = demo.run_demo(

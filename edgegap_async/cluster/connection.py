@@ -137,7 +137,7 @@ class RedisConnection:
         """Returns the loop time at which the silence ends, if Redis stays as it is."""
         return self.opens_at if self._lost_at is None else self.alone_from
 
-    async def wait_for_change(self, timeout: float) -> None:  # noqa: ASYNC109 - ends without an error
+    async def wait_for_change(self, timeout: float) -> None:
         """Returns when Redis is lost, comes back, or opens the timelines later; or after a time."""
         await wait_within(asyncio.timeout(timeout), self._change.wait())
 
@@ -215,7 +215,7 @@ class RedisConnection:
 
     async def _call_script(self, arguments: list[str | float]) -> list[Any]:
         """Runs the script on the node that has the keys, if Redis is a Cluster."""
-        from redis.exceptions import MovedError  # noqa: PLC0415 - an extra, and slow to import
+        from redis.exceptions import MovedError  # an extra, and slow to import
 
         try:
             reply: list[Any] = await self._script(self._keys, arguments)
@@ -287,7 +287,7 @@ class RedisConnection:
         for such replies, so only the exact classes count as errors of the network. Of other replies
         only known words are repeated.
         """
-        from redis import exceptions  # noqa: PLC0415 - an extra, and slow to import
+        from redis import exceptions  # an extra, and slow to import
 
         name, text = type(error).__name__, str(error)
         if isinstance(error, OSError) or type(error) in {

@@ -46,10 +46,10 @@ def redis_client(url: str) -> Redis:
         InvalidRequest: the URL is not supported, or the package `redis` is not installed.
     """
     try:
-        from redis.asyncio import Redis  # noqa: PLC0415 - an extra, and slow to import
-        from redis.asyncio.retry import Retry  # noqa: PLC0415 - an extra
-        from redis.backoff import NoBackoff  # noqa: PLC0415 - an extra
-        from redis.exceptions import ConnectionError as Dropped  # noqa: PLC0415 - an extra
+        from redis.asyncio import Redis  # an extra, and slow to import
+        from redis.asyncio.retry import Retry  # an extra
+        from redis.backoff import NoBackoff  # an extra
+        from redis.exceptions import ConnectionError as Dropped  # an extra
     except ModuleNotFoundError:
         del url
         raise InvalidRequest(needs_package("a cluster", "redis")) from None

@@ -128,6 +128,6 @@ class WebhookRelay:
 
 
 def _is_reply(error: Exception) -> bool:
-    from redis.exceptions import ResponseError  # noqa: PLC0415 - an extra, and slow to import
+    from redis.exceptions import ResponseError  # an extra, and slow to import
 
     return isinstance(error, ResponseError)

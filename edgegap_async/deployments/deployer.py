@@ -141,7 +141,7 @@ class Deployer:
         options: DeployOptions,
         *,
         deadline: float | None = None,
-        timeout: float | None = None,  # noqa: ASYNC109 - the deadline is the limit
+        timeout: float | None = None,
     ) -> DeploymentHandle:
         """Deploys, and returns the handle. If the caller is cancelled, the deploy is undone.
 
@@ -170,7 +170,7 @@ class Deployer:
         self,
         request: DeployRequest,
         deadline: float | None,
-        timeout: float | None,  # noqa: ASYNC109 - the deadline is the limit
+        timeout: float | None,
         *,
         is_tagged: bool = True,
         key: str | None = None,

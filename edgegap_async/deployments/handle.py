@@ -141,7 +141,7 @@ class DeploymentHandle:
 
     async def wait_ready(
         self,
-        timeout: float | None = 300.0,  # noqa: ASYNC109 - WaitTimedOut says more
+        timeout: float | None = 300.0,
         *,
         playable: Check | None = None,
     ) -> Deployment:
@@ -166,7 +166,7 @@ class DeploymentHandle:
         """
         return await wait_ready(self, timeout, playable)
 
-    async def wait_terminated(self, timeout: float | None = 300.0) -> Deployment:  # noqa: ASYNC109 - WaitTimedOut says more
+    async def wait_terminated(self, timeout: float | None = 300.0) -> Deployment:
         """Waits until the deployment has ended, and returns its last state. Does not stop it.
 
         A deployment in ERROR has not ended: it exists until something stops it, and the wait goes
@@ -188,7 +188,7 @@ class DeploymentHandle:
         self,
         *,
         wait: bool = False,
-        timeout: float | None = 60.0,  # noqa: ASYNC109 - WaitTimedOut says more
+        timeout: float | None = 60.0,
         container_log_storage: str | bool | None = None,
         missing_ok: bool = False,
     ) -> None:
@@ -344,7 +344,7 @@ class DeploymentHandle:
 
 async def wait_ready(
     handle: DeploymentHandle,
-    timeout: float | None,  # noqa: ASYNC109 - WaitTimedOut says more
+    timeout: float | None,
     playable: Check | None,
     limit: str = "",
 ) -> Deployment:
@@ -360,7 +360,7 @@ async def wait_ready(
     tracker = tracker_of(handle)
     if playable is None:
         return await tracker.wait_for(Status.READY, timeout, limit)
-    from .playable import as_check, until_playable  # noqa: PLC0415 - imported when asked for
+    from .playable import as_check, until_playable  # imported when asked for
 
     check = as_check(playable)
     began = loop_time()

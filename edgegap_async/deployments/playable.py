@@ -139,7 +139,7 @@ class HttpGet(PortCheck):
 
     async def attempt(self, server: DeploymentHandle) -> None:
         """Sends one GET on a new connection, and compares the status of the answer."""
-        import aiohttp  # noqa: PLC0415 - most programs use no HttpGet
+        import aiohttp  # most programs use no HttpGet
 
         url = self._url(server)
         async with (

@@ -60,7 +60,7 @@ def _check(words: list[str], program: str) -> int:
     )
     parser.add_argument("file", metavar="FILE", help="TOML file")
     path = parser.parse_args(words).file
-    from .service import check  # noqa: PLC0415 - not for --help
+    from .service import check  # not for --help
 
     return check(path)
 
@@ -77,7 +77,7 @@ def _init(words: list[str], program: str) -> int:
         help="file to write (%(default)s)",
     )
     path = Path(parser.parse_args(words).file)
-    from importlib.resources import files  # noqa: PLC0415 - not for --help
+    from importlib.resources import files  # not for --help
 
     text = files(__package__ or __name__).joinpath("example.toml").read_text("utf-8")
     with path.open("x", encoding="utf-8") as file:  # an existing file stays
@@ -165,9 +165,9 @@ def _serve(words: list[str], program: str) -> int:
     options = parser.parse_args(words)
     changes = _changes(parser, options)
     changes["token"], word = _token(options)
-    import asyncio  # noqa: PLC0415 - not for --help
+    import asyncio  # not for --help
 
-    from .service import serve  # noqa: PLC0415 - not for --help
+    from .service import serve  # not for --help
 
     return asyncio.run(serve(options, changes, token_word=word))
 

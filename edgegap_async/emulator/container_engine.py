@@ -169,7 +169,7 @@ class ContainerEngine:
 
         The answers to requests inside of it are closed at its end.
         """
-        from aiodocker import DockerError  # noqa: PLC0415 - of the extra `docker`
+        from aiodocker import DockerError  # of the extra `docker`
 
         answers: list[aiohttp.ClientResponse] = []
         before = _answers.set(answers)
@@ -207,7 +207,7 @@ class ContainerEngine:
     def _make_client(self) -> Docker:
         if importlib.util.find_spec("aiodocker") is None:
             raise EngineError(needs_package("an application with an image", "aiodocker"))
-        from aiodocker import Docker  # noqa: PLC0415 - of the extra `docker`
+        from aiodocker import Docker  # of the extra `docker`
 
         check_url(self.url)
         # Without the default limit of 100 connections: a container takes three.
@@ -367,7 +367,7 @@ async def _note_answer(
 
 async def remove(container: DockerContainer) -> None:
     """Removes a container, also one that runs or that is being removed."""
-    from aiodocker import DockerError  # noqa: PLC0415 - of the extra `docker`
+    from aiodocker import DockerError  # of the extra `docker`
 
     try:
         await container.delete(force=True, v=True)

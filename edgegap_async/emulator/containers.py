@@ -372,7 +372,7 @@ class ContainerMachine:
     async def taken(
         self,
         process: ContainerProcess,  # noqa: ARG002 - its ports are its own
-        wanted: Iterable[Binding],  # noqa: ARG002
+        wanted: Iterable[Binding],  # noqa: ARG002 - for the same reason
     ) -> list[Binding]:
         """Returns the ports that other programs have bound: none, for they cannot."""
         return []

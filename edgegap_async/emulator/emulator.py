@@ -415,7 +415,7 @@ class Emulator:
             InvalidRequest: the emulator is not started.
         """
         _started(self._server)
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104 - not bound
         return f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
 
     def new_login_link(self) -> str:

@@ -46,7 +46,7 @@ def options() -> Options:
     if len(words) == 1 and words[0].isdecimal():  # as emulators start it
         asked.port = int(words[0])
         return asked
-    import argparse  # noqa: PLC0415 - takes a quarter of the start
+    import argparse  # takes a quarter of the start
 
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("port", type=int, nargs="?", help="default: ARBITRIUM_PORTS_MAPPING")
@@ -70,7 +70,7 @@ def log(text: str) -> None:
 
 def mapped_port() -> int:
     """Returns the first port that the cloud has assigned to this server."""
-    import json  # noqa: PLC0415 - takes a fifth of the start
+    import json  # takes a fifth of the start
 
     ports = json.loads(os.environ["ARBITRIUM_PORTS_MAPPING"])["ports"]
     return int(next(iter(ports.values()))["internal"])
@@ -86,7 +86,7 @@ class Game:
     @cached_property
     def location(self) -> dict[str, object]:
         """The city that the cloud has chosen; empty outside of a deployment."""
-        import json  # noqa: PLC0415 - takes a fifth of the start
+        import json  # takes a fifth of the start
 
         found: dict[str, object] = json.loads(os.environ.get("ARBITRIUM_DEPLOYMENT_LOCATION", "{}"))
         return found
@@ -99,7 +99,7 @@ class Game:
             case "ping":
                 said = "pong"
             case "info":
-                import json  # noqa: PLC0415 - takes a fifth of the start
+                import json  # takes a fifth of the start
 
                 said = json.dumps(self.info())
             case "join" if rest:
@@ -133,11 +133,11 @@ class Game:
 
 def stop_self() -> None:
     """Asks the API to stop this deployment; SIGTERM follows."""
-    import asyncio  # noqa: PLC0415 - these imports take ten times as long as the start
-    from pathlib import Path  # noqa: PLC0415
+    import asyncio  # these imports take ten times as long as the start
+    from pathlib import Path
 
     sys.path.append(str(Path(__file__).parents[2]))  # `python -I` leaves it out
-    from edgegap_async.container import ThisDeployment  # noqa: PLC0415
+    from edgegap_async.container import ThisDeployment
 
     here = ThisDeployment.from_environment()
     if here is None:

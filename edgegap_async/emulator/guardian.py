@@ -197,7 +197,7 @@ def remove_containers(engine: str, label: str) -> int:
     Raises:
         OSError: the engine does not answer, or a container is left.
     """
-    from urllib.parse import quote  # noqa: PLC0415 - takes a tenth of the start-up time
+    from urllib.parse import quote  # takes a tenth of the start-up time
 
     removed: set[str] = set()
     was_empty = False
@@ -225,7 +225,7 @@ def _ask_engine(engine: str, method: str, paths: list[str]) -> list[Any]:
     Raises:
         OSError: the engine does not answer, or answers an error other than 404 and 409.
     """
-    from http.client import HTTPConnection, HTTPException  # noqa: PLC0415 - takes time to import
+    from http.client import HTTPConnection, HTTPException  # takes time to import
 
     scheme, _, place = engine.partition("://")
     opened: list[HTTPConnection] = []
@@ -604,7 +604,7 @@ def _written(problem: Exception) -> list[int | str | None]:
 
 
 def _remove(folder: str) -> None:
-    from shutil import rmtree  # noqa: PLC0415 - takes a third of the start-up time
+    from shutil import rmtree  # takes a third of the start-up time
 
     rmtree(folder, ignore_errors=True)
 

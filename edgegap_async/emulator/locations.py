@@ -125,7 +125,7 @@ class LocationFinder:
         """Returns the point and the country code of an IP address; None for what is not known."""
         address = ipaddress.ip_address(text)
         address = getattr(address, "ipv4_mapped", None) or address
-        import iptocc  # noqa: PLC0415 - of the extra `emulator`
+        import iptocc  # of the extra `emulator`
 
         country = iptocc.country_code(str(address)) or None
         for network, point in self._networks:

@@ -89,7 +89,7 @@ class SimulatedProcess:
         if not timer.cancelled():
             self.end(_CRASH_EXIT_CODE)
 
-    async def stop(self, grace: float) -> None:  # noqa: ARG002 - it ends at once
+    async def stop(self, grace: float) -> None:
         """Ends it, as SIGTERM does."""
         self.end(-signal.SIGTERM)
 
@@ -132,7 +132,7 @@ class SimulatedMachine:
 
     async def start(
         self,
-        argv: Sequence[str],  # noqa: ARG002 - no process runs
+        argv: Sequence[str],
         *,
         name: str,
         **_: object,
@@ -165,17 +165,17 @@ class SimulatedMachine:
 
     async def taken(
         self,
-        process: SimulatedProcess,  # noqa: ARG002 - no port is bound
-        wanted: Iterable[Binding],  # noqa: ARG002
+        process: SimulatedProcess,
+        wanted: Iterable[Binding],
     ) -> list[Binding]:
         """Returns the ports that other programs have bound: none."""
         return []
 
-    async def opened(self, process: SimulatedProcess) -> list[str]:  # noqa: ARG002
+    async def opened(self, process: SimulatedProcess) -> list[str]:
         """Returns what a program has bound: nothing."""
         return []
 
-    async def forward(self, routes: Iterable[Route]) -> SimulatedForwarder:  # noqa: ARG002
+    async def forward(self, routes: Iterable[Route]) -> SimulatedForwarder:
         """Forwards nothing: no port is bound."""
         return SimulatedForwarder()
 
@@ -204,7 +204,7 @@ class SimulatedPorts:
         """Returns the next `count` numbers."""
         return tuple(itertools.islice(self._next, count))
 
-    def take(self, number: int) -> bool:  # noqa: ARG002
+    def take(self, number: int) -> bool:
         """Returns True: any number of deployments may have a number."""
         return True
 

@@ -97,7 +97,7 @@ def _slips_in(base_url: str) -> Iterator[str]:
 
 def _call_in(base_url: str, path: str) -> str:
     for version in re.finditer(r"/+v[12](?=/|$)", path, re.IGNORECASE):
-        from edgegap_async.api.register import OPERATIONS  # noqa: PLC0415 - few base URLs have /v1
+        from edgegap_async.api.register import OPERATIONS  # few base URLs have /v1
 
         call = "/" + path[version.start() :].strip("/").lower()
         if any(f"{operation.path}/".startswith(f"{call}/") for operation in OPERATIONS):

@@ -146,70 +146,70 @@ class ApiClient:
     @cached_property
     def applications(self) -> Applications:
         """Lists, reads, creates, changes and deletes applications."""
-        from .resources.applications import Applications  # noqa: PLC0415
+        from .resources.applications import Applications
 
         return Applications(self.call)
 
     @cached_property
     def versions(self) -> Versions:
         """Lists, reads, creates, copies, changes and deletes versions of applications."""
-        from .resources.applications import Versions  # noqa: PLC0415
+        from .resources.applications import Versions
 
         return Versions(self.call)
 
     @cached_property
     def ip_addresses(self) -> IpAddresses:
         """Says where IP addresses are, and which one this program has."""
-        from .resources.locations import IpAddresses  # noqa: PLC0415
+        from .resources.locations import IpAddresses
 
         return IpAddresses(self.call)
 
     @cached_property
     def container_registry(self) -> ContainerRegistry:
         """Lists and deletes the tags of images in Edgegap's container registry."""
-        from .resources.container_registry import ContainerRegistry  # noqa: PLC0415
+        from .resources.container_registry import ContainerRegistry
 
         return ContainerRegistry(self.call)
 
     @cached_property
     def endpoint_storages(self) -> EndpointStorages:
         """Creates, reads, changes and deletes endpoint storages, which keep logs and files."""
-        from .resources.endpoint_storages import EndpointStorages  # noqa: PLC0415
+        from .resources.endpoint_storages import EndpointStorages
 
         return EndpointStorages(self.call)
 
     @cached_property
     def locations(self) -> Locations:
         """Lists the locations where servers can run, and their beacons."""
-        from .resources.locations import Locations  # noqa: PLC0415
+        from .resources.locations import Locations
 
         return Locations(self.call)
 
     @cached_property
     def private_fleets(self) -> PrivateFleets:
         """Deploys to hosts of your own, and lists the hosts."""
-        from .resources.private_fleets import PrivateFleets  # noqa: PLC0415
+        from .resources.private_fleets import PrivateFleets
 
         return PrivateFleets(self.call)
 
     @cached_property
     def pull_profiles(self) -> PullProfiles:
         """Copies files of endpoint storages into the containers of versions."""
-        from .resources.endpoint_storages import PullProfiles  # noqa: PLC0415
+        from .resources.endpoint_storages import PullProfiles
 
         return PullProfiles(self.call)
 
     @cached_property
     def relays(self) -> Relays:
         """Creates, reads and deletes relay sessions, and changes who may use them."""
-        from .resources.relays import Relays  # noqa: PLC0415
+        from .resources.relays import Relays
 
         return Relays(self.call)
 
     @cached_property
     def tags(self) -> Tags:
         """Reads and changes the tags of deployments."""
-        from .resources.tags import Tags  # noqa: PLC0415
+        from .resources.tags import Tags
 
         return Tags(self.call)
 

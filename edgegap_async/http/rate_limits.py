@@ -195,7 +195,7 @@ class LocalPermits:
 
     def _use_limit(self, limit: float) -> None:
         """Makes pace and log those of a number of calls a second."""
-        from aiolimiter import AsyncLimiter  # noqa: PLC0415 - it reads its metadata from disk
+        from aiolimiter import AsyncLimiter  # it reads its metadata from disk
 
         self._present_limit = limit
         # A whole number of calls fits in a second: of 2.9 a second, 2 may go.
@@ -281,7 +281,7 @@ class LocalPermits:
     async def wait_available(self, wanted: Callable[[], int], *, again: bool = False) -> None:  # noqa: ARG002 - one at a time
         """Returns when `try_acquire` finds a permit. Ignores `wanted`: permits come one by one."""
         # Only the clock makes a permit available; a 429 during the sleep makes it later.
-        while (wait := self.expected_wait(0, again=again)) > 0 or not (  # noqa: ASYNC110
+        while (wait := self.expected_wait(0, again=again)) > 0 or not (  # noqa: ASYNC110 - no event
             again or self._pace_allows(1, self._factor_at(loop_time()))
         ):
             await asyncio.sleep(max(wait, _ROUNDING_ERROR))
@@ -614,7 +614,7 @@ class Limits:
 
 
 def _check_name(name: str) -> None:
-    from edgegap_async.api.register import OPERATIONS  # noqa: PLC0415 - all models
+    from edgegap_async.api.register import OPERATIONS  # all models
 
     names = [operation.name for operation in OPERATIONS]
     if name not in names:

@@ -74,11 +74,11 @@ class RetryPolicy(Value):
     def __attrs_post_init__(self) -> None:
         # Imported late, because the package must import fast; but not at the first retry, when the
         # process may be out of file descriptors, and could not open the module's file.
-        import backoff  # noqa: F401, PLC0415
+        import backoff  # noqa: F401 - `waits` uses it
 
     def waits(self) -> Iterator[float]:
         """Yields the waits of one call in seconds, one for each retry."""
-        import backoff  # noqa: PLC0415 - see __attrs_post_init__
+        import backoff  # see __attrs_post_init__
 
         ceilings = backoff.expo(factor=self.first_wait, max_value=self.max_wait)
         ceilings.send(None)

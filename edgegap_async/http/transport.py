@@ -151,7 +151,7 @@ class _Connector(aiohttp.TCPConnector):
         self,
         req: aiohttp.ClientRequest,
         traces: list[Trace],
-        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - aiohttp's name
+        timeout: aiohttp.ClientTimeout,
     ) -> ResponseHandler:
         attempt = _current_attempt.get()
         if attempt is None:
@@ -274,7 +274,7 @@ class Transport:
         )
         # aiohttp repeats a GET or DELETE on a dropped connection, and the repeat has no permit.
         # aiohttp has no public setting for this; a test covers it.
-        session._retry_connection = False  # noqa: SLF001
+        session._retry_connection = False  # noqa: SLF001 - see above
         return session
 
     async def send(

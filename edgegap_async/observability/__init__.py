@@ -31,7 +31,7 @@ if not TYPE_CHECKING:  # a type checker would accept any name because of __getat
         try:
             value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
         except ImportError as error:
-            from edgegap_async.api.validation import EXTRAS, needs_package  # noqa: PLC0415
+            from edgegap_async.api.validation import EXTRAS, needs_package
 
             package = (error.name or "").partition(".")[0]
             if package not in EXTRAS:

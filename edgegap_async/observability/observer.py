@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal, TypeVarTuple, cast
+from typing import Any, Final, Literal, TypeVarTuple
 
 import attrs
 
@@ -256,9 +256,9 @@ class Observers:
 
     def __init__(self) -> None:
         # An event has the methods of the observers that override it, so an unused event is cheap.
-        self._methods: dict[
-            Callable[..., object], tuple[tuple[Observer, Callable[..., object]], ...]
-        ] = dict.fromkeys(_EVENTS, ())
+        self._methods: dict[Callable[..., Any], tuple[tuple[Observer, Callable[..., Any]], ...]] = (
+            dict.fromkeys(_EVENTS, ())
+        )
         self.see_deployments = False
         self._is_exiting = False  # whether an observer has raised SystemExit or KeyboardInterrupt
         self._failed = set[int]()  # ids of the observers whose exception was logged
@@ -289,7 +289,7 @@ class Observers:
         variables = dict[str, str]()
         for observer, method in self._methods[Observer.environment]:
             try:
-                wanted = as_variables(cast("Mapping[str, str]", method()))
+                wanted = as_variables(method())
             except BaseException as error:  # noqa: BLE001 - logged
                 self._note_failure(observer, Observer.environment, error)
             else:

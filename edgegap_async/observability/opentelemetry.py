@@ -284,7 +284,7 @@ def _end(span: Span, error: BaseException | None) -> None:
 
 def _error_type(error: BaseException) -> str:
     """Returns the HTTP status of a refusal, or the class of another error."""
-    if isinstance(error, CallError) and error.status is not None and error.status >= 400:  # noqa: PLR2004
+    if isinstance(error, CallError) and error.status is not None and error.status >= 400:  # noqa: PLR2004 - 4xx, 5xx
         return str(error.status)
     return type(error).__qualname__
 

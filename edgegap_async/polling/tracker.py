@@ -182,7 +182,7 @@ class DeploymentTracker:
     async def wait_for(
         self,
         wanted: Status,
-        timeout: float | None,  # noqa: ASYNC109 - WaitTimedOut says more
+        timeout: float | None,
         limit_text: str = "",
     ) -> Deployment:
         """Returns the deployment once its status is `wanted`.

@@ -76,7 +76,7 @@ class DeployBackoff:
         if self.failure is None or number == self._attempt:
             delay = min(_FIRST_DELAY * 2**self._failures_in_row, _MAX_DELAY)
             self._failures_in_row += 1
-            self._next_attempt_at = loop_time() + delay * random.uniform(0.75, 1)  # noqa: S311
+            self._next_attempt_at = loop_time() + delay * random.uniform(0.75, 1)  # noqa: S311 - no secret
             self._attempt = None
         self.failed += 1
         self.failure = error

@@ -241,7 +241,7 @@ class ServerPool:
         check_number("timeout", timeout, least=0)
         return Allocation(functools.partial(self._allocate, timeout), self._inventory)
 
-    async def _allocate(self, timeout: float | None) -> DeploymentHandle:  # noqa: ASYNC109 - as `allocate`
+    async def _allocate(self, timeout: float | None) -> DeploymentHandle:
         self._check_usable()
         async with self._within(timeout, "no server"):
             ready = await self._inventory.take()
@@ -256,7 +256,7 @@ class ServerPool:
         self._maintenance.mark_allocated(server.request_id)
         return server
 
-    async def filled(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - PoolEmpty says more
+    async def filled(self, timeout: float | None = None) -> None:
         """Waits until `min_ready` servers are ready, for example before the program takes players.
 
         Args:

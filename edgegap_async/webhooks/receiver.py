@@ -288,7 +288,7 @@ class WebhookReceiver:
         subscription.trigger()
         return True
 
-    async def check(self, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - the error says more
+    async def check(self, timeout: float = 10.0) -> None:
         """Checks that the public URL reaches this program, by a webhook that it sends to itself.
 
         Call it while the receiver is served, for example when the program starts. It shows that
@@ -362,7 +362,7 @@ class WebhookReceiver:
         """
         if self._public_url is None and host in {"", "0.0.0.0", "::"}:  # noqa: S104 - what is refused
             raise InvalidRequest("a receiver that listens on all addresses needs a public_url")
-        from aiohttp import web  # noqa: PLC0415 - a tenth of the package's import time
+        from aiohttp import web  # a tenth of the package's import time
 
         max_connections = _CONNECTIONS_PER_READ * self._max_reading
         server = aiohttp_server(
@@ -392,7 +392,7 @@ class WebhookReceiver:
 
     def _server_logger(self) -> logging.Logger:
         """Returns the log of the own server: aiohttp's has a traceback of all that is not HTTP."""
-        from aiohttp.http import HttpProcessingError  # noqa: PLC0415 - slow to import
+        from aiohttp.http import HttpProcessingError  # slow to import
 
         def log_other_errors(record: logging.LogRecord) -> bool:
             error = record.exc_info and record.exc_info[1]
@@ -415,7 +415,7 @@ class WebhookReceiver:
         if self._loop not in {None, asyncio.get_running_loop()}:
             raise WrongLoop("the webhook receiver is served in another event loop")
 
-    async def close(self, timeout: float = 5.0) -> None:  # noqa: ASYNC109 - nothing is raised
+    async def close(self, timeout: float = 5.0) -> None:
         """Answers 503 from now on, and waits until `on_event` has handled the waiting events.
 
         The receiver's own server, an aiohttp application and an ASGI application that runs alone
@@ -489,7 +489,7 @@ class WebhookReceiver:
             raise _Rejected(HTTPStatus.BAD_REQUEST)
         subscription.trigger()
         if self._on_event is not None and subscription.has_events:
-            self._dispatch(subscription, cast("WebhookKind", kind), body)
+            self._dispatch(subscription, cast("WebhookKind", kind), body)  # of _KINDS
 
     @contextlib.contextmanager
     def _count_read(self, subscription: _Subscription) -> Iterator[None]:
@@ -574,7 +574,7 @@ class WebhookReceiver:
 
 async def _post(url: str) -> str:
     """Posts a webhook; returns what is wrong with the answer, without the secret of the URL."""
-    import aiohttp  # noqa: PLC0415 - few programs check their URL
+    import aiohttp  # few programs check their URL
 
     try:
         async with (

@@ -129,7 +129,7 @@ class _AiohttpRequest:
 
     def set_logged_path(self, path: str) -> None:
         # aiohttp has no public way; a test checks that this one works.
-        self._request._rel_url = self._request.rel_url.with_path(path)  # noqa: SLF001
+        self._request._rel_url = self._request.rel_url.with_path(path)  # noqa: SLF001 - see above
 
 
 def aiohttp_application(
@@ -139,7 +139,7 @@ def aiohttp_application(
     on_shutdown: Callable[[], Awaitable[None]],
 ) -> web.Application:
     """Returns an aiohttp application that answers every request with the handler's status."""
-    from aiohttp import web  # noqa: PLC0415 - a tenth of the package's import time
+    from aiohttp import web  # a tenth of the package's import time
 
     async def start(_: web.Application) -> None:
         on_startup()
@@ -175,7 +175,7 @@ def aiohttp_server(
         on_overflow: called for each connection that is closed so.
         logger: gets the errors of requests that are not HTTP.
     """
-    from aiohttp import web  # noqa: PLC0415 - slow to import
+    from aiohttp import web  # slow to import
 
     class Server(web.Server):
         def connection_made(
@@ -201,7 +201,7 @@ def aiohttp_server(
 def _aiohttp_handler(
     handler: RequestHandler,
 ) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
-    from aiohttp import web  # noqa: PLC0415 - slow to import
+    from aiohttp import web  # slow to import
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         incoming = _AiohttpRequest(request)

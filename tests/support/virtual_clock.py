@@ -65,7 +65,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def _thread_has_ended(self, _: object) -> None:
         self._jumping.threads -= 1
 
-    async def shutdown_default_executor(self, timeout: object = None) -> None:  # noqa: ASYNC109
+    async def shutdown_default_executor(self, timeout: object = None) -> None:
         # Since Python 3.12 asyncio limits this wait, and the clock would jump to the limit before
         # the threads have ended.
         await super().shutdown_default_executor()

@@ -50,9 +50,9 @@ def _fastapi(application: Any, path: str = PATH) -> FastAPI:
 def _litestar(
     application: Any, path: str = PATH, *, copy_scope: bool = False, log: bool = False
 ) -> Any:
-    from litestar import Litestar, Router, asgi  # noqa: PLC0415 - slow to import
-    from litestar.logging import LoggingConfig  # noqa: PLC0415 - slow to import
-    from litestar.middleware.logging import LoggingMiddlewareConfig  # noqa: PLC0415 - slow to import
+    from litestar import Litestar, Router, asgi  # slow to import
+    from litestar.logging import LoggingConfig  # slow to import
+    from litestar.middleware.logging import LoggingMiddlewareConfig  # slow to import
 
     outer, _, inner = path.strip("/").partition("/")
     handler = asgi(f"/{inner}", is_mount=True, copy_scope=copy_scope)(application)

@@ -135,7 +135,7 @@ class Metrics(ApiResponse):
         """Returns one mapping for each time, oldest first, with the keys of `columns`."""
         columns = self.columns()
         return [
-            cast("MetricRow", dict(zip(columns, row, strict=True)))
+            cast("MetricRow", dict(zip(columns, row, strict=True)))  # one key for each column
             for row in zip(*columns.values(), strict=True)
         ]
 

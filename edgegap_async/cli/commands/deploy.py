@@ -68,7 +68,7 @@ async def deploy(
     application: str,
     version: str,
     waits: bool,
-    timeout: float,  # noqa: ASYNC109 - WaitTimedOut says more
+    timeout: float,
     removes: bool,
     playable: Check | None,
     **options: Any,
@@ -129,7 +129,7 @@ async def _accepted(
     deploying: Coroutine[Any, Any, DeploymentHandle],
     output: Output,
     progress: Progress,
-    timeout: float,  # noqa: ASYNC109 - WaitTimedOut says more
+    timeout: float,
 ) -> DeploymentHandle:
     limit = asyncio.timeout(timeout)
     try:
@@ -150,7 +150,7 @@ async def _wait_ready(
     client: EdgegapClient,
     progress: Progress,
     server: DeploymentHandle,
-    timeout: float,  # noqa: ASYNC109 - WaitTimedOut says more
+    timeout: float,
     playable: Check | None,
 ) -> None:
     try:

@@ -136,7 +136,7 @@ async def wait(
     *,
     request_id: str,
     wanted: Literal["ready", "terminated"],
-    timeout: float,  # noqa: ASYNC109 - WaitTimedOut says more
+    timeout: float,
     playable: Check | None,
 ) -> None:
     """Wait until a deployment is READY, or until it has ended."""
@@ -178,7 +178,7 @@ async def stop(
     everything: bool,
     is_sure: bool,
     waits: bool,
-    timeout: float,  # noqa: ASYNC109 - WaitTimedOut says more
+    timeout: float,
     only_shows: bool,
 ) -> None:
     """Stop deployments, by id, by tag, or all of them.

@@ -314,8 +314,8 @@ async def top(
             else:
                 output.table(loads, _LOAD_COLUMNS, nothing="No deployment runs.")
         return
-    from rich.console import Group  # noqa: PLC0415
-    from rich.live import Live  # noqa: PLC0415 - only for a terminal
+    from rich.console import Group
+    from rich.live import Live  # only for a terminal
 
     terminal = console(sys.stdout)
     with Live(console=terminal, auto_refresh=False) as live:
@@ -396,7 +396,7 @@ def write_png(path: Path, title: str, series: Mapping[str, MetricSeries]) -> Non
         OSError: the file cannot be written.
     """
     try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - 0.5 s, and an extra of the user's
+        from matplotlib.figure import Figure  # 0.5 s, and an extra of the user's
     except ImportError:
         text = "--png needs matplotlib: pip install matplotlib; --plot needs nothing"
         raise Failure(FAILED, text) from None

@@ -293,7 +293,7 @@ class Deployments(Resource):
         check_kind("raw", raw, bool)
         if steps not in (None, *_METRIC_STEPS):
             raise InvalidRequest(f"steps must be one of {', '.join(_METRIC_STEPS)}, not {steps!r}")
-        from edgegap_async.api.resources.metrics import GET_METRICS  # noqa: PLC0415 - for few programs
+        from edgegap_async.api.resources.metrics import GET_METRICS  # for few programs
 
         return await self._call(
             GET_METRICS,
@@ -317,7 +317,7 @@ class Deployments(Resource):
             NoAnswer: the report may have arrived.
         """
         # Few programs report, and the import takes as long as that of this module.
-        from edgegap_async.api.resources.deployments import REPORT_DEPLOYMENT, DeploymentReport  # noqa: PLC0415
+        from edgegap_async.api.resources.deployments import REPORT_DEPLOYMENT, DeploymentReport
 
         body = DeploymentReport(reason=reason, metadata=metadata)
         await self._call(REPORT_DEPLOYMENT, path={"request_id": request_id}, body=body)

@@ -95,7 +95,7 @@ class Locations(Resource):
             lambda page: page.locations,
             _address,
             limit=limit,
-            more_follow=lambda page, seen: None,  # noqa: ARG005
+            more_follow=lambda _page, _seen: None,
         )
 
 
@@ -161,7 +161,7 @@ async def nearest(
     beacons: Iterable[LocationBeacon] | AsyncIterable[LocationBeacon],
     *,
     attempts: int = 3,
-    timeout: float = 1.0,  # noqa: ASYNC109 - of one attempt
+    timeout: float = 1.0,
     concurrency: int = 20,
 ) -> tuple[BeaconReply, ...]:
     """Measures the round trip from here to each beacon, and returns the nearest one first.
