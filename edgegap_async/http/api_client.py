@@ -341,11 +341,16 @@ class ApiClient:
         except asyncio.CancelledError:
             if send_state.times_sent and isinstance(body, DeployRequest):
                 logger.error(  # noqa: TRY400 - the traceback of a cancellation says nothing
-                    "%s %s may go on running: deployments.deploy was cancelled before the answer"
-                    " came, and sends no operation tag to find it by; client.deploy does",
+                    "%s %s may go on running: %s was cancelled before its answer came, and sends"
+                    " no operation tag to find the deployment by; client.deploy does",
                     body.application,
                     body.version,
-                    extra=log_fields(application=body.application, version=body.version),
+                    operation.name,
+                    extra=log_fields(
+                        operation=operation.name,
+                        application=body.application,
+                        version=body.version,
+                    ),
                 )
             raise
 
