@@ -94,9 +94,8 @@ def dumps(value: object, *, allow_nan: bool = True) -> bytes:
         ValueError: the value is NaN or infinite, and `allow_nan` is False, or it cannot be encoded.
         TypeError: the value is of a type that JSON does not have.
     """
-    return json.dumps(
-        value, separators=(",", ":"), ensure_ascii=False, allow_nan=allow_nan
-    ).encode()
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=allow_nan)
+    return text.encode()
 
 
 # ── times ─────────────────────────────────────────────────────────────────────────────────────────
@@ -530,7 +529,6 @@ def _strict() -> Converter:
     from cattrs.gen import make_dict_structure_fn, override
 
     converter = Converter(forbid_extra_keys=True)
-
     spelled: dict[type, str] = {int: "an int", dict: "an object"}
 
     def exactly(*kinds: type) -> Callable[[Any, Any], Any]:
