@@ -25,7 +25,7 @@ import functools
 import json
 import logging
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast, get_args, get_origin
 
@@ -497,7 +497,9 @@ def _writing() -> Converter:
         write = make_dict_unstructure_fn(kind, converter, **overrides)
         if kind.absent_fields is AnyModel.absent_fields:
             return write
-        return lambda model: _without(model.absent_fields(), write(model))
+        return lambda model: {
+            name: value for name, value in write(model).items() if name not in model.absent_fields()
+        }
 
     return converter
 
@@ -509,10 +511,6 @@ def _filter(condition: Filter) -> dict[str, object]:
     elif condition.field == "status":  # lower case without prefix, as Edgegap's documents show
         value = Status(str(value)).lower()
     return {"field": condition.field, "operator": condition.operator, "value": value}
-
-
-def _without(names: Collection[str], json_object: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in json_object.items() if name not in names}
 
 
 def to_json(value: object) -> Any:
