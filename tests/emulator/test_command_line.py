@@ -221,7 +221,10 @@ async def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
         async with session_of(started) as session:
             assert (await deploy(session, version="v2"))[0] == 400
             path.write_text("nonsense =")
-            await asyncio.sleep(0.7)  # a wrong file must be read too
+            assert started.process.stderr is not None
+            errors = ""
+            while "nothing is changed" not in errors:
+                errors += await asyncio.to_thread(started.process.stderr.readline)
             assert (await deploy(session, version="v1"))[0] == 202
             path.write_text(APPS.format(version="v2"))
             async with asyncio.timeout(10):
@@ -229,7 +232,7 @@ async def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
                     await asyncio.sleep(0.05)
             assert (await deploy(session, version="v2"))[0] == 202
             assert (await get(session, "/_emulator"))["live_deployments"] == 2
-        _, errors = started.end()
+        errors += started.end()[1]
 
     assert f"the file has changed and is wrong; nothing is changed: {path}" in errors
     assert f"{path} has changed; it deploys: arena v2" in errors
@@ -265,7 +268,7 @@ async def test_lines_that_are_not_read_do_not_stop_the_emulator() -> None:
         began = time.monotonic()
         code, _ = started.end()
 
-    assert (code, time.monotonic() - began < 5) == (0, True)
+    assert (code, time.monotonic() - began < 15) == (0, True)
 
 
 async def test_lines_that_are_never_read_do_not_stop_the_end_of_the_emulator() -> None:

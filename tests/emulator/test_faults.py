@@ -168,7 +168,7 @@ async def raw_answer(emulator: Emulator) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", int(emulator.url.split(":")[2]))
     head = f"Host: localhost\r\nAuthorization: token {emulator.token}"
     writer.write(f"GET /v1/locations HTTP/1.1\r\n{head}\r\n\r\n".encode())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         came = await reader.read()
     writer.close()
     return came
@@ -237,7 +237,7 @@ async def test_a_delayed_answer_is_unchanged(
 ) -> None:
     emulator.faults.add(Fault("deploy", Delay(0.05), when=when))
     deploying = asyncio.create_task(deploy(session))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while emulator.faults.left:
             await asyncio.sleep(0.001)
 
@@ -259,14 +259,14 @@ async def test_a_deployment_shows_up_late_in_lists_and_statuses(
     emulator: Emulator, session: aiohttp.ClientSession
 ) -> None:
     emulator.faults.add(
-        Fault("list_deployments", Hide(0.3), times=None),
-        Fault("get_deployment", Hide(0.3), times=None),
+        Fault("list_deployments", Hide(2), times=None),
+        Fault("get_deployment", Hide(2), times=None),
     )
     request_id = await deployed(session)
     async with session.get(f"/v1/status/{request_id}") as answer:
         assert answer.status == 400
     assert await rows(session) == []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while await rows(session) != [request_id]:
             await asyncio.sleep(0.01)
     async with session.get(f"/v1/status/{request_id}") as answer:

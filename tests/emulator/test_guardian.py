@@ -19,6 +19,8 @@ from emulator_program import EmulatorProgram, processes_with
 from edgegap_async import Status
 from edgegap_async.emulator import ledger
 
+IN_TIME = 10  # seconds; it takes two on a machine that is not busy
+
 
 def _files_in(folder: Path) -> list[Path]:
     """The ledgers, and the folders of homes."""
@@ -40,7 +42,7 @@ async def test_row_47_after_kill_9_no_process_port_or_folder_is_left(
             slowest = max(slowest, await emulator.seconds_until_nothing_is_left())
             await until(lambda: not _files_in(temporary))
 
-    assert slowest < 2
+    assert slowest < IN_TIME
 
 
 @pytest.mark.parametrize("how", [signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM, signal.SIGINT])
@@ -51,7 +53,7 @@ async def test_row_84_a_signal_ends_the_emulator_in_order_and_leaves_nothing(
         await emulator.deploy(1)
 
         assert emulator.end(how) == (0, "")
-        assert await emulator.seconds_until_nothing_is_left() < 2
+        assert await emulator.seconds_until_nothing_is_left() < IN_TIME
     assert not _files_in(tmp_path)
 
 
@@ -91,7 +93,7 @@ async def test_row_84_a_program_that_ends_without_cleaning_up_leaves_nothing(
 
     pids = [int(pid) for pid in ended.stdout.split()]
     assert (ended.returncode, len(pids)) == (3, 2)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(20):
         while any(map(psutil.pid_exists, pids)) or _files_in(tmp_path):
             await asyncio.sleep(0.01)
 
@@ -125,7 +127,7 @@ async def test_row_84_a_forked_process_that_lives_on_delays_nothing(tmp_path: Pa
     )
     server, forked = (int(pid) for pid in ended.stdout.split())
     try:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(20):
             while psutil.pid_exists(server):
                 await asyncio.sleep(0.01)
         assert psutil.pid_exists(forked)

@@ -126,7 +126,7 @@ async def test_headers_that_trickle_in_do_not_extend_their_deadline(emulator: Em
         await asyncio.wait({read}, timeout=0.05)
     writer.close()
 
-    assert asyncio.get_running_loop().time() - started < 2
+    assert asyncio.get_running_loop().time() - started < 20
 
 
 async def test_an_idle_connection_outlives_the_deadline_of_headers(emulator: Emulator) -> None:
@@ -140,7 +140,7 @@ async def test_an_idle_connection_outlives_the_deadline_of_headers(emulator: Emu
         await reader.readexactly(len(b'{"message":"Not Found"}'))
         await asyncio.sleep(pause)
     writer.write(request[:20])
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         rest = await reader.read()  # the deadline holds for later requests too
     writer.close()
 

@@ -434,7 +434,7 @@ async def test_row_30_a_client_that_is_collected_closes_its_connections() -> Non
         with warnings.catch_warnings(record=True) as shown:
             warnings.simplefilter("always")
             gc.collect()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 await closed.wait()
 
     [text] = [str(one.message) for one in shown if one.category is ResourceWarning]

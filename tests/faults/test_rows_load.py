@@ -82,7 +82,7 @@ async def test_row_36_lists_without_an_answer_delay_no_other_call(api: ScriptedA
         lists = [asyncio.create_task(client.deployments.list().page(1)) for _ in range(150)]
         await api.until_asked(*LIST, times=100)
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 server = await client.deploy("arena", "v1", users=USERS)
                 await server.wait_ready()
                 await server.stop()
@@ -111,7 +111,7 @@ async def test_row_36_a_stop_is_sent_while_all_other_calls_are_stuck(
         stuck = [asyncio.create_task(other()) for _ in range(150)]
         await api.until_asked(*others, times=100)
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 await client.deployments.stop("abc123")
         finally:
             released.set()

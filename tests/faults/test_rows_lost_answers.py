@@ -139,7 +139,7 @@ async def test_row_09_a_deploy_whose_answer_is_too_slow_is_found_by_its_tag(
     emulator.faults.add(Fault("deploy", Dribble(interval=0.05)))
     async with (
         quick_client(emulator.url, timeouts=Timeouts(total=0.3)) as client,
-        asyncio.timeout(5),
+        asyncio.timeout(20),
     ):
         server = await client.deploy("arena", "v1", users=USERS)
 

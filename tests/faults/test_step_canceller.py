@@ -336,7 +336,7 @@ async def cancelled_at(
     async with a_client(emulator) as client:
         server = client.handle(server_id)
         task = await canceller.run(coroutine())
-    await asyncio.wait(canceller.tasks, timeout=5)
+    await asyncio.wait(canceller.tasks, timeout=20)
     assert [task for task in canceller.tasks if not task.done()] == []
     if task.cancelled():
         return canceller.reached, None

@@ -61,7 +61,7 @@ async def test_webhooks_reach_a_receiver_in_the_loop_of_the_test(emulator: Emula
         await server.stop()
         began = time.monotonic()
         emulator.close()  # this loop cannot answer the webhook of the end meanwhile
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 9  # a webhook waits ten seconds for its answer
 
 
 async def test_what_a_reset_keeps_goes_on(emulator: EmulatorThread) -> None:

@@ -57,6 +57,7 @@ async def tcp_beacon() -> AsyncIterator[LocationBeacon]:
         yield LocationBeacon(host=HOST, tcp_port=server.sockets[0].getsockname()[1])
 
 
+@pytest.mark.virtual
 async def test_the_beacon_with_the_shortest_round_trip_is_the_first() -> None:
     async with udp_beacon(0.2) as (_, far), udp_beacon(0) as (asked, near):
         replies = await nearest([far, near], timeout=5)
@@ -68,6 +69,7 @@ async def test_the_beacon_with_the_shortest_round_trip_is_the_first() -> None:
     assert asked.asked == 3
 
 
+@pytest.mark.virtual
 async def test_a_beacon_that_answers_no_datagram_is_measured_by_tcp() -> None:
     async with udp_beacon(None) as (silent, silent_beacon), tcp_beacon() as tcp:
         both = LocationBeacon(host=HOST, udp_port=silent_beacon.udp_port, tcp_port=tcp.tcp_port)
@@ -77,6 +79,7 @@ async def test_a_beacon_that_answers_no_datagram_is_measured_by_tcp() -> None:
     assert silent.asked == 2
 
 
+@pytest.mark.virtual
 async def test_beacons_that_do_not_answer_are_left_out(closed_port: int, full_port: int) -> None:
     async with udp_beacon(None) as (_, silent), tcp_beacon() as near:
         others = [
