@@ -25,7 +25,8 @@ from edgegap_async.http.api_client import ApiClient
 from edgegap_async.polling.poller import StatusPoller
 from edgegap_async.polling.schedule import PollingPolicy
 
-pytestmark = pytest.mark.virtual
+# Coverage would double their time, and other tests execute the same lines.
+pytestmark = [pytest.mark.virtual, pytest.mark.no_cover]
 
 DEPLOYS_PER_SECOND: Final = 40
 COUNTS: Final = (2, 10, 60, 300)
