@@ -10,12 +10,11 @@ reads:
 - **Requests**, which the emulator reads, must match the reference exactly.
 
 An answer and each row of a list read only their required fields at once, and any other field at the
-first access (see `models.LazyModel`). A status therefore costs little more than its JSON, and so
-does a list of a hundred rows of which a program reads a few. No hook of an optional field raises,
-so a late read cannot fail.
+first access (see `models.LazyModel`). So a status costs little more than its JSON, as does a list
+of a hundred rows of which a program reads a few. No hook of an optional field raises: a late read
+cannot fail.
 
-cattrs is imported by the functions that need it, and first by `prepare`: its import takes as long
-as that of all modules of `http`.
+cattrs, which takes as long to import as all of `http`, is imported by functions, first `prepare`.
 """
 
 from __future__ import annotations
