@@ -187,9 +187,8 @@ _STATUSES: Final[Mapping[object, Status]] = {status.api_text: status for status 
 
 
 def _status(value: object, _: object = None) -> Status:
-    if type(value) is not str:
-        return Status("")
-    return _STATUSES.get(value) or Status(value)
+    text = value if type(value) is str else ""
+    return _STATUSES.get(text) or Status(text)
 
 
 def _optional_status(value: object, _: object = None) -> Status | None:

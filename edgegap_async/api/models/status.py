@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 import attrs
 
-from edgegap_async.api.values import Value
+from edgegap_async.api.values import Value, one_line
 
 
 class Status(enum.StrEnum):
@@ -19,7 +19,7 @@ class Status(enum.StrEnum):
 
     `Status("Status.READY")`, `Status("READY")` and `Status("ready")` are all `Status.READY`. The
     API's description does not enumerate the statuses, so any other text becomes an unknown status:
-    `is_known` is False, the name is UNKNOWN and the value is the whole text.
+    `is_known` is False, the name is UNKNOWN and the value is the text, as one line.
     """
 
     INITIALIZING = "INITIALIZING"
@@ -43,7 +43,7 @@ class Status(enum.StrEnum):
 
     @classmethod
     def _missing_(cls, value: object) -> Status:
-        text = value if isinstance(value, str) else ""
+        text = one_line(value) if isinstance(value, str) else ""  # errors and logs quote it
         known = cls.__members__.get(re.sub(r"^STATUS[._]", "", text.upper()))
         if known is not None:
             return known

@@ -59,6 +59,14 @@ def test_row_23_an_unknown_status_keeps_its_text_and_ends_no_wait(text: str) -> 
     assert status not in KNOWN
 
 
+def test_an_unknown_status_is_one_short_line_because_errors_and_logs_quote_it() -> None:
+    odd = Status("Status.BAKING\n\x1b[2J" + "!" * 10**6)
+
+    assert odd.startswith("Status.BAKING \ufffd[2J!!!")
+    assert len(odd) == len(odd.value) == 1000
+    assert Status(" Status.READY\n") is Status.READY
+
+
 @given(st.one_of(st.text(), st.none(), st.integers(), st.lists(st.text())))
 def test_any_value_makes_a_status(value: Any) -> None:
     assert isinstance(Status(value), Status)
