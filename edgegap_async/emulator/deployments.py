@@ -47,7 +47,7 @@ from .metrics import Samples
 from .output import Output
 from .ports import NoFreePort, PortInUse, Ports
 from .processes import Limits
-from .procfs import Binding, Route
+from .procfs import Binding, Route, in_thread
 from .registry import shown_protocol
 from .timings import DrawnTimings
 
@@ -304,7 +304,7 @@ class LocalDeployment:
             if self.status is Status.ERROR:
                 self._release_ports()
                 if self.output.written > _MAX_PLAIN_OUTPUT:
-                    await asyncio.to_thread(self.output.compress)
+                    await in_thread(self.output.compress)
                 await self.clock.wait({self._stop_requested}, self.keep_errors)
             else:
                 await self._stop_requested

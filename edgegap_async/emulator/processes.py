@@ -40,6 +40,7 @@ from .procfs import (
     Route,
     SharedScan,
     bytes_on_disk,
+    in_thread,
     opened_ports,
     owns_socket,
     process_trees,
@@ -287,7 +288,7 @@ class Machine:
     async def opened(self, process: ServerProcess) -> list[str]:
         """Returns what a tree has bound, such as `127.0.0.1:7777/udp`."""
         pids = [member.pid for member in await process.members()]
-        return await asyncio.to_thread(opened_ports, pids)
+        return await in_thread(lambda: opened_ports(pids))
 
     async def forward(self, routes: Iterable[Route]) -> PortForwarder:
         """Forwards external ports of this machine to the ports of a program.
@@ -302,7 +303,7 @@ class Machine:
         everyone = await self._scan.result()
         at = loop_time()
         roots = [(each.pid, each.mark) for each in processes]
-        return await asyncio.to_thread(
+        return await in_thread(
             lambda: [_measure(tree, at) for tree in process_trees(everyone, roots)]
         )
 

@@ -38,6 +38,19 @@ _SCAN_PAUSE: Final = 10.0
 _LISTENING: Final = b"0A"  # the state of a TCP socket in /proc/net/tcp
 
 
+async def in_thread(function: Callable[[], Result]) -> Result:
+    """Returns the result of a function that runs in a thread, or here if no thread can be started.
+
+    It may run twice: the executor keeps what it could not start a thread for.
+    """
+    try:
+        return await asyncio.to_thread(function)
+    except RuntimeError as problem:
+        if "start new thread" not in str(problem):  # of the system; RLIMIT_NPROC is reached
+            raise
+        return function()
+
+
 class SharedScan(Generic[Result]):
     """A scan of `/proc`, run in a thread once for all tasks that ask at the same time.
 
@@ -64,7 +77,7 @@ class SharedScan(Generic[Result]):
             await asyncio.sleep(max(0.0, self._earliest - loop_time()))
             self._next = None  # later callers need a later scan
             began = loop_time()
-            result, cpu_seconds = await asyncio.to_thread(self._measured)
+            result, cpu_seconds = await in_thread(self._measured)
             self._earliest = began + _SCAN_PAUSE * cpu_seconds
             return result
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from emulated_cloud import (
 from edgegap_async import Status
 from edgegap_async.api.resources.deployments import DeploymentReport
 from edgegap_async.emulator import AppPort
+from edgegap_async.emulator.deployment_views import usage
 from edgegap_async.emulator.metrics import Samples
 from edgegap_async.emulator.processes import Usage
 from edgegap_async.emulator.recorded_requests import RecordedRequest, RequestRecord
@@ -124,6 +127,26 @@ async def test_running_out_of_descriptors_says_so_and_ends_nothing() -> None:
 
         assert running.status is Status.READY
         await reached(await deployed(cloud, ARENA), Status.READY)
+
+
+class NoThreads(ThreadPoolExecutor):
+    """An executor of a process that may start no more threads."""
+
+    def submit(self, *_: object, **__: object) -> Any:
+        raise RuntimeError("can't start new thread")
+
+
+async def test_running_out_of_threads_changes_nothing() -> None:
+    asyncio.get_running_loop().set_default_executor(NoThreads())
+    program = "import sys, time; time.sleep(0.3); print('x' * 5000); sys.exit(1)"
+    failing = python_application(program)
+    async with a_cloud(ARENA, failing, metrics_interval=0.05) as cloud:
+        game = await reached(await deployed(cloud, ARENA), Status.READY)
+        await until(lambda: usage(game.samples)["times"])
+        failed = await reached(await deployed(cloud, failing), Status.ERROR)
+        await until(lambda: failed.output.held_bytes < 5000)
+
+        assert len(failed.output.text()) == 5001
 
 
 async def test_a_start_without_descriptors_is_an_error_that_says_what_to_do() -> None:
