@@ -421,6 +421,7 @@ def test_every_line_of_the_example_is_right(tmp_path: Path) -> None:
     main(["init", str(path)])
     text = path.read_text()
     path.write_text(re.sub(r"^# ?(?=\[|\w+ = )", "", text, flags=re.MULTILINE))
+    (tmp_path / "server").mkdir()
     catalogue = load_apps(path)
 
     assert catalogue.applications[0].environment == {"MODE": "ranked"}
