@@ -100,7 +100,7 @@ async def test_row_07_a_connection_that_was_idle_for_5_s_is_not_used_again(
         connections += 1
         while request := await read_request(reader):
             status = b"202 Accepted" if request.startswith(b"POST") else b"200 OK"
-            body = b'{"request_id":"abc123"}'
+            body = b'{"request_id":"abc"}'
             writer.write(b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n" % (status, len(body)) + body)
             await writer.drain()
 

@@ -55,7 +55,7 @@ async def test_a_422_with_an_unusable_id_fails_its_request_alone(
 
 
 @pytest.mark.parametrize("odd", UNUSABLE)
-async def test_a_row_with_an_unusable_id_hides_no_other(api: ScriptedApi, odd: str) -> None:
+async def test_row_24_a_row_with_an_unusable_id_hides_no_other(api: ScriptedApi, odd: str) -> None:
     rows = [{"request_id": one, "tags": ["own-me"]} for one in (odd, "abc123")]
     api.on(*LIST, Reply(body={"data": rows}))
     api.on("DELETE", "/v1/stop/abc123", Reply(202))
@@ -64,7 +64,7 @@ async def test_a_row_with_an_unusable_id_hides_no_other(api: ScriptedApi, odd: s
 
 
 @pytest.mark.parametrize("status", [400, 429, 503])
-async def test_the_id_that_a_gateway_gives_to_a_refused_deploy_is_no_deployment(
+async def test_row_24_the_id_that_a_gateway_gives_to_a_refused_deploy_is_no_deployment(
     api: ScriptedApi, status: int
 ) -> None:
     """A gateway such as Kong names its own `request_id` in the JSON of an error."""
@@ -82,7 +82,7 @@ async def test_the_id_that_a_gateway_gives_to_a_refused_deploy_is_no_deployment(
     assert {one.method for one in api.requests} <= {"POST", "GET"}
 
 
-async def test_the_status_of_another_deployment_ends_no_wait(api: ScriptedApi) -> None:
+async def test_row_24_the_status_of_another_deployment_ends_no_wait(api: ScriptedApi) -> None:
     """A cache may mix up answers, and its players would go to the server of others."""
     api.on(
         "GET",
