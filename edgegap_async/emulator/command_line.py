@@ -16,6 +16,7 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,14 +42,16 @@ def main(arguments: Sequence[str] | None = None, *, program: str = "edgegap-asyn
         command, words = _COMMANDS[words[0]], words[1:]
     else:
         command = _serve
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # it was closed, as by `>&-`
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: PTH123, SIM115
-    try:
-        return command(words, program)
-    except (InvalidRequest, OSError) as problem:
-        sys.stderr.write(f"{problem}\n")
-        return 1
+    with ExitStack() as stack:
+        for output, redirect in ((sys.stdout, redirect_stdout), (sys.stderr, redirect_stderr)):
+            if output is None:  # it was closed, as by `>&-`
+                nowhere = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+                stack.enter_context(redirect(nowhere))
+        try:
+            return command(words, program)
+        except (InvalidRequest, OSError) as problem:
+            sys.stderr.write(f"{problem}\n")
+            return 1
 
 
 # ── check, init ──────────────────────────────────────────────────────────────────────────────────

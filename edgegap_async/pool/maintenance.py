@@ -113,8 +113,9 @@ class PoolMaintenance:
             raise
         except EdgegapError as error:
             self._failed_lists += 1
+            is_lasting = self._failed_lists == _FAILURES_BEFORE_WARNING
             logger.log(
-                logging.WARNING if self._failed_lists == _FAILURES_BEFORE_WARNING else logging.INFO,
+                logging.WARNING if is_lasting else logging.INFO,
                 "pool %s: the list request failed (%d in a row), status requests follow: %s",
                 self._settings.name,
                 self._failed_lists,
