@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import attrs
 
+from edgegap_async.api.models import Status
 from edgegap_async.api.validation import number
 from edgegap_async.api.values import Value
 
@@ -103,8 +104,6 @@ class PollerTuning:
     """Waiting deployments up to which lists become rarer while such checks go on."""
     unknown_list_factor: float = 1.4
     """Factor of their interval then."""
-    check_others_every: int = 2
-    """Every so many such checks, one is not of the deployment that is waited for longest."""
     max_list_age: float = 2.5
     """Seconds; a list that shows what was not so this long ago counts as fresh."""
     probe_lifetime: float = 5.0
@@ -205,6 +204,7 @@ class ListGroup:
         self.last_count = 0
         self.is_urgent = self.is_nearly_full = False
         self._by_full_list = OrderedDict[str, PollEntry]()  # longest without a full list first
+        self._by_status = OrderedDict[str, PollEntry]()  # longest without a status request first
         self._without_webhook = 0
 
     @property
@@ -215,19 +215,33 @@ class ListGroup:
     def add(self, entry: PollEntry) -> None:
         """Adds an entry as the last one to ask about."""
         entry.group = self
-        self.members[entry.request_id] = self._by_full_list[entry.request_id] = entry
+        for order in (self.members, self._by_full_list, self._by_status):
+            order[entry.request_id] = entry
         self.newest = max(self.newest, entry.since)
         self._without_webhook += not entry.tracker.expects_webhook
 
     def remove(self, entry: PollEntry) -> None:
         """Removes an entry."""
-        del self.members[entry.request_id], self._by_full_list[entry.request_id]
+        for order in (self.members, self._by_full_list, self._by_status):
+            del order[entry.request_id]
         self._without_webhook -= not entry.tracker.expects_webhook
 
     def move_to_front(self, entry: PollEntry) -> None:
         """Makes sure that the next list request asks about this entry."""
         self.members.move_to_end(entry.request_id, last=False)
         self._by_full_list.move_to_end(entry.request_id, last=False)
+
+    def note_status_request(self, entry: PollEntry) -> None:
+        """Moves an entry to the end of the order in which members are checked."""
+        self._by_status.move_to_end(entry.request_id)
+
+    def next_check(self) -> PollEntry | None:
+        """Returns the member without a status request for longest; None if there is none.
+
+        Members in ERROR are left out, as their end may be far off.
+        """
+        entries = self._by_status.values()
+        return next((one for one in entries if one.tracker.status != Status.ERROR), None)
 
     def take(
         self, now: float, max_ids: int, max_bytes: int, answer_timeout: float, *, is_full: bool
@@ -301,10 +315,6 @@ class StatusQueue:
         self._queues.append(queue)
         return queue.pop()
 
-    def next_check(self, now: float) -> PollEntry | None:
-        """Returns the entry whose check comes next, due or not; None if there are no checks."""
-        return self._checks.peek(now, self._due_at)
-
 
 class _Queue:
     """Entries by due time. A place that was replaced stays in the heap until it is reached."""
@@ -334,11 +344,6 @@ class _Queue:
             else:  # its interval has grown since it was added
                 heapq.heapreplace(self._entries, (due, place, entry))
         return math.inf
-
-    def peek(self, now: float, due_at: Callable[[PollEntry, float], float]) -> PollEntry | None:
-        """Returns the first valid entry, or None."""
-        self.first(now, due_at)
-        return self._entries[0][2] if self._entries else None
 
     def pop(self) -> PollEntry:
         return heapq.heappop(self._entries)[2]
