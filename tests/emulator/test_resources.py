@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,7 @@ async def test_running_out_of_descriptors_says_so_and_ends_nothing() -> None:
 class NoThreads(ThreadPoolExecutor):
     """An executor of a process that may start no more threads."""
 
-    def submit(self, *_: object, **__: object) -> Any:
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         raise RuntimeError("can't start new thread")
 
 
