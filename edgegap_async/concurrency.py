@@ -11,8 +11,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Final, Self, TypeVar
 
-from .errors import WrongLoop
-from .log_records import log_fields
+from .errors import WrongLoop, log_fields
 
 Result = TypeVar("Result")
 

@@ -30,8 +30,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast, get_args, 
 
 import attrs
 
-from edgegap_async.errors import InvalidRequest
-from edgegap_async.log_records import log_fields
+from edgegap_async.errors import InvalidRequest, log_fields
 
 from .models import LazyModel, Location, Status, field_readers
 from .models.response import Model as AnyModel

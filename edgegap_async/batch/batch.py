@@ -32,8 +32,7 @@ from edgegap_async.concurrency import ChangeEvent, loop_time, wait_within
 from edgegap_async.deployments.deployer import Deployer
 from edgegap_async.deployments.handle import DeploymentHandle
 from edgegap_async.deployments.ownership import wait_for_stops
-from edgegap_async.errors import BatchStopped, ClientClosed, EdgegapError, MaybeCreated
-from edgegap_async.log_records import log_fields
+from edgegap_async.errors import BatchStopped, ClientClosed, EdgegapError, MaybeCreated, log_fields
 
 from .jobs import ABORTS_BATCH, BatchAborted, Job, JobRunner
 from .plan import AnyRequests, BatchOptions, Outcome, Progress

@@ -10,8 +10,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable, 
 
 from edgegap_async.api.requests import DeployRequest
 from edgegap_async.concurrency import loop_time
-from edgegap_async.errors import InvalidRequest
-from edgegap_async.log_records import log_fields
+from edgegap_async.errors import InvalidRequest, log_fields
 
 from .plan import AnyRequest, AnyRequests, BatchItem
 

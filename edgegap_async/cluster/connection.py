@@ -27,9 +27,8 @@ from typing import TYPE_CHECKING, Any, Final
 import attrs
 
 from edgegap_async.concurrency import ChangeEvent, PersistentTask, loop_time, wait_within
-from edgegap_async.errors import InvalidRequest
+from edgegap_async.errors import InvalidRequest, log_fields
 from edgegap_async.http.learned_limit import REMEMBERED_SECONDS, LearnedState
-from edgegap_async.log_records import log_fields
 
 from .slots import SILENCE, ClockOffset, Refusals, Slot, SlotReply, burst_slots, load_script
 

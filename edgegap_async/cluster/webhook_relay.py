@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from edgegap_async.concurrency import PersistentTask
-from edgegap_async.log_records import log_fields
+from edgegap_async.errors import log_fields
 
 from .connection import RECONNECT_INTERVAL, REDIS_TIMEOUT, RedisConnection
 

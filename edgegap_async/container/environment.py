@@ -20,8 +20,7 @@ from edgegap_async.api.models import Json, Location, Port
 from edgegap_async.api.models.response import Model
 from edgegap_async.api.requests import Token
 from edgegap_async.api.values import Value
-from edgegap_async.errors import InvalidRequest
-from edgegap_async.log_records import log_fields
+from edgegap_async.errors import InvalidRequest, log_fields
 
 Result = TypeVar("Result")
 

@@ -20,9 +20,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Final
 
 from edgegap_async.concurrency import ChangeEvent, create_detached_task, handling_signal, loop_time
-from edgegap_async.errors import CallError, NotFound
+from edgegap_async.errors import CallError, NotFound, log_fields
 from edgegap_async.http.retries import is_ambiguous, is_transient
-from edgegap_async.log_records import log_fields
 
 logger = logging.getLogger(__name__)
 

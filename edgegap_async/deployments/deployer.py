@@ -42,12 +42,12 @@ from edgegap_async.errors import (
     NotAllowed,
     NotFound,
     WaitTimedOut,
+    log_fields,
 )
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.guard import Guard
 from edgegap_async.http.resources.deployments import Deployments, is_listed
 from edgegap_async.http.transport import SendState
-from edgegap_async.log_records import log_fields
 from edgegap_async.polling.poller import StatusPoller
 from edgegap_async.polling.tracker import WebhookSource, WebhookTrigger, WebhookUrls
 

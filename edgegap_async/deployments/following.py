@@ -22,9 +22,8 @@ from typing import Final, TypeVar
 
 from edgegap_async.api.models import Logs
 from edgegap_async.concurrency import wait_within
-from edgegap_async.errors import BadRequest, CallError, Gone, NotFound
+from edgegap_async.errors import BadRequest, CallError, Gone, NotFound, log_fields
 from edgegap_async.http.retries import is_transient
-from edgegap_async.log_records import log_fields
 from edgegap_async.polling.tracker import DeploymentTracker
 
 Item = TypeVar("Item")

@@ -55,13 +55,13 @@ from edgegap_async.errors import (
     NoAnswer,
     Refused,
     UnreadableAnswer,
+    log_fields,
 )
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.call import CallOptions
 from edgegap_async.http.resources.deployments import Deployments
 from edgegap_async.http.retries import is_transient
 from edgegap_async.http.transport import SendState
-from edgegap_async.log_records import log_fields
 from edgegap_async.observability.observer import ObservedCall, Observer
 
 from .list_lag import ListLag

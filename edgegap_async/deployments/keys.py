@@ -37,10 +37,9 @@ from typing import Final, TypeAlias
 from edgegap_async.api.models import Deployment, DeploymentRow
 from edgegap_async.api.requests import Filter
 from edgegap_async.api.validation import check_text, is_segment
-from edgegap_async.errors import BadRequest, CallError, Gone, NotFound
+from edgegap_async.errors import BadRequest, CallError, Gone, NotFound, log_fields
 from edgegap_async.http.api_client import ApiClient
 from edgegap_async.http.resources.deployments import Deployments
-from edgegap_async.log_records import log_fields
 
 from .idempotency import operation_time
 from .ownership import OwnedDeployments

@@ -47,8 +47,8 @@ from edgegap_async.errors import (
     Unauthorized,
     Unprocessable,
     UnreadableAnswer,
+    log_fields,
 )
-from edgegap_async.log_records import log_fields
 from edgegap_async.polling.tracker import is_missing, may_mean_missing
 
 from .register import DeploymentRegister, DeploymentState

@@ -22,8 +22,7 @@ from edgegap_async.api.requests import DeployRequest
 from edgegap_async.api.resources.deployments import DeploymentReport
 from edgegap_async.api.resources.relays import RelaySession
 from edgegap_async.api.validation import is_loopback
-from edgegap_async.errors import BadRequest, NotFound, Unauthorized, Unprocessable
-from edgegap_async.log_records import log_fields
+from edgegap_async.errors import BadRequest, NotFound, Unauthorized, Unprocessable, log_fields
 
 from .beacons import Beacon
 from .catalogue import Application, Catalogue, PrivateHost

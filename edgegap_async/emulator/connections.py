@@ -18,7 +18,7 @@ from aiohttp import web
 from aiohttp.http import RawRequestMessage
 
 from edgegap_async.api.validation import number
-from edgegap_async.log_records import log_fields
+from edgegap_async.errors import log_fields
 
 from .responses import error_response
 

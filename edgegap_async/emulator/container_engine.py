@@ -25,8 +25,7 @@ import aiohttp
 import attrs
 
 from edgegap_async.api.validation import needs_package
-from edgegap_async.errors import BadRequest, ImageUnavailable, InvalidRequest
-from edgegap_async.log_records import log_fields
+from edgegap_async.errors import BadRequest, ImageUnavailable, InvalidRequest, log_fields
 
 from .launcher import Launcher
 from .ledger import folder, is_alive

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import attrs
 
 from edgegap_async.concurrency import loop_time
-from edgegap_async.log_records import log_fields
+from edgegap_async.errors import log_fields
 
 from .container_engine import ContainerEngine, Credentials, EngineError, remove
 from .output import Output

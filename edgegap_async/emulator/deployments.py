@@ -36,8 +36,7 @@ from edgegap_async.api.models import (
 )
 from edgegap_async.api.requests import DeployRequest, Webhook
 from edgegap_async.concurrency import loop_time
-from edgegap_async.errors import ImageUnavailable
-from edgegap_async.log_records import log_fields
+from edgegap_async.errors import ImageUnavailable, log_fields
 
 from .catalogue import Application, AppPort, PrivateHost
 from .clock import Clock

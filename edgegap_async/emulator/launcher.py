@@ -23,7 +23,7 @@ from typing import Any, Final
 
 import attrs
 
-from edgegap_async.log_records import log_fields
+from edgegap_async.errors import log_fields
 
 from .guardian import Messages, encode, kill_marked, remove_containers
 from .ledger import MARK_VARIABLE, NewLedger

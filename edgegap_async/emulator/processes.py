@@ -26,7 +26,7 @@ from typing import ClassVar, Final
 import attrs
 
 from edgegap_async.concurrency import loop_time
-from edgegap_async.log_records import log_fields
+from edgegap_async.errors import log_fields
 
 from .forwarder import PortForwarder
 from .launcher import Launcher, Program

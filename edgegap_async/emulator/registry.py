@@ -25,8 +25,7 @@ from edgegap_async.api.resources.applications import (
     VersionPortRequest,
     VersionRequest,
 )
-from edgegap_async.errors import BadRequest, Conflict, ImageUnavailable, NotFound
-from edgegap_async.log_records import log_fields
+from edgegap_async.errors import BadRequest, Conflict, ImageUnavailable, NotFound, log_fields
 
 from .catalogue import Application, AppPort, Image, port_names
 from .container_engine import Credentials, full_name

@@ -26,8 +26,7 @@ from edgegap_async.api.models import DeployAccepted, Stopped
 from edgegap_async.api.operations import STOP_SELF, Auth, Operation
 from edgegap_async.api.register import OPERATIONS
 from edgegap_async.concurrency import loop_time
-from edgegap_async.errors import InvalidRequest, Refused
-from edgegap_async.log_records import log_fields
+from edgegap_async.errors import InvalidRequest, Refused, log_fields
 
 from .cloud import Cloud
 from .connections import BodyTooSlow, Deadlines, HttpServer, MalformedBody, read_body

@@ -24,8 +24,7 @@ import attrs
 from edgegap_async.api.codec import dumps, read_answer, read_request, to_json
 from edgegap_async.api.models import CrashData, Status, Tag
 from edgegap_async.api.requests import DeployRequest, FleetDeployRequest
-from edgegap_async.errors import InvalidRequest, UnreadableAnswer
-from edgegap_async.log_records import log_fields
+from edgegap_async.errors import InvalidRequest, UnreadableAnswer, log_fields
 
 from .catalogue import Application
 from .deployments import LocalDeployment

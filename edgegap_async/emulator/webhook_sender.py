@@ -31,8 +31,7 @@ from edgegap_async.api.models import Deployment
 from edgegap_async.api.requests import WEBHOOK_KINDS, Webhook, webhook_option
 from edgegap_async.api.resources.relays import RelaySession
 from edgegap_async.api.validation import check_kind
-from edgegap_async.errors import InvalidRequest
-from edgegap_async.log_records import log_fields
+from edgegap_async.errors import InvalidRequest, log_fields
 
 from .faults import Faults
 

@@ -33,8 +33,8 @@ from edgegap_async.errors import (
     NotFound,
     NotSent,
     RateLimited,
+    log_fields,
 )
-from edgegap_async.log_records import log_fields
 from edgegap_async.observability.observer import ObservedCall, Observer, Observers
 
 from .access import (

@@ -32,7 +32,7 @@ from edgegap_async.api.operations import Operation
 from edgegap_async.api.requests import as_variables
 from edgegap_async.api.values import Shown
 from edgegap_async.concurrency import raise_in_loop
-from edgegap_async.log_records import log_fields
+from edgegap_async.errors import log_fields
 
 # Upper bounds of the buckets of histograms, in seconds.
 LIMIT_WAIT_BUCKETS: Final = (0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)

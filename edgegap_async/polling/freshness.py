@@ -30,7 +30,7 @@ from collections.abc import Collection
 import attrs
 
 from edgegap_async.api.models import DeploymentPage, DeploymentRow, Status, may_become
-from edgegap_async.log_records import log_fields
+from edgegap_async.errors import log_fields
 
 from .list_strategy import is_last_page, says_ready
 from .schedule import DEFAULT_TUNING, PollerTuning

@@ -15,9 +15,8 @@ from typing import Any, TypeVar
 
 from edgegap_async.api.operations import Operation
 from edgegap_async.concurrency import create_detached_task, loop_time
-from edgegap_async.errors import CallError, RateLimited, Refused
+from edgegap_async.errors import CallError, RateLimited, Refused, log_fields
 from edgegap_async.http.rate_limits import Limits, Priority
-from edgegap_async.log_records import log_fields
 
 from .schedule import PollerTuning
 

@@ -23,8 +23,7 @@ from typing import Final
 
 from edgegap_async.api.models import Deployment, DeploymentPage, DeploymentRow, Status
 from edgegap_async.api.models.response import more_follow
-from edgegap_async.errors import Forbidden, Refused, Unauthorized
-from edgegap_async.log_records import log_fields
+from edgegap_async.errors import Forbidden, Refused, Unauthorized, log_fields
 
 from .schedule import DEFAULT_TUNING, PollerTuning
 

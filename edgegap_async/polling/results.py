@@ -15,8 +15,7 @@ import attrs
 
 from edgegap_async.api.models import Deployment, DeploymentPage, DeploymentRow, Status
 from edgegap_async.api.values import Value
-from edgegap_async.errors import CallError, Refused
-from edgegap_async.log_records import log_fields
+from edgegap_async.errors import CallError, Refused, log_fields
 
 from .list_strategy import as_deployment, is_last_page
 from .schedule import PollEntry, PollerTuning, PollingPolicy

@@ -35,8 +35,8 @@ from edgegap_async.errors import (
     NotFound,
     Refused,
     WaitTimedOut,
+    log_fields,
 )
-from edgegap_async.log_records import log_fields
 from edgegap_async.observability.observer import Observer
 
 if TYPE_CHECKING:

@@ -25,8 +25,7 @@ from edgegap_async.concurrency import ChangeEvent, PersistentTask, loop_time, ra
 from edgegap_async.deployments.handle import DeploymentHandle, tracker_of
 from edgegap_async.deployments.ownership import OwnedDeployments
 from edgegap_async.deployments.playable import PlayableCheck, as_check
-from edgegap_async.errors import EdgegapError, InvalidRequest, PoolEmpty
-from edgegap_async.log_records import log_fields
+from edgegap_async.errors import EdgegapError, InvalidRequest, PoolEmpty, log_fields
 
 logger = logging.getLogger(__name__)
 

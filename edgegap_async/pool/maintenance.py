@@ -30,10 +30,17 @@ from edgegap_async.concurrency import PersistentTask, loop_time, wait_within
 from edgegap_async.deployments.deployer import Deployer
 from edgegap_async.deployments.handle import DeploymentHandle, RecoveredDeployment, tracker_of
 from edgegap_async.deployments.register import DeploymentState
-from edgegap_async.errors import CallError, ClientClosed, EdgegapError, Gone, LimitReached, NotFound
+from edgegap_async.errors import (
+    CallError,
+    ClientClosed,
+    EdgegapError,
+    Gone,
+    LimitReached,
+    NotFound,
+    log_fields,
+)
 from edgegap_async.http.resources.deployments import is_listed
 from edgegap_async.http.retries import is_transient
-from edgegap_async.log_records import log_fields
 
 from .inventory import Inventory, PoolSettings, ReadyServer
 

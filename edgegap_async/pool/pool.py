@@ -41,8 +41,14 @@ from edgegap_async.concurrency import PersistentTask, limited, loop_time, wait_w
 from edgegap_async.deployments.handle import DeploymentHandle, tracker_of
 from edgegap_async.deployments.ownership import wait_for_stops
 from edgegap_async.deployments.playable import Check
-from edgegap_async.errors import BatchStopped, ClientClosed, InvalidRequest, MaybeCreated, PoolEmpty
-from edgegap_async.log_records import log_fields
+from edgegap_async.errors import (
+    BatchStopped,
+    ClientClosed,
+    InvalidRequest,
+    MaybeCreated,
+    PoolEmpty,
+    log_fields,
+)
 
 from .backoff import DeployBackoff
 from .inventory import Allocation, Inventory, PoolSettings, PoolStats, ReadyServer

@@ -51,8 +51,7 @@ from edgegap_async.api.requests import WEBHOOK_KINDS, WebhookKind
 from edgegap_async.api.validation import check_number, http_url, is_coroutine_function
 from edgegap_async.api.values import Documented
 from edgegap_async.concurrency import PersistentTask, is_cancelled, loop_time
-from edgegap_async.errors import InvalidRequest, WebhookNotReceived, WrongLoop
-from edgegap_async.log_records import log_fields
+from edgegap_async.errors import InvalidRequest, WebhookNotReceived, WrongLoop, log_fields
 
 from .servers import (
     HIDDEN,

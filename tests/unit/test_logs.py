@@ -15,8 +15,7 @@ import structlog
 from scripted_api import Reply, ScriptedApi
 
 from edgegap_async import ApiClient
-from edgegap_async.errors import DeploymentFailed, MaybeCreated
-from edgegap_async.log_records import log_fields
+from edgegap_async.errors import DeploymentFailed, MaybeCreated, log_fields
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "examples/README.md").read_text("utf-8")

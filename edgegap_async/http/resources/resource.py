@@ -17,9 +17,8 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 from edgegap_async.api.models.response import more_follow
 from edgegap_async.api.operations import Operation
 from edgegap_async.api.validation import check_number
-from edgegap_async.errors import CallError
+from edgegap_async.errors import CallError, log_fields
 from edgegap_async.http.call import CallOptions
-from edgegap_async.log_records import log_fields
 
 Result = TypeVar("Result")
 Row = TypeVar("Row")
